@@ -1,0 +1,1 @@
+"""Tablehouse: Kafka topics as tables that are read by key over HTTP."""

@@ -1,0 +1,1 @@
+"""Table definitions: tables.yaml becomes frozen specs and their fingerprints."""

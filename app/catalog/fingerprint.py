@@ -1,0 +1,70 @@
+"""What makes a table's stored rows valid: if any named part changes, the old rows are not this table's.
+
+Description and version stand outside: the first changes no row, a new version has a changelog of its own.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+from app.catalog.spec import Catalog, TableSpec
+
+#: Bytes of SHA-256 that a digest keeps, and prints as twice as many hexadecimal digits.
+DIGEST_BYTES = 16
+
+
+def definition(table: TableSpec) -> dict[str, str]:
+    """Return the parts of a fingerprint that come from the definition alone, in a fixed order."""
+    source = table.source
+    return {
+        "source": source.topic,
+        "key": source.key.format,
+        "key_fields": _json(source.key.fields),
+        "value": source.value,
+        "partitioner": source.partitioner,
+        "envelope": "none",
+        # A list of pairs, because the order of columns is the order of members in the stored bytes.
+        "columns": _json(None if table.columns is None else list(table.columns.items())),
+        "fold": "upsert",
+    }
+
+
+def fingerprint(table: TableSpec, *, partitions: int, row_layout: int) -> dict[str, str]:
+    """Return the named parts that stand in the store and in every claim.
+
+    partitions: the source topic's partition count. row_layout: the version of the row bytes.
+    """
+    return definition(table) | {"partitions": str(partitions), "row_layout": str(row_layout)}
+
+
+def difference(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return one sentence for each part that changed, naming it with both values; empty when nothing did.
+
+    A part that only one side knows (written by another release) counts as changed.
+    """
+    return [
+        f"{name} was {stored.get(name, '(not recorded)')} and is now {now.get(name, '(not recorded)')}"
+        for name in dict.fromkeys((*now, *stored))
+        if stored.get(name) != now.get(name)
+    ]
+
+
+def digest(parts: Mapping[str, str]) -> str:
+    """Return 32 hexadecimal digits that are equal exactly when all parts are, in whatever order they come."""
+    return hashlib.sha256(_json(dict(sorted(parts.items()))).encode()).digest()[:DIGEST_BYTES].hex()
+
+
+def catalog_digest(catalog: Catalog) -> str:
+    """Return 32 hexadecimal digits over every table's definition and version.
+
+    Workers whose digests are equal may forward to each other. Neither the order of the tables in the file nor
+    their descriptions count.
+    """
+    return digest(
+        {name: _json([table.version, definition(table)]) for name, table in catalog.tables.items()},
+    )
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,115 @@
+"""The command line: `tablehouse worker`, `tablehouse check`, `tablehouse version`."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from app.catalog.load import load_catalog
+from app.config import CONFIG_VARIABLE, SETTINGS, Setting, Settings, load_settings
+from app.errors import SetupError
+from app.routing.cluster import ClusterView
+from app.stores.data_directory import DataDirectory
+from app.telemetry import Metrics, configure_logging
+
+#: The exit code of a process that cannot start as configured; click uses it for bad usage too.
+EXIT_SETUP = 2
+
+
+class _Group(click.Group):
+    """Turns a SetupError of any command into its message on stderr and EXIT_SETUP, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SetupError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(EXIT_SETUP)
+
+
+@click.group(cls=_Group)
+def main() -> None:
+    """Kafka topics as tables: the latest row for a key, over HTTP, from any worker."""
+
+
+def _setting_flags(command: Callable[..., None]) -> Callable[..., None]:
+    for setting in reversed(SETTINGS):
+        command = click.option(setting.flag, setting.name, metavar="VALUE", help=_help(setting))(command)
+    return command
+
+
+def _help(setting: Setting) -> str:
+    default = "required" if setting.default is None else f"default: {setting.default}"
+    return f"{setting.description} [{setting.variable}; {default}]"
+
+
+@main.command(
+    help="Run one worker until it is told to stop.\n\n"
+    "A setting comes from its flag, else from its environment variable, else from the YAML file that "
+    f"{CONFIG_VARIABLE} names, where it is spelled like the flag with _ for -, else it is the default. "
+    "Exit code 2 means that it cannot start as configured.",
+)
+@_setting_flags
+def worker(**flags: str | None) -> None:
+    """Run one worker; its exit code is the process's."""
+    settings = load_settings({name: value for name, value in flags.items() if value is not None})
+    sys.exit(_run_worker(settings))
+
+
+def _run_worker(settings: Settings) -> int:
+    """Wire the parts of a worker together and run them."""
+    catalog = load_catalog(settings.tables)
+    directory = DataDirectory.acquire(settings.data_dir)
+    configure_logging(settings.log_format, settings.log_level, directory.worker_id)
+    # Before Faust is imported, which makes objects on the current loop.
+    asyncio.set_event_loop(uvloop.new_event_loop())
+
+    # Imported here so that `check` and `--help` start without Kafka's clients.
+    from app.http.server import HttpServer, ServerOptions  # noqa: PLC0415
+    from app.kafka.engine import Engine  # noqa: PLC0415
+    from app.kafka.worker import run  # noqa: PLC0415
+
+    release = installed_version("tablehouse")
+    metrics, view = Metrics(release), ClusterView()
+    engine = Engine(settings, catalog, directory, metrics, view)
+    server = HttpServer(
+        ServerOptions(
+            host=settings.http_host,
+            port=settings.http_port,
+            internal_port=settings.internal_port,
+            advertised_url=settings.advertised_url,
+            request_timeout=settings.request_timeout,
+            version=release,
+        ),
+        worker_id=directory.worker_id,
+        incarnation=directory.incarnation,
+        catalog=catalog,
+        view=view,
+        local=engine,
+        health=engine,
+        metrics=metrics,
+    )
+    return run(engine, server, settings.shutdown_timeout)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Check a tables.yaml; every problem is a line `file:line: field: what would be right` on stderr."""
+    count = len(load_catalog(file).tables)
+    click.echo(f"{file}: {count} {'table' if count == 1 else 'tables'}, ok")
+
+
+@main.command()
+def version() -> None:
+    """Print the version of this installation."""
+    click.echo(f"tablehouse {installed_version('tablehouse')}")
+
+
+if __name__ == "__main__":
+    main(prog_name="tablehouse")

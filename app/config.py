@@ -1,0 +1,339 @@
+"""Settings: one frozen object from a file, the environment and flags, in that order of rising weight.
+
+A setting is spelled `group` in the file, TABLEHOUSE_GROUP in the environment and --group as a flag, and its value is
+written the same way in all three.
+"""
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from app.errors import ConfigError
+from app.marked_yaml import YamlError, entries_of, kind_of, line_of, read_yaml
+
+PREFIX = "TABLEHOUSE_"
+#: The environment variable that names the file of settings; there need not be one.
+CONFIG_VARIABLE = "TABLEHOUSE_CONFIG"
+
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_LEAST_MEMORY = 64 << 20
+_HIGHEST_PORT = 65535
+
+# What Kubernetes puts into the pods of a namespace that has a service called tablehouse or tablehouse-<x>.
+_SERVICE_LINK = re.compile(r"TABLEHOUSE_(.*_)?(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)")
+
+
+def _quantity(value: object, units: Mapping[str, float]) -> float | None:
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([a-zA-Z]*)", str(value))
+    return float(match[1]) * units[match[2]] if match and match[2] in units else None
+
+
+def _duration(lowest: float, highest: float, words: str) -> BeforeValidator:
+    def seconds(value: object) -> float:
+        duration = _quantity(value, _SECONDS)
+        if duration is None or not lowest <= duration <= highest:
+            raise ValueError(f"must be a duration {words}, like 500ms, 10s, 5m or 1h")
+        return duration
+
+    return BeforeValidator(seconds)
+
+
+def _memory(value: object) -> int:
+    size = _quantity(value, _BYTES)
+    if size is None or size < _LEAST_MEMORY:
+        raise ValueError("must be a size from 64MiB on, like 512MiB or 4GiB")
+    return int(size)
+
+
+def _port(value: object) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", str(value)) or not 1 <= int(str(value)) <= _HIGHEST_PORT:
+        raise ValueError(f"must be a port from 1 to {_HIGHEST_PORT}")
+    return int(str(value))
+
+
+def _servers(value: object) -> str:
+    servers = [server.strip() for server in str(value).split(",")]
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        try:
+            _port(port)
+        except ValueError:
+            host = ""
+        if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host):
+            raise ValueError("must be host:port, or several with commas between, like kafka-1:9092,kafka-2:9092")
+    return ",".join(servers)
+
+
+def _group(value: object) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}", str(value)):
+        raise ValueError("must be up to 100 letters, digits, '.', _ and -, a letter or digit first")
+    return str(value)
+
+
+def _host(value: object) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:-]+", str(value)):
+        raise ValueError("must be an address or a host name of this machine, like 0.0.0.0 or 127.0.0.1")
+    return str(value)
+
+
+def _path(value: object) -> Path:
+    if not str(value) or "\0" in str(value):
+        raise ValueError("must be a path")
+    return Path(str(value))
+
+
+def _url(value: object) -> str:
+    problem = ValueError("must be http://host or http://host:port and nothing after it, as peers reach it")
+    try:
+        parts = urlsplit(str(value))
+        usable = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:
+        raise problem from None
+    if not usable or str(value) != f"http://{parts.netloc}" or not re.fullmatch(r"[\w.:\[\]-]+", parts.netloc):
+        raise problem
+    return str(value)
+
+
+def _default_url(settings: Mapping[str, Any]) -> str:
+    # A port that could not be used is missing here, and is reported on its own.
+    return f"http://{socket.gethostname()}:{settings.get('internal_port', '')}"
+
+
+class Settings(BaseSettings):
+    """How one worker runs; `load_settings` is the way to get one from what the user gave.
+
+    Durations are in seconds and sizes in bytes. Relative paths start at the working directory, in the file too.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    bootstrap_servers: Annotated[str, BeforeValidator(_servers)] = Field(
+        description="Kafka brokers to ask first, host:port with commas between.",
+    )
+    tables: Annotated[Path, BeforeValidator(_path)] = Field(
+        description="The file that defines the tables.",
+    )
+    group: Annotated[str, BeforeValidator(_group)] = Field(
+        default="tablehouse",
+        description="Workers of one group share the tables between them: the consumer group, and the first part "
+        "of the names of its changelog topics.",
+    )
+    data_dir: Annotated[Path, BeforeValidator(_path)] = Field(
+        default="./data",
+        validate_default=True,
+        description="Where this worker keeps its stores and its identity. One worker to a directory.",
+    )
+    http_host: Annotated[str, BeforeValidator(_host)] = Field(
+        # Peers have to reach the internal listener for the group to answer at all.
+        default="0.0.0.0",  # noqa: S104
+        description="The address both listeners bind; 127.0.0.1 shuts out other machines, peers included.",
+    )
+    http_port: Annotated[int, BeforeValidator(_port)] = Field(
+        default=8080,
+        description="The port of the public listener.",
+    )
+    internal_port: Annotated[int, BeforeValidator(_port)] = Field(
+        default=9080,
+        description="The port of the internal listener, for other workers only.",
+    )
+    advertised_url: Annotated[str, BeforeValidator(_url)] = Field(
+        default_factory=_default_url,
+        json_schema_extra={"default": "http://<host name>:<internal port>"},
+        description="The URL at which other workers reach the internal listener of this one.",
+    )
+    memory_budget: Annotated[int, BeforeValidator(_memory)] = Field(
+        default="512MiB",
+        validate_default=True,
+        description="Memory for the block cache and write buffers of all stores together; at least 64MiB.",
+    )
+    session_timeout: Annotated[float, _duration(1, 1800, "from 1s to 30m")] = Field(
+        default="10s",
+        validate_default=True,
+        description="After this long without a heartbeat the group takes a worker's partitions away. The "
+        "broker has bounds of its own for it (group.min.session.timeout.ms).",
+    )
+    max_staleness: Annotated[float, _duration(0, 31_536_000, "from 0s to 365d")] = Field(
+        default="1h",
+        validate_default=True,
+        description="How old a copy that is not the active may be and still answer.",
+    )
+    request_timeout: Annotated[float, _duration(0.01, 600, "from 10ms to 10m")] = Field(
+        default="5s",
+        validate_default=True,
+        description="How long one read may take, its hop to another worker included.",
+    )
+    shutdown_timeout: Annotated[float, _duration(1, 3600, "from 1s to 1h")] = Field(
+        default="25s",
+        validate_default=True,
+        description="A worker that was told to stop has ended after this long, whatever hangs.",
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json",
+        description="How log lines are written: json, or console for people.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="The least severe lines to log: debug, info, warning or error.",
+    )
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.http_port == self.internal_port:
+            raise ValueError(f"http_port and internal_port must differ, both are {self.http_port}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let flags win over the environment, and that over the file. Raises ConfigError for a bad file."""
+        values = {name: text for name, (_, text) in _read_file().items()}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as people see it; `default` is None for those that have to be given."""
+
+    name: str
+    default: str | None
+    description: str
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return f"{PREFIX}{self.name.upper()}"
+
+    @property
+    def flag(self) -> str:
+        """Its command-line flag."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+def _describe() -> tuple[Setting, ...]:
+    described = []
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        default = extra.get("default", None if field.is_required() else field.default)
+        described.append(Setting(name, None if default is None else str(default), field.description or ""))
+    return tuple(described)
+
+
+#: Every setting, in the order in which help and documentation show them.
+SETTINGS = _describe()
+
+
+def load_settings(flags: Mapping[str, Any]) -> Settings:
+    """Return the settings of this process; `flags` holds those that were given, by the settings' names.
+
+    Raises ConfigError with every problem on a line of its own, each naming the setting and where it came from.
+    """
+    problems = [_unknown_variable(name) for name in sorted(os.environ) if _is_unknown(name)]
+    try:
+        settings = Settings(**flags)
+    except ValidationError as error:
+        # A default made from other settings cannot be made when one of those is bad, which is reported anyway.
+        problems += [
+            _explain(detail, flags) for detail in error.errors() if detail["type"] != "default_factory_not_called"
+        ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return settings
+
+
+def _is_unknown(variable: str) -> bool:
+    known = {CONFIG_VARIABLE, *(setting.variable for setting in SETTINGS)}
+    return variable.startswith(PREFIX) and variable not in known
+
+
+def _unknown_variable(variable: str) -> str:
+    if _SERVICE_LINK.fullmatch(variable):
+        hint = "if Kubernetes set it for a service, start the pod with enableServiceLinks: false"
+    else:
+        hint = _suggestion(variable, [CONFIG_VARIABLE, *(setting.variable for setting in SETTINGS)])
+    return f"environment: {variable} is not a setting; {hint}"
+
+
+def _explain(detail: ErrorDetails, flags: Mapping[str, Any]) -> str:
+    reason = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"]
+    if not detail["loc"]:
+        return f"settings: {reason}"
+    setting = next(setting for setting in SETTINGS if setting.name == detail["loc"][0])
+    if detail["type"] == "missing":
+        return (
+            f"settings: {setting.name} is missing; set {setting.variable}, {setting.flag} "
+            f"or {setting.name} in the file that {CONFIG_VARIABLE} names"
+        )
+    if detail["type"] == "literal_error":
+        reason = f"must be {detail['ctx']['expected']}"
+    return f"{_origin(setting, flags)}: {reason}; it is {str(detail['input'])!r}"
+
+
+def _origin(setting: Setting, flags: Mapping[str, Any]) -> str:
+    if setting.name in flags:
+        return f"flag: {setting.flag}"
+    if setting.variable in os.environ:
+        return f"environment: {setting.variable}"
+    file = _read_file()
+    if setting.name in file:
+        return f"{os.environ[CONFIG_VARIABLE]}:{file[setting.name][0]}: {setting.name}"
+    return f"default: {setting.name}"
+
+
+def _read_file() -> dict[str, tuple[int, str]]:
+    """Return line and text of each setting in the file; the text is what the environment would hold."""
+    path = os.environ.get(CONFIG_VARIABLE)
+    if path is None:
+        return {}
+    try:
+        root = read_yaml(Path(path))
+    except YamlError as error:
+        place = path if error.line is None else f"{path}:{error.line}"
+        raise ConfigError(f"{place}: {error} (the file that {CONFIG_VARIABLE} names)") from error
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path}:{line_of(root)}: must be a mapping of settings, this is {kind_of(root)}")
+    problems = []
+    values: dict[str, tuple[int, str]] = {}
+    names = [setting.name for setting in SETTINGS]
+    for entry in entries_of(root):
+        place = f"{path}:{entry.line}: {entry.key}"
+        if entry.key not in names:
+            problems.append(f"{place} is not a setting; {_suggestion(entry.key, names)}")
+        elif entry.key in values:
+            problems.append(f"{place} is given twice, first on line {values[entry.key][0]}; keep one")
+        elif not isinstance(entry.node, yaml.ScalarNode) or entry.node.tag == "tag:yaml.org,2002:null":
+            problems.append(f"{place}: must be text or a number, this is {kind_of(entry.node)}")
+        else:
+            values[entry.key] = (entry.line, entry.node.value)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return values
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(known)}"

@@ -1,0 +1,196 @@
+"""Every error that reaches a caller, with its code, its HTTP status and whether a retry can help.
+
+    TablehouseError
+    |-- SetupError                 the process cannot start as configured (exit code 2)
+    |   |-- ConfigError            a setting
+    |   |-- CatalogError           tables.yaml
+    |   |-- TopicError             a topic is missing, or is not what it has to be
+    |   |-- BrokerUnfit            the broker lacks what the changelog protocol needs
+    |   `-- DataDirectoryError     the data directory is in use, or is not ours
+    `-- RequestError               a request gets an answer other than a row
+        |-- TableNotFound          404 table_not_found
+        |-- KeyNotFound            404 key_not_found
+        |-- RouteNotFound          404 route_not_found
+        |-- InvalidKey             400 invalid_key
+        |-- InvalidParameter       400 invalid_parameter
+        |-- MethodNotAllowed       405 method_not_allowed
+        |-- NotAcceptable          406 not_acceptable
+        |-- UriTooLong             414 uri_too_long
+        |-- NotOwner               421 not_owner
+        |-- PartitionUnassigned    503 partition_unassigned
+        |-- PartitionRestoring     503 partition_restoring
+        |-- TooStale               503 too_stale
+        |-- MisplacedKeys          503 misplaced_keys
+        |-- OwnerUnreachable       503 owner_unreachable
+        |-- Draining               503 draining
+        |-- DeadlineExceeded       504 deadline_exceeded
+        `-- InternalError          500 internal
+
+This module imports nothing of the project, so that any layer can raise any of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class TablehouseError(Exception):
+    """The root: catch this to catch everything the project raises on purpose."""
+
+
+class SetupError(TablehouseError):
+    """The process cannot start as configured; the message says what would be right."""
+
+
+class ConfigError(SetupError):
+    """A setting is missing or cannot be used; the message names it and where it came from."""
+
+
+class CatalogError(SetupError):
+    """A tables.yaml that cannot work.
+
+    `problems` are the single findings, each `file:line: field: what would be right`.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class TopicError(SetupError):
+    """A topic is missing, or its partitions or settings are not what they have to be."""
+
+
+class BrokerUnfit(SetupError):
+    """The broker does not refuse old producer epochs, on which exactly-once tables rest."""
+
+
+class DataDirectoryError(SetupError):
+    """The data directory is in use by another process, or belongs to something else."""
+
+
+class RequestError(TablehouseError):
+    """A request gets an answer other than a row.
+
+    `details` go into the problem document as members of their own (table, partition, generation, tried,
+    progress, ...). `retry_after` is in seconds, and becomes the `Retry-After` header.
+    """
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, *, retry_after: int | None = None, **details: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after if retry_after is not None or not self.retryable else 1
+        self.details: Mapping[str, Any] = details
+
+
+class TableNotFound(RequestError):
+    """The catalog has no such table."""
+
+    code, status, title = "table_not_found", 404, "No such table"
+
+
+class KeyNotFound(RequestError):
+    """A caught-up active looked, and the table has no row for the key."""
+
+    code, status, title = "key_not_found", 404, "No such key"
+
+
+class RouteNotFound(RequestError):
+    """The path belongs to no route."""
+
+    code, status, title = "route_not_found", 404, "No such route"
+
+
+class InvalidKey(RequestError):
+    """The key cannot be parsed in the table's key format."""
+
+    code, status, title = "invalid_key", 400, "Invalid key"
+
+
+class InvalidParameter(RequestError):
+    """A query parameter or header is unknown, repeated or has a value that cannot be used."""
+
+    code, status, title = "invalid_parameter", 400, "Invalid parameter"
+
+
+class MethodNotAllowed(RequestError):
+    """The route exists, the method does not; `details["allow"]` lists those that do."""
+
+    code, status, title = "method_not_allowed", 405, "Method not allowed"
+
+
+class NotAcceptable(RequestError):
+    """The row exists in none of the media types the caller accepts."""
+
+    code, status, title = "not_acceptable", 406, "Not acceptable"
+
+
+class UriTooLong(RequestError):
+    """The key or the whole request line is over its limit."""
+
+    code, status, title = "uri_too_long", 414, "URI too long"
+
+
+class NotOwner(RequestError):
+    """This worker does not hold the partition as its active; internal, never a caller's last answer."""
+
+    code, status, title = "not_owner", 421, "Not the owner"
+    retryable = True
+
+
+class PartitionUnassigned(RequestError):
+    """No worker is known to hold the partition."""
+
+    code, status, title = "partition_unassigned", 503, "Partition unassigned"
+    retryable = True
+
+
+class PartitionRestoring(RequestError):
+    """The owner has not caught up yet, so it cannot say that a key does not exist."""
+
+    code, status, title = "partition_restoring", 503, "Partition restoring"
+    retryable = True
+
+
+class TooStale(RequestError):
+    """The only copy that could answer is older than the bound."""
+
+    code, status, title = "too_stale", 503, "Too stale"
+    retryable = True
+
+
+class MisplacedKeys(RequestError):
+    """Some keys lie in other partitions than the partitioner says, so a miss proves nothing."""
+
+    code, status, title = "misplaced_keys", 503, "Misplaced keys"
+
+
+class OwnerUnreachable(RequestError):
+    """The owner is known but could not be asked."""
+
+    code, status, title = "owner_unreachable", 503, "Owner unreachable"
+    retryable = True
+
+
+class Draining(RequestError):
+    """This worker is shutting down."""
+
+    code, status, title = "draining", 503, "Draining"
+    retryable = True
+
+
+class DeadlineExceeded(RequestError):
+    """The request's time ran out before an answer was there."""
+
+    code, status, title = "deadline_exceeded", 504, "Deadline exceeded"
+    retryable = True
+
+
+class InternalError(RequestError):
+    """A fault of ours; the log has the details under the same request id."""
+
+    code, status, title = "internal", 500, "Internal error"

@@ -1,0 +1,1 @@
+"""Keys, values and partitioners: bytes in, bytes out; nothing here knows a Kafka client or HTTP."""

@@ -1,0 +1,24 @@
+"""Strict JSON (RFC 8259), with every way of being wrong as one error."""
+
+import msgspec
+
+from app.formats.errors import DecodeError
+
+_decoder = msgspec.json.Decoder()
+
+
+def decode_json(text: bytes) -> object:
+    """Return the value of a JSON text; integers keep every digit, of members with one name the last counts.
+
+    Raises DecodeError for anything that is not JSON in UTF-8, and for three things that are: a number beyond
+    a double's range, an integer of more than 4,300 digits, and nesting beyond the interpreter's recursion
+    limit.
+    """
+    try:
+        return _decoder.decode(text)
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"a JSON string is not UTF-8: {error.reason}") from error
+    except RecursionError as error:
+        raise DecodeError("the JSON is nested too deeply") from error
+    except msgspec.DecodeError as error:
+        raise DecodeError(f"it is not JSON: {error}") from error

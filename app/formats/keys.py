@@ -1,0 +1,265 @@
+"""Keys in three forms: wire (the producer's bytes), logical (the text of a URL), stored (ordered bytes).
+
+| format | wire                            | logical                     | stored                       |
+|--------|---------------------------------|-----------------------------|------------------------------|
+| string | UTF-8                           | the same text               | the same bytes               |
+| bytes  | any                             | base64url, padding optional | the same bytes               |
+| int    | 4 bytes, big-endian, signed     | decimal                     | wire with sign bit flipped   |
+| long   | 8 bytes, big-endian, signed     | decimal                     | wire with sign bit flipped   |
+| uuid   | its 36 characters, lower case   | the same, in either case    | its 16 bytes                 |
+| json   | compact UTF-8, members in order | any JSON text of that value | see ordered.py               |
+
+Stored bytes compare as the keys do, so that ranges and scans read neighbours. One logical key has one stored
+form and one canonical wire form; a producer may write another wire form (an upper-case uuid, JSON with
+blanks), which is then found only while both hash to the same partition.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from app.catalog.spec import KeySpec
+from app.errors import InvalidKey
+from app.formats.errors import DecodeError
+from app.formats.json_text import decode_json
+from app.formats.ordered import SIGN, Scalar, ordered_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key that a caller asked for.
+
+    wires are the forms in which a producer may have written it, the canonical one first: a miss is certain
+    only after the partition of each has been asked.
+    """
+
+    stored: bytes
+    wires: tuple[bytes, ...]
+
+
+class KeyFormat(Protocol):
+    """Between the three forms of a key; stateless, and safe to call from any thread."""
+
+    @property
+    def name(self) -> str:
+        """The format's name in tables.yaml."""
+
+    @property
+    def canonical_wire(self) -> bool:
+        """True when every wire form that can be stored is its own canonical form."""
+
+    def parse(self, text: bytes) -> Key:
+        """Return the key that a URL names; `text` is percent-decoded.
+
+        Raises InvalidKey, which names the format and what would be right.
+        """
+
+    def store(self, wire: bytes) -> bytes:
+        """Return the stored form of a record's key. Raises DecodeError."""
+
+    def canonical(self, wire: bytes) -> bytes:
+        """Return the wire form that `parse` would give for a record's key. Raises DecodeError."""
+
+
+class StringKey:
+    """UTF-8 text, whose byte order is the order of its code points. The empty text is a key."""
+
+    name = "string"
+    canonical_wire = True
+
+    def parse(self, text: bytes) -> Key:
+        """See KeyFormat."""
+        try:
+            return Key(self.store(text), (text,))
+        except DecodeError as error:
+            raise InvalidKey("The key is not valid UTF-8 (key format string): percent-encode UTF-8.") from error
+
+    def store(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        try:
+            wire.decode()
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"a string key is not UTF-8 at byte {error.start}") from error
+        return wire
+
+    canonical = store
+
+
+class BytesKey:
+    """Any bytes, base64url in a URL (RFC 4648, section 5)."""
+
+    name = "bytes"
+    canonical_wire = True
+
+    def parse(self, text: bytes) -> Key:
+        """See KeyFormat.
+
+        Exactly what an encoder writes, with or without padding: a decoder takes several texts for the same
+        bytes.
+        """
+        unpadded = text.rstrip(b"=")
+        padding = b"=" * (-len(unpadded) % 4)
+        try:
+            wire = urlsafe_b64decode(unpadded + padding)
+        except ValueError:
+            wire = b""
+        exact = urlsafe_b64encode(wire)
+        if text not in {exact, exact.rstrip(b"=")}:
+            raise InvalidKey(
+                "The key is not base64url (key format bytes): use A-Z a-z 0-9 - _ as an encoder writes them, "
+                "with the padding = or without.",
+            )
+        return Key(wire, (wire,))
+
+    def store(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        return wire
+
+    canonical = store
+
+
+class IntegerKey:
+    """A signed integer of 4 (int) or 8 (long) bytes, big-endian as Java writes it."""
+
+    canonical_wire = True
+    _decimal = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+
+    def __init__(self, name: str, width: int) -> None:
+        self.name = name
+        self._width = width
+        self._limit = 1 << (width * 8 - 1)
+        # The first byte with its sign bit flipped, by the first byte: a lookup is cheaper than arithmetic.
+        self._flipped = [bytes((first ^ 0x80,)) for first in range(256)]
+
+    def parse(self, text: bytes) -> Key:
+        """See KeyFormat."""
+        number = int(text) if self._decimal.fullmatch(text) else self._limit
+        if not -self._limit <= number < self._limit:
+            raise InvalidKey(
+                f"The key is not an integer of {self._width * 8} bits (key format {self.name}): use decimal "
+                f"digits without leading zeros or a plus sign, from {-self._limit} to {self._limit - 1}.",
+            )
+        wire = number.to_bytes(self._width, "big", signed=True)
+        return Key(self.store(wire), (wire,))
+
+    def store(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        if len(wire) != self._width:
+            raise DecodeError(f"a key of format {self.name} has {self._width} bytes, this one {len(wire)}")
+        return self._flipped[wire[0]] + wire[1:]
+
+    def canonical(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        self.store(wire)
+        return wire
+
+
+class UuidKey:
+    """The 36 characters of a uuid; 16 bytes when stored."""
+
+    name = "uuid"
+    canonical_wire = False
+    _form = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+    def parse(self, text: bytes) -> Key:
+        """See KeyFormat."""
+        try:
+            return Key(self.store(text), (self.canonical(text),))
+        except DecodeError as error:
+            raise InvalidKey(
+                "The key is not a uuid (key format uuid): use its 36 characters, like "
+                "123e4567-e89b-12d3-a456-426614174000.",
+            ) from error
+
+    def store(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        return bytes.fromhex(self.canonical(wire).replace(b"-", b"").decode())
+
+    def canonical(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        if not self._form.fullmatch(wire):
+            raise DecodeError("a uuid key is not the 36 characters of a uuid")
+        return wire.lower()
+
+
+class JsonKey:
+    """A scalar when `fields` is empty, else an object of exactly these members.
+
+    The canonical wire form is compact: no blanks, members in the declared order, strings in UTF-8 with only
+    the escapes that JSON demands, doubles in their shortest form (1.0, 0.1, 1e22). Integers beyond 64 bits
+    and numbers beyond a double's range are refused.
+    """
+
+    name = "json"
+    canonical_wire = False
+
+    def __init__(self, fields: tuple[str, ...]) -> None:
+        self._fields = fields
+
+    def parse(self, text: bytes) -> Key:
+        """See KeyFormat."""
+        try:
+            scalars = self._scalars(text)
+            return Key(b"".join(map(ordered_bytes, scalars)), (self._write(scalars),))
+        except DecodeError as error:
+            expected = (
+                f"use a JSON object of exactly the members {', '.join(self._fields)}, each a string, number, "
+                "true, false or null"
+                if self._fields
+                else "use a JSON string (in quotes), number, true, false or null"
+            )
+            raise InvalidKey(f"The key is not of key format json ({error}): {expected}.") from error
+
+    def store(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        return b"".join(map(ordered_bytes, self._scalars(wire)))
+
+    def canonical(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        return self._write(self._scalars(wire))
+
+    def _scalars(self, text: bytes) -> list[Scalar]:
+        value = decode_json(text)
+        if not self._fields:
+            return [_scalar(value, "it")]
+        if not isinstance(value, dict):
+            raise DecodeError("it is not an object")
+        if len(value) != len(self._fields) or not all(name in value for name in self._fields):
+            raise DecodeError(f"its members are not exactly {', '.join(self._fields)}")
+        return [_scalar(value[name], f"its member {name}") for name in self._fields]
+
+    def _write(self, scalars: list[Scalar]) -> bytes:
+        return msgspec.json.encode(
+            dict(zip(self._fields, scalars, strict=True)) if self._fields else scalars[0],
+        )
+
+
+def key_format(spec: KeySpec) -> KeyFormat:
+    """Return the format that a source's key spec names."""
+    match spec.format:
+        case "string":
+            return StringKey()
+        case "bytes":
+            return BytesKey()
+        case "int":
+            return IntegerKey("int", 4)
+        case "long":
+            return IntegerKey("long", 8)
+        case "uuid":
+            return UuidKey()
+        case "json":
+            return JsonKey(spec.fields)
+
+
+def _scalar(value: object, subject: str) -> Scalar:
+    match value:
+        case bool() | None | str() | float():
+            return value
+        case int():
+            if not -SIGN <= value < SIGN:
+                raise DecodeError(f"{subject} is an integer beyond 64 bits")
+            return value
+    raise DecodeError(f"{subject} is not a scalar")

@@ -1,0 +1,99 @@
+"""From a record's value to its row's payload: checked on the way in, so that reads only hand out bytes."""
+
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any, Protocol
+
+import msgspec
+
+from app.catalog.spec import TableSpec
+from app.formats.errors import DecodeError
+from app.formats.json_text import decode_json
+
+
+class ValueFormat(Protocol):
+    """How a record's value becomes a payload; stateless, and safe to call from any thread."""
+
+    @property
+    def content_type(self) -> str:
+        """The media type of every payload, as HTTP writes it."""
+
+    def decode(self, value: bytes) -> bytes:
+        """Return the payload to store. Raises DecodeError when the value is not what the format says."""
+
+
+class JsonValue:
+    """JSON that is kept byte for byte, blanks included; json_text.py says what is refused."""
+
+    content_type = "application/json"
+
+    def decode(self, value: bytes) -> bytes:
+        """See ValueFormat."""
+        decode_json(value)
+        return value
+
+
+class JsonColumns:
+    """A JSON object, of which some members are kept under new names, compact and in the order of `columns`.
+
+    Each member's text is copied as it stands, so a number keeps every digit. A member that is missing becomes
+    null, so that every row has the same members.
+    """
+
+    content_type = "application/json"
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        # Attributes get names of our own, because a member may be called anything.
+        members = {member: f"member_{number}" for number, member in enumerate(dict.fromkeys(columns.values()))}
+        row = msgspec.defstruct(
+            "Row",
+            [(name, msgspec.Raw, msgspec.Raw(b"null")) for name in members.values()],
+            rename={name: member for member, name in members.items()},
+        )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(row)
+        self._columns = [
+            (msgspec.json.encode(name) + b":", attrgetter(members[member])) for name, member in columns.items()
+        ]
+
+    def decode(self, value: bytes) -> bytes:
+        """See ValueFormat."""
+        # The second pass skips over what is inside a member: only the first sees bad UTF-8 there.
+        if not isinstance(decode_json(value), dict):
+            raise DecodeError("it is not a JSON object, so there are no members to take columns from")
+        row = self._decoder.decode(value)
+        return b"{" + b",".join([name + bytes(member(row)) for name, member in self._columns]) + b"}"
+
+
+class StringValue:
+    """UTF-8 text, kept as it is."""
+
+    content_type = "text/plain; charset=utf-8"
+
+    def decode(self, value: bytes) -> bytes:
+        """See ValueFormat."""
+        try:
+            value.decode()
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"a string value is not UTF-8 at byte {error.start}") from error
+        return value
+
+
+class BytesValue:
+    """Any bytes, kept as they are."""
+
+    content_type = "application/octet-stream"
+
+    def decode(self, value: bytes) -> bytes:
+        """See ValueFormat."""
+        return value
+
+
+def value_format(table: TableSpec) -> ValueFormat:
+    """Return the format of a table's source, with the table's columns applied."""
+    match table.source.value:
+        case "json":
+            return JsonValue() if table.columns is None else JsonColumns(table.columns)
+        case "string":
+            return StringValue()
+        case "bytes":
+            return BytesValue()

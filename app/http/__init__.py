@@ -1,0 +1,1 @@
+"""The HTTP server: the public API, the internal API between workers, and the client for the latter."""

@@ -1,0 +1,169 @@
+"""From an aiohttp request to a handler of typed values, and from whatever the handler does to an answer.
+
+This stands directly on aiohttp's low-level server. Its application, router and middlewares decode paths to
+text, and cost a third of a point read.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from app.errors import InternalError, MethodNotAllowed, RequestError
+from app.http.access_log import AccessLog
+from app.http.freshness import SERVED_BY
+from app.http.problems import problem
+from app.http.target import query_parameters
+from app.telemetry import Metrics
+
+REQUEST_ID = "X-Request-Id"
+
+#: The route label of requests whose path belongs to no route.
+UNMATCHED = "unmatched"
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as handlers see it.
+
+    variables are the path's, parameters the query's, both percent-decoded to bytes. deadline is a point on
+    the dispatcher's clock.
+    """
+
+    variables: Mapping[str, bytes]
+    parameters: Mapping[str, bytes]
+    headers: CIMultiDictProxy[str]
+    request_id: str
+    deadline: float
+
+
+Handler = Callable[[Call], Awaitable[web.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path template, its handler for GET and HEAD, and the query parameters that it knows."""
+
+    template: str
+    handler: Handler
+    parameters: frozenset[str] = frozenset()
+
+
+class Routes(Protocol):
+    """The routes of one listener."""
+
+    def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
+        """Find the route of a raw path and the path's variables; raises RouteNotFound, InvalidParameter."""
+
+
+#: Every route answers these and nothing else.
+METHODS = ("GET", "HEAD")
+
+
+class Dispatcher:
+    """Answers the requests of one listener.
+
+    clock is monotonic, in seconds; timeout is the time that one request has.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        metrics: Metrics,
+        access_log: AccessLog,
+        clock: Callable[[], float],
+        timeout: float,
+    ) -> None:
+        self._routes = routes
+        self._metrics = metrics
+        self._access_log = access_log
+        self._clock = clock
+        self._timeout = timeout
+        self._log = structlog.get_logger("http")
+        self._closing = False
+        self.idle = asyncio.Event()
+        self.in_flight = 0
+
+    def close(self) -> None:
+        """Make every answer from here on close its connection; `idle` is set once nothing is in flight."""
+        self._closing = True
+        if not self.in_flight:
+            self.idle.set()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; never raises for what a client or a handler does."""
+        started = self._clock()
+        request_id = _request_id(request.headers.get(REQUEST_ID))
+        template = UNMATCHED
+        key: bytes | None = None
+        self.in_flight += 1
+        try:
+            url = request.rel_url
+            route, variables = self._routes.resolve(url.raw_path)
+            template = route.template
+            _check_method(request.method)
+            parameters = query_parameters(url.raw_query_string, route.parameters)
+            key = variables.get("key", parameters.get("key"))
+            response = await route.handler(
+                Call(variables, parameters, request.headers, request_id, started + self._timeout)
+            )
+        except RequestError as error:
+            response = problem(error)
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the rest
+            self._log.exception("request failed", route=template, request_id=request_id)
+            response = problem(InternalError(f"a fault of ours; the log has it under the request id {request_id}"))
+        finally:
+            self.in_flight -= 1
+        response.headers[REQUEST_ID] = request_id
+        response.headers["Server"] = "tablehouse"
+        if self._closing:
+            if not self.in_flight:
+                self.idle.set()
+            response.force_close()
+        self._observe(
+            request.method, template, response, seconds=self._clock() - started, request_id=request_id, key=key
+        )
+        return response
+
+    def _observe(
+        self,
+        method: str,
+        template: str,
+        response: web.Response,
+        seconds: float,
+        request_id: str,
+        key: bytes | None,
+    ) -> None:
+        label = method if method in _KNOWN_METHODS else "other"
+        self._metrics.http_requests.labels(label, template, response.status).inc()
+        self._metrics.http_request_duration.labels(template).observe(seconds)
+        self._access_log.write(
+            method=label,
+            route=template,
+            status=response.status,
+            seconds=seconds,
+            request_id=request_id,
+            key=key,
+            served_by=response.headers.get(SERVED_BY),
+        )
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise MethodNotAllowed(f"{method} is not supported here, only {' and '.join(METHODS)}", allow=list(METHODS))
+
+
+def _request_id(given: str | None) -> str:
+    """Take over a caller's request id when it is fit for a log line, else make one."""
+    if given is not None and _SANE_REQUEST_ID.fullmatch(given):
+        return given
+    return secrets.token_hex(8)

@@ -1,0 +1,42 @@
+"""How fresh an answer is, as headers: the same ones for callers and between workers."""
+
+from collections.abc import Mapping
+
+from app.model import Freshness, Role
+
+PARTITION = "Tablehouse-Partition"
+POSITION = "Tablehouse-Position"
+ROLE = "Tablehouse-Role"
+LAG_RECORDS = "Tablehouse-Lag-Records"
+STALENESS_MS = "Tablehouse-Staleness-Ms"
+SERVED_BY = "Tablehouse-Served-By"
+
+
+def freshness_headers(freshness: Freshness, served_by: str) -> dict[str, str]:
+    """Render freshness; lag and staleness are left out when they are not known."""
+    partition = str(freshness.partition)
+    headers = {
+        PARTITION: partition,
+        POSITION: f"{partition}:{freshness.position}",
+        ROLE: freshness.role.value,
+        SERVED_BY: served_by,
+    }
+    if freshness.lag_records is not None:
+        headers[LAG_RECORDS] = str(freshness.lag_records)
+    if freshness.staleness_ms is not None:
+        headers[STALENESS_MS] = str(freshness.staleness_ms)
+    return headers
+
+
+def freshness_of(headers: Mapping[str, str]) -> Freshness:
+    """Read freshness back; raises KeyError or ValueError for headers that this project did not write."""
+    lag = headers.get(LAG_RECORDS)
+    staleness = headers.get(STALENESS_MS)
+    partition, _, position = headers[POSITION].partition(":")
+    return Freshness(
+        partition=int(partition),
+        position=int(position),
+        role=Role(headers[ROLE]),
+        lag_records=None if lag is None else int(lag),
+        staleness_ms=None if staleness is None else int(staleness),
+    )

@@ -1,0 +1,146 @@
+"""Liveness, readiness, and what runs here."""
+
+import platform
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from app.http.answers import json_answer
+from app.http.dispatch import Call
+from app.model import TaskState, TaskStatus
+from app.telemetry import EXPOSITION_CONTENT_TYPE, Metrics
+
+
+class WorkerHealth(Protocol):
+    """What the worker knows of itself beyond its tasks."""
+
+    def joined(self) -> bool:
+        """Whether the group has given this worker its part, and its tasks exist.
+
+        A worker that has to wait for another with the same URL has no part yet, and has not joined.
+        """
+
+    def broker_reachable(self) -> bool:
+        """Whether a broker answered lately."""
+
+    def draining(self) -> bool:
+        """Whether the worker is on its way out."""
+
+    def generation(self) -> int:
+        """Return the consumer group's generation, -1 before the first."""
+
+    def reasons(self) -> Sequence[str]:
+        """Why the worker is not as it should be, in words for a person; empty when it is."""
+
+
+class Readiness:
+    """Whether a load balancer should send requests here.
+
+    It takes a joined worker with every task ACTIVE once. From then on the worker stays ready, through
+    rebalances, restores and broker outages, until it drains: each partition answers for itself, and to take
+    every worker out at once would turn a rebalance into an outage.
+    """
+
+    def __init__(self, health: WorkerHealth, statuses: Callable[[], Sequence[TaskStatus]]) -> None:
+        self._health = health
+        self._statuses = statuses
+        self._latched = False
+        self._draining = False
+
+    def drain(self) -> None:
+        """Be unready from here on."""
+        self._draining = True
+
+    def draining(self) -> bool:
+        """Whether this worker is on its way out."""
+        return self._draining or self._health.draining()
+
+    def ready(self) -> bool:
+        """Judge, and latch."""
+        if not self._latched:
+            self._latched = self._health.joined() and self._health.broker_reachable() and not self._behind()
+        return self._latched and not self.draining()
+
+    def layers(self) -> list[dict[str, Any]]:
+        """List the layers of readiness as they are now, whether latched or not."""
+        behind = self._behind()
+        return [
+            {"name": "listeners", "ok": True},
+            {"name": "broker", "ok": self._health.broker_reachable()},
+            {"name": "group", "ok": self._health.joined(), "generation": self._health.generation()},
+            {"name": "tasks", "ok": not behind, "behind": len(behind)},
+        ]
+
+    def document(self, *, verbose: bool) -> dict[str, Any]:
+        """Describe readiness for a person."""
+        described: dict[str, Any] = {
+            "status": self._word(),
+            "layers": self.layers(),
+            "reasons": list(self._health.reasons()),
+        }
+        if verbose:
+            described["tasks"] = [
+                {
+                    "table": task.table,
+                    "partition": task.partition,
+                    "state": task.state.name.lower(),
+                    "position": task.position,
+                    "lag_records": task.lag_records,
+                    "restore_remaining": task.restore_remaining,
+                    "reason": task.reason,
+                }
+                for task in self._statuses()
+            ]
+        return described
+
+    def _word(self) -> str:
+        if self.draining():
+            return "draining"
+        return "ready" if self.ready() else "not_ready"
+
+    def _behind(self) -> list[TaskStatus]:
+        # A warm copy of another worker's partition is no promise of this one.
+        return [task for task in self._statuses() if task.state not in {TaskState.ACTIVE, TaskState.STANDBY}]
+
+
+class HealthRoutes:
+    """The handlers of `/livez`, `/readyz`, `/metrics`, `/version` and `/openapi.json`."""
+
+    def __init__(self, readiness: Readiness, metrics: Metrics, version: str) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+        self._version = {"version": version, "python": platform.python_version()}
+        self._openapi = resources.files("app.http").joinpath("openapi.json").read_bytes()
+
+    async def livez(self, _call: Call) -> web.Response:
+        """Answer, which is all that liveness means: the event loop runs."""
+        return json_answer({"status": "alive"})
+
+    async def readyz(self, call: Call) -> web.Response:
+        """Answer 200 when ready, else 503, with the layers."""
+        response = json_answer(
+            self._readiness.document(verbose="verbose" in call.parameters),
+            status=200 if self._readiness.ready() else 503,
+        )
+        if response.status != 200:  # noqa: PLR2004 - the status set above
+            response.headers["Retry-After"] = "1"
+        return response
+
+    async def metrics(self, _call: Call) -> web.Response:
+        """Answer in Prometheus' text format."""
+        return web.Response(
+            body=self._metrics.exposition(),
+            headers={"Content-Type": EXPOSITION_CONTENT_TYPE, "Cache-Control": "no-cache"},
+        )
+
+    async def version(self, _call: Call) -> web.Response:
+        """Answer with the versions of the project and of Python."""
+        return json_answer(self._version)
+
+    async def openapi(self, _call: Call) -> web.Response:
+        """Answer with the OpenAPI document of the public listener."""
+        return web.Response(
+            body=self._openapi, headers={"Content-Type": "application/json", "Cache-Control": "no-cache"}
+        )

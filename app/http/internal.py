@@ -1,0 +1,132 @@
+"""The listener between workers: reads of this worker's own tasks, and nothing else.
+
+It is built from the local tables alone. It has no query and no way to other workers, so what arrives here
+cannot be forwarded again.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+import msgspec
+from aiohttp import web
+
+from app.errors import DeadlineExceeded, InvalidKey, InvalidParameter, NotOwner, RouteNotFound
+from app.http.answers import json_answer
+from app.http.dispatch import Call, Route
+from app.http.freshness import freshness_headers
+from app.model import TaskStatus
+from app.routing.cluster import ClusterView
+from app.routing.query import LocalTables
+from app.routing.tables import RoutedTable
+
+#: Changes when workers with different numbers must not read from each other.
+PROTOCOL_VERSION = "1"
+
+ROWS_PREFIX = "/internal/v1/tables/"
+STATUS_PATH = "/internal/v1/status"
+
+VERSION = "Tablehouse-Internal-Version"
+TABLE_DIGEST = "Tablehouse-Table-Digest"
+PARTITIONS = "Tablehouse-Partitions"
+GENERATION = "Tablehouse-Generation"
+DEADLINE_MS = "Tablehouse-Deadline-Ms"
+ROW_OFFSET = "Tablehouse-Row-Offset"
+ROW_TIMESTAMP_MS = "Tablehouse-Row-Timestamp-Ms"
+
+
+class StatusReport(msgspec.Struct, frozen=True):
+    """What a worker says of itself to its peers."""
+
+    worker_id: str
+    generation: int
+    tasks: list[TaskStatus]
+
+
+def stored_key_text(stored_key: bytes) -> str:
+    """Write a stored key as a path segment: base64url without padding, empty for the empty key."""
+    return base64.urlsafe_b64encode(stored_key).rstrip(b"=").decode()
+
+
+class InternalRoutes:
+    """The routes of the internal listener, and their handlers."""
+
+    def __init__(
+        self, tables: Mapping[str, RoutedTable], view: ClusterView, local: LocalTables, worker_id: str
+    ) -> None:
+        self._tables = tables
+        self._view = view
+        self._local = local
+        self._worker_id = worker_id
+        self._row = Route("/internal/v1/tables/{table}/{partition}/{stored}", self.row)
+        self._status = Route(STATUS_PATH, self.status)
+
+    def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
+        """Find the route of a raw path; raises RouteNotFound."""
+        if raw_path.startswith(ROWS_PREFIX):
+            parts = raw_path[len(ROWS_PREFIX) :].split("/")
+            if len(parts) == 3:  # noqa: PLR2004 - table, partition, stored key
+                table, partition, stored = (part.encode("utf-8", "surrogateescape") for part in parts)
+                return self._row, {"table": table, "partition": partition, "stored": stored}
+        if raw_path == STATUS_PATH:
+            return self._status, {}
+        raise RouteNotFound("the internal listener has no such route")
+
+    async def row(self, call: Call) -> web.Response:
+        """Read one key of an own task: 200 with the row, 204 when a caught-up active has none.
+
+        A miss is a 204 and not a 404, so that another server on a reused address cannot be mistaken for one.
+        """
+        table = self._agreed(call)
+        partition = _number(call.variables["partition"].decode("ascii", "replace"), "partition")
+        if _number(call.headers.get(DEADLINE_MS, ""), DEADLINE_MS) <= 0:
+            raise DeadlineExceeded("the asking worker's time had run out on arrival")
+        result = self._local.read(table.spec.name, partition, _stored_key(call.variables["stored"]))
+        headers = freshness_headers(result.freshness, self._worker_id)
+        headers[VERSION] = PROTOCOL_VERSION
+        if result.row is None:
+            return web.Response(status=204, headers=headers)
+        headers[ROW_OFFSET] = str(result.row.offset)
+        headers[ROW_TIMESTAMP_MS] = str(result.row.timestamp_ms)
+        headers["Content-Type"] = "application/octet-stream"
+        return web.Response(body=result.row.payload, headers=headers)
+
+    async def status(self, _call: Call) -> web.Response:
+        """Say what this worker's tasks are doing."""
+        report = StatusReport(self._worker_id, self._view.current.generation, list(self._local.statuses()))
+        response = json_answer(report)
+        response.headers[VERSION] = PROTOCOL_VERSION
+        return response
+
+    def _agreed(self, call: Call) -> RoutedTable:
+        """Check that both workers mean the same table by its name; raises NotOwner when they do not."""
+        name = call.variables["table"].decode("utf-8", "replace")
+        version = call.headers.get(VERSION)
+        if version != PROTOCOL_VERSION:
+            raise NotOwner(f"this worker speaks internal version {PROTOCOL_VERSION}, the asking one {version}")
+        table = self._tables.get(name)
+        if table is None:
+            raise NotOwner(f"this worker's catalog has no table {name!r}", table=name)
+        if call.headers.get(TABLE_DIGEST) != table.digest:
+            raise NotOwner(f"this worker has another definition of table {name}", table=name)
+        known = self._view.current.partitions.get(table.spec.source.topic)
+        counted = _number(call.headers.get(PARTITIONS, ""), PARTITIONS)
+        if known is not None and counted != known:
+            raise NotOwner(
+                f"this worker counts {known} partitions of {table.spec.source.topic}, the asking one {counted}",
+                table=name,
+            )
+        return table
+
+
+def _number(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidParameter(f"{name} has to be a whole number, not {text!r}")
+    return int(text)
+
+
+def _stored_key(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise InvalidKey(f"the stored key is no base64url: {error}") from None

@@ -1,0 +1,138 @@
+"""The tables and the cluster as a whole: what every worker says of its tasks, put together."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from app.http.answers import json_answer
+from app.http.dispatch import Call
+from app.model import HostInfo, TaskState, TaskStatus, TopicPartition
+from app.routing.survey import Survey
+from app.routing.tables import RoutedTable, table_named
+
+_ACTIVE = TaskState.ACTIVE.name.lower()
+
+
+class OverviewRoutes:
+    """The handlers of `/tables`, `/tables/{table}` and `/cluster`.
+
+    An answer has `complete: false` when a worker could not be asked; what that worker would know is then
+    null.
+    """
+
+    def __init__(self, tables: Mapping[str, RoutedTable], survey: Callable[[], Awaitable[Survey]]) -> None:
+        self._tables = tables
+        self._survey = survey
+
+    async def tables(self, _call: Call) -> web.Response:
+        """List the tables."""
+        seen = await self._survey()
+        return json_answer(
+            {
+                "generation": seen.snapshot.generation,
+                "complete": seen.complete,
+                "tables": [_table(table, _partitions(table, seen)) for table in self._tables.values()],
+            }
+        )
+
+    async def table(self, call: Call) -> web.Response:
+        """Describe one table with every partition."""
+        table = table_named(self._tables, call.variables["table"].decode("utf-8", "replace"))
+        seen = await self._survey()
+        partitions = _partitions(table, seen)
+        return json_answer(
+            {
+                **_table(table, partitions),
+                "generation": seen.snapshot.generation,
+                "complete": seen.complete,
+                "partition_details": partitions,
+            }
+        )
+
+    async def cluster(self, _call: Call) -> web.Response:
+        """Describe the members and who holds what."""
+        seen = await self._survey()
+        return json_answer(
+            {
+                "generation": seen.snapshot.generation,
+                "complete": seen.complete,
+                "members": [
+                    {
+                        "worker": report.host.worker_id,
+                        "incarnation": report.host.incarnation,
+                        "url": report.host.url,
+                        "reachable": report.tasks is not None,
+                        "reason": report.reason,
+                    }
+                    for report in seen.reports
+                ],
+                "tables": {name: _partitions(table, seen) for name, table in self._tables.items()},
+            }
+        )
+
+
+def _partitions(table: RoutedTable, seen: Survey) -> list[dict[str, Any]]:
+    """Describe each partition by what its active says of it; the figures are null when nobody could say."""
+    topic = table.spec.source.topic
+    said = {
+        (report.host.worker_id, task.partition): task
+        for report in seen.reports
+        for task in report.tasks or ()
+        if task.table == table.spec.name
+    }
+    described = []
+    for partition in range(seen.snapshot.partitions.get(topic, 0)):
+        shard = TopicPartition(topic, partition)
+        active = seen.snapshot.actives.get(shard)
+        task = said.get((active.worker_id, partition)) if active else None
+        standbys = seen.snapshot.standbys.get(shard, ())
+        described.append(_partition(partition, active, [host.worker_id for host in standbys], task))
+    return described
+
+
+def _partition(partition: int, active: HostInfo | None, standbys: list[str], task: TaskStatus | None) -> dict[str, Any]:
+    return {
+        "partition": partition,
+        "active": active.worker_id if active else None,
+        "standbys": standbys,
+        "state": _partition_state(active, task),
+        "position": task.position if task else None,
+        "lag_records": task.lag_records if task else None,
+        "staleness_ms": task.staleness_ms if task else None,
+        "restore_remaining": task.restore_remaining if task else None,
+        "rows_estimate": task.rows_estimate if task else None,
+        "reason": task.reason if task else None,
+    }
+
+
+def _partition_state(active: HostInfo | None, task: TaskStatus | None) -> str:
+    if task is not None:
+        return task.state.name.lower()
+    return "unassigned" if active is None else "unknown"
+
+
+def _table_state(states: list[str]) -> str:
+    active = states.count(_ACTIVE)
+    if active and active == len(states):
+        return _ACTIVE
+    return "partial" if active else "unavailable"
+
+
+def _table(table: RoutedTable, partitions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Describe a table; rows_estimate is null unless every partition's active could be asked."""
+    spec = table.spec
+    rows = [partition["rows_estimate"] for partition in partitions]
+    return {
+        "name": spec.name,
+        "description": spec.description,
+        "version": spec.version,
+        "source": spec.source.topic,
+        "key": str(spec.source.key),
+        "value": spec.source.value,
+        "content_type": table.content_type,
+        "partitioner": spec.source.partitioner,
+        "partitions": len(partitions) or None,
+        "rows_estimate": None if not rows or None in rows else sum(rows),
+        "state": _table_state([partition["state"] for partition in partitions]),
+    }

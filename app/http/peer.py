@@ -1,0 +1,138 @@
+"""The way to other workers: aiohttp's client, bounded in connections and time."""
+
+from collections.abc import Mapping, Sequence
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from app.errors import (
+    DeadlineExceeded,
+    Draining,
+    InternalError,
+    MisplacedKeys,
+    NotOwner,
+    OwnerUnreachable,
+    PartitionRestoring,
+    RequestError,
+    TooStale,
+)
+from app.http.dispatch import REQUEST_ID
+from app.http.freshness import SERVED_BY, freshness_of
+from app.http.internal import (
+    DEADLINE_MS,
+    GENERATION,
+    PARTITIONS,
+    PROTOCOL_VERSION,
+    ROW_OFFSET,
+    ROW_TIMESTAMP_MS,
+    ROWS_PREFIX,
+    STATUS_PATH,
+    TABLE_DIGEST,
+    VERSION,
+    StatusReport,
+    stored_key_text,
+)
+from app.http.problems import from_document
+from app.model import HostInfo, TaskStatus
+from app.routing.query import Hop, PeerRead
+from app.stores.rows import Row
+from app.tasks.reads import ReadResult
+
+#: Connections to one worker. What is over it waits within its own deadline, so a slow peer holds up only
+#: its own.
+CONNECTIONS_PER_HOST = 64
+
+#: A peer that does not accept a connection in this many seconds counts as unreachable.
+CONNECT_SECONDS = 1.0
+
+#: Of the caller's time, the share that a hop may use; the rest is for saying that it failed.
+HOP_SHARE = 0.9
+
+#: What a peer may answer about its own task. Any other error of its would say nothing about the caller's
+#: question.
+_PASSED_ON: Mapping[str, type[RequestError]] = {
+    kind.code: kind
+    for kind in (
+        NotOwner,
+        PartitionRestoring,
+        TooStale,
+        MisplacedKeys,
+        Draining,
+        DeadlineExceeded,
+        InternalError,
+    )
+}
+
+
+class HttpPeer:
+    """Implements the query's Peer. To be made inside a running event loop, and closed."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            auto_decompress=False,
+            max_line_size=64 * 1024,
+            max_field_size=64 * 1024,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
+        """Ask `host` to read a key of its own; see the protocol for what it raises."""
+        seconds = hop.timeout * HOP_SHARE
+        # Only these cross: nothing that a client sent, except a request id that has been checked.
+        headers = {
+            VERSION: PROTOCOL_VERSION,
+            TABLE_DIGEST: hop.table_digest,
+            PARTITIONS: str(hop.partitions),
+            GENERATION: str(hop.generation),
+            DEADLINE_MS: str(max(1, int(seconds * 1000))),
+            REQUEST_ID: hop.request_id,
+        }
+        path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}/{stored_key_text(hop.stored_key)}"
+        status, got, body = await self._get(host, path, headers, seconds)
+        try:
+            if status not in {200, 204} or got[VERSION] != PROTOCOL_VERSION:
+                raise _refusal(status, got, body)
+            freshness = freshness_of(got)
+            row = Row(body, int(got[ROW_TIMESTAMP_MS]), int(got[ROW_OFFSET])) if status == 200 else None  # noqa: PLR2004
+            if freshness.partition != hop.partition:
+                raise OwnerUnreachable(f"it answered for partition {freshness.partition}, not {hop.partition}")
+            return PeerRead(ReadResult(row, freshness), got[SERVED_BY])
+        except (KeyError, ValueError) as error:
+            raise OwnerUnreachable(f"its answer cannot be understood: {error!r}") from None
+
+    async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
+        """List the tasks of `host`; raises OwnerUnreachable."""
+        status, got, body = await self._get(host, STATUS_PATH, {VERSION: PROTOCOL_VERSION}, timeout)
+        if status != 200:  # noqa: PLR2004
+            raise _refusal(status, got, body)
+        try:
+            return msgspec.json.decode(body, type=StatusReport).tasks
+        except msgspec.MsgspecError as error:
+            raise OwnerUnreachable(f"its status cannot be understood: {error}") from None
+
+    async def _get(
+        self, host: HostInfo, path: str, headers: Mapping[str, str], seconds: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
+        url = URL(host.url.rstrip("/") + path, encoded=True)
+        try:
+            async with self._session.get(url, headers=headers, timeout=limits, allow_redirects=False) as answer:
+                return answer.status, answer.headers, await answer.read()
+        except aiohttp.ServerTimeoutError:
+            raise OwnerUnreachable(f"no connection to {host.url} within {limits.sock_connect:g} s") from None
+        except TimeoutError:
+            raise OwnerUnreachable(f"no answer from {host.url} within {seconds:.3g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None
+
+
+def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> RequestError:
+    error = from_document(body, headers.get("Retry-After"), _PASSED_ON)
+    return error or OwnerUnreachable(f"it answered with status {status}, which no worker would")

@@ -1,0 +1,57 @@
+"""Errors as RFC 9457 problem documents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from app.errors import RequestError
+
+CONTENT_TYPE = "application/problem+json"
+
+#: `type` is this and the code: a name, which nobody has to host a page for.
+TYPE_PREFIX = "urn:tablehouse:problem:"
+
+_STANDARD = frozenset({"type", "title", "status", "detail", "code", "retryable"})
+
+
+def problem(error: RequestError) -> web.Response:
+    """Render an error; its details become members of the document beside the standard ones."""
+    headers = {
+        "Content-Type": CONTENT_TYPE,
+        "Cache-Control": "no-cache",
+        "Vary": "Accept",
+    }
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if "allow" in error.details:
+        headers["Allow"] = ", ".join(error.details["allow"])
+    return web.Response(status=error.status, body=msgspec.json.encode(document(error)), headers=headers)
+
+
+def document(error: RequestError) -> dict[str, Any]:
+    """Make the members of an error's problem document."""
+    return {
+        "type": TYPE_PREFIX + error.code,
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "retryable": error.retryable,
+        **{name: value for name, value in error.details.items() if name not in _STANDARD},
+    }
+
+
+def from_document(body: bytes, retry_after: str | None, known: Mapping[str, type[RequestError]]) -> RequestError | None:
+    """Read a peer's problem document back into its error; None when `known`, by code, does not have it."""
+    try:
+        members = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return None
+    kind = known.get(str(members.get("code")))
+    if kind is None:
+        return None
+    seconds = int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
+    details = {name: value for name, value in members.items() if name not in {*_STANDARD, "retry_after"}}
+    return kind(str(members.get("detail", kind.title)), retry_after=seconds, **details)

@@ -1,0 +1,64 @@
+"""The routes of the public listener."""
+
+from collections.abc import Mapping
+
+from app.errors import RouteNotFound
+from app.http.dispatch import Route
+from app.http.health import HealthRoutes
+from app.http.overview import OverviewRoutes
+from app.http.rows import RowRoutes
+from app.http.target import percent_decoded
+
+_TABLES = "/tables/"
+_KEY = frozenset({"key"})
+_NONE: Mapping[str, bytes] = {}
+
+
+class PublicRoutes:
+    """Resolves raw paths; a table's name cannot have a colon, so the last one begins a custom method."""
+
+    def __init__(self, rows: RowRoutes, overview: OverviewRoutes, health: HealthRoutes) -> None:
+        self._fixed = {
+            route.template: route
+            for route in (
+                Route("/tables", overview.tables),
+                Route("/cluster", overview.cluster),
+                Route("/livez", health.livez),
+                Route("/readyz", health.readyz, frozenset({"verbose"})),
+                Route("/metrics", health.metrics),
+                Route("/version", health.version),
+                Route("/openapi.json", health.openapi),
+            )
+        }
+        self._table = Route("/tables/{table}", overview.table)
+        self._row = Route("/tables/{table}/{key}", rows.by_path)
+        self._methods = {
+            "get": Route("/tables/{table}:get", rows.by_parameter, _KEY),
+            "locate": Route("/tables/{table}:locate", rows.locate, _KEY),
+        }
+
+    def all(self) -> tuple[Route, ...]:
+        """List every route of this listener."""
+        return (*self._fixed.values(), self._table, self._row, *self._methods.values())
+
+    def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
+        """Find the route of a raw path; raises RouteNotFound and InvalidParameter."""
+        if raw_path.startswith(_TABLES):
+            table, slash, key = raw_path[len(_TABLES) :].partition("/")
+            if slash and table and key and "/" not in key:
+                return self._row, {"table": percent_decoded(table), "key": percent_decoded(key)}
+            if table and not slash:
+                name, colon, method = percent_decoded(table).rpartition(b":")
+                if not colon:
+                    return self._table, {"table": method}
+                custom = self._methods.get(method.decode("utf-8", "replace"))
+                if custom is not None and name:
+                    return custom, {"table": name}
+            raise RouteNotFound(
+                "no such route: a row is /tables/{table}/{key} with every '/' of the key as %2F, or "
+                "/tables/{table}:get?key={key}, which takes an empty key too"
+            )
+        fixed = self._fixed.get(raw_path)
+        if fixed is None:
+            raise RouteNotFound("no such route: GET /openapi.json lists those there are")
+        return fixed, _NONE

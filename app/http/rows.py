@@ -1,0 +1,110 @@
+"""Rows by key, and where a key is held."""
+
+from collections.abc import Mapping
+from email.utils import formatdate
+
+from aiohttp import web
+
+from app.errors import InvalidParameter, KeyNotFound, NotAcceptable
+from app.http.answers import json_answer
+from app.http.conditions import accepts, none_match
+from app.http.dispatch import Call
+from app.http.freshness import freshness_headers
+from app.http.problems import problem
+from app.model import HostInfo
+from app.routing.query import Query
+from app.routing.tables import RoutedTable, table_named
+from app.stores.rows import Row
+
+#: Milliseconds since 1970 that an HTTP date can say, up to the year 9999; others get no Last-Modified.
+_DATES = range(253_402_300_800_000)
+
+
+class RowRoutes:
+    """The handlers of `/tables/{table}/{key}`, `/tables/{table}:get` and `/tables/{table}:locate`."""
+
+    def __init__(self, tables: Mapping[str, RoutedTable], query: Query) -> None:
+        self._tables = tables
+        self._query = query
+
+    async def by_path(self, call: Call) -> web.Response:
+        """Answer with the row of the key in the path."""
+        return await self._row(call, call.variables["key"])
+
+    async def by_parameter(self, call: Call) -> web.Response:
+        """Answer with the row of the key in the query, for keys that clients or proxies rewrite in a path."""
+        return await self._row(call, _key_parameter(call))
+
+    async def locate(self, call: Call) -> web.Response:
+        """Answer with the workers that hold a key."""
+        table = _table(call)
+        generation, locations = self._query.locate(table, _key_parameter(call))
+        body = {
+            "table": table,
+            "generation": generation,
+            "locations": [
+                {
+                    "partition": location.partition,
+                    "active": None if location.active is None else _host(location.active),
+                    "standbys": [_host(host) for host in location.standbys],
+                }
+                for location in locations
+            ],
+        }
+        return json_answer(body)
+
+    async def _row(self, call: Call, key: bytes) -> web.Response:
+        name = _table(call)
+        table = table_named(self._tables, name)
+        if not accepts(call.headers.get("Accept"), table.content_type):
+            raise NotAcceptable(
+                f"rows of table {name} are {table.content_type}, which the Accept header leaves out",
+                table=name,
+                available=[table.content_type],
+            )
+        answer = await self._query.read(name, key, deadline=call.deadline, request_id=call.request_id)
+        freshness = answer.result.freshness
+        headers = freshness_headers(freshness, answer.served_by)
+        row = answer.result.row
+        if row is None:
+            missing = problem(
+                KeyNotFound(f"table {name} has no row for this key", table=name, partition=freshness.partition)
+            )
+            missing.headers.update(headers)
+            return missing
+        headers["Cache-Control"] = "no-cache"
+        headers["Vary"] = "Accept"
+        etag = entity_tag(table, freshness.partition, row)
+        headers["ETag"] = etag
+        if row.timestamp_ms in _DATES:
+            headers["Last-Modified"] = formatdate(row.timestamp_ms // 1000, usegmt=True)
+        if none_match(_joined(call, "If-None-Match"), etag):
+            return web.Response(status=304, headers=headers)
+        headers["Content-Type"] = table.content_type
+        return web.Response(body=row.payload, headers=headers)
+
+
+def entity_tag(table: RoutedTable, partition: int, row: Row) -> str:
+    """Make the strong validator of a row: no two of its states share definition, partition and source offset."""
+    return f'"{table.digest[:8]}-{partition}-{row.offset}"'
+
+
+def _joined(call: Call, name: str) -> str | None:
+    if name not in call.headers:
+        return None
+    return ", ".join(call.headers.getall(name))
+
+
+def _key_parameter(call: Call) -> bytes:
+    key = call.parameters.get("key")
+    if key is None:
+        raise InvalidParameter("the query parameter 'key' is missing: ?key=..., percent-encoded", parameter="key")
+    return key
+
+
+def _table(call: Call) -> str:
+    return call.variables["table"].decode("utf-8", "replace")
+
+
+def _host(host: HostInfo) -> dict[str, str]:
+    return {"worker": host.worker_id, "url": host.url}

@@ -1,0 +1,209 @@
+"""Both listeners of a worker, from bind to drain."""
+
+import asyncio
+import contextlib
+import errno
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.catalog.spec import Catalog
+from app.errors import ConfigError
+from app.http.access_log import AccessLog
+from app.http.dispatch import Dispatcher
+from app.http.health import HealthRoutes, Readiness, WorkerHealth
+from app.http.internal import InternalRoutes
+from app.http.overview import OverviewRoutes
+from app.http.peer import HttpPeer
+from app.http.protocol import Server, check_parser
+from app.http.public import PublicRoutes
+from app.http.rows import RowRoutes
+from app.model import HostInfo
+from app.routing.cluster import ClusterView
+from app.routing.query import LocalTables, Query
+from app.routing.survey import Survey, survey
+from app.routing.tables import routed_tables
+from app.telemetry import Metrics, measure_event_loop_lag
+
+#: Connections that may wait to be accepted; the kernel caps it.
+BACKLOG = 1024
+
+#: Seconds that /cluster and /tables wait for the other workers at most.
+SURVEY_SECONDS = 2.0
+
+#: Seconds between two samples of the event loop's lag.
+LAG_INTERVAL = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How to listen, and for how long.
+
+    Port 0 takes a free one. request_timeout is in seconds, for one request with all its hops.
+    advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
+    """
+
+    host: str
+    port: int
+    internal_port: int
+    advertised_url: str | None
+    request_timeout: float
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The URLs that the listeners are bound to; a wildcard address shows as loopback."""
+
+    public_url: str
+    internal_url: str
+
+
+class HttpServer:
+    """The public and the internal listener of one worker.
+
+    clock is monotonic, in seconds. start and stop are called once each, in one event loop.
+    """
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        *,
+        worker_id: str,
+        incarnation: int,
+        catalog: Catalog,
+        view: ClusterView,
+        local: LocalTables,
+        health: WorkerHealth,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._worker_id = worker_id
+        self._incarnation = incarnation
+        self._tables = routed_tables(catalog)
+        self._view = view
+        self._local = local
+        self._readiness = Readiness(health, local.statuses)
+        self._metrics = metrics
+        self._clock = clock
+        self._peer: HttpPeer | None = None
+        self._dispatchers: list[Dispatcher] = []
+        self._listeners: list[tuple[asyncio.Server, Server]] = []
+        self._bound: Bound | None = None
+        self._lag: asyncio.Task[None] | None = None
+
+    @property
+    def bound(self) -> Bound:
+        """Where the listeners are; raises RuntimeError before start."""
+        if self._bound is None:
+            raise RuntimeError("the HTTP server has not been started")
+        return self._bound
+
+    @property
+    def me(self) -> HostInfo:
+        """This worker as its peers know it; raises RuntimeError before start."""
+        return HostInfo(self._worker_id, self._incarnation, self._options.advertised_url or self.bound.internal_url)
+
+    async def start(self) -> None:
+        """Bind both listeners and serve; raises ConfigError, which names the setting, when that cannot be."""
+        check_parser()
+        self._peer = HttpPeer()
+        access_log = AccessLog(self._clock)
+        query = Query(
+            tables=self._tables,
+            view=self._view,
+            local=self._local,
+            peer=self._peer,
+            worker_id=self._worker_id,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
+        public = PublicRoutes(
+            RowRoutes(self._tables, query),
+            OverviewRoutes(self._tables, self._survey),
+            HealthRoutes(self._readiness, self._metrics, self._options.version),
+        )
+        internal = InternalRoutes(self._tables, self._view, self._local, self._worker_id)
+        for routes in (public, internal):
+            self._dispatchers.append(
+                Dispatcher(
+                    routes,
+                    metrics=self._metrics,
+                    access_log=access_log,
+                    clock=self._clock,
+                    timeout=self._options.request_timeout,
+                )
+            )
+        self._metrics.http_in_flight.set_function(self._in_flight)
+        self._metrics.watch_tasks(self._local.statuses)
+        try:
+            self._bound = Bound(
+                await self._listen(self._dispatchers[0], self._options.port, "http_port"),
+                await self._listen(self._dispatchers[1], self._options.internal_port, "internal_port"),
+            )
+        except ConfigError:
+            await self.stop(0)
+            raise
+        self._lag = asyncio.create_task(measure_event_loop_lag(self._metrics, LAG_INTERVAL), name="event-loop-lag")
+
+    async def drain(self, seconds: float) -> None:
+        """Turn /readyz to 503 `draining`, then answer on, each time closing the connection.
+
+        Returns once nothing is in flight, after `seconds` at the latest. Requests that still come are
+        answered, because a load balancer takes a while to notice.
+        """
+        self._readiness.drain()
+        for dispatcher in self._dispatchers:
+            dispatcher.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for dispatcher in self._dispatchers:
+                    await dispatcher.idle.wait()
+
+    async def stop(self, seconds: float) -> None:
+        """Close the listeners, let what is in flight finish for `seconds` at most, and close every connection."""
+        if self._lag is not None:
+            self._lag.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._lag
+        for listener, server in self._listeners:
+            listener.close()
+            server.pre_shutdown()
+        # aiohttp takes a timeout of 0 for none at all.
+        await asyncio.gather(*(server.shutdown(max(seconds, 0.01)) for _, server in self._listeners))
+        self._listeners.clear()
+        if self._peer is not None:
+            await self._peer.close()
+            self._peer = None
+
+    def _in_flight(self) -> int:
+        return sum(dispatcher.in_flight for dispatcher in self._dispatchers)
+
+    async def _survey(self) -> Survey:
+        if self._peer is None:
+            raise RuntimeError("the HTTP server has stopped")
+        return await survey(self._view.current, self.me, self._local, self._peer, seconds=SURVEY_SECONDS)
+
+    async def _listen(self, dispatcher: Dispatcher, port: int, setting: str) -> str:
+        """Serve on one port and return its URL."""
+        host = self._options.host
+        server = Server(dispatcher, self._metrics)
+        try:
+            listener = await asyncio.get_running_loop().create_server(server, host, port, backlog=BACKLOG)
+        except OSError as error:
+            raise ConfigError(_bind_problem(error, host, port, setting)) from None
+        self._listeners.append((listener, server))
+        bound_host, bound_port = listener.sockets[0].getsockname()[:2]
+        if bound_host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+            bound_host = "127.0.0.1"
+        return f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
+
+
+def _bind_problem(error: OSError, host: str, port: int, setting: str) -> str:
+    variable = f"TABLEHOUSE_{setting.upper()}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{setting}: port {port} on {host} is in use by another process: set {variable} to a free port"
+    if error.errno == errno.EACCES:
+        return f"{setting}: this user may not listen on port {port}: set {variable} to 1024 or above"
+    return f"{setting}: cannot listen on {host}:{port}: {error.strerror}: check TABLEHOUSE_HTTP_HOST and {variable}"

@@ -1,0 +1,234 @@
+"""Appends to changelog partitions under producer epochs that are ours to choose, so that the broker fences old owners.
+
+An idempotent Kafka producer gets its id and epoch from the broker. Here both are set: the id is a constant far above any
+that brokers allot, and the epoch is that of the claim, for each partition. A broker refuses any append of a lower epoch
+than the highest it has seen for a producer id on a partition, whoever sends it: that is the fence. See tasks/DESIGN.md.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.producer.transaction_manager import TransactionManager
+
+from app.kafka.client import Connection
+from app.model import Epoch, TopicPartition
+from app.tasks.log import Fenced, OutcomeUnknown
+from app.tasks.records import epoch_headers
+
+log = structlog.get_logger(__name__)
+
+#: Brokers allot producer ids from 0 upwards in blocks of 1,000; no cluster comes near this.
+PRODUCER_ID = 0x7AB1_E000_0000_0000
+
+#: How long an append may take before its outcome counts as unknown, in seconds.
+APPEND_TIMEOUT = 10.0
+
+#: How long a producer that is not needed any more may take to stop, in seconds.
+STOP_TIMEOUT = 2.0
+
+
+class EpochTransactionManager(TransactionManager):  # type: ignore[misc]  # aiokafka is not typed
+    """aiokafka's keeper of producer id, epoch and sequence numbers, with an epoch of its own for each partition.
+
+    aiokafka stamps a batch by asking for sequence_number(tp), then producer_id, then producer_epoch, without a pause
+    between; so the partition asked for last is the one that the other two are about.
+    """
+
+    def __init__(self, producer_id: int) -> None:
+        super().__init__(None, 2**31 - 1)
+        self._base = producer_id
+        self._epochs: dict[KafkaPartition, Epoch] = {}
+        self._stamping = Epoch(0, 0)
+
+    def begin(self, partition: KafkaPartition, epoch: Epoch, sequence: int = 0) -> None:
+        """Stamp what follows on the partition with `epoch`, counting from `sequence`."""
+        self._epochs[partition] = epoch
+        self._sequence_numbers[partition] = sequence
+
+    def sequence_number(self, tp: KafkaPartition) -> int:
+        """Return the number of the next record on the partition, and remember which partition is being stamped."""
+        self._stamping = self._epochs[tp]
+        sequence: int = super().sequence_number(tp)
+        return sequence
+
+    @property
+    def producer_id(self) -> int:
+        """Return the producer id for the partition being stamped."""
+        return self._base + self._stamping.id_index
+
+    @property
+    def producer_epoch(self) -> int:
+        """Return the producer epoch for the partition being stamped."""
+        return self._stamping.number
+
+    def has_pid(self) -> bool:
+        """Say that there is no need to ask the broker for a producer id."""
+        return True
+
+
+class _Encoded(NamedTuple):
+    builder: BatchBuilder
+    epoch: Epoch
+
+
+class _EpochProducer:
+    """An aiokafka producer on our epochs."""
+
+    def __init__(self, connection: Connection, batch_size: int, producer_id: int) -> None:
+        self.epochs = EpochTransactionManager(producer_id)
+        self._batch_size = batch_size
+        self.client = AIOKafkaProducer(
+            **connection.arguments(), acks="all", enable_idempotence=True, max_batch_size=batch_size, linger_ms=0
+        )
+        self.client._txn_manager = self.epochs
+        self.client._message_accumulator._txn_manager = self.epochs
+        self.client._sender._txn_manager = self.epochs
+
+    async def send(self, partition: TopicPartition, builder: BatchBuilder) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = await self.client.send_batch(
+            builder, partition.topic, partition=partition.partition
+        )
+        return future
+
+    async def stop(self) -> None:
+        """Stop without waiting for what cannot be delivered: its outcome is unknown anyway."""
+        stopping = asyncio.ensure_future(self.client.stop())
+        await asyncio.wait({stopping}, timeout=STOP_TIMEOUT)
+        if not stopping.done():
+            stopping.cancel()
+            with suppress(asyncio.CancelledError, KafkaError):
+                await self.client._sender.close()
+            with suppress(asyncio.CancelledError, KafkaError):
+                await stopping
+            await self.client.client.close()
+
+
+class KafkaChangelogWriter:
+    """Implements ChangelogWriter.
+
+    One producer serves all partitions. A batch whose outcome is unknown keeps its partition blocked in that producer, so
+    the next claim goes out on a private one, and the partition returns to the shared one when that batch is settled.
+    """
+
+    def __init__(self, connection: Connection, batch_size: int, producer_id: int = PRODUCER_ID) -> None:
+        self._connection = connection
+        self._batch_size = batch_size
+        self._producer_id = producer_id
+        self._shared = self._new_producer()
+        self._private: dict[TopicPartition, _EpochProducer] = {}
+        #: What the shared producer still has in hand for a partition, its outcome unknown.
+        self._unsettled: dict[TopicPartition, asyncio.Future[Any]] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Connect; raises aiokafka's KafkaError when no broker is there."""
+        await self._shared.client.start()
+
+    async def stop(self) -> None:
+        """Disconnect, within STOP_TIMEOUT or so."""
+        await asyncio.gather(
+            *(producer.stop() for producer in (self._shared, *self._private.values())), *self._retiring
+        )
+
+    def encode(
+        self, partition: TopicPartition, epoch: Epoch, records: Iterable[tuple[bytes, bytes | None]]
+    ) -> _Encoded | None:
+        """Return the records as one record batch for append(); None when they do not fit in one."""
+        del partition  # its limit is the same for all
+        builder = self._shared.client.create_batch()
+        append, headers = builder.append, epoch_headers(epoch)
+        now = time.time_ns() // 1_000_000
+        for key, value in records:
+            if append(timestamp=now, key=key, value=value, headers=headers) is None:
+                return None
+        builder.close()
+        # aiokafka always takes a first record, however big it is.
+        return None if builder.size() > self._batch_size else _Encoded(builder, epoch)
+
+    async def append(self, partition: TopicPartition, epoch: Epoch, batch: Any) -> int:
+        """Append a batch under the epoch that claim() began; raises Fenced or OutcomeUnknown."""
+        del epoch  # the producer stamps what was claimed last, and a task stops appending before it claims again
+        producer = self._private.get(partition)
+        if producer is None:
+            return await self._send(self._shared, partition, batch.builder)
+        if partition not in self._unsettled:
+            await self._return_to_shared(partition, producer)
+            producer = self._shared
+        return await self._send(producer, partition, batch.builder)
+
+    async def claim(self, partition: TopicPartition, epoch: Epoch, key: bytes, value: bytes) -> int:
+        """Append one record as the first of a new epoch; raises Fenced or OutcomeUnknown."""
+        encoded = self.encode(partition, epoch, [(key, value)])
+        if encoded is None:
+            raise AssertionError(f"a claim of {len(value)} bytes does not fit into a batch of {self._batch_size}")
+        private = self._private.pop(partition, None)
+        if private is not None:
+            # Whatever it has in hand is refused from now on.
+            self._retire(private)
+        producer = self._shared
+        if partition in self._unsettled:
+            producer = self._private[partition] = self._new_producer()
+            try:
+                await producer.client.start()
+            except KafkaError as error:
+                raise OutcomeUnknown(f"no broker could be reached: {error}") from error
+        producer.epochs.begin(KafkaPartition(*partition), epoch)
+        return await self._send(producer, partition, encoded.builder)
+
+    def _new_producer(self) -> _EpochProducer:
+        return _EpochProducer(self._connection, self._batch_size, self._producer_id)
+
+    async def _send(self, producer: _EpochProducer, partition: TopicPartition, builder: BatchBuilder) -> int:
+        future: asyncio.Future[Any] | None = None
+        try:
+            async with asyncio.timeout(APPEND_TIMEOUT):
+                future = await producer.send(partition, builder)
+                # Shielded, since the batch goes on whether or not someone waits for it.
+                metadata = await asyncio.shield(future)
+        except TimeoutError:
+            raise OutcomeUnknown(f"no acknowledgement from {partition} within {APPEND_TIMEOUT:.0f} s") from None
+        except (ProducerFenced, InvalidProducerEpoch) as error:
+            raise Fenced(f"{partition} has a newer epoch") from error
+        except KafkaError as error:
+            raise OutcomeUnknown(f"{partition}: {error!r}") from error
+        finally:
+            if producer is self._shared:
+                self._watch(partition, future)
+        if metadata.offset < 0:
+            # The broker has it, as a duplicate older than those whose offsets it remembers.
+            raise OutcomeUnknown(f"{partition}: acknowledged without an offset")
+        return int(metadata.offset)
+
+    def _watch(self, partition: TopicPartition, future: asyncio.Future[Any] | None) -> None:
+        """Remember what is left undecided, until it is."""
+        if future is None or future.done():
+            return
+        self._unsettled[partition] = future
+
+        def settled(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled():
+                done.exception()  # it was reported as unknown; now that it is known nobody waits for it
+            if self._unsettled.get(partition) is done:
+                del self._unsettled[partition]
+
+        future.add_done_callback(settled)
+
+    async def _return_to_shared(self, partition: TopicPartition, private: _EpochProducer) -> None:
+        kafka_partition = KafkaPartition(*partition)
+        epoch = private.epochs._epochs[kafka_partition]
+        self._shared.epochs.begin(kafka_partition, epoch, private.epochs._sequence_numbers[kafka_partition])
+        del self._private[partition]
+        self._retire(private)
+
+    def _retire(self, producer: _EpochProducer) -> None:
+        retiring = asyncio.create_task(producer.stop())
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)

@@ -1,0 +1,21 @@
+"""What all Kafka clients of a worker have in common."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the brokers are. request_timeout is in seconds and bounds every single request."""
+
+    bootstrap_servers: str
+    client_id: str
+    request_timeout: float = 10.0
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that every aiokafka client takes."""
+        return {
+            "bootstrap_servers": self.bootstrap_servers,
+            "client_id": self.client_id,
+            "request_timeout_ms": int(self.request_timeout * 1000),
+        }

@@ -1,0 +1,299 @@
+"""The group's consumer on the main event loop, with the lane where Faust has its record path.
+
+Faust's own driver runs aiokafka in a thread and makes four tasks a record. Here its base class, with the commit timer, the
+single-flight commit and the life cycle, drives an aiokafka consumer directly, and _drain_messages hands batches over.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+from faust.transport.consumer import Consumer
+from faust.types import TP
+
+from app.kafka.assignor import TableAssignor
+from app.kafka.client import Connection
+from app.kafka.lease import GroupLease
+from app.model import TopicPartition
+from app.tasks.log import LogRecord
+
+log = structlog.get_logger(__name__)
+
+#: Records a poll has at most. Parsing them cannot be interrupted, so this bounds a reader's wait.
+POLL_RECORDS = 500
+
+#: Seconds a poll waits for records; a partition that starts or resumes meanwhile waits as long.
+POLL_WAIT = 0.1
+
+#: Seconds a commit may take. Commits are advisory, so one that hangs is given up.
+COMMIT_TIMEOUT = 3.0
+
+#: Seconds that leaving the group and closing connections may take.
+STOP_TIMEOUT = 3.0
+
+#: aiokafka takes a member that does not fetch out of the group, for good. A worker may well have nothing to fetch.
+MAX_POLL_INTERVAL_MS = 365 * 24 * 3600 * 1000
+
+
+class Lanes(Protocol):
+    """Where records go, and how far they have come."""
+
+    def offer(self, source: TopicPartition, records: list[LogRecord], next_offset: int) -> bool:
+        """Hand over what was fetched; False when it has to be fetched again."""
+
+    def expected(self, source: TopicPartition) -> int | None:
+        """Return the offset wanted next; None while nothing is wanted."""
+
+    def committable(self) -> Mapping[TopicPartition, int]:
+        """Return the offsets to commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOptions:
+    """The consumer group; session_timeout is in seconds."""
+
+    group: str
+    topics: tuple[str, ...]
+    session_timeout: float
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
+    """Takes aiokafka's callbacks to Faust's. aiokafka only logs what they raise, so it is made to crash the worker here."""
+
+    def __init__(self, consumer: "LaneConsumer") -> None:
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+        consumer = self._consumer
+        consumer.app.on_rebalance_start()
+        try:
+            await consumer.on_partitions_revoked({TP(*partition) for partition in revoked})
+        except Exception as error:
+            await consumer.crash(error)
+            raise
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        consumer = self._consumer
+        generation = consumer.client._coordinator.generation
+        consumer.app.consumer_generation_id = generation
+        try:
+            await consumer.on_partitions_assigned({TP(*partition) for partition in assigned}, generation)
+        except Exception as error:
+            await consumer.crash(error)
+            raise
+
+
+class _RecordPath(Consumer):
+    """What Faust's own record path and recovery ask of a consumer. The lane replaces both, so a call is a bug."""
+
+    def _no(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("Faust's record path is not in use")
+
+    _getmany = _no
+    _seek = _no
+    _to_message = _no
+    create_topic = _no
+    earliest_offsets = _no
+    highwater = _no
+    highwaters = _no
+    key_partition = _no
+    position = _no
+    seek_to_committed = _no
+    seek_wait = _no
+    topic_partitions = _no
+
+
+class LaneConsumer(_RecordPath):  # type: ignore[misc]  # faust's base has untyped parts
+    """Implements LaneControl; what it works with is set by `connect` before it starts."""
+
+    consumer_stopped_errors = (ConsumerStoppedError,)
+
+    client: AIOKafkaConsumer
+    lanes: Lanes
+    lease: GroupLease
+
+    def connect(
+        self, connection: Connection, options: GroupOptions, assignor: TableAssignor, lanes: Lanes, lease: GroupLease
+    ) -> None:
+        """Set what start() works with."""
+        self.lanes, self.lease, self._options = lanes, lease, options
+        self._committed: dict[TopicPartition, int] = {}
+        #: Partitions whose lanes want records.
+        self._flowing: set[KafkaPartition] = set()
+        self._started_flowing = asyncio.Event()
+        self.client = AIOKafkaConsumer(
+            **connection.arguments(),
+            group_id=options.group,
+            partition_assignment_strategy=[assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            session_timeout_ms=int(options.session_timeout * 1000),
+            heartbeat_interval_ms=int(min(0.5, options.session_timeout / 6) * 1000),
+            rebalance_timeout_ms=int(max(20.0, 2 * options.session_timeout) * 1000),
+            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+            max_poll_records=POLL_RECORDS,
+            fetch_max_wait_ms=100,
+        )
+
+    # Life cycle
+
+    async def on_start(self) -> None:
+        """Connect, and wait for a broker as long as it takes."""
+        while not self.should_stop:
+            try:
+                await self.client.start()
+            except KafkaError as error:
+                log.warning("no broker can be reached; trying again", error=str(error))
+                await self.sleep(1.0)
+            else:
+                return
+
+    async def on_stop(self) -> None:
+        """Commit, leave the group and disconnect, each within a bound."""
+        await self.commit()
+        stopping = asyncio.ensure_future(self.client.stop())
+        await asyncio.wait({stopping}, timeout=STOP_TIMEOUT)
+        if not stopping.done():
+            log.warning("the group could not be left in time; its members notice after the session time-out")
+            stopping.cancel()
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Join the group."""
+        self.client.subscribe(sorted(topics), listener=_Listener(self))
+        self.lease.attach(self.client._coordinator)
+
+    def close(self) -> None:
+        """Nothing to do: stop() closes."""
+
+    # The lane
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Fetch and hand over until stopped; what is not handed over is fetched again."""
+        while not (self.should_stop or fetcher.should_stop):
+            try:
+                await self._fetch_and_offer()
+            except ConsumerStoppedError:
+                return
+            except KafkaError as error:
+                log.warning("fetching failed; trying again", error=repr(error))
+                await self.sleep(1.0)
+
+    async def _fetch_and_offer(self) -> None:
+        client = self.client
+        client._coordinator.check_errors()
+        wanted = [partition for partition in self._flowing if partition in client.assignment()]
+        if not wanted:
+            self._started_flowing.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_WAIT):
+                    await self._started_flowing.wait()
+            return
+        found = await client.getmany(*wanted, timeout_ms=int(POLL_WAIT * 1000), max_records=POLL_RECORDS)
+        # No await from here to the end of the loop: records and positions belong together.
+        assignment = client._subscription.subscription.assignment
+        for partition in wanted:
+            state = assignment.state_value(partition) if assignment is not None else None
+            if state is None or not state.has_valid_position:
+                continue
+            source = TopicPartition(*partition)
+            records, position = found.get(partition, ()), state.position
+            expected = self.lanes.expected(source)
+            # A position can move without records: transaction markers, aborted records, compacted offsets.
+            if records or (expected is not None and position > expected):
+                if self.lanes.offer(source, records, position):
+                    continue
+                rewind_to = records[0].offset if expected is None and records else expected
+                if rewind_to is not None:
+                    log.debug("rewound", source=str(source), offset=rewind_to)
+                    client.seek(partition, rewind_to)
+        # getmany returns without giving the loop a turn while it has records.
+        await asyncio.sleep(0)
+
+    def start_lane(self, partition: TopicPartition, offset: int) -> None:
+        """Deliver records of a partition from `offset` on."""
+        kafka_partition = KafkaPartition(*partition)
+        if kafka_partition not in self.client.assignment():
+            # The rebalance that took it away is about to suspend whoever asks.
+            return
+        self.client.seek(kafka_partition, offset)
+        self._resume(kafka_partition)
+
+    def pause_lane(self, partition: TopicPartition) -> None:
+        """Deliver no more of a partition."""
+        kafka_partition = KafkaPartition(*partition)
+        self._flowing.discard(kafka_partition)
+        if kafka_partition in self.client.assignment():
+            self.client.pause(kafka_partition)
+
+    def resume_lane(self, partition: TopicPartition) -> None:
+        """Go on delivering a partition."""
+        kafka_partition = KafkaPartition(*partition)
+        if kafka_partition in self.client.assignment():
+            self._resume(kafka_partition)
+
+    def _resume(self, partition: KafkaPartition) -> None:
+        self.client.resume(partition)
+        self._flowing.add(partition)
+        self._started_flowing.set()
+
+    def hold_all(self, partitions: Iterable[TopicPartition]) -> None:
+        """Fetch nothing of newly assigned partitions until their lanes start."""
+        self._flowing.clear()
+        for partition in partitions:
+            self.client.pause(KafkaPartition(*partition))
+
+    # Commits
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        del topics  # all are committed together
+        for partition, offset in self.lanes.committable().items():
+            if self._committed.get(partition) != offset:
+                yield TP(*partition)
+
+    def _filter_committable_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
+        committable = self.lanes.committable()
+        return {tp: committable[source] for tp in tps if (source := TopicPartition(*tp)) in committable}
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:  # noqa: FBT001, FBT002 - Faust's signature
+        """Commit, as far as that can be done in time; where the tables are is in stores and changelogs."""
+        del start_new_transaction
+        return await self._commit(offsets)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        assigned = self.client.assignment()
+        wanted = {
+            partition: offset for tp, offset in offsets.items() if (partition := KafkaPartition(*tp)) in assigned
+        }
+        if not wanted:
+            return False
+        committing = asyncio.ensure_future(self.client.commit(wanted))
+        await asyncio.wait({committing}, timeout=COMMIT_TIMEOUT)
+        if not committing.done():
+            committing.cancel()
+            log.warning("offsets not committed in time; they are advisory", partitions=len(wanted))
+            return False
+        error = committing.exception()
+        if error is not None:
+            log.info("offsets not committed; they are advisory", error=repr(error))
+            return False
+        self._committed.update({TopicPartition(*partition): offset for partition, offset in wanted.items()})
+        return True
+
+    async def wait_empty(self) -> None:
+        """Commit; what is in flight was drained before."""
+        await self.commit()
+
+    def assignment(self) -> set[TP]:
+        """Return the partitions assigned."""
+        return {TP(*partition) for partition in self.client.assignment()}
+
+    def _new_topicpartition(self, topic: str, partition: int) -> TP:
+        return TP(topic, partition)

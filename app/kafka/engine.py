@@ -1,0 +1,234 @@
+"""The engine of a worker: prepares topics and clients, takes part in the group, and owns the shards it is given."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import TypeVar
+
+import structlog
+from aiokafka.errors import KafkaError
+from mode import Service
+
+from app.catalog.fingerprint import catalog_digest
+from app.catalog.spec import Catalog
+from app.config import Settings
+from app.errors import NotOwner
+from app.kafka.assignor import TableAssignor
+from app.kafka.changelog_writer import KafkaChangelogWriter
+from app.kafka.client import Connection
+from app.kafka.consumer import GroupOptions, LaneConsumer
+from app.kafka.faust_app import TablehouseApp
+from app.kafka.lease import GroupLease
+from app.kafka.log_reader import KafkaLogReader
+from app.kafka.probe import probe_epochs
+from app.kafka.topics import Topics, prepare
+from app.model import TaskStatus, TopicPartition
+from app.placement.wire import MemberMetadata
+from app.routing.cluster import ClusterView, snapshot_of
+from app.stores.data_directory import DataDirectory
+from app.stores.rocksdb import StoreMemory
+from app.tasks.clock import SystemClock
+from app.tasks.log import OutcomeUnknown
+from app.tasks.reads import Reader, ReadResult
+from app.tasks.shards import Shards, ShardSettings
+from app.tasks.task import Ports
+from app.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between attempts to reach a broker at start.
+_RETRY = 1.0
+
+#: Seconds that a batch in flight is given to be acknowledged when a rebalance or a stop interrupts it.
+_PATIENCE = 2.0
+
+
+Result = TypeVar("Result")
+
+
+class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
+    """The Kafka side of a worker; the local side of every read, and the worker's health."""
+
+    def __init__(
+        self, settings: Settings, catalog: Catalog, directory: DataDirectory, metrics: Metrics, view: ClusterView
+    ) -> None:
+        super().__init__()
+        self._settings = settings
+        self._catalog = catalog
+        self._directory = directory
+        self._metrics = metrics
+        self._view = view
+        self._connection = Connection(settings.bootstrap_servers, directory.worker_id)
+        self._clock = SystemClock()
+        self._lease = GroupLease(settings.session_timeout, self._clock)
+        self._trouble: str | None = "starting"
+        self._shards: Shards | None = None
+        self._assignor: TableAssignor | None = None
+        self._clients: list[KafkaChangelogWriter | KafkaLogReader] = []
+        self._upkeep: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._revoked_at: float | None = None
+        self.app = TablehouseApp(settings.group, settings.bootstrap_servers, catalog.topics, self)
+
+    # Life cycle
+
+    async def on_start(self) -> None:
+        """Get everything ready to join the group, however long no broker is there.
+
+        Raises SetupError for what only a person can mend.
+        """
+        topics: Topics | None = await self._until_reachable(self._prepare)
+        if topics is None:
+            return
+        changelog, sources = KafkaLogReader(self._connection), KafkaLogReader(self._connection)
+        writer = KafkaChangelogWriter(self._connection, topics.batch_limit)
+        for client in (changelog, sources, writer):
+            await self._until_reachable(client.start)
+            self._clients.append(client)
+        consumer: LaneConsumer = self.app.consumer
+        ports = Ports(
+            changelog=changelog,
+            sources=sources,
+            writer=writer,
+            lease=self._lease,
+            clock=self._clock,
+            metrics=self._metrics,
+            sleep=asyncio.sleep,
+            on_fatal=self._on_fatal,
+            worker_id=self._directory.worker_id,
+        )
+        self._shards = Shards(
+            ShardSettings(
+                self._settings.group,
+                self._catalog,
+                topics.partitions,
+                self._directory,
+                StoreMemory(self._settings.memory_budget),
+            ),
+            consumer,
+            ports,
+            Reader(self._lease, self._settings.max_staleness),
+        )
+        self._assignor = TableAssignor(self._describe, topics.partitions)
+        consumer.connect(
+            self._connection,
+            GroupOptions(self._settings.group, self._catalog.topics, self._settings.session_timeout),
+            self._assignor,
+            self._shards,
+            self._lease,
+        )
+        self._upkeep = [
+            asyncio.create_task(self._shards.keep_flushed(), name="flush"),
+            asyncio.create_task(self._shards.watch_source_ends(), name="source ends"),
+        ]
+        self._trouble = "joining the group"
+
+    async def on_stop(self) -> None:
+        """Close the stores and the clients; the consumer has left the group before."""
+        for upkeep in self._upkeep:
+            upkeep.cancel()
+        if self._shards is not None:
+            await self._shards.stop(_PATIENCE)
+        await asyncio.gather(*(client.stop() for client in self._clients))
+        self._directory.release()
+
+    def drain(self) -> None:
+        """Take note that the worker is stopping."""
+        self._stopping = True
+
+    async def _prepare(self) -> Topics:
+        await probe_epochs(self._connection, self._settings.group)
+        return await prepare(self._connection, self._settings.group, self._catalog)
+
+    async def _until_reachable(self, attempt: Callable[[], Awaitable[Result]]) -> Result | None:
+        """Try until it works; None when the worker was stopped meanwhile."""
+        while not self.should_stop:
+            try:
+                return await attempt()
+            except (KafkaError, OutcomeUnknown) as error:
+                self._trouble = f"no broker of {self._settings.bootstrap_servers} can be used: {error}"
+                log.warning(
+                    "no broker can be used; trying again",
+                    bootstrap_servers=self._settings.bootstrap_servers,
+                    error=str(error) or repr(error),
+                )
+                await self.sleep(_RETRY)
+        return None
+
+    def _on_fatal(self, error: Exception) -> None:
+        self._trouble = str(error)
+        self.add_future(self.crash(error))
+
+    # The group
+
+    def _describe(self) -> MemberMetadata:
+        return MemberMetadata(
+            worker_id=self._directory.worker_id,
+            incarnation=self._directory.incarnation,
+            url=self._settings.advertised_url,
+            catalog_digest=catalog_digest(self._catalog),
+            positions={} if self._shards is None else self._shards.positions(),
+        )
+
+    async def revoked(self) -> None:
+        """Suspend every shard."""
+        if self._shards is not None:
+            self._revoked_at = monotonic()
+            await self._shards.suspend(_PATIENCE, "the group is rebalancing")
+
+    async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
+        """Route by the new assignment, and own what it gives to this worker."""
+        if self._shards is None or self._assignor is None or self._assignor.latest is None:
+            raise AssertionError("assigned before the engine was ready")
+        assignment = self._assignor.latest
+        self._view.swap(snapshot_of(generation, assignment.partitions, assignment.members))
+        self._shards.assign(generation, partitions)
+        self._trouble = None
+        self._metrics.generation.set(generation)
+        self._metrics.rebalances.inc()
+        if self._revoked_at is not None:
+            self._metrics.rebalance_duration.observe(monotonic() - self._revoked_at)
+        log.info("assigned", generation=generation, partitions=[str(partition) for partition in sorted(partitions)])
+
+    # The local side of reads
+
+    def read(self, table: str, partition: int, stored_key: bytes) -> ReadResult:
+        """Read a key here and now; raises what Shards.read raises."""
+        if self._shards is None:
+            raise NotOwner("this worker has not joined the group yet")
+        return self._shards.read(table, partition, stored_key)
+
+    def statuses(self) -> Sequence[TaskStatus]:
+        """Return the status of every task of this worker."""
+        return [] if self._shards is None else self._shards.statuses()
+
+    # Health
+
+    def joined(self) -> bool:
+        """Say whether the group has given this worker its part.
+
+        Another worker with the same URL, a ghost of a process without a lasting data directory, has to leave first.
+        """
+        current, me = self._view.current, self._directory.worker_id
+        rivals = [
+            member.worker_id
+            for member in current.members
+            if member.url == self._settings.advertised_url and member.worker_id != me
+        ]
+        return current.generation >= 0 and not rivals
+
+    def broker_reachable(self) -> bool:
+        """Say whether the group's coordinator answered lately."""
+        return self._lease.age() < self._settings.session_timeout
+
+    def draining(self) -> bool:
+        """Say whether the worker is stopping."""
+        return self._stopping
+
+    def generation(self) -> int:
+        """Return the group's generation, -1 before the first."""
+        return self._view.current.generation
+
+    def reasons(self) -> Sequence[str]:
+        """Say what keeps the worker from being as it should be."""
+        return [] if self._trouble is None else [self._trouble]

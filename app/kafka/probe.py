@@ -1,0 +1,40 @@
+"""Asks the broker whether it refuses old producer epochs, on which exactly-once tables rest, before anything relies on it."""
+
+import secrets
+
+from app.errors import BrokerUnfit
+from app.kafka.changelog_writer import KafkaChangelogWriter
+from app.kafka.client import Connection
+from app.kafka.topics import create_internal_topic
+from app.model import Epoch, TopicPartition
+from app.tasks.log import Fenced
+
+
+async def probe_epochs(connection: Connection, group: str) -> None:
+    """Append under epoch 2 and then under epoch 1, which must be refused.
+
+    Uses a producer id of its own each time, drawn below those of the changelogs. Raises BrokerUnfit, OutcomeUnknown when
+    the broker did not answer, and aiokafka's KafkaError.
+    """
+    topic = f"{group}-epoch-probe"
+    await create_internal_topic(connection, topic, {"retention.ms": "3600000", "cleanup.policy": "delete"})
+    writer = KafkaChangelogWriter(connection, 16 * 1024, producer_id=(1 << 61) + secrets.randbits(48))
+    await writer.start()
+    try:
+        partition = TopicPartition(topic, 0)
+        try:
+            await writer.claim(partition, Epoch(0, 2), b"probe", b"new")
+        except Fenced as error:
+            raise BrokerUnfit(f"the broker refused the first epoch of a new producer id on {topic}: {error}") from error
+        try:
+            await writer.claim(partition, Epoch(0, 1), b"probe", b"old")
+        except Fenced:
+            return
+        raise BrokerUnfit(
+            "the broker accepted a record of an older producer epoch, so it could not keep a worker that was replaced from "
+            "spoiling a table; Apache Kafka 2.5 and newer refuse it"
+        )
+    finally:
+        await writer.stop()
+
+

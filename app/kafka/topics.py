@@ -1,0 +1,163 @@
+"""The topics a worker stands on: its sources, which must be there, and its changelogs, which it makes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+
+from app.catalog.spec import Catalog
+from app.errors import TopicError
+from app.kafka.client import Connection
+from app.tasks.definitions import changelog_topic
+from app.tasks.replay import DELETE_RETENTION_MS, MIN_COMPACTION_LAG_MS
+
+log = structlog.get_logger(__name__)
+
+#: A changelog batch has the source's rows, their heads and a position record, so its limit is the source's plus this.
+BATCH_OVERHEAD = 64 * 1024
+
+#: What a changelog must be set to: without any of these the changelog protocol does not hold (tasks/DESIGN.md).
+_REQUIRED = {
+    "cleanup.policy": "compact",
+    "message.timestamp.type": "LogAppendTime",
+    "unclean.leader.election.enable": "false",
+}
+#: And at least so many milliseconds of these.
+_AT_LEAST = {"min.compaction.lag.ms": MIN_COMPACTION_LAG_MS, "delete.retention.ms": DELETE_RETENTION_MS}
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """What prepare() found: partition counts by source topic, and the limit of a changelog batch in bytes."""
+
+    partitions: Mapping[str, int]
+    batch_limit: int
+
+
+async def prepare(connection: Connection, group: str, catalog: Catalog) -> Topics:
+    """Check the sources, and make or check the changelogs.
+
+    Raises TopicError for what only a person can mend, and aiokafka's KafkaError when the brokers do not answer.
+    """
+    admin = AIOKafkaAdminClient(**connection.arguments())
+    await admin.start()
+    try:
+        partitions = await _source_partitions(admin, catalog)
+        limits = await _settings(admin, catalog.topics)
+        limit = max(int(limits[topic]["max.message.bytes"]) for topic in catalog.topics) + BATCH_OVERHEAD
+        changelogs = {
+            changelog_topic(group, table): partitions[table.source.topic] for table in catalog.tables.values()
+        }
+        existing = await _partition_counts(admin, changelogs)
+        for table in catalog.tables.values():
+            name, count = changelog_topic(group, table), partitions[table.source.topic]
+            if name in existing and existing[name] != count:
+                raise TopicError(
+                    f"table {table.name}: topic {table.source.topic} has {count} partitions, but its changelog {name} was "
+                    f"built with {existing[name]}; give the table a new version to build it anew"
+                )
+        missing = {name: count for name, count in changelogs.items() if name not in existing}
+        await _create(admin, missing, limit)
+        await _check_settings(admin, changelogs, limit)
+    finally:
+        await admin.close()
+    return Topics(partitions, limit)
+
+
+async def create_internal_topic(connection: Connection, name: str, settings: Mapping[str, str]) -> None:
+    """Make a topic of one partition, unless it is there; raises TopicError and aiokafka's KafkaError."""
+    admin = AIOKafkaAdminClient(**connection.arguments())
+    await admin.start()
+    try:
+        answer = await admin.create_topics(
+            [NewTopic(name, 1, await _replication(admin), topic_configs=dict(settings))]
+        )
+        _raise_for(answer.topic_errors)
+    finally:
+        await admin.close()
+
+
+async def _source_partitions(admin: AIOKafkaAdminClient, catalog: Catalog) -> dict[str, int]:
+    counts = await _partition_counts(admin, catalog.topics)
+    missing = [topic for topic in catalog.topics if topic not in counts]
+    if missing:
+        tables = [table.name for topic in missing for table in catalog.tables_of(topic)]
+        raise TopicError(
+            f"there is no topic {', '.join(missing)}, which {'tables' if len(tables) > 1 else 'table'} {', '.join(tables)} "
+            "would read: create it first, or correct `source.topic`"
+        )
+    return counts
+
+
+async def _partition_counts(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for found in await admin.describe_topics(list(topics)):
+        code = found["error_code"]
+        if code == 0:
+            counts[found["topic"]] = len(found["partitions"])
+        elif code != UnknownTopicOrPartitionError.errno:
+            raise for_code(code)(f"describing topic {found['topic']}")
+    return counts
+
+
+async def _settings(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+    settings: dict[str, dict[str, str]] = {}
+    for answer in await admin.describe_configs(resources):
+        for code, message, _type, name, entries in answer.resources:
+            if code:
+                raise for_code(code)(f"reading the settings of topic {name}: {message}")
+            settings[name] = {entry[0]: entry[1] for entry in entries}
+    return settings
+
+
+async def _replication(admin: AIOKafkaAdminClient) -> int:
+    return min(3, len((await admin.describe_cluster())["brokers"]))
+
+
+async def _create(admin: AIOKafkaAdminClient, changelogs: Mapping[str, int], limit: int) -> None:
+    if not changelogs:
+        return
+    replication = await _replication(admin)
+    if replication == 1:
+        log.warning("the cluster has one broker: an acknowledged row is lost with its disk", changelogs=list(changelogs))
+    settings = {
+        **_REQUIRED,
+        **{name: str(least) for name, least in _AT_LEAST.items()},
+        "min.insync.replicas": "2" if replication >= 3 else "1",  # noqa: PLR2004 - 2 of 3 may fail none, 1 may
+        "max.message.bytes": str(limit),
+    }
+    answer = await admin.create_topics(
+        [NewTopic(name, count, replication, topic_configs=settings) for name, count in changelogs.items()]
+    )
+    _raise_for(answer.topic_errors)
+    log.info("changelogs created", changelogs=sorted(changelogs), replication=replication)
+
+
+def _raise_for(topic_errors: Iterable[tuple[str, int, str]]) -> None:
+    for name, code, message in topic_errors:
+        # Another worker may have been faster.
+        if code not in (0, TopicAlreadyExistsError.errno):
+            error = for_code(code)
+            if getattr(error, "retriable", False):
+                raise error(f"creating topic {name}: {message}")
+            raise TopicError(f"topic {name} cannot be created: {message or error.description}")
+
+
+async def _check_settings(admin: AIOKafkaAdminClient, changelogs: Mapping[str, int], limit: int) -> None:
+    for topic, found in (await _settings(admin, changelogs)).items():
+        wrong = [
+            f"{name} is {found.get(name)} and must be {right}" for name, right in _REQUIRED.items() if found.get(name) != right
+        ]
+        wrong += [
+            f"{name} is {found[name]} and must be at least {least}"
+            for name, least in {**_AT_LEAST, "max.message.bytes": limit}.items()
+            if int(found[name]) < least
+        ]
+        if wrong:
+            raise TopicError(f"changelog {topic}: {'; '.join(wrong)}; alter the topic's settings")
+
+

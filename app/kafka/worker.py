@@ -1,0 +1,118 @@
+"""Runs a worker's services under Faust's Worker, until a signal or an error ends them."""
+
+import asyncio
+import os
+import signal
+import threading
+from typing import Protocol
+
+import faust
+import structlog
+from mode import Service
+
+from app.errors import SetupError
+from app.kafka.engine import Engine
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that requests in flight are given once the worker was told to stop.
+_DRAIN = 2.0
+
+
+class Listeners(Protocol):
+    """The HTTP server, which this package does not know."""
+
+    async def start(self) -> None:
+        """Serve."""
+
+    async def drain(self, seconds: float) -> None:
+        """Turn unready, and wait for requests in flight."""
+
+    async def stop(self, seconds: float) -> None:
+        """Close."""
+
+
+class _ListenersService(Service):  # type: ignore[misc]  # mode's Service has untyped parts
+    """Starts before everything else, so that the worker is live while it waits for a broker, and stops last."""
+
+    def __init__(self, listeners: Listeners) -> None:
+        super().__init__()
+        self._listeners = listeners
+
+    async def on_start(self) -> None:
+        await self._listeners.start()
+
+    async def on_stop(self) -> None:
+        await self._listeners.stop(_DRAIN)
+
+
+class _Worker(faust.Worker):  # type: ignore[misc]  # faust's Worker has untyped parts
+    """Faust's Worker with our logging, a drain before the stop, and a deadline after it."""
+
+    def __init__(self, engine: Engine, listeners: Listeners, shutdown_timeout: float) -> None:
+        super().__init__(
+            engine.app,
+            _ListenersService(listeners),
+            engine,
+            quiet=True,
+            override_logging=False,
+            redirect_stdouts=False,
+            loop=asyncio.get_event_loop(),
+        )
+        self.spinner = None
+        self._engine = engine
+        self._listeners = listeners
+        self._shutdown_timeout = shutdown_timeout
+
+    async def _stop_on_signal(self, signal: signal.Signals) -> None:
+        log.info("stopping", signal=signal.name, deadline_seconds=self._shutdown_timeout)
+        _end_after(self._shutdown_timeout)
+        self._engine.drain()
+        await self._listeners.drain(_DRAIN)
+        await super()._stop_on_signal(signal)
+
+    def _setproctitle(self, info: str, *, ident: str = "tablehouse") -> None:
+        """Nothing: the process keeps the name it was started under."""
+
+
+def _end_after(seconds: float) -> None:
+    """End the process whatever hangs; what was not flushed is in the changelog."""
+
+    def end() -> None:
+        log.error("not stopped in time; ending the process", seconds=seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+def run(engine: Engine, listeners: Listeners, shutdown_timeout: float) -> int:
+    """Run until told to stop, on the current event loop, and return the exit code.
+
+    Raises SetupError when the worker cannot work as configured, at start or, for what only its data can tell, later.
+    """
+    worker = _Worker(engine, listeners, shutdown_timeout)
+    loop = asyncio.get_event_loop()
+    failure: BaseException | None = None
+    worker._starting_fut = asyncio.ensure_future(worker.start(), loop=loop)
+    try:
+        loop.run_until_complete(worker._starting_fut)
+    except asyncio.CancelledError:
+        pass
+    except Exception as error:  # noqa: BLE001 - whatever it was, the services are stopped and it is reported below
+        failure = error
+    if failure is not None or worker.crash_reason is not None:
+        _end_after(shutdown_timeout)
+    try:
+        worker.stop_and_shutdown()
+    except Exception as error:  # noqa: BLE001 - Faust raises the reason of a crash here again
+        failure = failure or error
+    failure = failure or worker.crash_reason
+    if isinstance(failure, SetupError):
+        raise failure
+    if failure is not None:
+        log.error("the worker crashed", exc_info=failure)
+        return 1
+    log.info("stopped")
+    return 0

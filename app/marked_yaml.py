@@ -1,0 +1,89 @@
+"""YAML whose nodes know their line, for files whose errors must name one.
+
+Nothing is constructed but plain scalars: a tag that names a Python object is an unusual value here, no more.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: What people call the types of YAML's own tags.
+_KINDS = {
+    "tag:yaml.org,2002:str": "text",
+    "tag:yaml.org,2002:int": "an integer",
+    "tag:yaml.org,2002:float": "a number",
+    "tag:yaml.org,2002:bool": "true or false",
+    "tag:yaml.org,2002:null": "nothing",
+    "tag:yaml.org,2002:timestamp": "a date",
+    "tag:yaml.org,2002:seq": "a list",
+    "tag:yaml.org,2002:map": "a mapping",
+}
+
+
+class YamlError(ValueError):
+    """A file cannot be read, or is not one YAML document; `line` is None where no line is to blame."""
+
+    def __init__(self, line: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One `key: value` of a mapping; lines count from 1."""
+
+    key: str
+    line: int
+    node: yaml.Node
+
+
+def read_yaml(path: Path) -> yaml.Node | None:
+    """Return the root node of a file's single document, None for an empty one. Raises YamlError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise YamlError(None, f"cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise YamlError(None, f"is not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise YamlError(mark.line + 1 if mark else None, f"is not YAML: {error.problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(line, f"is not YAML: {error.reason} (character {error.character:#x})") from error
+    except RecursionError as error:
+        raise YamlError(None, "is nested too deeply") from error
+
+
+def line_of(node: yaml.Node) -> int:
+    """Return the line, from 1, on which a node begins."""
+    return int(node.start_mark.line) + 1
+
+
+def kind_of(node: yaml.Node) -> str:
+    """Return what a node is, in words for an error message."""
+    return _KINDS.get(node.tag, f"a value tagged {node.tag}")
+
+
+def scalar_of(node: yaml.Node) -> Any:
+    """Return the value of a scalar node as YAML 1.1 reads it; any other node comes back as None."""
+    if not isinstance(node, yaml.ScalarNode) or node.tag not in _KINDS:
+        return None
+    constructor = yaml.constructor.SafeConstructor()
+    try:
+        return constructor.construct_object(node)
+    except ValueError:
+        # An explicit tag that the text does not fit, as in `!!int twelve`.
+        return None
+
+
+def entries_of(mapping: yaml.MappingNode) -> list[Entry]:
+    """Return a mapping's entries in order, duplicates included; keys appear as they are written."""
+    return [
+        Entry(key.value if isinstance(key, yaml.ScalarNode) else kind_of(key), line_of(key), value)
+        for key, value in mapping.value
+    ]

@@ -1,0 +1,98 @@
+"""The value types that every layer speaks: partitions, epochs, states, freshness, hosts."""
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Epoch(NamedTuple):
+    """The number of an ownership of a changelog partition, ordered.
+
+    `number` is also the Kafka producer epoch (int16, 1 to 32766 for owners; 32767 seals a producer id), and
+    `id_index` says which of our constant producer ids it counts on.
+    """
+
+    id_index: int
+    number: int
+
+
+#: Before anyone has claimed a changelog partition.
+NO_EPOCH = Epoch(0, 0)
+
+
+class TaskState(enum.IntEnum):
+    """How far a task is from being able to answer, as an ordered ladder.
+
+    SUSPENDED was active and cannot prove it now (a rebalance, a lease that ran out). QUARANTINED stands below
+    the ladder: its store cannot be trusted and is being thrown away.
+    """
+
+    QUARANTINED = -1
+    CLOSED = 0
+    OPENING = 1
+    RESTORING = 2
+    STANDBY = 3
+    SUSPENDED = 4
+    ACTIVE = 5
+
+
+class Role(enum.StrEnum):
+    """In which role a task answered a read."""
+
+    ACTIVE = "active"
+    STANDBY = "standby"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How fresh an answer is; it travels with every row and every 404.
+
+    position: the last source offset applied, inclusive; -1 before the first.
+    lag_records: source end minus position minus one; None when the source's end is not known.
+    staleness_ms: milliseconds since the position last reached a known source end; None when it never did.
+    """
+
+    partition: int
+    position: int
+    role: Role
+    lag_records: int | None
+    staleness_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """One worker: its id, its process's incarnation, and the URL of its internal listener."""
+
+    worker_id: str
+    incarnation: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """What a task says of itself, for /readyz, /cluster and the metrics.
+
+    restore_remaining is the count of changelog or source records still to apply before the task has caught
+    up, None when that is not known. reason says why the task is not ACTIVE, in words for a person.
+    """
+
+    table: str
+    partition: int
+    state: TaskState
+    position: int
+    lag_records: int | None
+    staleness_ms: int | None
+    restore_remaining: int | None
+    reason: str | None
+    rows_estimate: int

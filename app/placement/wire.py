@@ -1,0 +1,120 @@
+"""The bytes that workers exchange inside Kafka's group protocol, fixed since the first release.
+
+A message is one version byte followed by a zlib stream of msgpack. Members are msgpack maps by field name,
+so a reader ignores fields that it does not know, and a field added later has a default: only a change that
+an older reader must not misread raises the version.
+"""
+
+import zlib
+from typing import TypeVar
+
+import msgspec
+
+from app.errors import TablehouseError
+
+#: The name under which the group agrees on this format; a group never mixes it with another assignor's.
+PROTOCOL = "tablehouse"
+
+#: The only version there is so far.
+VERSION = 1
+
+#: What one message may unpack to; a peer's bytes must not be able to exhaust this process.
+MAX_UNPACKED_BYTES = 64 * 1024 * 1024
+
+
+class WireError(TablehouseError):
+    """Another member's bytes cannot be read; the message says which version would have been understood."""
+
+
+class MemberMetadata(msgspec.Struct, frozen=True):
+    """What a worker says of itself when it joins.
+
+    url is the internal listener's, as peers reach it. positions are, per source topic and partition, the
+    lowest position over the shard's tasks that this worker holds, -1 for a shard that is there and empty; a
+    shard that it does not hold is absent.
+    """
+
+    worker_id: str
+    incarnation: int
+    url: str
+    catalog_digest: str
+    positions: dict[str, dict[int, int]]
+    zone: str = ""
+
+
+class MemberAssignment(msgspec.Struct, frozen=True):
+    """The partitions of one worker, per source topic, ascending."""
+
+    actives: dict[str, list[int]]
+    standbys: dict[str, list[int]]
+
+
+class PlacedMember(msgspec.Struct, frozen=True):
+    """One worker in the distribution: who it is, where peers reach it, and what it holds."""
+
+    worker_id: str
+    incarnation: int
+    url: str
+    actives: dict[str, list[int]]
+    standbys: dict[str, list[int]]
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """What the leader sends to one member: its own shards, and everybody's, so that every worker routes.
+
+    partitions are the partition counts by source topic that the leader placed by; every worker hashes with
+    these.
+    """
+
+    own: MemberAssignment
+    partitions: dict[str, int]
+    members: list[PlacedMember]
+
+
+_metadata = msgspec.msgpack.Decoder(MemberMetadata)
+_assignment = msgspec.msgpack.Decoder(Assignment)
+
+
+def encode_metadata(metadata: MemberMetadata) -> bytes:
+    """Pack the user data of a JoinGroup request."""
+    return _pack(metadata)
+
+
+def decode_metadata(data: bytes) -> MemberMetadata:
+    """Unpack a member's user data of a JoinGroup; raises WireError."""
+    return _unpack(_metadata, data, "join metadata")
+
+
+def encode_assignment(assignment: Assignment) -> bytes:
+    """Pack the user data of one member's SyncGroup assignment."""
+    return _pack(assignment)
+
+
+def decode_assignment(data: bytes) -> Assignment:
+    """Unpack the user data of a SyncGroup assignment; raises WireError."""
+    return _unpack(_assignment, data, "assignment")
+
+
+def _pack(value: msgspec.Struct) -> bytes:
+    return bytes((VERSION,)) + zlib.compress(msgspec.msgpack.encode(value), 6)
+
+
+_T = TypeVar("_T")
+
+
+def _unpack(decoder: msgspec.msgpack.Decoder[_T], data: bytes, what: str) -> _T:
+    if not data:
+        raise WireError(f"a member sent no {what}: every worker of the group must run Tablehouse")
+    if data[0] != VERSION:
+        raise WireError(
+            f"a member sent {what} of version {data[0]}, this worker understands version {VERSION}: "
+            "upgrade this worker, or give the newer workers a group of their own",
+        )
+    try:
+        inflate = zlib.decompressobj()
+        packed = inflate.decompress(data[1:], MAX_UNPACKED_BYTES)
+        if not inflate.eof:
+            raise WireError(f"a member sent {what} that is cut off, or unpacks to over {MAX_UNPACKED_BYTES} bytes")
+        return decoder.decode(packed)
+    except (zlib.error, msgspec.MsgspecError) as error:
+        raise WireError(f"a member sent {what} that cannot be read: {error}") from error

@@ -1,0 +1,69 @@
+"""A table as the router needs it: its key format, its partitioner, and what peers must agree on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.catalog.fingerprint import definition, digest
+from app.catalog.spec import Catalog, TableSpec
+from app.errors import InvalidKey, TableNotFound, UriTooLong
+from app.formats.keys import Key, KeyFormat, key_format
+from app.formats.partitioners import partition_of
+from app.formats.values import value_format
+
+#: Longer keys are refused before anything looks at them, counted after percent-decoding.
+MAX_KEY_BYTES = 8 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedTable:
+    """One table of the catalog, ready to route.
+
+    digest is over the definition and the version. Workers forward reads of a table to each other only when
+    their digests are equal, since otherwise they would read a key, or answer with a value, of another
+    definition.
+    """
+
+    spec: TableSpec
+    keys: KeyFormat
+    content_type: str
+    digest: str
+
+    def parse(self, key_text: bytes) -> Key:
+        """Parse percent-decoded key text; raises InvalidKey and UriTooLong."""
+        if len(key_text) > MAX_KEY_BYTES:
+            raise UriTooLong(
+                f"the key has {len(key_text)} bytes, at most {MAX_KEY_BYTES} are allowed",
+                table=self.spec.name,
+            )
+        try:
+            return self.keys.parse(key_text)
+        except InvalidKey as error:
+            raise InvalidKey(error.detail, **{"table": self.spec.name, **error.details}) from None
+
+    def partitions_of(self, key: Key, count: int) -> tuple[int, ...]:
+        """Name each partition that can hold the key, once, that of the canonical wire form first."""
+        partitioner = self.spec.source.partitioner
+        if len(key.wires) == 1:
+            return (partition_of(partitioner, key.wires[0], count),)
+        return tuple(dict.fromkeys(partition_of(partitioner, wire, count) for wire in key.wires))
+
+
+def routed_tables(catalog: Catalog) -> Mapping[str, RoutedTable]:
+    """Make every table of the catalog ready to route, by name."""
+    return {
+        name: RoutedTable(
+            spec=spec,
+            keys=key_format(spec.source.key),
+            content_type=value_format(spec).content_type,
+            digest=digest(definition(spec) | {"version": str(spec.version)}),
+        )
+        for name, spec in catalog.tables.items()
+    }
+
+
+def table_named(tables: Mapping[str, RoutedTable], name: str) -> RoutedTable:
+    """Find a table; raises TableNotFound."""
+    table = tables.get(name)
+    if table is None:
+        raise TableNotFound(f"there is no table {name!r}: GET /tables lists those there are", table=name)
+    return table

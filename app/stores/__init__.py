@@ -1,0 +1,1 @@
+"""Where rows live: the row layout, the store protocol and its RocksDB implementation."""

@@ -1,0 +1,104 @@
+"""The data directory: whose it is, which process has it, and where the shards are.
+
+worker.json       the worker's id, and how many processes have used the directory
+positions.json    how far each shard was when it was last flushed: a hint for placement, never for the tables
+LOCK              held while a process uses the directory
+shards/           one RocksDB a shard
+"""
+
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+from app.errors import DataDirectoryError
+from app.model import TopicPartition
+
+
+class _Worker(msgspec.Struct):
+    worker_id: str
+    incarnation: int
+
+
+_T = TypeVar("_T")
+
+
+class DataDirectory:
+    """A data directory that this process holds."""
+
+    def __init__(self, path: Path, lock: IO[str], worker_id: str, incarnation: int) -> None:
+        self.path = path
+        self.worker_id = worker_id
+        self.incarnation = incarnation
+        self._lock = lock
+
+    @classmethod
+    def acquire(cls, path: Path) -> "DataDirectory":
+        """Take the directory for this process, making it when it is new.
+
+        The worker id is drawn once and stays with the directory; the incarnation goes up by one. Raises
+        DataDirectoryError when another process has it or when it cannot be used.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = (path / "LOCK").open("a+")
+        except OSError as error:
+            raise DataDirectoryError(f"the data directory {path} cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise DataDirectoryError(
+                f"the data directory {path} is in use by process {holder}; give each worker a directory of its own"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        known = _read(path / "worker.json", _Worker)
+        worker = _Worker(
+            worker_id=f"{socket.gethostname()}-{secrets.token_hex(4)}" if known is None else known.worker_id,
+            incarnation=1 if known is None else known.incarnation + 1,
+        )
+        _replace(path / "worker.json", msgspec.json.encode(worker))
+        return cls(path, lock, worker.worker_id, worker.incarnation)
+
+    def release(self) -> None:
+        """Let go of the directory."""
+        self._lock.close()
+
+    def shard(self, source: TopicPartition) -> Path:
+        """Return the folder of a shard."""
+        return self.path / "shards" / f"{source.topic}-{source.partition}"
+
+    def positions(self) -> dict[str, dict[int, int]]:
+        """Return the positions last saved, by topic and partition; empty when there are none that can be read."""
+        return _read(self.path / "positions.json", dict[str, dict[int, int]]) or {}
+
+    def save_positions(self, positions: Mapping[str, Mapping[int, int]]) -> None:
+        """Save how far each shard is."""
+        _replace(self.path / "positions.json", msgspec.json.encode(positions))
+
+
+def _read(path: Path, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataDirectoryError(f"{path} cannot be read: {error}; restore it or empty the data directory") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    beside = path.with_suffix(".new")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,272 @@
+"""The store on disk: one RocksDB a shard, in it a column family a task.
+
+There is no write-ahead log, since the changelog is the log: a crash leaves a consistent prefix of each column family, and
+the tail is replayed. Opening, closing and flushing block for up to seconds and are to be called off the event loop; gets
+and writes are quick and hold the GIL, so they stay on it.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    ColumnFamily,
+    DbClosedError,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteBufferManager,
+    WriteOptions,
+)
+
+from app.stores.store import StoreClosed, StoreCorrupt, StoreError
+
+#: Rows a write hands to RocksDB at once. rocksdict holds the GIL meanwhile, about 1 us a row, so this bounds how long a
+#: reader waits.
+ROWS_A_CHUNK = 400
+
+#: How long a write waits for RocksDB to get over a stall before it gives up, in seconds.
+STALL_PATIENCE = 30.0
+_STALL_PAUSE = 0.01
+
+#: Beside the rows of every column family. Row keys begin with 0x01.
+_CHECKPOINT_KEY = b"\x00checkpoint"
+
+_MIB = 1 << 20
+
+
+class StoreMemory:
+    """The memory that all RocksDB instances of a worker share, however many shards it holds.
+
+    Memtables are charged to the block cache, so the two together stay within three quarters of the budget; the rest is
+    left to the clients' buffers.
+    """
+
+    def __init__(self, budget: int) -> None:
+        cache_size = budget * 3 // 4
+        self._cache = Cache(cache_size)
+        memtables = cache_size // 3
+        self._write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(memtables, False, self._cache)
+        self._memtable_size = max(_MIB, min(32 * _MIB, memtables // 2))
+
+    def options(self) -> Options:
+        """Return fresh options for a database or a column family on this memory."""
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.create_missing_column_families(True)
+        options.set_write_buffer_manager(self._write_buffers)
+        options.set_write_buffer_size(self._memtable_size)
+        # A memtable takes its first arena block whole: with the default of 1 MiB, 256 idle tasks would fill the budget.
+        options.set_arena_block_size(64 * 1024)
+        options.set_compression_type(DBCompressionType.lz4())
+        options.set_max_background_jobs(2)
+        options.set_max_open_files(256)
+        options.set_keep_log_file_num(2)
+        options.set_max_log_file_size(_MIB)
+        options.set_stats_dump_period_sec(0)
+        table = BlockBasedOptions()
+        table.set_block_cache(self._cache)
+        table.set_cache_index_and_filter_blocks(True)
+        table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        table.set_bloom_filter(10, False)
+        options.set_block_based_table_factory(table)
+        return options
+
+
+def _translated(error: Exception, what: str) -> StoreError:
+    if isinstance(error, DbClosedError):
+        return StoreClosed(f"{what}: the store is closed")
+    text = str(error)
+    if text.startswith("Corruption") or "checksum" in text.lower():
+        return StoreCorrupt(f"{what}: {text}")
+    return StoreError(f"{what}: {text}")
+
+
+class RocksTaskStore:
+    """One column family; implements TaskStore."""
+
+    def __init__(self, shard: "RocksShard", name: str) -> None:
+        self._shard = shard
+        self._name = name
+        self._options = WriteOptions()
+        self._options.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub has it as a method
+        # A write that would stall raises instead of freezing heartbeats and reads; write() turns it into waiting.
+        self._options.no_slowdown = True
+        self._dirty = False
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the row under the prefixed key."""
+        family = self._shard.families.get(self._name)
+        if family is None:
+            raise StoreClosed(f"{self._shard.path}: the store is closed")
+        try:
+            value: bytes | None = family.get(key)
+        except Exception as error:
+            raise _translated(error, f"reading {self._name} in {self._shard.path}") from error
+        return value
+
+    def checkpoint(self) -> bytes | None:
+        """Return the checkpoint last written."""
+        return self.get(_CHECKPOINT_KEY)
+
+    async def write(self, rows: Iterable[tuple[bytes, bytes | None]], checkpoint: bytes) -> None:
+        """Write the rows in chunks and the checkpoint in the last one."""
+        rest = iter(rows)
+        chunk = list(islice(rest, ROWS_A_CHUNK))
+        while True:
+            following = list(islice(rest, ROWS_A_CHUNK))
+            if not following:
+                break
+            await self._write_chunk(chunk, None)
+            chunk = following
+            await asyncio.sleep(0)
+        await self._write_chunk(chunk, checkpoint)
+        self._dirty = True
+
+    async def _write_chunk(self, rows: Sequence[tuple[bytes, bytes | None]], checkpoint: bytes | None) -> None:
+        deadline = time.monotonic() + STALL_PATIENCE
+        while True:
+            shard = self._shard
+            database, handle = shard.database, shard.handles.get(self._name)
+            if database is None or handle is None:
+                raise StoreClosed(f"{shard.path}: the store is closed")
+            batch = WriteBatch(raw_mode=True)
+            batch.set_default_column_family(handle)
+            put, delete = batch.put, batch.delete
+            for key, value in rows:
+                if value is None:
+                    delete(key)
+                else:
+                    put(key, value)
+            if checkpoint is not None:
+                put(_CHECKPOINT_KEY, checkpoint)
+            try:
+                database.write(batch, self._options)
+            except Exception as error:
+                # "Incomplete: Write stall" is RocksDB's answer to no_slowdown.
+                if not str(error).startswith("Incomplete") or time.monotonic() > deadline:
+                    raise _translated(error, f"writing {self._name} in {shard.path}") from error
+            else:
+                return
+            del batch, handle
+            await asyncio.sleep(_STALL_PAUSE)
+
+    async def wipe(self) -> None:
+        """Throw rows and checkpoint away by dropping the column family."""
+        await asyncio.to_thread(self._shard.recreate, self._name)
+        self._dirty = False
+
+    def flush(self) -> None:
+        """Write what is only in memory to disk, when there is something; blocks."""
+        family = self._shard.families.get(self._name)
+        if self._dirty and family is not None:
+            self._dirty = False
+            try:
+                family.flush(True)
+            except Exception as error:
+                self._dirty = True
+                raise _translated(error, f"flushing {self._name} in {self._shard.path}") from error
+
+    def rows_estimate(self) -> int:
+        """Return RocksDB's estimate of the number of keys."""
+        family = self._shard.families.get(self._name)
+        if family is None:
+            return 0
+        # The checkpoint is a key too.
+        return max(0, (family.property_int_value("rocksdb.estimate-num-keys") or 0) - 1)
+
+
+class RocksShard:
+    """One RocksDB in a folder of its own, with a column family for each task."""
+
+    def __init__(self, path: Path, memory: StoreMemory) -> None:
+        self.path = path
+        self.database: Rdict | None = None
+        self.families: dict[str, Rdict] = {}
+        self.handles: dict[str, ColumnFamily] = {}
+        self._memory = memory
+        self._tasks: dict[str, RocksTaskStore] = {}
+
+    def open(self, names: Iterable[str]) -> None:
+        """Open or create the database and the named column families; blocks.
+
+        Raises StoreCorrupt when the content cannot be read, StoreError for anything else.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        options = self._memory.options
+        try:
+            present = set(Rdict.list_cf(str(self.path), options())) if (self.path / "CURRENT").exists() else set()
+            wanted = set(names) | present - {"default"}
+            self.database = Rdict(str(self.path), options(), column_families={name: options() for name in wanted})
+            for name in wanted:
+                self._attach(name)
+        except Exception as error:
+            self._drop_handles()
+            text = str(error)
+            if "LOCK" in text or "No space" in text or "Too many open files" in text:
+                raise StoreError(f"opening {self.path}: {text}") from error
+            # Whatever else keeps RocksDB from opening its own files (a cut MANIFEST, a missing table file) is damage.
+            raise StoreCorrupt(f"opening {self.path}: {text}") from error
+
+    def task(self, name: str) -> RocksTaskStore:
+        """Return the store of one task; its column family was named in open()."""
+        return self._tasks.setdefault(name, RocksTaskStore(self, name))
+
+    def recreate(self, name: str) -> None:
+        """Drop a column family with all it holds and make it anew; blocks."""
+        database = self.database
+        if database is None:
+            raise StoreClosed(f"{self.path}: the store is closed")
+        self.families.pop(name, None)
+        self.handles.pop(name, None)
+        try:
+            database.drop_column_family(name)
+            database.create_column_family(name, self._memory.options())
+            self._attach(name)
+        except Exception as error:
+            raise _translated(error, f"recreating {name} in {self.path}") from error
+
+    def flush(self) -> None:
+        """Flush every task that was written to since the last flush; blocks."""
+        for task in list(self._tasks.values()):
+            task.flush()
+
+    def size(self) -> int:
+        """Return the bytes of the files on disk."""
+        try:
+            return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+        except FileNotFoundError:
+            return 0
+
+    def close(self) -> None:
+        """Flush and close; blocks. RocksDB itself closes only when the last handle is gone, so all are dropped."""
+        try:
+            self.flush()
+        finally:
+            self._drop_handles()
+
+    def destroy(self) -> None:
+        """Close without flushing and delete the folder; blocks."""
+        self._drop_handles()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _attach(self, name: str) -> None:
+        database = self.database
+        if database is None:
+            raise StoreClosed(f"{self.path}: the store is closed")
+        self.families[name] = database.get_column_family(name)
+        self.handles[name] = database.get_column_family_handle(name)
+
+    def _drop_handles(self) -> None:
+        self.handles.clear()
+        while self.families:
+            self.families.popitem()[1].close()
+        if self.database is not None:
+            self.database.close()
+            self.database = None

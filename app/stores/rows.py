@@ -1,0 +1,52 @@
+"""The bytes of a row and of its key, the same in the store, in the changelog and on every replica.
+
+A row is a fixed head and the payload:
+
+    layout version   u8      1
+    flags            u8      0; bits are reserved for what a row may carry later (schema id, expiry)
+    timestamp        i64     milliseconds since 1970, from the source record
+    source offset    i64     the source record that made the row
+    payload          the rest, in the table's value format
+
+All integers are big-endian. A key is one byte that says what the record is, and for a row the stored key. Changing any
+of this makes every store and changelog unreadable, so it comes with a new layout version or not at all.
+"""
+
+import struct
+from dataclasses import dataclass
+
+LAYOUT_VERSION = 1
+
+_HEAD = struct.Struct(">BBqq")
+
+#: Packs the head of a row: `pack_head(LAYOUT_VERSION, flags, timestamp_ms, offset) + payload` is a row.
+pack_head = _HEAD.pack
+
+#: Bytes that a row adds to its payload.
+HEAD_SIZE = _HEAD.size
+
+#: In front of every stored key. Keys that begin with another byte are reserved for the engine's own records.
+ROW_PREFIX = b"\x01"
+
+
+class RowLayoutError(Exception):
+    """The bytes are no row of this layout: the store or the changelog was written by another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: `offset` is the source offset that made it, `timestamp_ms` that record's timestamp."""
+
+    payload: bytes
+    timestamp_ms: int
+    offset: int
+
+
+def unpack(data: bytes) -> Row:
+    """Return the row in `data`; raises RowLayoutError for bytes of another layout."""
+    if len(data) < HEAD_SIZE:
+        raise RowLayoutError(f"a row has at least {HEAD_SIZE} bytes, this has {len(data)}")
+    layout, flags, timestamp_ms, offset = _HEAD.unpack_from(data)
+    if layout != LAYOUT_VERSION or flags:
+        raise RowLayoutError(f"layout {layout} with flags {flags:#x}; known is layout {LAYOUT_VERSION} without flags")
+    return Row(data[HEAD_SIZE:], timestamp_ms, offset)

@@ -1,0 +1,43 @@
+"""What a task needs of a store, and what can go wrong with one."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class StoreError(Exception):
+    """The store could not do what was asked (disk full, an I/O error); its content is still good."""
+
+
+class StoreCorrupt(StoreError):
+    """The store's content cannot be trusted any more: throw it away and rebuild it from the changelog."""
+
+
+class StoreClosed(StoreError):
+    """The store was closed, or is being rebuilt, while it was asked for something."""
+
+
+class TaskStore(Protocol):
+    """The rows of one task together with its checkpoint.
+
+    The checkpoint (position, epoch, next changelog offset; opaque here) lives beside the rows, so that whatever part
+    of the writes survives a crash is a consistent prefix. There is no way to write rows without one.
+    """
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the row under the prefixed key; None when there is none."""
+
+    def checkpoint(self) -> bytes | None:
+        """Return the checkpoint last written; None for a store that has none yet."""
+
+    async def write(self, rows: Iterable[tuple[bytes, bytes | None]], checkpoint: bytes) -> None:
+        """Write the rows (None deletes) in small chunks, and the checkpoint in the last of them.
+
+        Gives the event loop a turn between chunks, so a reader may see some of the rows before the checkpoint. When it
+        raises or is cancelled, some of the rows may have been written and the checkpoint has not.
+        """
+
+    async def wipe(self) -> None:
+        """Throw rows and checkpoint away."""
+
+    def rows_estimate(self) -> int:
+        """Return roughly how many rows there are."""

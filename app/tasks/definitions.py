@@ -1,0 +1,56 @@
+"""From a table's definition to what its tasks need: names, fingerprint and codec."""
+
+from collections.abc import Sequence
+
+from app.catalog.fingerprint import fingerprint
+from app.catalog.spec import TableSpec
+from app.folds.upsert import Upsert
+from app.formats.keys import key_format
+from app.formats.partitioners import partitions_of
+from app.formats.values import value_format
+from app.model import TopicPartition
+from app.stores.rows import LAYOUT_VERSION
+from app.tasks.ingest import TableCodec
+from app.tasks.replay import Identity
+
+
+def changelog_topic(group: str, table: TableSpec) -> str:
+    """Return the name of a table's changelog topic; each version of a table has one of its own."""
+    suffix = "" if table.version == 1 else f"-v{table.version}"
+    return f"{group}-{table.name}{suffix}-changelog"
+
+
+def family_name(table: TableSpec) -> str:
+    """Return the name of the column family that holds a table's rows in every shard."""
+    return table.name if table.version == 1 else f"{table.name}.v{table.version}"
+
+
+def identity_of(group: str, table: TableSpec, partition: int, partitions: int) -> Identity:
+    """Return what a task is; `partitions` is the source topic's count."""
+    return Identity(
+        table=table.name,
+        changelog=TopicPartition(changelog_topic(group, table), partition),
+        fingerprint=fingerprint(table, partitions=partitions, row_layout=LAYOUT_VERSION),
+    )
+
+
+def codec_of(table: TableSpec, partition: int, partitions: int) -> TableCodec:
+    """Return how the records of one partition of the table's source are read."""
+    keys, partitioner = key_format(table.source.key), table.source.partitioner
+
+    def misplaced(wires: Sequence[bytes]) -> int | None:
+        found = partitions_of(partitioner, wires, partitions)
+        if found.count(partition) != len(found):
+            return next(index for index, where in enumerate(found) if where != partition)
+        if keys.canonical_wire:
+            return None
+        found = partitions_of(partitioner, [keys.canonical(wire) for wire in wires], partitions)
+        return next((index for index, where in enumerate(found) if where != partition), None)
+
+    return TableCodec(
+        source=TopicPartition(table.source.topic, partition),
+        store_key=keys.store,
+        decode_value=value_format(table).decode,
+        misplaced=misplaced,
+        fold=Upsert(),
+    )

@@ -1,0 +1,89 @@
+"""From source records to the one record batch that goes to the changelog: decode, check, fold.
+
+This is the only code that runs per source record, so it does as little as it can there.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from app.folds.fold import Decoded, Fold, Lookup
+from app.formats.errors import DecodeError
+from app.model import TopicPartition
+from app.stores.rows import ROW_PREFIX
+from app.tasks.log import LogRecord
+
+
+class LaneBatch(NamedTuple):
+    """Source records on their way to a task: they cover every offset from `first` up to, not including, `next_offset`."""
+
+    records: Sequence[LogRecord]
+    first: int
+    next_offset: int
+
+
+class Skips(Protocol):
+    """Where records go that cannot become rows. They are passed over: the partition never stops for one."""
+
+    def __call__(self, record: LogRecord, reason: str, detail: str) -> None:
+        """Take note of one; reason is one of null_key, undecodable_key, undecodable_value, oversized."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableCodec:
+    """How the records of one table's source partition are read.
+
+    store_key turns a wire key into its stored form and decode_value a value into the payload kept; both raise
+    DecodeError. misplaced returns the index of the first of some wire keys that the partitioner would not have put
+    into this partition, None when all are where they belong.
+    """
+
+    source: TopicPartition
+    store_key: Callable[[bytes], bytes]
+    decode_value: Callable[[bytes], bytes]
+    misplaced: Callable[[Sequence[bytes]], int | None]
+    fold: Fold
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The rows of a lane batch (prefixed keys; None deletes), and the offset of the first misplaced key in it."""
+
+    rows: dict[bytes, bytes | None]
+    misplaced_at: int | None
+    stream_time: int
+
+
+def fold_batch(codec: TableCodec, records: Sequence[LogRecord], lookup: Lookup, skip: Skips) -> Folded:
+    """Decode and fold records, in order; those that cannot be decoded are handed to `skip`."""
+    store_key, decode_value = codec.store_key, codec.decode_value
+    decoded: list[Decoded] = []
+    wires: list[bytes] = []
+    offsets: list[int] = []
+    append = decoded.append
+    for record in records:
+        wire = record.key
+        if wire is None:
+            skip(record, "null_key", "a row needs a key")
+            continue
+        try:
+            key = store_key(wire)
+        except DecodeError as error:
+            skip(record, "undecodable_key", str(error))
+            continue
+        value = record.value
+        if value is not None:
+            try:
+                value = decode_value(value)
+            except DecodeError as error:
+                skip(record, "undecodable_value", str(error))
+                continue
+        wires.append(wire)
+        offsets.append(record.offset)
+        append(Decoded(ROW_PREFIX + key, value, record.timestamp, record.offset))
+    index = codec.misplaced(wires)
+    return Folded(
+        rows=codec.fold(decoded, lookup),
+        misplaced_at=None if index is None else offsets[index],
+        stream_time=max((record.timestamp for record in records), default=-1),
+    )

@@ -1,0 +1,144 @@
+"""What the engine needs of the world: logs to read and append to, a lease, a clock.
+
+Small protocols, so that the engine runs on real Kafka and, unchanged, on a simulated log under a seeded scheduler.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, Protocol
+
+from app.model import Epoch, TopicPartition
+
+
+class LogUnavailable(Exception):
+    """The broker could not be asked, or did not answer in time; asking again later is right."""
+
+
+class OffsetOutOfRange(Exception):
+    """The log does not reach to the offset asked for: it was truncated, deleted or recreated."""
+
+
+class Fenced(Exception):
+    """The broker refused an append because the partition has a higher epoch: it did not and will not happen."""
+
+
+class OutcomeUnknown(Exception):
+    """An append failed or is overdue: it may have happened, or may happen later."""
+
+
+class LogRecord(Protocol):
+    """One record as read. `timestamp` is in milliseconds."""
+
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102
+    @property
+    def key(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...  # noqa: D102
+
+
+class LogSlice(NamedTuple):
+    """Consecutive records of one partition, and the offset that follows them.
+
+    `next_offset` can lie beyond the last record's offset plus one, and there may be no records at all: compaction and
+    transactions leave offsets without a record.
+    """
+
+    records: Sequence[LogRecord]
+    next_offset: int
+
+
+class Bounds(NamedTuple):
+    """The first offset of a partition and the one after its last that is stable (read_committed)."""
+
+    start: int
+    end: int
+
+
+class Cursor(Protocol):
+    """A place in one partition from which slices are read in order."""
+
+    async def next(self) -> LogSlice:
+        """Wait for the next slice, for as long as it takes; safe to cancel (the slice comes again).
+
+        Raises OffsetOutOfRange, and LogUnavailable when the reader had to stop.
+        """
+
+
+class LogReader(Protocol):
+    """Reads any partition from any offset, outside the consumer group."""
+
+    async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
+        """Ask the broker for the bounds; raises LogUnavailable after a deadline of its own."""
+
+    def read(self, partition: TopicPartition, offset: int) -> AbstractAsyncContextManager[Cursor]:
+        """Open a cursor; one at a time for a partition."""
+
+
+class ChangelogWriter(Protocol):
+    """Appends to changelog partitions under producer epochs that the broker enforces."""
+
+    def encode(
+        self, partition: TopicPartition, epoch: Epoch, records: Iterable[tuple[bytes, bytes | None]]
+    ) -> Any | None:
+        """Return the records as one record batch for append(); None when they do not fit in one."""
+
+    async def append(self, partition: TopicPartition, epoch: Epoch, batch: Any) -> int:
+        """Append a batch and return the offset of its first record, once all in-sync replicas have it.
+
+        Raises Fenced or OutcomeUnknown; after either, nothing more can be appended under this epoch. Being cancelled
+        has an unknown outcome too.
+        """
+
+    async def claim(self, partition: TopicPartition, epoch: Epoch, key: bytes, value: bytes) -> int:
+        """Append one record as the first of a new epoch and return its offset; raises as append() does.
+
+        The loser of a race for an epoch is told the winner's offset as its own success: read it back.
+        """
+
+
+class Lease(Protocol):
+    """The proof, for a while, that this worker is a member of the group in a generation."""
+
+    async def confirm(self, generation: int) -> None:
+        """Return once a heartbeat that was sent after this call was answered without error in `generation`.
+
+        Raises LeaseLost when the generation is over.
+        """
+
+    def holds(self, generation: int) -> bool:
+        """Say whether the last good heartbeat of `generation` was SENT less than half a session time-out ago."""
+
+    def age(self) -> float:
+        """Return the seconds since the last good heartbeat was sent; infinity when there was none."""
+
+
+class LeaseLost(Exception):
+    """The generation a lease was asked for is over."""
+
+
+class Clock(Protocol):
+    """Time, passed in so that logic can be tested without waiting for it."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back and count while the machine sleeps."""
+
+    def wall_ms(self) -> int:
+        """Return milliseconds since 1970."""
+
+
+class LaneControl(Protocol):
+    """How a shard steers the group's consumer for its source partition."""
+
+    def start_lane(self, partition: TopicPartition, offset: int) -> None:
+        """Deliver records from `offset` on."""
+
+    def pause_lane(self, partition: TopicPartition) -> None:
+        """Deliver no more until resume_lane() or start_lane()."""
+
+    def resume_lane(self, partition: TopicPartition) -> None:
+        """Go on delivering where pause_lane() stopped."""

@@ -1,0 +1,219 @@
+"""The owner's way of a lane batch: fold, append to the changelog, and only then write to the store.
+
+One batch is in flight at a time; the next is folded meanwhile, on top of it. Whatever goes wrong, everything here is thrown
+away and the changelog says what happened.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from app.model import TopicPartition
+from app.tasks.ingest import LaneBatch, TableCodec, fold_batch
+from app.tasks.log import ChangelogWriter, LogRecord
+from app.tasks.records import POSITION_KEY, PositionRecord, anchor_of, encode
+from app.tasks.replay import Replayer
+from app.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+#: The most source records that one changelog batch is made of. Polls are smaller and are coalesced up to it.
+LANE_BATCH = 4000
+
+#: Records that could not become rows are logged one by one up to this many a batch, and summed up beyond it.
+SKIPS_LOGGED = 10
+
+
+class NotContiguous(Exception):
+    """Something else was appended before the owner's batch, which ends before `end`."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__(f"the batch that ends at changelog offset {end} does not follow the one before it")
+        self.end = end
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    rows: Mapping[bytes, bytes | None]
+    position: PositionRecord
+    batch: Any
+    count: int
+    source_records: int
+
+
+class Pipeline:
+    """Ingests for one ownership, that is under one epoch."""
+
+    def __init__(
+        self,
+        table: str,
+        changelog: TopicPartition,
+        codec: TableCodec,
+        replayer: Replayer,
+        writer: ChangelogWriter,
+        metrics: Metrics,
+        on_applied: Callable[[], None],
+    ) -> None:
+        self._table = table
+        self._changelog = changelog
+        self._codec = codec
+        self._replayer = replayer
+        self._writer = writer
+        self._metrics = metrics
+        self._ingested = metrics.ingest_records.labels(table)
+        self._on_applied = on_applied
+        self._epoch = replayer.epoch
+        self._position = replayer.position
+        self._flight: asyncio.Task[None] | None = None
+        self._flying: Mapping[bytes, bytes | None] = {}
+        self._skipped: list[tuple[LogRecord, str, str]] = []
+        #: How many records are worth coalescing: fewer than LANE_BATCH while rows are so big that they do not fit.
+        self.limit = LANE_BATCH
+
+    @property
+    def needed(self) -> int:
+        """Return the source offset that has to be fed next."""
+        return 0 if self._position is None else self._position.last + 1
+
+    async def feed(self, batch: LaneBatch) -> None:
+        """Fold a batch and send it off, once the one before it is applied; raises what settle() raises.
+
+        Records that were fed before are passed over.
+        """
+        rest: LaneBatch | None = batch
+        if batch.first < self.needed:
+            needed = self.needed
+            if batch.next_offset <= needed:
+                return
+            rest = LaneBatch([record for record in batch.records if record.offset >= needed], needed, batch.next_offset)
+        while rest is not None:
+            prepared, rest = self._prepare(rest)
+            self._report_skips()
+            await self.settle()
+            self._flying = prepared.rows
+            self._flight = asyncio.get_running_loop().create_task(self._deliver(prepared))
+
+    async def settle(self) -> None:
+        """Wait until the batch in flight is applied.
+
+        Raises Fenced, OutcomeUnknown and NotContiguous, and the store's errors; the pipeline is of no use afterwards.
+        """
+        if self._flight is not None:
+            await self._flight
+            self._flight, self._flying = None, {}
+
+    async def rest(self, patience: float) -> None:
+        """Give the batch in flight some seconds to be applied, however that ends."""
+        if self._flight is not None:
+            await asyncio.wait({self._flight}, timeout=patience)
+
+    async def drop(self) -> None:
+        """Forget what is in flight; it may be in the changelog or not."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            flight.cancel()
+            # Its error was raised by settle(), or does not matter any more.
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await flight
+
+    def _lookup(self, key: bytes) -> bytes | None:
+        if key in self._flying:
+            return self._flying[key]
+        return self._replayer.store.get(key)
+
+    def _prepare(self, batch: LaneBatch) -> tuple[_Prepared, LaneBatch | None]:
+        """Return what to append, and the part of the batch that did not fit with it."""
+        records, rest = batch.records, None
+        first, next_offset = batch.first, batch.next_offset
+        while True:
+            self._skipped.clear()
+            prepared = self._fold(records, first, next_offset)
+            if prepared is not None:
+                self.limit = min(LANE_BATCH, self.limit + len(records))
+                return prepared, rest
+            # The rows of one source record are never split over two batches, so it is the records that are halved.
+            half = len(records) // 2
+            if half == 0:
+                oversized = records[0]
+                self._skipped.append((oversized, "oversized", "its row does not fit into one changelog batch"))
+                records = ()
+                continue
+            self.limit = max(1, half)
+            next_offset = records[half].offset
+            rest = LaneBatch(batch.records[half:], next_offset, batch.next_offset)
+            records = records[:half]
+
+    def _fold(self, records: Sequence[LogRecord], first: int, next_offset: int) -> _Prepared | None:
+        known = self._position
+        folded = fold_batch(self._codec, records, self._lookup, self._skip)
+        stream_time = -1 if known is None else known.stream_time
+        misplaced_at = None if known is None else known.misplaced_at
+        if misplaced_at is None and folded.misplaced_at is not None:
+            misplaced_at = folded.misplaced_at
+            self._report_misplaced(misplaced_at)
+        anchor = anchor_of(records[-1]) if records else (None if known is None else known.anchor)
+        position = PositionRecord(
+            first=first,
+            last=next_offset - 1,
+            epoch=self._epoch,
+            stream_time=max(stream_time, folded.stream_time),
+            anchor=anchor,
+            misplaced_at=misplaced_at,
+        )
+        content = [*folded.rows.items(), (POSITION_KEY, encode(position))]
+        batch = self._writer.encode(self._changelog, self._epoch, content)
+        if batch is None:
+            return None
+        self._position = position
+        return _Prepared(folded.rows, position, batch, len(content), len(records))
+
+    async def _deliver(self, prepared: _Prepared) -> None:
+        replayer = self._replayer
+        base = await self._writer.append(self._changelog, self._epoch, prepared.batch)
+        end = base + prepared.count
+        if base != replayer.next_offset:
+            raise NotContiguous(end)
+        await replayer.record(prepared.rows, prepared.position, self._epoch, end)
+        self._ingested.inc(prepared.source_records)
+        self._on_applied()
+
+    def _skip(self, record: LogRecord, reason: str, detail: str) -> None:
+        self._skipped.append((record, reason, detail))
+
+    def _report_skips(self) -> None:
+        """Count and log what could not become rows."""
+        for number, (record, reason, detail) in enumerate(self._skipped):
+            self._metrics.records_skipped.labels(self._table, reason).inc()
+            if number < SKIPS_LOGGED:
+                log.warning(
+                    "record skipped",
+                    table=self._table,
+                    topic=self._codec.source.topic,
+                    partition=self._codec.source.partition,
+                    offset=record.offset,
+                    reason=reason,
+                    detail=detail,
+                )
+        if len(self._skipped) > SKIPS_LOGGED:
+            log.warning(
+                "more records skipped",
+                table=self._table,
+                topic=self._codec.source.topic,
+                partition=self._codec.source.partition,
+                count=len(self._skipped) - SKIPS_LOGGED,
+                last_offset=self._skipped[-1][0].offset,
+            )
+        self._skipped.clear()
+
+    def _report_misplaced(self, offset: int) -> None:
+        log.error(
+            "a key lies in another partition than the partitioner says; misses of this table are no longer proof",
+            table=self._table,
+            topic=self._codec.source.topic,
+            partition=self._codec.source.partition,
+            offset=offset,
+        )

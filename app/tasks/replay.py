@@ -1,0 +1,303 @@
+"""Replaying a changelog into a store: which records count, and from where on the store may be read.
+
+See DESIGN.md, "Replaying", for why each rule is there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from app.catalog.fingerprint import difference
+from app.errors import SetupError
+from app.model import NO_EPOCH, Epoch, TopicPartition
+from app.stores.rows import LAYOUT_VERSION
+from app.stores.store import TaskStore
+from app.tasks.log import Bounds, Clock, LogRecord, LogSlice
+from app.tasks.records import (
+    CLAIM_KEY,
+    POSITION_KEY,
+    Checkpoint,
+    Claim,
+    MalformedRecord,
+    PositionRecord,
+    decode,
+    encode,
+    epoch_mark,
+    epoch_of,
+)
+
+log = structlog.get_logger(__name__)
+
+#: Settings of every changelog topic (kafka/topics.py creates and checks them), in milliseconds: how long records are safe
+#: from compaction, and how long a tombstone can be read before compaction may remove it.
+MIN_COMPACTION_LAG_MS = 3_600_000
+DELETE_RETENTION_MS = 86_400_000
+
+#: A position or claim is at most one slice of a changelog away, so a row key is the common case.
+_ROW = 1
+
+
+class Untrusted(Exception):
+    """The store, or what it was built from, cannot be trusted: quarantine it and rebuild it from the changelog."""
+
+
+class ChangelogRefused(Exception):
+    """The changelog itself cannot be used; a person has to decide."""
+
+
+class FingerprintChanged(SetupError):
+    """The table's definition differs from the one its changelog was built with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a task is, as its store and its claims say it."""
+
+    table: str
+    changelog: TopicPartition
+    fingerprint: Mapping[str, str]
+
+
+class Replayer:
+    """Applies changelog records to one store, and knows how far that has come.
+
+    `next_offset`, `epoch`, `position`, `log_id` and `claim_offset` are what the store's checkpoint says; they move only
+    after the store has been written. `claim` is the newest claim seen by this process, None before the first.
+    """
+
+    def __init__(self, identity: Identity, store: TaskStore, clock: Clock) -> None:
+        self._identity = identity
+        self.store = store
+        self._clock = clock
+        self.foreign_records = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.next_offset = 0
+        self.applied_at = 0
+        self.epoch = NO_EPOCH
+        self.log_id = b""
+        self.claim_offset = -1
+        self.position: PositionRecord | None = None
+        self.claim: Claim | None = None
+        self.readable_from = -1
+        self.log_verified = False
+        self._open: dict[bytes, bytes | None] = {}
+        self._expected = -1
+        self._direct = False
+
+    @property
+    def table(self) -> str:
+        """Return the table's name."""
+        return self._identity.table
+
+    @property
+    def changelog(self) -> TopicPartition:
+        """Return the changelog partition."""
+        return self._identity.changelog
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """Return the table's fingerprint."""
+        return self._identity.fingerprint
+
+    @property
+    def readable(self) -> bool:
+        """Say whether the store holds no half-applied batch and no hole that compaction has torn."""
+        return 0 <= self.readable_from <= self.next_offset
+
+    @property
+    def applied(self) -> int:
+        """Return the last source offset applied; -1 before the first."""
+        return -1 if self.position is None else self.position.last
+
+    async def forget(self) -> None:
+        """Throw the store's content away; what follows replays the whole changelog."""
+        await self.store.wipe()
+        self._reset()
+
+    def load(self) -> None:
+        """Take up what the store's checkpoint says; raises Untrusted, FingerprintChanged and the store's errors."""
+        self._reset()
+        data = self.store.checkpoint()
+        if data is None:
+            return
+        try:
+            checkpoint = decode(Checkpoint, data)
+        except MalformedRecord as error:
+            raise Untrusted(str(error)) from error
+        if checkpoint.layout != LAYOUT_VERSION:
+            raise Untrusted(f"its rows have layout {checkpoint.layout}; this version writes {LAYOUT_VERSION}")
+        self._compare_fingerprint(checkpoint.fingerprint, "the store")
+        self.next_offset = checkpoint.next_offset
+        self.applied_at = checkpoint.applied_at
+        self.epoch = Epoch(*checkpoint.epoch)
+        self.log_id = checkpoint.log_id
+        self.claim_offset = checkpoint.claim_offset
+        self.position = checkpoint.position
+
+    def begin(self, bounds: Bounds) -> None:
+        """Get ready to replay a log with these bounds from next_offset on.
+
+        The first time, and after forget(), the store becomes readable once the log's present end is reached; in between
+        it stays as readable as it was. Raises Untrusted for a store that does not fit the log, ChangelogRefused for a
+        log that has lost its beginning.
+        """
+        if self.next_offset == 0 and bounds.start > 0:
+            raise ChangelogRefused(
+                f"{self._identity.changelog} begins at offset {bounds.start}: its first records were deleted, so the table "
+                "cannot be restored from it; give the table a new version to build it anew from its source"
+            )
+        if self.next_offset > bounds.end:
+            raise Untrusted(f"it is at changelog offset {self.next_offset}, past the log's end {bounds.end}")
+        if self.next_offset < bounds.start:
+            raise Untrusted(f"it is at changelog offset {self.next_offset}, before the log's start {bounds.start}")
+        age = self._clock.wall_ms() - self.applied_at
+        if 0 < self.next_offset < bounds.end and age > DELETE_RETENTION_MS:
+            raise Untrusted("it is older than the retention of tombstones, so it may have missed deletes")
+        if self.readable_from < 0:
+            self.readable_from = bounds.end
+
+    def rewind(self) -> None:
+        """Get ready to apply slices from next_offset on; what was applied beyond it in memory is forgotten."""
+        self._open.clear()
+        self._expected, self._direct = self.next_offset, False
+
+    def verify_log(self, record: LogRecord | None) -> None:
+        """Compare the first record at or after claim_offset with the claim that the store knows to stand there.
+
+        When compaction has removed that claim there is a newer one further on, which apply() compares.
+        """
+        if record is not None and record.offset == self.claim_offset and record.key == CLAIM_KEY:
+            self._see_claim(record)
+
+    def require_verified(self) -> None:
+        """Raise Untrusted unless a claim has shown that the log is the one the store was built from."""
+        if self.log_id and not self.log_verified:
+            raise Untrusted("the changelog is not the one it was built from; it was deleted and created again")
+
+    def postpone_reading(self, end: int) -> None:
+        """Make the store unreadable until `end` when what is being replayed is old enough to have been compacted."""
+        self.readable_from = max(self.readable_from, end)
+
+    async def apply(self, piece: LogSlice) -> int:
+        """Apply a slice and return how many rows were written.
+
+        Up to readable_from every row counts as it comes. From there on rows wait for the position record that closes
+        their batch, since a slice may end in the middle of one. Raises Untrusted, FingerprintChanged and the store's
+        errors; after any of them, and after being cancelled, rewind() before the next slice.
+        """
+        done: dict[bytes, bytes | None] = {}
+        epoch, position = self.epoch, self.position
+        claim_offset, applied_at, complete_to = self.claim_offset, self.applied_at, -1
+        mark = epoch_mark(epoch)
+        for record in piece.records:
+            key, headers = record.key, record.headers
+            if record.offset != self._expected:
+                self._direct = False
+            self._expected = record.offset + 1
+            if len(headers) != 1 or headers[0][1] != mark:
+                written_under = epoch_of(headers)
+                if written_under < epoch or written_under == NO_EPOCH or key is None:
+                    self._drop_foreign(record, written_under, epoch)
+                    continue
+                # A claim, or records whose claim compaction has removed because there is a newer one.
+                epoch, mark = written_under, epoch_mark(written_under)
+            if key is None:
+                self._drop_foreign(record, epoch, epoch)
+            elif key[0] == _ROW:
+                self._open[key] = record.value
+            elif key == POSITION_KEY:
+                position = self._next_position(record, position)
+                done.update(self._open)
+                self._open.clear()
+                applied_at, complete_to = record.timestamp, record.offset + 1
+            elif key == CLAIM_KEY:
+                self._see_claim(record)
+                claim_offset = record.offset
+            else:
+                self._drop_foreign(record, epoch, epoch)
+        if piece.next_offset <= self.readable_from:
+            done.update(self._open)
+            self._open.clear()
+        if not self._open:
+            complete_to = piece.next_offset
+            if piece.records:
+                applied_at = piece.records[-1].timestamp
+        if complete_to > self.next_offset:
+            await self._commit(done, complete_to, applied_at, epoch, claim_offset, position)
+        return len(done)
+
+    async def record(
+        self, rows: Mapping[bytes, bytes | None], position: PositionRecord, epoch: Epoch, next_offset: int
+    ) -> None:
+        """Write what the owner itself has appended, once the append is acknowledged and stands right at next_offset."""
+        await self._commit(rows, next_offset, self._clock.wall_ms(), epoch, self.claim_offset, position)
+
+    async def _commit(
+        self,
+        rows: Mapping[bytes, bytes | None],
+        next_offset: int,
+        applied_at: int,
+        epoch: Epoch,
+        claim_offset: int,
+        position: PositionRecord | None,
+    ) -> None:
+        checkpoint = Checkpoint(
+            next_offset=next_offset,
+            applied_at=applied_at,
+            epoch=epoch,
+            log_id=self.log_id,
+            claim_offset=claim_offset,
+            layout=LAYOUT_VERSION,
+            fingerprint=dict(self._identity.fingerprint),
+            position=position,
+        )
+        await self.store.write(rows.items(), encode(checkpoint))
+        self.next_offset, self.applied_at = next_offset, applied_at
+        self.epoch, self.claim_offset, self.position = epoch, claim_offset, position
+
+    def _next_position(self, record: LogRecord, known: PositionRecord | None) -> PositionRecord:
+        try:
+            position = decode(PositionRecord, record.value or b"")
+        except MalformedRecord as error:
+            raise Untrusted(f"{self._identity.changelog} offset {record.offset}: {error}") from error
+        if known is not None and (position.last < known.last or (self._direct and position.first != known.last + 1)):
+            raise Untrusted(
+                f"{self._identity.changelog} offset {record.offset}: source offsets {position.first} to {position.last} "
+                f"follow {known.last}"
+            )
+        self._direct = True
+        return position
+
+    def _see_claim(self, record: LogRecord) -> None:
+        try:
+            claim = decode(Claim, record.value or b"")
+        except MalformedRecord as error:
+            raise ChangelogRefused(f"{self._identity.changelog} offset {record.offset}: {error}") from error
+        if self.log_id and claim.log_id != self.log_id:
+            raise Untrusted("the changelog is not the one it was built from; it was deleted and created again")
+        self._compare_fingerprint(claim.fingerprint, f"{self._identity.changelog}")
+        self.log_id, self.log_verified = claim.log_id, True
+        if self.claim is None or claim.epoch >= self.claim.epoch:
+            self.claim = claim
+
+    def _compare_fingerprint(self, built_with: Mapping[str, str], where: str) -> None:
+        changed = difference(built_with, self._identity.fingerprint)
+        if changed:
+            raise FingerprintChanged(
+                f"table {self._identity.table}: {where} was built with another definition: {'; '.join(changed)}. Put it back, "
+                "or give the table a new version to build it anew beside the old data"
+            )
+
+    def _drop_foreign(self, record: LogRecord, written_under: Epoch, epoch: Epoch) -> None:
+        self.foreign_records += 1
+        log.warning(
+            "dropped a foreign changelog record",
+            table=self._identity.table,
+            changelog=str(self._identity.changelog),
+            offset=record.offset,
+            epoch=tuple(written_under),
+            current_epoch=tuple(epoch),
+        )

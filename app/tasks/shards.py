@@ -1,0 +1,271 @@
+"""All shards of a worker: opened, owned, suspended and closed as assignments come and go."""
+
+import asyncio
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from app.catalog.spec import Catalog
+from app.errors import NotOwner
+from app.model import TaskStatus, TopicPartition
+from app.stores.data_directory import DataDirectory
+from app.stores.rocksdb import RocksShard, StoreMemory
+from app.stores.rows import RowLayoutError
+from app.stores.store import StoreCorrupt, StoreError
+from app.tasks.definitions import codec_of, family_name, identity_of
+from app.tasks.log import LaneControl, LogRecord, LogUnavailable
+from app.tasks.reads import Reader, ReadResult
+from app.tasks.shard import Shard
+from app.tasks.task import LONGEST_PAUSE, Ports, Task
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between flushes. There is no write-ahead log, so this bounds the tail that is replayed after a SIGKILL.
+FLUSH_INTERVAL = 30.0
+
+#: Seconds between listings of the sources' ends, on which lag and staleness rest.
+SOURCE_ENDS_INTERVAL = 1.0
+
+#: How many databases are opened or closed at once; each takes a core for a part of a second.
+OPENERS = 2
+
+
+@dataclass(slots=True)
+class _Held:
+    shard: Shard
+    store: RocksShard
+    tasks: dict[str, Task]
+    opened: asyncio.Task[None] | None = None
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """What all shards of a worker have in common; `partitions` are the counts by source topic."""
+
+    group: str
+    catalog: Catalog
+    partitions: Mapping[str, int]
+    directory: DataDirectory
+    memory: StoreMemory
+
+
+@dataclass(slots=True)
+class Shards:
+    """The shards this worker holds; the local side of every read."""
+
+    settings: ShardSettings
+    lane: LaneControl
+    ports: Ports
+    reader: Reader
+    _held: dict[TopicPartition, _Held] = field(default_factory=dict)
+    _closing: dict[TopicPartition, asyncio.Task[None]] = field(default_factory=dict)
+    _generation: int | None = None
+    _openers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENERS))
+    _topics: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._topics = {name: table.source.topic for name, table in self.settings.catalog.tables.items()}
+
+    # Assignments
+
+    def assign(self, generation: int, actives: Collection[TopicPartition]) -> None:
+        """Own exactly these shards in this generation; returns at once, each serves as soon as it has caught up."""
+        self._generation = generation
+        for source in [source for source in self._held if source not in actives]:
+            self._close(source)
+        for source in sorted(actives):
+            held = self._held.get(source)
+            if held is None:
+                held = self._held[source] = self._new(source)
+                held.opened = asyncio.create_task(self._open(source, held), name=f"open {source}")
+            elif held.opened is not None and held.opened.done():
+                self._own(held)
+
+    async def suspend(self, patience: float, reason: str) -> None:
+        """Stop owning, and keep the stores open and readable until the next assignment says where the shards went.
+
+        Gives what is in flight `patience` seconds.
+        """
+        self._generation = None
+        tasks = [task for held in self._held.values() for task in held.tasks.values()]
+        for held in self._held.values():
+            held.shard.stop()
+        await asyncio.gather(*(task.suspend(patience, reason) for task in tasks))
+
+    async def stop(self, patience: float) -> None:
+        """Suspend, flush and close everything; bounded by what RocksDB takes to flush."""
+        await self.suspend(patience, "the worker is stopping")
+        self.save_positions()
+        for source in list(self._held):
+            self._close(source)
+        if self._closing:
+            await asyncio.wait(list(self._closing.values()))
+
+    def _new(self, source: TopicPartition) -> _Held:
+        settings, ports = self.settings, self.ports
+        store = RocksShard(settings.directory.shard(source), settings.memory)
+        shard = Shard(source, self.lane)
+        count = settings.partitions[source.topic]
+        tasks = {
+            table.name: Task(
+                identity_of(settings.group, table, source.partition, count),
+                source.partition,
+                codec_of(table, source.partition, count),
+                store.task(family_name(table)),
+                shard,
+                ports,
+            )
+            for table in settings.catalog.tables_of(source.topic)
+        }
+        return _Held(shard, store, tasks)
+
+    def _own(self, held: _Held) -> None:
+        if self._generation is not None and not held.leaving:
+            for task in held.tasks.values():
+                task.own(self._generation)
+
+    async def _open(self, source: TopicPartition, held: _Held) -> None:
+        closing = self._closing.get(source)
+        if closing is not None:
+            await asyncio.wait({closing})
+        families = [family_name(table) for table in self.settings.catalog.tables_of(source.topic)]
+        while not held.leaving:
+            try:
+                async with self._openers:
+                    await asyncio.to_thread(held.store.open, families)
+            except StoreCorrupt as error:
+                log.error("store quarantined; it is rebuilt from the changelog", shard=str(source), error=str(error))
+                for task in held.tasks.values():
+                    self.ports.metrics.store_quarantines.labels(task.table).inc()
+                await asyncio.to_thread(held.store.destroy)
+            except StoreError as error:
+                for task in held.tasks.values():
+                    task.reason = str(error)
+                log.error("store cannot be opened", shard=str(source), error=str(error))
+                await self.ports.sleep(LONGEST_PAUSE)
+            else:
+                self._own(held)
+                return
+
+    def _close(self, source: TopicPartition) -> None:
+        held = self._held.pop(source)
+        held.leaving = True
+        earlier = self._closing.get(source)
+
+        async def close() -> None:
+            for before in (earlier, held.opened):
+                if before is not None:
+                    await asyncio.wait({before})
+            await asyncio.gather(*(task.suspend(0, "the partition moved") for task in held.tasks.values()))
+            for task in held.tasks.values():
+                task.close()
+            try:
+                async with self._openers:
+                    await asyncio.to_thread(held.store.close)
+            except StoreError as error:
+                # What was not flushed is in the changelog.
+                log.warning("store not flushed at closing", shard=str(source), error=str(error))
+
+        closing = asyncio.create_task(close(), name=f"close {source}")
+        self._closing[source] = closing
+
+        def closed(_: asyncio.Task[None]) -> None:
+            if self._closing.get(source) is closing:
+                del self._closing[source]
+
+        closing.add_done_callback(closed)
+
+    # The lane
+
+    def offer(self, source: TopicPartition, records: Sequence[LogRecord], next_offset: int) -> bool:
+        """Hand over what was fetched; False when it has to be fetched again."""
+        held = self._held.get(source)
+        return held is not None and held.shard.offer(records, next_offset)
+
+    def expected(self, source: TopicPartition) -> int | None:
+        """Return the source offset that a shard's lane wants next; None while it stands still."""
+        held = self._held.get(source)
+        return None if held is None else held.shard.expected
+
+    def committable(self) -> dict[TopicPartition, int]:
+        """Return, for each shard of which every table has applied something, the source offset to go on at."""
+        offsets: dict[TopicPartition, int] = {}
+        for source, held in self._held.items():
+            reached = [task.committable for task in held.tasks.values()]
+            known = [offset for offset in reached if offset is not None]
+            if known and len(known) == len(reached):
+                offsets[source] = min(known)
+        return offsets
+
+    def positions(self) -> dict[str, dict[int, int]]:
+        """Return how far each shard is, those on disk that are not held now included: what placement goes by."""
+        positions = self.settings.directory.positions()
+        for source, held in self._held.items():
+            known = [task.applied for task in held.tasks.values() if task.readable]
+            if known:
+                positions.setdefault(source.topic, {})[source.partition] = min(known)
+        return positions
+
+    def save_positions(self) -> None:
+        """Write positions() beside the shards, for the next process."""
+        with suppress(OSError):
+            self.settings.directory.save_positions(self.positions())
+
+    # Reads
+
+    def read(self, table: str, partition: int, stored_key: bytes) -> ReadResult:
+        """Read a key here and now; raises what Reader.read raises."""
+        held = self._held.get(TopicPartition(self._topics[table], partition))
+        if held is None:
+            raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
+        task = held.tasks[table]
+        try:
+            return self.reader.read(task, stored_key)
+        except (StoreCorrupt, RowLayoutError) as error:
+            task.distrust(error)
+            return self.reader.read(task, stored_key)
+
+    def statuses(self) -> list[TaskStatus]:
+        """Return the status of every task."""
+        return [task.status() for held in self._held.values() for task in held.tasks.values()]
+
+    # Upkeep
+
+    async def keep_flushed(self) -> None:
+        """Flush what was written, every FLUSH_INTERVAL, until cancelled."""
+        while True:
+            await self.ports.sleep(FLUSH_INTERVAL)
+            for source, held in list(self._held.items()):
+                try:
+                    await asyncio.to_thread(held.store.flush)
+                except StoreError as error:
+                    log.error("store not flushed", shard=str(source), error=str(error))
+            self.save_positions()
+            self._measure_disk()
+
+    def _measure_disk(self) -> None:
+        metrics, directory = self.ports.metrics, self.settings.directory.path
+        for source, held in self._held.items():
+            metrics.store_size.labels(source.topic, str(source.partition)).set(held.store.size())
+        metrics.disk_free.set(shutil.disk_usage(directory).free)
+
+    async def watch_source_ends(self) -> None:
+        """List the ends of all sources held, every SOURCE_ENDS_INTERVAL, until cancelled."""
+        while True:
+            sources = list(self._held)
+            if sources:
+                listed_at = self.ports.clock.monotonic()
+                try:
+                    bounds = await self.ports.sources.bounds(sources)
+                except LogUnavailable:
+                    bounds = {}
+                for source, (_, end) in bounds.items():
+                    held = self._held.get(source)
+                    if held is not None:
+                        for task in held.tasks.values():
+                            task.observe_source_end(end, listed_at)
+            await self.ports.sleep(SOURCE_ENDS_INTERVAL)

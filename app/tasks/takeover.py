@@ -1,0 +1,163 @@
+"""Becoming the owner of a changelog partition: replay it, check the source, claim, and read the claim back."""
+
+import secrets
+from typing import TYPE_CHECKING
+
+import structlog
+
+from app.model import Epoch, TopicPartition
+from app.tasks.log import Bounds, Fenced
+from app.tasks.records import CLAIM_KEY, Claim, anchor_of, encode
+from app.tasks.replay import MIN_COMPACTION_LAG_MS, Replayer
+
+if TYPE_CHECKING:
+    from app.tasks.task import Ports
+
+log = structlog.get_logger(__name__)
+
+#: The producer epoch (int16 maximum) that carries nothing but the record which seals a producer id.
+SEALING_EPOCH = 32767
+
+_NEW_VERSION = "Give the table a new version to build it anew from what the topic holds"
+
+
+class SourceRefused(Exception):
+    """The source topic is not the one the position counts in, or has lost what comes after it."""
+
+
+class Takeover:
+    """The steps before ingesting, for one task."""
+
+    def __init__(self, replayer: Replayer, source: TopicPartition, ports: "Ports") -> None:
+        self._replayer = replayer
+        self._source = source
+        self._ports = ports
+        self._foreign_reported = 0
+        #: How many changelog records are still to be replayed; None when no replay is under way.
+        self.remaining: int | None = None
+
+    async def restore(self) -> None:
+        """Replay the changelog to its end, and make sure that it and the source are what the store was built from.
+
+        Raises Untrusted, OffsetOutOfRange and StoreCorrupt when the store has to be rebuilt, ChangelogRefused and
+        SourceRefused when that would not help, FingerprintChanged, LogUnavailable and StoreError.
+        """
+        replayer = self._replayer
+        bounds = await self._changelog_bounds()
+        if replayer.log_id and not replayer.log_verified and bounds.start <= replayer.claim_offset < bounds.end:
+            async with self._ports.changelog.read(replayer.changelog, replayer.claim_offset) as cursor:
+                piece = await cursor.next()
+            replayer.verify_log(piece.records[0] if piece.records else None)
+        replayer.begin(bounds)
+        await self._replay_until(bounds.end)
+        replayer.require_verified()
+        await self._check_source()
+
+    async def claim(self, generation: int) -> None:
+        """Claim the changelog partition until a claim of ours is read back as the newest.
+
+        Raises LeaseLost when the generation ends first, OutcomeUnknown when an append may have happened, and what
+        restore() raises.
+        """
+        replayer, ports = self._replayer, self._ports
+        known = replayer.epoch
+        while True:
+            await ports.lease.confirm(generation)
+            known = max(known, replayer.epoch)
+            epoch, seals = _next_epoch(known)
+            claim = Claim(
+                epoch=epoch,
+                nonce=secrets.token_bytes(12),
+                generation=generation,
+                worker=ports.worker_id,
+                fingerprint=dict(replayer.fingerprint),
+                log_id=replayer.log_id or secrets.token_bytes(12),
+                seals=seals,
+            )
+            try:
+                offset = await ports.writer.claim(replayer.changelog, epoch, CLAIM_KEY, encode(claim))
+            except Fenced:
+                # The broker knows a higher epoch. It stands in the log, unless what carried it was deleted.
+                await self._replay_until((await self._changelog_bounds()).end)
+                known = max(epoch, replayer.epoch)
+                continue
+            await self._replay_until(offset + 1)
+            newest = replayer.claim
+            if newest is not None and newest.nonce == claim.nonce and replayer.epoch == epoch and not seals:
+                log.info(
+                    "claimed",
+                    changelog=str(replayer.changelog),
+                    epoch=tuple(epoch),
+                    generation=generation,
+                    offset=offset,
+                )
+                return
+
+    async def source_bounds(self) -> Bounds:
+        """Ask for the source's bounds."""
+        return (await self._ports.sources.bounds([self._source]))[self._source]
+
+    async def _changelog_bounds(self) -> Bounds:
+        changelog = self._replayer.changelog
+        return (await self._ports.changelog.bounds([changelog]))[changelog]
+
+    async def _replay_until(self, end: int) -> None:
+        replayer, ports = self._replayer, self._ports
+        if replayer.next_offset >= end:
+            return
+        restored = ports.metrics.restore_records.labels(replayer.table)
+        try:
+            async with ports.changelog.read(replayer.changelog, replayer.next_offset) as cursor:
+                replayer.rewind()
+                reached = replayer.next_offset
+                while reached < end:
+                    self.remaining = end - reached
+                    piece = await cursor.next()
+                    reached = piece.next_offset
+                    restored.inc(await replayer.apply(piece))
+                    age = ports.clock.wall_ms() - piece.records[-1].timestamp if piece.records else 0
+                    if age > MIN_COMPACTION_LAG_MS // 2 and reached > replayer.readable_from:
+                        replayer.postpone_reading((await self._changelog_bounds()).end)
+                        end = max(end, replayer.readable_from)
+        finally:
+            self.remaining = None
+            foreign, self._foreign_reported = (
+                replayer.foreign_records - self._foreign_reported,
+                replayer.foreign_records,
+            )
+            ports.metrics.foreign_changelog_writes.labels(replayer.table).inc(foreign)
+
+    async def _check_source(self) -> None:
+        position, source = self._replayer.position, self._source
+        if position is None:
+            return
+        bounds = await self.source_bounds()
+        needed = position.last + 1
+        if needed > bounds.end:
+            raise SourceRefused(
+                f"{source} ends at offset {bounds.end}, but offset {position.last} was applied already: the topic was deleted "
+                f"and created again. {_NEW_VERSION}"
+            )
+        if needed < bounds.start:
+            raise SourceRefused(
+                f"{source} begins at offset {bounds.start}, but {needed} comes next: retention deleted records before they "
+                f"were applied. {_NEW_VERSION}"
+            )
+        anchor = position.anchor
+        if anchor is None or not bounds.start <= anchor.offset < bounds.end:
+            return
+        async with self._ports.sources.read(source, anchor.offset) as cursor:
+            piece = await cursor.next()
+        # Compaction may have removed the anchor, but another record at its offset means another topic.
+        if piece.records and piece.records[0].offset == anchor.offset and anchor_of(piece.records[0]) != anchor:
+            raise SourceRefused(
+                f"{source} has another record at offset {anchor.offset} than the one that was applied: the topic was deleted "
+                f"and created again. {_NEW_VERSION}"
+            )
+
+
+def _next_epoch(known: Epoch) -> tuple[Epoch, bool]:
+    """Return the epoch to claim after `known`, and whether its record only seals the producer id."""
+    if known.number == SEALING_EPOCH:
+        return Epoch(known.id_index + 1, 1), False
+    return Epoch(known.id_index, known.number + 1), known.number + 1 == SEALING_EPOCH

@@ -1,0 +1,350 @@
+"""A task: one table's partition, from an empty folder to an active that answers and ingests.
+
+The order of things, and what a crash at each point leaves behind, is in DESIGN.md.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from app.model import TaskState, TaskStatus, TopicPartition
+from app.stores.store import StoreCorrupt, StoreError, TaskStore
+from app.tasks.ingest import LaneBatch, TableCodec
+from app.tasks.log import (
+    ChangelogWriter,
+    Clock,
+    Fenced,
+    Lease,
+    LeaseLost,
+    LogReader,
+    LogUnavailable,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+)
+from app.tasks.pipeline import NotContiguous, Pipeline
+from app.tasks.replay import ChangelogRefused, FingerprintChanged, Identity, Replayer, Untrusted
+from app.tasks.shard import Inbox, LaneMovedOn, Shard
+from app.tasks.takeover import SourceRefused, Takeover
+from app.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+#: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h by
+#: default), after which the broker would forget the epoch that fences older writers.
+IDLE_POSITION_INTERVAL = 3600.0
+
+#: Pauses between attempts to own a partition, in seconds.
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a task reaches the world through.
+
+    on_fatal is told of an error that no retry mends: the worker has to stop.
+    """
+
+    changelog: LogReader
+    sources: LogReader
+    writer: ChangelogWriter
+    lease: Lease
+    clock: Clock
+    metrics: Metrics
+    sleep: Callable[[float], Awaitable[None]]
+    on_fatal: Callable[[Exception], None]
+    worker_id: str
+
+
+class Task:
+    """One table's partition on this worker."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        partition: int,
+        codec: TableCodec,
+        store: TaskStore,
+        shard: Shard,
+        ports: Ports,
+    ) -> None:
+        self.table = identity.table
+        self.partition = partition
+        self.store = store
+        self.state = TaskState.CLOSED
+        self.reason: str | None = None
+        self.generation = -1
+        self._identity = identity
+        self._codec = codec
+        self._shard = shard
+        self._ports = ports
+        self._replayer = Replayer(identity, store, ports.clock)
+        self._takeover = Takeover(self._replayer, shard.source, ports)
+        self._loaded = False
+        self._owning: asyncio.Task[None] | None = None
+        self._distrusted: Exception | None = None
+        self._pipeline: Pipeline | None = None
+        #: The source's end after the claim, until the position has reached it.
+        self._target: int | None = None
+        self._source_end: int | None = None
+        self._end_listed_at: float | None = None
+        self._fresh_at: float | None = None
+        self._log = log.bind(table=self.table, partition=partition)
+
+    # What others ask of it
+
+    @property
+    def applied(self) -> int:
+        """Return the last source offset applied, inclusive; -1 before the first."""
+        return self._replayer.applied
+
+    @property
+    def committable(self) -> int | None:
+        """Return the source offset to go on at after a restart; None while nothing was applied."""
+        return None if self._replayer.position is None else self._replayer.position.last + 1
+
+    @property
+    def readable(self) -> bool:
+        """Say whether the store holds a consistent state, however old."""
+        return self._loaded and self._replayer.readable
+
+    @property
+    def misplaced_at(self) -> int | None:
+        """Return the source offset of the first key found in the wrong partition; None when there is none."""
+        position = self._replayer.position
+        return None if position is None else position.misplaced_at
+
+    @property
+    def lag_records(self) -> int | None:
+        """Return how many source offsets are not applied yet; None while the source's end is not known."""
+        return None if self._source_end is None else max(0, self._source_end - 1 - self.applied)
+
+    @property
+    def staleness_ms(self) -> int | None:
+        """Return the milliseconds since the position last reached a known end of the source; None when it never did."""
+        return None if self._fresh_at is None else int((self._ports.clock.monotonic() - self._fresh_at) * 1000)
+
+    @property
+    def remaining(self) -> int | None:
+        """Return how many records are still to be applied before the task has caught up; None when that is not known."""
+        if self.state >= TaskState.STANDBY:
+            return 0
+        if self._target is not None:
+            return max(0, self._target - 1 - self.applied)
+        return self._takeover.remaining
+
+    def status(self) -> TaskStatus:
+        """Return what there is to know about the task."""
+        return TaskStatus(
+            table=self.table,
+            partition=self.partition,
+            state=self.state,
+            position=self.applied,
+            lag_records=self.lag_records,
+            staleness_ms=self.staleness_ms,
+            restore_remaining=self.remaining,
+            reason=self.reason,
+            rows_estimate=self.store.rows_estimate(),
+        )
+
+    def observe_source_end(self, end: int, listed_at: float) -> None:
+        """Take note of the source's end as it was listed at a time of the monotonic clock."""
+        self._source_end, self._end_listed_at = end, listed_at
+        self._note_freshness()
+
+    def _note_freshness(self) -> None:
+        if self._source_end is not None and self.applied + 1 >= self._source_end:
+            self._fresh_at = self._end_listed_at
+
+    # Ownership
+
+    def own(self, generation: int) -> None:
+        """Start to own the partition in this generation; returns at once."""
+        self.generation = generation
+        self._start_owning(after=None)
+
+    def _start_owning(self, after: asyncio.Task[None] | None) -> None:
+        name = f"own {self.table}[{self.partition}] in generation {self.generation}"
+        self._owning = asyncio.get_running_loop().create_task(self._own(self.generation, after), name=name)
+
+    def distrust(self, error: Exception) -> None:
+        """Quarantine the store because of what a reader found in it; returns at once."""
+        if self.state is TaskState.QUARANTINED:
+            return
+        self.state, self.reason, self._distrusted = TaskState.QUARANTINED, str(error), error
+        if self._owning is not None:
+            self._owning.cancel()
+            self._start_owning(after=self._owning)
+
+    async def suspend(self, patience: float, reason: str) -> None:
+        """Stop owning: give the batch in flight `patience` seconds to be applied, then stand still.
+
+        Never raises for what went wrong meanwhile: whatever it was, the next owner finds it in the changelog.
+        """
+        owning, self._owning = self._owning, None
+        if owning is None:
+            return
+        if self._pipeline is not None:
+            await self._pipeline.rest(patience)
+        owning.cancel()
+        await asyncio.wait({owning})
+        if self.state is not TaskState.CLOSED:
+            self._hold(reason)
+
+    def close(self) -> None:
+        """Take note that the store is gone."""
+        self.state, self.reason, self._loaded = TaskState.CLOSED, None, False
+
+    async def _own(self, generation: int, after: asyncio.Task[None] | None) -> None:
+        if after is not None:
+            await asyncio.wait({after})
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                if self._distrusted is not None:
+                    raise Untrusted(str(self._distrusted))
+                await self._restore()
+                await self._takeover.claim(generation)
+                pause = FIRST_PAUSE
+                await self._ingest()
+            except LeaseLost:
+                # A rebalance is under way: it suspends this task and, where it stays here, owns it anew.
+                self._hold("the group is rebalancing")
+            except NotContiguous as error:
+                self._hold(str(error))
+            except Fenced as error:
+                self._hold(f"another owner has claimed the partition: {error}")
+            except OutcomeUnknown as error:
+                self._ports.metrics.changelog_produce_errors.labels(self.table).inc()
+                self._hold(f"the outcome of an append is not known: {error}")
+            except LogUnavailable as error:
+                self._hold(f"the broker cannot be asked: {error}")
+            except (Untrusted, OffsetOutOfRange, StoreCorrupt) as error:
+                await self._quarantine(error)
+            except StoreError as error:
+                self._hold(f"the store failed: {error}")
+            except SourceRefused as error:
+                self._hold(str(error))
+                pause = LONGEST_PAUSE
+            except ChangelogRefused as error:
+                self._hold(str(error))
+                pause = LONGEST_PAUSE
+            except Exception as error:  # a bug, or a changed definition: stop rather than serve what may be wrong
+                if not isinstance(error, FingerprintChanged):
+                    self._log.exception("task failed")
+                self.state, self.reason = TaskState.CLOSED, repr(error)
+                self._ports.on_fatal(error)
+                return
+            finally:
+                self._shard.leave(self.table)
+                await self._drop_pipeline()
+            await self._ports.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _hold(self, reason: str) -> None:
+        """Stay as readable as the task was: an active becomes SUSPENDED, and its hits say so."""
+        if self.state is TaskState.ACTIVE:
+            self.state = TaskState.SUSPENDED
+        if self.reason != reason:
+            self._log.warning("task waits", reason=reason, state=self.state.name)
+        self.reason = reason
+
+    async def _quarantine(self, error: Exception) -> None:
+        self.state, self.reason = TaskState.QUARANTINED, str(error)
+        self._ports.metrics.store_quarantines.labels(self.table).inc()
+        self._log.error("store quarantined; it is rebuilt from the changelog", error=str(error))
+        self._distrusted = None
+        try:
+            await self._replayer.forget()
+        except StoreError as failure:
+            self._log.error("the quarantined store cannot be wiped", error=str(failure))
+            self._loaded = False
+        else:
+            self.state = TaskState.RESTORING
+
+    async def _drop_pipeline(self) -> None:
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:
+            await pipeline.drop()
+
+    async def _restore(self) -> None:
+        if not self._loaded:
+            self.state, self.reason = TaskState.OPENING, "opening the store"
+            self._replayer.load()
+            self._loaded = True
+        if self.state < TaskState.SUSPENDED:
+            self.state, self.reason = TaskState.RESTORING, "replaying the changelog"
+        self._shard.reached(self.table, self.applied + 1)
+        await self._takeover.restore()
+        self._shard.reached(self.table, self.applied + 1)
+        self._note_freshness()
+
+    # Ingesting
+
+    async def _ingest(self) -> None:
+        bounds = await self._takeover.source_bounds()
+        self.observe_source_end(bounds.end, self._ports.clock.monotonic())
+        self._target = bounds.end
+        if self.state < TaskState.SUSPENDED:
+            self.reason = "catching up with the source"
+        pipeline = self._pipeline = Pipeline(
+            self.table,
+            self._identity.changelog,
+            self._codec,
+            self._replayer,
+            self._ports.writer,
+            self._ports.metrics,
+            self._on_applied,
+        )
+        # Offsets that retention removed before the table saw any of the topic count as applied: there is nothing in them.
+        if bounds.start > pipeline.needed:
+            await pipeline.feed(LaneBatch((), pipeline.needed, bounds.start))
+        self._activate_when_caught_up()
+        while True:
+            inbox = self._shard.admit(self.table, pipeline.needed) or await self._catch_up(pipeline)
+            await self._follow(inbox, pipeline)
+
+    def _on_applied(self) -> None:
+        self._note_freshness()
+        self._activate_when_caught_up()
+
+    def _activate_when_caught_up(self) -> None:
+        """Become ACTIVE once all that the source held after the claim is applied.
+
+        Latched: later lag shows in the headers and does not undo it.
+        """
+        if self._target is not None and self.applied + 1 >= self._target:
+            self._target = None
+            self.state, self.reason = TaskState.ACTIVE, None
+            self._log.info("active", position=self.applied, generation=self.generation)
+
+    async def _catch_up(self, pipeline: Pipeline) -> Inbox:
+        """Ingest from the source beside the lane until it can be joined."""
+        async with self._ports.sources.read(self._shard.source, pipeline.needed) as cursor:
+            while True:
+                piece = await cursor.next()
+                await pipeline.feed(LaneBatch(piece.records, pipeline.needed, piece.next_offset))
+                inbox = self._shard.admit(self.table, pipeline.needed)
+                if inbox is not None:
+                    return inbox
+
+    async def _follow(self, inbox: Inbox, pipeline: Pipeline) -> None:
+        """Ingest what the lane delivers until it goes on without this task."""
+        while True:
+            if inbox.empty:
+                await pipeline.settle()
+            try:
+                async with asyncio.timeout(IDLE_POSITION_INTERVAL):
+                    batch = await inbox.take(pipeline.limit)
+            except TimeoutError:
+                batch = LaneBatch((), pipeline.needed, pipeline.needed)
+            except LaneMovedOn:
+                return
+            await pipeline.feed(batch)
+
+    @property
+    def source(self) -> TopicPartition:
+        """Return the source partition."""
+        return self._shard.source

@@ -1,0 +1,203 @@
+"""Logging, and every metric with its name.
+
+Labels hold values from bounded sets only: tables, partitions, routes, codes. Never a key, a URL or a
+client's text.
+"""
+
+import asyncio
+import logging
+import platform
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from app.model import TaskStatus
+
+LogFormat = Literal["json", "console"]
+
+#: The value of a `Content-Type` header for `Metrics.exposition`.
+EXPOSITION_CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+# Point reads take fractions of a millisecond, forwarded ones a millisecond, slow ones run into a deadline
+# of seconds.
+_READ_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0)
+_MINUTES_BUCKETS = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+
+
+def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
+    """Send structlog's and the libraries' lines to stderr, in one format, each with the worker's id.
+
+    level is a name of the standard library (`info`, `WARNING`). Calling it again replaces what was set up
+    before.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    json = log_format == "json"
+
+    def add_worker(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        event["worker"] = worker
+        return event
+
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", key="ts"),
+        add_worker,
+    ]
+    if json:
+        shared.append(structlog.processors.format_exc_info)
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        ),
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+
+
+class Metrics:
+    """Every metric of one worker, in a registry of its own, so that two workers can live in one process.
+
+    What is counted on the way is a field here; what every task knows of itself is read from it at scrape
+    time, by `watch_tasks`, so that applying a batch touches no gauge.
+    """
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        self.http_requests = self._counter("http_requests", "HTTP answers.", "method", "route", "code")
+        self.http_request_duration = self._histogram(
+            "http_request_duration_seconds", "Time to an HTTP answer.", "route"
+        )
+        self.http_in_flight = self._gauge("http_in_flight_requests", "HTTP requests that are being answered now.")
+        self.reads = self._counter(
+            "read",
+            "Reads of a row: hit, miss, stale (a suspended copy answered) or unavailable.",
+            "table",
+            "result",
+        )
+        self.read_duration = self._histogram(
+            "read_duration_seconds", "Time of a read, local or forwarded.", "table", "path"
+        )
+        self.forwards = self._counter(
+            "forward_requests",
+            "Hops to another worker: ok, not_owner, refused or unreachable.",
+            "outcome",
+        )
+        self.forward_duration = self._histogram("forward_duration_seconds", "Time of one hop to another worker.")
+        self.generation = self._gauge("generation", "Generation of the consumer group that routing follows.")
+        self.rebalances = self._counter("rebalances", "Rebalances that this worker went through.")
+        self.rebalance_duration = self._histogram(
+            "rebalance_duration_seconds",
+            "Time from the revocation to the new assignment.",
+            buckets=_MINUTES_BUCKETS,
+        )
+        self.restore_records = self._counter("restore_records", "Changelog records read to restore.", "table")
+        self.restore_duration = self._histogram(
+            "restore_duration_seconds",
+            "Time from opening a task to ACTIVE.",
+            "table",
+            buckets=_MINUTES_BUCKETS,
+        )
+        self.store_size = self._gauge("store_size_bytes", "Size of a shard's store on disk.", "topic", "partition")
+        self.store_quarantines = self._counter("store_quarantines", "Stores thrown away and rebuilt.", "table")
+        self.disk_free = self._gauge("disk_free_bytes", "Space left where the data directory is.")
+        self.ingest_records = self._counter("ingest_records", "Source records applied.", "table")
+        self.records_skipped = self._counter("records_skipped", "Source records that became no row.", "table", "reason")
+        self.changelog_produce_errors = self._counter(
+            "changelog_produce_errors", "Changelog batches that failed or are overdue.", "table"
+        )
+        self.foreign_changelog_writes = self._counter(
+            "foreign_changelog_writes", "Changelog records of an older owner that were ignored.", "table"
+        )
+        self.event_loop_lag = self._histogram(
+            "event_loop_lag_seconds", "How late the event loop runs a timer.", buckets=_READ_BUCKETS
+        )
+        self._gauge("build_info", "Always 1; the labels say what runs.", "version", "python").labels(
+            version, platform.python_version()
+        ).set(1)
+
+    def watch_tasks(self, statuses: Callable[[], Sequence[TaskStatus]]) -> None:
+        """Read the tasks' own figures whenever the metrics are scraped; to be called once."""
+        self.registry.register(_TaskCollector(statuses))
+
+    def exposition(self) -> bytes:
+        """Render every metric in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace="tablehouse", registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, namespace="tablehouse", registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float] = _READ_BUCKETS) -> Histogram:
+        return Histogram(name, text, labels, namespace="tablehouse", registry=self.registry, buckets=buckets)
+
+
+class _TaskCollector(Collector):
+    """The figures that tasks know of themselves, read at scrape time."""
+
+    def __init__(self, statuses: Callable[[], Sequence[TaskStatus]]) -> None:
+        self._statuses = statuses
+
+    def describe(self) -> Iterable[Metric]:
+        return _families()
+
+    def collect(self) -> Iterator[Metric]:
+        families = _families()
+        state, applied, lag, staleness, remaining = families
+        for task in self._statuses():
+            place = (task.table, str(task.partition))
+            state.add_metric((*place, task.state.name.lower()), 1)
+            applied.add_metric(place, task.position)
+            if task.lag_records is not None:
+                lag.add_metric(place, task.lag_records)
+            if task.staleness_ms is not None:
+                staleness.add_metric(place, task.staleness_ms / 1000)
+            if task.restore_remaining is not None:
+                remaining.add_metric(place, task.restore_remaining)
+        yield from families
+
+
+def _families() -> list[GaugeMetricFamily]:
+    families = {
+        "partition_state": "1 for the state a task is in; its other states are absent.",
+        "applied_offset": "The last source offset applied, -1 before the first.",
+        "lag_records": "Source records not applied yet; absent when unknown.",
+        "staleness_seconds": "Time since the task had applied all there was; absent when it never had.",
+        "restore_remaining_records": "Records still to apply before the task has caught up.",
+    }
+    return [
+        GaugeMetricFamily(
+            f"tablehouse_{name}",
+            text,
+            labels=("table", "partition", "state") if name == "partition_state" else ("table", "partition"),
+        )
+        for name, text in families.items()
+    ]
+
+
+async def measure_event_loop_lag(metrics: Metrics, interval: float) -> None:
+    """Observe how late the loop runs a timer of `interval` seconds, until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + interval
+        await asyncio.sleep(interval)
+        metrics.event_loop_lag.observe(max(0.0, loop.time() - due))

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import pytest
+
+from app.config import SETTINGS, Setting
+
+SETTINGS_PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_a_setting_is_documented_with_its_variable_flag_default_and_description(setting: Setting) -> None:
+    default = "required" if setting.default is None else f"`{setting.default}`"
+    row = f"| `{setting.variable}` | `{setting.flag}` | {default} | {setting.description} |"
+    assert row in SETTINGS_PAGE.read_text(encoding="utf-8").splitlines()
+
+
+def test_nothing_is_documented_that_is_not_a_setting() -> None:
+    rows = [line for line in SETTINGS_PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == [setting.variable for setting in SETTINGS]

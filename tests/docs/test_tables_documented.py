@@ -1,0 +1,44 @@
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from app.catalog.load import load_catalog
+
+PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
+
+
+def schema() -> dict[str, Any]:
+    text = files("app.catalog").joinpath("tables.schema.json").read_text(encoding="utf-8")
+    parsed: dict[str, Any] = json.loads(text)
+    return parsed
+
+
+def section(title: str) -> str:
+    page = PAGE.read_text(encoding="utf-8")
+    return re.split(r"^##+ ", page.split(f"{title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def first_cells(text: str) -> set[str]:
+    return set(re.findall(r"^\| `([^`]+)` \|", text, flags=re.MULTILINE))
+
+
+def test_every_field_of_a_table_and_of_a_source_is_documented_and_no_other() -> None:
+    definitions = schema()["$defs"]
+    assert first_cells(section("## A table")) == set(definitions["table"]["properties"])
+    assert first_cells(section("## A source")) == set(definitions["source"]["properties"])
+
+
+def test_every_key_and_value_format_is_documented_and_no_other() -> None:
+    definitions = schema()["$defs"]
+    with_fields = "{format: json, fields: [a, b]}"
+    assert first_cells(section("### Keys")) == {*definitions["keyFormat"]["enum"], with_fields}
+    assert first_cells(section("### Values")) == set(definitions["source"]["properties"]["value"]["enum"])
+
+
+def test_the_example_of_the_page_is_a_file_that_works(tmp_path: Path) -> None:
+    example = PAGE.read_text(encoding="utf-8").split("```yaml\n", 1)[1].split("```", 1)[0]
+    path = tmp_path / "tables.yaml"
+    path.write_text(example, encoding="utf-8")
+    assert list(load_catalog(path).tables) == ["planes", "carriers_of_flights"]

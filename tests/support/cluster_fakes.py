@@ -1,0 +1,115 @@
+"""A small cluster without Kafka: tables in dictionaries, a clock that a test moves, a scripted peer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
+from app.errors import NotOwner, RequestError
+from app.model import Freshness, HostInfo, Role, TaskState, TaskStatus
+from app.routing.cluster import ClusterSnapshot, snapshot_of
+from app.routing.cluster import Placed as PlacedMember
+from app.routing.query import Hop, PeerRead
+from app.stores.rows import Row
+from app.tasks.reads import ReadResult
+
+PLANES = TableSpec("planes", SourceSpec("planes-topic", KeySpec("string"), "json"), description="Aircraft")
+NUMBERS = TableSpec("numbers", SourceSpec("numbers-topic", KeySpec("long"), "string"))
+BLOBS = TableSpec("blobs", SourceSpec("blobs-topic", KeySpec("bytes"), "bytes"))
+CATALOG = Catalog({table.name: table for table in (PLANES, NUMBERS, BLOBS)})
+PARTITIONS = {"planes-topic": 4, "numbers-topic": 4, "blobs-topic": 4}
+
+
+@dataclass
+class Placed:
+    """A member of a distribution."""
+
+    worker_id: str
+    url: str
+    actives: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    standbys: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    incarnation: int = 1
+
+
+def everything() -> dict[str, list[int]]:
+    return {topic: list(range(count)) for topic, count in PARTITIONS.items()}
+
+
+def snapshot(*members: PlacedMember, generation: int = 7) -> ClusterSnapshot:
+    return snapshot_of(generation, PARTITIONS, members)
+
+
+@dataclass
+class FakeTables:
+    """Holds rows by (table, partition, stored key); `errors` take the place of an answer."""
+
+    rows: dict[tuple[str, int, bytes], Row] = field(default_factory=dict)
+    held: set[int] = field(default_factory=lambda: set(range(4)))
+    errors: dict[int, RequestError] = field(default_factory=dict)
+    role: Role = Role.ACTIVE
+    lag: int | None = 2
+    staleness_ms: int | None = 15
+    states: list[TaskStatus] = field(default_factory=list)
+    asked: list[tuple[str, int, bytes]] = field(default_factory=list)
+
+    def read(self, table: str, partition: int, stored_key: bytes) -> ReadResult:
+        """Answer from the rows, as a task in `role` would."""
+        self.asked.append((table, partition, stored_key))
+        if partition in self.errors:
+            raise self.errors[partition]
+        if partition not in self.held:
+            raise NotOwner("this worker does not hold the partition")
+        freshness = Freshness(partition, 99, self.role, self.lag, self.staleness_ms)
+        return ReadResult(self.rows.get((table, partition, stored_key)), freshness)
+
+    def statuses(self) -> Sequence[TaskStatus]:
+        """List what the test put into `states`."""
+        return self.states
+
+
+def status(table: str = "planes", partition: int = 0, state: TaskState = TaskState.ACTIVE) -> TaskStatus:
+    return TaskStatus(
+        table=table,
+        partition=partition,
+        state=state,
+        position=99,
+        lag_records=2,
+        staleness_ms=1500,
+        restore_remaining=None if state is TaskState.ACTIVE else 40,
+        reason=None if state is TaskState.ACTIVE else "40 records to go",
+        rows_estimate=10,
+    )
+
+
+class FakeClock:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Return the time, in seconds."""
+        return self.now
+
+
+class ScriptedPeer:
+    """Answers each hop with the next step of a script: a result, or an error to raise."""
+
+    def __init__(self, *script: ReadResult | Exception | Callable[[], ReadResult]) -> None:
+        self.script = list(script)
+        self.hops: list[tuple[str, Hop]] = []
+
+    async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
+        """Note the hop and take the next step of the script."""
+        self.hops.append((host.worker_id, hop))
+        step = self.script.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return PeerRead(step() if callable(step) else step, host.worker_id)
+
+    async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
+        """Take the next step of the script; a result becomes one status."""
+        del timeout
+        step = self.script.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return [status(partition=len(host.worker_id))]

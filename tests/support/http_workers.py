@@ -1,0 +1,171 @@
+"""Real HTTP servers on loopback over tables held in dictionaries, and requests whose bytes nobody rewrites."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from app.catalog.spec import Catalog
+from app.http.server import HttpServer, ServerOptions
+from app.routing.cluster import ClusterView
+from app.telemetry import Metrics
+from tests.support.cluster_fakes import CATALOG, FakeTables, Placed, snapshot
+
+
+@dataclass
+class FakeHealth:
+    """What a test says of the worker."""
+
+    is_joined: bool = True
+    reachable: bool = True
+    is_draining: bool = False
+    why: list[str] = field(default_factory=list)
+
+    def joined(self) -> bool:
+        """Return what the test said."""
+        return self.is_joined
+
+    def broker_reachable(self) -> bool:
+        """Return what the test said."""
+        return self.reachable
+
+    def draining(self) -> bool:
+        """Return what the test said."""
+        return self.is_draining
+
+    def generation(self) -> int:
+        """Return a generation."""
+        return 7
+
+    def reasons(self) -> Sequence[str]:
+        """Return what the test said."""
+        return self.why
+
+
+@dataclass
+class Reply:
+    """One parsed answer; header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return msgspec.json.decode(self.body)
+
+
+async def send(url: str, request: bytes) -> Reply:
+    """Send these bytes on a connection of their own and read the answer to its end."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(request)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        status_line, *lines = head.decode("latin1").rstrip("\r\n").split("\r\n")
+        pairs = [line.split(": ", 1) for line in lines]
+        headers = {name.lower(): value for name, value in pairs}
+        status = int(status_line.split(" ")[1])
+        bodiless = request.startswith(b"HEAD ") or status in {204, 304}
+        length = 0 if bodiless else int(headers.get("content-length", "0"))
+        return Reply(status, headers, await asyncio.wait_for(reader.readexactly(length), 5))
+    finally:
+        writer.close()
+
+
+async def ask(url: str, target: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Reply:
+    """Send a request with exactly this target."""
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        "Host: test",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+    ]
+    return await send(url, "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape"))
+
+
+@dataclass
+class Worker:
+    """One worker's HTTP server and what stands behind it."""
+
+    name: str
+    server: HttpServer
+    local: FakeTables
+    view: ClusterView
+    health: FakeHealth
+    metrics: Metrics
+
+    @property
+    def url(self) -> str:
+        """The public URL."""
+        return self.server.bound.public_url
+
+    @property
+    def internal(self) -> str:
+        """The internal URL."""
+        return self.server.bound.internal_url
+
+    async def get(self, target: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Reply:
+        """Ask the public listener."""
+        return await ask(self.url, target, headers, method)
+
+
+async def start_worker(name: str, catalog: Catalog = CATALOG, timeout: float = 5.0) -> Worker:  # noqa: ASYNC109
+    """Start one worker on free ports; the caller stops its server."""
+    view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
+    options = ServerOptions(
+        host="127.0.0.1", port=0, internal_port=0, advertised_url=None, request_timeout=timeout, version="1.2.3"
+    )
+    server = HttpServer(
+        options,
+        worker_id=name,
+        incarnation=1,
+        catalog=catalog,
+        view=view,
+        local=local,
+        health=health,
+        metrics=metrics,
+    )
+    await server.start()
+    return Worker(name, server, local, view, health, metrics)
+
+
+def share(workers: Sequence[Worker], actives: Mapping[str, Sequence[int]], generation: int = 7) -> None:
+    """Give each worker, by name, these partitions of every topic, and tell all of them."""
+    members = [
+        Placed(
+            worker.name,
+            worker.internal,
+            {f"{table}-topic": list(actives.get(worker.name, ())) for table in CATALOG.tables},
+        )
+        for worker in workers
+    ]
+    for worker in workers:
+        worker.local.held = set(actives.get(worker.name, ()))
+        worker.view.swap(snapshot(*members, generation=generation))
+
+
+@contextlib.asynccontextmanager
+async def two_workers(timeout: float = 5.0) -> AsyncIterator[tuple[Worker, Worker]]:  # noqa: ASYNC109
+    """Run workers `a`, with partitions 0 and 1, and `b`, with 2 and 3."""
+    workers = [await start_worker(name, timeout=timeout) for name in "ab"]
+    share(workers, {"a": [0, 1], "b": [2, 3]})
+    try:
+        yield workers[0], workers[1]
+    finally:
+        for worker in workers:
+            await worker.server.stop(1.0)
+
+
+@contextlib.asynccontextmanager
+async def one_worker(timeout: float = 5.0) -> AsyncIterator[Worker]:  # noqa: ASYNC109
+    """Run one worker that holds everything."""
+    worker = await start_worker("a", timeout=timeout)
+    share([worker], {"a": range(4)})
+    try:
+        yield worker
+    finally:
+        await worker.server.stop(1.0)

@@ -1,0 +1,74 @@
+"""A real Kafka shared by the whole test session, and what tests do with it."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from app.demo.broker import EmbeddedKafka
+
+_DEADLINE = 30.0  # seconds
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """One broker for the whole session: use names of your own, and leave it running.
+
+    A test that kills, pauses or restarts a broker starts an EmbeddedKafka of its own.
+    """
+    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+def unique(prefix: str) -> str:
+    """Return a name for a topic, a group or a table that no other test uses."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+async def create_topic(
+    bootstrap: str,
+    name: str,
+    partitions: int,
+    config: Mapping[str, str] | None = None,
+    replication_factor: int = 1,
+) -> None:
+    """Create a topic and return when each of its partitions has a leader."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        topic = NewTopic(name, partitions, replication_factor, topic_configs=dict(config or {}))
+        answer = await admin.create_topics([topic])
+        assert [error[1] for error in answer.topic_errors] == [0], answer.topic_errors
+        deadline = time.monotonic() + _DEADLINE
+        while True:
+            (found,) = await admin.describe_topics([name])
+            led = [part for part in found["partitions"] if part["error_code"] == 0 and part["leader"] >= 0]
+            if len(led) == partitions:
+                return
+            assert time.monotonic() < deadline, f"topic {name} has leaders for {len(led)} of {partitions}"
+            await asyncio.sleep(0.02)
+    finally:
+        await admin.close()
+
+
+async def produce(
+    bootstrap: str, topic: str, records: Iterable[tuple[bytes | None, bytes | None, int | None]]
+) -> list[tuple[int, int]]:
+    """Produce (key, value, partition) in order; return each one's (partition, offset), acknowledged.
+
+    Without a partition, murmur2 of the key decides, as in Java.
+    """
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, linger_ms=2)
+    await producer.start()
+    try:
+        sent = [
+            await producer.send(topic, key=key, value=value, partition=partition) for key, value, partition in records
+        ]
+        acknowledged = [await future for future in sent]
+        return [(one.partition, one.offset) for one in acknowledged]
+    finally:
+        await producer.stop()

@@ -1,0 +1,343 @@
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from app.catalog.load import load_catalog
+from app.catalog.spec import KeySpec, SourceSpec, TableSpec
+from app.errors import CatalogError
+
+SOURCE = "source: {topic: flights, key: string, value: json}"
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    """Return the problems of a file called tables.yaml, without the folder it is in."""
+    path = tmp_path / "tables.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(CatalogError) as caught:
+        load_catalog(path)
+    return [problem.removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
+
+
+def table(fields: str) -> str:
+    return f"tables:\n  - {{name: a, {fields}}}\n"
+
+
+GOOD = [
+    table(SOURCE),
+    table(f"{SOURCE}, description: '', version: 3"),
+    table(f"{SOURCE}, columns: [carrier, 'a b', ü]"),
+    table(f"{SOURCE}, columns: {{airline: carrier, code: carrier}}"),
+    table("source: {topic: A.b_c-1, key: int, value: string, partitioner: crc32}"),
+    table("source: {topic: ..., key: {format: long}, value: bytes, partitioner: murmur2}"),
+    table("source: {topic: t, key: {format: json, fields: [b, a]}, value: json}"),
+    table("source: {topic: t, key: json, value: json}"),
+    "tables:\n"
+    + "".join(
+        f"  - {{name: t-{key}_1, source: {{topic: {key}, key: {key}, value: json}}}}\n"
+        for key in ("string", "bytes", "int", "long", "uuid", "json")
+    ),
+    f"tables: [{{name: {'a' * 100}, source: {{topic: {'b' * 249}, key: string, value: json}}}}]",
+]
+
+# A file, and its problems. tables.schema.json refuses every one of them too.
+BAD = [
+    ("[]", ["1: the file: must be a mapping with tables, this is a list"]),
+    ("{}", ["1: tables: is missing; it is required"]),
+    ("tables:\n", ["1: tables: must be a list, this is nothing"]),
+    ("tables: []", ["1: tables: is empty; give at least one item"]),
+    ("tables: [17]", ["1: tables[0]: must be a mapping with name and source, this is an integer"]),
+    (
+        "tabels: []",
+        ["1: tabels: is not a field; did you mean tables?", "1: tables: is missing; it is required"],
+    ),
+    (
+        "tables:\n  - name: a\n",
+        ["2: tables[0].source: is missing; it is required"],
+    ),
+    (
+        f"tables:\n  - {SOURCE}\n",
+        ["2: tables[0].name: is missing; it is required"],
+    ),
+    (
+        f"tables:\n  - name: Planes\n    {SOURCE}\n",
+        [("2: tables[0].name: cannot be 'Planes'; use up to 100 lower-case letters, digits, _ and -, a letter first")],
+    ),
+    (
+        f"tables:\n  - name: 2024\n    {SOURCE}\n",
+        ["2: tables[0].name: must be text, this is an integer; put it in quotes"],
+    ),
+    (
+        f"tables:\n  - name: yes\n    {SOURCE}\n",
+        ["2: tables[0].name: must be text, this is true or false; put it in quotes"],
+    ),
+    (
+        f"tables:\n  - name: a:get\n    {SOURCE}\n",
+        [("2: tables[0].name: cannot be 'a:get'; use up to 100 lower-case letters, digits, _ and -, a letter first")],
+    ),
+    (
+        f"tables:\n  - name: a\n    {SOURCE}\n    colums: [b]\n",
+        ["4: tables[0].colums: is not a field; did you mean columns?"],
+    ),
+    (
+        f"tables:\n  - name: a\n    {SOURCE}\n    zzz: 1\n",
+        ["4: tables[0].zzz: is not a field; use one of name, source, description, columns, version"],
+    ),
+    (
+        table(f"{SOURCE}, description: 5"),
+        ["2: tables[0].description: must be text, this is an integer; put it in quotes"],
+    ),
+    (
+        table(f"{SOURCE}, description:"),
+        ["2: tables[0].description: must be text, this is nothing"],
+    ),
+    (table(f"{SOURCE}, version: 0"), ["2: tables[0].version: must be an integer from 1 on"]),
+    (table(f"{SOURCE}, version: '2'"), ["2: tables[0].version: must be an integer from 1 on"]),
+    (table(f"{SOURCE}, version: true"), ["2: tables[0].version: must be an integer from 1 on"]),
+    (table(f"{SOURCE}, columns: []"), ["2: tables[0].columns: is empty; give at least one item"]),
+    (
+        table(f"{SOURCE}, columns: {{}}"),
+        ["2: tables[0].columns: is empty; give at least one entry, or leave it out"],
+    ),
+    (table(f"{SOURCE}, columns: [b, b]"), ["2: tables[0].columns[1]: repeats 'b'; name each once"]),
+    (
+        table(f"{SOURCE}, columns: {{b: [c]}}"),
+        ["2: tables[0].columns.b: must be text, this is a list"],
+    ),
+    (
+        table(f"{SOURCE}, columns: b"),
+        ["2: tables[0].columns: must be a mapping with at least one entry, this is text"],
+    ),
+    (
+        table(f"{SOURCE}, columns: {{'a\"b': c}}"),
+        [
+            (
+                "2: tables[0].columns.a\"b: cannot be a name here; use a member's name, without quotes, "
+                "backslashes and control characters"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: string}, columns: [b]"),
+        [("2: tables[0].columns: cannot be taken from a value of format string; leave it out, or use value json")],
+    ),
+    (
+        table("source: flights"),
+        ["2: tables[0].source: must be a mapping with topic and key and value, this is text"],
+    ),
+    (
+        table("source: {topic: a/b, key: string, value: json}"),
+        [("2: tables[0].source.topic: cannot be 'a/b'; use a topic's name: up to 249 letters, digits, '.', _ and -")],
+    ),
+    (
+        table("source: {topic: .., key: string, value: json}"),
+        [("2: tables[0].source.topic: cannot be '..'; use a topic's name: up to 249 letters, digits, '.', _ and -")],
+    ),
+    (
+        table("source: {topic: t, key: strng, value: json}"),
+        ["2: tables[0].source.key: cannot be 'strng'; did you mean string?"],
+    ),
+    (
+        table("source: {topic: t, key: avro, value: protobuf}"),
+        [
+            (
+                "2: tables[0].source.key: avro is not supported by this version; use one of string, bytes, "
+                "int, long, uuid, json"
+            ),
+            ("2: tables[0].source.value: protobuf is not supported by this version; use one of json, string, bytes"),
+        ],
+    ),
+    (
+        table("source: {topic: t, key: [string], value: json}"),
+        ["2: tables[0].source.key: must be one of string, bytes, int, long, uuid, json; this is a list"],
+    ),
+    (
+        table("source: {topic: t, key: {fields: [a]}, value: json}"),
+        ["2: tables[0].source.key.format: is missing; it is required"],
+    ),
+    (
+        table("source: {topic: t, key: {format: json, field: id}, value: json}"),
+        ["2: tables[0].source.key.field: is not supported by this version; leave it out"],
+    ),
+    (
+        table("source: {topic: t, key: {format: int, fields: [id]}, value: json}"),
+        ["2: tables[0].source.key.fields: belongs to format json, this key is int; leave it out"],
+    ),
+    (
+        table("source: {topic: t, key: {format: json, fields: [a, a]}, value: json}"),
+        ["2: tables[0].source.key.fields[1]: repeats 'a'; name each once"],
+    ),
+    (
+        table("source: {topic: t, key: string, value: json, partitioner: crc}"),
+        ["2: tables[0].source.partitioner: cannot be 'crc'; did you mean crc32?"],
+    ),
+]
+BAD += [
+    (
+        table(f"{SOURCE}, {field}: 1"),
+        [f"2: tables[0].{field}: is not supported by this version; leave it out"],
+    )
+    for field in ("writable", "ttl", "group_by", "aggregate", "window", "standbys", "changelog")
+]
+BAD += [
+    (
+        table(f"source: {{topic: t, key: string, value: json, {field}: none}}"),
+        [f"2: tables[0].source.{field}: is not supported by this version; leave it out"],
+    )
+    for field in ("envelope", "on_error", "timestamp")
+]
+
+# What a schema cannot see, because it needs the text of the file or two tables at once.
+BAD_BEYOND_THE_SCHEMA = [
+    ("", ["1: tables: the file is empty; begin with `tables:` and a list of tables"]),
+    ("# nothing\n", ["1: tables: the file is empty; begin with `tables:` and a list of tables"]),
+    (
+        f"tables:\n  - name: a\n    name: b\n    {SOURCE}\n",
+        ["3: tables[0].name: is given twice, first on line 2; keep one"],
+    ),
+    (
+        f"tables:\n  - name: a\n    {SOURCE}\n  - name: a\n    {SOURCE}\n",
+        ["4: tables[1].name: a is already the table of line 2; give each its own name"],
+    ),
+    (
+        (
+            f"tables:\n  - name: a\n    {SOURCE}\n  - name: b\n"
+            "    source: {topic: flights, key: string, value: json, partitioner: crc32}\n"
+        ),
+        [
+            (
+                "4: tables[1].source.partitioner: is crc32 here and murmur2 for the same topic in table a; "
+                "a topic has one partitioner: its producers'"
+            )
+        ],
+    ),
+    ("tables:\n\t- name: a\n", ["2: is not YAML: found character '\\t' that cannot start any token"]),
+    ("a: 1\n---\nb: 2\n", ["2: is not YAML: but found another document"]),
+    ("tables: \x01", ["1: is not YAML: special characters are not allowed (character 0x1)"]),
+    (
+        table(f"{SOURCE}, version: !!int two"),
+        ["2: tables[0].version: must be an integer from 1 on"],
+    ),
+    (
+        table("source: !!python/object/apply:os.getcwd []"),
+        [
+            (
+                "2: tables[0].source: must be a mapping with topic and key and value, this is a value tagged "
+                "tag:yaml.org,2002:python/object/apply:os.getcwd"
+            )
+        ],
+    ),
+]
+
+
+def test_a_file_becomes_tables_with_their_sources_and_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "tables.yaml"
+    path.write_text(
+        """
+tables:
+  - name: planes
+    description: The aircraft.
+    source: {topic: planes, key: string, value: json}
+    columns: {built: year, maker: manufacturer}
+    version: 2
+  - name: legs
+    source:
+      topic: legs
+      key: {format: json, fields: [carrier, flight]}
+      value: bytes
+      partitioner: crc32
+  - name: plane_models
+    source: {topic: planes, key: string, value: json}
+    columns: [model]
+""",
+        encoding="utf-8",
+    )
+    catalog = load_catalog(path)
+    assert list(catalog.tables.values()) == [
+        TableSpec(
+            "planes",
+            SourceSpec("planes", KeySpec("string"), "json", "murmur2"),
+            "The aircraft.",
+            {"built": "year", "maker": "manufacturer"},
+            2,
+        ),
+        TableSpec("legs", SourceSpec("legs", KeySpec("json", ("carrier", "flight")), "bytes", "crc32")),
+        TableSpec(
+            "plane_models",
+            SourceSpec("planes", KeySpec("string"), "json"),
+            columns={"model": "model"},
+        ),
+    ]
+    assert catalog.topics == ("planes", "legs")
+    assert [spec.name for spec in catalog.tables_of("planes")] == ["planes", "plane_models"]
+    assert catalog.tables_of("elsewhere") == ()
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_a_good_file_is_good_for_the_loader_and_for_the_schema(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tables.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert load_catalog(path).tables
+    assert list(schema().iter_errors(yaml.safe_load(text))) == []
+
+
+@pytest.mark.parametrize(("text", "expected"), BAD)
+def test_a_bad_file_is_refused_with_file_line_field_and_by_the_schema_too(
+    tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    assert problems(tmp_path, text) == [f"tables.yaml:{problem}" for problem in expected]
+    assert list(schema().iter_errors(yaml.safe_load(text)))
+
+
+@pytest.mark.parametrize(("text", "expected"), BAD_BEYOND_THE_SCHEMA)
+def test_what_the_schema_cannot_see_is_refused_with_its_line(tmp_path: Path, text: str, expected: list[str]) -> None:
+    assert problems(tmp_path, text) == [f"tables.yaml:{problem}" for problem in expected]
+
+
+def test_every_problem_of_a_file_is_reported_at_once_in_the_order_of_the_lines(tmp_path: Path) -> None:
+    text = """
+tables:
+  - name: A
+    source: {topic: t, key: string, value: xml}
+    ttl: 3d
+  - source: {topic: t, key: string}
+"""
+    lines = [problem.split(":")[1:3] for problem in problems(tmp_path, text)]
+    assert lines == [
+        ["3", " tables[0].name"],
+        ["4", " tables[0].source.value"],
+        ["5", " tables[0].ttl"],
+        ["6", " tables[1].name"],
+        ["6", " tables[1].source.value"],
+    ]
+
+
+def test_a_list_that_contains_itself_is_refused_like_any_other_list(tmp_path: Path) -> None:
+    assert problems(tmp_path, "tables: &all [*all]") == [
+        "tables.yaml:1: tables[0]: must be a mapping with name and source, this is a list"
+    ]
+
+
+def test_yaml_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
+    assert problems(tmp_path, "[" * 5_000) == ["tables.yaml: is nested too deeply"]
+
+
+def test_a_file_that_is_not_there_or_not_utf_8_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "tables.yaml"
+    with pytest.raises(CatalogError, match=r"tables\.yaml: cannot be read \(No such file or directory\)"):
+        load_catalog(path)
+    path.write_bytes(b"tables: \xff")
+    with pytest.raises(CatalogError, match=r"tables\.yaml: is not UTF-8 at byte 8; save the file as UTF-8"):
+        load_catalog(path)
+
+
+def test_the_schema_is_a_valid_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema().schema)
+
+
+def schema() -> jsonschema.Draft202012Validator:
+    text = files("app.catalog").joinpath("tables.schema.json").read_text(encoding="utf-8")
+    return jsonschema.Draft202012Validator(json.loads(text))

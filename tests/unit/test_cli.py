@@ -1,0 +1,88 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from app import cli
+from app.config import SETTINGS, Settings
+
+GOOD = "tables:\n  - {name: planes, source: {topic: planes, key: string, value: json}}\n"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("TABLEHOUSE_"):
+            monkeypatch.delenv(name)
+
+
+def test_check_says_how_many_tables_a_good_file_has(tmp_path: Path) -> None:
+    path = tmp_path / "tables.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    result = CliRunner().invoke(cli.main, ["check", str(path)])
+    assert (result.exit_code, result.stdout) == (0, f"{path}: 1 table, ok\n")
+
+
+def test_check_prints_every_problem_on_stderr_and_exits_with_2(tmp_path: Path) -> None:
+    path = tmp_path / "tables.yaml"
+    path.write_text(GOOD + "  - {name: B, ttl: 1d}\n", encoding="utf-8")
+    result = CliRunner().invoke(cli.main, ["check", str(path)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [
+        [f"{path}:3", "tables[1].ttl"],
+        [f"{path}:3", "tables[1].source"],
+        [f"{path}:3", "tables[1].name"],
+    ]
+
+
+def test_the_help_of_worker_documents_every_setting() -> None:
+    result = CliRunner().invoke(cli.main, ["worker", "--help"], terminal_width=500)
+    assert result.exit_code == 0
+    for setting in SETTINGS:
+        default = "required" if setting.default is None else f"default: {setting.default}"
+        assert setting.flag in result.stdout
+        assert f"{setting.description} [{setting.variable}; {default}]" in result.stdout
+    assert "TABLEHOUSE_CONFIG" in result.stdout
+
+
+def test_worker_hands_its_settings_over_and_exits_with_the_workers_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handed: list[Settings] = []
+
+    def run(settings: Settings) -> int:
+        handed.append(settings)
+        return 7
+
+    monkeypatch.setattr(cli, "_run_worker", run)
+    monkeypatch.setenv("TABLEHOUSE_TABLES", "tables.yaml")
+    result = CliRunner().invoke(cli.main, ["worker", "--bootstrap-servers", "kafka:9092", "--http-port", "80"])
+    assert result.exit_code == 7
+    assert (handed[0].bootstrap_servers, handed[0].http_port) == ("kafka:9092", 80)
+    assert handed[0].tables == Path("tables.yaml")
+
+
+def test_worker_without_its_settings_says_so_without_a_traceback_and_exits_with_2() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "app.cli", "worker", "--group", "a b"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(cli.__file__).parents[1],
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    assert [line.split(" ")[1] for line in result.stderr.splitlines()] == [
+        "bootstrap_servers",
+        "tables",
+        "--group:",
+    ]
+
+
+def test_version_prints_the_installed_version() -> None:
+    result = CliRunner().invoke(cli.main, ["version"])
+    assert (result.exit_code, result.stdout) == (0, "tablehouse 0.1.0\n")

@@ -1,0 +1,236 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.config import SETTINGS, Settings, load_settings
+from app.errors import ConfigError
+
+REQUIRED = {"bootstrap_servers": "kafka:9092", "tables": "tables.yaml"}
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("TABLEHOUSE_"):
+            monkeypatch.delenv(name)
+
+
+def write_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("TABLEHOUSE_CONFIG", str(path))
+    return path
+
+
+def problems(flags: dict[str, str]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(flags)
+    return str(caught.value).splitlines()
+
+
+def test_two_settings_are_enough_and_the_rest_have_defaults() -> None:
+    settings = load_settings(REQUIRED)
+    assert settings.bootstrap_servers == "kafka:9092"
+    assert settings.tables == Path("tables.yaml")
+    assert settings.group == "tablehouse"
+    assert settings.data_dir == Path("data")
+    assert settings.http_host == "0.0.0.0"  # noqa: S104
+    assert (settings.http_port, settings.internal_port) == (8080, 9080)
+    assert settings.advertised_url == f"http://{socket.gethostname()}:9080"
+    assert settings.memory_budget == 512 * 1024 * 1024
+    assert settings.session_timeout == 10.0
+    assert settings.max_staleness == 3600.0
+    assert settings.request_timeout == 5.0
+    assert settings.shutdown_timeout == 25.0
+    assert (settings.log_format, settings.log_level) == ("json", "info")
+
+
+def test_a_flag_outweighs_the_environment_and_that_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_file(monkeypatch, tmp_path, "group: file\nhttp_port: 1\ninternal_port: 2\n")
+    monkeypatch.setenv("TABLEHOUSE_GROUP", "environment")
+    monkeypatch.setenv("TABLEHOUSE_HTTP_PORT", "3")
+    settings = load_settings(REQUIRED | {"group": "flag"})
+    assert (settings.group, settings.http_port, settings.internal_port) == ("flag", 3, 2)
+
+
+def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = {
+        "bootstrap_servers": "a:1, [::1]:2",
+        "tables": "/etc/tables.yaml",
+        "group": "g.1",
+        "data_dir": "/data",
+        "http_host": "127.0.0.1",
+        "http_port": "1234",
+        "internal_port": "1235",
+        "advertised_url": "http://worker-1.workers.svc:1235",
+        "memory_budget": "1.5GiB",
+        "session_timeout": "1500ms",
+        "max_staleness": "2d",
+        "request_timeout": "0.25",
+        "shutdown_timeout": "2m",
+        "log_format": "console",
+        "log_level": "debug",
+    }
+    assert set(given) == {setting.name for setting in SETTINGS}
+    expected = load_settings(given)
+    assert expected.bootstrap_servers == "a:1,[::1]:2"
+    assert expected.memory_budget == 1536 * 1024 * 1024
+    assert (expected.session_timeout, expected.max_staleness) == (1.5, 172800.0)
+    assert (expected.request_timeout, expected.shutdown_timeout) == (0.25, 120.0)
+
+    write_file(monkeypatch, tmp_path, "".join(f"{name}: '{value}'\n" for name, value in given.items()))
+    assert load_settings({}) == expected
+
+    monkeypatch.delenv("TABLEHOUSE_CONFIG")
+    for setting in SETTINGS:
+        monkeypatch.setenv(setting.variable, given[setting.name])
+    assert load_settings({}) == expected
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = load_settings(REQUIRED)
+    with pytest.raises(ValidationError):
+        settings.group = "other"  # type: ignore[misc]
+
+
+def test_what_is_missing_is_named_with_every_way_to_give_it() -> None:
+    assert problems({"tables": "tables.yaml"}) == [
+        (
+            "settings: bootstrap_servers is missing; set TABLEHOUSE_BOOTSTRAP_SERVERS, --bootstrap-servers "
+            "or bootstrap_servers in the file that TABLEHOUSE_CONFIG names"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("bootstrap_servers", "kafka", "must be host:port"),
+        ("bootstrap_servers", "kafka:0", "must be host:port"),
+        ("bootstrap_servers", "a:1,,b:2", "must be host:port"),
+        ("bootstrap_servers", "http://a:1", "must be host:port"),
+        ("tables", "", "must be a path"),
+        ("group", "a b", "must be up to 100 letters"),
+        ("group", "g" * 101, "must be up to 100 letters"),
+        ("group", "", "must be up to 100 letters"),
+        ("data_dir", "", "must be a path"),
+        ("http_host", "http://x", "must be an address or a host name"),
+        ("http_port", "0", "must be a port from 1 to 65535"),
+        ("http_port", "65536", "must be a port from 1 to 65535"),
+        ("http_port", "1" * 5000, "must be a port from 1 to 65535"),
+        ("internal_port", "x", "must be a port from 1 to 65535"),
+        ("advertised_url", "worker:9080", "must be http://host"),
+        ("advertised_url", "https://worker:9080", "must be http://host"),
+        ("advertised_url", "http://worker:9080/", "must be http://host"),
+        ("advertised_url", "http://worker:9080?a", "must be http://host"),
+        ("advertised_url", "http://me:secret@worker:9080", "must be http://host"),
+        ("advertised_url", "http://worker:port", "must be http://host"),
+        ("advertised_url", "http://[::1", "must be http://host"),
+        ("memory_budget", "63MiB", "must be a size from 64MiB on"),
+        ("memory_budget", "512MB", "must be a size from 64MiB on"),
+        ("memory_budget", "-1", "must be a size from 64MiB on"),
+        ("session_timeout", "900ms", "must be a duration from 1s to 30m"),
+        ("session_timeout", "10 seconds", "must be a duration from 1s to 30m"),
+        ("session_timeout", "nan", "must be a duration from 1s to 30m"),
+        ("max_staleness", "366d", "must be a duration from 0s to 365d"),
+        ("request_timeout", "0", "must be a duration from 10ms to 10m"),
+        ("shutdown_timeout", "2h", "must be a duration from 1s to 1h"),
+        ("log_format", "xml", "must be 'json' or 'console'"),
+        ("log_level", "INFO", "must be 'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_with_its_origin_and_what_would_be_right(
+    name: str, value: str, right: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    setting = next(setting for setting in SETTINGS if setting.name == name)
+    others = {key: text for key, text in REQUIRED.items() if key != name}
+
+    [problem] = problems(others | {name: value})
+    assert problem.startswith(f"flag: {setting.flag}: {right}")
+    assert problem.endswith(f"; it is {value!r}")
+
+    path = write_file(monkeypatch, tmp_path, f"# settings\n{name}: '{value}'\n")
+    [problem] = problems(others)
+    assert problem.startswith(f"{path}:2: {name}: {right}")
+
+    monkeypatch.setenv(setting.variable, value)
+    [problem] = problems(others)
+    assert problem.startswith(f"environment: {setting.variable}: {right}")
+
+
+def test_two_listeners_cannot_have_one_port() -> None:
+    assert problems(REQUIRED | {"http_port": "9080"}) == [
+        "settings: http_port and internal_port must differ, both are 9080"
+    ]
+
+
+def test_a_bad_port_is_one_problem_though_the_advertised_url_is_made_from_it() -> None:
+    assert problems(REQUIRED | {"internal_port": "x"}) == [
+        "flag: --internal-port: must be a port from 1 to 65535; it is 'x'"
+    ]
+
+
+def test_an_unknown_variable_is_refused_with_the_closest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TABLEHOUSE_GRUOP", "x")
+    assert problems(REQUIRED) == ["environment: TABLEHOUSE_GRUOP is not a setting; did you mean TABLEHOUSE_GROUP?"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["TABLEHOUSE_PORT", "TABLEHOUSE_SERVICE_HOST", "TABLEHOUSE_HEADLESS_PORT_9080_TCP_ADDR"],
+)
+def test_a_variable_that_kubernetes_sets_is_refused_with_the_way_out(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "tcp://10.0.0.1:8080")
+    assert problems(REQUIRED) == [
+        (
+            f"environment: {name} is not a setting; if Kubernetes set it for a service, start the pod with "
+            "enableServiceLinks: false"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("gruop: x\n", ":1: gruop is not a setting; did you mean group?"),
+        ("group: x\ngroup: y\n", ":2: group is given twice, first on line 1; keep one"),
+        ("group:\n", ":1: group: must be text or a number, this is nothing"),
+        ("group: [x]\n", ":1: group: must be text or a number, this is a list"),
+        ("- group\n", ":1: must be a mapping of settings, this is a list"),
+        (
+            "group: {\n",
+            (
+                ":2: is not YAML: expected the node content, but found '<stream end>' "
+                "(the file that TABLEHOUSE_CONFIG names)"
+            ),
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_its_line(
+    text: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = write_file(monkeypatch, tmp_path, text)
+    [problem] = problems(REQUIRED)
+    assert problem.startswith(f"{path}{expected}")
+
+
+def test_a_file_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TABLEHOUSE_CONFIG", "/nowhere/config.yaml")
+    assert problems(REQUIRED) == [
+        ("/nowhere/config.yaml: cannot be read (No such file or directory) (the file that TABLEHOUSE_CONFIG names)")
+    ]
+
+
+def test_an_empty_file_sets_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_file(monkeypatch, tmp_path, "")
+    assert load_settings(REQUIRED).group == "tablehouse"
+
+
+def test_every_setting_describes_itself() -> None:
+    assert all(setting.description.endswith(".") for setting in SETTINGS)
+    assert [setting.name for setting in SETTINGS] == list(Settings.model_fields)

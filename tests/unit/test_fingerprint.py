@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import pytest
+
+from app.catalog.fingerprint import catalog_digest, difference, digest, fingerprint
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
+
+TABLE = TableSpec(
+    "planes",
+    SourceSpec("planes", KeySpec("json", ("a", "b")), "json"),
+    "The aircraft.",
+    {"built": "year", "maker": "manufacturer"},
+)
+NOW = fingerprint(TABLE, partitions=12, row_layout=1)
+
+
+def with_source(**changes: object) -> TableSpec:
+    return replace(TABLE, source=replace(TABLE.source, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (with_source(topic="plane"), "source was planes and is now plane"),
+        (
+            with_source(key=KeySpec("json", ("b", "a"))),
+            'key_fields was ["a","b"] and is now ["b","a"]',
+        ),
+        (with_source(partitioner="crc32"), "partitioner was murmur2 and is now crc32"),
+        (
+            replace(TABLE, columns={"maker": "manufacturer", "built": "year"}),
+            (
+                'columns was [["built","year"],["maker","manufacturer"]] '
+                'and is now [["maker","manufacturer"],["built","year"]]'
+            ),
+        ),
+        (
+            replace(TABLE, columns=None),
+            'columns was [["built","year"],["maker","manufacturer"]] and is now null',
+        ),
+    ],
+)
+def test_a_definition_that_makes_other_rows_differs_in_a_sentence_naming_the_part(
+    changed: TableSpec, sentence: str
+) -> None:
+    now = fingerprint(changed, partitions=12, row_layout=1)
+    assert difference(NOW, now) == [sentence]
+    assert digest(now) != digest(NOW)
+
+
+def test_partition_count_and_row_layout_are_parts() -> None:
+    assert difference(NOW, fingerprint(TABLE, partitions=13, row_layout=2)) == [
+        "partitions was 12 and is now 13",
+        "row_layout was 1 and is now 2",
+    ]
+
+
+def test_name_description_and_version_are_no_parts() -> None:
+    other = replace(TABLE, name="aircraft", description="", version=2)
+    assert fingerprint(other, partitions=12, row_layout=1) == NOW
+
+
+def test_a_part_that_only_one_release_knows_is_a_difference() -> None:
+    older = {name: value for name, value in NOW.items() if name != "envelope"}
+    assert difference(older, NOW) == ["envelope was (not recorded) and is now none"]
+    assert difference(NOW, older) == ["envelope was none and is now (not recorded)"]
+
+
+def test_a_fingerprint_keeps_its_bytes_from_release_to_release() -> None:
+    assert NOW == {
+        "source": "planes",
+        "key": "json",
+        "key_fields": '["a","b"]',
+        "value": "json",
+        "partitioner": "murmur2",
+        "envelope": "none",
+        "columns": '[["built","year"],["maker","manufacturer"]]',
+        "fold": "upsert",
+        "partitions": "12",
+        "row_layout": "1",
+    }
+    assert digest(NOW) == digest(dict(reversed(NOW.items())))
+    assert digest(NOW) == "e93d362e86a0c63f1badaa7d3bf284ff"
+
+
+def test_workers_with_the_same_tables_have_the_same_catalog_digest() -> None:
+    legs = replace(TABLE, name="legs")
+    catalog = Catalog({"planes": TABLE, "legs": legs})
+    reordered = Catalog({"legs": replace(legs, description="Other words."), "planes": TABLE})
+    assert catalog_digest(reordered) == catalog_digest(catalog)
+
+
+def test_another_version_name_or_definition_is_another_catalog_digest() -> None:
+    digests = {
+        catalog_digest(Catalog({"planes": TABLE})),
+        catalog_digest(Catalog({"planes": replace(TABLE, version=2)})),
+        catalog_digest(Catalog({"aircraft": TABLE})),
+        catalog_digest(Catalog({"planes": with_source(topic="plane")})),
+        catalog_digest(Catalog({"planes": TABLE, "legs": TABLE})),
+    }
+    assert len(digests) == 5

@@ -1,0 +1,171 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from app.catalog.spec import Catalog
+from app.errors import ConfigError
+from app.http.server import HttpServer, ServerOptions
+from app.model import TaskState
+from app.routing.cluster import ClusterView
+from app.telemetry import Metrics
+from tests.support.cluster_fakes import FakeTables, Placed, snapshot, status
+from tests.support.http_workers import FakeHealth, Worker, one_worker
+
+
+@pytest_asyncio.fixture
+async def worker() -> AsyncIterator[Worker]:
+    async with one_worker() as running:
+        yield running
+
+
+async def test_liveness_is_the_event_loop_only(worker: Worker) -> None:
+    worker.health.is_joined = worker.health.reachable = False
+    reply = await worker.get("/livez")
+    assert (reply.status, reply.json) == (200, {"status": "alive"})
+
+
+async def test_a_worker_that_has_not_joined_is_not_ready_and_says_why(worker: Worker) -> None:
+    worker.health.is_joined = False
+    worker.health.why = ["waiting for worker w9, which has the same URL, to leave the group"]
+    reply = await worker.get("/readyz")
+    assert (reply.status, reply.json["status"]) == (503, "not_ready")
+    assert {layer["name"]: layer["ok"] for layer in reply.json["layers"]} == {
+        "listeners": True,
+        "broker": True,
+        "group": False,
+        "tasks": True,
+    }
+    assert reply.json["reasons"] == worker.health.why
+    assert reply.headers["retry-after"] == "1"
+
+
+async def test_a_worker_is_ready_once_every_task_has_caught_up_and_stays_so(worker: Worker) -> None:
+    worker.local.states = [status(partition=0), status(partition=1, state=TaskState.RESTORING)]
+    assert (await worker.get("/readyz")).status == 503
+    worker.local.states = [status(partition=0), status(partition=1)]
+    assert (await worker.get("/readyz")).json["status"] == "ready"
+    worker.local.states = [status(partition=0, state=TaskState.RESTORING)]
+    worker.health.reachable = worker.health.is_joined = False
+    reply = await worker.get("/readyz")
+    assert reply.status == 200
+    assert [layer["ok"] for layer in reply.json["layers"]] == [True, False, False, False]
+
+
+async def test_verbose_readiness_shows_every_partition(worker: Worker) -> None:
+    worker.local.states = [status(partition=1, state=TaskState.RESTORING)]
+    assert "tasks" not in (await worker.get("/readyz")).json
+    for target in ("/readyz?verbose", "/readyz?verbose=1"):
+        [task] = (await worker.get(target)).json["tasks"]
+        assert (task["table"], task["partition"], task["state"]) == ("planes", 1, "restoring")
+        assert (task["restore_remaining"], task["reason"]) == (40, "40 records to go")
+
+
+async def test_draining_turns_readiness_off_while_reads_go_on(worker: Worker) -> None:
+    assert (await worker.get("/readyz")).status == 200
+    await worker.server.drain(1.0)
+    reply = await worker.get("/readyz")
+    assert (reply.status, reply.json["status"]) == (503, "draining")
+    row = await worker.get("/tables/planes/x")
+    assert (row.status, row.headers["connection"]) == (404, "close")
+
+
+async def test_a_worker_that_says_it_drains_is_not_ready(worker: Worker) -> None:
+    worker.health.is_draining = True
+    assert (await worker.get("/readyz")).json["status"] == "draining"
+
+
+async def test_stop_lets_a_request_in_flight_finish() -> None:
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def slow_owner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        entered.set()
+        await released.wait()
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+
+    owner = await asyncio.start_server(slow_owner, "127.0.0.1", 0)
+    async with one_worker() as worker:
+        port = owner.sockets[0].getsockname()[1]
+        worker.view.swap(snapshot(Placed("m", f"http://127.0.0.1:{port}", {"planes-topic": range(4)})))
+        asked = asyncio.create_task(worker.get("/tables/planes/x"))
+        await entered.wait()
+        draining = asyncio.create_task(worker.server.drain(5.0))
+        await asyncio.sleep(0)
+        assert not draining.done()
+        released.set()
+        await draining
+        await worker.server.stop(5.0)
+        assert (await asked).status == 503
+        owner.close()
+
+
+def server_on(port: int, internal_port: int) -> HttpServer:
+    return HttpServer(
+        ServerOptions(
+            host="127.0.0.1",
+            port=port,
+            internal_port=internal_port,
+            advertised_url="http://me.example:9080",
+            request_timeout=1.0,
+            version="0",
+        ),
+        worker_id="a",
+        incarnation=4,
+        catalog=Catalog({}),
+        view=ClusterView(),
+        local=FakeTables(),
+        health=FakeHealth(),
+        metrics=Metrics("0"),
+    )
+
+
+@pytest.mark.parametrize(("busy", "setting"), [(0, "HTTP_PORT"), (1, "INTERNAL_PORT")])
+async def test_a_busy_port_is_named_with_its_setting(busy: int, setting: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = server_on(*((port, 0) if busy == 0 else (0, port)))
+        with pytest.raises(ConfigError, match=rf"port {port} .*in use.*TABLEHOUSE_{setting}"):
+            await server.start()
+
+
+async def test_before_start_there_is_no_address_and_afterwards_the_advertised_one_counts() -> None:
+    server = server_on(0, 0)
+    with pytest.raises(RuntimeError):
+        _ = server.bound
+    await server.start()
+    try:
+        assert (server.me.worker_id, server.me.incarnation, server.me.url) == ("a", 4, "http://me.example:9080")
+        assert server.bound.public_url != server.bound.internal_url
+    finally:
+        await server.stop(0)
+
+
+async def test_metrics_count_requests_by_route_and_show_the_tasks(worker: Worker) -> None:
+    worker.local.states = [status(partition=3, state=TaskState.RESTORING)]
+    await worker.get("/tables/planes/x")
+    await worker.get("/nope/secret")
+    await worker.get("/livez", method="BREW")
+    reply = await worker.get("/metrics")
+    text = reply.body.decode()
+    assert reply.headers["content-type"].startswith("text/plain")
+    assert 'tablehouse_http_requests_total{code="404",method="GET",route="/tables/{table}/{key}"} 1.0' in text
+    assert 'tablehouse_http_requests_total{code="404",method="GET",route="unmatched"} 1.0' in text
+    assert "secret" not in text
+    assert "BREW" not in text
+    assert 'tablehouse_read_total{result="miss",table="planes"} 1.0' in text
+    assert 'tablehouse_partition_state{partition="3",state="restoring",table="planes"} 1.0' in text
+    assert 'tablehouse_applied_offset{partition="3",table="planes"} 99.0' in text
+    assert 'tablehouse_staleness_seconds{partition="3",table="planes"} 1.5' in text
+    assert 'tablehouse_restore_remaining_records{partition="3",table="planes"} 40.0' in text
+    assert "tablehouse_http_in_flight_requests 1.0" in text
+    assert 'version="1.2.3"' in text
+
+
+async def test_version_says_what_runs(worker: Worker) -> None:
+    assert (await worker.get("/version")).json["version"] == "1.2.3"

@@ -1,0 +1,150 @@
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import msgspec
+import pytest
+import pytest_asyncio
+
+from app import errors
+from app.formats.partitioners import partition_of
+from app.http.dispatch import METHODS
+from app.http.health import HealthRoutes, Readiness
+from app.http.overview import OverviewRoutes
+from app.http.public import PublicRoutes
+from app.http.rows import RowRoutes
+from app.routing.cluster import ClusterView
+from app.routing.query import Query
+from app.routing.survey import Survey
+from app.routing.tables import routed_tables
+from app.stores.rows import Row
+from app.telemetry import Metrics
+from tests.support.cluster_fakes import CATALOG, FakeTables, ScriptedPeer, status
+from tests.support.http_workers import FakeHealth, Worker, one_worker
+
+
+def routes() -> PublicRoutes:
+    metrics, local, tables = Metrics("0"), FakeTables(), routed_tables(CATALOG)
+    query = Query(
+        tables=tables,
+        view=ClusterView(),
+        local=local,
+        peer=ScriptedPeer(),
+        worker_id="a",
+        clock=lambda: 0.0,
+        metrics=metrics,
+    )
+
+    async def nobody() -> Survey:
+        raise NotImplementedError
+
+    return PublicRoutes(
+        RowRoutes(tables, query),
+        OverviewRoutes(tables, nobody),
+        HealthRoutes(Readiness(FakeHealth(), local.statuses), metrics, "0"),
+    )
+
+
+@pytest_asyncio.fixture
+async def worker() -> AsyncIterator[Worker]:
+    async with one_worker() as running:
+        running.local.states = [status(partition=number) for number in range(4)]
+        running.local.rows["planes", partition_of("murmur2", b"x", 4), b"x"] = Row(b"{}", 0, 1)
+        yield running
+
+
+async def document(worker: Worker) -> dict[str, Any]:
+    reply = await worker.get("/openapi.json")
+    assert reply.headers["content-type"] == "application/json"
+    read: dict[str, Any] = reply.json
+    return read
+
+
+def references(node: object) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def resolve(read: Mapping[str, Any], reference: str) -> Any:
+    node: Any = read
+    for part in reference.removeprefix("#/").split("/"):
+        node = node[part]
+    return node
+
+
+async def test_the_document_describes_every_route_and_no_other(worker: Worker) -> None:
+    paths = (await document(worker))["paths"]
+    assert set(paths) == {route.template for route in routes().all()}
+    for path, item in paths.items():
+        assert {method.upper() for method in item if method != "parameters"} == set(METHODS), path
+
+
+async def test_every_parameter_of_a_route_is_described(worker: Worker) -> None:
+    read = await document(worker)
+    for route in routes().all():
+        described = [resolve(read, p["$ref"]) for p in read["paths"][route.template].get("parameters", ())]
+        assert {p["name"] for p in described if p["in"] == "query"} == route.parameters
+        assert {p["name"] for p in described if p["in"] == "path"} == set(re.findall(r"{(\w+)}", route.template))
+
+
+async def test_every_reference_leads_somewhere_and_every_component_is_used(worker: Worker) -> None:
+    read = await document(worker)
+    used = set(references(read))
+    for reference in used:
+        assert resolve(read, reference)
+    defined = {f"#/components/{kind}/{name}" for kind, named in read["components"].items() for name in named}
+    assert defined == used
+
+
+async def test_operation_ids_are_unique(worker: Worker) -> None:
+    paths = (await document(worker))["paths"].values()
+    ids = [item[method]["operationId"] for item in paths for method in ("get", "head")]
+    assert len(ids) == len(set(ids))
+
+
+async def test_the_codes_are_those_that_callers_can_get(worker: Worker) -> None:
+    codes = (await document(worker))["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+    assert set(codes) == {kind.code for kind in errors.RequestError.__subclasses__()} - {errors.NotOwner.code}
+
+
+TARGETS = [
+    ("/tables", "/tables"),
+    ("/tables/planes", "/tables/{table}"),
+    ("/tables/planes/x", "/tables/{table}/{key}"),
+    ("/tables/planes/y", "/tables/{table}/{key}"),
+    ("/tables/planes:get?key=x", "/tables/{table}:get"),
+    ("/tables/planes:locate?key=x", "/tables/{table}:locate"),
+    ("/tables/nope", "/tables/{table}"),
+    ("/cluster", "/cluster"),
+    ("/cluster?x=1", "/cluster"),
+    ("/livez", "/livez"),
+    ("/readyz?verbose", "/readyz"),
+    ("/metrics", "/metrics"),
+    ("/version", "/version"),
+    ("/openapi.json", "/openapi.json"),
+]
+
+
+@pytest.mark.parametrize(("target", "template"), TARGETS)
+async def test_answers_are_as_the_document_says(worker: Worker, target: str, template: str) -> None:
+    read = await document(worker)
+    reply = await worker.get(target)
+    responses = read["paths"][template]["get"]["responses"]
+    response = responses.get(str(reply.status), responses["default"])
+    if "$ref" in response:
+        response = resolve(read, response["$ref"])
+    media_type = reply.headers["content-type"].partition(";")[0]
+    assert media_type in response["content"]
+    if media_type.endswith("json"):
+        schema = {**response["content"][media_type]["schema"], "components": read["components"]}
+        jsonschema.Draft202012Validator(schema).validate(msgspec.json.decode(reply.body))
+    for name in response.get("headers", ()):
+        if reply.status in {200, 404} and "table_not_found" not in reply.body.decode():
+            assert name.lower() in reply.headers

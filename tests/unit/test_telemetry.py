@@ -1,0 +1,130 @@
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from app.http.access_log import LINES_PER_SECOND, AccessLog
+from app.telemetry import LogFormat, Metrics, configure_logging, measure_event_loop_lag
+from tests.support.cluster_fakes import FakeClock
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return [json.loads(line) for line in captured.err.splitlines()]
+
+
+def write(log: AccessLog, status: int = 200, key: bytes | None = b"N10156") -> None:
+    log.write(
+        method="GET",
+        route="/tables/{table}/{key}",
+        status=status,
+        seconds=0.00123,
+        request_id="r1",
+        key=key,
+        served_by="b",
+    )
+
+
+def test_own_and_library_lines_are_json_with_the_worker_s_id(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json", "info", "w1")
+    structlog.get_logger().info("restored", table="planes", partition=3)
+    logging.getLogger("aiokafka").warning("lost %s", "a broker")
+    own, foreign = lines(capsys)
+    assert (own["event"], own["worker"], own["level"], own["table"], own["partition"]) == (
+        "restored",
+        "w1",
+        "info",
+        "planes",
+        3,
+    )
+    assert own["ts"]
+    assert (foreign["event"], foreign["worker"], foreign["logger"]) == ("lost a broker", "w1", "aiokafka")
+
+
+def test_lines_below_the_level_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json", "WARNING", "w1")
+    structlog.get_logger().info("quiet")
+    logging.getLogger("faust").info("quiet")
+    structlog.get_logger().warning("loud")
+    assert [line["event"] for line in lines(capsys)] == ["loud"]
+
+
+def test_exceptions_are_part_of_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json", "info", "w1")
+    try:
+        int("broken")
+    except ValueError:
+        structlog.get_logger().exception("request failed")
+        logging.getLogger("mode").exception("service failed")
+    assert all("ValueError: invalid literal" in str(line["exception"]) for line in lines(capsys))
+
+
+@pytest.mark.parametrize("log_format", ["console"])
+def test_the_console_format_is_for_people(capsys: pytest.CaptureFixture[str], log_format: LogFormat) -> None:
+    configure_logging(log_format, "info", "w1")
+    structlog.get_logger().info("restored", table="planes")
+    logging.getLogger("faust").info("rebalanced")
+    text = capsys.readouterr().err
+    assert "restored" in text
+    assert "table=planes" in text
+    assert "rebalanced" in text
+    assert "{" not in text
+
+
+def test_a_key_is_logged_as_a_hash_only(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json", "debug", "w1")
+    write(AccessLog(FakeClock()))
+    [line] = lines(capsys)
+    assert (line["event"], line["status"], line["duration_ms"], line["served_by"]) == ("request", 200, 1.23, "b")
+    assert len(str(line["key_hash"])) == 16
+    assert "N10156" not in json.dumps(line)
+
+
+def test_only_server_errors_are_logged_at_info(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json", "info", "w1")
+    log = AccessLog(FakeClock())
+    for status in (200, 404, 503):
+        write(log, status)
+    assert [line["status"] for line in lines(capsys)] == [503]
+
+
+def test_a_flood_of_requests_is_no_flood_of_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("json", "info", "w1")
+    clock = FakeClock()
+    log = AccessLog(clock)
+    for _ in range(LINES_PER_SECOND + 7):
+        write(log, 503, key=None)
+    clock.now += 1
+    write(log, 503)
+    written = lines(capsys)
+    assert len(written) == LINES_PER_SECOND + 1
+    assert written[-1]["suppressed_lines"] == 7
+
+
+async def test_the_event_loop_s_lag_is_observed_until_cancelled() -> None:
+    metrics = Metrics("0")
+    task = asyncio.create_task(measure_event_loop_lag(metrics, 0.001))
+
+    def observed() -> float:
+        return metrics.registry.get_sample_value("tablehouse_event_loop_lag_seconds_count") or 0
+
+    async with asyncio.timeout(5):
+        while observed() < 2:  # noqa: ASYNC110 - a histogram tells nobody when it changes
+            await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

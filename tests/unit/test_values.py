@@ -1,0 +1,124 @@
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName
+from app.formats.errors import DecodeError
+from app.formats.values import ValueFormat, value_format
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def format_of(value: ValueFormatName, columns: Mapping[str, str] | None = None) -> ValueFormat:
+    return value_format(TableSpec("t", SourceSpec("topic", KeySpec("string"), value), columns=columns))
+
+
+@settings(deadline=None)
+@given(json_values, st.sampled_from([None, 2]))
+def test_a_json_value_is_kept_byte_for_byte(value: Any, indent: int | None) -> None:
+    source = json.dumps(value, indent=indent).encode()
+    assert format_of("json").decode(source) == source
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"n":123456789012345678901234567890}',
+        b'{"n":1.10}',
+        b" [1, 2 ]\n",
+        b"null",
+        b'"x"',
+        b'{"a":1,"a":2}',
+    ],
+)
+def test_what_a_reader_could_see_in_a_json_value_is_never_rewritten(value: bytes) -> None:
+    assert format_of("json").decode(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"{",
+        b"NaN",
+        b"[Infinity]",
+        b"[1,]",
+        b'{"a":1,}',
+        b"{'a':1}",
+        b"01",
+        b"1 2",
+        b'"\xff"',
+        b'{"\xff":1}',
+        b'{"a":{"b":"\xc3"}}',
+        b'"\\ud800"',
+        b'"\x00"',
+        b"\xef\xbb\xbf{}",
+        b"1e999",
+        b"[" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("columns", [None, {"a": "a"}])
+def test_a_value_that_is_not_strict_json_is_a_decode_error(value: bytes, columns: Mapping[str, str] | None) -> None:
+    with pytest.raises(DecodeError):
+        format_of("json", columns).decode(value)
+
+
+def test_columns_rename_and_order_members_and_keep_every_digit_of_their_numbers() -> None:
+    value = b'{ "b" : 1.10 , "a":123456789012345678901234567890, "c" : {"x": [1, 2]}, "d": "\\u00fc" }'
+    columns = {"first": "a", "second": "b", "third": "c", "fourth": "d", "again": "a"}
+    assert format_of("json", columns).decode(value) == (
+        b'{"first":123456789012345678901234567890,"second":1.10,"third":{"x": [1, 2]},'
+        b'"fourth":"\\u00fc","again":123456789012345678901234567890}'
+    )
+
+
+def test_a_column_whose_member_is_missing_is_null() -> None:
+    assert format_of("json", {"a": "a", "b": "b"}).decode(b'{"b":1}') == b'{"a":null,"b":1}'
+
+
+def test_a_column_finds_its_member_however_the_member_is_escaped() -> None:
+    assert format_of("json", {"ü": "é"}).decode(b'{"\\u00e9":1}') == '{"ü":1}'.encode()
+
+
+@pytest.mark.parametrize("value", [b"[1]", b"1", b"null", b'"a"'])
+def test_columns_of_a_value_that_is_no_object_are_a_decode_error(value: bytes) -> None:
+    with pytest.raises(DecodeError, match="not a JSON object"):
+        format_of("json", {"a": "a"}).decode(value)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(), json_values, max_size=5), st.data())
+def test_columns_show_exactly_the_values_of_their_members(members: dict[str, Any], data: st.DataObject) -> None:
+    plain = st.text(min_size=1).filter(lambda text: json.dumps(text, ensure_ascii=False)[1:-1] == text)
+    known = [name for name in members if name and json.dumps(name, ensure_ascii=False)[1:-1] == name]
+    columns = data.draw(st.dictionaries(plain, st.sampled_from([*known, "absent"]), min_size=1))
+    decoded = format_of("json", columns).decode(json.dumps(members).encode())
+    assert json.loads(decoded) == {name: members.get(member) for name, member in columns.items()}
+
+
+@settings(deadline=None)
+@given(st.binary())
+def test_string_values_are_utf_8_and_bytes_values_anything(value: bytes) -> None:
+    assert format_of("bytes").decode(value) == value
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        with pytest.raises(DecodeError, match="not UTF-8 at byte"):
+            format_of("string").decode(value)
+    else:
+        assert format_of("string").decode(value) == value
+
+
+def test_every_format_says_the_media_type_of_its_rows() -> None:
+    assert format_of("json").content_type == "application/json"
+    assert format_of("json", {"a": "a"}).content_type == "application/json"
+    assert format_of("string").content_type == "text/plain; charset=utf-8"
+    assert format_of("bytes").content_type == "application/octet-stream"
