@@ -45,8 +45,8 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, ConsumerProtocolMemberAssignment]:
         """Place all shards; called on the worker that leads the group.
 
-        Partition counts are those this worker has checked against the changelogs; for topics that only others read, as in
-        the middle of a rolling deployment, they are the cluster's.
+        Partition counts are those this worker has checked against the changelogs; for topics that only others read, as
+        in the middle of a rolling deployment, they are the cluster's.
         """
         subscriptions = {member: frozenset(metadata.subscription) for member, metadata in members.items()}
         partitions = dict(self._partitions)
@@ -80,6 +80,7 @@ def _place_by_subscription(
     for subscribed, counts in readers.items():
         for member, part in place({member: members[member] for member in subscribed}, counts).items():
             placed[member] = MemberAssignment(
-                actives={**placed[member].actives, **part.actives}, standbys={**placed[member].standbys, **part.standbys}
+                actives={**placed[member].actives, **part.actives},
+                standbys={**placed[member].standbys, **part.standbys},
             )
     return placed

@@ -1,8 +1,9 @@
 """Appends to changelog partitions under producer epochs that are ours to choose, so that the broker fences old owners.
 
-An idempotent Kafka producer gets its id and epoch from the broker. Here both are set: the id is a constant far above any
-that brokers allot, and the epoch is that of the claim, for each partition. A broker refuses any append of a lower epoch
-than the highest it has seen for a producer id on a partition, whoever sends it: that is the fence. See tasks/DESIGN.md.
+An idempotent Kafka producer gets its id and epoch from the broker. Here both are set: the id is a constant far above
+any that brokers allot, and the epoch is that of the claim, for each partition. A broker refuses any append of a lower
+epoch than the highest it has seen for a producer id on a partition, whoever sends it: that is the fence. See
+tasks/DESIGN.md.
 """
 
 import asyncio
@@ -114,8 +115,8 @@ class _EpochProducer:
 class KafkaChangelogWriter:
     """Implements ChangelogWriter.
 
-    One producer serves all partitions. A batch whose outcome is unknown keeps its partition blocked in that producer, so
-    the next claim goes out on a private one, and the partition returns to the shared one when that batch is settled.
+    One producer serves all partitions. A batch whose outcome is unknown keeps its partition blocked in that producer,
+    so the next claim goes out on a private one, and the partition returns to the shared one when that batch is settled.
     """
 
     def __init__(self, connection: Connection, batch_size: int, producer_id: int = PRODUCER_ID) -> None:

@@ -1,7 +1,8 @@
 """The group's consumer on the main event loop, with the lane where Faust has its record path.
 
-Faust's own driver runs aiokafka in a thread and makes four tasks a record. Here its base class, with the commit timer, the
-single-flight commit and the life cycle, drives an aiokafka consumer directly, and _drain_messages hands batches over.
+Faust's own driver runs aiokafka in a thread and makes four tasks a record. Here its base class, with the commit timer,
+the single-flight commit and the life cycle, drives an aiokafka consumer directly, and _drain_messages hands batches
+over.
 """
 
 import asyncio
@@ -65,7 +66,7 @@ class GroupOptions:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
-    """Takes aiokafka's callbacks to Faust's. aiokafka only logs what they raise, so it is made to crash the worker here."""
+    """Takes aiokafka's callbacks to Faust's, and what they raise, which aiokafka would only log, to the worker."""
 
     def __init__(self, consumer: "LaneConsumer") -> None:
         self._consumer = consumer
@@ -90,7 +91,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
             raise
 
 
-class _RecordPath(Consumer):
+class _RecordPath(Consumer):  # type: ignore[misc]  # faust is not typed enough
     """What Faust's own record path and recovery ask of a consumer. The lane replaces both, so a call is a bug."""
 
     def _no(self, *_: Any, **__: Any) -> Any:
@@ -110,7 +111,7 @@ class _RecordPath(Consumer):
     topic_partitions = _no
 
 
-class LaneConsumer(_RecordPath):  # type: ignore[misc]  # faust's base has untyped parts
+class LaneConsumer(_RecordPath):
     """Implements LaneControl; what it works with is set by `connect` before it starts."""
 
     consumer_stopped_errors = (ConsumerStoppedError,)
@@ -269,9 +270,7 @@ class LaneConsumer(_RecordPath):  # type: ignore[misc]  # faust's base has untyp
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         assigned = self.client.assignment()
-        wanted = {
-            partition: offset for tp, offset in offsets.items() if (partition := KafkaPartition(*tp)) in assigned
-        }
+        wanted = {partition: offset for tp, offset in offsets.items() if (partition := KafkaPartition(*tp)) in assigned}
         if not wanted:
             return False
         committing = asyncio.ensure_future(self.client.commit(wanted))

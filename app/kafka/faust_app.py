@@ -30,7 +30,7 @@ class Rebalances(Protocol):
 class _Subscription(Conductor):  # type: ignore[misc]  # faust's base has untyped parts
     """Subscribes to the sources once; Faust's conductor would wait for agents, and again 45 s after every change."""
 
-    @Service.task
+    @Service.task  # type: ignore[untyped-decorator]  # mode is not typed enough
     async def _subscriber(self) -> None:
         await self.app.consumer.subscribe(self.app.sources)
 

@@ -14,8 +14,8 @@ _RETRY = 0.1
 class GroupLease:
     """Implements Lease.
 
-    It is the time a heartbeat was SENT that counts, since the broker's session starts anew somewhere between sending and
-    receiving the answer. An answer of REBALANCE_IN_PROGRESS does not count, although aiokafka takes it for success.
+    It is the time a heartbeat was SENT that counts, since the broker's session starts anew somewhere between sending
+    and receiving the answer. An answer of REBALANCE_IN_PROGRESS does not count, although aiokafka takes it for success.
     """
 
     def __init__(self, session_timeout: float, clock: Clock) -> None:

@@ -12,7 +12,8 @@ from app.kafka.client import Connection
 from app.model import TopicPartition
 from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange
 
-#: Records a slice has at most. Parsing them cannot be interrupted, at about 1.5 us each, so this bounds a reader's wait.
+#: Records a slice has at most. Parsing them cannot be interrupted, at about 1.5 us each, so this bounds a reader's
+#: wait.
 RECORDS_A_SLICE = 1000
 
 #: How long one wait for records lasts before the cursor looks around, in seconds.
@@ -82,9 +83,13 @@ class _Reader:
             )
             position = await self.consumer.position(cursor.partition)
         except OffsetOutOfRangeError as error:
-            raise OffsetOutOfRange(f"{cursor.partition.topic}[{cursor.partition.partition}] at {cursor.offset}") from error
+            raise OffsetOutOfRange(
+                f"{cursor.partition.topic}[{cursor.partition.partition}] at {cursor.offset}"
+            ) from error
         except (ConsumerStoppedError, IllegalStateError, KafkaError) as error:
-            raise LogUnavailable(f"reading {cursor.partition.topic}[{cursor.partition.partition}]: {error!r}") from error
+            raise LogUnavailable(
+                f"reading {cursor.partition.topic}[{cursor.partition.partition}]: {error!r}"
+            ) from error
         return found.get(cursor.partition, ()), position
 
 

@@ -1,4 +1,4 @@
-"""Asks the broker whether it refuses old producer epochs, on which exactly-once tables rest, before anything relies on it."""
+"""Asks the broker, before anything relies on it, whether it refuses old producer epochs."""
 
 import secrets
 
@@ -13,8 +13,8 @@ from app.tasks.log import Fenced
 async def probe_epochs(connection: Connection, group: str) -> None:
     """Append under epoch 2 and then under epoch 1, which must be refused.
 
-    Uses a producer id of its own each time, drawn below those of the changelogs. Raises BrokerUnfit, OutcomeUnknown when
-    the broker did not answer, and aiokafka's KafkaError.
+    Uses a producer id of its own each time, drawn below those of the changelogs. Raises BrokerUnfit, OutcomeUnknown
+    when the broker did not answer, and aiokafka's KafkaError.
     """
     topic = f"{group}-epoch-probe"
     await create_internal_topic(connection, topic, {"retention.ms": "3600000", "cleanup.policy": "delete"})
@@ -31,10 +31,8 @@ async def probe_epochs(connection: Connection, group: str) -> None:
         except Fenced:
             return
         raise BrokerUnfit(
-            "the broker accepted a record of an older producer epoch, so it could not keep a worker that was replaced from "
-            "spoiling a table; Apache Kafka 2.5 and newer refuse it"
+            "the broker accepted a record of an older producer epoch, so it could not keep a worker that was replaced "
+            "from spoiling a table; Apache Kafka 2.5 and newer refuse it"
         )
     finally:
         await writer.stop()
-
-

@@ -56,8 +56,8 @@ async def prepare(connection: Connection, group: str, catalog: Catalog) -> Topic
             name, count = changelog_topic(group, table), partitions[table.source.topic]
             if name in existing and existing[name] != count:
                 raise TopicError(
-                    f"table {table.name}: topic {table.source.topic} has {count} partitions, but its changelog {name} was "
-                    f"built with {existing[name]}; give the table a new version to build it anew"
+                    f"table {table.name}: topic {table.source.topic} has {count} partitions, but its changelog {name} "
+                    f"was built with {existing[name]}; give the table a new version to build it anew"
                 )
         missing = {name: count for name, count in changelogs.items() if name not in existing}
         await _create(admin, missing, limit)
@@ -72,9 +72,7 @@ async def create_internal_topic(connection: Connection, name: str, settings: Map
     admin = AIOKafkaAdminClient(**connection.arguments())
     await admin.start()
     try:
-        answer = await admin.create_topics(
-            [NewTopic(name, 1, await _replication(admin), topic_configs=dict(settings))]
-        )
+        answer = await admin.create_topics([NewTopic(name, 1, await _replication(admin), topic_configs=dict(settings))])
         _raise_for(answer.topic_errors)
     finally:
         await admin.close()
@@ -86,8 +84,8 @@ async def _source_partitions(admin: AIOKafkaAdminClient, catalog: Catalog) -> di
     if missing:
         tables = [table.name for topic in missing for table in catalog.tables_of(topic)]
         raise TopicError(
-            f"there is no topic {', '.join(missing)}, which {'tables' if len(tables) > 1 else 'table'} {', '.join(tables)} "
-            "would read: create it first, or correct `source.topic`"
+            f"there is no topic {', '.join(missing)}, which {', '.join(tables)} would read: create it first, or correct "
+            "`source.topic`"
         )
     return counts
 
@@ -123,7 +121,7 @@ async def _create(admin: AIOKafkaAdminClient, changelogs: Mapping[str, int], lim
         return
     replication = await _replication(admin)
     if replication == 1:
-        log.warning("the cluster has one broker: an acknowledged row is lost with its disk", changelogs=list(changelogs))
+        log.warning("the cluster has one broker: acknowledged rows are lost with its disk", changelogs=list(changelogs))
     settings = {
         **_REQUIRED,
         **{name: str(least) for name, least in _AT_LEAST.items()},
@@ -150,7 +148,9 @@ def _raise_for(topic_errors: Iterable[tuple[str, int, str]]) -> None:
 async def _check_settings(admin: AIOKafkaAdminClient, changelogs: Mapping[str, int], limit: int) -> None:
     for topic, found in (await _settings(admin, changelogs)).items():
         wrong = [
-            f"{name} is {found.get(name)} and must be {right}" for name, right in _REQUIRED.items() if found.get(name) != right
+            f"{name} is {found.get(name)} and must be {right}"
+            for name, right in _REQUIRED.items()
+            if found.get(name) != right
         ]
         wrong += [
             f"{name} is {found[name]} and must be at least {least}"
@@ -159,5 +159,3 @@ async def _check_settings(admin: AIOKafkaAdminClient, changelogs: Mapping[str, i
         ]
         if wrong:
             raise TopicError(f"changelog {topic}: {'; '.join(wrong)}; alter the topic's settings")
-
-

@@ -91,6 +91,18 @@ class Location:
     standbys: tuple[HostInfo, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One partition to ask; count is the partition count that the key was hashed with."""
+
+    routed: RoutedTable
+    stored_key: bytes
+    partition: int
+    count: int
+    deadline: float
+    request_id: str
+
+
 class Query:
     """Reads by key over the whole cluster.
 
@@ -129,11 +141,11 @@ class Query:
         counted = self._counted[table]
         started = self._clock()
         key = routed.parse(key_text)
-        snapshot = self._view.current
         miss: Answer | None = None
         try:
-            for partition in routed.partitions_of(key, _partition_count(routed, snapshot)):
-                answer = await self._ask(routed, key.stored, partition, deadline, request_id)
+            count = _partition_count(routed, self._view.current)
+            for partition in routed.partitions_of(key, count):
+                answer = await self._ask(_Question(routed, key.stored, partition, count, deadline, request_id))
                 if answer.result.row is not None:
                     return counted.observed(answer, self._clock() - started)
                 miss = miss or answer
@@ -160,61 +172,46 @@ class Query:
             Location(shard.partition, snapshot.actives.get(shard), snapshot.standbys.get(shard, ())) for shard in shards
         )
 
-    async def _ask(
-        self, routed: RoutedTable, stored_key: bytes, partition: int, deadline: float, request_id: str
-    ) -> Answer:
+    async def _ask(self, question: _Question) -> Answer:
         """Ask the active of one partition, and once more when it turns out to be somewhere else."""
-        shard = TopicPartition(routed.spec.source.topic, partition)
+        topic = question.routed.spec.source.topic
+        shard = TopicPartition(topic, question.partition)
         tried: list[dict[str, str]] = []
         asked: HostInfo | None = None
         last: NotOwner | OwnerUnreachable | None = None
         while len(tried) < 2:  # noqa: PLR2004 - the second try is on a snapshot that may be newer
             snapshot = self._view.current
             host = snapshot.actives.get(shard)
-            if host is None or (isinstance(last, OwnerUnreachable) and host == asked):
+            # Under another partition count the key was hashed wrongly, and a miss would be a false one.
+            if host is None or snapshot.partitions.get(topic) != question.count:
+                break
+            if isinstance(last, OwnerUnreachable) and host == asked:
                 break
             try:
-                return await self._ask_host(
-                    host,
-                    routed,
-                    stored_key,
-                    partition=partition,
-                    snapshot=snapshot,
-                    deadline=deadline,
-                    request_id=request_id,
-                )
+                return await self._ask_host(host, question, snapshot.generation)
             except (NotOwner, OwnerUnreachable) as error:
                 tried.append({"host": host.worker_id, "reason": error.detail})
                 asked, last = host, error
             except RequestError as error:
-                raise _placed(error, routed, partition, snapshot, tried) from None
-        raise _placed(_no_owner(routed, partition, asked, last), routed, partition, self._view.current, tried)
+                raise _placed(error, question, snapshot.generation, tried) from None
+        raise _placed(_no_owner(question, asked, last), question, self._view.current.generation, tried)
 
-    async def _ask_host(
-        self,
-        host: HostInfo,
-        routed: RoutedTable,
-        stored_key: bytes,
-        *,
-        partition: int,
-        snapshot: ClusterSnapshot,
-        deadline: float,
-        request_id: str,
-    ) -> Answer:
+    async def _ask_host(self, host: HostInfo, question: _Question, generation: int) -> Answer:
+        routed, deadline = question.routed, question.deadline
         if host.worker_id == self._worker_id:
-            result = self._local.read(routed.spec.name, partition, stored_key)
+            result = self._local.read(routed.spec.name, question.partition, question.stored_key)
             return Answer(routed, _proven(result), self._worker_id, "local")
         started = self._clock()
         if started >= deadline:
             raise DeadlineExceeded(f"no time was left to ask {host.worker_id}, which holds the partition")
         hop = Hop(
             table=routed.spec.name,
-            partition=partition,
-            stored_key=stored_key,
+            partition=question.partition,
+            stored_key=question.stored_key,
             table_digest=routed.digest,
-            partitions=snapshot.partitions[routed.spec.source.topic],
-            generation=snapshot.generation,
-            request_id=request_id,
+            partitions=question.count,
+            generation=generation,
+            request_id=question.request_id,
             timeout=deadline - started,
         )
         outcome = "refused"
@@ -272,10 +269,8 @@ def _proven(result: ReadResult) -> ReadResult:
     return result
 
 
-def _no_owner(
-    routed: RoutedTable, partition: int, asked: HostInfo | None, last: NotOwner | OwnerUnreachable | None
-) -> RequestError:
-    where = f"partition {partition} of table {routed.spec.name}"
+def _no_owner(question: _Question, asked: HostInfo | None, last: NotOwner | OwnerUnreachable | None) -> RequestError:
+    where = f"partition {question.partition} of table {question.routed.spec.name}"
     if asked is not None and isinstance(last, OwnerUnreachable):
         return OwnerUnreachable(f"{asked.worker_id}, which holds {where}, could not be asked: {last.detail}")
     if asked is not None:
@@ -283,18 +278,12 @@ def _no_owner(
     return PartitionUnassigned(f"no worker is known to hold {where}")
 
 
-def _placed(
-    error: RequestError,
-    routed: RoutedTable,
-    partition: int,
-    snapshot: ClusterSnapshot,
-    tried: list[dict[str, str]],
-) -> RequestError:
+def _placed(error: RequestError, question: _Question, generation: int, tried: list[dict[str, str]]) -> RequestError:
     """Say in an error's details which partition it is about; what the error itself said of them wins."""
     where: dict[str, Any] = {
-        "table": routed.spec.name,
-        "partition": partition,
-        "generation": snapshot.generation,
+        "table": question.routed.spec.name,
+        "partition": question.partition,
+        "generation": generation,
         "tried": tried,
     }
     return type(error)(error.detail, retry_after=error.retry_after, **(where | dict(error.details)))

@@ -1,8 +1,8 @@
 """The store on disk: one RocksDB a shard, in it a column family a task.
 
-There is no write-ahead log, since the changelog is the log: a crash leaves a consistent prefix of each column family, and
-the tail is replayed. Opening, closing and flushing block for up to seconds and are to be called off the event loop; gets
-and writes are quick and hold the GIL, so they stay on it.
+There is no write-ahead log, since the changelog is the log: a crash leaves a consistent prefix of each column family,
+and the tail is replayed. Opening, closing and flushing block for up to seconds and are to be called off the event loop;
+gets and writes are quick and hold the GIL, so they stay on it.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
 import time
 
-#: Goes on counting while the machine sleeps, so a lease cannot survive a suspend; where the platform has none, the clock
-#: that stops meanwhile has to do.
+#: Goes on counting while the machine sleeps, so a lease cannot survive a suspend; where the platform has none, the
+#: clock that stops meanwhile has to do.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 

@@ -15,7 +15,7 @@ from app.tasks.log import LogRecord
 
 
 class LaneBatch(NamedTuple):
-    """Source records on their way to a task: they cover every offset from `first` up to, not including, `next_offset`."""
+    """Source records on their way to a task, for every offset from `first` up to, not including, `next_offset`."""
 
     records: Sequence[LogRecord]
     first: int

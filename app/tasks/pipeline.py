@@ -1,7 +1,7 @@
 """The owner's way of a lane batch: fold, append to the changelog, and only then write to the store.
 
-One batch is in flight at a time; the next is folded meanwhile, on top of it. Whatever goes wrong, everything here is thrown
-away and the changelog says what happened.
+One batch is in flight at a time; the next is folded meanwhile, on top of it. Whatever goes wrong, everything here is
+thrown away and the changelog says what happened.
 """
 
 import asyncio

@@ -37,7 +37,7 @@ class ReadResult:
 
 
 class Reader:
-    """Reads tasks. max_staleness is how long a suspended task's rows are served, in seconds since the lease was good."""
+    """Reads tasks; max_staleness is how many seconds after its last good lease a suspended task's rows are served."""
 
     def __init__(self, lease: Lease, max_staleness: float) -> None:
         self._lease = lease
@@ -75,7 +75,7 @@ class Reader:
         elif data is None and task.misplaced_at is not None:
             raise MisplacedKeys(
                 f"the key at source offset {task.misplaced_at} lies in partition {task.partition} although the table's "
-                "partitioner puts it elsewhere, so this key may lie elsewhere too: does the producer use another partitioner?",
+                "partitioner puts it elsewhere, so this key may lie elsewhere too: does its producer use another one?",
                 table=task.table,
                 partition=task.partition,
             )

@@ -56,8 +56,8 @@ class PositionRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"f
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     """An owner's claim of a changelog partition: from here on only `epoch` may append.
 
-    `nonce` tells the winner of a race from the loser, who is told success too. `log_id` is drawn by the first claim of a
-    log and repeated by every later one: a log with another id is another log. `seals` marks the record that closes a
+    `nonce` tells the winner of a race from the loser, who is told success too. `log_id` is drawn by the first claim of
+    a log and repeated by every later one: a log with another id is another log. `seals` marks the record that closes a
     producer id before the next one is used; nobody owns its epoch.
     """
 

@@ -29,8 +29,8 @@ from app.tasks.records import (
 
 log = structlog.get_logger(__name__)
 
-#: Settings of every changelog topic (kafka/topics.py creates and checks them), in milliseconds: how long records are safe
-#: from compaction, and how long a tombstone can be read before compaction may remove it.
+#: Settings of every changelog topic (kafka/topics.py creates and checks them), in milliseconds: how long records are
+#: safe from compaction, and how long a tombstone can be read before compaction may remove it.
 MIN_COMPACTION_LAG_MS = 3_600_000
 DELETE_RETENTION_MS = 86_400_000
 
@@ -146,8 +146,8 @@ class Replayer:
         """
         if self.next_offset == 0 and bounds.start > 0:
             raise ChangelogRefused(
-                f"{self._identity.changelog} begins at offset {bounds.start}: its first records were deleted, so the table "
-                "cannot be restored from it; give the table a new version to build it anew from its source"
+                f"{self._identity.changelog} begins at offset {bounds.start}: its first records were deleted, so the "
+                "table cannot be restored from it; give the table a new version to build it anew from its source"
             )
         if self.next_offset > bounds.end:
             raise Untrusted(f"it is at changelog offset {self.next_offset}, past the log's end {bounds.end}")
@@ -181,7 +181,7 @@ class Replayer:
         """Make the store unreadable until `end` when what is being replayed is old enough to have been compacted."""
         self.readable_from = max(self.readable_from, end)
 
-    async def apply(self, piece: LogSlice) -> int:
+    async def apply(self, piece: LogSlice) -> int:  # noqa: C901, PLR0912 - one loop over every record restored
         """Apply a slice and return how many rows were written.
 
         Up to readable_from every row counts as it comes. From there on rows wait for the position record that closes
@@ -265,8 +265,8 @@ class Replayer:
             raise Untrusted(f"{self._identity.changelog} offset {record.offset}: {error}") from error
         if known is not None and (position.last < known.last or (self._direct and position.first != known.last + 1)):
             raise Untrusted(
-                f"{self._identity.changelog} offset {record.offset}: source offsets {position.first} to {position.last} "
-                f"follow {known.last}"
+                f"{self._identity.changelog} offset {record.offset}: source offsets {position.first} to "
+                f"{position.last} follow {known.last}"
             )
         self._direct = True
         return position
@@ -287,8 +287,8 @@ class Replayer:
         changed = difference(built_with, self._identity.fingerprint)
         if changed:
             raise FingerprintChanged(
-                f"table {self._identity.table}: {where} was built with another definition: {'; '.join(changed)}. Put it back, "
-                "or give the table a new version to build it anew beside the old data"
+                f"table {self._identity.table}: {where} was built with another definition: {'; '.join(changed)}. Put "
+                "it back, or give the table a new version to build it anew beside the old data"
             )
 
     def _drop_foreign(self, record: LogRecord, written_under: Epoch, epoch: Epoch) -> None:

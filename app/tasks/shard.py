@@ -115,7 +115,7 @@ class Shard:
         self._reached[task] = offset
 
     def admit(self, task: str, next_source: int) -> Inbox | None:
-        """Let a task that needs `next_source` next join the lane; None when it lags too far and has to catch up first."""
+        """Let a task that needs `next_source` next join the lane; None when it lags too far and must catch up first."""
         self.reached(task, next_source)
         front = max(self._reached.values())
         if next_source < front - LANE_BATCH:

@@ -135,13 +135,13 @@ class Takeover:
         needed = position.last + 1
         if needed > bounds.end:
             raise SourceRefused(
-                f"{source} ends at offset {bounds.end}, but offset {position.last} was applied already: the topic was deleted "
-                f"and created again. {_NEW_VERSION}"
+                f"{source} ends at offset {bounds.end}, but offset {position.last} was applied already: the topic was "
+                f"deleted and created again. {_NEW_VERSION}"
             )
         if needed < bounds.start:
             raise SourceRefused(
-                f"{source} begins at offset {bounds.start}, but {needed} comes next: retention deleted records before they "
-                f"were applied. {_NEW_VERSION}"
+                f"{source} begins at offset {bounds.start}, but {needed} comes next: retention deleted records before "
+                f"they were applied. {_NEW_VERSION}"
             )
         anchor = position.anchor
         if anchor is None or not bounds.start <= anchor.offset < bounds.end:
@@ -151,8 +151,8 @@ class Takeover:
         # Compaction may have removed the anchor, but another record at its offset means another topic.
         if piece.records and piece.records[0].offset == anchor.offset and anchor_of(piece.records[0]) != anchor:
             raise SourceRefused(
-                f"{source} has another record at offset {anchor.offset} than the one that was applied: the topic was deleted "
-                f"and created again. {_NEW_VERSION}"
+                f"{source} has another record at offset {anchor.offset} than the one that was applied: the topic was "
+                f"deleted and created again. {_NEW_VERSION}"
             )
 
 

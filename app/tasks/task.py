@@ -4,13 +4,13 @@ The order of things, and what a crash at each point leaves behind, is in DESIGN.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from app.model import TaskState, TaskStatus, TopicPartition
-from app.stores.store import StoreCorrupt, StoreError, TaskStore
+from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from app.tasks.ingest import LaneBatch, TableCodec
 from app.tasks.log import (
     ChangelogWriter,
@@ -31,13 +31,26 @@ from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-#: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h by
-#: default), after which the broker would forget the epoch that fences older writers.
+#: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h
+#: by default), after which the broker would forget the epoch that fences older writers.
 IDLE_POSITION_INTERVAL = 3600.0
 
 #: Pauses between attempts to own a partition, in seconds.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
+
+#: What ends an attempt to own and is over by itself, or when a person acts: the task stays as readable as it was.
+_PASSING: Mapping[type[Exception], str] = {
+    LeaseLost: "the group is rebalancing",
+    Fenced: "another owner has claimed the partition",
+    NotContiguous: "another owner has appended",
+    OutcomeUnknown: "the outcome of an append is not known",
+    LogUnavailable: "the broker cannot be asked",
+    StoreError: "the store failed",
+    StoreClosed: "the store is closed",
+    SourceRefused: "the source is refused",
+    ChangelogRefused: "the changelog is refused",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +141,7 @@ class Task:
 
     @property
     def remaining(self) -> int | None:
-        """Return how many records are still to be applied before the task has caught up; None when that is not known."""
+        """Return how many records are to be applied before the task has caught up; None when that is not known."""
         if self.state >= TaskState.STANDBY:
             return 0
         if self._target is not None:
@@ -203,45 +216,37 @@ class Task:
         pause = FIRST_PAUSE
         while True:
             try:
-                if self._distrusted is not None:
-                    raise Untrusted(str(self._distrusted))
                 await self._restore()
                 await self._takeover.claim(generation)
                 pause = FIRST_PAUSE
                 await self._ingest()
-            except LeaseLost:
-                # A rebalance is under way: it suspends this task and, where it stays here, owns it anew.
-                self._hold("the group is rebalancing")
-            except NotContiguous as error:
-                self._hold(str(error))
-            except Fenced as error:
-                self._hold(f"another owner has claimed the partition: {error}")
-            except OutcomeUnknown as error:
-                self._ports.metrics.changelog_produce_errors.labels(self.table).inc()
-                self._hold(f"the outcome of an append is not known: {error}")
-            except LogUnavailable as error:
-                self._hold(f"the broker cannot be asked: {error}")
-            except (Untrusted, OffsetOutOfRange, StoreCorrupt) as error:
-                await self._quarantine(error)
-            except StoreError as error:
-                self._hold(f"the store failed: {error}")
-            except SourceRefused as error:
-                self._hold(str(error))
-                pause = LONGEST_PAUSE
-            except ChangelogRefused as error:
-                self._hold(str(error))
-                pause = LONGEST_PAUSE
-            except Exception as error:  # a bug, or a changed definition: stop rather than serve what may be wrong
-                if not isinstance(error, FingerprintChanged):
-                    self._log.exception("task failed")
-                self.state, self.reason = TaskState.CLOSED, repr(error)
-                self._ports.on_fatal(error)
-                return
+            except Exception as error:  # noqa: BLE001 - whatever cannot be recovered from stops the worker
+                if not await self._recover(error):
+                    return
+                if isinstance(error, (SourceRefused, ChangelogRefused)):
+                    pause = LONGEST_PAUSE
             finally:
                 self._shard.leave(self.table)
                 await self._drop_pipeline()
             await self._ports.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _recover(self, error: Exception) -> bool:
+        """Get ready for another attempt to own; False when none would help and the worker was told to stop."""
+        if isinstance(error, OutcomeUnknown):
+            self._ports.metrics.changelog_produce_errors.labels(self.table).inc()
+        if isinstance(error, (Untrusted, OffsetOutOfRange, StoreCorrupt)):
+            await self._quarantine(error)
+        elif type(error) in _PASSING:
+            self._hold(f"{_PASSING[type(error)]}: {error}")
+        else:
+            # A bug, or a changed definition: stop rather than serve what may be wrong.
+            if not isinstance(error, FingerprintChanged):
+                self._log.error("task failed", exc_info=error)
+            self.state, self.reason = TaskState.CLOSED, repr(error)
+            self._ports.on_fatal(error)
+            return False
+        return True
 
     def _hold(self, reason: str) -> None:
         """Stay as readable as the task was: an active becomes SUSPENDED, and its hits say so."""
@@ -270,6 +275,8 @@ class Task:
             await pipeline.drop()
 
     async def _restore(self) -> None:
+        if self._distrusted is not None:
+            raise Untrusted(str(self._distrusted))
         if not self._loaded:
             self.state, self.reason = TaskState.OPENING, "opening the store"
             self._replayer.load()
@@ -298,7 +305,7 @@ class Task:
             self._ports.metrics,
             self._on_applied,
         )
-        # Offsets that retention removed before the table saw any of the topic count as applied: there is nothing in them.
+        # Offsets that retention removed before the table saw any of the topic count as applied: they hold nothing.
         if bounds.start > pipeline.needed:
             await pipeline.feed(LaneBatch((), pipeline.needed, bounds.start))
         self._activate_when_caught_up()

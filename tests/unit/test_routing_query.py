@@ -144,6 +144,19 @@ async def test_not_mine_takes_the_current_snapshot_and_asks_once_more() -> None:
     assert setting.forwards("not_owner") == 1
 
 
+async def test_a_partition_count_that_changes_on_the_way_is_a_503_and_no_miss() -> None:
+    setting = owned_by_other()
+
+    def grown() -> ReadResult:
+        current = snapshot(Placed("me", "http://me:1", everything()), generation=8)
+        setting.view.swap(replace(current, partitions={**current.partitions, "planes-topic": 8}))
+        raise NotOwner("moved away")
+
+    setting.peer.script.append(grown)
+    assert isinstance(await setting.error(), PartitionUnassigned)
+    assert setting.local.asked == []
+
+
 async def test_not_mine_twice_is_a_503_that_says_who_was_asked() -> None:
     setting = owned_by_other(NotOwner("moved away"), NotOwner("still not here"))
     error = await setting.error()

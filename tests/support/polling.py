@@ -1,0 +1,29 @@
+"""Waiting for something to become true: by asking again, up to a deadline, and never for a fixed time."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
+_PAUSE = 0.05  # seconds between two questions
+
+
+async def until(ask: Callable[[], Awaitable[Found | None]], what: str, seconds: float = 30.0) -> Found:
+    """Ask until the answer is neither None nor False, and return it; fail with `what` when the time runs out.
+
+    An AssertionError that `ask` raises counts as "not yet", and its text ends up in the failure.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        reason = ""
+        try:
+            answer = await ask()
+        except AssertionError as error:
+            answer, reason = None, f": {error}"
+        if answer is not None and answer is not False:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}{reason}")
+        await asyncio.sleep(_PAUSE)
