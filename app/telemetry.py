@@ -27,6 +27,9 @@ EXPOSITION_CONTENT_TYPE = CONTENT_TYPE_LATEST
 # Point reads take fractions of a millisecond, forwarded ones a millisecond, slow ones run into a deadline
 # of seconds.
 _READ_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0)
+# Their lines of level info tell of every service started and every group joined, which ours tell shorter.
+_TALKATIVE = ("aiokafka", "faust", "mode", "app.kafka.consumer", "app.kafka.engine", "app.kafka.faust_app")
+
 _MINUTES_BUCKETS = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
 
@@ -70,6 +73,8 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
 
 
 class Metrics:

@@ -18,13 +18,14 @@ from app.http.freshness import freshness_headers
 from app.model import TaskStatus
 from app.routing.cluster import ClusterView
 from app.routing.query import LocalTables
-from app.routing.tables import RoutedTable
+from app.routing.tables import RoutedTable, table_named
 
 #: Changes when workers with different numbers must not read from each other.
 PROTOCOL_VERSION = "1"
 
 ROWS_PREFIX = "/internal/v1/tables/"
 STATUS_PATH = "/internal/v1/status"
+_DIGEST = ":digest"
 
 VERSION = "Tablehouse-Internal-Version"
 TABLE_DIGEST = "Tablehouse-Table-Digest"
@@ -59,6 +60,7 @@ class InternalRoutes:
         self._local = local
         self._worker_id = worker_id
         self._row = Route("/internal/v1/tables/{table}/{partition}/{stored}", self.row)
+        self._digest = Route("/internal/v1/tables/{table}/{partition}:digest", self.digest)
         self._status = Route(STATUS_PATH, self.status)
 
     def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
@@ -68,6 +70,9 @@ class InternalRoutes:
             if len(parts) == 3:  # noqa: PLR2004 - table, partition, stored key
                 table, partition, stored = (part.encode("utf-8", "surrogateescape") for part in parts)
                 return self._row, {"table": table, "partition": partition, "stored": stored}
+            if len(parts) == 2 and parts[1].endswith(_DIGEST):  # noqa: PLR2004 - table, partition
+                table, partition = (part.encode("utf-8", "surrogateescape") for part in parts)
+                return self._digest, {"table": table, "partition": partition.removesuffix(_DIGEST.encode())}
         if raw_path == STATUS_PATH:
             return self._status, {}
         raise RouteNotFound("the internal listener has no such route")
@@ -78,7 +83,7 @@ class InternalRoutes:
         A miss is a 204 and not a 404, so that another server on a reused address cannot be mistaken for one.
         """
         table = self._agreed(call)
-        partition = _number(call.variables["partition"].decode("ascii", "replace"), "partition")
+        partition = _partition(call)
         if _number(call.headers.get(DEADLINE_MS, ""), DEADLINE_MS) <= 0:
             raise DeadlineExceeded("the asking worker's time had run out on arrival")
         result = self._local.read(table.spec.name, partition, _stored_key(call.variables["stored"]))
@@ -90,6 +95,23 @@ class InternalRoutes:
         headers[ROW_TIMESTAMP_MS] = str(result.row.timestamp_ms)
         headers["Content-Type"] = "application/octet-stream"
         return web.Response(body=result.row.payload, headers=headers)
+
+    async def digest(self, call: Call) -> web.Response:
+        """Count and hash the rows of an own partition; needs no header, so that people can ask too."""
+        table = table_named(self._tables, call.variables["table"].decode("utf-8", "replace")).spec.name
+        partition = _partition(call)
+        found = await self._local.digest(table, partition)
+        return json_answer(
+            {
+                "table": table,
+                "partition": partition,
+                "rows": found.rows,
+                "rows_hash": found.rows_hash,
+                "position_before": found.position_before,
+                "position_after": found.position_after,
+                "served_by": self._worker_id,
+            }
+        )
 
     async def status(self, _call: Call) -> web.Response:
         """Say what this worker's tasks are doing."""
@@ -117,6 +139,10 @@ class InternalRoutes:
                 table=name,
             )
         return table
+
+
+def _partition(call: Call) -> int:
+    return _number(call.variables["partition"].decode("ascii", "replace"), "partition")
 
 
 def _number(text: str, name: str) -> int:

@@ -28,6 +28,7 @@ from app.routing.cluster import ClusterView, snapshot_of
 from app.stores.data_directory import DataDirectory
 from app.stores.rocksdb import StoreMemory
 from app.tasks.clock import SystemClock
+from app.tasks.digest import PartitionDigest
 from app.tasks.log import OutcomeUnknown
 from app.tasks.reads import Reader, ReadResult
 from app.tasks.shards import Shards, ShardSettings
@@ -197,6 +198,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         if self._shards is None:
             raise NotOwner("this worker has not joined the group yet")
         return self._shards.read(table, partition, stored_key)
+
+    async def digest(self, table: str, partition: int) -> PartitionDigest:
+        """Count and hash the rows of a partition held here; raises what Shards.digest raises."""
+        if self._shards is None:
+            raise NotOwner("this worker has not joined the group yet")
+        return await self._shards.digest(table, partition)
 
     def statuses(self) -> Sequence[TaskStatus]:
         """Return the status of every task of this worker."""

@@ -84,8 +84,8 @@ async def _source_partitions(admin: AIOKafkaAdminClient, catalog: Catalog) -> di
     if missing:
         tables = [table.name for topic in missing for table in catalog.tables_of(topic)]
         raise TopicError(
-            f"there is no topic {', '.join(missing)}, which {', '.join(tables)} would read: create it first, or correct "
-            "`source.topic`"
+            f"there is no topic {', '.join(missing)}, which {', '.join(tables)} would read: create it first, or "
+            "correct `source.topic`"
         )
     return counts
 

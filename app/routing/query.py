@@ -18,6 +18,7 @@ from app.errors import (
 from app.model import HostInfo, Role, TaskStatus, TopicPartition
 from app.routing.cluster import ClusterSnapshot, ClusterView
 from app.routing.tables import RoutedTable, table_named
+from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult
 from app.telemetry import Metrics
 
@@ -30,6 +31,12 @@ class LocalTables(Protocol):
 
         Raises NotOwner when this worker does not hold the partition, and PartitionRestoring, TooStale,
         MisplacedKeys or Draining when it does and cannot answer.
+        """
+
+    async def digest(self, table: str, partition: int) -> PartitionDigest:
+        """Count and hash the rows of a partition held here.
+
+        Raises NotOwner when this worker does not hold it, PartitionRestoring while they are in no consistent state.
         """
 
     def statuses(self) -> Sequence[TaskStatus]:

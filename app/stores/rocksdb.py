@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rocksdict import (
     BlockBasedOptions,
@@ -25,6 +26,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from app.stores.rows import ROW_PREFIX
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError
 
 #: Rows a write hands to RocksDB at once. rocksdict holds the GIL meanwhile, about 1 us a row, so this bounds how long a
@@ -110,6 +112,26 @@ class RocksTaskStore:
         except Exception as error:
             raise _translated(error, f"reading {self._name} in {self._shard.path}") from error
         return value
+
+    def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        """Return rows above `after`.
+
+        The iterator does not outlive the call: it would keep the database open past close().
+        """
+        family = self._shard.families.get(self._name)
+        if family is None:
+            raise StoreClosed(f"{self._shard.path}: the store is closed")
+        rows: list[tuple[Any, Any]] = []
+        try:
+            # From the first key that a row can have on, since the checkpoint sorts before it.
+            for key, value in family.items(from_key=max(after, ROW_PREFIX)):
+                if key != after:
+                    rows.append((key, value))
+                    if len(rows) == limit:
+                        break
+        except Exception as error:
+            raise _translated(error, f"scanning {self._name} in {self._shard.path}") from error
+        return rows
 
     def checkpoint(self) -> bytes | None:
         """Return the checkpoint last written."""

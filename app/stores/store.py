@@ -1,6 +1,6 @@
 """What a task needs of a store, and what can go wrong with one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 
@@ -25,6 +25,12 @@ class TaskStore(Protocol):
 
     def get(self, key: bytes) -> bytes | None:
         """Return the row under the prefixed key; None when there is none."""
+
+    def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        """Return up to `limit` rows with prefixed keys above `after`, in key order.
+
+        The checkpoint is none of them. Rows that are written between two calls may be seen or not.
+        """
 
     def checkpoint(self) -> bytes | None:
         """Return the checkpoint last written; None for a store that has none yet."""

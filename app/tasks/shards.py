@@ -16,6 +16,7 @@ from app.stores.rocksdb import RocksShard, StoreMemory
 from app.stores.rows import RowLayoutError
 from app.stores.store import StoreCorrupt, StoreError
 from app.tasks.definitions import codec_of, family_name, identity_of
+from app.tasks.digest import PartitionDigest, digest
 from app.tasks.log import LaneControl, LogRecord, LogUnavailable
 from app.tasks.reads import Reader, ReadResult
 from app.tasks.shard import Shard
@@ -228,6 +229,13 @@ class Shards:
         except (StoreCorrupt, RowLayoutError) as error:
             task.distrust(error)
             return self.reader.read(task, stored_key)
+
+    async def digest(self, table: str, partition: int) -> PartitionDigest:
+        """Count and hash the rows of a task of this worker; raises NotOwner and PartitionRestoring."""
+        held = self._held.get(TopicPartition(self._topics[table], partition))
+        if held is None:
+            raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
+        return await digest(held.tasks[table])
 
     def statuses(self) -> list[TaskStatus]:
         """Return the status of every task."""

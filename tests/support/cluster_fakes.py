@@ -10,6 +10,7 @@ from app.routing.cluster import ClusterSnapshot, snapshot_of
 from app.routing.cluster import Placed as PlacedMember
 from app.routing.query import Hop, PeerRead
 from app.stores.rows import Row
+from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult
 
 PLANES = TableSpec("planes", SourceSpec("planes-topic", KeySpec("string"), "json"), description="Aircraft")
@@ -60,6 +61,14 @@ class FakeTables:
             raise NotOwner("this worker does not hold the partition")
         freshness = Freshness(partition, 99, self.role, self.lag, self.staleness_ms)
         return ReadResult(self.rows.get((table, partition, stored_key)), freshness)
+
+    async def digest(self, table: str, partition: int) -> PartitionDigest:
+        """Count the rows of a partition; the hash is a constant."""
+        if partition in self.errors:
+            raise self.errors[partition]
+        if partition not in self.held:
+            raise NotOwner("this worker does not hold the partition")
+        return PartitionDigest(sum(key[:2] == (table, partition) for key in self.rows), "c0ffee", 99, 99)
 
     def statuses(self) -> Sequence[TaskStatus]:
         """List what the test put into `states`."""
