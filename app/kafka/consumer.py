@@ -190,7 +190,8 @@ class LaneConsumer(_RecordPath):
     async def _fetch_and_offer(self) -> None:
         client = self.client
         client._coordinator.check_errors()
-        wanted = [partition for partition in self._flowing if partition in client.assignment()]
+        assigned = client.assignment()
+        wanted = [partition for partition in self._flowing if partition in assigned]
         if not wanted:
             self._started_flowing.clear()
             with suppress(TimeoutError):

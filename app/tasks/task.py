@@ -104,6 +104,7 @@ class Task:
         self._source_end: int | None = None
         self._end_listed_at: float | None = None
         self._fresh_at: float | None = None
+        self._asked_at = 0.0
         self._log = log.bind(table=self.table, partition=partition)
 
     # What others ask of it
@@ -179,6 +180,7 @@ class Task:
         self._start_owning(after=None)
 
     def _start_owning(self, after: asyncio.Task[None] | None) -> None:
+        self._asked_at = self._ports.clock.monotonic()
         name = f"own {self.table}[{self.partition}] in generation {self.generation}"
         self._owning = asyncio.get_running_loop().create_task(self._own(self.generation, after), name=name)
 
@@ -324,6 +326,9 @@ class Task:
         """
         if self._target is not None and self.applied + 1 >= self._target:
             self._target = None
+            if self.state is not TaskState.SUSPENDED:
+                seconds = self._ports.clock.monotonic() - self._asked_at
+                self._ports.metrics.restore_duration.labels(self.table).observe(seconds)
             self.state, self.reason = TaskState.ACTIVE, None
             self._log.info("active", position=self.applied, generation=self.generation)
 

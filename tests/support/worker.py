@@ -5,14 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import pytest
 
 from app.demo import processes
+from tests.support.http_workers import Reply, ask
 from tests.support.polling import until
 
 # A worker allows itself 25 s to shut down, unless a test sets shutdown_timeout.
@@ -26,7 +27,7 @@ class WorkerProcess:
     session_timeout="6s".
     """
 
-    def __init__(self, folder: Path, bootstrap: str, group: str, tables: str, **settings: str) -> None:
+    def __init__(self, folder: Path, bootstrap: str, tables: str, *, group: str, **settings: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.data_dir = folder / "data"
@@ -53,6 +54,15 @@ class WorkerProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     # The process
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.close()
+        if error is not None:
+            self.print_log()
 
     def start(self) -> None:
         """Start a process; there must be none."""
@@ -111,14 +121,18 @@ class WorkerProcess:
 
     # What it says
 
-    @property
-    def log(self) -> str:
-        """Everything its processes have logged."""
+    def log_text(self) -> str:
+        """Return everything that its processes have logged."""
         return self.log_file.read_text("utf-8", "replace") if self.log_file.exists() else ""
 
     def log_end(self, lines: int = 40) -> str:
-        """Return the last lines of the log."""
-        return processes.last_lines(self.log_file, lines)
+        """Return the last lines of the log, without those of single requests."""
+        kept = [line for line in self.log_text().splitlines() if " request_id=" not in line]
+        return "\n".join(kept[-lines:])
+
+    def print_log(self) -> None:
+        """Print the end of the log; pytest shows it only when the test fails."""
+        print(f"--- {self.log_file}\n{self.log_end(80)}")  # noqa: T201
 
     async def document(self, path: str) -> tuple[int, Any]:
         """GET a JSON document of the public listener: status and content; (0, None) when there is no connection."""
@@ -130,6 +144,23 @@ class WorkerProcess:
                 return answer.status, await answer.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError):
             return 0, None
+
+    async def tasks(self) -> list[dict[str, Any]]:
+        """Return what /readyz?verbose says of each task; empty when there is no connection."""
+        _, seen = await self.document("/readyz?verbose")
+        return [] if seen is None else list(seen["tasks"])
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return a metric, summed up over what has these labels; 0 when there is none."""
+        return sum(
+            value
+            for sample, value in (await self.metrics()).items()
+            if sample.partition("{")[0] == name and all(f'{label}="{text}"' in sample for label, text in labels.items())
+        )
+
+    async def get(self, target: str, headers: Mapping[str, str] | None = None) -> Reply:
+        """GET a target of the public listener, byte for byte."""
+        return await ask(self.url, target, headers)
 
     async def wait_ready(self, seconds: float = 60.0) -> None:
         """Wait until /readyz is 200; fail at once when the process ends."""
@@ -172,6 +203,16 @@ class WorkerProcess:
 MakeWorker = Callable[..., WorkerProcess]
 
 
+def table(name: str, topic: str, *, key: str = "string", value: str = "json", partitioner: str = "murmur2") -> str:
+    """Return the entry of one table in a tables.yaml; key may be a mapping in YAML's flow style."""
+    return f"  - name: {name}\n    source: {{topic: {topic}, key: {key}, value: {value}, partitioner: {partitioner}}}\n"
+
+
+def tables(*entries: str) -> str:
+    """Return the text of a tables.yaml."""
+    return "tables:\n" + "".join(entries)
+
+
 @pytest.fixture
 def make_worker(tmp_path: Path) -> Iterator[MakeWorker]:
     """Make workers that end with the test; each call takes what WorkerProcess takes, without the folder.
@@ -180,8 +221,8 @@ def make_worker(tmp_path: Path) -> Iterator[MakeWorker]:
     """
     made: list[WorkerProcess] = []
 
-    def make(bootstrap: str, group: str, tables: str, **settings: str) -> WorkerProcess:
-        worker = WorkerProcess(tmp_path / f"worker-{len(made) + 1}", bootstrap, group, tables, **settings)
+    def make(bootstrap: str, tables: str, *, group: str, **settings: str) -> WorkerProcess:
+        worker = WorkerProcess(tmp_path / f"worker-{len(made) + 1}", bootstrap, tables, group=group, **settings)
         made.append(worker)
         return worker
 
@@ -189,7 +230,7 @@ def make_worker(tmp_path: Path) -> Iterator[MakeWorker]:
     for worker in made:
         worker.close()
     for worker in made:
-        print(f"--- {worker.log_file}\n{worker.log_end(80)}")  # noqa: T201 - shown only when the test fails
+        worker.print_log()
 
 
 async def all_ready(*workers: WorkerProcess) -> None:

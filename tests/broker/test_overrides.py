@@ -1,0 +1,358 @@
+"""A guard over what app/kafka overrides and uses of its libraries beyond their public interface.
+
+It fails when a pinned library changes, when one of its privates is not what was read before it was overridden, and when
+app/kafka begins to use another one. It needs no broker; it stands here because only these tests can say afterwards
+whether a new version works.
+"""
+
+import ast
+import hashlib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from importlib.metadata import requires, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+import app.kafka
+
+VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
+LIBRARIES = ("faust", "mode", "aiokafka")
+
+
+class Pinned(NamedTuple):
+    """Something of a library as it was when it was read, and what rests on it."""
+
+    signature: str
+    digest: str
+    check: str
+
+
+_LANE = "consumer.py: the lane stands in its place; compare what else it does (flags, offsets, exceptions)"
+_COMMITS = "consumer.py: commits read positions from the stores; who calls this, and what does it do besides?"
+_CALLBACKS = (
+    "consumer.py, faust_app.py: rebalance callbacks; in which order, under which generation, who sees an exception?"
+)
+_LIFE = "faust_app.py, worker.py: start and stop; what is started, what is stopped, in which order?"
+_STAMP = (
+    "changelog_writer.py: a batch must be stamped by asking for sequence_number, then producer_id, then producer_epoch, "
+    "in one turn of the loop; a retry must keep its stamp"
+)
+_SETTLE = "changelog_writer.py: which errors fail a batch, which are retried for ever, and when its future is done"
+_LEASE = (
+    "lease.py: every heartbeat must pass through coordinator._send_req with a HeartbeatRequest that says its generation"
+)
+_POSITION = (
+    "consumer.py, log_reader.py: the position must move in the same loop turn as records are handed out, to the offset "
+    "after them, and past offsets without a record"
+)
+_ASSIGNOR = (
+    "assignor.py: how the coordinator calls the assignor, and what it does with a user_data that it does not know"
+)
+
+PINNED: dict[str, Pinned] = {
+    "faust.transport.consumer:Consumer._drain_messages": Pinned("self, fetcher", "f5292b0eea7f5f43", _LANE),
+    "faust.transport.consumer:Consumer._getmany": Pinned("self, active_partitions, timeout", "c58a7b482aa64839", _LANE),
+    "faust.transport.consumer:Consumer._seek": Pinned("self, partition, offset", "3dadfd7dad0ff881", _LANE),
+    "faust.transport.consumer:Consumer._to_message": Pinned("self, tp, record", "e3cd22fe3506956d", _LANE),
+    "faust.transport.consumer:Consumer.seek_to_committed": Pinned("self", "bc7da7531769b8ac", _LANE),
+    "faust.transport.consumer:Fetcher._fetcher": Pinned("self", "7c70f3830df7a37b", _LANE),
+    "faust.transport.consumer:Fetcher.on_stop": Pinned("self", "20fcc3ed9110a026", _LANE),
+    "faust.transport.consumer:Consumer._commit_handler": Pinned("self", "6ca8038acfd345e8", _COMMITS),
+    "faust.transport.consumer:Consumer.commit": Pinned(
+        "self, topics, start_new_transaction", "b6ef3bb5f5877eb4", _COMMITS
+    ),
+    "faust.transport.consumer:Consumer.maybe_wait_for_commit_to_finish": Pinned("self", "bdc2e2fbeda0c757", _COMMITS),
+    "faust.transport.consumer:Consumer.force_commit": Pinned(
+        "self, topics, start_new_transaction", "67a16256f2b2905f", _COMMITS
+    ),
+    "faust.transport.consumer:Consumer._commit_tps": Pinned(
+        "self, tps, start_new_transaction", "107c7b3b2dcf323e", _COMMITS
+    ),
+    "faust.transport.consumer:Consumer._filter_tps_with_pending_acks": Pinned(
+        "self, topics", "10bf18d3ecf47958", _COMMITS
+    ),
+    "faust.transport.consumer:Consumer._filter_committable_offsets": Pinned("self, tps", "ebc9df2907704189", _COMMITS),
+    "faust.transport.consumer:Consumer._handle_attached": Pinned("self, commit_offsets", "6f9584e5b4f35531", _COMMITS),
+    "faust.transport.consumer:Consumer._commit_offsets": Pinned(
+        "self, offsets, start_new_transaction", "392a2d988fc0e22a", _COMMITS
+    ),
+    "faust.transport.consumer:Consumer._commit": Pinned("self, offsets", "9a4da7abc9479da4", _COMMITS),
+    "faust.transport.consumer:Consumer.wait_empty": Pinned("self", "98f2e749e184e72d", _COMMITS),
+    "faust.transport.consumer:Consumer._new_topicpartition": Pinned(
+        "self, topic, partition", "9382c296eceb4c68", _COMMITS
+    ),
+    "faust.transport.consumer:Consumer.on_partitions_revoked": Pinned("self, revoked", "e7564e625d0b164d", _CALLBACKS),
+    "faust.transport.consumer:Consumer.on_partitions_assigned": Pinned(
+        "self, assigned, generation_id", "a2f6d5bbb1b6d501", _CALLBACKS
+    ),
+    "faust.app.base:App.on_rebalance_start": Pinned("self", "80281faa8d706d57", _CALLBACKS),
+    "faust.app.base:App.on_rebalance_return": Pinned("self", "0d718b7b9f3bc594", _CALLBACKS),
+    "faust.app.base:App._on_partitions_revoked": Pinned("self, revoked", "67caf4ad2e542e32", _CALLBACKS),
+    "faust.app.base:App._on_partitions_assigned": Pinned(
+        "self, assigned, generation_id", "9e2b7ef1258589c1", _CALLBACKS
+    ),
+    "aiokafka.abc:ConsumerRebalanceListener.on_partitions_revoked": Pinned(
+        "self, revoked", "518975e818ba39d3", _CALLBACKS
+    ),
+    "aiokafka.abc:ConsumerRebalanceListener.on_partitions_assigned": Pinned(
+        "self, assigned", "1cc20df95e78ae03", _CALLBACKS
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._on_join_prepare": Pinned(
+        "self, previous_assignment", "857baa5c9efbd2d0", _CALLBACKS
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._on_join_complete": Pinned(
+        "self, generation, member_id, protocol, member_assignment_bytes", "190caf1242c8113a", _CALLBACKS
+    ),
+    "faust.transport.conductor:Conductor._subscriber": Pinned("self", "6b03b7a4d7670d06", _CALLBACKS),
+    "faust.transport.consumer:Consumer.on_stop": Pinned("self", "36b1f6913b807d77", _LIFE),
+    "faust.transport.consumer:Consumer.close": Pinned("self", "238943f010ce2513", _LIFE),
+    "faust.app.base:BootStrategy.server": Pinned("self", "4e1c0fb621240b50", _LIFE),
+    "faust.app.base:App._new_transport": Pinned("self", "2644c0e1e602ade6", _LIFE),
+    "faust.app.base:App._create_directories": Pinned("self", "5e40d6b1a5c0ec98", _LIFE),
+    "faust.app.base:App.on_started": Pinned("self", "c528bcb843b9ff8e", _LIFE),
+    "faust.app.base:App._producer_flush": Pinned("self, logger", "ff11253d97bbd72d", _LIFE),
+    "faust.app.base:App._stop_consumer": Pinned("self", "0df1511054558f89", _LIFE),
+    "faust.app.base:App.stop": Pinned("self", "b9d212c0dbd37a94", _LIFE),
+    "mode.services:ServiceCallbacks.on_start": Pinned("self", "6f03b2bb7119afaa", _LIFE),
+    "mode.services:ServiceCallbacks.on_stop": Pinned("self", "eba7abd6c0cae777", _LIFE),
+    "mode.services:Service.crash": Pinned("self, reason", "60d7eb785cddd0b1", _LIFE),
+    "mode.worker:Worker._schedule_shutdown": Pinned("self, signal", "b6842c55aa9eed27", _LIFE),
+    "mode.worker:Worker._stop_on_signal": Pinned("self, signal", "882a4723a89e905d", _LIFE),
+    "mode.worker:Worker.stop_and_shutdown": Pinned("self", "36dc3c585ff99b04", _LIFE),
+    "mode.worker:Worker._shutdown_loop": Pinned("self", "c5afffd590dda6f0", _LIFE),
+    "faust.worker:Worker._setproctitle": Pinned("self, info, ident", "d2824fd77a418b38", _LIFE),
+    "aiokafka.producer.message_accumulator:MessageAccumulator._pop_batch": Pinned(
+        "self, tp", "8f23a588449013c6", _STAMP
+    ),
+    "aiokafka.producer.message_accumulator:MessageAccumulator.reenqueue": Pinned(
+        "self, batch", "5a3e452f60955629", _STAMP
+    ),
+    "aiokafka.producer.transaction_manager:TransactionManager.__init__": Pinned(
+        "constructor", "23f99fbf1724631f", _STAMP
+    ),
+    "aiokafka.producer.transaction_manager:TransactionManager.has_pid": Pinned("self", "b3316876e6f8c159", _STAMP),
+    "aiokafka.producer.transaction_manager:TransactionManager.sequence_number": Pinned(
+        "self, tp", "5526ce6502aa39f7", _STAMP
+    ),
+    "aiokafka.producer.transaction_manager:TransactionManager.increment_sequence_number": Pinned(
+        "self, tp, increment", "c37aeefccaf47ab4", _STAMP
+    ),
+    "aiokafka.producer.transaction_manager:TransactionManager.producer_id": Pinned(
+        "property", "21a43505c4f48166", _STAMP
+    ),
+    "aiokafka.producer.transaction_manager:TransactionManager.producer_epoch": Pinned(
+        "property", "50abcdad413b3065", _STAMP
+    ),
+    "aiokafka.producer.producer:AIOKafkaProducer.__init__": Pinned("constructor", "80b2e383e4155036", _SETTLE),
+    "aiokafka.producer.producer:AIOKafkaProducer.send_batch": Pinned(
+        "self, batch, topic, partition", "98e01e08ed4ce32f", _SETTLE
+    ),
+    "aiokafka.producer.producer:AIOKafkaProducer.create_batch": Pinned("self", "36f10539953b78d6", _SETTLE),
+    "aiokafka.producer.producer:AIOKafkaProducer.stop": Pinned("self", "4a629276c2238054", _SETTLE),
+    "aiokafka.producer.message_accumulator:MessageAccumulator.add_batch": Pinned(
+        "self, builder, tp, timeout", "0cf9d0d7007ea1fe", _SETTLE
+    ),
+    "aiokafka.producer.message_accumulator:MessageBatch.done": Pinned(
+        "self, base_offset, timestamp, log_start_offset, _record_metadata_class", "4d5cfc9502e3ab74", _SETTLE
+    ),
+    "aiokafka.producer.message_accumulator:MessageBatch.failure": Pinned(
+        "self, exception", "49c036d0f9381604", _SETTLE
+    ),
+    "aiokafka.producer.sender:Sender.close": Pinned("self", "f597446671e5cc70", _SETTLE),
+    "aiokafka.producer.sender:Sender._send_produce_req": Pinned("self, node_id, batches", "b96b94c9fffcb244", _SETTLE),
+    "aiokafka.producer.sender:Sender._maybe_wait_for_pid": Pinned("self", "44312f59af9af0e7", _SETTLE),
+    "aiokafka.producer.sender:SendProduceReqHandler.do": Pinned("self, node_id", "45b365377b2b6e12", _SETTLE),
+    "aiokafka.producer.sender:SendProduceReqHandler.handle_response": Pinned(
+        "self, response", "3cc6c069611b144a", _SETTLE
+    ),
+    "aiokafka.producer.sender:SendProduceReqHandler._can_retry": Pinned(
+        "self, error, batch", "3c1dca5380be03ae", _SETTLE
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__": Pinned("constructor", "6d9be6a0f0e52ab4", _LEASE),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req": Pinned(
+        "self, request", "8425caa33c12c3e0", _LEASE
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._do_heartbeat": Pinned("self", "fadb8a2080c345e5", _LEASE),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._heartbeat_routine": Pinned(
+        "self", "9593f360d8cfb488", _LEASE
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.check_errors": Pinned("self", "98643f8549bf3ca9", _LEASE),
+    "aiokafka.protocol.group:HeartbeatRequest.__init__": Pinned("constructor", "047eb372b3088488", _LEASE),
+    "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__": Pinned("constructor", "4e5f5746274864dd", _POSITION),
+    "aiokafka.consumer.consumer:AIOKafkaConsumer.getmany": Pinned(
+        "self, partitions, timeout_ms, max_records", "4df501a111ea7e8c", _POSITION
+    ),
+    "aiokafka.consumer.consumer:AIOKafkaConsumer.position": Pinned("self, partition", "14565b03bfbe96de", _POSITION),
+    "aiokafka.consumer.consumer:AIOKafkaConsumer.seek": Pinned(
+        "self, partition, offset", "18d56e297eabf594", _POSITION
+    ),
+    "aiokafka.consumer.consumer:AIOKafkaConsumer.assign": Pinned("self, partitions", "77def2f48c2ad6df", _POSITION),
+    "aiokafka.consumer.fetcher:Fetcher.fetched_records": Pinned(
+        "self, partitions, timeout, max_records", "112ba171e7cd13fa", _POSITION
+    ),
+    "aiokafka.consumer.fetcher:FetchResult": Pinned("class", "15ed1f81d1be4234", _POSITION),
+    "aiokafka.consumer.fetcher:PartitionRecords": Pinned("class", "3f1579e88c9e8fa5", _POSITION),
+    "aiokafka.consumer.subscription_state:TopicPartitionState": Pinned("class", "4b3c9207efa24286", _POSITION),
+    "aiokafka.consumer.subscription_state:Assignment.state_value": Pinned("self, tp", "37c879c7f277e6b5", _POSITION),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._perform_assignment": Pinned(
+        "self, response", "8f5d8477b01340d3", _ASSIGNOR
+    ),
+    "aiokafka.coordinator.assignors.abstract:AbstractPartitionAssignor.name": Pinned(
+        "property", "a550251adc8cf786", _ASSIGNOR
+    ),
+    "aiokafka.coordinator.assignors.abstract:AbstractPartitionAssignor.metadata": Pinned(
+        "cls, topics", "70781e4e21d7e709", _ASSIGNOR
+    ),
+    "aiokafka.coordinator.assignors.abstract:AbstractPartitionAssignor.assign": Pinned(
+        "cls, cluster, members", "bbee56ff9ead9e68", _ASSIGNOR
+    ),
+    "aiokafka.coordinator.assignors.abstract:AbstractPartitionAssignor.on_assignment": Pinned(
+        "cls, assignment", "b03709c5ce57ec58", _ASSIGNOR
+    ),
+}
+
+#: Attributes with an underscore that app/kafka reaches for on objects of the libraries, and what pins them above.
+REACHED_FOR = {
+    "_coordinator": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
+    "_do_heartbeat": "aiokafka.consumer.group_coordinator:GroupCoordinator._do_heartbeat",
+    "_fetcher": "faust.app.base:BootStrategy.server",
+    "_generation_id": "aiokafka.protocol.group:HeartbeatRequest.__init__",
+    "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
+    "_send_req": "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req",
+    "_sender": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
+    "_sequence_numbers": "aiokafka.producer.transaction_manager:TransactionManager.__init__",
+    "_starting_fut": "mode.worker:Worker._stop_on_signal",
+    "_subscription": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
+    "_txn_manager": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
+}
+
+
+@pytest.mark.parametrize(("library", "expected"), VERSIONS.items())
+def test_the_library_is_the_version_whose_source_was_read(library: str, expected: str) -> None:
+    assert version(library) == expected, f"{library}: read every entry of PINNED again before moving to a new version"
+
+
+@pytest.mark.parametrize(("library", "expected"), VERSIONS.items())
+def test_the_library_is_pinned_exactly_for_whoever_installs(library: str, expected: str) -> None:
+    assert f"{library}=={expected}" in (requires("tablehouse") or [])
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_what_is_overridden_or_used_is_what_was_read(name: str) -> None:
+    pinned, found = PINNED[name], _resolve(name)
+
+    assert _signature(found) == pinned.signature, f"{name} is called differently now; {pinned.check}"
+    assert _digest(found) == pinned.digest, f"the source of {name} has changed; {pinned.check}"
+
+
+def test_everything_that_is_overridden_is_pinned() -> None:
+    overridden = {name: ours for cls in _our_classes() for name, ours in _overridden(cls)}
+
+    missing = [f"{name} (by {ours})" for name, ours in overridden.items() if name not in PINNED]
+    assert not missing, f"read these, and pin them: {missing}"
+
+
+def test_an_override_takes_what_the_original_takes() -> None:
+    for cls in _our_classes():
+        for name, ours in _overridden(cls):
+            original, override = _resolve(name), inspect.getattr_static(cls, ours.rpartition(".")[2])
+            if not (inspect.isfunction(original) and inspect.isfunction(override)):
+                continue
+            wanted, given = inspect.signature(original).parameters, inspect.signature(override).parameters
+            if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in given.values()):
+                continue
+            assert list(given) == list(wanted), f"{ours} against {name}"
+
+
+def test_every_private_that_is_reached_for_is_pinned() -> None:
+    found = {attribute for module in _modules() for attribute in _reached_for(module)}
+
+    assert found == set(REACHED_FOR)
+    assert set(REACHED_FOR.values()) <= set(PINNED)
+
+
+def _modules() -> list[ModuleType]:
+    return [importlib.import_module(f"app.kafka.{found.name}") for found in pkgutil.iter_modules(app.kafka.__path__)]
+
+
+def _our_classes() -> list[type]:
+    return [
+        member
+        for module in _modules()
+        for member in vars(module).values()
+        if inspect.isclass(member) and member.__module__ == module.__name__
+    ]
+
+
+def _overridden(cls: type) -> Iterator[tuple[str, str]]:
+    """Yield (the library's name, our name) of every callable or property that a class overrides."""
+    for attribute in vars(cls):
+        if attribute == "__init__":  # a constructor takes what it likes
+            continue
+        for base in cls.__mro__[1:]:
+            if base.__module__.partition(".")[0] in LIBRARIES and attribute in vars(base):
+                original = vars(base)[attribute]
+                # faust.types only declares; a class put in the place of another is pinned by what it overrides.
+                if not base.__module__.startswith("faust.types") and _is_code(original):
+                    yield f"{base.__module__}:{base.__qualname__}.{attribute}", f"{cls.__qualname__}.{attribute}"
+                break
+
+
+def _reached_for(module: ModuleType) -> Iterator[str]:
+    """Yield the underscored attributes that are used on anything but self and are not defined in the module itself."""
+    tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    stored = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _is_self(node.value)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            own = node.attr in defined | stored and (_is_self(node.value) or node.attr not in REACHED_FOR)
+            if not own and ast.unparse(node) != "os._exit":
+                yield node.attr
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in {"self", "cls"}
+
+
+def _resolve(name: str) -> Any:
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = inspect.getattr_static(found, part)
+    return found
+
+
+def _is_code(found: Any) -> bool:
+    return isinstance(found, property) or inspect.isfunction(_function(found))
+
+
+def _function(found: Any) -> Any:
+    """Return what is behind a property, a class method or mode's ServiceTask; anything else as it is."""
+    for inner in ("fget", "fun", "__func__"):
+        found = getattr(found, inner, found)
+    return found
+
+
+def _signature(found: Any) -> str:
+    """Return the names of the parameters; annotations are left to the digest."""
+    if isinstance(found, property):
+        return "property"
+    if inspect.isclass(found):
+        return "class"
+    function = _function(found)
+    return "constructor" if function.__name__ == "__init__" else ", ".join(inspect.signature(function).parameters)
+
+
+def _digest(found: Any) -> str:
+    """Return a digest of the source without indentation, blank lines and lines of comment."""
+    lines = (line.strip() for line in inspect.getsource(inspect.unwrap(_function(found))).splitlines())
+    return hashlib.sha256("\n".join(line for line in lines if line and line[0] != "#").encode()).hexdigest()[:16]
