@@ -58,10 +58,10 @@ async def find_examples(
         url = f"{tables}/flights/{quote(key, safe='')}"
         if active.url == asked.internal_url:
             about = f"A flight that worker {asked.number} holds: it answers itself."
-            local = local or Example(about, "-i", url, served_by=active.worker_id)
+            local = local or Example(about, "-i", url, served_by=active.worker)
         else:
             about = f"A flight that another worker holds: worker {asked.number} forwards the question."
-            forwarded = forwarded or Example(about, "-i", url, served_by=active.worker_id)
+            forwarded = forwarded or Example(about, "-i", url, served_by=active.worker)
         if local and forwarded:
             break
     return [
@@ -90,12 +90,18 @@ async def find_examples(
 
 
 class _Host(msgspec.Struct, frozen=True):
-    worker_id: str
+    worker: str
     url: str
 
 
 class _Location(msgspec.Struct, frozen=True):
-    active: _Host | None = None
+    active: _Host | None
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """Where a key may be; a string key has one wire form, and so one place."""
+
+    locations: tuple[_Location]
 
 
 async def _locate(client: httpx.AsyncClient, url: str) -> _Host | None:
@@ -106,4 +112,4 @@ async def _locate(client: httpx.AsyncClient, url: str) -> _Host | None:
         return None
     if answer.status_code != HTTPStatus.OK:
         return None
-    return msgspec.json.decode(answer.content, type=_Location).active
+    return msgspec.json.decode(answer.content, type=_Answer).locations[0].active

@@ -30,9 +30,9 @@ from app.stores.rocksdb import StoreMemory
 from app.tasks.clock import SystemClock
 from app.tasks.digest import PartitionDigest
 from app.tasks.log import OutcomeUnknown
+from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult
 from app.tasks.shards import Shards, ShardSettings
-from app.tasks.task import Ports
 from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)

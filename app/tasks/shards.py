@@ -18,9 +18,10 @@ from app.stores.store import StoreCorrupt, StoreError
 from app.tasks.definitions import codec_of, family_name, identity_of
 from app.tasks.digest import PartitionDigest, digest
 from app.tasks.log import LaneControl, LogRecord, LogUnavailable
+from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult
 from app.tasks.shard import Shard
-from app.tasks.task import LONGEST_PAUSE, Ports, Task
+from app.tasks.task import LONGEST_PAUSE, Task
 
 log = structlog.get_logger(__name__)
 

@@ -1,17 +1,14 @@
 """Becoming the owner of a changelog partition: replay it, check the source, claim, and read the claim back."""
 
 import secrets
-from typing import TYPE_CHECKING
 
 import structlog
 
 from app.model import Epoch, TopicPartition
 from app.tasks.log import Bounds, Fenced
+from app.tasks.ports import Ports
 from app.tasks.records import CLAIM_KEY, Claim, anchor_of, encode
 from app.tasks.replay import MIN_COMPACTION_LAG_MS, Replayer
-
-if TYPE_CHECKING:
-    from app.tasks.task import Ports
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +25,7 @@ class SourceRefused(Exception):
 class Takeover:
     """The steps before ingesting, for one task."""
 
-    def __init__(self, replayer: Replayer, source: TopicPartition, ports: "Ports") -> None:
+    def __init__(self, replayer: Replayer, source: TopicPartition, ports: Ports) -> None:
         self._replayer = replayer
         self._source = source
         self._ports = ports

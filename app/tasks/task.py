@@ -4,8 +4,7 @@ The order of things, and what a crash at each point leaves behind, is in DESIGN.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import structlog
 
@@ -13,21 +12,17 @@ from app.model import TaskState, TaskStatus, TopicPartition
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from app.tasks.ingest import LaneBatch, TableCodec
 from app.tasks.log import (
-    ChangelogWriter,
-    Clock,
     Fenced,
-    Lease,
     LeaseLost,
-    LogReader,
     LogUnavailable,
     OffsetOutOfRange,
     OutcomeUnknown,
 )
 from app.tasks.pipeline import NotContiguous, Pipeline
+from app.tasks.ports import Ports
 from app.tasks.replay import ChangelogRefused, FingerprintChanged, Identity, Replayer, Untrusted
 from app.tasks.shard import Inbox, LaneMovedOn, Shard
 from app.tasks.takeover import SourceRefused, Takeover
-from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -51,24 +46,6 @@ _PASSING: Mapping[type[Exception], str] = {
     SourceRefused: "the source is refused",
     ChangelogRefused: "the changelog is refused",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """What a task reaches the world through.
-
-    on_fatal is told of an error that no retry mends: the worker has to stop.
-    """
-
-    changelog: LogReader
-    sources: LogReader
-    writer: ChangelogWriter
-    lease: Lease
-    clock: Clock
-    metrics: Metrics
-    sleep: Callable[[float], Awaitable[None]]
-    on_fatal: Callable[[Exception], None]
-    worker_id: str
 
 
 class Task:

@@ -11,6 +11,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -119,9 +120,7 @@ def row_bytes(record: Record, payload: bytes) -> bytes:
     return struct.pack(">BBqq", 1, 0, record.timestamp_ms, record.offset) + payload
 
 
-def contents(
-    expected: Expected, form: Form, payload: Callable[[bytes], bytes] = _same
-) -> dict[int, Content]:
+def contents(expected: Expected, form: Form, payload: Callable[[bytes], bytes] = _same) -> dict[int, Content]:
     """Return what each partition of a table over a topic has to hold; payload is what columns make of a value."""
     found = {partition: Content() for partition in expected.ends}
     for key, record in expected.rows().items():
@@ -135,11 +134,11 @@ def path_segment(key: bytes, form: Form) -> str:
     return quote_from_bytes(form.text(key), safe="")
 
 
-async def replay_source(bootstrap: str, topic: str) -> Expected:
+async def replay_source(bootstrap: str, topic: str, partitions: int) -> Expected:
     """Read a topic from its beginning to its present end, partition by partition, in the order of offsets."""
     history: dict[bytes, list[Record]] = {}
     ends: dict[int, int] = {}
-    async for partition, end, records in _read(bootstrap, topic):
+    async for partition, end, records in _read(bootstrap, topic, partitions):
         ends[partition] = end
         for record in records:
             if record.key is not None:
@@ -149,10 +148,10 @@ async def replay_source(bootstrap: str, topic: str) -> Expected:
     return Expected(history, ends)
 
 
-async def replay_changelog(bootstrap: str, topic: str) -> dict[int, Content]:
+async def replay_changelog(bootstrap: str, topic: str, partitions: int) -> dict[int, Content]:
     """Return what a changelog makes of each partition: rows have keys that begin with 0x01, the last one counts."""
     found: dict[int, Content] = {}
-    async for partition, _, records in _read(bootstrap, topic):
+    async for partition, _, records in _read(bootstrap, topic, partitions):
         rows = found.setdefault(partition, Content()).rows
         for record in records:
             if record.key[:1] != b"\x01":
@@ -164,18 +163,22 @@ async def replay_changelog(bootstrap: str, topic: str) -> dict[int, Content]:
     return found
 
 
-async def _read(bootstrap: str, topic: str) -> AsyncIterator[tuple[int, int, list[_ConsumerRecord]]]:
+async def _read(bootstrap: str, topic: str, partitions: int) -> AsyncIterator[tuple[int, int, list[Any]]]:
+    """Yield number, end and records of each partition."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap, isolation_level="read_committed", auto_offset_reset="earliest", group_id=None
     )
     await consumer.start()
     try:
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-        if not partitions:
-            partitions = await _partitions(consumer, topic)
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        for partition in partitions:
-            yield partition.partition, ends[partition], await _to_end(consumer, partition, ends[partition])
+        for number in range(partitions):
+            partition = TopicPartition(topic, number)
+            consumer.assign([partition])
+            end = (await consumer.end_offsets([partition]))[partition]
+            records: list[Any] = []
+            await consumer.seek_to_beginning(partition)
+            while await consumer.position(partition) < end:
+                found = await consumer.getmany(partition, timeout_ms=500)
+                records += [record for record in found.get(partition, ()) if record.offset < end]
+            yield number, end, records
     finally:
         await consumer.stop()

@@ -1,0 +1,25 @@
+"""What a task reaches the world through, as one value."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from app.tasks.log import ChangelogWriter, Clock, Lease, LogReader
+from app.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a task reaches the world through.
+
+    on_fatal is told of an error that no retry mends: the worker has to stop.
+    """
+
+    changelog: LogReader
+    sources: LogReader
+    writer: ChangelogWriter
+    lease: Lease
+    clock: Clock
+    metrics: Metrics
+    sleep: Callable[[float], Awaitable[None]]
+    on_fatal: Callable[[Exception], None]
+    worker_id: str
