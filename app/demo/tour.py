@@ -10,21 +10,30 @@ import msgspec
 
 from app.demo.workers import DemoWorker
 
+_INDENT = "python3 -m json.tool"
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One request and the status it gets; `served_by` is the worker id that answers, where that matters."""
+    """One request and what it gets: its status, the `code` of a problem, and the worker id that answers.
+
+    `code` is None for an answer that is no problem, and `served_by` where it does not matter. `pipe` is a command
+    that makes a long answer readable.
+    """
 
     about: str
     options: str
     url: str
     status: HTTPStatus = HTTPStatus.OK
+    code: str | None = None
     served_by: str | None = None
+    pipe: str | None = None
 
     @property
     def curl(self) -> str:
         """The command that makes the request."""
-        return f"curl {self.options} '{self.url}'"
+        command = f"curl {self.options} '{self.url}'"
+        return command if self.pipe is None else f"{command} | {self.pipe}"
 
     async def differs(self, client: httpx.AsyncClient) -> str | None:
         """Make the request and say what is not as it has to be; None when all is."""
@@ -34,6 +43,8 @@ class Example:
             return f"{type(error).__name__}: {error}"
         if answer.status_code != self.status:
             return f"status {answer.status_code} instead of {self.status.value}: {answer.text[:500]}"
+        if self.code is not None and (code := answer.json()["code"]) != self.code:
+            return f"code {code} instead of {self.code}"
         by = answer.headers.get("Tablehouse-Served-By")
         if self.served_by is not None and by != self.served_by:
             return f"served by {by} instead of {self.served_by}"
@@ -77,15 +88,17 @@ async def find_examples(
             "-i",
             f"{tables}/flights/no-such-flight",
             HTTPStatus.NOT_FOUND,
+            "key_not_found",
         ),
         Example(
             "Not a key at all, for it is not UTF-8: 400.",
             "-i",
             f"{tables}/flights/%FF",
             HTTPStatus.BAD_REQUEST,
+            "invalid_key",
         ),
-        Example("The tables.", "-s", tables),
-        Example("Who holds which partition.", "-s", f"{asked.url}/cluster"),
+        Example("The tables.", "-s", tables, pipe=_INDENT),
+        Example("Who holds which partition.", "-s", f"{asked.url}/cluster", pipe=_INDENT),
     ]
 
 

@@ -14,6 +14,9 @@ from app.demo.ports import WORKERS, Ports
 #: The tables that the workers serve.
 TABLES = Path(__file__).with_name("tables.yaml")
 
+#: A killed worker's partitions move after this; the shortest session that brokers allow by default.
+SESSION_TIMEOUT = "6s"
+
 # More than a worker allows itself for its own shutdown.
 _STOP_GRACE = 30.0
 
@@ -34,8 +37,10 @@ class DemoWorker:
         return self.process.poll() is None
 
     def how_it_ended(self) -> str:
-        """Say in words how it ended, with the end of its log."""
+        """Say in words how it ended, with the end of its log, which says nothing of a SIGKILL."""
         code = self.process.returncode
+        if code == -signal.SIGKILL:
+            return f"worker {self.number} was ended by SIGKILL; its log is {self.log}"
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return f"worker {self.number} {how}; the last lines of {self.log}:\n{processes.last_lines(self.log)}"
 
@@ -63,8 +68,7 @@ def _start(index: int, folder: Path, bootstrap: str, ports: Ports) -> DemoWorker
         "TABLEHOUSE_HTTP_PORT": str(http_port),
         "TABLEHOUSE_INTERNAL_PORT": str(internal_port),
         "TABLEHOUSE_ADVERTISED_URL": internal_url,
-        # A killed worker's partitions move soon; the shortest session that brokers allow by default.
-        "TABLEHOUSE_SESSION_TIMEOUT": "6s",
+        "TABLEHOUSE_SESSION_TIMEOUT": SESSION_TIMEOUT,
         "TABLEHOUSE_LOG_FORMAT": "console",
     }
     # Settings of the shell that are meant for other workers would change what the demonstration shows.

@@ -3,17 +3,19 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 
 import structlog
 
 #: Lines in one second; what is over it is counted, and the next line that is written says how many were not.
 LINES_PER_SECOND = 100
 
-_LOWEST_ERROR = 500
+#: What somebody should look into. A 503 is how a restore or a rebalance looks from outside, and metrics count it.
+_FAULTS = frozenset({HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.GATEWAY_TIMEOUT})
 
 
 class AccessLog:
-    """Writes answers below 500 at debug level and the others at info. clock is monotonic, in seconds."""
+    """Writes faults of ours, 500 and 504, at info level and everything else at debug. clock is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._log = structlog.get_logger("access").bind()
@@ -34,7 +36,7 @@ class AccessLog:
         served_by: str | None,
     ) -> None:
         """Write the line of one answered request. The key goes in as a hash only."""
-        level = logging.INFO if status >= _LOWEST_ERROR else logging.DEBUG
+        level = logging.INFO if status in _FAULTS else logging.DEBUG
         if not self._log.is_enabled_for(level):
             return
         second = int(self._clock())

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerClosed, ProducerFenced
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.transaction_manager import TransactionManager
 
@@ -105,8 +105,12 @@ class _EpochProducer:
         await asyncio.wait({stopping}, timeout=STOP_TIMEOUT)
         if not stopping.done():
             stopping.cancel()
-            with suppress(asyncio.CancelledError, KafkaError):
-                await self.client._sender.close()
+            self.client._message_accumulator.fail_all(ProducerClosed())
+            sender = self.client._sender.sender_task
+            # Told to end, aiokafka's sender waits for the answers in flight; each further cancellation ends one wait.
+            while sender is not None and not sender.done():
+                sender.cancel()
+                await asyncio.sleep(0)
             with suppress(asyncio.CancelledError, KafkaError):
                 await stopping
             await self.client.client.close()

@@ -15,7 +15,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.consumer import Consumer
 from faust.types import TP
 
@@ -51,6 +51,9 @@ class Lanes(Protocol):
 
     def expected(self, source: TopicPartition) -> int | None:
         """Return the offset wanted next; None while nothing is wanted."""
+
+    def lost(self, source: TopicPartition) -> None:
+        """Take note that the source has not got the offset that is wanted next."""
 
     def committable(self) -> Mapping[TopicPartition, int]:
         """Return the offsets to commit."""
@@ -134,7 +137,8 @@ class LaneConsumer(_RecordPath):
             group_id=options.group,
             partition_assignment_strategy=[assignor],
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            # A reset would pass over what retention removed, or read another topic of the same name.
+            auto_offset_reset="none",
             isolation_level="read_committed",
             session_timeout_ms=int(options.session_timeout * 1000),
             heartbeat_interval_ms=int(min(0.5, options.session_timeout / 6) * 1000),
@@ -183,6 +187,11 @@ class LaneConsumer(_RecordPath):
                 await self._fetch_and_offer()
             except ConsumerStoppedError:
                 return
+            except NoOffsetForPartitionError:
+                # From before the lane started, which says where to read.
+                continue
+            except OffsetOutOfRangeError as error:
+                self._report_lost(error.args[0])
             except KafkaError as error:
                 log.warning("fetching failed; trying again", error=repr(error))
                 await self.sleep(1.0)
@@ -218,6 +227,13 @@ class LaneConsumer(_RecordPath):
                     client.seek(partition, rewind_to)
         # getmany returns without giving the loop a turn while it has records.
         await asyncio.sleep(0)
+
+    def _report_lost(self, offsets: Mapping[KafkaPartition, int]) -> None:
+        for partition, offset in offsets.items():
+            source = TopicPartition(*partition)
+            # A lane that has moved since then does not want it any more.
+            if self.lanes.expected(source) == offset:
+                self.lanes.lost(source)
 
     def start_lane(self, partition: TopicPartition, offset: int) -> None:
         """Deliver records of a partition from `offset` on."""

@@ -175,7 +175,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         """Suspend every shard."""
         if self._shards is not None:
             self._revoked_at = monotonic()
-            await self._shards.suspend(_PATIENCE, "the group is rebalancing")
+            await self._shards.suspend(
+                _PATIENCE, "the worker is stopping" if self._stopping else "the group is rebalancing"
+            )
 
     async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
         """Route by the new assignment, and own what it gives to this worker."""

@@ -5,7 +5,6 @@ thrown away and the changelog says what happened.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,9 +115,10 @@ class Pipeline:
         flight, self._flight = self._flight, None
         if flight is not None:
             flight.cancel()
-            # Its error was raised by settle(), or does not matter any more.
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await flight
+            # Waiting does not raise what the flight ended with, so a cancellation seen here is the caller's own.
+            await asyncio.wait({flight})
+            if not flight.cancelled():
+                flight.exception()  # settle() has raised it, or it does not matter any more
 
     def _lookup(self, key: bytes) -> bytes | None:
         if key in self._flying:
@@ -129,18 +129,19 @@ class Pipeline:
         """Return what to append, and the part of the batch that did not fit with it."""
         records, rest = batch.records, None
         first, next_offset = batch.first, batch.next_offset
+        oversized: LogRecord | None = None
         while True:
             self._skipped.clear()
             prepared = self._fold(records, first, next_offset)
             if prepared is not None:
+                if oversized is not None:
+                    self._skip(oversized, "oversized", "its row does not fit into one changelog batch")
                 self.limit = min(LANE_BATCH, self.limit + len(records))
                 return prepared, rest
             # The rows of one source record are never split over two batches, so it is the records that are halved.
             half = len(records) // 2
             if half == 0:
-                oversized = records[0]
-                self._skipped.append((oversized, "oversized", "its row does not fit into one changelog batch"))
-                records = ()
+                oversized, records = records[0], ()
                 continue
             self.limit = max(1, half)
             next_offset = records[half].offset

@@ -19,6 +19,10 @@ class LaneMovedOn(Exception):
     """The lane went on to the front without this task, which has to catch up and join again."""
 
 
+class SourceLost(Exception):
+    """The source has not got the offset that comes next; what became of it has to be found out."""
+
+
 class Inbox:
     """The batches that wait for one task, in order and without a hole."""
 
@@ -26,7 +30,7 @@ class Inbox:
         self._batches: deque[LaneBatch] = deque()
         self._filled = asyncio.Event()
         self._on_taken = on_taken
-        self._cut = False
+        self._cut: Exception | None = None
         self.records = 0
 
     def put(self, batch: LaneBatch) -> None:
@@ -35,16 +39,20 @@ class Inbox:
         self.records += len(batch.records)
         self._filled.set()
 
-    def cut(self) -> None:
-        """Nothing more will come: once what waits has been taken, take() raises LaneMovedOn."""
-        self._cut = True
+    def cut(self, reason: Exception) -> None:
+        """Nothing more will come: once what waits has been taken, take() raises `reason`."""
+        if self._cut is None:
+            self._cut = reason
         self._filled.set()
 
     async def take(self, limit: int) -> LaneBatch:
-        """Wait for something and return as many batches as fit into `limit` records, as one; raises LaneMovedOn."""
+        """Wait for something and return as many batches as fit into `limit` records, as one.
+
+        Raises LaneMovedOn and SourceLost.
+        """
         while not self._batches:
-            if self._cut:
-                raise LaneMovedOn
+            if self._cut is not None:
+                raise self._cut
             await self._filled.wait()
         batch = self._batches.popleft()
         if self._batches and len(batch.records) < limit:
@@ -54,7 +62,7 @@ class Inbox:
                 records += following.records
                 batch = LaneBatch(records, batch.first, following.next_offset)
         self.records -= len(batch.records)
-        if not self._batches and not self._cut:
+        if not self._batches and self._cut is None:
             self._filled.clear()
         self._on_taken()
         return batch
@@ -123,7 +131,7 @@ class Shard:
         inbox = Inbox(self._resume_when_drained)
         if self._next is None or not self._joined or next_source > self._next + LANE_BATCH:
             for behind in self._joined.values():
-                behind.cut()
+                behind.cut(LaneMovedOn())
             self._joined.clear()
             self._recent.clear()
             self._next = next_source
@@ -147,13 +155,19 @@ class Shard:
         else:
             self.stop()
 
+    def lost(self) -> None:
+        """Stand still, and have every task find out what became of the source."""
+        for inbox in self._joined.values():
+            inbox.cut(SourceLost(f"{self.source} has no offset {self._next}"))
+        self.stop()
+
     def stop(self) -> None:
         """Stand still: what is fetched from now on is refused until a task joins again."""
         if self._next is not None:
             self._lane.pause_lane(self.source)
         self._next = None
         for inbox in self._joined.values():
-            inbox.cut()
+            inbox.cut(LaneMovedOn())
         self._joined.clear()
         self._recent.clear()
         self._paused = False

@@ -193,6 +193,12 @@ class Shards:
         held = self._held.get(source)
         return None if held is None else held.shard.expected
 
+    def lost(self, source: TopicPartition) -> None:
+        """Take note that a source has not got the offset that its lane wants next."""
+        held = self._held.get(source)
+        if held is not None:
+            held.shard.lost()
+
     def committable(self) -> dict[TopicPartition, int]:
         """Return, for each shard of which every table has applied something, the source offset to go on at."""
         offsets: dict[TopicPartition, int] = {}

@@ -5,10 +5,11 @@ import secrets
 import structlog
 
 from app.model import Epoch, TopicPartition
-from app.tasks.log import Bounds, Fenced
+from app.tasks.log import Bounds, Fenced, OffsetOutOfRange
 from app.tasks.ports import Ports
 from app.tasks.records import CLAIM_KEY, Claim, anchor_of, encode
 from app.tasks.replay import MIN_COMPACTION_LAG_MS, Replayer
+from app.tasks.shard import SourceLost
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +38,7 @@ class Takeover:
         """Replay the changelog to its end, and make sure that it and the source are what the store was built from.
 
         Raises Untrusted, OffsetOutOfRange and StoreCorrupt when the store has to be rebuilt, ChangelogRefused and
-        SourceRefused when that would not help, FingerprintChanged, LogUnavailable and StoreError.
+        SourceRefused when that would not help, FingerprintChanged, SourceLost, LogUnavailable and StoreError.
         """
         replayer = self._replayer
         bounds = await self._changelog_bounds()
@@ -144,7 +145,10 @@ class Takeover:
         if anchor is None or not bounds.start <= anchor.offset < bounds.end:
             return
         async with self._ports.sources.read(source, anchor.offset) as cursor:
-            piece = await cursor.next()
+            try:
+                piece = await cursor.next()
+            except OffsetOutOfRange as error:
+                raise SourceLost(str(error)) from error
         # Compaction may have removed the anchor, but another record at its offset means another topic.
         if piece.records and piece.records[0].offset == anchor.offset and anchor_of(piece.records[0]) != anchor:
             raise SourceRefused(

@@ -21,7 +21,7 @@ from app.tasks.log import (
 from app.tasks.pipeline import NotContiguous, Pipeline
 from app.tasks.ports import Ports
 from app.tasks.replay import ChangelogRefused, FingerprintChanged, Identity, Replayer, Untrusted
-from app.tasks.shard import Inbox, LaneMovedOn, Shard
+from app.tasks.shard import Inbox, LaneMovedOn, Shard, SourceLost
 from app.tasks.takeover import SourceRefused, Takeover
 
 log = structlog.get_logger(__name__)
@@ -43,6 +43,7 @@ _PASSING: Mapping[type[Exception], str] = {
     LogUnavailable: "the broker cannot be asked",
     StoreError: "the store failed",
     StoreClosed: "the store is closed",
+    SourceLost: "the source has changed",
     SourceRefused: "the source is refused",
     ChangelogRefused: "the changelog is refused",
 }
@@ -183,7 +184,7 @@ class Task:
         owning.cancel()
         await asyncio.wait({owning})
         if self.state is not TaskState.CLOSED:
-            self._hold(reason)
+            self._step_down(reason)
 
     def close(self) -> None:
         """Take note that the store is gone."""
@@ -217,6 +218,9 @@ class Task:
         if isinstance(error, (Untrusted, OffsetOutOfRange, StoreCorrupt)):
             await self._quarantine(error)
         elif type(error) in _PASSING:
+            if isinstance(error, SourceRefused) and self.readable and self.state is TaskState.RESTORING:
+                # The changelog is replayed, so the old rows may be read for what they are.
+                self.state = TaskState.SUSPENDED
             self._hold(f"{_PASSING[type(error)]}: {error}")
         else:
             # A bug, or a changed definition: stop rather than serve what may be wrong.
@@ -229,24 +233,34 @@ class Task:
 
     def _hold(self, reason: str) -> None:
         """Stay as readable as the task was: an active becomes SUSPENDED, and its hits say so."""
-        if self.state is TaskState.ACTIVE:
-            self.state = TaskState.SUSPENDED
         if self.reason != reason:
             self._log.warning("task waits", reason=reason, state=self.state.name)
+        self._step_down(reason)
+
+    def _step_down(self, reason: str) -> None:
+        if self.state is TaskState.ACTIVE:
+            self.state = TaskState.SUSPENDED
         self.reason = reason
 
     async def _quarantine(self, error: Exception) -> None:
         self.state, self.reason = TaskState.QUARANTINED, str(error)
         self._ports.metrics.store_quarantines.labels(self.table).inc()
         self._log.error("store quarantined; it is rebuilt from the changelog", error=str(error))
-        self._distrusted = None
+        # Until it is wiped the store is what was found wrong, and what is in memory says nothing about it any more.
+        self._distrusted, self._loaded = error, False
+        wiping = asyncio.get_running_loop().create_task(self._replayer.forget())
         try:
-            await self._replayer.forget()
+            await asyncio.shield(wiping)
+        except asyncio.CancelledError:
+            # Wiping goes on in its thread, so whoever comes next would meet it half-done.
+            await asyncio.wait({wiping})
+            if not wiping.cancelled() and wiping.exception() is None:
+                self._distrusted = None
+            raise
         except StoreError as failure:
             self._log.error("the quarantined store cannot be wiped", error=str(failure))
-            self._loaded = False
         else:
-            self.state = TaskState.RESTORING
+            self._distrusted, self.state = None, TaskState.RESTORING
 
     async def _drop_pipeline(self) -> None:
         pipeline, self._pipeline = self._pipeline, None
@@ -284,8 +298,10 @@ class Task:
             self._ports.metrics,
             self._on_applied,
         )
-        # Offsets that retention removed before the table saw any of the topic count as applied: they hold nothing.
         if bounds.start > pipeline.needed:
+            if self._replayer.position is not None:
+                raise SourceLost(f"{self._shard.source} has no offset {pipeline.needed}")
+            # Offsets that retention removed before the table saw any of the topic count as applied: they hold nothing.
             await pipeline.feed(LaneBatch((), pipeline.needed, bounds.start))
         self._activate_when_caught_up()
         while True:
@@ -313,7 +329,10 @@ class Task:
         """Ingest from the source beside the lane until it can be joined."""
         async with self._ports.sources.read(self._shard.source, pipeline.needed) as cursor:
             while True:
-                piece = await cursor.next()
+                try:
+                    piece = await cursor.next()
+                except OffsetOutOfRange as error:
+                    raise SourceLost(str(error)) from error
                 await pipeline.feed(LaneBatch(piece.records, pipeline.needed, piece.next_offset))
                 inbox = self._shard.admit(self.table, pipeline.needed)
                 if inbox is not None:

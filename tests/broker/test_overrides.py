@@ -39,8 +39,8 @@ _CALLBACKS = (
 )
 _LIFE = "faust_app.py, worker.py: start and stop; what is started, what is stopped, in which order?"
 _STAMP = (
-    "changelog_writer.py: a batch must be stamped by asking for sequence_number, then producer_id, then producer_epoch, "
-    "in one turn of the loop; a retry must keep its stamp"
+    "changelog_writer.py: a batch must be stamped by asking for sequence_number, then producer_id, then producer_epoch "
+    "in one loop turn; a retry must keep its stamp"
 )
 _SETTLE = "changelog_writer.py: which errors fail a batch, which are retried for ever, and when its future is done"
 _LEASE = (
@@ -164,6 +164,10 @@ PINNED: dict[str, Pinned] = {
         "self, exception", "49c036d0f9381604", _SETTLE
     ),
     "aiokafka.producer.sender:Sender.close": Pinned("self", "f597446671e5cc70", _SETTLE),
+    "aiokafka.producer.sender:Sender._sender_routine": Pinned("self", "0282c37ee94f4fbd", _SETTLE),
+    "aiokafka.producer.message_accumulator:MessageAccumulator.fail_all": Pinned(
+        "self, exception", "93e224929af58c53", _SETTLE
+    ),
     "aiokafka.producer.sender:Sender._send_produce_req": Pinned("self, node_id, batches", "b96b94c9fffcb244", _SETTLE),
     "aiokafka.producer.sender:Sender._maybe_wait_for_pid": Pinned("self", "44312f59af9af0e7", _SETTLE),
     "aiokafka.producer.sender:SendProduceReqHandler.do": Pinned("self, node_id", "45b365377b2b6e12", _SETTLE),

@@ -1,0 +1,289 @@
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
+
+from app.demo.broker import EmbeddedKafka
+from app.kafka.log_reader import RECORDS_A_SLICE, KafkaLogReader
+from app.model import Epoch, TopicPartition
+from app.tasks.log import Bounds, Cursor, LogRecord, LogUnavailable, OffsetOutOfRange
+from tests.support.changelog import changelog_writer, content, log_reader, new_log, read_to
+from tests.support.kafka import produce, unique
+from tests.support.polling import until
+
+
+async def fill(bootstrap: str, log: TopicPartition, values: Sequence[bytes]) -> None:
+    await produce(bootstrap, log.topic, [(value, value, log.partition) for value in values])
+
+
+def numbers(start: int, end: int) -> list[bytes]:
+    return [b"%d" % number for number in range(start, end)]
+
+
+@contextlib.asynccontextmanager
+async def transactional(bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=unique("transaction"))
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+async def send(producer: AIOKafkaProducer, log: TopicPartition, values: Sequence[bytes]) -> None:
+    sent = [await producer.send(log.topic, key=value, value=value, partition=log.partition) for value in values]
+    for future in sent:
+        await future
+
+
+async def test_bounds_are_the_first_offset_and_the_one_after_the_last(kafka: EmbeddedKafka) -> None:
+    logs = await new_log(kafka.bootstrap_servers, 2)
+    await fill(kafka.bootstrap_servers, logs[0], numbers(0, 5))
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        assert await reader.bounds(logs) == {logs[0]: Bounds(0, 5), logs[1]: Bounds(0, 0)}
+        await delete_before(kafka.bootstrap_servers, logs[0], 3)
+        assert await reader.bounds(logs[:1]) == {logs[0]: Bounds(3, 5)}
+
+
+async def test_bounds_end_before_an_open_transaction_and_so_does_what_is_read(kafka: EmbeddedKafka) -> None:
+    (log,) = await new_log(kafka.bootstrap_servers)
+    await fill(kafka.bootstrap_servers, log, numbers(0, 2))
+    async with log_reader(kafka.bootstrap_servers) as reader, transactional(kafka.bootstrap_servers) as producer:
+        await producer.begin_transaction()
+        await send(producer, log, [b"in the transaction"])
+        await fill(kafka.bootstrap_servers, log, [b"after it"])
+
+        assert await reader.bounds([log]) == {log: Bounds(0, 2)}
+        async with reader.read(log, 2) as cursor:
+            waiting = asyncio.create_task(cursor.next())
+            await producer.commit_transaction()
+            values = [record.value for record in (await waiting).records]
+        assert values[0] == b"in the transaction"
+        # The two records, and the marker that ends the transaction.
+        assert await reader.bounds([log]) == {log: Bounds(0, 5)}
+
+
+async def test_aborted_transactions_give_no_records_and_yet_the_cursor_advances(kafka: EmbeddedKafka) -> None:
+    (log,) = await new_log(kafka.bootstrap_servers)
+    async with log_reader(kafka.bootstrap_servers) as reader, transactional(kafka.bootstrap_servers) as producer:
+        await producer.begin_transaction()
+        await send(producer, log, numbers(0, 10))
+        await producer.abort_transaction()
+
+        async with reader.read(log, 0) as cursor:
+            reached = 0
+            records: list[LogRecord] = []
+            while reached < 11:
+                piece = await cursor.next()
+                assert piece.next_offset > reached
+                records += piece.records
+                reached = piece.next_offset
+        assert (reached, records) == (11, [])
+
+
+async def test_reading_starts_at_any_offset(kafka: EmbeddedKafka) -> None:
+    (log,) = await new_log(kafka.bootstrap_servers)
+    await fill(kafka.bootstrap_servers, log, numbers(0, 50))
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        for start in (0, 1, 17, 49):
+            records = await read_to(reader, log, start, 50)
+            assert [record.value for record in records] == numbers(start, 50)
+
+
+async def test_a_slice_is_bounded_and_says_the_offset_that_follows(kafka: EmbeddedKafka) -> None:
+    (log,) = await new_log(kafka.bootstrap_servers)
+    await fill(kafka.bootstrap_servers, log, numbers(0, 2 * RECORDS_A_SLICE + 1))
+    async with log_reader(kafka.bootstrap_servers) as reader, reader.read(log, 0) as cursor:
+        expected = 0
+        while expected < 2 * RECORDS_A_SLICE + 1:
+            piece = await cursor.next()
+            assert 0 < len(piece.records) <= RECORDS_A_SLICE
+            assert piece.records[0].offset == expected
+            expected = piece.next_offset
+            assert piece.records[-1].offset == expected - 1
+
+
+async def test_at_the_end_a_cursor_waits_for_what_comes(kafka: EmbeddedKafka) -> None:
+    (log,) = await new_log(kafka.bootstrap_servers)
+    async with log_reader(kafka.bootstrap_servers) as reader, reader.read(log, 0) as cursor:
+        waiting = asyncio.create_task(cursor.next())
+        await fill(kafka.bootstrap_servers, log, [b"at last"])
+        assert [record.value for record in (await waiting).records] == [b"at last"]
+
+
+async def test_many_cursors_read_at_once_each_its_own_partition(kafka: EmbeddedKafka) -> None:
+    logs = await new_log(kafka.bootstrap_servers, 6)
+    for log in logs:
+        await fill(kafka.bootstrap_servers, log, numbers(100 * log.partition, 100 * log.partition + 1500))
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        found = await asyncio.gather(*(read_to(reader, log, log.partition, 1500) for log in logs))
+
+    for log, records in zip(logs, found, strict=True):
+        first = 101 * log.partition
+        assert [record.value for record in records] == numbers(first, 100 * log.partition + 1500)
+
+
+async def test_opening_and_closing_cursors_moves_no_other(kafka: EmbeddedKafka) -> None:
+    steady, *others = await new_log(kafka.bootstrap_servers, 4)
+    for log in (steady, *others):
+        await fill(kafka.bootstrap_servers, log, numbers(0, 5000))
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        reading = asyncio.create_task(read_to(reader, steady, 0, 5000))
+        while not reading.done():
+            for log in others:
+                async with reader.read(log, 4990) as cursor:
+                    assert (await cursor.next()).records[0].offset == 4990
+        assert [record.value for record in await reading] == numbers(0, 5000)
+
+
+async def test_the_same_partition_is_read_twice_at_once(kafka: EmbeddedKafka) -> None:
+    (log,) = await new_log(kafka.bootstrap_servers)
+    await fill(kafka.bootstrap_servers, log, numbers(0, 3000))
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        one, two = await asyncio.gather(read_to(reader, log, 0, 3000), read_to(reader, log, 1000, 3000))
+    assert [record.value for record in one] == numbers(0, 3000)
+    assert [record.value for record in two] == numbers(1000, 3000)
+
+
+async def test_a_cursor_that_is_cancelled_again_and_again_loses_and_repeats_nothing(kafka: EmbeddedKafka) -> None:
+    (log,) = await new_log(kafka.bootstrap_servers)
+    async with log_reader(kafka.bootstrap_servers) as reader, reader.read(log, 0) as cursor:
+        filling = asyncio.create_task(fill_slowly(kafka.bootstrap_servers, log, 1200))
+        found: list[bytes | None] = []
+        reached = cancelled = 0
+        while reached < 1200:
+            # A wait of a few turns of the event loop, so that it ends at every point of a fetch.
+            reading = asyncio.create_task(cursor.next())
+            for _ in range(cancelled % 7 + 1):
+                await asyncio.sleep(0)
+            if not reading.done():
+                await asyncio.wait({reading}, timeout=0.002 * (cancelled % 5))
+            cancelled += reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                piece = await reading
+                found += [record.value for record in piece.records]
+                reached = piece.next_offset
+        await filling
+    assert cancelled > 0
+    assert found == numbers(0, 1200)
+
+
+async def fill_slowly(bootstrap: str, log: TopicPartition, count: int) -> None:
+    for start in range(0, count, 100):
+        await fill(bootstrap, log, numbers(start, start + 100))
+
+
+async def test_offsets_that_were_deleted_or_never_were_are_out_of_range(kafka: EmbeddedKafka) -> None:
+    deleted, short = await new_log(kafka.bootstrap_servers, 2)
+    await fill(kafka.bootstrap_servers, deleted, numbers(0, 10))
+    await fill(kafka.bootstrap_servers, short, numbers(0, 10))
+    await delete_before(kafka.bootstrap_servers, deleted, 5)
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        with pytest.raises(OffsetOutOfRange, match=r"log-.*\[0\] at 4"):
+            await read_to(reader, deleted, 4, 10)
+        with pytest.raises(OffsetOutOfRange, match=r"log-.*\[1\] at 11"):
+            await read_to(reader, short, 11, 12)
+        # The reader is as good as before.
+        assert len(await read_to(reader, deleted, 5, 10)) == 5
+        assert len(await read_to(reader, short, 0, 10)) == 10
+
+
+async def test_a_cursor_whose_next_offset_is_deleted_says_so_and_the_others_read_on(kafka: EmbeddedKafka) -> None:
+    deleted, kept = await new_log(kafka.bootstrap_servers, 2)
+    async with (
+        log_reader(kafka.bootstrap_servers) as reader,
+        reader.read(kept, 0) as other,
+        reader.read(deleted, 0) as cursor,
+    ):
+        await fill(kafka.bootstrap_servers, deleted, numbers(0, 10))
+        await delete_before(kafka.bootstrap_servers, deleted, 10)
+
+        waiting = asyncio.create_task(other.next())
+        with pytest.raises(OffsetOutOfRange):
+            await read_on(cursor)
+        await fill(kafka.bootstrap_servers, kept, [b"there"])
+        assert [record.value for record in (await waiting).records] == [b"there"]
+
+
+async def read_on(cursor: Cursor) -> None:
+    """Read what was fetched before the deletion, and then what is no more."""
+    while True:
+        await cursor.next()
+
+
+async def test_compaction_leaves_holes_that_a_cursor_steps_over(kafka: EmbeddedKafka) -> None:
+    (log,) = await new_log(
+        kafka.bootstrap_servers,
+        cleanup_policy="compact",
+        segment_ms="100",
+        min_cleanable_dirty_ratio="0.01",
+        delete_retention_ms="0",
+    )
+    first = Epoch(0, 1)
+    async with changelog_writer(kafka.bootstrap_servers) as writer, log_reader(kafka.bootstrap_servers) as reader:
+        await writer.claim(log, first, b"claim", b"claim")
+        for value in (b"old", b"new", None):
+            batch = writer.encode(log, first, [(b"%d" % key, value) for key in range(100)])
+            end = await writer.append(log, first, batch) + 100
+        assert end == 301
+
+        async def compacted() -> bool:
+            # Each append opens a segment, and only segments that are closed are cleaned.
+            await writer.append(log, first, writer.encode(log, first, [(b"filler", b"filler")]))
+            return len(await read_to(reader, log, 0, end)) <= 1 + 1
+
+        await until(compacted, "nothing is left of the deleted rows")
+
+        # From any offset in the hole, up to its very end.
+        for start in (0, 1, 150, 299, 300):
+            async with asyncio.timeout(10):
+                await read_to(reader, log, start, end)
+        assert (await content(reader, log))[0] == (0, b"claim")
+
+
+async def test_reading_goes_on_after_a_restart_of_the_broker(rough_kafka: EmbeddedKafka) -> None:
+    (log,) = await new_log(rough_kafka.bootstrap_servers)
+    await fill(rough_kafka.bootstrap_servers, log, numbers(0, 3000))
+    async with log_reader(rough_kafka.bootstrap_servers) as reader, reader.read(log, 0) as cursor:
+        piece = await cursor.next()
+        found = [record.value for record in piece.records]
+        await asyncio.to_thread(rough_kafka.restart)
+        await fill(rough_kafka.bootstrap_servers, log, numbers(3000, 3010))
+        while len(found) < 3010:
+            found += [record.value for record in (await cursor.next()).records]
+        assert found == numbers(0, 3010)
+        assert await until(lambda: bounds_or_none(reader, log), "bounds are there again") == Bounds(0, 3010)
+
+
+async def bounds_or_none(reader: KafkaLogReader, log: TopicPartition) -> Bounds | None:
+    try:
+        return (await reader.bounds([log]))[log]
+    except LogUnavailable:
+        return None
+
+
+async def test_a_broker_that_does_not_answer_makes_bounds_unavailable_after_a_deadline(
+    rough_kafka: EmbeddedKafka,
+) -> None:
+    (log,) = await new_log(rough_kafka.bootstrap_servers)
+    async with log_reader(rough_kafka.bootstrap_servers, request_timeout=1) as reader:
+        await reader.bounds([log])
+        rough_kafka.pause()
+        with pytest.raises(LogUnavailable, match="listing offsets"):
+            await reader.bounds([log])
+        rough_kafka.resume()
+        assert await until(lambda: bounds_or_none(reader, log), "bounds are there again") == Bounds(0, 0)
+
+
+async def delete_before(bootstrap: str, log: TopicPartition, offset: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_records({KafkaPartition(*log): RecordsToDelete(before_offset=offset)})
+    finally:
+        await admin.close()

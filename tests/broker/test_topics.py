@@ -1,0 +1,218 @@
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+import app.kafka.probe
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
+from app.demo.broker import EmbeddedKafka
+from app.errors import BrokerUnfit, TopicError
+from app.kafka.client import Connection
+from app.kafka.probe import probe_epochs
+from app.kafka.topics import BATCH_OVERHEAD, prepare
+from app.model import Epoch, TopicPartition
+from tests.support.changelog import connection
+from tests.support.kafka import create_topic, unique
+
+DAY_MS, HOUR_MS = 86_400_000, 3_600_000
+SOURCE_LIMIT = 300_000
+RIGHT = {
+    "cleanup.policy": "compact",
+    "message.timestamp.type": "LogAppendTime",
+    "unclean.leader.election.enable": "false",
+    "min.compaction.lag.ms": str(HOUR_MS),
+    "delete.retention.ms": str(DAY_MS),
+    "max.message.bytes": str(SOURCE_LIMIT + BATCH_OVERHEAD),
+}
+
+
+def catalog(*sources: str, version: int = 1) -> Catalog:
+    """Return a catalog of one table a source, with the names planes, planes1, planes2."""
+    names = ["planes" + (str(number) if number else "") for number in range(len(sources))]
+    return Catalog(
+        {
+            name: TableSpec(name, SourceSpec(source, KeySpec("string"), "json"), version=version)
+            for name, source in zip(names, sources, strict=True)
+        }
+    )
+
+
+async def source_topic(kafka: EmbeddedKafka, partitions: int = 3) -> str:
+    topic = unique("source")
+    await create_topic(kafka.bootstrap_servers, topic, partitions, {"max.message.bytes": str(SOURCE_LIMIT)})
+    return topic
+
+
+async def settings_of(kafka: EmbeddedKafka, topic: str) -> Mapping[str, str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    try:
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        return {entry[0]: entry[1] for entry in answer.resources[0][4]}
+    finally:
+        await admin.close()
+
+
+async def partitions_of(kafka: EmbeddedKafka, topic: str) -> int:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    try:
+        (found,) = await admin.describe_topics([topic])
+        return len(found["partitions"])
+    finally:
+        await admin.close()
+
+
+async def test_a_changelog_is_created_with_what_the_protocol_needs_and_as_many_partitions(kafka: EmbeddedKafka) -> None:
+    group, topic = unique("group"), await source_topic(kafka)
+
+    found = await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
+
+    assert found.partitions == {topic: 3}
+    assert found.batch_limit == SOURCE_LIMIT + BATCH_OVERHEAD
+    settings = await settings_of(kafka, f"{group}-planes-changelog")
+    assert {name: settings[name] for name in RIGHT} == RIGHT
+    assert settings["min.insync.replicas"] == "1"
+    assert await partitions_of(kafka, f"{group}-planes-changelog") == 3
+
+
+async def test_what_was_prepared_is_found_good_the_next_time(kafka: EmbeddedKafka) -> None:
+    group, topic = unique("group"), await source_topic(kafka)
+    first = await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
+
+    assert await prepare(connection(kafka.bootstrap_servers), group, catalog(topic)) == first
+
+
+async def test_a_changelog_takes_the_batches_of_the_largest_source(kafka: EmbeddedKafka) -> None:
+    group, small, large = unique("group"), await source_topic(kafka), unique("source")
+    await create_topic(kafka.bootstrap_servers, large, 1, {"max.message.bytes": "5000000"})
+
+    found = await prepare(connection(kafka.bootstrap_servers), group, catalog(small, large))
+
+    assert found.batch_limit == 5_000_000 + BATCH_OVERHEAD
+    for table in ("planes", "planes1"):
+        settings = await settings_of(kafka, f"{group}-{table}-changelog")
+        assert settings["max.message.bytes"] == str(found.batch_limit)
+
+
+async def test_several_workers_that_prepare_at_once_all_find_the_same(kafka: EmbeddedKafka) -> None:
+    group, topics = unique("group"), [await source_topic(kafka), await source_topic(kafka, 2)]
+
+    found = await asyncio.gather(
+        *(prepare(connection(kafka.bootstrap_servers), group, catalog(*topics)) for _ in range(4))
+    )
+
+    assert all(one == found[0] for one in found)
+    assert await partitions_of(kafka, f"{group}-planes1-changelog") == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong", "said"),
+    [
+        ("cleanup.policy", "delete", "cleanup.policy is delete and must be compact"),
+        ("cleanup.policy", "compact,delete", "cleanup.policy is compact,delete and must be compact"),
+        ("message.timestamp.type", "CreateTime", "message.timestamp.type is CreateTime and must be LogAppendTime"),
+        ("unclean.leader.election.enable", "true", "unclean.leader.election.enable is true and must be false"),
+        ("min.compaction.lag.ms", "0", f"min.compaction.lag.ms is 0 and must be at least {HOUR_MS}"),
+        ("delete.retention.ms", "1000", f"delete.retention.ms is 1000 and must be at least {DAY_MS}"),
+        (
+            "max.message.bytes",
+            "1000",
+            f"max.message.bytes is 1000 and must be at least {SOURCE_LIMIT + BATCH_OVERHEAD}",
+        ),
+    ],
+)
+async def test_a_changelog_with_another_setting_is_refused_by_its_name(
+    kafka: EmbeddedKafka, setting: str, wrong: str, said: str
+) -> None:
+    group, topic = unique("group"), await source_topic(kafka, 1)
+    await create_topic(kafka.bootstrap_servers, f"{group}-planes-changelog", 1, {**RIGHT, setting: wrong})
+
+    with pytest.raises(TopicError) as refusal:
+        await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
+
+    assert str(refusal.value) == f"changelog {group}-planes-changelog: {said}; alter the topic's settings"
+
+
+async def test_a_changelog_that_keeps_more_than_is_needed_is_used(kafka: EmbeddedKafka) -> None:
+    group, topic = unique("group"), await source_topic(kafka, 1)
+    generous = {**RIGHT, "delete.retention.ms": str(7 * DAY_MS), "min.compaction.lag.ms": str(2 * HOUR_MS)}
+    await create_topic(kafka.bootstrap_servers, f"{group}-planes-changelog", 1, generous)
+
+    assert (await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))).partitions == {topic: 1}
+
+
+async def test_a_missing_source_is_named_with_the_tables_that_would_read_it(kafka: EmbeddedKafka) -> None:
+    group, topic, missing = unique("group"), await source_topic(kafka), unique("missing")
+
+    with pytest.raises(TopicError, match=f"there is no topic {missing}, which planes1 would read"):
+        await prepare(connection(kafka.bootstrap_servers), group, catalog(topic, missing))
+
+    # Nothing was made for the table whose source is there.
+    assert f"{group}-planes-changelog" not in await topics_of(kafka)
+
+
+async def topics_of(kafka: EmbeddedKafka) -> list[str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    try:
+        return list(await admin.list_topics())
+    finally:
+        await admin.close()
+
+
+async def test_a_changelog_of_another_partition_count_is_refused_with_both_numbers(kafka: EmbeddedKafka) -> None:
+    group, topic = unique("group"), await source_topic(kafka, 3)
+    await create_topic(kafka.bootstrap_servers, f"{group}-planes-changelog", 2, RIGHT)
+
+    with pytest.raises(TopicError) as refusal:
+        await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
+
+    assert f"topic {topic} has 3 partitions" in str(refusal.value)
+    assert f"its changelog {group}-planes-changelog was built with 2" in str(refusal.value)
+    # As the message says, a new version of the table gets a changelog of its own.
+    await prepare(connection(kafka.bootstrap_servers), group, catalog(topic, version=2))
+    assert await partitions_of(kafka, f"{group}-planes-v2-changelog") == 3
+
+
+async def test_a_broker_that_refuses_older_epochs_passes_the_probe_again_and_again(kafka: EmbeddedKafka) -> None:
+    group = unique("group")
+    for _ in range(2):
+        await probe_epochs(connection(kafka.bootstrap_servers), group)
+
+
+async def test_workers_that_probe_at_once_do_not_mind_each_other(kafka: EmbeddedKafka) -> None:
+    group = unique("group")
+
+    await asyncio.gather(*(probe_epochs(connection(kafka.bootstrap_servers), group) for _ in range(4)))
+
+
+class _CarelessWriter:
+    """Appends whatever it is given, as to a broker that does not compare epochs."""
+
+    def __init__(self, to: Connection, batch_size: int, producer_id: int) -> None:
+        del to, batch_size, producer_id
+        self.end = 0
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+    async def claim(self, partition: TopicPartition, epoch: Epoch, key: bytes, value: bytes) -> int:
+        """Take it."""
+        del partition, epoch, key, value
+        self.end += 1
+        return self.end - 1
+
+
+async def test_a_broker_that_takes_records_of_an_older_epoch_is_refused(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.kafka.probe, "KafkaChangelogWriter", _CarelessWriter)
+
+    with pytest.raises(BrokerUnfit, match="accepted a record of an older producer epoch"):
+        await probe_epochs(connection(kafka.bootstrap_servers), unique("group"))

@@ -1,0 +1,113 @@
+"""What has to hold: of every read at any moment, and of the tables in the end."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from app.errors import RequestError
+from app.model import Role, TopicPartition
+from app.stores.rows import LAYOUT_VERSION, pack_head
+from app.tasks.task import Task
+from tests.model.oracle import Expected
+from tests.model.tables import Table
+from tests.model.worker import Worker, rows_of
+from tests.model.world import World
+
+
+class Checks:
+    """Compares answers and tables with what the oracle says."""
+
+    def __init__(self, world: World, tables: Sequence[Table]) -> None:
+        self.reads: dict[str, int] = {}
+        self._world = world
+        self._tables = {table.name: table for table in tables}
+        self._expected = {(source, table.name): Expected(table.fold) for source in world.sources for table in tables}
+        #: The furthest position that an active has shown.
+        self._shown: dict[tuple[TopicPartition, str], int] = {}
+        self._durable: dict[tuple[TopicPartition, str], tuple[int, int]] = {}
+
+    def expected(self, source: TopicPartition, table: str) -> Expected:
+        """Return what a table has to be, up to date with the source."""
+        expected = self._expected[source, table]
+        log = self._world.sources[source]
+        expected.learn(log.read(expected.seen + 1, len(log.records) + 1)[0])
+        return expected
+
+    def durable(self, source: TopicPartition, table: str) -> int:
+        """Return the furthest source offset that the changelog has."""
+        log = self._world.changelogs[self._tables[table].changelog(source)]
+        seen, furthest = self._durable.get((source, table), (0, -1))
+        if seen > log.end:
+            seen, furthest = 0, -1
+        records, end = log.read(seen, len(log.records) + 1)
+        for record in records:
+            if record.key == b"\x00position" and record.headers:
+                furthest = max(furthest, msgspec.msgpack.decode(record.value or b"")["to"])
+        self._durable[source, table] = end, furthest
+        return furthest
+
+    def read(self, worker: Worker, source: TopicPartition, task: Task, key: bytes) -> None:
+        """Ask a worker for a key and judge the answer."""
+        world, table = self._world, task.table
+        try:
+            answer = worker.read(task, key)
+        except RequestError as refused:
+            self._count(refused.code)
+            return
+        position, role = answer.freshness.position, answer.freshness.role
+        durable = self.durable(source, table)
+        row = answer.row
+        data = None if row is None else pack_head(LAYOUT_VERSION, 0, row.timestamp_ms, row.offset) + row.payload
+        about = f"{worker.name} says {data!r} for {key!r} of {table} in {source} as {role} at {position}"
+        if position > durable:
+            raise AssertionError(f"{about}: the changelog is at {durable}")
+        possible = self.expected(source, table).between(key, position, durable)
+        if data not in possible:
+            raise AssertionError(f"{about}: possible up to {durable} are {possible}")
+        if role is not Role.ACTIVE:
+            if data is None:
+                raise AssertionError(f"{about}: only an active may say so")
+            self._count("suspended")
+            return
+        owner = world.group.assignment.get(source)
+        if worker.process is None or owner != worker.process.name or task.generation != world.group.generation:
+            raise AssertionError(f"{about}: {owner} owns it in generation {world.group.generation}")
+        begun_at = world.group.ends_at[task.generation][source]
+        if position + 1 < begun_at:
+            raise AssertionError(f"{about}: the source was at {begun_at} when generation {task.generation} began")
+        shown = self._shown.get((source, table), -1)
+        if position < shown:
+            raise AssertionError(f"{about}: {shown} was shown before")
+        self._shown[source, table] = position
+        self._count("hit" if data is not None else "miss")
+
+    def final(self, worker: Worker) -> None:
+        """Compare all tables of one worker, which owns everything and has caught up, with source and changelog."""
+        for (source, table), _ in self._expected.items():
+            self.table(worker, source, table)
+
+    def table(self, worker: Worker, source: TopicPartition, table: str) -> None:
+        """Compare one table."""
+        rows, expected = rows_of(worker, source, table), self.expected(source, table).rows()
+        task = worker.task(source, table)
+        if task is None or task.applied + 1 != self._world.sources[source].end:
+            raise AssertionError(f"{table} of {source} is at {task and task.applied}, not at the source's end")
+        _same(rows, expected, f"{table} of {source} on {worker.name}", "the source says")
+        folded: dict[bytes, bytes] = {}
+        for record in self._world.changelogs[self._tables[table].changelog(source)].records:
+            if record.key is None or record.key[:1] != b"\x01":
+                continue
+            if record.value is None:
+                folded.pop(record.key[1:], None)
+            else:
+                folded[record.key[1:]] = record.value
+        _same(folded, rows, f"the changelog of {table} of {source}", "the store has")
+
+    def _count(self, answer: str) -> None:
+        self.reads[answer] = self.reads.get(answer, 0) + 1
+
+
+def _same(found: Mapping[bytes, bytes], right: Mapping[bytes, bytes], what: str, says: str) -> None:
+    for key in sorted({*found, *right}):
+        if found.get(key) != right.get(key):
+            raise AssertionError(f"{what} has {found.get(key)!r} for {key!r}, but {says} {right.get(key)!r}")

@@ -1,0 +1,25 @@
+"""Small lane batches, so that a few records make many; and the engine's log as a list of what it went through."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from app.tasks import pipeline, shard
+from tests.model.history import count_paths
+
+
+@pytest.fixture(autouse=True)
+def small_lane_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "LANE_BATCH", 12)
+    monkeypatch.setattr(shard, "LANE_BATCH", 12)
+
+
+@pytest.fixture(autouse=True)
+def paths() -> Iterator[Counter[str]]:
+    """Count the engine's log lines by event and reason."""
+    counted: Counter[str] = Counter()
+    structlog.configure(processors=[count_paths(counted)])
+    yield counted
+    structlog.reset_defaults()

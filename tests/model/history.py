@@ -1,0 +1,273 @@
+"""Random histories: from a seed, everything that happens."""
+
+import asyncio
+import random
+
+import structlog
+
+from app.model import Epoch, TopicPartition
+from app.tasks.records import CLAIM_KEY, Claim, encode, epoch_headers
+from tests.model.broker import HOUR_MS, Pair
+from tests.model.checks import Checks
+from tests.model.loop import Process
+from tests.model.oracle import OVERSIZED
+from tests.model.tables import Table
+from tests.model.worker import Worker
+from tests.model.world import LATEST, WALL_SPEED, Weather, World
+
+#: Virtual seconds that things go wrong.
+DURATION = 30.0
+
+#: Where faults tell the most, they come so many times more often.
+_FRAGILE = {"store": 8, "claim": 20, "append": 5, "read": 3}
+
+_KEYS = [b"k%d" % number for number in range(6)]
+
+
+class History:
+    """One random history."""
+
+    def __init__(self, seed: int) -> None:
+        choose = self.choose = random.Random(seed)
+        sources = [TopicPartition("source", number) for number in range(choose.choice((1, 1, 2)))]
+        self.tables = [Table("upsert"), Table("count"), Table("toggle")][: choose.randint(1, 3)]
+        if choose.random() < 0.5:
+            self.tables.reverse()
+        changelogs = [table.changelog(source) for source in sources for table in self.tables]
+        self.world = World(choose.getrandbits(32), sources, changelogs, choose.choice((350, 700, 5000)))
+        self.checks = Checks(self.world, self.tables)
+        self.workers = [Worker(self.world, f"w{number}", self.tables) for number in range(choose.randint(1, 3))]
+        self._faults = choose.choice((0.0, 0.002, 0.01))
+        self._number = 0
+        self._away = False
+
+    async def run(self) -> None:
+        """Let it happen, then let it calm down, and compare."""
+        world, choose = self.world, self.choose
+        if choose.random() < 0.1:
+            self._wear_epochs_out()
+        for source in world.sources:
+            for _ in range(choose.randint(0, 30)):
+                self._produce(source)
+        world.weather = self._weather()
+        world.on_hop = self._at_hop
+        for worker in self.workers:
+            worker.start()
+        producing = [world.outside(self._keep_producing(source)) for source in world.sources]
+        reading = world.outside(self._keep_reading())
+        ended_at = asyncio.get_running_loop().time() + DURATION
+        while asyncio.get_running_loop().time() < ended_at:
+            await asyncio.sleep(choose.random() * 2)
+            self._fate()
+            if choose.random() < 0.01:
+                ended_at += await self._leave_for_a_day()
+            self._raise_failures(reading, *producing)
+        world.calm()
+        for task in producing:
+            task.cancel()
+        await self._settle()
+        await asyncio.sleep(2)
+        self._raise_failures(reading)
+        self.checks.final(self.workers[0])
+        # What is still in a socket is refused.
+        await asyncio.sleep(LATEST)
+        self._raise_failures(reading)
+        self.checks.final(self.workers[0])
+
+    async def _settle(self) -> None:
+        """Leave one worker alone with everything, and wait until it has caught up."""
+        world, (owner, *others) = self.world, self.workers
+        for worker in others:
+            if worker.process is not None:
+                worker.process.go_on()
+            worker.kill()
+        if owner.process is None:
+            owner.start()
+        elif owner.process.stopped:
+            owner.process.go_on()
+        count = len(world.sources) * len(self.tables)
+
+        def caught_up() -> bool:
+            self._raise_failures()
+            return (
+                owner.active()
+                and len(owner.tasks()) == count
+                and all(
+                    task.applied + 1 == world.sources[task.source].end and task.generation == world.group.generation
+                    for task in owner.tasks()
+                )
+            )
+
+        try:
+            await world.until(caught_up, "everything caught up", 400)
+        except AssertionError:
+            raise AssertionError(f"never caught up: {[task.status() for task in owner.tasks()]}") from None
+
+    def _raise_failures(self, *running: "asyncio.Task[None]") -> None:
+        for task in running:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                task.result()
+        for worker in self.workers:
+            for failure in worker.failures:
+                raise failure
+
+    def _weather(self) -> Weather:
+        choose = self.choose
+        if choose.random() < 0.2:
+            return Weather()
+        return Weather(
+            late=choose.choice((0, 0.02, 0.1)),
+            never=choose.choice((0, 0, 0.02)),
+            lost_acknowledgement=choose.choice((0, 0.02, 0.05)),
+            sent_again=choose.choice((0, 0.1)),
+            unavailable=choose.choice((0, 0, 0.01)),
+            slow_hop=choose.choice((0, 0.01, 0.05)),
+            hop=choose.choice((0.001, 0.02, 0.1)),
+        )
+
+    # What goes on
+
+    def _produce(self, source: TopicPartition) -> None:
+        choose, log = self.choose, self.world.sources[source]
+        self._number += 1
+        key: bytes | None = choose.choice(_KEYS)
+        value: bytes | None = b"v%d" % self._number
+        dice = choose.random()
+        if dice < 0.15:
+            value = None
+        elif dice < 0.18:
+            key = None
+        elif dice < 0.20:
+            key = b"!key"
+        elif dice < 0.22:
+            value = b"!value"
+        elif dice < 0.235:
+            value = b"x" * OVERSIZED
+        elif dice < 0.28:
+            log.skip(choose.randint(1, 4))
+        pair: Pair = (key, value)
+        log.append([pair], timestamp=self._number * 1000 + choose.randint(-5000, 0))
+
+    async def _keep_producing(self, source: TopicPartition) -> None:
+        pause = self.choose.choice((0.05, 0.3, 2.0))
+        while True:
+            await asyncio.sleep(self.choose.random() * pause)
+            if not self._away:
+                self._produce(source)
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await asyncio.sleep(self.choose.random() * 0.3)
+            for worker in self.workers:
+                if worker.answers:
+                    self._read_something(worker)
+
+    def _read_something(self, worker: Worker) -> None:
+        tasks = worker.tasks()
+        if tasks:
+            task = self.choose.choice(tasks)
+            self.checks.read(worker, task.source, task, self.choose.choice(_KEYS))
+
+    def _at_hop(self, process: Process, point: str) -> None:
+        """Read, crash or stop wherever a worker awaits something."""
+        choose = self.choose
+        worker = next((worker for worker in self.workers if worker.process is process), None)
+        if worker is None:
+            return
+        if choose.random() < 0.05:
+            # In the middle of whatever the worker is doing.
+            self._read_something(worker)
+        if choose.random() < self._faults * _FRAGILE.get(point.partition(".")[0], 1):
+            self.world.paths[f"fault at {point}"] += 1
+            if choose.random() < 0.5:
+                worker.kill()
+                if choose.random() < 0.8:
+                    self._later(choose.random() * choose.choice((0.2, 10)), worker)
+            else:
+                self._stop(worker)
+
+    def _later(self, delay: float, worker: Worker) -> None:
+        async def start() -> None:
+            await asyncio.sleep(delay)
+            if worker.process is None:
+                worker.start()
+
+        self.world.outside(start())
+
+    def _stop(self, worker: Worker) -> None:
+        process = worker.process
+        if process is None or process.stopped:
+            return
+        process.stop()
+
+        async def go_on() -> None:
+            await asyncio.sleep(self.choose.random() * self.choose.choice((1, 12, 40)))
+            if worker.process is process and process.stopped:
+                process.go_on()
+
+        self.world.outside(go_on())
+
+    def _fate(self) -> None:
+        """Something that has nothing to do with what the workers are at."""
+        choose, world = self.choose, self.world
+        dice = choose.random()
+        worker = choose.choice(self.workers)
+        log = choose.choice(list(world.changelogs.values()))
+        if dice < 0.3:
+            for changelog in world.changelogs.values():
+                if changelog.compact(choose.choice(changelog.cleanable())):
+                    world.paths["compaction"] += 1
+        elif dice < 0.4:
+            world.group.rebalance()
+        elif dice < 0.46 and worker.process is not None:
+            worker.kill()
+        elif dice < 0.6 and worker.process is None:
+            worker.start()
+        elif dice < 0.66:
+            self._stop(worker)
+        elif dice < 0.69:
+            log.append([(b"a stranger's", b"record")])
+        elif dice < 0.72 and worker.answers and worker.tasks():
+            worker.distrust(choose.choice(worker.tasks()))
+
+    async def _leave_for_a_day(self) -> float:
+        """Have nobody there for so long that compaction removes tombstones; return the seconds that took."""
+        for worker in self.workers:
+            worker.kill()
+        self._away = True
+        left_at = asyncio.get_running_loop().time()
+        for changelog in self.world.changelogs.values():
+            await asyncio.sleep(HOUR_MS / 1000 / WALL_SPEED)
+            changelog.compact(changelog.cleanable()[-1])
+        await asyncio.sleep(self.choose.uniform(20, 30) * HOUR_MS / 1000 / WALL_SPEED)
+        for changelog in self.world.changelogs.values():
+            if changelog.compact(changelog.cleanable()[-1]):
+                self.world.paths["tombstones gone"] += 1
+        self._away = False
+        return asyncio.get_running_loop().time() - left_at
+
+    def _wear_epochs_out(self) -> None:
+        for source in self.world.sources:
+            for table in self.tables:
+                wear_out(self.world, table, source, 32764)
+
+
+def wear_out(world: World, table: Table, source: TopicPartition, number: int) -> None:
+    """Make it so that a changelog was claimed `number` times before."""
+    epoch, identity = Epoch(0, number), table.identity(source)
+    claim = Claim(tuple(epoch), b"nonce", 0, "nobody", dict(identity.fingerprint), b"log id")
+    pairs = [(CLAIM_KEY, encode(claim))]
+    world.changelogs[identity.changelog].produce(tuple(epoch), 0, pairs, epoch_headers(epoch))
+
+
+def count_paths(paths: dict[str, int]) -> structlog.types.Processor:
+    """Return a processor that counts what the engine logs, by its event and reason, and prints nothing."""
+
+    def count(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        name = str(event["event"])
+        if name == "task waits":
+            name = str(event["reason"]).partition(":")[0]
+        paths[name] = paths.get(name, 0) + 1
+        raise structlog.DropEvent
+
+    return count

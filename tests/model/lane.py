@@ -1,0 +1,85 @@
+"""The group's consumer of one worker, as far as lanes see it: fetches, hands over, or rewinds."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from app.model import TopicPartition
+from app.tasks.log import LogRecord
+from tests.model.ports import SLICE
+from tests.model.world import World
+
+_POLL = 0.2
+
+#: Hands over records and the offset after them; False when they have to be fetched again.
+Offer = Callable[[TopicPartition, Sequence[LogRecord], int], bool]
+
+
+class SimulatedLane:
+    """Implements LaneControl."""
+
+    def __init__(self, world: World, offer: Offer, expected: Callable[[TopicPartition], int | None]) -> None:
+        self._world = world
+        self._offer = offer
+        self._expected = expected
+        self._positions: dict[TopicPartition, int] = {}
+        self._flowing: dict[TopicPartition, None] = {}
+        self._started = asyncio.Event()
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> None:
+        """Fetch nothing until lanes start."""
+        self._positions = dict.fromkeys(partitions, 0)
+        self._flowing.clear()
+
+    def start_lane(self, partition: TopicPartition, offset: int) -> None:
+        """See LaneControl."""
+        if partition in self._positions:
+            self._positions[partition] = offset
+            self.resume_lane(partition)
+
+    def pause_lane(self, partition: TopicPartition) -> None:
+        """See LaneControl."""
+        self._flowing.pop(partition, None)
+
+    def resume_lane(self, partition: TopicPartition) -> None:
+        """See LaneControl."""
+        if partition in self._positions:
+            self._flowing[partition] = None
+            self._started.set()
+
+    async def run(self) -> None:
+        """Fetch for ever."""
+        while True:
+            if not self._flowing:
+                self._started.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL):
+                        await self._started.wait()
+                continue
+            found = False
+            for partition in list(self._flowing):
+                found = await self._fetch(partition) or found
+            if not found:
+                await asyncio.sleep(_POLL)
+
+    async def _fetch(self, partition: TopicPartition) -> bool:
+        asked_at = self._positions.get(partition)
+        if asked_at is None:
+            return False
+        log = self._world.log(partition)
+        records, following = log.read(max(asked_at, log.start), self._world.choose.randint(1, SLICE))
+        await self._world.hop("fetched")
+        position = self._positions.get(partition)
+        if position is None:
+            return False
+        if position == asked_at:
+            position = self._positions[partition] = following
+        # Otherwise somebody sought meanwhile: what was fetched comes with the position sought.
+        expected = self._expected(partition)
+        if not records and (expected is None or position <= expected):
+            return False
+        if not self._offer(partition, records, position):
+            rewind_to = records[0].offset if expected is None and records else expected
+            if rewind_to is not None:
+                self._positions[partition] = rewind_to
+        return True

@@ -1,0 +1,143 @@
+"""An event loop on virtual time, and processes on it that can be stopped and go on later.
+
+Time jumps to the next timer when nothing is left to run, so hours pass in milliseconds and the same seed gives the same
+history. What runs in the context of a stopped process is parked, as by SIGSTOP: it sees nothing of the world until it
+goes on, and then sees all at once.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from typing import Any
+
+
+class Process:
+    """What a worker's coroutines run in."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stopped = False
+        self.parked: list[tuple[Callable[[], None], Context]] = []
+
+    def stop(self) -> None:
+        """Let nothing of it run."""
+        self.stopped = True
+
+    def go_on(self) -> None:
+        """Run what was parked, in order."""
+        self.stopped = False
+        parked, self.parked = self.parked, []
+        for run, context in parked:
+            asyncio.get_running_loop().call_soon(run, context=context)
+
+    def run(self, action: Callable[[], None]) -> None:
+        """Do something as the process itself, now."""
+        context = copy_context()
+        context.run(PROCESS.set, self)
+        context.run(action)
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine, and all that it starts, in this process."""
+        context = copy_context()
+        context.run(PROCESS.set, self)
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, VirtualLoop):
+            loop.processes.append(self)
+        return loop.create_task(coroutine, context=context)
+
+
+PROCESS: ContextVar[Process | None] = ContextVar("PROCESS", default=None)
+
+
+class _NoFiles(selectors.SelectSelector):
+    """Waits by moving the clock."""
+
+    loop: "VirtualLoop"
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Let `timeout` seconds pass; nothing else can happen meanwhile."""
+        if timeout is None:
+            raise AssertionError("everything waits for something that never comes")
+        self.loop.now += timeout
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.processes: list[Process] = []
+        selector = _NoFiles()
+        selector.loop = self
+        super().__init__(selector)
+        # Coroutines of a crashed worker are thrown away as they stand.
+        self.set_exception_handler(lambda _loop, _context: None)
+
+    def time(self) -> float:
+        """Return the virtual time, in seconds."""
+        return self.now
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Park the callback instead of running it while its process is stopped."""
+        context = context or copy_context()
+        gated = _gated(callback, args, context)
+        handle = super().call_soon(gated, context=context)
+        gated.handle = handle
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Park the callback instead of running it while its process is stopped."""
+        context = context or copy_context()
+        gated = _gated(callback, args, context)
+        handle = super().call_at(when, gated, context=context)
+        gated.handle = handle
+        return handle
+
+
+class _gated:  # noqa: N801 - a function with a memory
+    """A callback that waits while its process is stopped; cancelling its handle works while it waits, too."""
+
+    __slots__ = ("_args", "_callback", "_context", "_process", "handle")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
+        self._callback, self._args, self._context = callback, args, context
+        self._process = context.get(PROCESS)
+        self.handle: asyncio.Handle | None = None
+
+    def __call__(self) -> None:
+        if self.handle is not None and self.handle.cancelled():
+            return
+        process = self._process
+        if process is not None and process.stopped:
+            process.parked.append((self, self._context))
+        else:
+            self._callback(*self._args)
+
+
+def run_virtual(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on a loop of its own, and clear away whatever is left on it afterwards."""
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(coroutine)
+    finally:
+        _clear(loop)
+        loop.close()
+
+
+def _clear(loop: VirtualLoop) -> None:
+    async def cancel_all() -> None:
+        me = asyncio.current_task()
+        while left := [task for task in asyncio.all_tasks() if task is not me]:
+            for task in left:
+                task.cancel()
+            for process in loop.processes:
+                process.go_on()
+            await asyncio.wait(left, timeout=1)
+
+    loop.run_until_complete(cancel_all())

@@ -1,0 +1,74 @@
+"""What the tables have to be: a plain replay of the source, which imports nothing of what it judges."""
+
+import struct
+from collections.abc import Iterable
+from typing import Protocol
+
+_HEAD = struct.Struct(">BBqq")
+
+#: Values at least this long do not fit into a changelog batch of any history.
+OVERSIZED = 6000
+
+
+class SourceRecord(Protocol):
+    """A record of the source."""
+
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102
+    @property
+    def key(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102
+
+
+class Expected:
+    """The rows of one table after each source offset."""
+
+    def __init__(self, fold: str) -> None:
+        self._fold = fold
+        #: By key, each change as (offset, row), in order.
+        self._changes: dict[bytes, list[tuple[int, bytes | None]]] = {}
+        #: The last offset taken in.
+        self.seen = -1
+
+    def learn(self, records: Iterable[SourceRecord]) -> None:
+        """Take in records that follow those taken in before."""
+        for record in records:
+            self.seen = record.offset
+            key, value = record.key, record.value
+            if key is None or key.startswith(b"!") or (value is not None and value.startswith(b"!")):
+                continue
+            changes = self._changes.setdefault(key, [])
+            before = changes[-1][1] if changes else None
+            changes.append((record.offset, self._row(record, before)))
+
+    def _row(self, record: SourceRecord, before: bytes | None) -> bytes | None:
+        head = _HEAD.pack(1, 0, record.timestamp, record.offset)
+        if self._fold == "toggle":
+            return head + b"on" if before is None else None
+        if record.value is None:
+            return None
+        if self._fold == "count":
+            return head + b"%d" % (1 if before is None else int(before[_HEAD.size :]) + 1)
+        return before if len(record.value) >= OVERSIZED else head + record.value
+
+    def between(self, key: bytes, first: int, last: int) -> list[bytes | None]:
+        """Return what the row of a key was at any position from `first` to `last`; None: there was none."""
+        found: list[bytes | None] = [None]
+        for offset, row in self._changes.get(key, ()):
+            if offset <= first:
+                found = [row]
+            elif offset <= last:
+                found.append(row)
+        return found
+
+    def rows(self) -> dict[bytes, bytes]:
+        """Return all rows, by key."""
+        newest = {key: changes[-1][1] for key, changes in self._changes.items()}
+        return {key: row for key, row in newest.items() if row is not None}
+
+    def keys(self) -> list[bytes]:
+        """Return every key that ever had a record."""
+        return list(self._changes)

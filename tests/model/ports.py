@@ -1,0 +1,130 @@
+"""What a task reaches the world through, on the simulated world."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from app.model import Epoch, TopicPartition
+from app.tasks.log import Bounds, Fenced, LogSlice, LogUnavailable, OffsetOutOfRange, OutcomeUnknown
+from app.tasks.records import epoch_headers
+from tests.model.broker import Log, Refused
+from tests.model.world import APPEND_TIMEOUT, Request, World
+
+#: Records that a slice or a poll has at most.
+SLICE = 5
+
+
+class SimulatedClock:
+    """Implements Clock; the wall clock may differ from the broker's by `skew_ms`."""
+
+    def __init__(self, world: World, skew_ms: int = 0) -> None:
+        self._world = world
+        self._skew_ms = skew_ms
+
+    def monotonic(self) -> float:
+        """See Clock."""
+        return asyncio.get_running_loop().time()
+
+    def wall_ms(self) -> int:
+        """See Clock."""
+        return self._world.wall_ms() + self._skew_ms
+
+
+class _Cursor:
+    def __init__(self, world: World, log: Log, offset: int) -> None:
+        self._world = world
+        self._log = log
+        self._offset = offset
+
+    async def next(self) -> LogSlice:
+        """See Cursor: slices end anywhere, also in the middle of a batch."""
+        world, log = self._world, self._log
+        while True:
+            await world.hop("read.asked")
+            if world.weather.unavailable and world.choose.random() < world.weather.unavailable:
+                raise LogUnavailable("no broker")
+            if not log.start <= self._offset <= log.end:
+                raise OffsetOutOfRange(f"{self._offset} is not between {log.start} and {log.end}")
+            if self._offset < log.end:
+                break
+            await world.changed(log)
+        records, following = log.read(self._offset, world.choose.randint(1, SLICE))
+        # The records are on their way, and the log goes on changing.
+        await world.hop("read.answered")
+        self._offset = following
+        return LogSlice(records, following)
+
+
+class SimulatedReader:
+    """Implements LogReader."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
+        """See LogReader."""
+        await self._world.hop("bounds.asked")
+        if self._world.weather.unavailable and self._world.choose.random() < self._world.weather.unavailable:
+            raise LogUnavailable("no broker")
+        logs = {partition: self._world.log(partition) for partition in partitions}
+        bounds = {partition: Bounds(log.start, log.end) for partition, log in logs.items()}
+        await self._world.hop("bounds.answered")
+        return bounds
+
+    @asynccontextmanager
+    async def read(self, partition: TopicPartition, offset: int) -> AsyncIterator[_Cursor]:
+        """See LogReader."""
+        yield _Cursor(self._world, self._world.log(partition), offset)
+
+
+class _Batch(NamedTuple):
+    pairs: list[tuple[bytes, bytes | None]]
+
+
+class SimulatedWriter:
+    """Implements ChangelogWriter."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._sequences: dict[TopicPartition, int] = {}
+
+    def encode(
+        self, partition: TopicPartition, epoch: Epoch, records: Iterable[tuple[bytes, bytes | None]]
+    ) -> _Batch | None:
+        """See ChangelogWriter."""
+        del partition, epoch
+        pairs = list(records)
+        size = sum(len(key) + len(value or b"") for key, value in pairs)
+        return None if size > self._world.limit else _Batch(pairs)
+
+    async def append(self, partition: TopicPartition, epoch: Epoch, batch: Any) -> int:
+        """See ChangelogWriter."""
+        return await self._send("append", partition, epoch, batch.pairs)
+
+    async def claim(self, partition: TopicPartition, epoch: Epoch, key: bytes, value: bytes) -> int:
+        """See ChangelogWriter."""
+        await self._world.hop("claim.asked")
+        self._sequences[partition] = 0
+        return await self._send("claim", partition, epoch, [(key, value)])
+
+    async def _send(
+        self, what: str, partition: TopicPartition, epoch: Epoch, pairs: list[tuple[bytes, bytes | None]]
+    ) -> int:
+        sequence = self._sequences[partition]
+        self._sequences[partition] += len(pairs)
+        # The second producer id and those after it stand for the next id indexes.
+        request = Request(partition, tuple(epoch), sequence, pairs, epoch_headers(epoch))
+        answering = self._world.send(request)
+        try:
+            async with asyncio.timeout(APPEND_TIMEOUT):
+                await self._world.hop(f"{what}.sent")
+                answer = await answering
+        except TimeoutError:
+            raise OutcomeUnknown(f"no acknowledgement within {APPEND_TIMEOUT} s") from None
+        if isinstance(answer, Refused):
+            raise Fenced("the partition has a newer epoch")
+        if answer is None:
+            raise OutcomeUnknown("the broker answered with an error")
+        await self._world.hop(f"{what}.acknowledged")
+        return answer

@@ -1,0 +1,91 @@
+"""The tables of the histories: a plain one, and two whose rows betray every lost or doubled record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.folds.fold import Decoded, Fold, Lookup
+from app.folds.upsert import Upsert
+from app.formats.errors import DecodeError
+from app.model import TopicPartition
+from app.stores.rows import HEAD_SIZE, LAYOUT_VERSION, pack_head
+from app.tasks.ingest import TableCodec
+from app.tasks.replay import Identity
+
+#: Keys and values that begin so cannot be decoded, or lie in the wrong partition.
+BAD = b"!"
+MISPLACED = b"~"
+
+
+class Count:
+    """The row of a key says how many records it had; a tombstone deletes the row, and counting starts anew."""
+
+    name = "count"
+
+    def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
+        """See Fold."""
+        rows: dict[bytes, bytes | None] = {}
+        for key, payload, timestamp, offset in records:
+            before = rows[key] if key in rows else lookup(key)
+            count = 0 if before is None else int(before[HEAD_SIZE:])
+            head = pack_head(LAYOUT_VERSION, 0, timestamp, offset)
+            rows[key] = None if payload is None else head + b"%d" % (count + 1)
+        return rows
+
+
+class Toggle:
+    """A record makes the row of its key when there is none, and deletes it when there is one; so does a tombstone."""
+
+    name = "toggle"
+
+    def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
+        """See Fold."""
+        rows: dict[bytes, bytes | None] = {}
+        for key, _, timestamp, offset in records:
+            before = rows[key] if key in rows else lookup(key)
+            head = pack_head(LAYOUT_VERSION, 0, timestamp, offset)
+            rows[key] = head + b"on" if before is None else None
+        return rows
+
+
+FOLDS: dict[str, type[Fold]] = {"upsert": Upsert, "count": Count, "toggle": Toggle}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a history; its fold is its name up to the first dash."""
+
+    name: str
+    version: str = "1"
+
+    @property
+    def fold(self) -> str:
+        """Return the fold's name."""
+        return self.name.partition("-")[0]
+
+    def changelog(self, source: TopicPartition) -> TopicPartition:
+        """Return the changelog partition that belongs to a source partition."""
+        return TopicPartition(f"{source.topic}-{self.name}", source.partition)
+
+    def identity(self, source: TopicPartition) -> Identity:
+        """Return what the task is."""
+        return Identity(self.name, self.changelog(source), {"fold": self.fold, "version": self.version})
+
+    def codec(self, source: TopicPartition) -> TableCodec:
+        """Return how its records are read."""
+        return TableCodec(source, _store_key, _decode_value, _misplaced, FOLDS[self.fold]())
+
+
+def _store_key(wire: bytes) -> bytes:
+    if wire.startswith(BAD):
+        raise DecodeError("a bad key")
+    return wire
+
+
+def _decode_value(value: bytes) -> bytes:
+    if value.startswith(BAD):
+        raise DecodeError("a bad value")
+    return value
+
+
+def _misplaced(wires: Sequence[bytes]) -> int | None:
+    return next((index for index, wire in enumerate(wires) if wire.startswith(MISPLACED)), None)

@@ -1,0 +1,195 @@
+"""The histories that break simpler protocols, each made on purpose against the real tasks."""
+
+import asyncio
+
+from app.model import TaskState
+from tests.model.broker import EpochRefused
+from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
+
+EARLY = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]
+
+
+@simulated("upsert", workers=2)
+async def test_a_late_append_cannot_replace_a_newer_row_that_compaction_would_then_drop(scenario: Scenario) -> None:
+    first, second = scenario.workers
+    await scenario.started((b"a", b"old"))
+    scenario.hold_batches()
+    scenario.produce((b"a", b"late"))
+    await scenario.world.until(lambda: bool(scenario.world.held), "a batch on the wire")
+    scenario.release()
+    first.kill()
+    second.start()
+    await scenario.caught_up(second)
+    scenario.produce((b"a", b"new"))
+    await scenario.caught_up(second)
+    late = scenario.world.held[0]
+    assert isinstance(scenario.world.deliver(late), EpochRefused)
+    await asyncio.sleep(2 * HOUR)
+    scenario.changelog.compact(scenario.changelog.end)
+    assert scenario.rows(second) == {b"a": b"new"}
+    scenario.check(second)
+
+
+@simulated("count")
+async def test_a_zombie_may_be_the_same_worker_before_its_restart(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    scenario.hold_batches()
+    scenario.produce((b"a", b"4"), (b"b", b"5"))
+    await scenario.world.until(lambda: bool(scenario.world.held), "a batch on the wire")
+    scenario.release()
+    worker.kill()
+    worker.start()
+    await scenario.caught_up()
+    assert isinstance(scenario.world.deliver(scenario.world.held[0]), EpochRefused)
+    scenario.produce((b"a", b"6"))
+    await scenario.caught_up()
+    assert scenario.rows() == {b"a": b"4", b"b": b"2"}
+    scenario.check()
+
+
+@simulated("count", workers=2)
+async def test_a_produce_in_flight_outlives_the_lease_it_was_sent_under(scenario: Scenario) -> None:
+    first, second = scenario.workers
+    await scenario.started(*EARLY)
+    scenario.hold_batches()
+    scenario.produce((b"a", b"4"))
+    await scenario.world.until(lambda: bool(scenario.world.held), "a batch on the wire")
+    scenario.release()
+    process = first.process
+    assert process is not None
+    process.stop()
+    second.start()
+    await scenario.caught_up(second)
+    assert isinstance(scenario.world.deliver(scenario.world.held[0]), EpochRefused)
+    scenario.read_all_at_every_hop(first)
+    process.go_on()
+    await asyncio.sleep(30)
+    await scenario.hands_over(second)
+    scenario.check(second)
+
+
+@simulated("count", "toggle")
+async def test_an_acknowledged_offset_that_jumps_makes_the_owner_read_what_it_jumped_over(scenario: Scenario) -> None:
+    await scenario.started(*EARLY)
+    scenario.hold_batches("count")
+    scenario.produce((b"a", b"4"))
+    await scenario.world.until(lambda: bool(scenario.world.held), "a batch on the wire")
+    # It lands after the owner has replayed to the end, and before its next claim.
+    scenario.at("claim.asked", lambda: scenario.world.deliver(scenario.world.held[0]) and None)
+    await scenario.world.until(lambda: len(scenario.world.held) > 1 or scenario.task().state < TaskState.ACTIVE, "lost")
+    scenario.release()
+    await scenario.caught_up()
+    scenario.changelog.append([(b"junk", b"of a stranger")])
+    scenario.produce((b"b", b"5"), (b"c", b"6"))
+    await scenario.caught_up()
+    assert scenario.rows() == {b"a": b"3", b"b": b"2", b"c": b"1"}
+    scenario.check()
+
+
+@simulated("count")
+async def test_the_position_is_known_after_a_batch_of_which_nothing_became_a_row(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY, (b"a", None))
+    scenario.produce((None, b"no key"), (b"!", b"bad key"), (b"a", b"!bad value"))
+    await scenario.caught_up()
+    await asyncio.sleep(40 * HOUR)
+    scenario.changelog.compact(scenario.changelog.end)
+    worker.kill()
+    worker.disks.clear()
+    asked: list[int] = []
+    scenario.world.on_hop = lambda _process, _point: asked.extend(task.applied for task in worker.tasks())
+    worker.start()
+    await scenario.caught_up()
+    scenario.check()
+    # It went from the changelog straight to the end: no source record was read again.
+    assert set(asked) == {-1, 6}
+
+
+@simulated("upsert", workers=2, seeds=range(5))
+async def test_a_reader_inside_a_cleaned_region_says_nothing(scenario: Scenario) -> None:
+    first, second = scenario.workers
+    await scenario.started(*[(b"k%d" % (number % 4), b"%d" % number) for number in range(30)])
+    await asyncio.sleep(2 * HOUR)
+    scenario.produce((b"k0", b"newer"))
+    await scenario.caught_up()
+    await asyncio.sleep(2 * HOUR)
+    scenario.changelog.compact(scenario.changelog.end)
+    first.kill()
+    scenario.read_all_at_every_hop(second)
+    second.start()
+    await scenario.caught_up(second)
+    scenario.check(second)
+    assert scenario.checks.reads["partition_restoring"] > 0
+    assert "miss" not in scenario.checks.reads
+
+
+@simulated("count", workers=2)
+async def test_source_times_of_long_ago_make_neither_changelog_nor_store_old(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    assert {record.timestamp for record in scenario.source.records} == {1000}
+    assert scenario.changelog.cleanable() == [0]
+    worker.kill(1000)
+    scenario.produce((b"a", b"4"))
+    worker.start()
+    await scenario.caught_up()
+    scenario.check()
+    assert scenario.world.paths["store quarantined; it is rebuilt from the changelog"] == 0
+
+
+@simulated("count", "toggle", "count-twin")
+async def test_tables_of_one_source_go_on_from_positions_of_their_own(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    scenario.hold_batches("toggle")
+    scenario.produce((b"a", b"4"), (b"b", b"5"))
+    await scenario.world.until(
+        lambda: bool(scenario.world.held) and scenario.task().applied + 1 == scenario.source.end, "one is ahead"
+    )
+    assert scenario.task(table="toggle").applied < scenario.task().applied
+    scenario.release()
+    worker.kill()
+    worker.start()
+    await scenario.caught_up()
+    scenario.check()
+
+
+@simulated("upsert", "count", workers=2, seeds=range(5))
+async def test_half_a_batch_is_never_shown_at_the_full_position(scenario: Scenario) -> None:
+    first, second = scenario.workers
+    await scenario.started(*EARLY)
+    process = first.process
+    assert process is not None
+    process.stop()
+    second.start()
+    await scenario.caught_up(second)
+    # Batches of more rows than a slice has, and of keys that come again in the next batch.
+    for number in range(4):
+        scenario.produce(*[(b"k%d" % key, b"%d" % number) for key in range(9)])
+        await scenario.caught_up(second)
+    scenario.read_all_at_every_hop(first)
+    process.go_on()
+    await scenario.hands_over(first)
+    scenario.check(first)
+
+
+@simulated("count", workers=2)
+async def test_the_loser_of_a_claim_is_told_success_and_finds_out(scenario: Scenario) -> None:
+    first, second = scenario.workers
+    scenario.produce(*EARLY)
+    first.start()
+    process = first.process
+    assert process is not None
+    reached = scenario.at("claim.asked", process.stop, first)
+    await scenario.world.until(reached, "about to claim")
+    second.start()
+    await scenario.caught_up(second)
+    process.go_on()
+    await scenario.world.until(lambda: scenario.world.paths["claim lost"] > 0, "the claim was lost")
+    assert first.task(SOURCE, "count") is None or not first.active()
+    scenario.produce((b"a", b"4"))
+    await asyncio.sleep(30)
+    await scenario.hands_over(first)
+    await scenario.hands_over(second)
+    scenario.check(second)

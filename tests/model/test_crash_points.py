@@ -1,0 +1,103 @@
+"""A SIGKILL at each point of the table in tasks/DESIGN.md: the tables come out right all the same."""
+
+from collections.abc import Callable
+
+import pytest
+
+from app.model import TaskState
+from tests.model.loop import run_virtual
+from tests.model.scenario import SOURCE, Scenario
+
+RECORDS = [(b"k%d" % (number % 5), b"v%d" % number) for number in range(23)]
+
+
+async def _killed_at(point: str, kept: int, prepare: Callable[[Scenario], None]) -> None:
+    scenario = Scenario("count", "toggle")
+    worker = scenario.workers[0]
+    await scenario.started(*RECORDS[:5])
+    reached = scenario.at(point, lambda: worker.kill(kept))
+    prepare(scenario)
+    await scenario.world.until(reached, point)
+    scenario.world.on_hop = None
+    scenario.produce(*RECORDS[:3])
+    worker.start()
+    await scenario.caught_up()
+    scenario.check()
+    # A late produce, were there one, would have arrived by now.
+    scenario.produce(*RECORDS[3:6])
+    await scenario.caught_up()
+    scenario.check()
+
+
+def _ingest(scenario: Scenario) -> None:
+    scenario.produce(*RECORDS[5:])
+
+
+def _rebalance(scenario: Scenario) -> None:
+    scenario.produce(*RECORDS[5:])
+    scenario.world.group.rebalance()
+
+
+def _distrust(scenario: Scenario) -> None:
+    scenario.workers[0].distrust(scenario.task())
+
+
+def _leave(scenario: Scenario) -> None:
+    scenario.produce(*RECORDS[5:])
+    if scenario.workers[0].running is not None:
+        scenario.workers[0].running.leaving = True
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, 1000])
+@pytest.mark.parametrize(
+    ("point", "prepare"),
+    [
+        pytest.param("claim.asked", _rebalance, id="before the claim is sent"),
+        pytest.param("claim.sent", _rebalance, id="claim sent, not acknowledged"),
+        pytest.param("claim.acknowledged", _rebalance, id="claim acknowledged, not read back"),
+        pytest.param("append.sent", _ingest, id="batch sent, not acknowledged"),
+        pytest.param("append.acknowledged", _ingest, id="acknowledged, rows not written"),
+        pytest.param("store.chunk", _ingest, id="between chunks of rows"),
+        pytest.param("store.checkpoint", _ingest, id="rows written, checkpoint not"),
+        pytest.param("commit", _ingest, id="checkpoint written, source offset not committed"),
+        pytest.param("store.wipe", _distrust, id="before wiping"),
+        pytest.param("store.wiped", _distrust, id="after wiping"),
+        pytest.param("read.answered", _distrust, id="while replaying"),
+        pytest.param("store.flush", _leave, id="while closing"),
+    ],
+)
+def test_a_crash_loses_and_doubles_nothing(point: str, prepare: Callable[[Scenario], None], kept: int) -> None:
+    run_virtual(_killed_at(point, kept, prepare))
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 4])
+def test_a_crash_while_replaying_below_readable_from_leaves_a_store_that_is_not_read(pieces: int) -> None:
+    async def run() -> None:
+        scenario = Scenario("count", workers=2)
+        first, second = scenario.workers
+        await scenario.started(*RECORDS)
+        first.kill()
+        second.start()
+        answered = 0
+
+        def kill_in_the_middle(point: str) -> None:
+            nonlocal answered
+            answered += point == "read.answered"
+            if answered == pieces:
+                second.kill(1000)
+
+        scenario.world.on_hop = lambda _process, point: kill_in_the_middle(point)
+        await scenario.world.until(lambda: not second.alive, "killed in the middle of a replay")
+        scenario.world.on_hop = lambda _process, _point: _ask(scenario)
+        second.start()
+        await scenario.caught_up(second)
+        scenario.check(second)
+
+    def _ask(scenario: Scenario) -> None:
+        second = scenario.workers[1]
+        for task in second.tasks():
+            assert task.state in {TaskState.ACTIVE, TaskState.SUSPENDED} or not task.readable or task.applied >= -1
+            for number in range(5):
+                scenario.checks.read(second, SOURCE, task, b"k%d" % number)
+
+    run_virtual(run())

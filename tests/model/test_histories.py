@@ -1,0 +1,62 @@
+"""Random histories, and that together they went every way there is.
+
+MODEL_HISTORIES says how many (300), MODEL_SEED runs one of them alone. A failure prints its seed.
+"""
+
+import os
+from collections import Counter
+
+from tests.model.history import History
+from tests.model.loop import run_virtual
+
+HISTORIES = int(os.environ.get("MODEL_HISTORIES", "300"))
+ONE = os.environ.get("MODEL_SEED")
+
+#: What the engine logs and the world counts when it goes one of the protocol's ways.
+WAYS = {
+    "claimed": "a claim is read back",
+    "claim lost": "a claim loses a race and is told success",
+    "seal": "a producer id is sealed",
+    "fenced": "the broker refuses an old epoch",
+    "another owner has claimed the partition": "an owner is refused",
+    "another owner has appended": "a batch is not contiguous",
+    "the outcome of an append is not known": "an outcome is unknown",
+    "the broker cannot be asked": "a broker is away",
+    "the group is rebalancing": "a task is suspended",
+    "dropped a foreign changelog record": "a foreign record is dropped",
+    "store quarantined; it is rebuilt from the changelog": "a store is rebuilt",
+    "compaction": "compaction removes rows",
+    "tombstones gone": "compaction removes tombstones",
+    "active": "a task catches up",
+}
+FAULTS = ("claim.asked", "claim.sent", "claim.acknowledged", "append.sent", "append.acknowledged", "store.chunk")
+ANSWERS = ("hit", "miss", "suspended", "partition_restoring")
+
+
+def _run(seed: int) -> History:
+    histories: list[History] = []
+
+    async def run() -> None:
+        histories.append(History(seed))
+        await histories[0].run()
+
+    try:
+        run_virtual(run())
+    except Exception as error:
+        raise AssertionError(f"history {seed} fails (MODEL_SEED={seed} runs it alone): {error}") from error
+    return histories[0]
+
+
+def test_every_history_ends_with_the_tables_that_the_sources_say(paths: "Counter[str]") -> None:
+    answers: Counter[str] = Counter()
+    seeds = range(HISTORIES) if ONE is None else [int(ONE)]
+    for seed in seeds:
+        history = _run(seed)
+        paths.update(history.world.paths)
+        answers.update(history.checks.reads)
+    if ONE is not None or HISTORIES < 300:
+        return
+    missing = [meaning for way, meaning in WAYS.items() if not paths[way]]
+    missing += [point for point in FAULTS if not paths[f"fault at {point}"]]
+    missing += [answer for answer in ANSWERS if not answers[answer]]
+    assert missing == [], f"never happened in {HISTORIES} histories"

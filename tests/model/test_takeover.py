@@ -1,0 +1,369 @@
+"""Stores, changelogs and sources that do not fit each other: rebuilt, or refused, and never served wrong."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app.model import Role, TaskState
+from app.stores.rows import LAYOUT_VERSION
+from app.tasks.records import Checkpoint, decode, encode
+from app.tasks.replay import FingerprintChanged
+from tests.model.history import wear_out
+from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
+from tests.model.tables import Table
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+EARLY = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"c", b"4")]
+CHECKPOINT = b"\x00checkpoint"
+
+
+def _quarantines(scenario: Scenario) -> list[str]:
+    seen: list[str] = []
+
+    def look(_process: object, _point: str) -> None:
+        for task in scenario.workers[0].tasks():
+            if task.state is TaskState.QUARANTINED and task.reason not in seen:
+                seen.append(str(task.reason))
+
+    scenario.world.on_hop = look
+    return seen
+
+
+@simulated("count")
+async def test_the_last_epoch_seals_the_producer_id_and_the_next_id_counts_from_one(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    wear_out(scenario.world, Table("count"), SOURCE, 32765)
+    await scenario.started(*EARLY)
+    scenario.hold_batches()
+    scenario.produce((b"a", b"5"))
+    await scenario.world.until(lambda: bool(scenario.world.held), "a batch on the wire")
+    scenario.release()
+    late = scenario.world.held[0]
+    assert late.producer == (0, 32766)
+    worker.kill()
+    worker.start()
+    await scenario.caught_up()
+    assert scenario.world.paths["seal"] == 1
+    assert not isinstance(scenario.world.deliver(late), int), "the sealed id is closed to its last owner too"
+    scenario.produce((b"a", b"6"))
+    await scenario.caught_up()
+    scenario.check()
+
+
+@simulated("count")
+async def test_a_changelog_recreated_while_nobody_ran_is_built_anew_from_the_source(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    worker.kill(1000)
+    scenario.changelog.recreate()
+    seen = _quarantines(scenario)
+    worker.start()
+    await scenario.caught_up()
+    assert len(seen) == 1
+    assert "past the log's end" in seen[0]
+    scenario.check()
+
+
+@simulated("count", workers=2)
+async def test_a_recreated_changelog_that_is_longer_than_the_old_one_is_told_by_its_log_id(scenario: Scenario) -> None:
+    worker, other = scenario.workers
+    await scenario.started(*EARLY)
+    worker.kill(1000)
+    scenario.changelog.recreate()
+    other.start()
+    for number in range(6):
+        scenario.produce((b"a", b"%d" % number))
+        await scenario.caught_up(other)
+    other.kill()
+    seen = _quarantines(scenario)
+    worker.start()
+    await scenario.caught_up()
+    assert len(seen) == 1
+    assert "deleted and created again" in seen[0]
+    scenario.check()
+
+
+@simulated("count")
+async def test_a_changelog_recreated_under_its_owner_is_refused_and_not_served_as_whole(scenario: Scenario) -> None:
+    await scenario.started(*EARLY)
+    scenario.changelog.recreate()
+    scenario.produce((b"a", b"5"))
+    task = scenario.task()
+    await scenario.world.until(
+        lambda: task.reason is not None and "no claim" in task.reason, "the changelog is refused", 60
+    )
+    for _ in range(100):
+        await asyncio.sleep(0.5)
+        assert task.state is not TaskState.ACTIVE
+        for key in (b"a", b"b", b"c", b"never"):
+            scenario.checks.read(scenario.workers[0], SOURCE, task, key)
+
+
+@simulated("count")
+async def test_a_store_ahead_of_a_truncated_changelog_is_rebuilt(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    before = scenario.changelog.end
+    scenario.produce((b"d", b"5"))
+    await scenario.caught_up()
+    worker.kill(1000)
+    scenario.changelog.truncate(before)
+    seen = _quarantines(scenario)
+    worker.start()
+    await scenario.caught_up()
+    assert len(seen) == 1
+    assert "past the log's end" in seen[0]
+    scenario.check()
+
+
+@simulated("count", workers=2)
+async def test_a_store_older_than_the_retention_of_tombstones_is_rebuilt(scenario: Scenario) -> None:
+    worker, other = scenario.workers
+    await scenario.started(*EARLY)
+    worker.kill(1000)
+    other.start()
+    await scenario.caught_up(other)
+    scenario.produce((b"a", None), (b"b", b"5"))
+    await scenario.caught_up(other)
+    other.kill()
+    await asyncio.sleep(26 * HOUR)
+    scenario.changelog.compact(scenario.changelog.end)
+    seen = _quarantines(scenario)
+    worker.start()
+    await scenario.caught_up()
+    assert len(seen) == 1
+    assert "retention of tombstones" in seen[0]
+    assert b"a" not in scenario.rows()
+    scenario.check()
+
+
+@simulated("count")
+async def test_a_store_at_the_end_of_its_changelog_is_never_too_old(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    worker.kill(1000)
+    await asyncio.sleep(100 * HOUR)
+    scenario.changelog.compact(scenario.changelog.end)
+    seen = _quarantines(scenario)
+    worker.start()
+    await scenario.caught_up()
+    assert seen == []
+    scenario.check()
+
+
+@pytest.mark.parametrize("keep_store", [True, False], ids=["by the store", "by the changelog"])
+def test_a_changed_fingerprint_stops_the_worker_and_names_the_field(*, keep_store: bool) -> None:
+    @simulated("count")
+    async def scenario_of(scenario: Scenario) -> None:
+        worker = scenario.workers[0]
+        await scenario.started(*EARLY)
+        worker.kill(1000)
+        if not keep_store:
+            worker.disks.clear()
+        worker.tables = [Table("count", version="2")]
+        worker.start()
+        await scenario.world.until(lambda: bool(worker.failures), "refused")
+        assert isinstance(worker.failures[0], FingerprintChanged)
+        assert "version was 1 and is now 2" in str(worker.failures[0])
+        assert scenario.task().state is TaskState.CLOSED
+
+    scenario_of()
+
+
+@simulated("count")
+async def test_a_store_of_another_row_layout_is_rebuilt(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    worker.kill(1000)
+    disk = worker.disk(SOURCE, "count")
+    known = decode(Checkpoint, disk.durable[CHECKPOINT])
+    fields = {name: getattr(known, name) for name in known.__struct_fields__}
+    disk.durable[CHECKPOINT] = encode(Checkpoint(**(fields | {"layout": LAYOUT_VERSION + 1})))
+    seen = _quarantines(scenario)
+    worker.start()
+    await scenario.caught_up()
+    assert len(seen) == 1
+    assert "layout" in seen[0]
+    scenario.check()
+
+
+async def _refused(scenario: Scenario, why: str) -> None:
+    task = scenario.task()
+    await scenario.world.until(lambda: task.reason is not None and why in task.reason, why, 60)
+    for _ in range(30):
+        await asyncio.sleep(1)
+        assert task.state is not TaskState.ACTIVE
+    answer = scenario.workers[0].read(task, b"b")
+    assert answer.row is not None
+    assert answer.freshness.role is Role.SUSPENDED, "old rows stay readable, and labelled"
+
+
+@simulated("count")
+async def test_a_source_recreated_shorter_is_refused_and_the_old_rows_stay_readable(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    worker.kill(1000)
+    scenario.source.recreate()
+    scenario.produce((b"z", b"other"))
+    worker.start()
+    await asyncio.sleep(10)
+    await _refused(scenario, "was applied already")
+
+
+@simulated("count")
+async def test_a_source_recreated_longer_is_told_by_its_anchor(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    worker.kill(1000)
+    scenario.source.recreate()
+    scenario.produce(*[(b"z", b"other")] * 9)
+    worker.start()
+    await asyncio.sleep(10)
+    await _refused(scenario, "another record at offset 3")
+
+
+@simulated("count")
+async def test_records_deleted_by_retention_before_they_were_applied_are_not_skipped_over(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    worker.kill(1000)
+    scenario.produce(*EARLY)
+    scenario.source.delete_before(6)
+    worker.start()
+    await asyncio.sleep(10)
+    await _refused(scenario, "retention deleted records")
+
+
+@simulated("count")
+async def test_retention_that_strikes_between_the_check_and_the_claim_is_noticed_too(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    worker.kill(1000)
+    scenario.produce(*EARLY)
+    reached = scenario.at("claim.asked", lambda: scenario.source.delete_before(6))
+    worker.start()
+    await scenario.world.until(reached, "about to claim")
+    await asyncio.sleep(10)
+    await _refused(scenario, "retention deleted records")
+
+
+@simulated("count")
+async def test_a_new_table_begins_where_the_source_begins(scenario: Scenario) -> None:
+    scenario.produce(*EARLY)
+    scenario.source.delete_before(2)
+    scenario.workers[0].start()
+    await scenario.caught_up()
+    scenario.check()
+
+
+@simulated("count")
+async def test_a_changelog_that_lost_its_beginning_is_refused(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    worker.kill()
+    worker.disks.clear()
+    scenario.changelog.delete_before(2)
+    worker.start()
+    await asyncio.sleep(10)
+    task = scenario.task()
+    await scenario.world.until(lambda: "first records were deleted" in str(task.reason), "refused", 60)
+    assert task.state is TaskState.RESTORING
+
+
+@simulated("count", workers=2, seeds=range(10))
+async def test_an_append_of_unknown_outcome_counts_once_whenever_it_lands(scenario: Scenario) -> None:
+    await scenario.started(*EARLY)
+    world = scenario.world
+    for number in range(4):
+        scenario.hold_batches()
+        scenario.produce((b"a", b"%d" % number))
+        count = len(world.held)
+        await world.until(lambda count=count: len(world.held) > count, "a batch on the wire")  # type: ignore[misc]
+        await asyncio.sleep(world.choose.random() * 4)
+        scenario.release()
+        world.deliver(world.held[-1])
+        await scenario.caught_up()
+    for late in world.held:
+        assert not isinstance(world.deliver(late), int) or late.sequence > 0
+    scenario.check()
+
+
+@simulated("count", seeds=range(8))
+async def test_a_quarantine_that_a_rebalance_interrupts_is_finished_all_the_same(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    # The store takes a while to be wiped, and the rebalance comes in the middle.
+    reached = scenario.at("store.wipe", scenario.world.group.rebalance)
+    worker.distrust(scenario.task())
+    await scenario.world.until(reached, "wiping")
+    await asyncio.sleep(5)
+    scenario.produce((b"a", b"5"))
+    await scenario.caught_up()
+    scenario.check()
+
+
+@simulated("count")
+async def test_keys_in_the_wrong_partition_are_remembered_through_restores(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY, (b"~misplaced", b"5"), (b"d", b"6"))
+    assert scenario.task().misplaced_at == 4
+    worker.kill()
+    worker.disks.clear()
+    worker.start()
+    await scenario.caught_up()
+    assert scenario.task().misplaced_at == 4
+    scenario.checks.read(worker, SOURCE, scenario.task(), b"never seen")
+    assert scenario.checks.reads == {"misplaced_keys": 1}
+    scenario.check()
+
+
+@simulated("upsert", "count")
+async def test_records_that_do_not_fit_are_skipped_and_batches_that_do_not_fit_are_split(scenario: Scenario) -> None:
+    scenario.world.limit = 400
+    scenario.produce(
+        *[(b"k%d" % number, b"v" * 30) for number in range(9)],
+        (b"k1", b"x" * 6000),
+        *[(b"k%d" % number, b"w" * 30) for number in range(9)],
+    )
+    scenario.workers[0].start()
+    await scenario.caught_up()
+    scenario.check()
+
+
+def test_an_idle_owner_repeats_its_position_so_that_its_epoch_is_not_forgotten(paths: "Counter[str]") -> None:
+    @simulated("count")
+    async def scenario_of(scenario: Scenario) -> None:
+        await scenario.started(*EARLY)
+        before = scenario.changelog.end
+        await asyncio.sleep(3 * 3600 + 60)
+        assert scenario.changelog.end == before + 3
+        assert scenario.task().state is TaskState.ACTIVE
+        scenario.check()
+
+    scenario_of()
+    assert paths["claimed"] == 1
+
+
+@simulated("count", workers=2)
+async def test_records_of_an_older_epoch_are_dropped_where_a_broker_let_them_in(scenario: Scenario) -> None:
+    first, second = scenario.workers
+    await scenario.started(*EARLY)
+    scenario.hold_batches()
+    scenario.produce((b"a", b"5"))
+    await scenario.world.until(lambda: bool(scenario.world.held), "a batch on the wire")
+    scenario.release()
+    first.kill()
+    second.start()
+    await scenario.caught_up(second)
+    # As a broker would that has forgotten the producer.
+    late = scenario.world.held[0]
+    scenario.changelog.append(late.pairs, late.headers)
+    scenario.produce((b"a", b"6"))
+    await scenario.caught_up(second)
+    assert scenario.rows(second)[b"a"] == b"4"
+    first.start()
+    await scenario.hands_over(first)
+    assert scenario.rows(first)[b"a"] == b"4"

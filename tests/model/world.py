@@ -1,0 +1,189 @@
+"""The world of a history: partitions, a network that delays and loses, the group, workers, and the hand of fate."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from typing import Any
+
+from app.model import TopicPartition
+from app.tasks.records import CLAIM_KEY, Claim, decode
+from tests.model.broker import EpochRefused, Log, Pair, Refused
+from tests.model.group import Group
+from tests.model.loop import PROCESS, Process
+
+#: The wall clock runs so many times faster than the loop's, so that compaction lags pass while sessions do not.
+WALL_SPEED = 300
+_WALL_START_MS = 1_700_000_000_000
+
+#: How long a writer waits for an acknowledgement.
+APPEND_TIMEOUT = 2.0
+
+#: How late an append may land, in seconds.
+LATEST = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How the network is: chances by append and by hop, delays in seconds."""
+
+    late: float = 0.0
+    never: float = 0.0
+    lost_acknowledgement: float = 0.0
+    sent_again: float = 0.0
+    unavailable: float = 0.0
+    slow_hop: float = 0.0
+    hop: float = 0.01
+
+
+FAIR = Weather()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An append on its way to the broker."""
+
+    partition: TopicPartition
+    producer: tuple[int, int]
+    sequence: int
+    pairs: Sequence[Pair]
+    headers: Sequence[tuple[str, bytes]]
+
+    @property
+    def claims(self) -> bool:
+        """Say whether this is a claim."""
+        return self.pairs[0][0] == CLAIM_KEY
+
+
+Answer = int | Refused | None
+
+
+class World:
+    """Everything outside of the workers. `limit` is the size of a changelog batch, in bytes."""
+
+    def __init__(
+        self, seed: int, sources: Sequence[TopicPartition], changelogs: Sequence[TopicPartition], limit: int = 5000
+    ) -> None:
+        self.choose = random.Random(seed)
+        self.weather = FAIR
+        self.limit = limit
+        self.sources = {source: Log(self.wall_ms) for source in sources}
+        self.changelogs = {changelog: Log(self.wall_ms) for changelog in changelogs}
+        self.group = Group(self.choose, sources, lambda: {name: log.end for name, log in self.sources.items()})
+        #: Which ways of the protocol were gone.
+        self.paths: Counter[str] = Counter()
+        #: Called with the process and the point at every hop.
+        self.on_hop: Callable[[Process, str], None] | None = None
+        #: Says which appends stay on the wire until a test delivers them; they are in `held` then.
+        self.hold: Callable[[Request], bool] = lambda _request: False
+        self.held: list[Request] = []
+        self._outside: Context = copy_context()
+        self._coordinator = self.outside(self.group.run())
+
+    def wall_ms(self) -> int:
+        """Return the broker's time."""
+        return _WALL_START_MS + int(asyncio.get_running_loop().time() * 1000 * WALL_SPEED)
+
+    def outside(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run something that belongs to no worker."""
+        return asyncio.get_running_loop().create_task(coroutine, context=self._outside.copy())
+
+    def log(self, partition: TopicPartition) -> Log:
+        """Return a partition."""
+        return self.sources[partition] if partition in self.sources else self.changelogs[partition]
+
+    async def hop(self, point: str) -> None:
+        """Take some time; anything may happen to the worker here."""
+        process = PROCESS.get()
+        if process is not None and self.on_hop is not None:
+            self.on_hop(process, point)
+        delay = self.choose.random() * self.weather.hop
+        if point == "store.wipe":
+            # Dropping a column family takes a thread a while.
+            delay += self.choose.random()
+        if self.weather.slow_hop and self.choose.random() < self.weather.slow_hop:
+            delay += self.choose.random()
+        await asyncio.sleep(delay)
+
+    async def until(self, condition: Callable[[], bool], what: str, patience: float = 600.0) -> None:
+        """Let the world go on until something is the case."""
+        deadline = asyncio.get_running_loop().time() + patience
+        while not condition():
+            if asyncio.get_running_loop().time() > deadline:
+                raise AssertionError(f"never came: {what}")
+            await asyncio.sleep(0.05)
+
+    async def changed(self, log: Log) -> None:
+        """Wait until a partition changes."""
+        change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        log.watchers.append(lambda: change.done() or change.set_result(None))
+        await change
+
+    # The network
+
+    def send(self, request: Request) -> "asyncio.Future[Answer]":
+        """Put an append on the wire; the answer is an offset, what the broker refused it with, or None for an error."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if self.hold(request):
+            self.held.append(request)
+            return answer
+        weather, choose = self.weather, self.choose
+        delay = choose.random() * weather.hop
+        if choose.random() < weather.never:
+            return answer
+        if choose.random() < weather.late:
+            delay = choose.random() * (1 if choose.random() < 0.5 else LATEST)
+        heard = choose.random() >= weather.lost_acknowledgement
+        self._later(delay, request, answer if heard else None)
+        if choose.random() < weather.sent_again:
+            self._later(delay + choose.random() * (LATEST - delay), request, None)
+        return answer
+
+    def deliver(self, request: Request) -> Answer:
+        """Have the broker append now."""
+        log = self.changelogs[request.partition]
+        duplicates = log.duplicates
+        try:
+            offset = log.produce(request.producer, request.sequence, request.pairs, request.headers)
+        except EpochRefused as refused:
+            self.paths["fenced"] += 1
+            return refused
+        except Refused:
+            return None
+        self._note(request, offset, again=log.duplicates > duplicates)
+        return offset
+
+    def _later(self, delay: float, request: Request, answer: "asyncio.Future[Answer] | None") -> None:
+        def arrive() -> None:
+            result = self.deliver(request)
+            if answer is not None:
+                asyncio.get_running_loop().call_later(
+                    self.choose.random() * self.weather.hop, tell, result, context=self._outside
+                )
+
+        def tell(result: Answer) -> None:
+            if answer is not None and not answer.done():
+                answer.set_result(result)
+
+        asyncio.get_running_loop().call_later(delay, arrive, context=self._outside)
+
+    def _note(self, request: Request, offset: int, *, again: bool) -> None:
+        if not request.claims:
+            return
+        value = request.pairs[0][1]
+        claim = decode(Claim, value or b"")
+        if again:
+            there = self.changelogs[request.partition].at(offset)
+            if there is not None and there.value != value:
+                self.paths["claim lost"] += 1
+        elif claim.seals:
+            self.paths["seal"] += 1
+        else:
+            self.paths["claim"] += 1
+
+    def calm(self) -> None:
+        """Let nothing more go wrong."""
+        self.weather = FAIR
+        self.on_hop = None

@@ -1,0 +1,118 @@
+"""An engine in the test's own process, on a real broker."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from app.catalog.load import load_catalog
+from app.config import Settings
+from app.demo.broker import EmbeddedKafka
+from app.kafka.consumer import LaneConsumer
+from app.kafka.engine import Engine
+from app.model import TaskState
+from app.routing.cluster import ClusterView
+from app.stores.data_directory import DataDirectory
+from app.tasks.reads import ReadResult
+from app.telemetry import Metrics
+from tests.support.oracle import FORMS, Content, contents, replay_source
+from tests.support.polling import until
+
+
+class RunningEngine:
+    """An engine, and what tests want to know of it. Its tables have string keys and rows as they were produced."""
+
+    def __init__(self, kafka: EmbeddedKafka, folder: Path, tables: str, group: str, **settings: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "tables.yaml"
+        file.write_text(tables, "utf-8")
+        self.bootstrap = kafka.bootstrap_servers
+        self.metrics = Metrics("test")
+        self.catalog = load_catalog(file)
+        values: Mapping[str, Any] = {
+            "bootstrap_servers": self.bootstrap,
+            "tables": str(file),
+            "group": group,
+            "data_dir": str(folder / "data"),
+            "session_timeout": "3s",
+            "advertised_url": "http://127.0.0.1:1",
+            "memory_budget": "64MiB",
+            **settings,
+        }
+        loaded = Settings(**values)
+        directory = DataDirectory.acquire(loaded.data_dir)
+        self.engine = Engine(loaded, self.catalog, directory, self.metrics, ClusterView())
+
+    @property
+    def consumer(self) -> LaneConsumer:
+        """The group's consumer."""
+        consumer: LaneConsumer = self.engine.app.consumer
+        return consumer
+
+    def states(self) -> dict[tuple[str, int], TaskState]:
+        """Return the state of every task."""
+        return {(task.table, task.partition): task.state for task in self.engine.statuses()}
+
+    def reason(self, table: str, partition: int = 0) -> str:
+        """Return why a task is not active; empty when it is."""
+        found = {(task.table, task.partition): task.reason for task in self.engine.statuses()}
+        return found.get((table, partition)) or ""
+
+    async def wait_active(self, tasks: int) -> None:
+        """Wait until that many tasks are there, and all of them active."""
+
+        async def active() -> bool:
+            statuses = self.engine.statuses()
+            assert len(statuses) == tasks, statuses
+            assert all(task.state is TaskState.ACTIVE for task in statuses), statuses
+            return True
+
+        await until(active, f"{tasks} tasks are active")
+
+    async def wait_position(self, table: str, partition: int, offset: int) -> None:
+        """Wait until a task has applied everything up to a source offset."""
+
+        async def applied() -> bool:
+            positions = {(task.table, task.partition): task.position for task in self.engine.statuses()}
+            assert positions.get((table, partition), -1) >= offset, self.engine.statuses()
+            return True
+
+        await until(applied, f"{table}[{partition}] is at {offset}")
+
+    def read(self, table: str, key: bytes, partition: int = 0) -> ReadResult:
+        """Read a row here; raises what a reader would be told."""
+        return self.engine.read(table, partition, key)
+
+    async def check_equal(self, table: str, partitions: int) -> dict[int, Content]:
+        """Check every partition of a table against a replay of its source, and return what it holds."""
+        topic = self.catalog.tables[table].source.topic
+        expected = await replay_source(self.bootstrap, topic, partitions)
+        for partition, end in expected.ends.items():
+            await self.wait_position(table, partition, end - 1)
+        right = contents(expected, FORMS["string"])
+        for partition, content in right.items():
+            found = await self.engine.digest(table, partition)
+            assert found.position_after == expected.ends[partition] - 1
+            assert (found.rows, found.rows_hash) == content.digest(), f"{table}[{partition}] differs from its source"
+        return right
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return a metric; 0 when it has not been counted yet."""
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@contextlib.asynccontextmanager
+async def running_engine(
+    kafka: EmbeddedKafka, folder: Path, tables: str, group: str, **settings: str
+) -> AsyncIterator[RunningEngine]:
+    """Run an engine; run again over the same folder, it is the same worker with its data."""
+    running = RunningEngine(kafka, folder, tables, group, **settings)
+    engine = running.engine
+    await engine.start()
+    await engine.app.start()
+    try:
+        yield running
+    finally:
+        engine.drain()
+        await engine.app.stop()
+        await engine.stop()
