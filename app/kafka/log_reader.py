@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
@@ -15,6 +15,13 @@ from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOut
 #: Records a slice has at most. Parsing them cannot be interrupted, at about 1.5 us each, so this bounds a reader's
 #: wait.
 RECORDS_A_SLICE = 1000
+
+#: What a fetch brings of one partition at most.
+SLICE_FETCH_BYTES = 2 * 1024 * 1024
+
+#: For a peek the first batch will do. Claims are smaller than this, so one answer brings those of all partitions; of
+#: bigger batches a broker puts the first into an answer whole, whatever the limit, and the others' into later ones.
+PEEK_FETCH_BYTES = 4096
 
 #: How long one wait for records lasts before the cursor looks around, in seconds.
 _POLL = 1.0
@@ -40,7 +47,7 @@ class _Cursor:
 class _Reader:
     """One group-less consumer, and the cursors that are open on it: at most one for a partition."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, fetch_bytes: int) -> None:
         self.consumer = AIOKafkaConsumer(
             **connection.arguments(),
             group_id=None,
@@ -48,7 +55,7 @@ class _Reader:
             auto_offset_reset="none",
             isolation_level="read_committed",
             fetch_max_wait_ms=250,
-            max_partition_fetch_bytes=2 * 1024 * 1024,
+            max_partition_fetch_bytes=fetch_bytes,
         )
         self.cursors: dict[KafkaPartition, _Cursor] = {}
         self._assigned = True
@@ -93,41 +100,16 @@ class _Reader:
         return found.get(cursor.partition, ()), position
 
 
-class KafkaLogReader:
-    """Implements LogReader on a pool of consumers: a partition that is read twice at once takes a second one."""
+class _Pool:
+    """Consumers that read alike: a partition that is read twice at once takes a second one."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, fetch_bytes: int) -> None:
         self._connection = connection
-        self._readers = [_Reader(connection)]
-
-    async def start(self) -> None:
-        """Connect; raises aiokafka's KafkaError when no broker is there."""
-        await self._readers[0].start()
-
-    async def stop(self) -> None:
-        """Disconnect."""
-        for reader in self._readers:
-            with suppress(KafkaError):
-                await reader.consumer.stop()
-
-    async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
-        """Ask for the first offset and the last stable one of each partition."""
-        consumer = self._readers[0].consumer
-        wanted = [KafkaPartition(*partition) for partition in partitions]
-        try:
-            # The end is asked for last, so that it can never lie before the start.
-            starts = await consumer.beginning_offsets(wanted)
-            ends = await consumer.end_offsets(wanted)
-        except (ConsumerStoppedError, KafkaError) as error:
-            raise LogUnavailable(f"listing offsets: {error!r}") from error
-        return {
-            partition: Bounds(starts[kafka_partition], ends[kafka_partition])
-            for partition, kafka_partition in zip(partitions, wanted, strict=True)
-        }
+        self._fetch_bytes = fetch_bytes
+        self.readers = [_Reader(connection, fetch_bytes)]
 
     @asynccontextmanager
     async def read(self, partition: TopicPartition, offset: int) -> AsyncIterator[_Cursor]:
-        """Open a cursor."""
         reader = self._reader_without(KafkaPartition(*partition))
         cursor = _Cursor(reader, partition, offset)
         # Before the first await, so that nobody else takes the partition on this reader meanwhile.
@@ -142,9 +124,86 @@ class KafkaLogReader:
             reader.remove(cursor)
 
     def _reader_without(self, partition: KafkaPartition) -> _Reader:
-        for reader in self._readers:
+        for reader in self.readers:
             if partition not in reader.cursors:
                 return reader
-        reader = _Reader(self._connection)
-        self._readers.append(reader)
+        reader = _Reader(self._connection, self._fetch_bytes)
+        self.readers.append(reader)
         return reader
+
+
+class KafkaLogReader:
+    """Implements LogReader."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._slices = _Pool(connection, SLICE_FETCH_BYTES)
+        self._peeks = _Pool(connection, PEEK_FETCH_BYTES)
+        #: Partitions that a listing about to be made is about.
+        self._to_list: set[TopicPartition] = set()
+        self._listing: asyncio.Task[dict[TopicPartition, Bounds]] | None = None
+
+    async def start(self) -> None:
+        """Connect; raises aiokafka's KafkaError when no broker is there."""
+        await self._slices.readers[0].start()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        for reader in (*self._slices.readers, *self._peeks.readers):
+            with suppress(KafkaError):
+                await reader.consumer.stop()
+
+    async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
+        """Ask for the first offset and the last stable one of each partition.
+
+        Many tasks ask at once after a rebalance: what is asked for in one turn of the loop becomes one listing.
+        """
+        self._to_list.update(partitions)
+        if self._listing is None:
+            self._listing = asyncio.create_task(self._list_soon())
+        listed = await asyncio.shield(self._listing)
+        found = {partition: listed[partition] for partition in partitions if partition in listed}
+        if partitions and not found:
+            raise LogUnavailable(f"listing offsets of {', '.join(map(str, partitions))}: no answer")
+        return found
+
+    async def _list_soon(self) -> dict[TopicPartition, Bounds]:
+        await asyncio.sleep(0)
+        partitions, self._to_list, self._listing = list(self._to_list), set(), None
+        try:
+            return await self._list(partitions)
+        except LogUnavailable:
+            if len(partitions) == 1:
+                return {}
+        # One deleted topic fails them all, so each is asked for by itself.
+        found: dict[TopicPartition, Bounds] = {}
+        for listed in await asyncio.gather(*(self._list([one]) for one in partitions), return_exceptions=True):
+            if isinstance(listed, BaseException):
+                if not isinstance(listed, LogUnavailable):
+                    raise listed
+            else:
+                found.update(listed)
+        return found
+
+    async def _list(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Bounds]:
+        consumer = self._slices.readers[0].consumer
+        wanted = [KafkaPartition(*partition) for partition in partitions]
+        try:
+            # The end is asked for last, so that it can never lie before the start.
+            starts = await consumer.beginning_offsets(wanted)
+            ends = await consumer.end_offsets(wanted)
+        except (ConsumerStoppedError, KafkaError) as error:
+            raise LogUnavailable(f"listing offsets: {error!r}") from error
+        return {
+            partition: Bounds(starts[kafka_partition], ends[kafka_partition])
+            for partition, kafka_partition in zip(partitions, wanted, strict=True)
+        }
+
+    async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:
+        """Return the first record at or after an offset; None when only holes follow it closely."""
+        async with self._peeks.read(partition, offset) as cursor:
+            piece = await cursor.next()
+        return piece.records[0] if piece.records else None
+
+    def read(self, partition: TopicPartition, offset: int) -> AbstractAsyncContextManager[_Cursor]:
+        """Open a cursor."""
+        return self._slices.read(partition, offset)

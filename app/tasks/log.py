@@ -73,7 +73,16 @@ class LogReader(Protocol):
     """Reads any partition from any offset, outside the consumer group."""
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
-        """Ask the broker for the bounds; raises LogUnavailable after a deadline of its own."""
+        """Ask the broker for the bounds, within a deadline of its own.
+
+        Partitions that could not be asked about are missing; raises LogUnavailable when that is all of them.
+        """
+
+    async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:
+        """Return the first record at or after an offset inside the bounds; None when only holes follow it closely.
+
+        Raises OffsetOutOfRange and LogUnavailable.
+        """
 
     def read(self, partition: TopicPartition, offset: int) -> AbstractAsyncContextManager[Cursor]:
         """Open a cursor; one at a time for a partition."""

@@ -5,7 +5,7 @@ import secrets
 import structlog
 
 from app.model import Epoch, TopicPartition
-from app.tasks.log import Bounds, Fenced, OffsetOutOfRange
+from app.tasks.log import Bounds, Fenced, LogSlice, OffsetOutOfRange
 from app.tasks.ports import Ports
 from app.tasks.records import CLAIM_KEY, Claim, anchor_of, encode
 from app.tasks.replay import MIN_COMPACTION_LAG_MS, Replayer
@@ -43,9 +43,7 @@ class Takeover:
         replayer = self._replayer
         bounds = await self._changelog_bounds()
         if replayer.log_id and not replayer.log_verified and bounds.start <= replayer.claim_offset < bounds.end:
-            async with self._ports.changelog.read(replayer.changelog, replayer.claim_offset) as cursor:
-                piece = await cursor.next()
-            replayer.verify_log(piece.records[0] if piece.records else None)
+            replayer.verify_log(await self._ports.changelog.peek(replayer.changelog, replayer.claim_offset))
         replayer.begin(bounds)
         await self._replay_until(bounds.end)
         replayer.require_verified()
@@ -79,7 +77,7 @@ class Takeover:
                 await self._replay_until((await self._changelog_bounds()).end)
                 known = max(epoch, replayer.epoch)
                 continue
-            await self._replay_until(offset + 1)
+            await self._read_back(offset)
             newest = replayer.claim
             if newest is not None and newest.nonce == claim.nonce and replayer.epoch == epoch and not seals:
                 log.info(
@@ -90,6 +88,18 @@ class Takeover:
                     offset=offset,
                 )
                 return
+
+    async def _read_back(self, offset: int) -> None:
+        """Replay through the offset at which a claim was acknowledged."""
+        replayer = self._replayer
+        if offset == replayer.next_offset:
+            # Nothing was appended in between. A peek is not held up by what other tasks restore.
+            record = await self._ports.changelog.peek(replayer.changelog, offset)
+            if record is not None and record.offset == offset:
+                replayer.rewind()
+                await replayer.apply(LogSlice([record], offset + 1))
+                return
+        await self._replay_until(offset + 1)
 
     async def source_bounds(self) -> Bounds:
         """Ask for the source's bounds."""
@@ -144,13 +154,12 @@ class Takeover:
         anchor = position.anchor
         if anchor is None or not bounds.start <= anchor.offset < bounds.end:
             return
-        async with self._ports.sources.read(source, anchor.offset) as cursor:
-            try:
-                piece = await cursor.next()
-            except OffsetOutOfRange as error:
-                raise SourceLost(str(error)) from error
+        try:
+            record = await self._ports.sources.peek(source, anchor.offset)
+        except OffsetOutOfRange as error:
+            raise SourceLost(str(error)) from error
         # Compaction may have removed the anchor, but another record at its offset means another topic.
-        if piece.records and piece.records[0].offset == anchor.offset and anchor_of(piece.records[0]) != anchor:
+        if record is not None and record.offset == anchor.offset and anchor_of(record) != anchor:
             raise SourceRefused(
                 f"{source} has another record at offset {anchor.offset} than the one that was applied: the topic was "
                 f"deleted and created again. {_NEW_VERSION}"

@@ -84,11 +84,14 @@ async def test_being_fenced_on_one_partition_leaves_the_others_alone(kafka: Embe
 
 async def test_partitions_have_epochs_and_sequences_of_their_own(kafka: EmbeddedKafka) -> None:
     logs = await new_log(kafka.bootstrap_servers, 3)
-    async with changelog_writer(kafka.bootstrap_servers) as writer:
+    async with changelog_writer(kafka.bootstrap_servers) as writer, changelog_writer(kafka.bootstrap_servers) as other:
         await asyncio.gather(*(claim(writer, log, 10 * (log.partition + 1)) for log in logs))
         for round_number in range(3):
             offsets = await asyncio.gather(*(append(writer, log, 10 * (log.partition + 1), b"a", b"b") for log in logs))
-            assert offsets == [1 + 2 * round_number] * 3
+            assert list(offsets) == [1 + 2 * round_number] * 3
+        # The broker saw no higher epoch than that of each partition.
+        for log in logs:
+            assert await claim(other, log, 10 * (log.partition + 1) + 1) == 7
 
 
 async def test_the_sequence_restarts_with_each_claim(kafka: EmbeddedKafka) -> None:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from app.model import Epoch, TopicPartition
-from app.tasks.log import Bounds, Fenced, LogSlice, LogUnavailable, OffsetOutOfRange, OutcomeUnknown
+from app.tasks.log import Bounds, Fenced, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, OutcomeUnknown
 from app.tasks.records import epoch_headers
 from tests.model.broker import Log, Refused
 from tests.model.world import APPEND_TIMEOUT, Request, World
@@ -71,6 +71,11 @@ class SimulatedReader:
         bounds = {partition: Bounds(log.start, log.end) for partition, log in logs.items()}
         await self._world.hop("bounds.answered")
         return bounds
+
+    async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:
+        """See LogReader."""
+        piece = await _Cursor(self._world, self._world.log(partition), offset).next()
+        return piece.records[0] if piece.records else None
 
     @asynccontextmanager
     async def read(self, partition: TopicPartition, offset: int) -> AsyncIterator[_Cursor]:
