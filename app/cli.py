@@ -85,6 +85,7 @@ def _run_worker(settings: Settings) -> int:
             advertised_url=settings.advertised_url,
             request_timeout=settings.request_timeout,
             version=release,
+            group=settings.group,
         ),
         worker_id=directory.worker_id,
         incarnation=directory.incarnation,

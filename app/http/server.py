@@ -49,6 +49,7 @@ class ServerOptions:
     advertised_url: str | None
     request_timeout: float
     version: str
+    group: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class HttpServer:
         self._options = options
         self._worker_id = worker_id
         self._incarnation = incarnation
-        self._tables = routed_tables(catalog)
+        self._tables = routed_tables(catalog, options.group)
         self._view = view
         self._local = local
         self._readiness = Readiness(health, local.statuses)

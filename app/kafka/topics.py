@@ -1,5 +1,6 @@
 """The topics a worker stands on: its sources, which must be there, and its changelogs, which it makes."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,10 @@ _REQUIRED = {
 }
 #: And at least so many milliseconds of these.
 _AT_LEAST = {"min.compaction.lag.ms": MIN_COMPACTION_LAG_MS, "delete.retention.ms": DELETE_RETENTION_MS}
+
+
+#: How often, and how many seconds apart, a broker is asked about a topic that may have been created a moment ago.
+_ATTEMPTS, _PAUSE = 50, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,16 @@ async def _settings(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[s
     return settings
 
 
+async def _settings_once_known(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the settings of topics of which the broker asked may not have heard yet."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return await _settings(admin, topics)
+        except UnknownTopicOrPartitionError:
+            await asyncio.sleep(_PAUSE)
+    return await _settings(admin, topics)
+
+
 async def _replication(admin: AIOKafkaAdminClient) -> int:
     return min(3, len((await admin.describe_cluster())["brokers"]))
 
@@ -146,7 +161,7 @@ def _raise_for(topic_errors: Iterable[tuple[str, int, str]]) -> None:
 
 
 async def _check_settings(admin: AIOKafkaAdminClient, changelogs: Mapping[str, int], limit: int) -> None:
-    for topic, found in (await _settings(admin, changelogs)).items():
+    for topic, found in (await _settings_once_known(admin, changelogs)).items():
         wrong = [
             f"{name} is {found.get(name)} and must be {right}"
             for name, right in _REQUIRED.items()

@@ -18,9 +18,9 @@ MAX_KEY_BYTES = 8 * 1024
 class RoutedTable:
     """One table of the catalog, ready to route.
 
-    digest is over the definition and the version. Workers forward reads of a table to each other only when
-    their digests are equal, since otherwise they would read a key, or answer with a value, of another
-    definition.
+    digest is over the definition, the version and the group. Workers forward reads of a table to each other only when
+    their digests are equal, since otherwise they would read a key, or answer with a value, of another definition, or
+    take a worker of another group that has got the address of a dead one for an owner.
     """
 
     spec: TableSpec
@@ -48,14 +48,14 @@ class RoutedTable:
         return tuple(dict.fromkeys(partition_of(partitioner, wire, count) for wire in key.wires))
 
 
-def routed_tables(catalog: Catalog) -> Mapping[str, RoutedTable]:
-    """Make every table of the catalog ready to route, by name."""
+def routed_tables(catalog: Catalog, group: str) -> Mapping[str, RoutedTable]:
+    """Make every table of the catalog ready to route, by name; `group` is the workers' consumer group."""
     return {
         name: RoutedTable(
             spec=spec,
             keys=key_format(spec.source.key),
             content_type=value_format(spec).content_type,
-            digest=digest(definition(spec) | {"version": str(spec.version)}),
+            digest=digest(definition(spec) | {"version": str(spec.version), "group": group}),
         )
         for name, spec in catalog.tables.items()
     }

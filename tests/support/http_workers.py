@@ -117,7 +117,13 @@ async def start_worker(name: str, catalog: Catalog = CATALOG, timeout: float = 5
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
     options = ServerOptions(
-        host="127.0.0.1", port=0, internal_port=0, advertised_url=None, request_timeout=timeout, version="1.2.3"
+        host="127.0.0.1",
+        port=0,
+        internal_port=0,
+        advertised_url=None,
+        request_timeout=timeout,
+        version="1.2.3",
+        group="g",
     )
     server = HttpServer(
         options,

@@ -28,6 +28,7 @@ class WorkerProcess:
     """
 
     def __init__(self, folder: Path, bootstrap: str, tables: str, *, group: str, **settings: str) -> None:
+        self.group = group
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.data_dir = folder / "data"

@@ -187,7 +187,7 @@ async def test_another_server_on_the_owner_s_address_is_never_taken_for_a_worker
 def headers(**changes: str) -> dict[str, str]:
     given = {
         internal.VERSION: "1",
-        internal.TABLE_DIGEST: routed_tables(CATALOG)["planes"].digest,
+        internal.TABLE_DIGEST: routed_tables(CATALOG, "g")["planes"].digest,
         internal.PARTITIONS: "4",
         internal.GENERATION: "7",
         internal.DEADLINE_MS: "1000",

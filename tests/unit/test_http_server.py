@@ -112,6 +112,7 @@ def server_on(port: int, internal_port: int) -> HttpServer:
             advertised_url="http://me.example:9080",
             request_timeout=1.0,
             version="0",
+            group="g",
         ),
         worker_id="a",
         incarnation=4,

@@ -25,7 +25,7 @@ from tests.support.http_workers import FakeHealth, Worker, one_worker
 
 
 def routes() -> PublicRoutes:
-    metrics, local, tables = Metrics("0"), FakeTables(), routed_tables(CATALOG)
+    metrics, local, tables = Metrics("0"), FakeTables(), routed_tables(CATALOG, "g")
     query = Query(
         tables=tables,
         view=ClusterView(),

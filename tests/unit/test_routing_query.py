@@ -54,7 +54,7 @@ class Setting:
         self.clock = FakeClock()
         self.metrics = Metrics("0")
         self.query = Query(
-            tables=routed_tables(CATALOG),
+            tables=routed_tables(CATALOG, "g"),
             view=self.view,
             local=self.local,
             peer=self.peer,
@@ -125,7 +125,7 @@ async def test_a_key_of_another_worker_takes_one_hop_with_everything_the_other_n
     assert host == "other"
     assert (hop.table, hop.partition, hop.stored_key) == ("planes", PARTITION, b"N10156")
     assert (hop.partitions, hop.generation, hop.request_id, hop.timeout) == (4, 7, "r1", 3.0)
-    assert hop.table_digest == routed_tables(CATALOG)["planes"].digest
+    assert hop.table_digest == routed_tables(CATALOG, "g")["planes"].digest
     assert setting.local.asked == []
     assert setting.forwards("ok") == 1
 
@@ -288,7 +288,7 @@ class TwoForms:
 
 def two_forms() -> tuple[Setting, list[int]]:
     setting = owned_by_me()
-    tables = dict(routed_tables(CATALOG))
+    tables = dict(routed_tables(CATALOG, "g"))
     routed = tables["planes"]
     two = type(routed)(PLANES, TwoForms(), routed.content_type, routed.digest)
     tables["planes"] = two
@@ -354,10 +354,14 @@ def test_the_assignor_s_own_members_make_a_snapshot() -> None:
 
 def test_tables_of_another_definition_or_version_have_another_digest() -> None:
     digests = {
-        routed_tables(type(CATALOG)({"planes": spec}))["planes"].digest
+        routed_tables(type(CATALOG)({"planes": spec}), "g")["planes"].digest
         for spec in (PLANES, replace(PLANES, version=2), replace(PLANES, columns={"a": "b"}))
     }
     assert len(digests) == 3
+
+
+def test_a_table_of_another_group_has_another_digest() -> None:
+    assert routed_tables(CATALOG, "g")["planes"].digest != routed_tables(CATALOG, "h")["planes"].digest
 
 
 async def test_a_survey_asks_every_worker_and_marks_the_missing_one() -> None:
