@@ -175,16 +175,16 @@ class Replayer:
     def require_verified(self) -> None:
         """Make sure that the log replayed to its end is the one the store was built from, and a whole one.
 
-        Raises Untrusted unless a claim has shown the former, ChangelogRefused where records stand without any claim: the
-        topic was created again under an owner who went on appending.
+        Raises Untrusted unless a claim has shown the former, ChangelogRefused where records stand without any claim:
+        the topic was created again under an owner who went on appending.
         """
         if self.log_id and not self.log_verified:
             raise Untrusted("the changelog is not the one it was built from; it was deleted and created again")
         if self.epoch != NO_EPOCH and not self.log_id:
             raise ChangelogRefused(
                 f"{self._identity.changelog} has records but no claim: it was deleted and created again while a worker "
-                "appended to it; delete it while no worker runs, or give the table a new version, to build it anew from "
-                "its source"
+                "appended to it; delete it while no worker runs, or give the table a new version, to build it anew "
+                "from its source"
             )
 
     def postpone_reading(self, end: int) -> None:
