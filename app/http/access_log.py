@@ -15,7 +15,7 @@ _FAULTS = frozenset({HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.GATEWAY_TIMEOU
 
 
 class AccessLog:
-    """Writes faults of ours, 500 and 504, at info level and everything else at debug. clock is monotonic, in seconds."""
+    """Writes faults of ours, 500 and 504, at info level and the rest at debug. clock is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._log = structlog.get_logger("access").bind()

@@ -8,7 +8,7 @@ tasks/DESIGN.md.
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -119,13 +119,23 @@ class _EpochProducer:
 class KafkaChangelogWriter:
     """Implements ChangelogWriter.
 
+    batch_size is the limit of a batch in bytes, for topics that `limits` does not name.
+
     One producer serves all partitions. A batch whose outcome is unknown keeps its partition blocked in that producer,
     so the next claim goes out on a private one, and the partition returns to the shared one when that batch is settled.
     """
 
-    def __init__(self, connection: Connection, batch_size: int, producer_id: int = PRODUCER_ID) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        batch_size: int,
+        *,
+        limits: Mapping[str, int] | None = None,
+        producer_id: int = PRODUCER_ID,
+    ) -> None:
         self._connection = connection
         self._batch_size = batch_size
+        self._limits = limits or {}
         self._producer_id = producer_id
         self._shared = self._new_producer()
         self._private: dict[TopicPartition, _EpochProducer] = {}
@@ -147,7 +157,6 @@ class KafkaChangelogWriter:
         self, partition: TopicPartition, epoch: Epoch, records: Iterable[tuple[bytes, bytes | None]]
     ) -> _Encoded | None:
         """Return the records as one record batch for append(); None when they do not fit in one."""
-        del partition  # its limit is the same for all
         builder = self._shared.client.create_batch()
         append, headers = builder.append, epoch_headers(epoch)
         now = time.time_ns() // 1_000_000
@@ -156,7 +165,8 @@ class KafkaChangelogWriter:
                 return None
         builder.close()
         # aiokafka always takes a first record, however big it is.
-        return None if builder.size() > self._batch_size else _Encoded(builder, epoch)
+        limit = self._limits.get(partition.topic, self._batch_size)
+        return None if builder.size() > limit else _Encoded(builder, epoch)
 
     async def append(self, partition: TopicPartition, epoch: Epoch, batch: Any) -> int:
         """Append a batch under the epoch that claim() began; raises Fenced or OutcomeUnknown."""

@@ -82,7 +82,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         if topics is None:
             return
         changelog, sources = KafkaLogReader(self._connection), KafkaLogReader(self._connection)
-        writer = KafkaChangelogWriter(self._connection, topics.batch_limit)
+        writer = KafkaChangelogWriter(self._connection, max(topics.batch_limits.values()), limits=topics.batch_limits)
         for client in (changelog, sources, writer):
             await self._until_reachable(client.start)
             self._clients.append(client)

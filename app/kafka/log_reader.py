@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
@@ -22,6 +22,9 @@ SLICE_FETCH_BYTES = 2 * 1024 * 1024
 #: For a peek the first batch will do. Claims are smaller than this, so one answer brings those of all partitions; of
 #: bigger batches a broker puts the first into an answer whole, whatever the limit, and the others' into later ones.
 PEEK_FETCH_BYTES = 4096
+
+#: How long disconnecting may take, in seconds.
+STOP_TIMEOUT = 2.0
 
 #: How long one wait for records lasts before the cursor looks around, in seconds.
 _POLL = 1.0
@@ -147,10 +150,15 @@ class KafkaLogReader:
         await self._slices.readers[0].start()
 
     async def stop(self) -> None:
-        """Disconnect."""
-        for reader in (*self._slices.readers, *self._peeks.readers):
-            with suppress(KafkaError):
-                await reader.consumer.stop()
+        """Disconnect, within STOP_TIMEOUT."""
+        readers = (*self._slices.readers, *self._peeks.readers)
+        stopping = [asyncio.ensure_future(reader.consumer.stop()) for reader in readers]
+        await asyncio.wait(stopping, timeout=STOP_TIMEOUT)
+        for one in stopping:
+            if not one.done():
+                one.cancel()
+            elif not one.cancelled():
+                one.exception()  # a reader that cannot say goodbye has nothing to lose
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
         """Ask for the first offset and the last stable one of each partition.

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -36,10 +37,10 @@ _ATTEMPTS, _PAUSE = 50, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """What prepare() found: partition counts by source topic, and the limit of a changelog batch in bytes."""
+    """What prepare() found: partition counts by source topic, and batch limits in bytes by changelog topic."""
 
     partitions: Mapping[str, int]
-    batch_limit: int
+    batch_limits: Mapping[str, int]
 
 
 async def prepare(connection: Connection, group: str, catalog: Catalog) -> Topics:
@@ -51,25 +52,28 @@ async def prepare(connection: Connection, group: str, catalog: Catalog) -> Topic
     await admin.start()
     try:
         partitions = await _source_partitions(admin, catalog)
-        limits = await _settings(admin, catalog.topics)
-        limit = max(int(limits[topic]["max.message.bytes"]) for topic in catalog.topics) + BATCH_OVERHEAD
+        sources = await _settings(admin, catalog.topics)
+        needed = {
+            changelog_topic(group, table): int(sources[table.source.topic]["max.message.bytes"]) + BATCH_OVERHEAD
+            for table in catalog.tables.values()
+        }
         changelogs = {
             changelog_topic(group, table): partitions[table.source.topic] for table in catalog.tables.values()
         }
-        existing = await _partition_counts(admin, changelogs)
+        existing = await _described(admin, changelogs)
         for table in catalog.tables.values():
             name, count = changelog_topic(group, table), partitions[table.source.topic]
-            if name in existing and existing[name] != count:
+            if name in existing and existing[name].partitions != count:
                 raise TopicError(
                     f"table {table.name}: topic {table.source.topic} has {count} partitions, but its changelog {name} "
-                    f"was built with {existing[name]}; give the table a new version to build it anew"
+                    f"was built with {existing[name].partitions}; give the table a new version to build it anew"
                 )
         missing = {name: count for name, count in changelogs.items() if name not in existing}
-        await _create(admin, missing, limit)
-        await _check_settings(admin, changelogs, limit)
+        await _create(admin, missing, needed)
+        limits = await _check_settings(admin, needed, existing)
     finally:
         await admin.close()
-    return Topics(partitions, limit)
+    return Topics(partitions, limits)
 
 
 async def create_internal_topic(connection: Connection, name: str, settings: Mapping[str, str]) -> None:
@@ -84,26 +88,32 @@ async def create_internal_topic(connection: Connection, name: str, settings: Map
 
 
 async def _source_partitions(admin: AIOKafkaAdminClient, catalog: Catalog) -> dict[str, int]:
-    counts = await _partition_counts(admin, catalog.topics)
-    missing = [topic for topic in catalog.topics if topic not in counts]
+    found = await _described(admin, catalog.topics)
+    missing = [topic for topic in catalog.topics if topic not in found]
     if missing:
         tables = [table.name for topic in missing for table in catalog.tables_of(topic)]
         raise TopicError(
             f"there is no topic {', '.join(missing)}, which {', '.join(tables)} would read: create it first, or "
             "correct `source.topic`"
         )
-    return counts
+    return {topic: found[topic].partitions for topic in catalog.topics}
 
 
-async def _partition_counts(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
+class _Described(NamedTuple):
+    partitions: int
+    replicas: int
+
+
+async def _described(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, _Described]:
+    described: dict[str, _Described] = {}
     for found in await admin.describe_topics(list(topics)):
         code = found["error_code"]
         if code == 0:
-            counts[found["topic"]] = len(found["partitions"])
+            partitions = found["partitions"]
+            described[found["topic"]] = _Described(len(partitions), min(len(each["replicas"]) for each in partitions))
         elif code != UnknownTopicOrPartitionError.errno:
             raise for_code(code)(f"describing topic {found['topic']}")
-    return counts
+    return described
 
 
 async def _settings(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -131,7 +141,7 @@ async def _replication(admin: AIOKafkaAdminClient) -> int:
     return min(3, len((await admin.describe_cluster())["brokers"]))
 
 
-async def _create(admin: AIOKafkaAdminClient, changelogs: Mapping[str, int], limit: int) -> None:
+async def _create(admin: AIOKafkaAdminClient, changelogs: Mapping[str, int], limits: Mapping[str, int]) -> None:
     if not changelogs:
         return
     replication = await _replication(admin)
@@ -140,11 +150,13 @@ async def _create(admin: AIOKafkaAdminClient, changelogs: Mapping[str, int], lim
     settings = {
         **_REQUIRED,
         **{name: str(least) for name, least in _AT_LEAST.items()},
-        "min.insync.replicas": "2" if replication >= 3 else "1",  # noqa: PLR2004 - 2 of 3 may fail none, 1 may
-        "max.message.bytes": str(limit),
+        "min.insync.replicas": str(_insync(replication)),
     }
     answer = await admin.create_topics(
-        [NewTopic(name, count, replication, topic_configs=settings) for name, count in changelogs.items()]
+        [
+            NewTopic(name, count, replication, topic_configs=settings | {"max.message.bytes": str(limits[name])})
+            for name, count in changelogs.items()
+        ]
     )
     _raise_for(answer.topic_errors)
     log.info("changelogs created", changelogs=sorted(changelogs), replication=replication)
@@ -160,8 +172,20 @@ def _raise_for(topic_errors: Iterable[tuple[str, int, str]]) -> None:
             raise TopicError(f"topic {name} cannot be created: {message or error.description}")
 
 
-async def _check_settings(admin: AIOKafkaAdminClient, changelogs: Mapping[str, int], limit: int) -> None:
-    for topic, found in (await _settings_once_known(admin, changelogs)).items():
+def _insync(replicas: int) -> int:
+    """Return how many replicas have to have a row before it counts as acknowledged: one may always be away."""
+    return min(2, max(1, replicas - 1))
+
+
+async def _check_settings(
+    admin: AIOKafkaAdminClient, limits: Mapping[str, int], existing: Mapping[str, _Described]
+) -> dict[str, int]:
+    """Check the changelogs named in `limits`, and return the limits of their batches as they are set."""
+    set_limits: dict[str, int] = {}
+    for topic, found in (await _settings_once_known(admin, limits)).items():
+        at_least = {**_AT_LEAST, "max.message.bytes": limits[topic]}
+        if topic in existing:
+            at_least["min.insync.replicas"] = _insync(existing[topic].replicas)
         wrong = [
             f"{name} is {found.get(name)} and must be {right}"
             for name, right in _REQUIRED.items()
@@ -169,8 +193,10 @@ async def _check_settings(admin: AIOKafkaAdminClient, changelogs: Mapping[str, i
         ]
         wrong += [
             f"{name} is {found[name]} and must be at least {least}"
-            for name, least in {**_AT_LEAST, "max.message.bytes": limit}.items()
+            for name, least in at_least.items()
             if int(found[name]) < least
         ]
         if wrong:
             raise TopicError(f"changelog {topic}: {'; '.join(wrong)}; alter the topic's settings")
+        set_limits[topic] = int(found["max.message.bytes"])
+    return set_limits

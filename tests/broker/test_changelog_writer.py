@@ -13,6 +13,7 @@ from app.tasks.log import Fenced, OutcomeUnknown
 from app.tasks.records import epoch_of
 from app.tasks.takeover import SEALING_EPOCH
 from tests.support.changelog import changelog_writer, content, log_reader, new_log, read_to
+from tests.support.outages import paused
 from tests.support.polling import until
 
 
@@ -197,13 +198,12 @@ async def test_after_an_unknown_outcome_the_partition_goes_on_beside_the_stuck_b
     async with changelog_writer(bootstrap, request_timeout=2) as writer, log_reader(bootstrap) as reader:
         await claim(writer, stuck, 1)
         await claim(writer, other, 1)
-        rough_kafka.pause()
-        with pytest.raises(OutcomeUnknown, match=r"no acknowledgement from log-.*\[0\] within 1 s"):
-            await append(writer, stuck, 1, b"overdue")
-        assert stuck in writer._unsettled
-        with pytest.raises(OutcomeUnknown):
-            await claim(writer, stuck, 2)
-        rough_kafka.resume()
+        with paused(rough_kafka):
+            with pytest.raises(OutcomeUnknown, match=r"no acknowledgement from log-.*\[0\] within 1 s"):
+                await append(writer, stuck, 1, b"overdue")
+            assert stuck in writer._unsettled
+            with pytest.raises(OutcomeUnknown):
+                await claim(writer, stuck, 2)
 
         # The batch may land now, before the claim; whatever it does, it does not land after it.
         offset = await until(lambda: claim_when_reachable(writer, stuck, 3), "a claim is taken")
@@ -317,12 +317,12 @@ async def test_stopping_does_not_wait_for_a_broker_that_does_not_answer(
     (log,) = await new_log(rough_kafka.bootstrap_servers)
     async with changelog_writer(rough_kafka.bootstrap_servers) as writer:
         await claim(writer, log, 1)
-        rough_kafka.pause()
-        with pytest.raises(OutcomeUnknown):
-            await append(writer, log, 1, b"never")
-        # Below the 10 s that aiokafka gives a request.
-        async with asyncio.timeout(8):
-            await writer.stop()
+        with paused(rough_kafka):
+            with pytest.raises(OutcomeUnknown):
+                await append(writer, log, 1, b"never")
+            # Below the 10 s that aiokafka gives a request.
+            async with asyncio.timeout(8):
+                await writer.stop()
 
 
 def hold_requests(writer: KafkaChangelogWriter, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:

@@ -14,6 +14,7 @@ from app.kafka.lease import GroupLease
 from app.tasks.clock import SystemClock
 from app.tasks.log import LeaseLost
 from tests.support.kafka import create_topic, unique
+from tests.support.outages import paused
 from tests.support.polling import until
 
 SESSION = 10.0
@@ -47,7 +48,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
 
 
 class Member:
-    """A member of a group, its lease, and how many of its heartbeats were answered.
+    """A member of a group, its lease, and how many of its heartbeats were sent and were answered.
 
     Answers arrive while `answers` is set.
     """
@@ -55,7 +56,7 @@ class Member:
     def __init__(self, bootstrap: str, group: str, heartbeat: float) -> None:
         self.clock = Clock()
         self.lease = GroupLease(SESSION, self.clock)
-        self.answered = 0
+        self.sent = self.answered = 0
         self.answers = asyncio.Event()
         self.answers.set()
         self.consumer = AIOKafkaConsumer(
@@ -63,6 +64,8 @@ class Member:
             group_id=group,
             session_timeout_ms=int(SESSION * 1000),
             heartbeat_interval_ms=int(heartbeat * 1000),
+            # Closing would wait for a commit.
+            enable_auto_commit=False,
         )
 
     async def join(self, topic: str, on_revoked: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -73,6 +76,7 @@ class Member:
         send = coordinator._send_req
 
         async def count(request: Any) -> Any:
+            self.sent += isinstance(request, HeartbeatRequest)
             answer = await send(request)
             if isinstance(request, HeartbeatRequest):
                 self.answered += 1
@@ -168,17 +172,22 @@ async def test_while_the_broker_stands_still_nothing_is_confirmed_and_the_lease_
     group, topic = await group_of_two_partitions(rough_kafka)
     async with member(rough_kafka.bootstrap_servers, group) as one:
         await one.join(topic)
-        await one.lease.confirm(one.generation)
         generation = one.generation
-        rough_kafka.pause()
-        confirming = asyncio.create_task(one.lease.confirm(generation))
+        await one.lease.confirm(generation)
 
         async def over() -> bool:
             return not one.lease.holds(generation)
 
-        await until(over, "the lease is over")
-        assert not confirming.done()
-        rough_kafka.resume()
+        with paused(rough_kafka):
+            await until(over, "the lease is over")
+            sent = one.sent
+            confirming = asyncio.create_task(one.lease.confirm(generation))
+
+            async def sent_another() -> bool:
+                return one.sent > sent
+
+            await until(sent_another, "a heartbeat is sent to confirm it")
+            assert not confirming.done()
         with contextlib.suppress(LeaseLost):  # when the broker counted the pause against the session
             await confirming
             await one.lease.confirm(generation)

@@ -14,6 +14,7 @@ from app.model import Epoch, TopicPartition
 from app.tasks.log import Bounds, Cursor, LogRecord, LogUnavailable, OffsetOutOfRange
 from tests.support.changelog import changelog_writer, content, log_reader, new_log, read_to
 from tests.support.kafka import produce, unique
+from tests.support.outages import paused
 from tests.support.polling import until
 
 
@@ -273,10 +274,8 @@ async def test_a_broker_that_does_not_answer_makes_bounds_unavailable_after_a_de
     (log,) = await new_log(rough_kafka.bootstrap_servers)
     async with log_reader(rough_kafka.bootstrap_servers, request_timeout=1) as reader:
         await reader.bounds([log])
-        rough_kafka.pause()
-        with pytest.raises(LogUnavailable, match="listing offsets"):
+        with paused(rough_kafka), pytest.raises(LogUnavailable, match="listing offsets"):
             await reader.bounds([log])
-        rough_kafka.resume()
         assert await until(lambda: bounds_or_none(reader, log), "bounds are there again") == Bounds(0, 0)
 
 

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from app.demo.broker import EmbeddedKafka
 from tests.support.cluster import Checked, check_equal
 from tests.support.kafka import create_topic, produce, unique
+from tests.support.outages import killed, paused
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, make_worker, tables
 
@@ -70,13 +71,11 @@ async def test_while_the_broker_stands_still_reads_go_on_marked_and_it_heals(
     await scene.start()
     producing = asyncio.create_task(scene.produce(2000, 12_000))
     await until(ingesting(scene.worker, 2500), "records are being applied")
-    rough_kafka.pause()
-    begin = time.monotonic()
-
-    await until(scene.suspended, "reads are marked")
-    await until(over(begin, scene), "the outage is over")
-    assert await scene.suspended()
-    rough_kafka.resume()
+    with paused(rough_kafka):
+        begin = time.monotonic()
+        await until(scene.suspended, "reads are marked")
+        await until(over(begin, scene), "the outage is over")
+        assert await scene.suspended()
 
     await producing
     await scene.check_equal()
@@ -104,12 +103,10 @@ async def test_told_to_stop_while_the_broker_stands_still_it_ends_in_time_and_lo
     await scene.start()
     producing = asyncio.create_task(scene.produce(2000, 12_000))
     await until(ingesting(scene.worker, 2500), "records are being applied")
-    rough_kafka.pause()
-    scene.worker.terminate()
-
-    # Its deadline, and what it takes to be noticed.
-    await scene.worker.wait_exit(6 + 4)
-    rough_kafka.resume()
+    with paused(rough_kafka):
+        scene.worker.terminate()
+        # Its deadline, and what it takes to be noticed.
+        await scene.worker.wait_exit(6 + 4)
     await producing
     scene.worker.start()
     await scene.worker.wait_active()
@@ -158,13 +155,3 @@ def over(begin: float, scene: Scene) -> Callable[[], Awaitable[bool]]:
         return time.monotonic() - begin > OUTAGE
 
     return ask
-
-
-@contextlib.asynccontextmanager
-async def killed(kafka: EmbeddedKafka) -> AsyncIterator[None]:
-    """Have no broker, and then the same one again."""
-    kafka.kill()
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(kafka.restart)

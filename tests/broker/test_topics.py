@@ -71,7 +71,7 @@ async def test_a_changelog_is_created_with_what_the_protocol_needs_and_as_many_p
     found = await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
 
     assert found.partitions == {topic: 3}
-    assert found.batch_limit == SOURCE_LIMIT + BATCH_OVERHEAD
+    assert set(found.batch_limits.values()) == {SOURCE_LIMIT + BATCH_OVERHEAD}
     settings = await settings_of(kafka, f"{group}-planes-changelog")
     assert {name: settings[name] for name in RIGHT} == RIGHT
     assert settings["min.insync.replicas"] == "1"
@@ -85,16 +85,18 @@ async def test_what_was_prepared_is_found_good_the_next_time(kafka: EmbeddedKafk
     assert await prepare(connection(kafka.bootstrap_servers), group, catalog(topic)) == first
 
 
-async def test_a_changelog_takes_the_batches_of_the_largest_source(kafka: EmbeddedKafka) -> None:
+async def test_a_changelog_takes_the_batches_of_its_own_source(kafka: EmbeddedKafka) -> None:
     group, small, large = unique("group"), await source_topic(kafka), unique("source")
     await create_topic(kafka.bootstrap_servers, large, 1, {"max.message.bytes": "5000000"})
 
     found = await prepare(connection(kafka.bootstrap_servers), group, catalog(small, large))
 
-    assert found.batch_limit == 5_000_000 + BATCH_OVERHEAD
-    for table in ("planes", "planes1"):
-        settings = await settings_of(kafka, f"{group}-{table}-changelog")
-        assert settings["max.message.bytes"] == str(found.batch_limit)
+    assert found.batch_limits == {
+        f"{group}-planes-changelog": SOURCE_LIMIT + BATCH_OVERHEAD,
+        f"{group}-planes1-changelog": 5_000_000 + BATCH_OVERHEAD,
+    }
+    for changelog, limit in found.batch_limits.items():
+        assert (await settings_of(kafka, changelog))["max.message.bytes"] == str(limit)
 
 
 async def test_several_workers_that_prepare_at_once_all_find_the_same(kafka: EmbeddedKafka) -> None:

@@ -40,6 +40,7 @@ class History:
         self._faults = choose.choice((0.0, 0.002, 0.01))
         self._number = 0
         self._away = False
+        self._settling = False
 
     async def run(self) -> None:
         """Let it happen, then let it calm down, and compare."""
@@ -62,6 +63,7 @@ class History:
             if choose.random() < 0.01:
                 ended_at += await self._leave_for_a_day()
             self._raise_failures(reading, *producing)
+        self._settling = True
         world.calm()
         for task in producing:
             task.cancel()
@@ -189,7 +191,7 @@ class History:
     def _later(self, delay: float, worker: Worker) -> None:
         async def start() -> None:
             await asyncio.sleep(delay)
-            if worker.process is None:
+            if worker.process is None and not self._settling:
                 worker.start()
 
         self.world.outside(start())

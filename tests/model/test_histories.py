@@ -22,7 +22,6 @@ WAYS = {
     "another owner has appended": "a batch is not contiguous",
     "the outcome of an append is not known": "an outcome is unknown",
     "the broker cannot be asked": "a broker is away",
-    "the group is rebalancing": "a task is suspended",
     "dropped a foreign changelog record": "a foreign record is dropped",
     "store quarantined; it is rebuilt from the changelog": "a store is rebuilt",
     "compaction": "compaction removes rows",
