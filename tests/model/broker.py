@@ -1,7 +1,8 @@
 """Partitions as a Kafka broker keeps them: producer epochs, append times, compaction, retention, aborted records.
 
 Modelled on what brokers do with idempotent producers: a lower epoch is refused; a batch that was appended before is
-answered with the offset it has; a higher epoch starts at sequence 0; a producer id that is not known may start anywhere.
+answered with the offset it has; a higher epoch starts at sequence 0; a producer id that is not known may start
+anywhere.
 """
 
 from collections import deque

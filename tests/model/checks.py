@@ -83,7 +83,7 @@ class Checks:
 
     def final(self, worker: Worker) -> None:
         """Compare all tables of one worker, which owns everything and has caught up, with source and changelog."""
-        for (source, table), _ in self._expected.items():
+        for source, table in self._expected:
             self.table(worker, source, table)
 
     def table(self, worker: Worker, source: TopicPartition, table: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.model import TopicPartition
@@ -101,7 +101,7 @@ class Group:
 class MemberLease:
     """Implements Lease for one member; `beat` is one heartbeat there and back, and its answer."""
 
-    def __init__(self, member: str, group: Group, hop: Callable[[str], "asyncio.Future[None]"]) -> None:
+    def __init__(self, member: str, group: Group, hop: Callable[[str], Awaitable[None]]) -> None:
         self.generation = -1
         self._member = member
         self._group = group

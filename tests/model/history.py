@@ -257,9 +257,9 @@ class History:
 def wear_out(world: World, table: Table, source: TopicPartition, number: int) -> None:
     """Make it so that a changelog was claimed `number` times before."""
     epoch, identity = Epoch(0, number), table.identity(source)
-    claim = Claim(tuple(epoch), b"nonce", 0, "nobody", dict(identity.fingerprint), b"log id")
+    claim = Claim((0, number), b"nonce", 0, "nobody", dict(identity.fingerprint), b"log id")
     pairs = [(CLAIM_KEY, encode(claim))]
-    world.changelogs[identity.changelog].produce(tuple(epoch), 0, pairs, epoch_headers(epoch))
+    world.changelogs[identity.changelog].produce((0, number), 0, pairs, epoch_headers(epoch))
 
 
 def count_paths(paths: dict[str, int]) -> structlog.types.Processor:

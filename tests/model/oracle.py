@@ -69,6 +69,6 @@ class Expected:
         newest = {key: changes[-1][1] for key, changes in self._changes.items()}
         return {key: row for key, row in newest.items() if row is not None}
 
-    def keys(self) -> list[bytes]:
+    def every_key(self) -> list[bytes]:
         """Return every key that ever had a record."""
         return list(self._changes)

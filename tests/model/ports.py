@@ -119,7 +119,7 @@ class SimulatedWriter:
         sequence = self._sequences[partition]
         self._sequences[partition] += len(pairs)
         # The second producer id and those after it stand for the next id indexes.
-        request = Request(partition, tuple(epoch), sequence, pairs, epoch_headers(epoch))
+        request = Request(partition, (epoch.id_index, epoch.number), sequence, pairs, epoch_headers(epoch))
         answering = self._world.send(request)
         try:
             async with asyncio.timeout(APPEND_TIMEOUT):

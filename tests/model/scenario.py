@@ -106,12 +106,12 @@ class Scenario:
 
         def on_hop(_process: Process, _point: str) -> None:
             for task in worker.tasks() if worker.answers else []:
-                for key in self.checks.expected(SOURCE, task.table).keys():
+                for key in self.checks.expected(SOURCE, task.table).every_key():
                     self.checks.read(worker, SOURCE, task, key)
 
         self.world.on_hop = on_hop
 
-    def at(self, point: str, action: Callable[[], None], worker: Worker | None = None) -> Callable[[], bool]:
+    def at(self, point: str, action: Callable[[], object], worker: Worker | None = None) -> Callable[[], bool]:
         """Do something the first time a worker is at a point; the function returned says whether that was."""
         done: list[str] = []
 

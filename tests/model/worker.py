@@ -162,7 +162,7 @@ class _Run:
             assigned = self.world.group.assigned(self.member)
             self.lane.assign(assigned)
             await self._assign(generation, assigned)
-            while not self.leaving and await self.lease.beat() == "good":
+            while not self.leaving and await self.lease.beat() == "good":  # noqa: ASYNC110 - heartbeats, not a poll
                 await asyncio.sleep(HEARTBEAT_INTERVAL)
             await self._suspend()
         lanes.cancel()

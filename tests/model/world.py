@@ -118,7 +118,12 @@ class World:
     async def changed(self, log: Log) -> None:
         """Wait until a partition changes."""
         change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        log.watchers.append(lambda: change.done() or change.set_result(None))
+
+        def changed() -> None:
+            if not change.done():
+                change.set_result(None)
+
+        log.watchers.append(changed)
         await change
 
     # The network
