@@ -105,7 +105,11 @@ class Shard:
             self.gaps += records[0].offset - expected
         batch = LaneBatch(records, expected, next_offset)
         self._next = next_offset
-        self._remember(batch)
+        if len(self._joined) < len(self._reached):
+            self._remember(batch)
+        else:
+            # Nobody is behind, so nobody will need it, and many shards would hold a lot of records.
+            self._recent.clear()
         for inbox in self._joined.values():
             inbox.put(batch)
         if not self._paused and any(inbox.records >= 2 * LANE_BATCH for inbox in self._joined.values()):
