@@ -61,7 +61,11 @@ class DataDirectory:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        known = _read(path / "worker.json", _Worker)
+        try:
+            known = _read(path / "worker.json", _Worker)
+        except DataDirectoryError:
+            lock.close()
+            raise
         worker = _Worker(
             worker_id=f"{socket.gethostname()}-{secrets.token_hex(4)}" if known is None else known.worker_id,
             incarnation=1 if known is None else known.incarnation + 1,

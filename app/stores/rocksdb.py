@@ -47,15 +47,20 @@ class StoreMemory:
     """The memory that all RocksDB instances of a worker share, however many shards it holds.
 
     Memtables are charged to the block cache, so the two together stay within three quarters of the budget; the rest is
-    left to the clients' buffers.
+    left to the clients' buffers. Memtables have a third of that: a write that would take more is refused until enough
+    has been flushed.
     """
 
     def __init__(self, budget: int) -> None:
         cache_size = budget * 3 // 4
         self._cache = Cache(cache_size)
         memtables = cache_size // 3
-        self._write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(memtables, False, self._cache)
+        self._write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(memtables, True, self._cache)
         self._memtable_size = max(_MIB, min(32 * _MIB, memtables // 2))
+
+    def write_buffer_usage(self) -> int:
+        """Return the bytes that all memtables take now."""
+        return self._write_buffers.get_usage()
 
     def options(self) -> Options:
         """Return fresh options for a database or a column family on this memory."""
@@ -171,8 +176,8 @@ class RocksTaskStore:
             try:
                 database.write(batch, self._options)
             except Exception as error:
-                # "Incomplete: Write stall" is RocksDB's answer to no_slowdown.
-                if not str(error).startswith("Incomplete") or time.monotonic() > deadline:
+                # "Result incomplete: Write stall" is RocksDB's answer to no_slowdown.
+                if "Write stall" not in str(error) or time.monotonic() > deadline:
                     raise _translated(error, f"writing {self._name} in {shard.path}") from error
             else:
                 return

@@ -1,0 +1,22 @@
+import pytest
+
+from app.stores.rows import HEAD_SIZE, LAYOUT_VERSION, Row, RowLayoutError, pack_head, unpack
+
+#: The first release's bytes: other bytes would make every store and changelog unreadable.
+GOLDEN = bytes.fromhex("01 00 0000018fcd0e7a00 0000000000000007") + b'{"a":1}'
+
+
+def test_a_row_has_the_bytes_it_always_had() -> None:
+    assert pack_head(LAYOUT_VERSION, 0, 0x18FCD0E7A00, 7) + b'{"a":1}' == GOLDEN
+    assert unpack(GOLDEN) == Row(b'{"a":1}', 0x18FCD0E7A00, 7)
+    assert HEAD_SIZE == 18
+
+
+def test_an_empty_payload_is_a_row() -> None:
+    assert unpack(GOLDEN[:HEAD_SIZE]).payload == b""
+
+
+@pytest.mark.parametrize("data", [b"", GOLDEN[: HEAD_SIZE - 1], b"\x02" + GOLDEN[1:], b"\x01\x01" + GOLDEN[2:]])
+def test_bytes_of_another_layout_are_refused(data: bytes) -> None:
+    with pytest.raises(RowLayoutError):
+        unpack(data)

@@ -1,0 +1,180 @@
+"""Who is on the lane of a shard, what it is handed, and when the lane stands still."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from app.model import TopicPartition
+from app.tasks.pipeline import LANE_BATCH
+from app.tasks.shard import Inbox, LaneMovedOn, Shard, SourceLost
+
+SOURCE = TopicPartition("source", 0)
+
+
+@dataclass(frozen=True)
+class _Record:
+    offset: int
+    timestamp: int = 0
+    key: bytes | None = b"k"
+    value: bytes | None = b"v"
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class _Lane:
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def start_lane(self, partition: TopicPartition, offset: int) -> None:
+        assert partition == SOURCE
+        self.asked.append(f"start {offset}")
+
+    def pause_lane(self, partition: TopicPartition) -> None:
+        assert partition == SOURCE
+        self.asked.append("pause")
+
+    def resume_lane(self, partition: TopicPartition) -> None:
+        assert partition == SOURCE
+        self.asked.append("resume")
+
+
+def records(first: int, after: int) -> list[_Record]:
+    return [_Record(offset) for offset in range(first, after)]
+
+
+@pytest.fixture
+def lane() -> _Lane:
+    return _Lane()
+
+
+@pytest.fixture
+def shard(lane: _Lane) -> Shard:
+    return Shard(SOURCE, lane)
+
+
+def admitted(shard: Shard, task: str, needed: int) -> Inbox:
+    inbox = shard.admit(task, needed)
+    assert inbox is not None
+    return inbox
+
+
+async def offsets(inbox: Inbox, limit: int = 100_000) -> list[int]:
+    batch = await inbox.take(limit)
+    return [record.offset for record in batch.records]
+
+
+async def test_the_first_task_starts_the_lane_where_it_is(shard: Shard, lane: _Lane) -> None:
+    inbox = admitted(shard, "a", 7)
+    assert lane.asked == ["start 7"]
+    assert shard.offer(records(7, 9), 9)
+    assert await offsets(inbox) == [7, 8]
+    assert shard.expected == 9
+
+
+def test_what_nobody_waits_for_is_refused(shard: Shard) -> None:
+    assert not shard.offer(records(0, 5), 5)
+    admitted(shard, "a", 0)
+    shard.leave("a")
+    assert not shard.offer(records(0, 5), 5)
+    assert shard.expected is None
+
+
+async def test_records_before_the_offset_wanted_are_passed_over(shard: Shard) -> None:
+    inbox = admitted(shard, "a", 3)
+    assert shard.offer(records(0, 3), 3)
+    assert shard.offer(records(1, 6), 6)
+    assert await offsets(inbox) == [3, 4, 5]
+
+
+async def test_offsets_without_a_record_are_covered_and_counted(shard: Shard) -> None:
+    inbox = admitted(shard, "a", 0)
+    assert shard.offer([_Record(4)], 10)
+    batch = await inbox.take(10)
+    assert (batch.first, batch.next_offset, len(batch.records), shard.gaps) == (0, 10, 1, 4)
+    assert shard.offer([], 12)
+    assert (await inbox.take(10)).next_offset == 12
+
+
+async def test_all_tasks_on_the_lane_get_the_same_records(shard: Shard) -> None:
+    one, two = admitted(shard, "a", 0), admitted(shard, "b", 0)
+    assert shard.offer(records(0, 3), 3)
+    assert await offsets(one) == await offsets(two) == [0, 1, 2]
+
+
+async def test_a_task_a_little_behind_joins_with_what_was_delivered_lately(shard: Shard, lane: _Lane) -> None:
+    shard.reached("b", 0)
+    admitted(shard, "a", 10)
+    shard.offer(records(10, 20), 20)
+    shard.offer(records(20, 30), 30)
+    inbox = admitted(shard, "b", 15)
+    assert await offsets(inbox) == list(range(10, 30))
+    assert lane.asked == ["start 10"]
+
+
+def test_a_task_behind_what_was_delivered_lately_has_to_catch_up_first(shard: Shard) -> None:
+    admitted(shard, "a", 10)
+    assert shard.admit("b", 5) is None
+
+
+def test_a_task_far_behind_the_front_does_not_start_the_lane(shard: Shard) -> None:
+    shard.reached("front", 10 * LANE_BATCH)
+    assert shard.admit("behind", 0) is None
+    assert shard.admit("near", 9 * LANE_BATCH + 1) is not None
+
+
+async def test_the_lane_goes_to_a_task_far_ahead_and_leaves_the_others_to_catch_up(shard: Shard, lane: _Lane) -> None:
+    behind = admitted(shard, "new", 0)
+    shard.offer(records(0, 3), 3)
+    admitted(shard, "old", 1_000_000)
+    assert lane.asked == ["start 0", "start 1000000"]
+    assert await offsets(behind) == [0, 1, 2]
+    with pytest.raises(LaneMovedOn):
+        await behind.take(10)
+    assert shard.admit("new", 3) is None
+
+
+async def test_a_full_inbox_pauses_the_lane_until_it_is_drained(shard: Shard, lane: _Lane) -> None:
+    inbox = admitted(shard, "a", 0)
+    shard.offer(records(0, 2 * LANE_BATCH), 2 * LANE_BATCH)
+    assert lane.asked == ["start 0", "pause"]
+    await inbox.take(LANE_BATCH)
+    assert lane.asked == ["start 0", "pause", "resume"]
+
+
+def test_a_slow_task_that_leaves_does_not_keep_the_lane_paused(shard: Shard, lane: _Lane) -> None:
+    admitted(shard, "quick", 0)
+    admitted(shard, "slow", 0)
+    shard.offer(records(0, LANE_BATCH - 1), LANE_BATCH - 1)
+    shard.offer(records(LANE_BATCH - 1, 2 * LANE_BATCH), 2 * LANE_BATCH)
+    assert lane.asked[-1] == "pause"
+    shard.leave("slow")
+    assert lane.asked[-1] == "pause"
+    shard.leave("quick")
+    assert shard.expected is None
+
+
+async def test_batches_are_coalesced_up_to_the_limit_and_never_cut(shard: Shard) -> None:
+    inbox = admitted(shard, "a", 0)
+    for first in range(0, 30, 10):
+        shard.offer(records(first, first + 10), first + 10)
+    assert await offsets(inbox, limit=25) == list(range(20))
+    assert await offsets(inbox, limit=5) == list(range(20, 30))
+    assert inbox.empty
+
+
+async def test_take_waits_for_a_batch(shard: Shard) -> None:
+    inbox = admitted(shard, "a", 0)
+    taking = asyncio.ensure_future(offsets(inbox))
+    await asyncio.wait({taking}, timeout=0)
+    assert not taking.done()
+    shard.offer(records(0, 1), 1)
+    assert await taking == [0]
+
+
+async def test_a_lost_source_reaches_every_task(shard: Shard, lane: _Lane) -> None:
+    inbox = admitted(shard, "a", 5)
+    shard.lost()
+    with pytest.raises(SourceLost, match="5"):
+        await inbox.take(1)
+    assert lane.asked[-1] == "pause"
+    assert not shard.offer(records(5, 6), 6)
