@@ -37,7 +37,7 @@ _NAMES = (*_PEERS, *_ALONE)
 @click.option(
     "--records", default=2_000_000, show_default=True, help="Records of the main source; less for a quick try."
 )
-@click.option("--read-seconds", default=5.0, show_default=True, help="Seconds of one measurement of reads.")
+@click.option("--read-seconds", default=4.0, show_default=True, help="Seconds of one measurement of reads.")
 @click.option("--results", default="bench/results", show_default=True, type=click.Path(path_type=Path))
 @click.option(
     "--folder", type=click.Path(path_type=Path), help="Where data goes meanwhile, a temporary folder by default."

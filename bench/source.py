@@ -19,6 +19,8 @@ _BATCH_BYTES = 512 * 1024
 _FRAME = b'{"id":"%b","sequence":%d,"amount":%d.25,"active":true,"tags":["a","b"],"note":"%b"}'
 _FRAME_BYTES = 95
 _IN_FLIGHT = 16
+#: Seconds that a topic may take to be made.
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,10 @@ class Topics:
 
 
 async def create_topic(bootstrap: str, name: str, partitions: int) -> None:
-    """Make a topic with one replica; raises aiokafka's error for what the broker refuses."""
+    """Make a topic with one replica, and return when each of its partitions has a leader.
+
+    Raises aiokafka's error for what the broker refuses.
+    """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
@@ -90,8 +95,17 @@ async def create_topic(bootstrap: str, name: str, partitions: int) -> None:
         for _, code, *message in answer.topic_errors:
             if code:
                 raise for_code(code)(f"creating topic {name}: {message}")
+        async with asyncio.timeout(_PATIENCE):
+            while not await _led(admin, name, partitions):
+                await asyncio.sleep(0.1)
     finally:
         await admin.close()
+
+
+async def _led(admin: Any, name: str, partitions: int) -> bool:
+    (found,) = await admin.describe_topics([name])
+    led = [partition for partition in found["partitions"] if partition["error_code"] == 0 and partition["leader"] >= 0]
+    return len(led) == partitions
 
 
 async def produce(bootstrap: str, topic: str, source: Source) -> Produced:

@@ -40,7 +40,7 @@ async def _when(peer: Peer, *, caught_up: bool) -> Usage:
         progress = await peer.progress()
         now = usage(peer.pid)
         if progress is not None and (progress.caught_up if caught_up else progress.assigned):
-            return now
+            return now if caught_up or progress.assigned_at is None else progress.assigned_at
         if now.at > deadline:
             raise TimeoutError(f"{peer.name} has not restored its table within {_PATIENCE:.0f} s: {progress}")
         await asyncio.sleep(_PAUSE)

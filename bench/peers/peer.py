@@ -14,6 +14,7 @@ from app.demo import processes
 from app.errors import SetupError
 from bench.http_client import Client
 from bench.machine import Cores
+from bench.usage import Usage
 
 if TYPE_CHECKING:
     import subprocess
@@ -26,12 +27,14 @@ class Progress(msgspec.Struct, frozen=True):
     """How far a program is.
 
     applied counts source records that its table holds. assigned says that the group has given it partitions,
-    caught_up that it serves every one of them.
+    caught_up that it serves every one of them. assigned_at is set by a program that knows better than a look
+    from outside when that was.
     """
 
     applied: int
     assigned: bool
     caught_up: bool
+    assigned_at: Usage | None = None
 
 
 class Peer(Protocol):

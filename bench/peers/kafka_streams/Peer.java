@@ -1,5 +1,7 @@
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.sun.management.OperatingSystemMXBean;
 import java.io.IOException;
+import java.lang.management.ManagementFactory;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
@@ -56,6 +58,10 @@ public final class Peer {
     /** The local store of each partition; emptied whenever the streams' state changes. */
     private final Map<Integer, ReadOnlyKeyValueStore<String, byte[]>> stores = new ConcurrentHashMap<>();
     private final AtomicInteger restoring = new AtomicInteger();
+    /** When the first restore began, and the CPU time of the process until then; a look from outside may come late. */
+    private volatile long beganMs;
+    private volatile long beganCpu;
+
     private final String host;
 
     private Peer(String bootstrap, String application, String topic, Path state, int port) {
@@ -125,14 +131,18 @@ public final class Peer {
             tasks += metadata.activeTasks().size();
         }
         return String.format(
-                "{\"running\":%b,\"tasks\":%d,\"restoring\":%d,\"applied\":%.0f}",
-                streams.state() == KafkaStreams.State.RUNNING, tasks, restoring.get(), applied);
+                "{\"running\":%b,\"tasks\":%d,\"restoring\":%d,\"applied\":%.0f,\"began_ms\":%d,\"began_cpu_ns\":%d}",
+                streams.state() == KafkaStreams.State.RUNNING, tasks, restoring.get(), applied, beganMs, beganCpu);
     }
 
     /** Counts the partitions that are being restored. */
     private final class Restores implements StateRestoreListener {
         @Override
         public void onRestoreStart(TopicPartition partition, String store, long start, long end) {
+            if (beganMs == 0) {
+                beganCpu = ((OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean()).getProcessCpuTime();
+                beganMs = System.currentTimeMillis();
+            }
             restoring.incrementAndGet();
         }
 

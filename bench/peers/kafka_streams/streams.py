@@ -1,5 +1,6 @@
 """The Kafka Streams service as a process."""
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from bench.http_client import Client
 from bench.machine import Cores
 from bench.peers.kafka_streams.build import peer_class_path
 from bench.peers.peer import Progress, ServerProcess
+from bench.usage import Usage
 
 # The heap is far above what the service needs; RocksDB's memory is outside of it. On one core the JVM takes the serial
 # collector by itself.
@@ -27,6 +29,8 @@ class _Status(msgspec.Struct):
     tasks: int
     restoring: int
     applied: int
+    began_ms: int
+    began_cpu_ns: int
 
 
 class KafkaStreams(ServerProcess):
@@ -50,8 +54,10 @@ class KafkaStreams(ServerProcess):
         if code == 0:
             return None
         status = msgspec.json.decode(body, type=_Status)
+        began = time.monotonic() - (time.time() - status.began_ms / 1e3)
         return Progress(
             applied=status.applied,
             assigned=status.tasks > 0 or status.restoring > 0,
             caught_up=status.running and status.tasks > 0 and status.restoring == 0,
+            assigned_at=Usage(began, status.began_cpu_ns / 1e9) if status.began_ms else None,
         )
