@@ -21,6 +21,7 @@ _FRAME_BYTES = 95
 _IN_FLIGHT = 16
 #: Seconds that a topic may take to be made.
 _PATIENCE = 60.0
+_PAUSE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,10 @@ async def create_topic(bootstrap: str, name: str, partitions: int) -> None:
             if code:
                 raise for_code(code)(f"creating topic {name}: {message}")
         async with asyncio.timeout(_PATIENCE):
-            while not await _led(admin, name, partitions):
-                await asyncio.sleep(0.1)
+            while True:
+                if await _led(admin, name, partitions):
+                    return
+                await asyncio.sleep(_PAUSE)
     finally:
         await admin.close()
 
