@@ -1,4 +1,4 @@
-"""Flame graphs of a worker that ingests, restores and answers reads: `python -m bench.flames [FOLDER]`.
+"""Flame graphs of a worker that ingests, restores and answers reads: `python -m bench.flames`.
 
 Needs py-spy beside this Python. Time that threads wait is left out, so a width is a share of CPU.
 """
@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import click
 import uvloop
 
 from app.demo.broker import EmbeddedKafka
@@ -32,50 +33,46 @@ _SECONDS = 10.0
 
 @asynccontextmanager
 async def _flame(pid: int, file: Path) -> AsyncIterator[None]:
-    """Sample a process meanwhile; `file` ends in .svg, and beside it lie the collapsed stacks."""
+    """Sample a process meanwhile, native frames included; the file's ending says the format, svg or txt."""
     spy = shutil.which("py-spy", path=str(Path(sys.executable).parent))
     if spy is None:
         raise SetupError(f"there is no py-spy beside {sys.executable}: pip install py-spy")
-    options = ["--pid", str(pid), "--rate", str(_SAMPLES_A_SECOND), "--native", "--nonblocking"]
-    formats = {"flamegraph": file, "raw": file.with_suffix(".txt")}
-    started = [
-        await asyncio.create_subprocess_exec(
-            spy, "record", *options, "--format", name, "--output", str(path), stdout=subprocess.DEVNULL
-        )
-        for name, path in formats.items()
-    ]
+    what = "flamegraph" if file.suffix == ".svg" else "raw"
+    options = ["--pid", str(pid), "--rate", str(_SAMPLES_A_SECOND), "--native", "--format", what, "--output", str(file)]
+    process = await asyncio.create_subprocess_exec(spy, "record", *options, stdout=subprocess.DEVNULL)
     try:
         yield
     finally:
-        for process in started:
+        with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
-        for process in started:
-            await process.wait()
+        await process.wait()
 
 
-async def _measure(setting: Setting, folder: Path) -> None:
+async def _measure(setting: Setting, folder: Path, ending: str) -> None:
     produced = await setting.topics.provide(setting.source)
     async with running(setting.worker(produced.source.topic)) as worker:
-        async with _flame(worker.pid, folder / "flame-ingest.svg"):
+        async with _flame(worker.pid, folder / f"flame-ingest.{ending}"):
             await until_caught_up(worker, produced.source.records)
-        async with _flame(worker.pid, folder / "flame-reads.svg"):
+        async with _flame(worker.pid, folder / f"flame-reads.{ending}"):
             await closed_loop(worker.port, asked(produced.source), connections=CONNECTIONS, seconds=_SECONDS)
         await worker.stop()
         worker.wipe()
         worker.start()
-        async with _flame(worker.pid, folder / "flame-restore.svg"):
+        async with _flame(worker.pid, folder / f"flame-restore.{ending}"):
             await until_caught_up(worker, produced.source.records)
 
 
-def main() -> None:
+@click.command(help="Write flame-ingest, flame-reads and flame-restore into FOLDER.")
+@click.argument("folder", type=click.Path(path_type=Path), default="bench/results")
+@click.option("--text", is_flag=True, help="Collapsed stacks as text, for other tools, and no SVG.")
+def main(folder: Path, *, text: bool) -> None:
     """Write the flame graphs."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "bench/results")
     folder.mkdir(parents=True, exist_ok=True)
     cores = divide_cores()
     with tempfile.TemporaryDirectory(prefix="bench-") as data, EmbeddedKafka(Path(data) / "kafka") as kafka:
         bootstrap = kafka.bootstrap_servers
         setting = Setting(bootstrap, Path(data), cores, Topics(bootstrap), Figures(), _RECORDS, 1, _SECONDS)
-        uvloop.run(_measure(setting, folder))
+        uvloop.run(_measure(setting, folder, "txt" if text else "svg"))
 
 
 if __name__ == "__main__":
