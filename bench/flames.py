@@ -23,6 +23,7 @@ from bench.load import closed_loop
 from bench.machine import divide_cores
 from bench.measurements.reads import asked
 from bench.peers.peer import running, until_caught_up
+from bench.peers.tablehouse import Tablehouse
 from bench.setting import CONNECTIONS, Setting
 from bench.source import Topics
 
@@ -48,9 +49,16 @@ async def _flame(pid: int, file: Path) -> AsyncIterator[None]:
         await process.wait()
 
 
+async def _up(worker: Tablehouse) -> None:
+    """Wait until a worker listens: py-spy cannot attach to a program that is about to become another one."""
+    while await worker.progress() is None:  # noqa: ASYNC110 - another process, so there is no event to wait for
+        await asyncio.sleep(0.05)
+
+
 async def _measure(setting: Setting, folder: Path, ending: str) -> None:
     produced = await setting.topics.provide(setting.source)
     async with running(setting.worker(produced.source.topic)) as worker:
+        await _up(worker)
         async with _flame(worker.pid, folder / f"flame-ingest.{ending}"):
             await until_caught_up(worker, produced.source.records)
         async with _flame(worker.pid, folder / f"flame-reads.{ending}"):
@@ -58,6 +66,7 @@ async def _measure(setting: Setting, folder: Path, ending: str) -> None:
         await worker.stop()
         worker.wipe()
         worker.start()
+        await _up(worker)
         async with _flame(worker.pid, folder / f"flame-restore.{ending}"):
             await until_caught_up(worker, produced.source.records)
 
