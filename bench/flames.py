@@ -1,6 +1,7 @@
 """Flame graphs of a worker that ingests, restores and answers reads: `python -m bench.flames`.
 
-Needs py-spy beside this Python. Time that threads wait is left out, so a width is a share of CPU.
+Needs py-spy beside this Python. Samples are of whoever holds the GIL, so a width is a share of the CPU that the event
+loop has; RocksDB's own threads are not in it.
 """
 
 import asyncio
@@ -39,8 +40,10 @@ async def _flame(pid: int, file: Path) -> AsyncIterator[None]:
     if spy is None:
         raise SetupError(f"there is no py-spy beside {sys.executable}: pip install py-spy")
     what = "flamegraph" if file.suffix == ".svg" else "raw"
-    options = ["--pid", str(pid), "--rate", str(_SAMPLES_A_SECOND), "--native", "--format", what, "--output", str(file)]
-    process = await asyncio.create_subprocess_exec(spy, "record", *options, stdout=subprocess.DEVNULL)
+    options = ["--pid", str(pid), "--rate", str(_SAMPLES_A_SECOND), "--native", "--gil"]
+    process = await asyncio.create_subprocess_exec(
+        spy, "record", *options, "--format", what, "--output", str(file), stdout=subprocess.DEVNULL
+    )
     try:
         yield
     finally:
