@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check
+.PHONY: help demo test check bench
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ check: $(VENV)/.dev  ## format, lint, types, layers, documentation
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/docs
+
+bench: $(VENV)/.demo  ## Tablehouse beside Kafka Streams and stock Faust, 15 minutes; see bench/README.md
+	@exec $(BIN)/python -m bench $(ARGS)
 
 # Each environment's mark is newer than pyproject.toml, so a changed dependency is installed before the next run.
 $(VENV)/.demo: pyproject.toml | $(VENV)/.python

@@ -5,11 +5,11 @@ The CPU time is the worker process's own, from /proc: this runs on Linux only.
 """
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import random
 import re
-import statistics
 import sys
 import tempfile
 import time
@@ -21,15 +21,16 @@ from pathlib import Path
 import click
 import httpx
 import msgspec
+import uvloop
 
 from app.demo import processes
 from app.demo.broker import EmbeddedKafka
 from app.demo.flights import Record
 from app.demo.load import PARTITIONS, Producer, ensure_topics
-from bench.gets import Answered, get_rows
+from bench.load import Latencies, closed_loop, row_requests
 
 _TOPIC = "accounts"
-_TABLES = f"tables: [{{name: {_TOPIC}, source: {{topic: {_TOPIC}, key: string, value: json, partitioner: murmur2}}}}]\n"
+_TABLES = f"tables: [{{name: table, source: {{topic: {_TOPIC}, key: string, value: json, partitioner: murmur2}}}}]\n"
 _SEED = 20_130_101
 _DEADLINE = 600.0  # seconds
 _POLL = 0.05
@@ -73,25 +74,25 @@ def main(*, records: int, keys: int, connections: int, seconds: float) -> None:
             before = _cpu_seconds(worker.pid)
             # Another process, so that the load's interpreter does not wait for this one's.
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                answered = pool.submit(get_rows, port, _TOPIC, _some_keys(keys), connections, seconds).result()
-            cpu_a_get = (_cpu_seconds(worker.pid) - before) / answered.count
+                seen = pool.submit(_read, port, _some_keys(records, keys), connections, seconds).result()
+            cpu_a_get = (_cpu_seconds(worker.pid) - before) / seen.answered
         finally:
             processes.end([worker], grace=_STOP_GRACE)
-    _report(records, keys, ingest, answered, cpu_a_get)
+    _report(records, keys, ingest, seen, cpu_a_get)
+    click.echo(f"          over {connections} connections")
     click.echo(f"machine   {os.cpu_count()} cores, load average {load_before:.1f} before the run")
 
 
-def _report(records: int, keys: int, ingest: _Ingest, answered: Answered, cpu_a_get: float) -> None:
+def _report(records: int, keys: int, ingest: _Ingest, seen: Latencies, cpu_a_get: float) -> None:
     click.echo(
         f"ingest    {records / ingest.seconds:,.0f} records/s from the assignment to caught up "
         f"({ingest.seconds:.1f} s), {records / ingest.applying_seconds:,.0f} from the first record on; "
         f"{ingest.cpu_seconds / records * 1e6:.1f} us of the worker's CPU a record\n"
         f"          {records:,} JSON records, {keys:,} keys, {PARTITIONS} partitions"
     )
-    percentiles = statistics.quantiles(answered.latencies, n=100)
     click.echo(
-        f"reads     {answered.count / answered.seconds:,.0f} GET/s over {answered.connections} connections, "
-        f"p50 {percentiles[49] * 1000:.2f} ms, p99 {percentiles[98] * 1000:.2f} ms; "
+        f"reads     {seen.rate:,.0f} GET/s, "
+        f"p50 {seen.percentile(50) * 1000:.2f} ms, p99 {seen.percentile(99) * 1000:.2f} ms; "
         f"{cpu_a_get * 1e6:.0f} us of the worker's CPU a GET"
     )
 
@@ -123,9 +124,13 @@ def _key(number: int) -> bytes:
     return f"account-{number:07}".encode()
 
 
-def _some_keys(keys: int) -> Sequence[bytes]:
-    """Choose keys to ask for, in a random order; nearly all of them have got a record."""
-    return [_key(number) for number in random.Random(_SEED).sample(range(keys), min(keys, 50_000))]  # noqa: S311
+def _some_keys(records: int, keys: int) -> Sequence[bytes]:
+    """Return keys that have got a record."""
+    return list(dict.fromkeys(record.key for record in itertools.islice(_records(records, keys), 50_000)))
+
+
+def _read(port: int, keys: Sequence[bytes], connections: int, seconds: float) -> Latencies:
+    return uvloop.run(closed_loop(port, row_requests(keys), connections=connections, seconds=seconds))
 
 
 def _settings(folder: Path, bootstrap: str, port: int) -> dict[str, str]:

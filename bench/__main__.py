@@ -1,0 +1,92 @@
+"""The benchmark's command line: `python -m bench [NAME...]`."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+import click
+import uvloop
+
+from app.demo.broker import EmbeddedKafka
+from app.errors import SetupError
+from bench.figures import Figures
+from bench.machine import describe, divide_cores
+from bench.measurements import cache, forwarded, growth, memory, mixed, start
+from bench.report import write
+from bench.setting import Setting
+from bench.side_by_side import side_by_side
+from bench.source import Topics
+
+_PEERS = ("ingest", "reads", "restore")
+_ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {
+    "forwarded": forwarded.measure,
+    "mixed": mixed.measure,
+    "cache": cache.measure,
+    "memory": memory.measure,
+    "start": start.measure,
+    "growth": growth.measure,
+}
+_NAMES = (*_PEERS, *_ALONE)
+
+
+@click.command(help=f"Measure everything, or some of: {', '.join(_NAMES)}.")
+@click.argument("names", nargs=-1, type=click.Choice(_NAMES), metavar="[NAME]...")
+@click.option("--rounds", default=3, show_default=True, help="Rounds; the figures are medians.")
+@click.option(
+    "--records", default=2_000_000, show_default=True, help="Records of the main source; less for a quick try."
+)
+@click.option("--read-seconds", default=4.0, show_default=True, help="Seconds of one measurement of reads.")
+@click.option("--results", default="bench/results", show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where data goes meanwhile, a temporary folder by default."
+)
+def main(
+    names: Sequence[str], rounds: int, records: int, read_seconds: float, results: Path, folder: Path | None
+) -> None:
+    """Run, report, and leave nothing behind but the results."""
+    wanted = names or _NAMES
+    try:
+        cores = divide_cores()
+        machine = describe(cores) | {"rounds": str(rounds), "records": f"{records:,}"}
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as data:
+            root = Path(data)
+            figures = Figures()
+            with EmbeddedKafka(root / "kafka") as kafka:
+                setting = Setting(
+                    bootstrap=kafka.bootstrap_servers,
+                    folder=root,
+                    cores=cores,
+                    topics=Topics(kafka.bootstrap_servers),
+                    figures=figures,
+                    records=records,
+                    rounds=rounds,
+                    read_seconds=read_seconds,
+                )
+                uvloop.run(_measure(setting, wanted))
+    except SetupError as error:
+        sys.exit(str(error))
+    click.echo(write(figures, machine, results))
+    if figures.failures:
+        sys.exit(1)
+
+
+async def _measure(setting: Setting, wanted: Sequence[str]) -> None:
+    """Measure one after the other; one that fails is reported, and the others go on."""
+    began = time.monotonic()
+    steps: dict[str, Callable[[Setting], Awaitable[None]]] = {}
+    if beside := [name for name in wanted if name in _PEERS]:
+        steps[", ".join(beside)] = lambda setting: side_by_side(setting, beside)
+    steps |= {name: measure for name, measure in _ALONE.items() if name in wanted}
+    for name, measure in steps.items():
+        click.echo(f"{name} (after {time.monotonic() - began:.0f} s)")
+        try:
+            await measure(setting)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the figures of the others count
+            setting.figures.failures[name] = f"{type(error).__name__}: {error}"
+            click.echo(f"  failed: {type(error).__name__}: {error}", err=True)
+
+
+if __name__ == "__main__":
+    main()

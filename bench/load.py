@@ -1,0 +1,203 @@
+"""Load on an HTTP server: point reads on raw sockets, so that the generator is far from being the bottleneck.
+
+A closed loop sends the next request of a connection when the last was answered, and shows what a server can do. An open
+loop sends at fixed times whatever happens, and its latency counts from the time at which a request was due, so a server
+that stalls is charged for every request that it kept waiting.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+_END_OF_HEAD = b"\r\n\r\n"
+_LENGTH = b"content-length:"
+_OK = b"200"
+_STATUS = slice(9, 12)
+_SEED = 7
+#: Seconds between two looks at which requests of an open loop are due.
+_TICK = 0.001
+_PATIENCE = 60.0
+#: Seconds at the beginning of a closed loop that are not counted.
+_WARM_UP = 1.0
+
+
+class UnexpectedAnswer(Exception):
+    """A server answered something else than a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Sorted seconds of every request that was counted, how many were answered in a second, and how many in all."""
+
+    seconds: Sequence[float]
+    rate: float
+    answered: int
+
+    def percentile(self, percent: float) -> float:
+        """Return seconds."""
+        return self.seconds[min(len(self.seconds) - 1, int(len(self.seconds) * percent / 100))]
+
+
+def row_requests(keys: Sequence[bytes]) -> list[bytes]:
+    """Return the request for each key, in a random order that is always the same."""
+    shuffled = list(keys)
+    random.Random(_SEED).shuffle(shuffled)  # noqa: S311  reproducible, not secret
+    return [b"GET /tables/table/%b HTTP/1.1\r\nHost: bench\r\n\r\n" % key for key in shuffled]
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time; on_answer is called with this connection after each, or with the error."""
+
+    def __init__(self, on_answer: Callable[["_Connection", Exception | None], None]) -> None:
+        self._on_answer = on_answer
+        self._transport: Any = None  # uvloop's transports are no asyncio.Transport
+        self._data = b""
+        self._missing = 0
+        self.sent = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def send(self, request: bytes, due: float) -> None:
+        self.sent = due
+        self._transport.write(request)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._missing:
+            self._missing -= len(data)
+        else:
+            self._data += data
+            head = self._data.find(_END_OF_HEAD)
+            if head < 0:
+                return
+            if self._data[_STATUS] != _OK:
+                self._on_answer(self, UnexpectedAnswer(self._data[:300].decode("latin-1")))
+                return
+            lower = self._data[:head].lower()
+            start = lower.find(_LENGTH) + len(_LENGTH)
+            end = lower.find(b"\r", start)
+            length = int(lower[start:end] if end >= 0 else lower[start:])
+            self._missing = head + len(_END_OF_HEAD) + length - len(self._data)
+            self._data = b""
+        if self._missing == 0:
+            self._on_answer(self, None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._on_answer(self, exc)
+
+
+async def closed_loop(port: int, requests: Sequence[bytes], *, connections: int, seconds: float) -> Latencies:
+    """Read for some seconds after a warm-up; raises UnexpectedAnswer for an answer that is no row."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    took: list[float] = []
+    now = time.perf_counter
+    turn = 0
+    begin = now() + _WARM_UP
+    end = begin + seconds
+
+    def answered(connection: _Connection, error: Exception | None) -> None:
+        nonlocal turn
+        at = now()
+        if error is not None or at >= end:
+            if not done.done():
+                done.set_exception(error) if error is not None else done.set_result(None)
+            return
+        if connection.sent >= begin:
+            took.append(at - connection.sent)
+        turn += 1
+        connection.send(requests[turn % len(requests)], at)
+
+    with ExitStack() as stack:
+        for each in [await _connect(port, answered) for _ in range(connections)]:
+            stack.callback(each.close)
+            answered(each, None)
+        async with asyncio.timeout(_WARM_UP + 2 * seconds):
+            await done
+    return Latencies(sorted(took), len(took) / seconds, turn)
+
+
+async def open_loop(
+    port: int, requests: Sequence[bytes], *, connections: int, rate: float, seconds: float
+) -> Latencies:
+    """Send `rate` requests a second, however slowly they are answered.
+
+    Raises UnexpectedAnswer as closed_loop does, and for a server that is a minute behind at the end.
+    """
+    loop = _OpenLoop(requests, rate, int(rate * seconds))
+    with ExitStack() as stack:
+        for _ in range(connections):
+            connection = await _connect(port, loop.answered)
+            stack.callback(connection.close)
+            loop.free.append(connection)
+        loop.start()
+        try:
+            async with asyncio.timeout(seconds + _PATIENCE):
+                await loop.done
+        except TimeoutError:
+            raise UnexpectedAnswer(f"{loop.missing} requests at {rate:.0f} a second were not answered") from None
+    return Latencies(sorted(loop.took), rate, len(loop.took))
+
+
+class _OpenLoop:
+    """The schedule of an open loop, and the connections that have nothing to do."""
+
+    def __init__(self, requests: Sequence[bytes], rate: float, count: int) -> None:
+        self._requests = requests
+        self._rate = rate
+        self._count = count
+        self._loop = asyncio.get_running_loop()
+        self._begin = 0.0
+        self._next = 0
+        self._late: deque[tuple[bytes, float]] = deque()
+        self.free: list[_Connection] = []
+        self.took: list[float] = []
+        self.done: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def missing(self) -> int:
+        return self._count - len(self.took)
+
+    def start(self) -> None:
+        self._begin = time.perf_counter()
+        self._send_due()
+
+    def _send_due(self) -> None:
+        now = time.perf_counter()
+        while self._next < self._count and (due := self._begin + self._next / self._rate) <= now:
+            request = self._requests[self._next % len(self._requests)]
+            self._next += 1
+            if self.free:
+                self.free.pop().send(request, due)
+            else:
+                self._late.append((request, due))
+        if self._next < self._count and not self.done.done():
+            self._loop.call_later(_TICK, self._send_due)
+
+    def answered(self, connection: _Connection, error: Exception | None) -> None:
+        if self.done.done():
+            return
+        if error is not None:
+            self.done.set_exception(error)
+            return
+        self.took.append(time.perf_counter() - connection.sent)
+        if not self.missing:
+            self.done.set_result(None)
+        elif self._late:
+            connection.send(*self._late.popleft())
+        else:
+            self.free.append(connection)
+
+
+async def _connect(port: int, on_answer: Callable[[_Connection, Exception | None], None]) -> _Connection:
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(lambda: _Connection(on_answer), "127.0.0.1", port)
+    return connection

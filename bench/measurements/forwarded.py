@@ -1,0 +1,67 @@
+"""A read that another worker answers, over one that the asked worker answers itself, on an idle group of two."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from bench.http_client import Client
+from bench.load import closed_loop, row_requests
+from bench.peers.peer import running
+from bench.peers.tablehouse import Tablehouse
+from bench.setting import Setting
+from bench.source import Source
+
+LOCAL = "idle GET, local, p50 ms"
+FORWARDED = "idle GET, forwarded, p50 ms"
+
+_KEYS = 400
+_LOOPS = 3
+_PATIENCE = 60.0
+
+
+async def measure(setting: Setting) -> None:
+    """One connection, one request at a time, local and forwarded in turns."""
+    produced = await setting.topics.provide(setting.sized(200_000, 100_000, 4))
+    asked, other = setting.workers(produced.source.topic, 2)
+    async with running(asked), running(other):
+        await _both_serve(asked, other.port)
+        local, forwarded = await _divide(asked, produced.source)
+        for _ in range(_LOOPS):
+            for name, keys in ((LOCAL, local), (FORWARDED, forwarded)):
+                seen = await closed_loop(
+                    asked.port, row_requests(keys), connections=1, seconds=setting.read_seconds / 2
+                )
+                setting.figures.add(name, 1e3 * seen.percentile(50))
+    figures = setting.figures
+    setting.say(f"idle GET: local {figures.median(LOCAL):.2f} ms, forwarded {figures.median(FORWARDED):.2f} ms, p50")
+
+
+async def _both_serve(asked: Tablehouse, other_port: int) -> None:
+    """Wait until each of the two has a part of the partitions and all of them are served."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        async with Client(asked.port) as one, Client(other_port) as two:
+            answers = [msgspec.json.decode(body or b"{}") for _, body in (await one.get(_READY), await two.get(_READY))]
+        tasks = [[task["state"] for task in answer.get("tasks", ())] for answer in answers]
+        if all("active" in states and {"active", "standby"} >= set(states) for states in tasks):
+            return
+        await asyncio.sleep(0.1)
+    raise TimeoutError(f"two workers do not share the table within {_PATIENCE:.0f} s: their tasks are {tasks}")
+
+
+_READY = "/readyz?verbose"
+
+
+async def _divide(asked: Tablehouse, source: Source) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """Return keys that the asked worker holds, and keys that the other holds."""
+    local: list[bytes] = []
+    forwarded: list[bytes] = []
+    async with Client(asked.port) as client:
+        for number in range(min(_KEYS, source.keys)):
+            key = source.key(number)
+            _, body = await client.get(f"/tables/table:locate?key={key.decode()}")
+            active = msgspec.json.decode(body)["locations"][0]["active"]
+            (local if active["url"] == asked.internal_url else forwarded).append(key)
+    return local, forwarded

@@ -1,0 +1,20 @@
+"""Time the parts and print a table: `python -m bench.micro`."""
+
+import uvloop
+
+from app.telemetry import configure_logging
+from bench.micro import formats, server, store
+from bench.micro.timing import Timings
+
+
+async def _measure() -> None:
+    configure_logging("json", "info", "bench")  # as a worker does by default, so no line is written for a read
+    print("| part | us |\n|---|---|")  # noqa: T201
+    timings = Timings()
+    formats.measure(timings)
+    await store.measure(timings)
+    await server.measure(timings)
+
+
+if __name__ == "__main__":
+    uvloop.run(_measure())

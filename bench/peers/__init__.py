@@ -1,0 +1,1 @@
+"""What is measured: a Tablehouse worker, and the programs that people would otherwise write."""

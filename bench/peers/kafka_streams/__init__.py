@@ -1,0 +1,1 @@
+"""A Kafka Streams service that does the job of one Tablehouse worker."""

@@ -1,0 +1,142 @@
+"""What a measurement asks of a program, whoever wrote it."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import msgspec
+
+from app.demo import processes
+from app.errors import SetupError
+from bench.http_client import Client
+from bench.machine import Cores
+from bench.usage import Usage
+
+if TYPE_CHECKING:
+    import subprocess
+
+#: Seconds that a program may take to leave before it is killed.
+_STOP_GRACE = 40.0
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a program is.
+
+    applied counts source records that its table holds. assigned says that the group has given it partitions,
+    caught_up that it serves every one of them. assigned_at is set by a program that knows better than a look
+    from outside when that was.
+    """
+
+    applied: int
+    assigned: bool
+    caught_up: bool
+    assigned_at: Usage | None = None
+
+
+class Peer(Protocol):
+    """One program over one source topic; the same object can be started again on what the last process left."""
+
+    name: str
+    #: Of 127.0.0.1, where it serves rows at /tables/table/<key>; 0 when it serves none.
+    port: int
+
+    @property
+    def pid(self) -> int:
+        """The id of the process, which holds all that the program uses."""
+
+    def start(self) -> None:
+        """Start the process."""
+
+    async def stop(self) -> None:
+        """Let the process leave as it would on SIGTERM."""
+
+    def kill(self) -> None:
+        """End the process with SIGKILL."""
+
+    def wipe(self) -> None:
+        """Delete what it keeps on disk; it must not run."""
+
+    async def progress(self) -> Progress | None:
+        """Return how far it is; None while it cannot say."""
+
+
+AnyPeer = TypeVar("AnyPeer", bound=Peer)
+
+
+class ServerProcess:
+    """The process of a peer, with a folder for its state and its log."""
+
+    def __init__(self, folder: Path, cores: Cores) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state = folder / "state"
+        self.log = folder / "log"
+        self._cores = cores
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The id of the process; SetupError, with the end of its log, when it has ended."""
+        if self._process is None or self._process.poll() is not None:
+            raise SetupError(f"a measured program has ended; the last lines of {self.log}:\n{self.last_lines()}")
+        return self._process.pid
+
+    def spawn(self, command: list[str], env: Mapping[str, str] | None = None) -> None:
+        """Start it on the server's core."""
+        self._process = processes.spawn(self._cores.command(command), log=self.log, env=env)
+
+    async def stop(self) -> None:
+        """Send SIGTERM and wait."""
+        if self._process is not None:
+            await asyncio.to_thread(processes.end, [self._process], grace=_STOP_GRACE)
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait."""
+        if self._process is not None:
+            processes.end([self._process], grace=0)
+
+    def wipe(self) -> None:
+        """Delete its state."""
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def last_lines(self) -> str:
+        """Return the end of its log."""
+        return processes.last_lines(self.log)
+
+
+@asynccontextmanager
+async def running(peer: AnyPeer) -> AsyncIterator[AnyPeer]:
+    """Start a peer, and stop it at the end."""
+    peer.start()
+    try:
+        yield peer
+    finally:
+        await peer.stop()
+
+
+async def until_caught_up(peer: Peer, records: int, seconds: float = 300.0) -> None:
+    """Wait until a peer serves everything and has applied `records`; raises TimeoutError with how far it came."""
+    deadline = time.monotonic() + seconds
+    while True:
+        progress = await peer.progress()
+        if progress is not None and progress.caught_up and progress.applied >= records:
+            return
+        _ = peer.pid  # fails when it has ended
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{peer.name} has not caught up after {seconds:.0f} s: {progress}")
+        await asyncio.sleep(0.05)
+
+
+async def check_rows(peer: Peer, last: Mapping[int, tuple[bytes, bytes]]) -> None:
+    """Read the last record of each partition back; raises AssertionError for any that is not the row."""
+    async with Client(peer.port) as client:
+        for partition, (key, value) in last.items():
+            status, body = await client.get(f"/tables/table/{key.decode()}")
+            if (status, body) != (200, value):
+                raise AssertionError(
+                    f"{peer.name}: the last record of partition {partition} is {key!r} {value!r}, and the answer was "
+                    f"{status} {body!r}"
+                )

@@ -1,0 +1,77 @@
+"""A Tablehouse worker."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from app.demo import processes
+from bench.http_client import Client
+from bench.machine import Cores
+from bench.peers.peer import Progress, ServerProcess
+
+
+class _Task(msgspec.Struct):
+    table: str
+    position: int
+    state: str
+
+
+class _Layer(msgspec.Struct):
+    name: str
+    ok: bool
+
+
+class _Readiness(msgspec.Struct):
+    layers: list[_Layer]
+    tasks: list[_Task]
+
+
+class Tablehouse(ServerProcess):
+    """One worker with its default settings, except those of its group, spelled as in its environment."""
+
+    name = "Tablehouse"
+
+    def __init__(self, folder: Path, cores: Cores, group: Mapping[str, str]) -> None:
+        super().__init__(folder, cores)
+        self.port = processes.free_port()
+        internal_port = processes.free_port()
+        self.internal_url = f"http://127.0.0.1:{internal_port}"
+        self._settings = {
+            "data_dir": str(self.state),
+            "http_host": "127.0.0.1",
+            "http_port": str(self.port),
+            "internal_port": str(internal_port),
+            "advertised_url": self.internal_url,
+            **group,
+        }
+
+    def start(self) -> None:
+        """See Peer."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TABLEHOUSE_")}
+        ours = {f"TABLEHOUSE_{name.upper()}": value for name, value in self._settings.items()}
+        self.spawn([sys.executable, "-m", "app.cli", "worker"], env=inherited | ours)
+
+    async def progress(self) -> Progress | None:
+        """See Peer; source records count once for each table."""
+        async with Client(self.port) as client:
+            status, body = await client.get("/readyz?verbose")
+        if status == 0:
+            return None
+        seen = msgspec.json.decode(body, type=_Readiness)
+        layers = {layer.name: layer.ok for layer in seen.layers}
+        return Progress(
+            applied=sum(task.position + 1 for task in seen.tasks),
+            assigned=layers["group"] and bool(seen.tasks),
+            caught_up=all(layers.values()) and bool(seen.tasks),
+        )
+
+
+def tables_yaml(topic: str, tables: int) -> str:
+    """Return a tables.yaml with some tables over one topic, the first of which is called table."""
+    names = ["table", *(f"table{number}" for number in range(2, tables + 1))]
+    return "tables:\n" + "".join(
+        f"  - {{name: {name}, source: {{topic: {topic}, key: string, value: json}}}}\n" for name in names
+    )
