@@ -54,36 +54,46 @@ class Folded:
     stream_time: int
 
 
-def fold_batch(codec: TableCodec, records: Sequence[LogRecord], lookup: Lookup, skip: Skips) -> Folded:
-    """Decode and fold records, in order; those that cannot be decoded are handed to `skip`."""
-    store_key, decode_value = codec.store_key, codec.decode_value
-    decoded: list[Decoded] = []
-    wires: list[bytes] = []
-    offsets: list[int] = []
-    append = decoded.append
-    for record in records:
-        wire = record.key
-        if wire is None:
-            skip(record, "null_key", "a row needs a key")
-            continue
-        try:
-            key = store_key(wire)
-        except DecodeError as error:
-            skip(record, "undecodable_key", str(error))
-            continue
-        value = record.value
-        if value is not None:
-            try:
-                value = decode_value(value)
-            except DecodeError as error:
-                skip(record, "undecodable_value", str(error))
+class Decoding:
+    """A lane batch on its way to rows: decoded a slice at a time, then folded. Records that cannot be go to `skip`."""
+
+    def __init__(self, codec: TableCodec, skip: Skips) -> None:
+        self._codec = codec
+        self._skip = skip
+        self._decoded: list[Decoded] = []
+        self._wires: list[bytes] = []
+        self._stream_time = -1
+
+    def add(self, records: Sequence[LogRecord]) -> None:
+        """Decode records that follow those before."""
+        store_key, decode_value, skip = self._codec.store_key, self._codec.decode_value, self._skip
+        append, append_wire = self._decoded.append, self._wires.append
+        for record in records:
+            wire = record.key
+            if wire is None:
+                skip(record, "null_key", "a row needs a key")
                 continue
-        wires.append(wire)
-        offsets.append(record.offset)
-        append(Decoded(ROW_PREFIX + key, value, record.timestamp, record.offset))
-    index = codec.misplaced(wires)
-    return Folded(
-        rows=codec.fold(decoded, lookup),
-        misplaced_at=None if index is None else offsets[index],
-        stream_time=max((record.timestamp for record in records), default=-1),
-    )
+            try:
+                key = store_key(wire)
+            except DecodeError as error:
+                skip(record, "undecodable_key", str(error))
+                continue
+            value = record.value
+            if value is not None:
+                try:
+                    value = decode_value(value)
+                except DecodeError as error:
+                    skip(record, "undecodable_value", str(error))
+                    continue
+            append_wire(wire)
+            append(Decoded(ROW_PREFIX + key, value, record.timestamp, record.offset))
+        self._stream_time = max(self._stream_time, max((record.timestamp for record in records), default=-1))
+
+    def fold(self, lookup: Lookup) -> Folded:
+        """Fold what was decoded."""
+        index = self._codec.misplaced(self._wires)
+        return Folded(
+            rows=self._codec.fold(self._decoded, lookup),
+            misplaced_at=None if index is None else self._decoded[index].offset,
+            stream_time=self._stream_time,
+        )

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from app.model import TopicPartition
-from app.tasks.ingest import LaneBatch, TableCodec, fold_batch
+from app.tasks.ingest import Decoding, LaneBatch, TableCodec
 from app.tasks.log import ChangelogWriter, LogRecord
 from app.tasks.records import POSITION_KEY, PositionRecord, anchor_of, encode
 from app.tasks.replay import Replayer
@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 
 #: The most source records that one changelog batch is made of. Polls are smaller and are coalesced up to it.
 LANE_BATCH = 4000
+
+#: Records decoded in one go, at about 2 us each: this, and not the lane batch, is what a reader waits for.
+RECORDS_A_SLICE = 500
 
 #: Records that could not become rows are logged one by one up to this many a batch, and summed up beyond it.
 SKIPS_LOGGED = 10
@@ -90,7 +93,7 @@ class Pipeline:
                 return
             rest = LaneBatch([record for record in batch.records if record.offset >= needed], needed, batch.next_offset)
         while rest is not None:
-            prepared, rest = self._prepare(rest)
+            prepared, rest = await self._prepare(rest)
             self._report_skips()
             await self.settle()
             self._flying = prepared.rows
@@ -125,14 +128,14 @@ class Pipeline:
             return self._flying[key]
         return self._replayer.store.get(key)
 
-    def _prepare(self, batch: LaneBatch) -> tuple[_Prepared, LaneBatch | None]:
+    async def _prepare(self, batch: LaneBatch) -> tuple[_Prepared, LaneBatch | None]:
         """Return what to append, and the part of the batch that did not fit with it."""
         records, rest = batch.records, None
         first, next_offset = batch.first, batch.next_offset
         oversized: LogRecord | None = None
         while True:
             self._skipped.clear()
-            prepared = self._fold(records, first, next_offset)
+            prepared = await self._fold(records, first, next_offset)
             if prepared is not None:
                 if oversized is not None:
                     self._skip(oversized, "oversized", "its row does not fit into one changelog batch")
@@ -148,9 +151,14 @@ class Pipeline:
             rest = LaneBatch(batch.records[half:], next_offset, batch.next_offset)
             records = records[:half]
 
-    def _fold(self, records: Sequence[LogRecord], first: int, next_offset: int) -> _Prepared | None:
+    async def _fold(self, records: Sequence[LogRecord], first: int, next_offset: int) -> _Prepared | None:
         known = self._position
-        folded = fold_batch(self._codec, records, self._lookup, self._skip)
+        decoding = Decoding(self._codec, self._skip)
+        for start in range(0, len(records), RECORDS_A_SLICE):
+            if start:
+                await asyncio.sleep(0)
+            decoding.add(records[start : start + RECORDS_A_SLICE])
+        folded = decoding.fold(self._lookup)
         stream_time = -1 if known is None else known.stream_time
         misplaced_at = None if known is None else known.misplaced_at
         if misplaced_at is None and folded.misplaced_at is not None:

@@ -85,6 +85,8 @@ class Shard:
         #: What was delivered last, so that a task a little behind can still join.
         self._recent: deque[LaneBatch] = deque()
         self._paused = False
+        #: Records that may wait in a task's inbox before the lane is paused; it goes on when half of them are taken.
+        self.limit = 2 * LANE_BATCH
         #: For each task the furthest source offset it is known to have reached: the front is their highest.
         self._reached: dict[str, int] = {}
         self.gaps = 0
@@ -112,7 +114,7 @@ class Shard:
             self._recent.clear()
         for inbox in self._joined.values():
             inbox.put(batch)
-        if not self._paused and any(inbox.records >= 2 * LANE_BATCH for inbox in self._joined.values()):
+        if not self._paused and any(inbox.records >= self.limit for inbox in self._joined.values()):
             self._paused = True
             self._lane.pause_lane(self.source)
         return True
@@ -183,6 +185,6 @@ class Shard:
             kept -= len(self._recent.popleft().records)
 
     def _resume_when_drained(self) -> None:
-        if self._paused and all(inbox.records < LANE_BATCH for inbox in self._joined.values()):
+        if self._paused and all(inbox.records < self.limit // 2 for inbox in self._joined.values()):
             self._paused = False
             self._lane.resume_lane(self.source)

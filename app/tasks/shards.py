@@ -18,6 +18,7 @@ from app.stores.store import StoreCorrupt, StoreError
 from app.tasks.definitions import codec_of, family_name, identity_of
 from app.tasks.digest import PartitionDigest, digest
 from app.tasks.log import LaneControl, LogRecord, LogUnavailable
+from app.tasks.pipeline import LANE_BATCH
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult
 from app.tasks.shard import Shard
@@ -30,6 +31,11 @@ FLUSH_INTERVAL = 30.0
 
 #: Seconds between listings of the sources' ends, on which lag and staleness rest.
 SOURCE_ENDS_INTERVAL = 1.0
+
+#: Source records that may wait in the inboxes of a worker, about 0.8 KB each beside their values, and the least that
+#: each shard gets of them, however many there are.
+QUEUED_RECORDS = 64_000
+LEAST_QUEUED = 1_000
 
 #: How many databases are opened or closed at once; each takes a core for a part of a second.
 OPENERS = 2
@@ -86,6 +92,8 @@ class Shards:
                 held.opened = asyncio.create_task(self._open(source, held), name=f"open {source}")
             elif held.opened is not None and held.opened.done():
                 self._own(held)
+        for held in self._held.values():
+            held.shard.limit = max(LEAST_QUEUED, min(2 * LANE_BATCH, QUEUED_RECORDS // len(self._held)))
 
     async def suspend(self, patience: float, reason: str) -> None:
         """Stop owning, and keep the stores open and readable until the next assignment says where the shards went.

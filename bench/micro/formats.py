@@ -8,7 +8,7 @@ from app.formats.keys import key_format
 from app.formats.partitioners import partitions_of
 from app.formats.values import value_format
 from app.model import TopicPartition
-from app.tasks.ingest import TableCodec, fold_batch
+from app.tasks.ingest import Decoding, Folded, TableCodec
 from app.tasks.log import LogRecord
 from app.tasks.pipeline import LANE_BATCH
 from app.tasks.records import anchor_of
@@ -42,7 +42,7 @@ def measure(timings: Timings) -> None:
     timings.sync(
         "a record, decoded, checked and folded",
         len(records),
-        lambda: fold_batch(codec, records, lambda _: None, _no_skip),
+        lambda: _fold(codec, records),
     )
     timings.sync("the anchor of a batch", 1000, lambda: [anchor_of(records[-1]) for _ in range(1000)])
 
@@ -78,3 +78,9 @@ def _codec() -> TableCodec:
 
 def _no_skip(record: LogRecord, reason: str, detail: str) -> None:
     raise AssertionError(f"record {record.offset} is skipped: {reason}, {detail}")
+
+
+def _fold(codec: TableCodec, records: list[LogRecord]) -> Folded:
+    decoding = Decoding(codec, _no_skip)
+    decoding.add(records)
+    return decoding.fold(lambda _: None)
