@@ -7,8 +7,9 @@ import pytest
 
 from app.model import Role, TaskState
 from app.stores.rows import LAYOUT_VERSION
-from app.tasks.records import Checkpoint, decode, encode
+from app.tasks.records import POSITION_KEY, Checkpoint, decode, encode
 from app.tasks.replay import FingerprintChanged
+from app.tasks.task import IDLE_POSITION_INTERVAL
 from tests.model.history import wear_out
 from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
 from tests.model.tables import Table
@@ -367,3 +368,16 @@ async def test_records_of_an_older_epoch_are_dropped_where_a_broker_let_them_in(
     first.start()
     await scenario.hands_over(first)
     assert scenario.rows(first)[b"a"] == b"4"
+
+
+@simulated("upsert")
+async def test_an_idle_owner_repeats_its_position_every_hour(scenario: Scenario) -> None:
+    await scenario.started((b"a", b"1"))
+    before = scenario.changelog.end
+    await asyncio.sleep(2 * IDLE_POSITION_INTERVAL + 60)
+    assert scenario.changelog.end == before + 2
+    assert {record.key for record in scenario.changelog.read(before, 2)[0]} == {POSITION_KEY}
+    scenario.produce((b"a", b"2"))
+    await scenario.caught_up()
+    assert scenario.rows() == {b"a": b"2"}
+    scenario.check()
