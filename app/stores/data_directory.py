@@ -83,7 +83,11 @@ class DataDirectory:
 
     def positions(self) -> dict[str, dict[int, int]]:
         """Return the positions last saved, by topic and partition; empty when there are none that can be read."""
-        return _read(self.path / "positions.json", dict[str, dict[int, int]]) or {}
+        try:
+            return _read(self.path / "positions.json", dict[str, dict[int, int]]) or {}
+        except DataDirectoryError:
+            # Only a hint, and soon written anew: not worth keeping a worker from its group.
+            return {}
 
     def save_positions(self, positions: Mapping[str, Mapping[int, int]]) -> None:
         """Save how far each shard is."""

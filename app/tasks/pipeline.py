@@ -161,9 +161,8 @@ class Pipeline:
         folded = decoding.fold(self._lookup)
         stream_time = -1 if known is None else known.stream_time
         misplaced_at = None if known is None else known.misplaced_at
-        if misplaced_at is None and folded.misplaced_at is not None:
+        if misplaced_at is None:
             misplaced_at = folded.misplaced_at
-            self._report_misplaced(misplaced_at)
         anchor = anchor_of(records[-1]) if records else (None if known is None else known.anchor)
         position = PositionRecord(
             first=first,
@@ -177,6 +176,9 @@ class Pipeline:
         batch = self._writer.encode(self._changelog, self._epoch, content)
         if batch is None:
             return None
+        # Only now, or a batch that is halved would report it again with each half.
+        if misplaced_at is not None and (known is None or known.misplaced_at is None):
+            self._report_misplaced(misplaced_at)
         self._position = position
         return _Prepared(folded.rows, position, batch, len(content), len(records))
 

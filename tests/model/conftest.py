@@ -13,6 +13,7 @@ from tests.model.history import count_paths
 @pytest.fixture(autouse=True)
 def small_lane_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "LANE_BATCH", 12)
+    monkeypatch.setattr(pipeline, "RECORDS_A_SLICE", 5)
     monkeypatch.setattr(shard, "LANE_BATCH", 12)
 
 

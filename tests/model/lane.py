@@ -18,10 +18,17 @@ Offer = Callable[[TopicPartition, Sequence[LogRecord], int], bool]
 class SimulatedLane:
     """Implements LaneControl."""
 
-    def __init__(self, world: World, offer: Offer, expected: Callable[[TopicPartition], int | None]) -> None:
+    def __init__(
+        self,
+        world: World,
+        offer: Offer,
+        expected: Callable[[TopicPartition], int | None],
+        lost: Callable[[TopicPartition], None],
+    ) -> None:
         self._world = world
         self._offer = offer
         self._expected = expected
+        self._lost = lost
         self._positions: dict[TopicPartition, int] = {}
         self._flowing: dict[TopicPartition, None] = {}
         self._started = asyncio.Event()
@@ -67,8 +74,13 @@ class SimulatedLane:
         if asked_at is None:
             return False
         log = self._world.log(partition)
-        records, following = log.read(max(asked_at, log.start), self._world.choose.randint(1, SLICE))
+        gone = not log.start <= asked_at <= log.end
+        records, following = ([], asked_at) if gone else log.read(asked_at, self._world.choose.randint(1, SLICE))
         await self._world.hop("fetched")
+        if gone:
+            if self._expected(partition) == asked_at:
+                self._lost(partition)
+            return False
         position = self._positions.get(partition)
         if position is None:
             return False

@@ -126,7 +126,7 @@ class _Run:
         self.held: dict[TopicPartition, Held] = {}
         self.lease = MemberLease(member, world.group, world.hop)
         self.reader = Reader(self.lease, MAX_STALENESS)
-        self.lane = SimulatedLane(world, self._offer, self._expected)
+        self.lane = SimulatedLane(world, self._offer, self._expected, self._lost)
         self.committed: dict[TopicPartition, int] = {}
         self.leaving = False
         self.gone = False
@@ -149,6 +149,11 @@ class _Run:
     def _expected(self, source: TopicPartition) -> int | None:
         held = self.held.get(source)
         return None if held is None else held.shard.expected
+
+    def _lost(self, source: TopicPartition) -> None:
+        held = self.held.get(source)
+        if held is not None:
+            held.shard.lost()
 
     async def main(self) -> None:
         """Join, own what is given, suspend at every rebalance, until told to leave."""

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,49 @@ def test_positions_are_there_for_the_next_process(tmp_path: Path) -> None:
     assert again.positions() == {"t": {0: 5, 3: -1}}
     assert again.shard(TopicPartition("t", 3)) == tmp_path / "shards" / "t-3"
     again.release()
+
+
+_HOLDER = """
+import sys
+from pathlib import Path
+from app.stores.data_directory import DataDirectory
+
+held = DataDirectory.acquire(Path(sys.argv[1]))
+print(held.worker_id, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_holder_named_is_the_other_process_and_its_death_frees_the_directory(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        worker_id = holder.stdout.readline().decode().strip()
+        with pytest.raises(DataDirectoryError, match=rf"in use by process {holder.pid};"):
+            DataDirectory.acquire(tmp_path)
+        holder.kill()
+    freed = DataDirectory.acquire(tmp_path)
+    assert (freed.worker_id, freed.incarnation) == (worker_id, 2)
+    freed.release()
+
+
+def test_a_refused_start_neither_keeps_the_directory_nor_counts_as_an_incarnation(tmp_path: Path) -> None:
+    DataDirectory.acquire(tmp_path).release()
+    whole = (tmp_path / "worker.json").read_bytes()
+    (tmp_path / "worker.json").write_bytes(whole[:-3])
+    with pytest.raises(DataDirectoryError):
+        DataDirectory.acquire(tmp_path)
+    (tmp_path / "worker.json").write_bytes(whole)
+    mended = DataDirectory.acquire(tmp_path)
+    assert mended.incarnation == 2
+    mended.release()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"t": {"x": 1}}', '{"t": 5}'])
+def test_positions_that_cannot_be_read_are_none_and_are_written_anew(tmp_path: Path, content: str) -> None:
+    directory = DataDirectory.acquire(tmp_path)
+    (tmp_path / "positions.json").write_text(content)
+    assert directory.positions() == {}
+    directory.save_positions({"t": {1: 2}})
+    assert directory.positions() == {"t": {1: 2}}
+    directory.release()

@@ -1,0 +1,92 @@
+"""The names and the codec that follow from a table's definition; other names would orphan changelogs and stores."""
+
+from dataclasses import replace
+
+import pytest
+
+from app.catalog.fingerprint import fingerprint
+from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec
+from app.folds.upsert import Upsert
+from app.formats.errors import DecodeError
+from app.formats.partitioners import partition_of
+from app.model import TopicPartition
+from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of
+
+TABLE = TableSpec("planes", SourceSpec("planes-raw", KeySpec("string"), "json"))
+UUID = "123e4567-e89b-12d3-a456-42661417400a"
+
+
+@pytest.mark.parametrize(
+    ("version", "topic", "family"),
+    [
+        (1, "g-planes-changelog", "planes"),
+        (2, "g-planes-v2-changelog", "planes.v2"),
+        (12, "g-planes-v12-changelog", "planes.v12"),
+    ],
+)
+def test_each_version_of_a_table_has_a_changelog_and_a_family_of_its_own(version: int, topic: str, family: str) -> None:
+    table = replace(TABLE, version=version)
+    assert (changelog_topic("g", table), family_name(table)) == (topic, family)
+
+
+def test_groups_and_tables_never_share_a_changelog() -> None:
+    other = replace(TABLE, name="airlines")
+    assert len({changelog_topic(group, table) for group in ("g", "h") for table in (TABLE, other)}) == 4
+
+
+def test_a_task_is_its_table_its_changelog_partition_and_all_parts_of_the_fingerprint() -> None:
+    identity = identity_of("g", TABLE, 3, 12)
+    assert (identity.table, identity.changelog) == ("planes", TopicPartition("g-planes-changelog", 3))
+    assert identity.fingerprint == fingerprint(TABLE, partitions=12, row_layout=1)
+    assert identity.fingerprint == {
+        "source": "planes-raw",
+        "key": "string",
+        "key_fields": "[]",
+        "value": "json",
+        "partitioner": "murmur2",
+        "envelope": "none",
+        "columns": "null",
+        "fold": "upsert",
+        "partitions": "12",
+        "row_layout": "1",
+    }
+
+
+def test_a_codec_reads_keys_and_values_in_the_tables_formats() -> None:
+    codec = codec_of(replace(TABLE, source=replace(TABLE.source, key=KeySpec("int"))), 1, 4)
+    assert codec.source == TopicPartition("planes-raw", 1)
+    assert isinstance(codec.fold, Upsert)
+    assert codec.store_key(b"\x00\x00\x00\x05") == b"\x80\x00\x00\x05"
+    assert codec.decode_value(b'{"a": 1}') == b'{"a": 1}'
+    with pytest.raises(DecodeError):
+        codec.store_key(b"5")
+    with pytest.raises(DecodeError):
+        codec.decode_value(b"{")
+
+
+def test_the_fold_is_the_one_that_the_fingerprint_names() -> None:
+    assert codec_of(TABLE, 0, 1).fold.name == identity_of("g", TABLE, 0, 1).fingerprint["fold"]
+
+
+@pytest.mark.parametrize("partitioner", ["murmur2", "crc32"])
+def test_the_first_key_that_the_partitioner_puts_elsewhere_is_misplaced(partitioner: PartitionerName) -> None:
+    table = replace(TABLE, source=replace(TABLE.source, partitioner=partitioner))
+    wires = [b"key %d" % number for number in range(60)]
+    here = [wire for wire in wires if partition_of(partitioner, wire, 3) == 1]
+    elsewhere = [wire for wire in wires if partition_of(partitioner, wire, 3) != 1]
+    codec = codec_of(table, 1, 3)
+    assert here
+    assert elsewhere
+    assert codec.misplaced([]) is None
+    assert codec.misplaced(here) is None
+    assert codec.misplaced([*here, elsewhere[0], here[0], elsewhere[1]]) == len(here)
+
+
+def test_a_key_whose_canonical_form_belongs_elsewhere_is_misplaced_where_its_wire_form_put_it() -> None:
+    table = replace(TABLE, source=replace(TABLE.source, key=KeySpec("uuid")))
+    lower, upper = UUID.encode(), UUID.upper().encode()
+    count = next(n for n in range(2, 50) if partition_of("murmur2", lower, n) != partition_of("murmur2", upper, n))
+    of_lower, of_upper = partition_of("murmur2", lower, count), partition_of("murmur2", upper, count)
+    assert codec_of(table, of_lower, count).misplaced([lower]) is None
+    assert codec_of(table, of_upper, count).misplaced([upper]) == 0
+    assert codec_of(table, of_lower, count).misplaced([lower, upper]) == 1
