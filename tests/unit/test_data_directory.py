@@ -77,6 +77,8 @@ def test_the_holder_named_is_the_other_process_and_its_death_frees_the_directory
         holder.kill()
     freed = DataDirectory.acquire(tmp_path)
     assert (freed.worker_id, freed.incarnation) == (worker_id, 2)
+    with pytest.raises(DataDirectoryError, match=rf"in use by process {os.getpid()};"):
+        DataDirectory.acquire(tmp_path)
     freed.release()
 
 

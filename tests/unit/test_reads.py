@@ -58,13 +58,13 @@ def cases() -> list[tuple[str, str, str, object]]:
 
 class _Lease:
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
 
     def holds(self, generation: int) -> bool:
-        return self._name == "good" and generation == 3
+        return self.name == "good" and generation == 3
 
     def age(self) -> float:
-        return LEASES[self._name]
+        return LEASES[self.name]
 
     async def confirm(self, generation: int) -> None:
         raise AssertionError(f"a read never waits for a heartbeat of generation {generation}")
@@ -151,3 +151,47 @@ def test_a_503_says_how_far_the_restore_is() -> None:
     assert raised.value.details["remaining_records"] == 30
     assert raised.value.details["state"] == "restoring"
     assert "because" in raised.value.detail
+
+
+@pytest.mark.parametrize(("lease", "role"), [("good", Role.ACTIVE), ("lately lost", Role.SUSPENDED)])
+def test_misplaced_keys_make_no_difference_to_a_row_that_is_there(lease: str, role: Role) -> None:
+    task = task_in("ACTIVE", "row")
+    cast("SimpleNamespace", task).misplaced_at = 9
+    assert Reader(_Lease(lease), MAX_STALENESS).read(task, b"key").freshness.role is role
+
+
+def test_exactly_the_staleness_allowed_is_still_allowed() -> None:
+    lease = _Lease("long lost")
+    assert Reader(lease, lease.age()).read(task_in("SUSPENDED", "row"), b"key").freshness.role is Role.SUSPENDED
+
+
+def test_a_row_written_while_it_is_read_is_newer_than_its_label_and_not_older() -> None:
+    task = task_in("ACTIVE", "row")
+    fields = cast("SimpleNamespace", task)
+
+    class Advancing(_Store):
+        def get(self, key: bytes) -> bytes | None:
+            fields.applied = 42
+            return super().get(key)
+
+    fields.store = Advancing("row")
+    assert Reader(_Lease("good"), MAX_STALENESS).read(task, b"key").freshness.position == 41
+
+
+@pytest.mark.parametrize(("content", "role"), [("row", Role.SUSPENDED), ("none", None)])
+def test_a_lease_that_runs_out_while_the_store_is_read_makes_no_active(content: str, role: Role | None) -> None:
+    lease = _Lease("good")
+    task = task_in("ACTIVE", content)
+
+    class Slow(_Store):
+        def get(self, key: bytes) -> bytes | None:
+            lease.name = "lately lost"
+            return super().get(key)
+
+    cast("SimpleNamespace", task).store = Slow(content)
+    reader = Reader(lease, MAX_STALENESS)
+    if role is None:
+        with pytest.raises(PartitionRestoring):
+            reader.read(task, b"key")
+    else:
+        assert reader.read(task, b"key").freshness.role is role

@@ -1,5 +1,6 @@
 """The changelog's own records have the bytes they always had."""
 
+import msgspec
 import pytest
 
 from app.model import NO_EPOCH, Epoch
@@ -12,11 +13,13 @@ from app.tasks.records import (
     Claim,
     MalformedRecord,
     PositionRecord,
+    anchor_of,
     decode,
     encode,
     epoch_headers,
     epoch_of,
 )
+from tests.model.broker import Record
 
 POSITION = PositionRecord(first=5, last=9, epoch=(0, 3), stream_time=1000, anchor=Anchor(9, 1000, b"12345678"))
 CLAIM = Claim(epoch=(0, 3), nonce=b"n" * 12, generation=4, worker="w", fingerprint={"source": "t"}, log_id=b"l" * 12)
@@ -87,3 +90,31 @@ def test_an_epoch_crosses_in_a_header() -> None:
 @pytest.mark.parametrize("headers", [(), [("x", b"\x00\x00\x00\x01")], [("e", b"\x01")], [("e", b"1234"), ("f", b"")]])
 def test_a_record_without_our_header_has_no_epoch(headers: list[tuple[str, bytes]]) -> None:
     assert epoch_of(headers) == NO_EPOCH
+
+
+@pytest.mark.parametrize("record", [POSITION, CLAIM, CHECKPOINT], ids=["position", "claim", "checkpoint"])
+def test_a_record_of_a_version_that_is_not_known_is_refused_with_both_versions(
+    record: PositionRecord | Claim | Checkpoint,
+) -> None:
+    later = encode(msgspec.structs.replace(record, v=2))
+    with pytest.raises(MalformedRecord, match="of version 2; known is version 1"):
+        decode(type(record), later)  # type: ignore[type-var]  # one of three kinds
+
+
+def test_a_record_of_one_kind_is_none_of_another() -> None:
+    for kind, record in ((PositionRecord, CLAIM), (Claim, POSITION), (Checkpoint, CLAIM)):
+        with pytest.raises(MalformedRecord, match=f"not a {kind.__name__}"):
+            decode(kind, encode(record))  # type: ignore[type-var]  # one of three kinds
+
+
+def test_a_checkpoint_holds_its_position() -> None:
+    checkpoint = msgspec.structs.replace(CHECKPOINT, position=POSITION)
+    assert decode(Checkpoint, encode(checkpoint)) == checkpoint
+
+
+def test_an_anchor_has_the_digest_it_always_had() -> None:
+    assert anchor_of(Record(7, 1000, b"key", b"value")) == Anchor(7, 1000, bytes.fromhex("d8316190916d5ba8"))
+
+
+def test_an_anchor_tells_null_from_empty_values_apart() -> None:
+    assert anchor_of(Record(7, 1000, b"k", None)) != anchor_of(Record(7, 1000, b"k", b""))

@@ -119,6 +119,18 @@ async def test_a_cut_manifest_is_damage_or_an_older_whole_state(tmp_path: Path, 
     shard.close()
 
 
+async def test_a_deleted_current_file_is_damage_and_the_destroyed_folder_opens_empty(tmp_path: Path) -> None:
+    await filled(tmp_path / "shard")
+    (tmp_path / "shard" / "CURRENT").unlink()
+    damaged = RocksShard(tmp_path / "shard", StoreMemory(BUDGET))
+    with pytest.raises(StoreCorrupt):
+        damaged.open(["t"])
+    damaged.destroy()
+    damaged.open(["t"])
+    assert damaged.task("t").checkpoint() is None
+    damaged.close()
+
+
 async def test_a_deleted_table_file_is_damage(tmp_path: Path) -> None:
     await filled(tmp_path / "shard")
     for file in (tmp_path / "shard").glob("*.sst"):

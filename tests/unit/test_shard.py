@@ -178,3 +178,72 @@ async def test_a_lost_source_reaches_every_task(shard: Shard, lane: _Lane) -> No
         await inbox.take(1)
     assert lane.asked[-1] == "pause"
     assert not shard.offer(records(5, 6), 6)
+
+
+async def test_a_task_joins_only_as_far_back_as_what_was_delivered_lately_reaches(shard: Shard) -> None:
+    shard.reached("b", 0)
+    admitted(shard, "a", 0)
+    batches = 2 * LANE_BATCH // 1000
+    for first in range(0, batches * 1000, 1000):
+        shard.offer(records(first, first + 1000), first + 1000)
+    end = batches * 1000
+    shard.reached("a", end)
+    assert shard.admit("b", end - LANE_BATCH - 1) is None, "too far behind the front"
+    assert await offsets(admitted(shard, "b", end - LANE_BATCH)) == list(range(end - LANE_BATCH, end))
+
+
+def test_nothing_is_kept_while_nobody_is_behind(shard: Shard) -> None:
+    admitted(shard, "a", 0)
+    shard.offer(records(0, 10), 10)
+    shard.offer(records(10, 20), 20)
+    assert shard.admit("b", 15) is None
+
+
+async def test_stopping_cuts_every_task_off_and_refuses_what_is_fetched(shard: Shard, lane: _Lane) -> None:
+    inbox = admitted(shard, "a", 0)
+    shard.offer(records(0, 2), 2)
+    shard.stop()
+    assert (lane.asked, shard.expected) == (["start 0", "pause"], None)
+    assert await offsets(inbox) == [0, 1]
+    with pytest.raises(LaneMovedOn):
+        await inbox.take(1)
+    assert not shard.offer(records(2, 3), 3)
+    shard.stop()
+    assert lane.asked == ["start 0", "pause"]
+
+
+async def test_a_cut_wakes_who_waits_and_the_first_reason_stands(shard: Shard) -> None:
+    inbox = admitted(shard, "a", 5)
+    taking = asyncio.ensure_future(inbox.take(1))
+    await asyncio.wait({taking}, timeout=0)
+    shard.lost()
+    shard.stop()
+    with pytest.raises(SourceLost):
+        await taking
+
+
+async def test_a_task_that_comes_back_starts_the_lane_where_it_is_now(shard: Shard, lane: _Lane) -> None:
+    admitted(shard, "a", 0)
+    shard.offer(records(0, 5), 5)
+    shard.leave("a")
+    inbox = admitted(shard, "a", 3)
+    assert lane.asked == ["start 0", "pause", "start 3"]
+    assert shard.offer(records(3, 6), 6)
+    assert await offsets(inbox) == [3, 4, 5]
+
+
+def test_what_was_delivered_lately_has_to_reach_back_to_where_the_task_is(shard: Shard) -> None:
+    shard.reached("b", 0)
+    admitted(shard, "a", 10)
+    shard.offer(records(10, 20), 20)
+    assert shard.admit("b", 9) is None
+    assert shard.admit("b", 10) is not None
+
+
+def test_what_was_kept_for_a_task_that_has_joined_is_not_handed_out_with_a_hole_behind_it(shard: Shard) -> None:
+    shard.reached("b", 0)
+    admitted(shard, "a", 10)
+    shard.offer(records(10, 20), 20)
+    admitted(shard, "b", 10)
+    shard.offer(records(20, 30), 30)
+    assert shard.admit("c", 15) is None

@@ -1,5 +1,6 @@
 """What every TaskStore does, asked of the one on disk and of the one that the simulation uses."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,3 +75,49 @@ async def test_a_closed_store_says_so(opened: Opened) -> None:
             ask()
     with pytest.raises(StoreClosed):
         await store.write([(b"\x01a", b"2")], b"second")
+
+
+async def test_a_scan_begins_above_a_key_that_may_be_gone_and_ends_at_the_limit(opened: Opened) -> None:
+    store, _ = opened
+    rows = [(b"\x01" + key, b"v") for key in (b"", b"a", b"b", b"c")]
+    await store.write(rows, b"c")
+    assert store.scan(b"", 2) == rows[:2]
+    assert store.scan(b"\x01", 10) == rows[1:]
+    assert store.scan(b"\x01aa", 1) == rows[2:3]
+    assert store.scan(b"\x01c", 10) == []
+
+
+async def test_deleting_what_is_not_there_is_nothing_and_the_last_write_of_a_key_counts(opened: Opened) -> None:
+    store, _ = opened
+    await store.write([(b"\x01a", None), (b"\x01b", b"1"), (b"\x01b", None), (b"\x01c", b"1"), (b"\x01c", b"")], b"c")
+    assert store.scan(b"", 10) == [(b"\x01c", b"")]
+
+
+async def test_a_write_that_is_cancelled_leaves_its_first_rows_and_the_old_checkpoint(opened: Opened) -> None:
+    store, _ = opened
+    await store.write([], b"old")
+    rows = [(b"\x01%05d" % number, b"row") for number in range(5000)]
+    writing = asyncio.ensure_future(store.write(rows, b"new"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.wait({writing})
+    assert writing.cancelled()
+    written = store.scan(b"", 10_000)
+    assert 0 < len(written) < len(rows)
+    assert written == rows[: len(written)]
+    assert store.checkpoint() == b"old"
+
+
+async def test_rows_that_end_in_an_error_leave_the_old_checkpoint(opened: Opened) -> None:
+    store, _ = opened
+    await store.write([], b"old")
+
+    def failing() -> Iterator[tuple[bytes, bytes | None]]:
+        for number in range(2000):
+            yield b"\x01%05d" % number, b"row"
+        raise ValueError("no more rows")
+
+    with pytest.raises(ValueError, match="no more rows"):
+        await store.write(failing(), b"new")
+    assert store.checkpoint() == b"old"

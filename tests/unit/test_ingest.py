@@ -1,0 +1,171 @@
+"""From source records to rows: what is decoded, what is passed over and why, and in which order rows are made."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from app.folds.fold import Decoded, Lookup
+from app.folds.upsert import Upsert
+from app.formats.errors import DecodeError
+from app.model import TopicPartition
+from app.stores.rows import LAYOUT_VERSION, pack_head
+from app.tasks.ingest import Decoding, Folded, TableCodec
+from app.tasks.log import LogRecord
+from tests.model.broker import Record
+
+SOURCE = TopicPartition("source", 2)
+
+
+def store_key(wire: bytes) -> bytes:
+    if wire == b"bad":
+        raise DecodeError("no key at all")
+    return wire.upper()
+
+
+def decode_value(value: bytes) -> bytes:
+    if value == b"bad":
+        raise DecodeError("no value at all")
+    return b"<" + value + b">"
+
+
+def misplaced(wires: Sequence[bytes]) -> int | None:
+    return next((index for index, wire in enumerate(wires) if wire.startswith(b"~")), None)
+
+
+CODEC = TableCodec(SOURCE, store_key, decode_value, misplaced, Upsert())
+
+
+def row(payload: bytes, offset: int, timestamp: int = 1000) -> bytes:
+    return pack_head(LAYOUT_VERSION, 0, timestamp, offset) + payload
+
+
+def record(offset: int, key: bytes | None, value: bytes | None, timestamp: int = 1000) -> Record:
+    return Record(offset, timestamp, key, value)
+
+
+def never(key: bytes) -> bytes | None:
+    raise AssertionError(f"a plain table has no use for the earlier row of {key!r}")
+
+
+def no_skip(record: LogRecord, reason: str, detail: str) -> None:
+    raise AssertionError(f"{reason} at {record.offset}: {detail}")
+
+
+def folded(*slices: Sequence[Record]) -> tuple[Folded, list[tuple[int, str, str]]]:
+    skipped: list[tuple[int, str, str]] = []
+
+    def skip(record: LogRecord, reason: str, detail: str) -> None:
+        skipped.append((record.offset, reason, detail))
+
+    decoding = Decoding(CODEC, skip)
+    for records in slices:
+        decoding.add(records)
+    return decoding.fold(never), skipped
+
+
+def test_a_row_lies_under_its_prefixed_stored_key_with_the_time_and_offset_of_its_record() -> None:
+    found, skipped = folded([record(7, b"a", b"1", 1234)])
+    assert found == Folded({b"\x01A": row(b"<1>", 7, 1234)}, misplaced_at=None, stream_time=1234)
+    assert skipped == []
+
+
+def test_the_last_record_of_a_key_is_its_row() -> None:
+    found, _ = folded([record(0, b"a", b"1"), record(1, b"b", b"2"), record(2, b"a", b"3")])
+    assert found.rows == {b"\x01A": row(b"<3>", 2), b"\x01B": row(b"<2>", 1)}
+
+
+def test_wire_keys_with_one_stored_form_are_one_key() -> None:
+    found, _ = folded([record(0, b"a", b"1"), record(1, b"A", b"2")])
+    assert found.rows == {b"\x01A": row(b"<2>", 1)}
+
+
+def test_a_tombstone_deletes_and_is_not_decoded() -> None:
+    found, skipped = folded([record(0, b"a", b"1"), record(1, b"a", None)])
+    assert (found.rows, skipped) == ({b"\x01A": None}, [])
+
+
+def test_a_record_after_a_tombstone_makes_the_row_anew() -> None:
+    found, _ = folded([record(0, b"a", None), record(1, b"a", b"2")])
+    assert found.rows == {b"\x01A": row(b"<2>", 1)}
+
+
+def test_an_empty_key_and_an_empty_value_are_a_row() -> None:
+    found, skipped = folded([record(0, b"", b"")])
+    assert (found.rows, skipped) == ({b"\x01": row(b"<>", 0)}, [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason", "detail"),
+    [
+        (None, b"1", "null_key", "a row needs a key"),
+        (None, None, "null_key", "a row needs a key"),
+        (b"bad", b"1", "undecodable_key", "no key at all"),
+        (b"bad", None, "undecodable_key", "no key at all"),
+        (b"a", b"bad", "undecodable_value", "no value at all"),
+    ],
+)
+def test_what_cannot_be_a_row_is_skipped_with_its_reason_and_the_rest_goes_on(
+    key: bytes | None, value: bytes | None, reason: str, detail: str
+) -> None:
+    found, skipped = folded([record(4, b"x", b"1"), record(5, key, value), record(6, b"y", b"2")])
+    assert skipped == [(5, reason, detail)]
+    assert list(found.rows) == [b"\x01X", b"\x01Y"]
+
+
+def test_a_value_that_cannot_be_decoded_leaves_the_earlier_row_of_its_key() -> None:
+    found, _ = folded([record(0, b"a", b"1"), record(1, b"a", b"bad")])
+    assert found.rows == {b"\x01A": row(b"<1>", 0)}
+
+
+def test_skipped_records_move_the_stream_time_too() -> None:
+    found, _ = folded([record(0, b"a", b"1", 500), record(1, None, b"1", 900), record(2, b"b", b"1", 700)])
+    assert found.stream_time == 900
+
+
+def test_nothing_makes_no_rows_and_knows_no_time() -> None:
+    assert folded() == (Folded({}, misplaced_at=None, stream_time=-1), [])
+    assert folded([]) == folded()
+
+
+def test_the_first_misplaced_key_is_told_by_its_offset_whatever_was_skipped_before_it() -> None:
+    found, _ = folded(
+        [record(10, None, b"1"), record(11, b"bad", b"1"), record(15, b"~a", b"1"), record(16, b"~b", b"1")]
+    )
+    assert found.misplaced_at == 15
+
+
+def test_a_key_that_was_skipped_is_not_looked_for_in_another_partition() -> None:
+    found, _ = folded([record(0, b"~a", b"bad")])
+    assert found.misplaced_at is None
+
+
+def test_where_slices_end_makes_no_difference() -> None:
+    records = [
+        record(0, b"a", b"1", 3),
+        record(1, None, b"2", 9),
+        record(2, b"~b", b"3", 1),
+        record(4, b"a", None, 2),
+        record(6, b"c", b"bad", 5),
+        record(7, b"a", b"4", 4),
+    ]
+    whole = folded(records)
+    for cut in range(len(records) + 1):
+        assert folded(records[:cut], records[cut:]) == whole
+    assert folded(*([one] for one in records)) == whole
+
+
+def test_a_fold_sees_the_decoded_records_in_order_and_the_earlier_rows() -> None:
+    seen: list[Decoded] = []
+
+    class Listing:
+        name = "listing"
+
+        def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
+            seen.extend(records)
+            return {key: lookup(key) for key, _, _, _ in records}
+
+    decoding = Decoding(TableCodec(SOURCE, store_key, decode_value, misplaced, Listing()), no_skip)
+    decoding.add([record(3, b"b", b"1"), record(5, b"a", None, 7)])
+    found = decoding.fold({b"\x01B": b"earlier"}.get)
+    assert seen == [Decoded(b"\x01B", b"<1>", 1000, 3), Decoded(b"\x01A", None, 7, 5)]
+    assert found.rows == {b"\x01B": b"earlier", b"\x01A": None}

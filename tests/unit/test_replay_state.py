@@ -1,0 +1,276 @@
+"""What a replayer takes up from a store, and how far it is after something went wrong."""
+
+import pytest
+
+from app.model import NO_EPOCH, Epoch, TopicPartition
+from app.stores.store import StoreClosed
+from app.tasks.log import Bounds, LogSlice
+from app.tasks.records import (
+    CLAIM_KEY,
+    POSITION_KEY,
+    Checkpoint,
+    Claim,
+    PositionRecord,
+    decode,
+    encode,
+    epoch_headers,
+)
+from app.tasks.replay import DELETE_RETENTION_MS, ChangelogRefused, Identity, Replayer, Untrusted
+from tests.model.broker import Record
+from tests.model.store import Disk, MemoryStore
+
+FINGERPRINT = {"fold": "upsert"}
+IDENTITY = Identity("table", TopicPartition("changelog", 3), FINGERPRINT)
+EPOCH = Epoch(0, 4)
+NOW_MS = 10**12
+POSITION = PositionRecord(0, 9, EPOCH, stream_time=77, misplaced_at=5)
+CHECKPOINT = Checkpoint(
+    next_offset=12,
+    applied_at=NOW_MS,
+    epoch=EPOCH,
+    log_id=b"log",
+    claim_offset=2,
+    layout=1,
+    fingerprint=FINGERPRINT,
+    position=POSITION,
+)
+
+
+class _Clock:
+    def monotonic(self) -> float:
+        return 0.0
+
+    def wall_ms(self) -> int:
+        return NOW_MS
+
+
+def record(offset: int, key: bytes, value: bytes | None, epoch: Epoch = EPOCH, timestamp: int = NOW_MS) -> Record:
+    return Record(offset, timestamp, key, value, epoch_headers(epoch))
+
+
+def claim(offset: int, epoch: Epoch = EPOCH, log_id: bytes = b"log") -> Record:
+    return record(offset, CLAIM_KEY, encode(Claim(epoch, b"nonce", 1, "w", FINGERPRINT, log_id)), epoch)
+
+
+def position(offset: int, first: int, last: int, epoch: Epoch = EPOCH) -> Record:
+    return record(offset, POSITION_KEY, encode(PositionRecord(first, last, epoch)), epoch)
+
+
+async def replayer_at(checkpoint: bytes | None) -> tuple[Replayer, MemoryStore]:
+    store = MemoryStore(Disk())
+    if checkpoint is not None:
+        await store.write([], checkpoint)
+    return Replayer(IDENTITY, store, _Clock()), store
+
+
+async def started(end: int = 12) -> tuple[Replayer, MemoryStore]:
+    """Return a replayer that has taken CHECKPOINT up and stands before the next slice."""
+    replayer, store = await replayer_at(encode(CHECKPOINT))
+    replayer.load()
+    replayer.begin(Bounds(0, end))
+    replayer.rewind()
+    return replayer, store
+
+
+def checkpoint_of(store: MemoryStore) -> Checkpoint:
+    return decode(Checkpoint, store.checkpoint() or b"")
+
+
+async def test_a_store_without_a_checkpoint_begins_at_the_beginning() -> None:
+    replayer, _ = await replayer_at(None)
+    replayer.load()
+    assert (replayer.next_offset, replayer.applied, replayer.epoch, replayer.readable) == (0, -1, NO_EPOCH, False)
+    replayer.begin(Bounds(0, 0))
+    assert replayer.readable, "an empty changelog is a table without rows"
+
+
+async def test_everything_in_a_checkpoint_is_taken_up() -> None:
+    replayer, _ = await replayer_at(encode(CHECKPOINT))
+    replayer.load()
+    assert (replayer.next_offset, replayer.applied_at, replayer.claim_offset) == (12, NOW_MS, 2)
+    assert (replayer.epoch, replayer.log_id, replayer.position, replayer.applied) == (EPOCH, b"log", POSITION, 9)
+    assert not replayer.readable, "nobody has asked yet where the changelog ends"
+
+
+async def test_loading_again_forgets_what_was_only_in_memory() -> None:
+    replayer, _ = await started()
+    await replayer.apply(LogSlice([claim(12, Epoch(0, 5))], 13))
+    assert replayer.claim is not None
+    replayer.load()
+    assert (vars(replayer)["claim"], replayer.next_offset) == (None, 13)
+    assert not replayer.log_verified
+    assert not replayer.readable
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        (b"", "not a Checkpoint"),
+        (b"\xff\x00", "not a Checkpoint"),
+        (encode(POSITION), "not a Checkpoint"),
+        (encode(CHECKPOINT).replace(b"\xa6layout\x01", b"\xa6layout\x02"), "layout 2; this version writes 1"),
+    ],
+)
+async def test_a_checkpoint_that_cannot_be_read_makes_the_store_untrusted(checkpoint: bytes, message: str) -> None:
+    replayer, _ = await replayer_at(checkpoint)
+    with pytest.raises(Untrusted, match=message):
+        replayer.load()
+
+
+@pytest.mark.parametrize(("age_ms", "trusted"), [(DELETE_RETENTION_MS, True), (DELETE_RETENTION_MS + 1, False)])
+async def test_a_store_may_be_exactly_as_old_as_the_retention_of_tombstones(age_ms: int, *, trusted: bool) -> None:
+    old = Checkpoint(12, NOW_MS - age_ms, EPOCH, b"log", 2, 1, FINGERPRINT, POSITION)
+    replayer, _ = await replayer_at(encode(old))
+    replayer.load()
+    replayer.begin(Bounds(0, 12))
+    if trusted:
+        replayer.begin(Bounds(0, 13))
+    else:
+        with pytest.raises(Untrusted, match="retention of tombstones"):
+            replayer.begin(Bounds(0, 13))
+
+
+async def test_a_store_may_stand_exactly_at_the_start_or_the_end_of_its_log() -> None:
+    for bounds in (Bounds(12, 20), Bounds(0, 12), Bounds(12, 12)):
+        replayer, _ = await replayer_at(encode(CHECKPOINT))
+        replayer.load()
+        replayer.begin(bounds)
+        assert replayer.readable is (bounds.end == 12)
+
+
+async def test_beginning_again_leaves_a_store_as_readable_as_it_was() -> None:
+    replayer, _ = await started(end=12)
+    replayer.begin(Bounds(0, 500))
+    assert replayer.readable
+
+
+async def test_a_write_that_fails_moves_nothing() -> None:
+    replayer, store = await started()
+    store.close()
+    with pytest.raises(StoreClosed):
+        await replayer.apply(LogSlice([record(12, b"\x01a", b"1"), position(13, 10, 10)], 14))
+    with pytest.raises(StoreClosed):
+        await replayer.record({b"\x01a": b"1"}, PositionRecord(10, 10, EPOCH), EPOCH, 14)
+    assert (replayer.next_offset, replayer.position, replayer.applied) == (12, POSITION, 9)
+
+
+async def test_what_the_owner_appended_moves_the_store_and_its_checkpoint_together() -> None:
+    replayer, store = await started()
+    following = PositionRecord(10, 11, EPOCH)
+    await replayer.record({b"\x01a": b"1"}, following, EPOCH, 14)
+    assert store.rows() == {b"\x01a": b"1"}
+    assert (replayer.next_offset, replayer.position) == (14, following)
+    checkpoint = checkpoint_of(store)
+    assert (checkpoint.next_offset, checkpoint.position, checkpoint.applied_at) == (14, following, NOW_MS)
+    assert (checkpoint.log_id, checkpoint.claim_offset, checkpoint.fingerprint) == (b"log", 2, FINGERPRINT)
+
+
+async def test_offsets_without_records_are_passed_and_make_the_store_no_younger() -> None:
+    replayer, store = await started(end=30)
+    before = replayer.applied_at
+    assert await replayer.apply(LogSlice([], 20)) == 0
+    assert (replayer.next_offset, replayer.applied_at, checkpoint_of(store).next_offset) == (20, before, 20)
+
+
+async def test_applying_says_how_many_rows_were_written_tombstones_included() -> None:
+    replayer, store = await started()
+    piece = [record(12, b"\x01a", b"1"), record(13, b"\x01b", None), record(14, b"\x01a", b"2"), position(15, 10, 12)]
+    assert await replayer.apply(LogSlice(piece, 16)) == 2
+    assert store.rows() == {b"\x01a": b"2"}
+
+
+async def test_an_idle_owners_position_changes_nothing_but_the_offset() -> None:
+    replayer, _ = await started()
+    await replayer.apply(LogSlice([position(12, 10, 12), position(13, 13, 12), position(14, 13, 13)], 15))
+    assert (replayer.applied, replayer.next_offset) == (13, 15)
+
+
+async def test_a_claim_does_not_excuse_a_batch_that_does_not_follow() -> None:
+    replayer, _ = await started()
+    higher = Epoch(0, 5)
+    piece = [position(12, 10, 12), claim(13, higher), position(14, 15, 15, higher)]
+    with pytest.raises(Untrusted, match="source offsets 15 to 15 follow 12"):
+        await replayer.apply(LogSlice(piece, 15))
+    assert (replayer.applied, replayer.next_offset) == (9, 12), "nothing of the slice was applied"
+
+
+async def test_the_first_slice_after_a_rewind_follows_nothing() -> None:
+    replayer, _ = await started()
+    await replayer.apply(LogSlice([position(12, 50, 60)], 13))
+    assert replayer.applied == 60
+
+
+async def test_the_highest_epoch_stands_in_the_checkpoint_and_outlives_a_restart() -> None:
+    replayer, store = await started()
+    higher = Epoch(1, 1)
+    await replayer.apply(LogSlice([claim(12, higher)], 13))
+    assert (replayer.epoch, replayer.claim_offset) == (higher, 12)
+    again = Replayer(IDENTITY, store, _Clock())
+    again.load()
+    again.begin(Bounds(0, 15))
+    again.rewind()
+    await again.apply(LogSlice([record(13, b"\x01a", b"late", Epoch(0, 32766)), position(14, 10, 99, EPOCH)], 15))
+    assert (store.rows(), again.applied, again.foreign_records) == ({}, 9, 2)
+
+
+async def test_a_reserved_key_that_is_not_known_and_a_null_key_are_dropped_and_counted() -> None:
+    replayer, store = await started()
+    unknown = record(12, b"\x00later", b"1")
+    keyless = Record(13, NOW_MS, None, b"1", epoch_headers(EPOCH))
+    await replayer.apply(LogSlice([unknown, keyless], 14))
+    assert (store.rows(), replayer.foreign_records, replayer.next_offset) == ({}, 2, 14)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xff", encode(CHECKPOINT)])
+async def test_a_position_that_cannot_be_read_makes_the_store_untrusted_and_names_its_offset(
+    value: bytes | None,
+) -> None:
+    replayer, _ = await started()
+    with pytest.raises(Untrusted, match=r"changelog\[3\] offset 12"):
+        await replayer.apply(LogSlice([record(12, POSITION_KEY, value)], 13))
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xff", encode(POSITION)])
+async def test_a_claim_that_cannot_be_read_is_the_changelogs_fault_and_names_its_offset(value: bytes | None) -> None:
+    replayer, _ = await started()
+    with pytest.raises(ChangelogRefused, match=r"changelog\[3\] offset 12"):
+        await replayer.apply(LogSlice([record(12, CLAIM_KEY, value)], 13))
+
+
+async def test_a_newer_claim_with_the_same_log_id_shows_the_log_too() -> None:
+    replayer, _ = await started()
+    await replayer.apply(LogSlice([claim(12, Epoch(0, 5))], 13))
+    replayer.require_verified()
+
+
+async def test_a_newer_claim_with_another_log_id_is_another_log() -> None:
+    replayer, _ = await started()
+    with pytest.raises(Untrusted, match="deleted and created again"):
+        await replayer.apply(LogSlice([claim(12, Epoch(0, 5), b"another")], 13))
+
+
+@pytest.mark.parametrize("found", [None, claim(3), record(2, b"\x01a", b"1")])
+async def test_what_is_not_the_claim_known_to_stand_there_shows_nothing(found: Record | None) -> None:
+    replayer, _ = await started()
+    replayer.verify_log(found)
+    with pytest.raises(Untrusted, match="deleted and created again"):
+        replayer.require_verified()
+
+
+async def test_forgetting_makes_it_a_store_that_was_never_written() -> None:
+    replayer, store = await started()
+    await replayer.record({b"\x01a": b"1"}, PositionRecord(10, 10, EPOCH), EPOCH, 14)
+    await replayer.forget()
+    assert (store.rows(), store.checkpoint()) == ({}, None)
+    assert (replayer.next_offset, replayer.log_id, replayer.epoch, replayer.position) == (0, b"", NO_EPOCH, None)
+    replayer.begin(Bounds(0, 3))
+    assert not replayer.readable
+
+
+async def test_rewinding_keeps_no_row_of_a_batch_that_is_not_there_any_more() -> None:
+    replayer, store = await started()
+    await replayer.apply(LogSlice([record(12, b"\x01a", b"half")], 13))
+    assert replayer.next_offset == 12
+    replayer.rewind()
+    await replayer.apply(LogSlice([record(12, b"\x01b", b"1"), position(13, 10, 10)], 14))
+    assert store.rows() == {b"\x01b": b"1"}
