@@ -1,5 +1,6 @@
 """The benchmark's command line: `python -m bench [NAME...]`."""
 
+import logging
 import sys
 import tempfile
 import time
@@ -12,7 +13,7 @@ import uvloop
 from app.demo.broker import EmbeddedKafka
 from app.errors import SetupError
 from bench.figures import Figures
-from bench.machine import describe, divide_cores
+from bench.machine import busy_with_others, describe, divide_cores
 from bench.measurements import cache, forwarded, growth, memory, mixed, start
 from bench.report import write
 from bench.setting import Setting
@@ -28,6 +29,8 @@ _ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {
     "start": start.measure,
     "growth": growth.measure,
 }
+#: Cores that other programs may keep busy before a warning is due.
+_QUIET = 0.1
 _NAMES = (*_PEERS, *_ALONE)
 
 
@@ -47,9 +50,18 @@ def main(
 ) -> None:
     """Run, report, and leave nothing behind but the results."""
     wanted = names or _NAMES
+    # A producer that is early at a new partition warns, and tries again.
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)
     try:
         cores = divide_cores()
-        machine = describe(cores) | {"rounds": str(rounds), "records": f"{records:,}"}
+        busy = busy_with_others()
+        if busy > _QUIET:
+            click.echo(f"Other programs keep {busy:.1f} cores busy: the figures will be theirs too.", err=True)
+        machine = describe(cores) | {
+            "rounds": str(rounds),
+            "records": f"{records:,}",
+            "cores busy with other programs before the run": f"{busy:.2f}",
+        }
         with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as data:
             root = Path(data)
             figures = Figures()

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,6 +44,21 @@ def divide_cores() -> Cores:
     cores = Cores(frozenset(usable[-1:]), frozenset(usable[:-1]))
     os.sched_setaffinity(0, cores.others)
     return cores
+
+
+def busy_with_others(seconds: float = 2.0) -> float:
+    """Return how many cores other programs keep busy, watched for some seconds in which this one does nothing."""
+    idle_before, total_before = _idle_and_total()
+    time.sleep(seconds)
+    idle, total = _idle_and_total()
+    return (1 - (idle - idle_before) / (total - total_before)) * (os.cpu_count() or 1)
+
+
+def _idle_and_total() -> tuple[int, int]:
+    with Path("/proc/stat").open(encoding="utf-8") as file:
+        ticks = [int(field) for field in file.readline().split()[1:]]
+    # user, nice, system, idle, iowait, irq, softirq, steal; what guests use is within user already.
+    return ticks[3] + ticks[4], sum(ticks[:8])
 
 
 def describe(cores: Cores) -> dict[str, str]:

@@ -1,13 +1,9 @@
 """Ingest: from the first record in the table to the last, with the CPU that it takes."""
 
-import asyncio
-import time
-
 from bench.figures import Point
-from bench.peers.peer import Peer
+from bench.peers.peer import Look, Peer, looks
 from bench.setting import Setting
 from bench.source import Produced
-from bench.usage import Usage, usage
 
 RATE = "ingest, records/s"
 CPU = "ingest, CPU us a record"
@@ -15,8 +11,7 @@ CPU = "ingest, CPU us a record"
 _PAUSE = 0.25
 #: Seconds after which a slow program has been watched long enough.
 _LONGEST = 10.0
-#: Seconds that a program may take from its start to its first record.
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 
 
 async def ingest(setting: Setting, peer: Peer, produced: Produced, *, to_the_end: bool = True) -> None:
@@ -25,24 +20,20 @@ async def ingest(setting: Setting, peer: Peer, produced: Produced, *, to_the_end
     The clock starts with the first look that finds records in the table, so start-up and group joining do not count.
     """
     records = produced.source.records
-    deadline = time.monotonic() + _PATIENCE
-    looks: list[tuple[int, Usage]] = []
-    while not looks or looks[-1][0] < records:
-        progress = await peer.progress()
-        now = usage(peer.pid)
-        if progress is not None and progress.applied:
-            looks.append((progress.applied, now))
-            if not to_the_end and now.at - looks[0][1].at > _LONGEST:
-                break
-        elif now.at > deadline:
-            raise TimeoutError(f"{peer.name} has applied nothing within {_PATIENCE:.0f} s")
-        await asyncio.sleep(_PAUSE)
-    (seen, since), (applied, last) = looks[0], looks[-1]
-    if applied == seen:
+    seen: list[Look] = []
+    async for look in looks(peer, _PAUSE, _PATIENCE):
+        applied = look.progress.applied
+        if applied:
+            seen.append(look)
+        if applied >= records or (not to_the_end and seen and look.usage.at - seen[0].usage.at > _LONGEST):
+            break
+    (before, since), (after, last) = seen[0], seen[-1]
+    applied = after.applied - before.applied
+    if applied == 0:
         raise RuntimeError(f"{peer.name} took {records} records between two looks: measure with more --records")
-    rate = (applied - seen) / (last.at - since.at)
-    cpu = 1e6 * (last.cpu - since.cpu) / (applied - seen)
-    curve = [Point(at.at - since.at, count / 1e6) for count, at in looks]
+    rate = applied / (last.at - since.at)
+    cpu = 1e6 * (last.cpu - since.cpu) / applied
+    curve = [Point(look.usage.at - since.at, look.progress.applied / 1e6) for look in seen]
     setting.figures.add(RATE, rate, peer.name)
     setting.figures.add(CPU, cpu, peer.name)
     setting.figures.curves["ingest"][peer.name] = curve

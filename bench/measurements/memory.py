@@ -1,8 +1,6 @@
 """How much memory a worker with many partitions takes."""
 
-import asyncio
-
-from bench.peers.peer import running
+from bench.peers.peer import looks, running
 from bench.setting import Setting
 from bench.usage import resident_bytes
 
@@ -11,6 +9,8 @@ END = "RSS, 64 partitions, 2 tables, 256 MiB budget: MiB after ingest"
 
 BUDGET_MIB = 256
 _PARTITIONS, _TABLES = 64, 2
+_PAUSE = 0.25
+_PATIENCE = 300.0
 
 
 async def measure(setting: Setting) -> None:
@@ -20,13 +20,11 @@ async def measure(setting: Setting) -> None:
     worker = setting.worker(source.topic, tables=_TABLES, memory_budget=f"{BUDGET_MIB}MiB")
     peak = 0
     async with running(worker):
-        while True:
-            progress = await worker.progress()
+        async for progress, _ in looks(worker, _PAUSE, _PATIENCE):
             now = resident_bytes(worker.pid)
             peak = max(peak, now)
-            if progress is not None and progress.caught_up and progress.applied >= _TABLES * source.records:
+            if progress.caught_up and progress.applied >= _TABLES * source.records:
                 break
-            await asyncio.sleep(0.25)
     setting.figures.add(PEAK, peak / (1 << 20))
     setting.figures.add(END, now / (1 << 20))
     setting.say(f"RSS {now / (1 << 20):.0f} MiB, peak {peak / (1 << 20):.0f} MiB, with a budget of {BUDGET_MIB} MiB")

@@ -8,7 +8,7 @@ from bench.load import open_loop
 from bench.measurements.reads import asked
 from bench.peers.peer import running, until_caught_up
 from bench.peers.tablehouse import Tablehouse
-from bench.setting import CONNECTIONS, Setting
+from bench.setting import Setting
 from bench.source import create_topic, produce
 from bench.usage import usage
 
@@ -18,6 +18,8 @@ ALONE = "ingest of a backlog alone, records/s"
 KEPT = "ingest of a backlog during reads, records/s"
 
 _RATE = 2000
+#: So many that a request hardly ever waits for a free one: what is queued is then queued in the server.
+_CONNECTIONS = 256
 _PAUSE = 0.05
 _TOPIC = "source-with-a-backlog"
 
@@ -38,20 +40,21 @@ async def measure(setting: Setting) -> None:
 
 
 async def _round(setting: Setting, worker: Tablehouse, requests: list[bytes]) -> None:
+    backlog = setting.sized(1_200_000, 200_000, 4)
     before = (await _applied(worker))[0]
     os.kill(worker.pid, signal.SIGSTOP)
     try:
-        await produce(setting.bootstrap, _TOPIC, setting.source)
+        await produce(setting.bootstrap, _TOPIC, backlog)
     finally:
         os.kill(worker.pid, signal.SIGCONT)
-    total = before + setting.source.records
+    total = before + backlog.records
     # The fetches that were under way when it was stopped are over once something was applied.
     begin = await _reaches(worker, before + 1)
-    half = await _reaches(worker, before + setting.source.records // 2)
+    half = await _reaches(worker, before + backlog.records // 2)
     alone = (half[0] - begin[0]) / (half[1] - begin[1])
     # As long as the rest lasts at two thirds of the speed, with a margin: reads must not outlast the backlog.
     seconds = max(1.0, 0.6 * (total - half[0]) / alone)
-    reads = await open_loop(worker.port, requests, connections=CONNECTIONS, rate=_RATE, seconds=seconds)
+    reads = await open_loop(worker.port, requests, connections=_CONNECTIONS, rate=_RATE, seconds=seconds)
     end = await _applied(worker)
     if end[0] >= total:
         raise RuntimeError("the backlog was gone before the reads were: measure with more --records")

@@ -1,12 +1,9 @@
 """Restore: a program that has lost its disk rebuilds its store from its changelog."""
 
-import asyncio
-import time
-
-from bench.peers.peer import Peer
+from bench.peers.peer import Peer, looks
 from bench.setting import Setting
 from bench.source import Produced
-from bench.usage import Usage, usage
+from bench.usage import Usage
 
 RATE = "restore, source records/s"
 CPU = "restore, CPU us a source record"
@@ -35,12 +32,9 @@ async def restore(setting: Setting, peer: Peer, produced: Produced) -> None:
 
 
 async def _when(peer: Peer, *, caught_up: bool) -> Usage:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        progress = await peer.progress()
-        now = usage(peer.pid)
-        if progress is not None and (progress.caught_up if caught_up else progress.assigned):
-            return now if caught_up or progress.assigned_at is None else progress.assigned_at
-        if now.at > deadline:
-            raise TimeoutError(f"{peer.name} has not restored its table within {_PATIENCE:.0f} s: {progress}")
-        await asyncio.sleep(_PAUSE)
+    async for progress, used in looks(peer, _PAUSE, _PATIENCE):
+        if caught_up and progress.caught_up:
+            return used
+        if not caught_up and progress.assigned:
+            return progress.assigned_at or used
+    raise AssertionError("looks() ends with an error only")

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -14,13 +14,16 @@ from app.demo import processes
 from app.errors import SetupError
 from bench.http_client import Client
 from bench.machine import Cores
-from bench.usage import Usage
+from bench.usage import Usage, usage
 
 if TYPE_CHECKING:
     import subprocess
 
 #: Seconds that a program may take to leave before it is killed.
 _STOP_GRACE = 40.0
+_PAUSE = 0.05
+#: A pause between two looks is at least so many times as long as a look took.
+_RARITY = 20
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -117,17 +120,38 @@ async def running(peer: AnyPeer) -> AsyncIterator[AnyPeer]:
         await peer.stop()
 
 
-async def until_caught_up(peer: Peer, records: int, seconds: float = 300.0) -> None:
-    """Wait until a peer serves everything and has applied `records`; raises TimeoutError with how far it came."""
-    deadline = time.monotonic() + seconds
+class Look(NamedTuple):
+    """How far a program was, and what it had used until then."""
+
+    progress: Progress
+    usage: Usage
+
+
+async def looks(peer: Peer, pause: float, patience: float) -> AsyncIterator[Look]:
+    """Look at a program whenever it can say how far it is, until the caller has seen enough.
+
+    Pauses are in seconds and get longer when the answers take long, so that looking costs a program with thousands of
+    tasks no more than a few percent. Raises TimeoutError, with how far it came, when it was looked at for longer than
+    `patience`, and SetupError when it has ended.
+    """
+    deadline = time.monotonic() + patience
+    progress: Progress | None = None
     while True:
+        asked = time.monotonic()
         progress = await peer.progress()
-        if progress is not None and progress.caught_up and progress.applied >= records:
+        used = usage(peer.pid)
+        if progress is not None:
+            yield Look(progress, used)
+        if used.at > deadline:
+            raise TimeoutError(f"{peer.name} was not done after {patience:.0f} s: {progress}")
+        await asyncio.sleep(max(pause, _RARITY * (used.at - asked)))
+
+
+async def until_caught_up(peer: Peer, records: int, patience: float = 300.0) -> None:
+    """Wait until a peer serves everything and has applied `records`; raises as looks() does."""
+    async for look in looks(peer, _PAUSE, patience):
+        if look.progress.caught_up and look.progress.applied >= records:
             return
-        _ = peer.pid  # fails when it has ended
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{peer.name} has not caught up after {seconds:.0f} s: {progress}")
-        await asyncio.sleep(0.05)
 
 
 async def check_rows(peer: Peer, last: Mapping[int, tuple[bytes, bytes]]) -> None:
