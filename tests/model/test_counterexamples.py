@@ -3,8 +3,11 @@
 import asyncio
 
 from app.model import TaskState
+from app.tasks.records import Claim, decode
 from tests.model.broker import EpochRefused
+from tests.model.history import wear_out
 from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
+from tests.model.tables import Table
 
 EARLY = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]
 
@@ -174,22 +177,39 @@ async def test_half_a_batch_is_never_shown_at_the_full_position(scenario: Scenar
     scenario.check(first)
 
 
-@simulated("count", workers=2)
+@simulated("count")
 async def test_the_loser_of_a_claim_is_told_success_and_finds_out(scenario: Scenario) -> None:
+    world = scenario.world
+    # Somebody else's claim of the same epoch gets there first.
+    reached = scenario.at("claim.asked", lambda: wear_out(world, Table("count"), SOURCE, 1))
+    await scenario.started(*EARLY)
+    assert reached()
+    assert world.paths["claim lost"] == 1
+    assert [request.producer for _, request in world.sent if request.claims] == [(0, 1), (0, 2)]
+    assert {request.producer for _, request in world.sent if not request.claims} == {(0, 2)}
+    scenario.check()
+
+
+@simulated("count", workers=2)
+async def test_a_worker_whose_generation_is_over_does_not_claim(scenario: Scenario) -> None:
     first, second = scenario.workers
     scenario.produce(*EARLY)
     first.start()
     process = first.process
     assert process is not None
-    reached = scenario.at("claim.asked", process.stop, first)
-    await scenario.world.until(reached, "about to claim")
+    reached = scenario.at("bounds.answered", process.stop, first)
+    await scenario.world.until(reached, "restoring")
     second.start()
     await scenario.caught_up(second)
+    over = scenario.world.group.generation - 1
     process.go_on()
-    await scenario.world.until(lambda: scenario.world.paths["claim lost"] > 0, "the claim was lost")
-    assert first.task(SOURCE, "count") is None or not first.active()
-    scenario.produce((b"a", b"4"))
     await asyncio.sleep(30)
     await scenario.hands_over(first)
-    await scenario.hands_over(second)
-    scenario.check(second)
+    claims = [
+        decode(Claim, sent.pairs[0][1] or b"")
+        for sender, sent in scenario.world.sent
+        if sender is process and sent.claims
+    ]
+    assert claims
+    assert min(claim.generation for claim in claims) > over
+    scenario.check(first)

@@ -6,6 +6,8 @@ MODEL_HISTORIES says how many (300), MODEL_SEED runs one of them alone. A failur
 import os
 from collections import Counter
 
+import pytest
+
 from tests.model.history import History
 from tests.model.loop import run_virtual
 
@@ -46,6 +48,7 @@ def _run(seed: int) -> History:
     return histories[0]
 
 
+@pytest.mark.timeout(60 + HISTORIES)
 def test_every_history_ends_with_the_tables_that_the_sources_say(paths: "Counter[str]") -> None:
     answers: Counter[str] = Counter()
     seeds = range(HISTORIES) if ONE is None else [int(ONE)]

@@ -87,6 +87,34 @@ async def test_a_recreated_changelog_that_is_longer_than_the_old_one_is_told_by_
     scenario.check()
 
 
+@simulated("count", workers=2)
+async def test_a_recreated_changelog_is_told_also_where_its_claim_lies_before_what_is_replayed(
+    scenario: Scenario,
+) -> None:
+    worker, other = scenario.workers
+    await scenario.started(*EARLY)
+    generation = scenario.world.group.generation
+    scenario.world.group.rebalance()
+    await scenario.world.until(lambda: scenario.world.group.generation > generation, "another generation")
+    await scenario.caught_up()
+    # The newest claim is the last record, so what follows it in the new log is only rows.
+    worker.kill(1000)
+    scenario.changelog.recreate()
+    other.start()
+    for number in range(9):
+        scenario.produce((b"a", b"%d" % number))
+        await scenario.caught_up(other)
+    other.kill()
+    before = scenario.changelog.end
+    seen = _quarantines(scenario)
+    worker.start()
+    await scenario.world.until(lambda: bool(seen), "quarantined")
+    assert "deleted and created again" in seen[0]
+    assert scenario.changelog.end == before, "before anything was appended to it"
+    await scenario.caught_up()
+    scenario.check()
+
+
 @simulated("count")
 async def test_a_changelog_recreated_under_its_owner_is_refused_and_not_served_as_whole(scenario: Scenario) -> None:
     await scenario.started(*EARLY)

@@ -79,6 +79,8 @@ class World:
         #: Says which appends stay on the wire until a test delivers them; they are in `held` then.
         self.hold: Callable[[Request], bool] = lambda _request: False
         self.held: list[Request] = []
+        #: Every append that was put on the wire, with the process that did.
+        self.sent: list[tuple[Process | None, Request]] = []
         self._outside: Context = copy_context()
         self._coordinator = self.outside(self.group.run())
 
@@ -131,6 +133,7 @@ class World:
     def send(self, request: Request) -> "asyncio.Future[Answer]":
         """Put an append on the wire; the answer is an offset, what the broker refused it with, or None for an error."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.sent.append((PROCESS.get(), request))
         if self.hold(request):
             self.held.append(request)
             return answer
