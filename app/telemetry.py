@@ -121,7 +121,7 @@ class Metrics:
             "Time from the revocation to the new assignment.",
             buckets=_MINUTES_BUCKETS,
         )
-        self.restore_records = self._counter("restore_records", "Changelog records read to restore.", "table")
+        self.restore_records = self._counter("restore_records", "Rows written while restoring.", "table")
         self.restore_duration = self._histogram(
             "restore_duration_seconds",
             "Time from opening a task to ACTIVE.",
@@ -138,6 +138,11 @@ class Metrics:
         )
         self.foreign_changelog_writes = self._counter(
             "foreign_changelog_writes", "Changelog records of an older owner that were ignored.", "table"
+        )
+        self.misses_in_doubt = self._gauge(
+            "misses_in_doubt",
+            "1 for a table whose misses are 503, because keys may lie where nobody looks for them; else 0.",
+            "table",
         )
         self.event_loop_lag = self._histogram(
             "event_loop_lag_seconds", "How late the event loop runs a timer.", buckets=_READ_BUCKETS

@@ -1,6 +1,7 @@
 """What makes a table's stored rows valid: if any named part changes, the old rows are not this table's.
 
-Description and version stand outside: the first changes no row, a new version has a changelog of its own.
+The description stands outside, since it changes no row. Group, table and version are parts because the name of a
+changelog does not tell them apart: table `eu-users` of group `shop` and table `users` of group `shop-eu` have one name.
 """
 
 import hashlib
@@ -30,12 +31,14 @@ def definition(table: TableSpec) -> dict[str, str]:
     }
 
 
-def fingerprint(table: TableSpec, *, partitions: int, row_layout: int) -> dict[str, str]:
+def fingerprint(table: TableSpec, *, group: str, partitions: int, row_layout: int) -> dict[str, str]:
     """Return the named parts that stand in the store and in every claim.
 
-    partitions: the source topic's partition count. row_layout: the version of the row bytes.
+    group: the workers' consumer group. partitions: the source topic's partition count. row_layout: the version of the
+    row bytes.
     """
-    return definition(table) | {"partitions": str(partitions), "row_layout": str(row_layout)}
+    owner = {"group": group, "table": table.name, "version": str(table.version)}
+    return owner | definition(table) | {"partitions": str(partitions), "row_layout": str(row_layout)}
 
 
 def difference(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -58,7 +61,8 @@ def digest(parts: Mapping[str, str]) -> str:
 def catalog_digest(catalog: Catalog) -> str:
     """Return 32 hexadecimal digits over every table's definition and version.
 
-    Workers whose digests are equal may forward to each other. Neither the order of the tables in the file nor
+    Every worker gives it when it joins the group (MemberMetadata). Nothing decides by it: whether two workers may
+    forward to each other goes by the digest of the table that is read. Neither the order of the tables in the file nor
     their descriptions count.
     """
     return digest(

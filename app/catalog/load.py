@@ -89,6 +89,7 @@ def _tables(reader: Reader, root: yaml.Node) -> dict[str, TableSpec]:
             )
             continue
         _check_partitioner(reader, item, field, table, tables)
+        _check_changelog(reader, item, field, table, tables)
         tables[table.name] = table
         lines[table.name] = line_of(item)
     return tables
@@ -109,6 +110,24 @@ def _check_partitioner(
                 f"{field}.source.partitioner",
                 f"is {source.partitioner} here and {other.source.partitioner} for the same topic in table "
                 f"{other.name}; a topic has one partitioner: its producers'",
+            )
+            return
+
+
+def _check_changelog(
+    reader: Reader,
+    item: yaml.Node,
+    field: str,
+    table: TableSpec,
+    others: dict[str, TableSpec],
+) -> None:
+    for other in others.values():
+        if other.log_name == table.log_name:
+            reader.problem(
+                line_of(item),
+                f"{field}.name",
+                f"version {table.version} of {table.name} would have the changelog of version {other.version} of table "
+                f"{other.name}, <group>-{table.log_name}-changelog; give one of the two another name",
             )
             return
 

@@ -48,6 +48,11 @@ class TableSpec:
     columns: Mapping[str, str] | None = field(default=None, hash=False)
     version: int = 1
 
+    @property
+    def log_name(self) -> str:
+        """What names the table's changelog after the group; no two tables of a catalog have the same."""
+        return self.name if self.version == 1 else f"{self.name}-v{self.version}"
+
 
 @dataclass(frozen=True, slots=True)
 class Catalog:

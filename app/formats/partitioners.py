@@ -1,8 +1,8 @@
 """From a key's wire bytes to its partition, exactly as the producers' clients compute it.
 
 murmur2 is the default of the Java client, Faust and aiokafka; crc32 is librdkafka's `consistent` and its
-default, `consistent_random`. A null key has no partition of its own in either. An empty key has one in both
-hashes, but `consistent_random` sends empty keys anywhere: such records show as misplaced.
+default, `consistent_random`. A null key has no partition of its own in either. Nor has an empty key with crc32, since
+`consistent_random` sends it anywhere.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,11 @@ _POSITIVE = 0x7FFFFFFF
 def partition_of(partitioner: PartitionerName, key: bytes, partitions: int) -> int:
     """Return the partition of one key in its wire form; `partitions` is the topic's count."""
     return partitions_of(partitioner, (key,), partitions)[0]
+
+
+def places_empty_keys(partitioner: PartitionerName) -> bool:
+    """Say whether an empty key has a partition as every other key has."""
+    return partitioner != "crc32"
 
 
 def partitions_of(partitioner: PartitionerName, keys: Sequence[bytes], partitions: int) -> list[int]:

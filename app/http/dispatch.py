@@ -171,4 +171,9 @@ def _request_id(given: str | None) -> str:
     """Take over a caller's request id when it is fit for a log line, else make one."""
     if given is not None and _SANE_REQUEST_ID.fullmatch(given):
         return given
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """Make an id that no other request of any worker has."""
     return f"{_PROCESS}{next(_numbers):08x}"

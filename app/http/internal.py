@@ -86,7 +86,12 @@ class InternalRoutes:
         partition = _partition(call)
         if _number(call.headers.get(DEADLINE_MS, ""), DEADLINE_MS) <= 0:
             raise DeadlineExceeded("the asking worker's time had run out on arrival")
-        result = self._local.read(table.spec.name, partition, _stored_key(call.variables["stored"]))
+        stored_key = _stored_key(call.variables["stored"])
+        try:
+            result = self._local.read(table.spec.name, partition, stored_key)
+        except NotOwner as error:
+            generations = f"generation {self._view.current.generation} here, {call.headers.get(GENERATION)} there"
+            raise NotOwner(f"{error.detail} ({generations})", **error.details) from None
         headers = freshness_headers(result.freshness, self._worker_id)
         headers[VERSION] = PROTOCOL_VERSION
         if result.row is None:

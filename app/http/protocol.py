@@ -1,6 +1,7 @@
 """The connection: aiohttp's server protocol, with its bare texts for malformed requests made problem documents."""
 
 import asyncio
+import re
 from typing import Any
 
 import structlog
@@ -8,6 +9,7 @@ from aiohttp import http_parser, web, web_protocol
 from aiohttp.http_exceptions import LineTooLong
 
 from app.errors import InternalError, InvalidParameter, RequestError, UriTooLong
+from app.http.plain import PlainReads
 from app.http.problems import problem
 from app.telemetry import Metrics
 
@@ -27,6 +29,8 @@ LINGERING_SECONDS = 2.0
 #: The route label of requests that could not be parsed.
 MALFORMED = "malformed"
 
+_BODY = re.compile(rb"\r\n(?:content-length|transfer-encoding|upgrade)[ \t]*:", re.IGNORECASE)
+
 
 def check_parser() -> None:
     """Raise RuntimeError unless aiohttp's C parser is in use; the Python one is slower and accepts more."""
@@ -37,9 +41,11 @@ def check_parser() -> None:
 class Protocol(web_protocol.RequestHandler):
     """One connection of a listener."""
 
-    __slots__ = ("_metrics",)
+    __slots__ = ("_metrics", "_plain", "_whole")
 
-    def __init__(self, manager: "Server", *, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> None:
+    def __init__(
+        self, manager: "Server", *, loop: asyncio.AbstractEventLoop, metrics: Metrics, plain: PlainReads | None
+    ) -> None:
         super().__init__(
             manager,
             loop=loop,
@@ -51,6 +57,30 @@ class Protocol(web_protocol.RequestHandler):
             access_log=None,  # type: ignore[arg-type] # aiohttp documents None for no access log
         )
         self._metrics = metrics
+        self._plain = plain
+        #: Whether aiohttp's parser stands between two requests, since each piece so far was one without a body.
+        self._whole = True
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a plain request at once, between two others; the rest is aiohttp's."""
+        if self._plain is not None and self._whole:
+            if self._between_requests():
+                answer = self._plain.answer(data)
+                if answer is not None and self.transport is not None:
+                    self.transport.write(answer)
+                    self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS
+                    return
+            self._whole = _is_one_bodiless_request(data)
+        super().data_received(data)
+
+    def _between_requests(self) -> bool:
+        """Say whether the connection waits for a request, with everything before it answered."""
+        waiter = self._waiter
+        return (
+            waiter is not None
+            and not waiter.done()
+            and not (self._messages or self.writing_paused or self._upgraded or self._close or self._force_close)
+        )
 
     def handle_error(
         self,
@@ -77,13 +107,14 @@ class Protocol(web_protocol.RequestHandler):
 class Server(web.Server):
     """One listener's connections."""
 
-    def __init__(self, handler: Any, metrics: Metrics) -> None:
+    def __init__(self, handler: Any, metrics: Metrics, plain: PlainReads | None = None) -> None:
         super().__init__(handler)
         self._metrics = metrics
+        self._plain = plain
 
     def __call__(self) -> Protocol:
         """Make the protocol of a new connection."""
-        return Protocol(self, loop=self._loop, metrics=self._metrics)
+        return Protocol(self, loop=self._loop, metrics=self._metrics, plain=self._plain)
 
 
 def _error_of(status: int, exc: BaseException | None) -> RequestError:
@@ -94,3 +125,9 @@ def _error_of(status: int, exc: BaseException | None) -> RequestError:
     if status < 500:  # noqa: PLR2004 - the parser refused it
         return InvalidParameter("this is no valid HTTP/1.1 request")
     return InternalError("a fault of ours; the log has it")
+
+
+def _is_one_bodiless_request(data: bytes) -> bool:
+    return (
+        data.startswith((b"GET ", b"HEAD ")) and data.find(b"\r\n\r\n") == len(data) - 4 and _BODY.search(data) is None
+    )

@@ -9,6 +9,7 @@ from app.http.overview import OverviewRoutes
 from app.http.rows import RowRoutes
 from app.http.target import percent_decoded
 
+ROW_TEMPLATE = "/tables/{table}/{key}"
 _TABLES = "/tables/"
 _KEY = frozenset({"key"})
 _NONE: Mapping[str, bytes] = {}
@@ -31,7 +32,7 @@ class PublicRoutes:
             )
         }
         self._table = Route("/tables/{table}", overview.table)
-        self._row = Route("/tables/{table}/{key}", rows.by_path)
+        self._row = Route(ROW_TEMPLATE, rows.by_path)
         self._methods = {
             "get": Route("/tables/{table}:get", rows.by_parameter, _KEY),
             "locate": Route("/tables/{table}:locate", rows.locate, _KEY),

@@ -13,7 +13,7 @@ from app.http.dispatch import Call
 from app.http.freshness import freshness_headers
 from app.http.problems import problem
 from app.model import HostInfo
-from app.routing.query import Query
+from app.routing.query import Answer, Query
 from app.routing.tables import RoutedTable, table_named
 from app.stores.rows import Row
 
@@ -65,24 +65,30 @@ class RowRoutes:
             )
         answer = await self._query.read(name, key, deadline=call.deadline, request_id=call.request_id)
         freshness = answer.result.freshness
-        headers = freshness_headers(freshness, answer.served_by)
         row = answer.result.row
         if row is None:
             missing = problem(
                 KeyNotFound(f"table {name} has no row for this key", table=name, partition=freshness.partition)
             )
-            missing.headers.update(headers)
+            missing.headers.update(freshness_headers(freshness, answer.served_by))
             return missing
-        headers["Cache-Control"] = "no-cache"
-        headers["Vary"] = "Accept"
-        etag = entity_tag(table, freshness.partition, row)
-        headers["ETag"] = etag
-        if row.timestamp_ms in _DATES:
-            headers["Last-Modified"] = _http_date(row.timestamp_ms // 1000)
-        if none_match(_joined(call, "If-None-Match"), etag):
+        headers = row_headers(answer, row)
+        if none_match(_joined(call, "If-None-Match"), headers["ETag"]):
             return web.Response(status=304, headers=headers)
         headers["Content-Type"] = table.content_type
         return web.Response(body=row.payload, headers=headers)
+
+
+def row_headers(answer: Answer, row: Row) -> dict[str, str]:
+    """Make the headers of a row that do not depend on the request."""
+    freshness = answer.result.freshness
+    headers = freshness_headers(freshness, answer.served_by)
+    headers["Cache-Control"] = "no-cache"
+    headers["Vary"] = "Accept"
+    headers["ETag"] = entity_tag(answer.table, freshness.partition, row)
+    if row.timestamp_ms in _DATES:
+        headers["Last-Modified"] = http_date(row.timestamp_ms // 1000)
+    return headers
 
 
 def entity_tag(table: RoutedTable, partition: int, row: Row) -> str:
@@ -112,6 +118,9 @@ def _host(host: HostInfo) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8192)
-def _http_date(second: int) -> str:
-    """Return an HTTP date; kept, because rows written together share it and making it takes 9 us (bench/README.md)."""
+def http_date(second: int) -> str:
+    """Return the HTTP date of a second since 1970.
+
+    Kept, because rows written together share it and making it takes 9 us (bench/README.md).
+    """
     return formatdate(second, usegmt=True)

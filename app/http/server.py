@@ -15,6 +15,7 @@ from app.http.health import HealthRoutes, Readiness, WorkerHealth
 from app.http.internal import InternalRoutes
 from app.http.overview import OverviewRoutes
 from app.http.peer import HttpPeer
+from app.http.plain import PlainReads
 from app.http.protocol import Server, check_parser
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
@@ -89,6 +90,7 @@ class HttpServer:
         self._metrics = metrics
         self._clock = clock
         self._peer: HttpPeer | None = None
+        self._plain: PlainReads | None = None
         self._dispatchers: list[Dispatcher] = []
         self._listeners: list[tuple[asyncio.Server, Server]] = []
         self._bound: Bound | None = None
@@ -125,6 +127,7 @@ class HttpServer:
             OverviewRoutes(self._tables, self._survey),
             HealthRoutes(self._readiness, self._metrics, self._options.version),
         )
+        self._plain = PlainReads(query, self._metrics, access_log, self._clock)
         internal = InternalRoutes(self._tables, self._view, self._local, self._worker_id)
         for routes in (public, internal):
             self._dispatchers.append(
@@ -140,8 +143,8 @@ class HttpServer:
         self._metrics.watch_tasks(self._local.statuses)
         try:
             self._bound = Bound(
-                await self._listen(self._dispatchers[0], self._options.port, "http_port"),
-                await self._listen(self._dispatchers[1], self._options.internal_port, "internal_port"),
+                await self._listen(self._dispatchers[0], self._options.port, "http_port", self._plain),
+                await self._listen(self._dispatchers[1], self._options.internal_port, "internal_port", None),
             )
         except ConfigError:
             await self.stop(0)
@@ -155,6 +158,8 @@ class HttpServer:
         answered, because a load balancer takes a while to notice.
         """
         self._readiness.drain()
+        if self._plain is not None:
+            self._plain.close()
         for dispatcher in self._dispatchers:
             dispatcher.close()
         with contextlib.suppress(TimeoutError):
@@ -186,10 +191,10 @@ class HttpServer:
             raise RuntimeError("the HTTP server has stopped")
         return await survey(self._view.current, self.me, self._local, self._peer, seconds=SURVEY_SECONDS)
 
-    async def _listen(self, dispatcher: Dispatcher, port: int, setting: str) -> str:
+    async def _listen(self, dispatcher: Dispatcher, port: int, setting: str, plain: PlainReads | None) -> str:
         """Serve on one port and return its URL."""
         host = self._options.host
-        server = Server(dispatcher, self._metrics)
+        server = Server(dispatcher, self._metrics, plain)
         try:
             listener = await asyncio.get_running_loop().create_server(server, host, port, backlog=BACKLOG)
         except OSError as error:

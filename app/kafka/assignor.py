@@ -54,6 +54,10 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
             if topic not in partitions:
                 partitions[topic] = len(cluster.partitions_for_topic(topic) or ())
         described = {member: decode_metadata(metadata.user_data) for member, metadata in members.items()}
+        catalogs = {metadata.worker_id: metadata.catalog_digest for metadata in described.values()}
+        if len(set(catalogs.values())) > 1:
+            # As it should be in the middle of a rolling deployment, and at no other time.
+            log.warning("workers of the group have different tables.yaml files", catalogs=catalogs)
         placed = _place_by_subscription(described, partitions, subscriptions)
         log.info("placed", members=len(members), shards=sum(partitions.values()))
         return {

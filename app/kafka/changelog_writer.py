@@ -8,7 +8,9 @@ tasks/DESIGN.md.
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -16,9 +18,10 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerClosed, ProducerFenced
-from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from aiokafka.producer.transaction_manager import TransactionManager
 
+from app.kafka.byte_gate import ByteGate
 from app.kafka.client import Connection
 from app.model import Epoch, TopicPartition
 from app.tasks.log import Fenced, OutcomeUnknown
@@ -29,8 +32,15 @@ log = structlog.get_logger(__name__)
 #: Brokers allot producer ids from 0 upwards in blocks of 1,000; no cluster comes near this.
 PRODUCER_ID = 0x7AB1_E000_0000_0000
 
-#: How long an append may take before its outcome counts as unknown, in seconds.
+#: How long an append may take before its outcome counts as unknown, in seconds, from when it is handed to aiokafka.
+#: What still waits for its turn has not happened, whatever the broker does, so that takes as long as it takes.
 APPEND_TIMEOUT = 10.0
+
+#: The bytes of appends that are handed to aiokafka at once, and those that it puts into one request. It would put a
+#: batch of every partition that a broker leads into one, and a broker closes the connection on a request that is longer
+#: than its socket.request.max.bytes, 100 MiB by default. Far below that, so that a request takes seconds even on a slow
+#: network, and far above the few MiB from which on bigger requests are no faster.
+BYTES_IN_FLIGHT = 32 * 1024 * 1024
 
 #: How long a producer that is not needed any more may take to stop, in seconds.
 STOP_TIMEOUT = 2.0
@@ -92,6 +102,7 @@ class _EpochProducer:
         self.client._txn_manager = self.epochs
         self.client._message_accumulator._txn_manager = self.epochs
         self.client._sender._txn_manager = self.epochs
+        _bound_requests(self.client._message_accumulator, BYTES_IN_FLIGHT)
 
     async def send(self, partition: TopicPartition, builder: BatchBuilder) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = await self.client.send_batch(
@@ -116,6 +127,32 @@ class _EpochProducer:
             await self.client.client.close()
 
 
+def _bound_requests(accumulator: MessageAccumulator, limit: int) -> None:
+    """Have an accumulator give out no more than `limit` bytes for a broker at once, and one batch at least.
+
+    Batches whose outcome was given up as unknown stay with aiokafka, which sends them again and again: once brokers are
+    back from an outage there may be one for every partition.
+    """
+    drain = accumulator.drain_by_nodes
+
+    def drain_some(ignore_nodes: Any, muted_partitions: AbstractSet[KafkaPartition] = frozenset()) -> Any:
+        room: dict[int, int] = defaultdict(lambda: limit)
+        later: set[KafkaPartition] = set()
+        # In the order in which partitions came, so that whoever is left out goes first the next time.
+        for partition, batches in accumulator._batches.items():
+            leader = accumulator._cluster.leader_for_partition(partition)
+            if leader in (None, -1) or leader in ignore_nodes or partition in muted_partitions:
+                continue
+            size = batches[0]._builder.size()
+            if size > room[leader] and room[leader] < limit:
+                later.add(partition)
+            else:
+                room[leader] -= size
+        return drain(ignore_nodes, muted_partitions | later)
+
+    accumulator.drain_by_nodes = drain_some
+
+
 class KafkaChangelogWriter:
     """Implements ChangelogWriter.
 
@@ -123,6 +160,8 @@ class KafkaChangelogWriter:
 
     One producer serves all partitions. A batch whose outcome is unknown keeps its partition blocked in that producer,
     so the next claim goes out on a private one, and the partition returns to the shared one when that batch is settled.
+
+    Appends wait for their turn when too much is in flight. Claims do not: they are small, and others wait for them.
     """
 
     def __init__(
@@ -142,6 +181,7 @@ class KafkaChangelogWriter:
         #: What the shared producer still has in hand for a partition, its outcome unknown.
         self._unsettled: dict[TopicPartition, asyncio.Future[Any]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self._gate = ByteGate(BYTES_IN_FLIGHT)
 
     async def start(self) -> None:
         """Connect; raises aiokafka's KafkaError when no broker is there."""
@@ -171,13 +211,14 @@ class KafkaChangelogWriter:
     async def append(self, partition: TopicPartition, epoch: Epoch, batch: Any) -> int:
         """Append a batch under the epoch that claim() began; raises Fenced or OutcomeUnknown."""
         del epoch  # the producer stamps what was claimed last, and a task stops appending before it claims again
-        producer = self._private.get(partition)
-        if producer is None:
-            return await self._send(self._shared, partition, batch.builder)
-        if partition not in self._unsettled:
-            await self._return_to_shared(partition, producer)
-            producer = self._shared
-        return await self._send(producer, partition, batch.builder)
+        async with self._gate.inside(batch.builder.size()):
+            producer = self._private.get(partition)
+            if producer is None:
+                return await self._send(self._shared, partition, batch.builder)
+            if partition not in self._unsettled:
+                await self._return_to_shared(partition, producer)
+                producer = self._shared
+            return await self._send(producer, partition, batch.builder)
 
     async def claim(self, partition: TopicPartition, epoch: Epoch, key: bytes, value: bytes) -> int:
         """Append one record as the first of a new epoch; raises Fenced or OutcomeUnknown."""

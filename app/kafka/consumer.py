@@ -6,6 +6,7 @@ over.
 """
 
 import asyncio
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,14 +16,18 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.consumer import Consumer
 from faust.types import TP
 
 from app.kafka.assignor import TableAssignor
 from app.kafka.client import Connection
+from app.kafka.group_watch import GroupWatch
+from app.kafka.lane_outages import LaneOutages
 from app.kafka.lease import GroupLease
 from app.model import TopicPartition
+from app.tasks.clock import SystemClock
 from app.tasks.log import LogRecord
 
 log = structlog.get_logger(__name__)
@@ -41,6 +46,10 @@ STOP_TIMEOUT = 3.0
 
 #: aiokafka takes a member that does not fetch out of the group, for good. A worker may well have nothing to fetch.
 MAX_POLL_INTERVAL_MS = 365 * 24 * 3600 * 1000
+
+
+#: How long a change of a source's partition count may go unnoticed. Each refresh is one small request.
+METADATA_MAX_AGE_MS = 10_000
 
 
 class Lanes(Protocol):
@@ -132,6 +141,7 @@ class LaneConsumer(_RecordPath):
         #: Partitions whose lanes want records.
         self._flowing: set[KafkaPartition] = set()
         self._started_flowing = asyncio.Event()
+        self._outages = LaneOutages(SystemClock())
         self.client = AIOKafkaConsumer(
             **connection.arguments(),
             group_id=options.group,
@@ -146,7 +156,9 @@ class LaneConsumer(_RecordPath):
             max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             max_poll_records=POLL_RECORDS,
             fetch_max_wait_ms=100,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
+        self._watch = GroupWatch(options.group, self.client)
 
     # Life cycle
 
@@ -169,11 +181,23 @@ class LaneConsumer(_RecordPath):
         if not stopping.done():
             log.warning("the group could not be left in time; its members notice after the session time-out")
             stopping.cancel()
+        elif stopping.exception() is not None:
+            # Fetching that has ended raises once more here, before connections are closed.
+            await self.client._client.close()
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Join the group."""
         self.client.subscribe(sorted(topics), listener=_Listener(self))
         self.lease.attach(self.client._coordinator)
+
+    def rejoin(self) -> None:
+        """Have the group rebalance, because this worker has something new to say of itself."""
+        self.client._coordinator.request_rejoin()
+
+    def partition_counts(self) -> dict[str, int]:
+        """Return the partition counts of the sources as the brokers last told them; those they did not are missing."""
+        counts = {topic: self.client.partitions_for_topic(topic) for topic in self._options.topics}
+        return {topic: len(numbers) for topic, numbers in counts.items() if numbers}
 
     def close(self) -> None:
         """Nothing to do: stop() closes."""
@@ -181,59 +205,107 @@ class LaneConsumer(_RecordPath):
     # The lane
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Fetch and hand over until stopped; what is not handed over is fetched again."""
+        """Fetch and hand over until stopped; what is not handed over is fetched again.
+
+        Raises GroupFailed, which ends the worker.
+        """
         while not (self.should_stop or fetcher.should_stop):
             try:
                 await self._fetch_and_offer()
             except ConsumerStoppedError:
                 return
-            except NoOffsetForPartitionError:
-                # From before the lane started, which says where to read.
-                continue
-            except OffsetOutOfRangeError as error:
-                self._report_lost(error.args[0])
             except KafkaError as error:
-                log.warning("fetching failed; trying again", error=repr(error))
+                log.warning("fetching failed; trying again", group=self._options.group, error=repr(error))
                 await self.sleep(1.0)
 
     async def _fetch_and_offer(self) -> None:
         client = self.client
-        client._coordinator.check_errors()
+        self._watch.check()
+        self._try_again()
         assigned = client.assignment()
-        wanted = [partition for partition in self._flowing if partition in assigned]
+        wanted = [
+            partition
+            for partition in self._flowing
+            if partition in assigned and not self._outages.waits(TopicPartition(*partition))
+        ]
         if not wanted:
             self._started_flowing.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_WAIT):
                     await self._started_flowing.wait()
             return
-        found = await client.getmany(*wanted, timeout_ms=int(POLL_WAIT * 1000), max_records=POLL_RECORDS)
-        # No await from here to the end of the loop: records and positions belong together.
-        assignment = client._subscription.subscription.assignment
+        # No await from getmany to the end: records, positions and failures belong together.
+        try:
+            found = await client.getmany(*wanted, timeout_ms=int(POLL_WAIT * 1000), max_records=POLL_RECORDS)
+        except ConsumerStoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - decompressing and parsing raise what they like
+            self._watch.check()
+            self._rewind(wanted)
+            self._note_failure(error)
+        else:
+            self._offer(wanted, found)
+        # getmany returns without giving the loop a turn while it has records.
+        await asyncio.sleep(0)
+
+    def _offer(self, wanted: Iterable[KafkaPartition], found: Mapping[KafkaPartition, list[LogRecord]]) -> None:
         for partition in wanted:
-            state = assignment.state_value(partition) if assignment is not None else None
-            if state is None or not state.has_valid_position:
+            position = self._position(partition)
+            if position is None:
                 continue
             source = TopicPartition(*partition)
-            records, position = found.get(partition, ()), state.position
+            records = found.get(partition, [])
             expected = self.lanes.expected(source)
             # A position can move without records: transaction markers, aborted records, compacted offsets.
             if records or (expected is not None and position > expected):
                 if self.lanes.offer(source, records, position):
+                    self._outages.delivered(source)
                     continue
                 rewind_to = records[0].offset if expected is None and records else expected
                 if rewind_to is not None:
                     log.debug("rewound", source=str(source), offset=rewind_to)
-                    client.seek(partition, rewind_to)
-        # getmany returns without giving the loop a turn while it has records.
-        await asyncio.sleep(0)
+                    self.client.seek(partition, rewind_to)
 
-    def _report_lost(self, offsets: Mapping[KafkaPartition, int]) -> None:
-        for partition, offset in offsets.items():
-            source = TopicPartition(*partition)
-            # A lane that has moved since then does not want it any more.
-            if self.lanes.expected(source) == offset:
+    def _position(self, partition: KafkaPartition) -> int | None:
+        """Return the offset that aiokafka hands out next; None when it does not know, or has not got the partition."""
+        assignment = self.client._subscription.subscription.assignment
+        state = None if assignment is None else assignment.state_value(partition)
+        return state.position if state is not None and state.has_valid_position else None
+
+    # What goes wrong
+
+    def _try_again(self) -> None:
+        for source in self._outages.due():
+            partition = KafkaPartition(*source)
+            if partition in self._flowing and partition in self.client.assignment():
+                self.client.resume(partition)
+
+    def _rewind(self, wanted: Iterable[KafkaPartition]) -> None:
+        """Go back to where the lanes are: what getmany had taken of other partitions before it failed is lost."""
+        for partition in wanted:
+            position, expected = self._position(partition), self.lanes.expected(TopicPartition(*partition))
+            if position is not None and expected is not None and position != expected:
+                self.client.seek(partition, expected)
+
+    def _note_failure(self, error: Exception) -> None:
+        """Have the lane that an error is about wait, or look at its source again; raises what is about none."""
+        partition = _partition_at_fault(error)
+        if partition is None:
+            raise error
+        source = TopicPartition(*partition)
+        expected = self.lanes.expected(source)
+        # Without a place to read at it is from before the lane started, which says where that is.
+        if expected is None or isinstance(error, NoOffsetForPartitionError):
+            return
+        if isinstance(error, OffsetOutOfRangeError):
+            # A lane that has moved since then does not want the offset any more.
+            if error.args[0].get(partition) == expected:
                 self.lanes.lost(source)
+        elif partition in self.client.assignment():
+            self._outages.failed(source, expected, error)
+            # Drops what was fetched, which would fail again, and fetches nothing until it is tried again.
+            self.client.seek(partition, expected)
+            self.client.pause(partition)
 
     def start_lane(self, partition: TopicPartition, offset: int) -> None:
         """Deliver records of a partition from `offset` on."""
@@ -258,12 +330,16 @@ class LaneConsumer(_RecordPath):
             self._resume(kafka_partition)
 
     def _resume(self, partition: KafkaPartition) -> None:
-        self.client.resume(partition)
+        if not self._outages.waits(TopicPartition(*partition)):
+            self.client.resume(partition)
         self._flowing.add(partition)
         self._started_flowing.set()
 
     def hold_all(self, partitions: Iterable[TopicPartition]) -> None:
         """Fetch nothing of newly assigned partitions until their lanes start."""
+        partitions = frozenset(partitions)
+        self._watch.assigned()
+        self._outages.keep(partitions)
         self._flowing.clear()
         for partition in partitions:
             self.client.pause(KafkaPartition(*partition))
@@ -313,3 +389,11 @@ class LaneConsumer(_RecordPath):
 
     def _new_topicpartition(self, topic: str, partition: int) -> TP:
         return TP(topic, partition)
+
+
+def _partition_at_fault(error: Exception) -> KafkaPartition | None:
+    """Return the partition that aiokafka was handing out when it failed; few of the errors themselves say which."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is Fetcher.fetched_records.__code__:
+            return frame.f_locals.get("tp")
+    return None

@@ -1,7 +1,8 @@
 """The engine of a worker: prepares topics and clients, takes part in the group, and owns the shards it is given."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import TypeVar
 
@@ -10,9 +11,9 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 from app.catalog.fingerprint import catalog_digest
-from app.catalog.spec import Catalog
+from app.catalog.spec import Catalog, TableSpec
 from app.config import Settings
-from app.errors import NotOwner
+from app.errors import Draining, NotOwner, PartitionRestoring
 from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
@@ -26,9 +27,12 @@ from app.model import TaskStatus, TopicPartition
 from app.placement.wire import MemberMetadata
 from app.routing.cluster import ClusterView, snapshot_of
 from app.stores.data_directory import DataDirectory
-from app.stores.rocksdb import StoreMemory
+from app.stores.rocksdb import RocksShard, StoreMemory
+from app.tasks import background
 from app.tasks.clock import SystemClock
+from app.tasks.definitions import changelog_topic
 from app.tasks.digest import PartitionDigest
+from app.tasks.doubts import Doubts, Growth, Misplaced
 from app.tasks.log import OutcomeUnknown
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult
@@ -43,6 +47,8 @@ _RETRY = 1.0
 #: Seconds that a batch in flight is given to be acknowledged when a rebalance or a stop interrupts it.
 _PATIENCE = 2.0
 
+#: Seconds between two looks at the partition counts that the consumer knows.
+_PARTITION_COUNTS_INTERVAL = 1.0
 
 Result = TypeVar("Result")
 
@@ -62,6 +68,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._connection = Connection(settings.bootstrap_servers, directory.worker_id)
         self._clock = SystemClock()
         self._lease = GroupLease(settings.session_timeout, self._clock)
+        self._doubts = Doubts(self._tell_the_group)
+        for table in catalog.tables.values():
+            metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
         self._trouble: str | None = "starting"
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
@@ -94,17 +103,20 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             lease=self._lease,
             clock=self._clock,
             metrics=self._metrics,
+            doubts=self._doubts,
             sleep=asyncio.sleep,
             on_fatal=self._on_fatal,
             worker_id=self._directory.worker_id,
         )
+        memory = StoreMemory(self._settings.memory_budget)
         self._shards = Shards(
             ShardSettings(
                 self._settings.group,
                 self._catalog,
                 topics.partitions,
                 self._directory,
-                StoreMemory(self._settings.memory_budget),
+                lambda source: RocksShard(self._directory.shard(source), memory),
+                self._settings.memory_budget,
             ),
             consumer,
             ports,
@@ -119,8 +131,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             self._lease,
         )
         self._upkeep = [
-            asyncio.create_task(self._shards.keep_flushed(), name="flush"),
-            asyncio.create_task(self._shards.watch_source_ends(), name="source ends"),
+            background.start(work, name, self._on_fatal)
+            for name, work in (
+                ("flush", self._shards.keep_flushed()),
+                ("source ends", self._shards.watch_source_ends()),
+                ("partition counts", self._watch_partition_counts(topics.partitions)),
+            )
         ]
         self._trouble = "joining the group"
 
@@ -160,6 +176,38 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._trouble = str(error)
         self.add_future(self.crash(error))
 
+    # Tables of which a miss proves nothing
+
+    def _in_doubt(self, table: TableSpec) -> float:
+        return float(self._doubt(table) is not None)
+
+    def _doubt(self, table: TableSpec) -> str | None:
+        return self._doubts.why(changelog_topic(self._settings.group, table), table.source.topic)
+
+    def _tell_the_group(self) -> None:
+        """Have everybody learn what a task of this worker found; see _describe() and assigned()."""
+        self.app.consumer.rejoin()
+
+    async def _watch_partition_counts(self, checked: Mapping[str, int]) -> None:
+        known: dict[str, Growth] = {}
+        while True:
+            grown = {
+                topic: Growth(checked[topic], now)
+                for topic, now in self.app.consumer.partition_counts().items()
+                if now != checked[topic]
+            }
+            if grown != known:
+                known = grown
+                self._doubts.grown(grown)
+                for topic, growth in grown.items():
+                    log.error(
+                        "the partition count of a source has changed; misses of its tables are no longer proof",
+                        topic=topic,
+                        built_with=growth.built,
+                        now=growth.now,
+                    )
+            await asyncio.sleep(_PARTITION_COUNTS_INTERVAL)
+
     # The group
 
     def _describe(self) -> MemberMetadata:
@@ -169,6 +217,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             url=self._settings.advertised_url,
             catalog_digest=catalog_digest(self._catalog),
             positions={} if self._shards is None else self._shards.positions(),
+            misplaced=dict(self._doubts.misplaced),
         )
 
     async def revoked(self) -> None:
@@ -185,6 +234,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             raise AssertionError("assigned before the engine was ready")
         assignment = self._assignor.latest
         self._view.swap(snapshot_of(generation, assignment.partitions, assignment.members))
+        self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
         self._shards.assign(generation, partitions)
         self._trouble = None
         self._metrics.generation.set(generation)
@@ -196,10 +246,15 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     # The local side of reads
 
     def read(self, table: str, partition: int, stored_key: bytes) -> ReadResult:
-        """Read a key here and now; raises what Shards.read raises."""
+        """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
         if self._shards is None:
             raise NotOwner("this worker has not joined the group yet")
-        return self._shards.read(table, partition, stored_key)
+        try:
+            return self._shards.read(table, partition, stored_key)
+        except PartitionRestoring as error:
+            if self._stopping:
+                raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
+            raise
 
     async def digest(self, table: str, partition: int) -> PartitionDigest:
         """Count and hash the rows of a partition held here; raises what Shards.digest raises."""
@@ -240,4 +295,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     def reasons(self) -> Sequence[str]:
         """Say what keeps the worker from being as it should be."""
-        return [] if self._trouble is None else [self._trouble]
+        doubts = [
+            f"misses of table {table.name} prove nothing: {doubt}"
+            for table in self._catalog.tables.values()
+            if (doubt := self._doubt(table)) is not None
+        ]
+        return doubts if self._trouble is None else [self._trouble, *doubts]

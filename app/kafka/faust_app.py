@@ -101,6 +101,7 @@ class TablehouseApp(faust.App):  # type: ignore[misc]
         partitions = frozenset(TopicPartition(*partition) for partition in assigned)
         self.consumer.hold_all(partitions)
         await self.rebalances.assigned(generation_id, partitions)
+        self.on_rebalance_return()
 
     async def _stop_consumer(self) -> None:
         """Drain before the consumer commits for the last time."""

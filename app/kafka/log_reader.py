@@ -1,14 +1,16 @@
 """Reads partitions from any offset, outside the consumer group and through its rebalances."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from time import monotonic
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
 
 from app.kafka.client import Connection
+from app.kafka.offset_listing import OffsetListing, Unlisted
 from app.model import TopicPartition
 from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange
 
@@ -29,22 +31,55 @@ STOP_TIMEOUT = 2.0
 #: How long one wait for records lasts before the cursor looks around, in seconds.
 _POLL = 1.0
 
+#: Seconds without a slice after which a cursor asks whether there is anything to wait for: aiokafka waits for a leader,
+#: or for a topic that was deleted, without a word. An election takes a few seconds and is worth waiting for.
+SILENCE = 10.0
+
+#: Seconds that the answer to that may take.
+_ANSWER = 3.0
+
+_Listing = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, Bounds]]]
+
 
 class _Cursor:
     """Implements Cursor."""
 
-    def __init__(self, reader: "_Reader", partition: TopicPartition, offset: int) -> None:
+    def __init__(self, reader: "_Reader", bounds: _Listing, partition: TopicPartition, offset: int) -> None:
         self.partition = KafkaPartition(*partition)
         self.offset = offset
         self._reader = reader
+        self._bounds = bounds
 
     async def next(self) -> LogSlice:
         """Wait for the next slice."""
+        began = since = monotonic()
+        overdue = False
         while True:
             records, position = await self._reader.fetch(self)
             if records or position > self.offset:
                 self.offset = position
                 return LogSlice(records, position)
+            now = monotonic()
+            if overdue:
+                raise LogUnavailable(f"reading {self}: nothing for {now - began:.0f} s, although the log goes on")
+            if now - since >= SILENCE:
+                # At the end of the log silence is right. One more wait, lest the log has grown a moment ago.
+                overdue = await self._is_behind(now - began)
+                since = monotonic()
+
+    async def _is_behind(self, seconds: float) -> bool:
+        """Say whether the log has offsets that were not read; raises LogUnavailable when nobody can tell."""
+        partition = TopicPartition(*self.partition)
+        try:
+            async with asyncio.timeout(_ANSWER):
+                return (await self._bounds([partition]))[partition].end > self.offset
+        except (LogUnavailable, TimeoutError) as error:
+            raise LogUnavailable(
+                f"reading {self}: nothing for {seconds:.0f} s; {str(error) or 'the brokers do not answer'}"
+            ) from error
+
+    def __str__(self) -> str:
+        return f"{self.partition.topic}[{self.partition.partition}] at offset {self.offset}"
 
 
 class _Reader:
@@ -93,28 +128,25 @@ class _Reader:
             )
             position = await self.consumer.position(cursor.partition)
         except OffsetOutOfRangeError as error:
-            raise OffsetOutOfRange(
-                f"{cursor.partition.topic}[{cursor.partition.partition}] at {cursor.offset}"
-            ) from error
+            raise OffsetOutOfRange(str(cursor)) from error
         except (ConsumerStoppedError, IllegalStateError, KafkaError) as error:
-            raise LogUnavailable(
-                f"reading {cursor.partition.topic}[{cursor.partition.partition}]: {error!r}"
-            ) from error
+            raise LogUnavailable(f"reading {cursor}: {error!r}") from error
         return found.get(cursor.partition, ()), position
 
 
 class _Pool:
     """Consumers that read alike: a partition that is read twice at once takes a second one."""
 
-    def __init__(self, connection: Connection, fetch_bytes: int) -> None:
+    def __init__(self, connection: Connection, fetch_bytes: int, bounds: _Listing) -> None:
         self._connection = connection
+        self._bounds = bounds
         self._fetch_bytes = fetch_bytes
         self.readers = [_Reader(connection, fetch_bytes)]
 
     @asynccontextmanager
     async def read(self, partition: TopicPartition, offset: int) -> AsyncIterator[_Cursor]:
         reader = self._reader_without(KafkaPartition(*partition))
-        cursor = _Cursor(reader, partition, offset)
+        cursor = _Cursor(reader, self._bounds, partition, offset)
         # Before the first await, so that nobody else takes the partition on this reader meanwhile.
         reader.add(cursor)
         try:
@@ -139,11 +171,12 @@ class KafkaLogReader:
     """Implements LogReader."""
 
     def __init__(self, connection: Connection) -> None:
-        self._slices = _Pool(connection, SLICE_FETCH_BYTES)
-        self._peeks = _Pool(connection, PEEK_FETCH_BYTES)
+        self._slices = _Pool(connection, SLICE_FETCH_BYTES, self.bounds)
+        self._peeks = _Pool(connection, PEEK_FETCH_BYTES, self.bounds)
+        self._offsets = OffsetListing(self._slices.readers[0].consumer)
         #: Partitions that a listing about to be made is about.
         self._to_list: set[TopicPartition] = set()
-        self._listing: asyncio.Task[dict[TopicPartition, Bounds]] | None = None
+        self._listing: asyncio.Task[dict[TopicPartition, Bounds | Unlisted]] | None = None
 
     async def start(self) -> None:
         """Connect; raises aiokafka's KafkaError when no broker is there."""
@@ -169,42 +202,22 @@ class KafkaLogReader:
         if self._listing is None:
             self._listing = asyncio.create_task(self._list_soon())
         listed = await asyncio.shield(self._listing)
-        found = {partition: listed[partition] for partition in partitions if partition in listed}
-        if partitions and not found:
-            raise LogUnavailable(f"listing offsets of {', '.join(map(str, partitions))}: no answer")
+        found: dict[TopicPartition, Bounds] = {}
+        why: list[str] = []
+        for partition in partitions:
+            answer = listed[partition]
+            if isinstance(answer, Unlisted):
+                why.append(f"{partition}: {answer.why}")
+            else:
+                found[partition] = answer
+        if why and not found:
+            raise LogUnavailable(f"listing offsets of {', '.join(why)}")
         return found
 
-    async def _list_soon(self) -> dict[TopicPartition, Bounds]:
+    async def _list_soon(self) -> dict[TopicPartition, Bounds | Unlisted]:
         await asyncio.sleep(0)
         partitions, self._to_list, self._listing = list(self._to_list), set(), None
-        try:
-            return await self._list(partitions)
-        except LogUnavailable:
-            if len(partitions) == 1:
-                return {}
-        # One deleted topic fails them all, so each is asked for by itself.
-        found: dict[TopicPartition, Bounds] = {}
-        for listed in await asyncio.gather(*(self._list([one]) for one in partitions), return_exceptions=True):
-            if isinstance(listed, BaseException):
-                if not isinstance(listed, LogUnavailable):
-                    raise listed
-            else:
-                found.update(listed)
-        return found
-
-    async def _list(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Bounds]:
-        consumer = self._slices.readers[0].consumer
-        wanted = [KafkaPartition(*partition) for partition in partitions]
-        try:
-            # The end is asked for last, so that it can never lie before the start.
-            starts = await consumer.beginning_offsets(wanted)
-            ends = await consumer.end_offsets(wanted)
-        except (ConsumerStoppedError, KafkaError) as error:
-            raise LogUnavailable(f"listing offsets: {error!r}") from error
-        return {
-            partition: Bounds(starts[kafka_partition], ends[kafka_partition])
-            for partition, kafka_partition in zip(partitions, wanted, strict=True)
-        }
+        return await self._offsets.bounds(partitions)
 
     async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:
         """Return the first record at or after an offset; None when only holes follow it closely."""

@@ -61,7 +61,13 @@ def assignments(
         for member in sorted(members)
     ]
     counts = dict(partitions)
-    return {member: Assignment(own=placed[member], partitions=counts, members=everybody) for member in sorted(members)}
+    misplaced: dict[str, tuple[int, int]] = {}
+    for member in sorted(members):
+        misplaced = {**members[member].misplaced, **misplaced}
+    return {
+        member: Assignment(own=placed[member], partitions=counts, members=everybody, misplaced=misplaced)
+        for member in sorted(members)
+    }
 
 
 def _eligible(members: Mapping[str, MemberMetadata]) -> list[str]:

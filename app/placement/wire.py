@@ -31,7 +31,8 @@ class MemberMetadata(msgspec.Struct, frozen=True):
 
     url is the internal listener's, as peers reach it. positions are, per source topic and partition, the
     lowest position over the shard's tasks that this worker holds, -1 for a shard that is there and empty; a
-    shard that it does not hold is absent.
+    shard that it does not hold is absent. misplaced are the tables, by changelog topic, of which it knows a record in
+    the wrong partition: that record's partition and offset.
     """
 
     worker_id: str
@@ -40,6 +41,7 @@ class MemberMetadata(msgspec.Struct, frozen=True):
     catalog_digest: str
     positions: dict[str, dict[int, int]]
     zone: str = ""
+    misplaced: dict[str, tuple[int, int]] = {}
 
 
 class MemberAssignment(msgspec.Struct, frozen=True):
@@ -63,12 +65,13 @@ class Assignment(msgspec.Struct, frozen=True):
     """What the leader sends to one member: its own shards, and everybody's, so that every worker routes.
 
     partitions are the partition counts by source topic that the leader placed by; every worker hashes with
-    these.
+    these. misplaced are those of all members together.
     """
 
     own: MemberAssignment
     partitions: dict[str, int]
     members: list[PlacedMember]
+    misplaced: dict[str, tuple[int, int]] = {}
 
 
 _metadata = msgspec.msgpack.Decoder(MemberMetadata)

@@ -3,6 +3,7 @@
 This is the only place that forwards. DESIGN.md beside it says why it is made this way.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -21,6 +22,9 @@ from app.routing.tables import RoutedTable, table_named
 from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult
 from app.telemetry import Metrics
+
+#: Seconds before a worker that says it does not hold a partition, and should, is asked again.
+NOT_OWNER_PAUSE = 0.05
 
 
 class LocalTables(Protocol):
@@ -163,6 +167,23 @@ class Query:
             raise AssertionError("a key has at least one wire form")
         return counted.observed(miss, self._clock() - started)
 
+    def read_here(self, table: str, key_text: bytes) -> Answer | None:
+        """Find the row of a key where read() would look first, if that is here; None when only read() can tell.
+
+        Raises RequestError where read() may raise another one, and counts nothing then.
+        """
+        routed = table_named(self._tables, table)
+        started = self._clock()
+        key, snapshot = routed.parse(key_text), self._view.current
+        partition = routed.partitions_of(key, _partition_count(routed, snapshot))[0]
+        active = snapshot.actives.get(TopicPartition(routed.spec.source.topic, partition))
+        if active is None or active.worker_id != self._worker_id:
+            return None
+        result = self._local.read(table, partition, key.stored)
+        if result.row is None:
+            return None
+        return self._counted[table].observed(Answer(routed, result, self._worker_id, "local"), self._clock() - started)
+
     def locate(self, table: str, key_text: bytes) -> tuple[int, tuple[Location, ...]]:
         """Say who holds a key: the generation, and each partition that can hold it, the likeliest first.
 
@@ -192,8 +213,11 @@ class Query:
             # Under another partition count the key was hashed wrongly, and a miss would be a false one.
             if host is None or snapshot.partitions.get(topic) != question.count:
                 break
-            if isinstance(last, OwnerUnreachable) and host == asked:
-                break
+            if host == asked:
+                if isinstance(last, OwnerUnreachable):
+                    break
+                # It has not heard of its assignment yet, as happens for some milliseconds in a rebalance.
+                await asyncio.sleep(min(NOT_OWNER_PAUSE, max(0.0, question.deadline - self._clock())))
             try:
                 return await self._ask_host(host, question, snapshot.generation)
             except (NotOwner, OwnerUnreachable) as error:
@@ -265,6 +289,7 @@ def _partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:
             f"no assignment of topic {routed.spec.source.topic} has reached this worker yet",
             table=routed.spec.name,
             generation=snapshot.generation,
+            tried=[],
         )
     return count
 

@@ -10,6 +10,7 @@ import fcntl
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TypeVar
@@ -36,6 +37,7 @@ class DataDirectory:
         self.worker_id = worker_id
         self.incarnation = incarnation
         self._lock = lock
+        self._saving = threading.Lock()
 
     @classmethod
     def acquire(cls, path: Path) -> "DataDirectory":
@@ -48,29 +50,15 @@ class DataDirectory:
             path.mkdir(parents=True, exist_ok=True)
             lock = (path / "LOCK").open("a+")
         except OSError as error:
-            raise DataDirectoryError(f"the data directory {path} cannot be used: {error.strerror}") from error
+            raise _unusable(path, error) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
+            worker = _enter(path, lock)
+        except OSError as error:
             lock.close()
-            raise DataDirectoryError(
-                f"the data directory {path} is in use by process {holder}; give each worker a directory of its own"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        try:
-            known = _read(path / "worker.json", _Worker)
+            raise _unusable(path, error) from error
         except DataDirectoryError:
             lock.close()
             raise
-        worker = _Worker(
-            worker_id=f"{socket.gethostname()}-{secrets.token_hex(4)}" if known is None else known.worker_id,
-            incarnation=1 if known is None else known.incarnation + 1,
-        )
-        _replace(path / "worker.json", msgspec.json.encode(worker))
         return cls(path, lock, worker.worker_id, worker.incarnation)
 
     def release(self) -> None:
@@ -90,8 +78,37 @@ class DataDirectory:
             return {}
 
     def save_positions(self, positions: Mapping[str, Mapping[int, int]]) -> None:
-        """Save how far each shard is."""
-        _replace(self.path / "positions.json", msgspec.json.encode(positions))
+        """Save how far each shard is; blocks, and may be called from any thread. Raises OSError."""
+        content = msgspec.json.encode(positions)
+        with self._saving:
+            # Not synced: a hint is not worth the wait, and what a power failure makes of it is read as none.
+            _replace(self.path / "positions.json", content, synced=False)
+
+
+def _enter(path: Path, lock: IO[str]) -> _Worker:
+    """Lock the directory, leave this process's id in the lock and count the incarnation."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        raise DataDirectoryError(
+            f"the data directory {path} is in use by process {holder}; give each worker a directory of its own"
+        ) from None
+    # Past Python's buffer, from which closing would write again what a full disk has refused.
+    os.ftruncate(lock.fileno(), 0)
+    os.write(lock.fileno(), str(os.getpid()).encode())
+    known = _read(path / "worker.json", _Worker)
+    worker = _Worker(
+        worker_id=f"{socket.gethostname()}-{secrets.token_hex(4)}" if known is None else known.worker_id,
+        incarnation=1 if known is None else known.incarnation + 1,
+    )
+    _replace(path / "worker.json", msgspec.json.encode(worker), synced=True)
+    return worker
+
+
+def _unusable(path: Path, error: OSError) -> DataDirectoryError:
+    return DataDirectoryError(f"the data directory {path} cannot be used: {error.strerror}")
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:
@@ -103,10 +120,11 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         raise DataDirectoryError(f"{path} cannot be read: {error}; restore it or empty the data directory") from error
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes, *, synced: bool) -> None:
     beside = path.with_suffix(".new")
     with beside.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if synced:
+            file.flush()
+            os.fsync(file.fileno())
     beside.replace(path)

@@ -6,9 +6,11 @@ gets and writes are quick and hold the GIL, so they stay on it.
 """
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,9 @@ from rocksdict import (
     WriteOptions,
 )
 
+from app.stores.failures import translated
 from app.stores.rows import ROW_PREFIX
-from app.stores.store import StoreClosed, StoreCorrupt, StoreError
+from app.stores.store import StoreClosed, StoreError
 
 #: Rows a write hands to RocksDB at once. rocksdict holds the GIL meanwhile, about 1 us a row, so this bounds how long a
 #: reader waits.
@@ -86,15 +89,6 @@ class StoreMemory:
         return options
 
 
-def _translated(error: Exception, what: str) -> StoreError:
-    if isinstance(error, DbClosedError):
-        return StoreClosed(f"{what}: the store is closed")
-    text = str(error)
-    if text.startswith("Corruption") or "checksum" in text.lower():
-        return StoreCorrupt(f"{what}: {text}")
-    return StoreError(f"{what}: {text}")
-
-
 class RocksTaskStore:
     """One column family; implements TaskStore."""
 
@@ -115,7 +109,7 @@ class RocksTaskStore:
         try:
             value: bytes | None = family.get(key)
         except Exception as error:
-            raise _translated(error, f"reading {self._name} in {self._shard.path}") from error
+            raise self._failure("reading", error) from error
         return value
 
     def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
@@ -135,7 +129,7 @@ class RocksTaskStore:
                     if len(rows) == limit:
                         break
         except Exception as error:
-            raise _translated(error, f"scanning {self._name} in {self._shard.path}") from error
+            raise self._failure("scanning", error) from error
         return rows
 
     def checkpoint(self) -> bytes | None:
@@ -158,31 +152,36 @@ class RocksTaskStore:
 
     async def _write_chunk(self, rows: Sequence[tuple[bytes, bytes | None]], checkpoint: bytes | None) -> None:
         deadline = time.monotonic() + STALL_PATIENCE
-        while True:
-            shard = self._shard
-            database, handle = shard.database, shard.handles.get(self._name)
-            if database is None or handle is None:
-                raise StoreClosed(f"{shard.path}: the store is closed")
-            batch = WriteBatch(raw_mode=True)
-            batch.set_default_column_family(handle)
-            put, delete = batch.put, batch.delete
-            for key, value in rows:
-                if value is None:
-                    delete(key)
-                else:
-                    put(key, value)
-            if checkpoint is not None:
-                put(_CHECKPOINT_KEY, checkpoint)
-            try:
-                database.write(batch, self._options)
-            except Exception as error:
-                # "Result incomplete: Write stall" is RocksDB's answer to no_slowdown.
-                if "Write stall" not in str(error) or time.monotonic() > deadline:
-                    raise _translated(error, f"writing {self._name} in {shard.path}") from error
-            else:
-                return
-            del batch, handle
+        while (error := self._put(rows, checkpoint)) is not None:
+            # RocksDB's answer to no_slowdown.
+            if not str(error).startswith("Result incomplete: Write stall") or time.monotonic() > deadline:
+                raise self._failure("writing", error) from error
             await asyncio.sleep(_STALL_PAUSE)
+
+    def _put(self, rows: Sequence[tuple[bytes, bytes | None]], checkpoint: bytes | None) -> Exception | None:
+        """Write a chunk at once, and return what RocksDB says against it.
+
+        Without a traceback: that would keep the handle, and by it the database open, for as long as the error is kept.
+        """
+        shard = self._shard
+        database, handle = shard.database, shard.handles.get(self._name)
+        if database is None or handle is None:
+            raise StoreClosed(f"{shard.path}: the store is closed")
+        batch = WriteBatch(raw_mode=True)
+        batch.set_default_column_family(handle)
+        put, delete = batch.put, batch.delete
+        for key, value in rows:
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        if checkpoint is not None:
+            put(_CHECKPOINT_KEY, checkpoint)
+        try:
+            database.write(batch, self._options)
+        except Exception as error:  # noqa: BLE001 - rocksdict has no narrower one
+            return error.with_traceback(None)
+        return None
 
     async def wipe(self) -> None:
         """Throw rows and checkpoint away by dropping the column family."""
@@ -198,19 +197,36 @@ class RocksTaskStore:
                 family.flush(True)
             except Exception as error:
                 self._dirty = True
-                raise _translated(error, f"flushing {self._name} in {self._shard.path}") from error
+                raise self._failure("flushing", error) from error
 
     def rows_estimate(self) -> int:
         """Return RocksDB's estimate of the number of keys."""
         family = self._shard.families.get(self._name)
         if family is None:
             return 0
+        try:
+            keys = family.property_int_value("rocksdb.estimate-num-keys") or 0
+        except DbClosedError:
+            # A thread is closing it.
+            return 0
         # The checkpoint is a key too.
-        return max(0, (family.property_int_value("rocksdb.estimate-num-keys") or 0) - 1)
+        return max(0, keys - 1)
+
+    def _failure(self, doing: str, error: Exception) -> StoreError:
+        return translated(error, f"{doing} {self._name} in {self._shard.path}", self._shard.path)
+
+
+def _family(name: str, number: int) -> str:
+    return f"{name}~{number}" if number else name
 
 
 class RocksShard:
-    """One RocksDB in a folder of its own, with a column family for each task."""
+    """One RocksDB in a folder of its own, with a column family for each task.
+
+    A family that is made anew gets the next number behind its name, "table", "table~1", "table~2"; the highest counts.
+    A drop or a creation that fails half-way, as on a full disk, leaves a family that RocksDB still has and rocksdict
+    cannot name before the database is opened again: the next attempt must not need its name.
+    """
 
     def __init__(self, path: Path, memory: StoreMemory) -> None:
         self.path = path
@@ -218,46 +234,60 @@ class RocksShard:
         self.families: dict[str, Rdict] = {}
         self.handles: dict[str, ColumnFamily] = {}
         self._memory = memory
+        self._numbers: dict[str, int] = {}
         self._tasks: dict[str, RocksTaskStore] = {}
 
     def open(self, names: Iterable[str]) -> None:
         """Open or create the database and the named column families; blocks.
 
-        Raises StoreCorrupt when the content cannot be read, StoreError for anything else.
+        Raises StoreCorrupt when the content cannot be read, StoreError for anything else; it is closed then.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         options = self._memory.options
         try:
-            present = set(Rdict.list_cf(str(self.path), options())) if (self.path / "CURRENT").exists() else set()
-            wanted = set(names) | present - {"default"}
-            self.database = Rdict(str(self.path), options(), column_families={name: options() for name in wanted})
-            for name in wanted:
-                self._attach(name)
+            self.path.mkdir(parents=True, exist_ok=True)
+            known = Rdict.list_cf(str(self.path), options()) if (self.path / "CURRENT").exists() else []
+            present = set(known) - {"default"}
+            self._numbers = dict.fromkeys(names, 0)
+            for family in present:
+                name, _, number = family.partition("~")
+                self._numbers[name] = max(self._numbers.get(name, 0), int(number or 0))
+            current = {_family(name, number) for name, number in self._numbers.items()}
+            families = {family: options() for family in present | current}
+            self.database = database = Rdict(str(self.path), options(), column_families=families)
+            for name in self._numbers:
+                self._attach(database, name)
+            for family in present - current:
+                self._drop(database, family)
         except Exception as error:
-            self._drop_handles()
-            text = str(error)
-            if "LOCK" in text or "No space" in text or "Too many open files" in text:
-                raise StoreError(f"opening {self.path}: {text}") from error
-            # Whatever else keeps RocksDB from opening its own files (a cut MANIFEST, a missing table file) is damage.
-            raise StoreCorrupt(f"opening {self.path}: {text}") from error
+            self._let_go()
+            raise translated(error, f"opening {self.path}", self.path) from error
 
     def task(self, name: str) -> RocksTaskStore:
         """Return the store of one task; its column family was named in open()."""
         return self._tasks.setdefault(name, RocksTaskStore(self, name))
 
     def recreate(self, name: str) -> None:
-        """Drop a column family with all it holds and make it anew; blocks."""
+        """Give a task an empty column family and drop the one it had; blocks.
+
+        When it raises, the task has none and reads raise StoreClosed, until it has been called again with success.
+        """
         database = self.database
         if database is None:
             raise StoreClosed(f"{self.path}: the store is closed")
-        self.families.pop(name, None)
+        replaced = self.families.pop(name, None)
         self.handles.pop(name, None)
+        # First, as it may free the space that creating needs.
+        self._drop(database, _family(name, self._numbers[name]))
+        if replaced is not None:
+            # Whoever still has it, be it in a traceback, would keep the database open.
+            with suppress(Exception):
+                replaced.close()
+        self._numbers[name] += 1
         try:
-            database.drop_column_family(name)
-            database.create_column_family(name, self._memory.options())
-            self._attach(name)
+            database.create_column_family(_family(name, self._numbers[name]), self._memory.options())
+            self._attach(database, name)
         except Exception as error:
-            raise _translated(error, f"recreating {name} in {self.path}") from error
+            raise translated(error, f"recreating {name} in {self.path}", self.path) from error
 
     def flush(self) -> None:
         """Flush every task that was written to since the last flush; blocks."""
@@ -265,35 +295,58 @@ class RocksShard:
             task.flush()
 
     def size(self) -> int:
-        """Return the bytes of the files on disk."""
+        """Return the bytes of the files on disk; blocks."""
+        size = 0
         try:
-            return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    # RocksDB deletes what it has compacted meanwhile.
+                    with suppress(FileNotFoundError):
+                        size += entry.stat().st_size if entry.is_file() else 0
         except FileNotFoundError:
             return 0
+        except OSError as error:
+            raise translated(error, f"measuring {self.path}", self.path) from error
+        return size
 
     def close(self) -> None:
-        """Flush and close; blocks. RocksDB itself closes only when the last handle is gone, so all are dropped."""
-        try:
-            self.flush()
-        finally:
-            self._drop_handles()
+        """Flush and close; blocks. It is closed when it raises StoreError, too: then what was not flushed is lost."""
+        error = self._let_go()
+        if error is not None:
+            raise translated(error, f"closing {self.path}", self.path) from error
 
     def destroy(self) -> None:
-        """Close without flushing and delete the folder; blocks."""
-        self._drop_handles()
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Close and delete the folder; blocks. Raises StoreError when something of it cannot be deleted."""
+        self._let_go()
+        try:
+            shutil.rmtree(self.path)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) or self.path.exists():
+                raise translated(error, f"deleting {self.path}", self.path) from error
 
-    def _attach(self, name: str) -> None:
-        database = self.database
-        if database is None:
-            raise StoreClosed(f"{self.path}: the store is closed")
-        self.families[name] = database.get_column_family(name)
-        self.handles[name] = database.get_column_family_handle(name)
+    def _attach(self, database: Rdict, name: str) -> None:
+        family = _family(name, self._numbers[name])
+        self.families[name] = database.get_column_family(family)
+        self.handles[name] = database.get_column_family_handle(family)
 
-    def _drop_handles(self) -> None:
+    def _drop(self, database: Rdict, family: str) -> None:
+        # One that cannot be dropped now takes space until the database is opened the next time.
+        with suppress(Exception):
+            database.drop_column_family(family)
+
+    def _let_go(self) -> Exception | None:
+        """Close every handle and return the first error; rocksdict flushes a family as it closes it.
+
+        RocksDB itself closes only when the last handle is gone, so none may stay behind, in a traceback either.
+        """
+        opened = [*self.families.values(), *([] if self.database is None else [self.database])]
         self.handles.clear()
-        while self.families:
-            self.families.popitem()[1].close()
-        if self.database is not None:
-            self.database.close()
-            self.database = None
+        self.families.clear()
+        self.database = None
+        first: Exception | None = None
+        for handle in opened:
+            try:
+                handle.close()
+            except Exception as error:  # noqa: BLE001 - rocksdict has no narrower one
+                first = first or error.with_traceback(None)
+        return first

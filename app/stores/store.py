@@ -47,3 +47,31 @@ class TaskStore(Protocol):
 
     def rows_estimate(self) -> int:
         """Return roughly how many rows there are."""
+
+
+class ShardStore(Protocol):
+    """The stores of all tasks of one shard, which are opened, flushed and closed together.
+
+    All but task() block, for up to seconds, and raise StoreError; they are to be called off the event loop.
+    """
+
+    def open(self, names: Iterable[str]) -> None:
+        """Open or create the store with a place for each name; raises StoreCorrupt when it has to be destroyed first.
+
+        Nobody else may have it open, and after it raised it is as if it had not been called.
+        """
+
+    def task(self, name: str) -> TaskStore:
+        """Return the store of one task, which raises StoreClosed before open() and after close()."""
+
+    def flush(self) -> None:
+        """Make durable what was written."""
+
+    def size(self) -> int:
+        """Return the bytes on disk."""
+
+    def close(self) -> None:
+        """Flush and close. It is closed when this raises, too, and what was not flushed may be gone."""
+
+    def destroy(self) -> None:
+        """Close without flushing, and delete everything on disk."""

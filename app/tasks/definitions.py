@@ -6,7 +6,7 @@ from app.catalog.fingerprint import fingerprint
 from app.catalog.spec import TableSpec
 from app.folds.upsert import Upsert
 from app.formats.keys import key_format
-from app.formats.partitioners import partitions_of
+from app.formats.partitioners import partitions_of, places_empty_keys
 from app.formats.values import value_format
 from app.model import TopicPartition
 from app.stores.rows import LAYOUT_VERSION
@@ -15,9 +15,11 @@ from app.tasks.replay import Identity
 
 
 def changelog_topic(group: str, table: TableSpec) -> str:
-    """Return the name of a table's changelog topic; each version of a table has one of its own."""
-    suffix = "" if table.version == 1 else f"-v{table.version}"
-    return f"{group}-{table.name}{suffix}-changelog"
+    """Return the name of a table's changelog topic; each version of a table has one of its own.
+
+    Tables of one catalog never share one. Two groups can, and their fingerprints tell them apart.
+    """
+    return f"{group}-{table.log_name}-changelog"
 
 
 def family_name(table: TableSpec) -> str:
@@ -30,7 +32,7 @@ def identity_of(group: str, table: TableSpec, partition: int, partitions: int) -
     return Identity(
         table=table.name,
         changelog=TopicPartition(changelog_topic(group, table), partition),
-        fingerprint=fingerprint(table, partitions=partitions, row_layout=LAYOUT_VERSION),
+        fingerprint=fingerprint(table, group=group, partitions=partitions, row_layout=LAYOUT_VERSION),
     )
 
 
@@ -53,4 +55,5 @@ def codec_of(table: TableSpec, partition: int, partitions: int) -> TableCodec:
         decode_value=value_format(table).decode,
         misplaced=misplaced,
         fold=Upsert(),
+        empty_keys=places_empty_keys(partitioner),
     )

@@ -5,7 +5,7 @@ This is the only code that runs per source record, so it does as little as it ca
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from app.folds.fold import Decoded, Fold, Lookup
 from app.formats.errors import DecodeError
@@ -15,18 +15,28 @@ from app.tasks.log import LogRecord
 
 
 class LaneBatch(NamedTuple):
-    """Source records on their way to a task, for every offset from `first` up to, not including, `next_offset`."""
+    """Source records on their way to a task, for every offset from `first` up to, not including, `next_offset`.
+
+    `size` is the bytes of their keys and values.
+    """
 
     records: Sequence[LogRecord]
     first: int
     next_offset: int
+    size: int
+
+    @classmethod
+    def of(cls, records: Sequence[LogRecord], first: int, next_offset: int) -> Self:
+        """Make a batch of records that were not measured yet, at about 0.1 us each."""
+        size = sum([len(record.key or b"") + len(record.value or b"") for record in records])
+        return cls(records, first, next_offset, size)
 
 
 class Skips(Protocol):
     """Where records go that cannot become rows. They are passed over: the partition never stops for one."""
 
     def __call__(self, record: LogRecord, reason: str, detail: str) -> None:
-        """Take note of one; reason is one of null_key, undecodable_key, undecodable_value, oversized."""
+        """Take note of one; reason is one of null_key, empty_key, undecodable_key, undecodable_value, oversized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,8 @@ class TableCodec:
 
     store_key turns a wire key into its stored form and decode_value a value into the payload kept; both raise
     DecodeError. misplaced returns the index of the first of some wire keys that the partitioner would not have put
-    into this partition, None when all are where they belong.
+    into this partition, None when all are where they belong. empty_keys is False where the source's producers send
+    records with an empty key anywhere, so that none of them can be the latest.
     """
 
     source: TopicPartition
@@ -43,6 +54,7 @@ class TableCodec:
     decode_value: Callable[[bytes], bytes]
     misplaced: Callable[[Sequence[bytes]], int | None]
     fold: Fold
+    empty_keys: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +82,13 @@ class Decoding:
         append, append_wire = self._decoded.append, self._wires.append
         for record in records:
             wire = record.key
-            if wire is None:
-                skip(record, "null_key", "a row needs a key")
-                continue
+            if not wire:
+                if wire is None:
+                    skip(record, "null_key", "a row needs a key")
+                    continue
+                if not self._codec.empty_keys:
+                    skip(record, "empty_key", "the partitioner spreads empty keys over all partitions")
+                    continue
             try:
                 key = store_key(wire)
             except DecodeError as error:

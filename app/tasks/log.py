@@ -63,9 +63,10 @@ class Cursor(Protocol):
     """A place in one partition from which slices are read in order."""
 
     async def next(self) -> LogSlice:
-        """Wait for the next slice, for as long as it takes; safe to cancel (the slice comes again).
+        """Wait for the next slice; safe to cancel (the slice comes again).
 
-        Raises OffsetOutOfRange, and LogUnavailable when the reader had to stop.
+        At the end of the log that takes as long as it takes. Raises OffsetOutOfRange, and LogUnavailable when the
+        reader had to stop or, after some seconds, when nothing comes although the log goes on or nobody can tell.
         """
 
 
@@ -75,7 +76,8 @@ class LogReader(Protocol):
     async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
         """Ask the broker for the bounds, within a deadline of its own.
 
-        Partitions that could not be asked about are missing; raises LogUnavailable when that is all of them.
+        Partitions that could not be asked about, as those without a leader, are missing and hold up no others; raises
+        LogUnavailable, which says why, when that is all of them.
         """
 
     async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:

@@ -5,13 +5,14 @@ thrown away and the changelog says what happened.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from app.model import TopicPartition
+from app.tasks.doubts import Doubts, Misplaced
 from app.tasks.ingest import Decoding, LaneBatch, TableCodec
 from app.tasks.log import ChangelogWriter, LogRecord
 from app.tasks.records import POSITION_KEY, PositionRecord, anchor_of, encode
@@ -23,8 +24,15 @@ log = structlog.get_logger(__name__)
 #: The most source records that one changelog batch is made of. Polls are smaller and are coalesced up to it.
 LANE_BATCH = 4000
 
+#: The bytes of keys and values up to which polls are coalesced. It is about what one changelog batch holds by default
+#: (max.message.bytes); more would be folded in vain and halved.
+LANE_BATCH_BYTES = 1 << 20
+
 #: Records decoded in one go, at about 2 us each: this, and not the lane batch, is what a reader waits for.
 RECORDS_A_SLICE = 500
+
+#: The bytes that a slice has at most, by the average size of the batch's records: large values take longer to decode.
+BYTES_A_SLICE = 256 * 1024
 
 #: Records that could not become rows are logged one by one up to this many a batch, and summed up beyond it.
 SKIPS_LOGGED = 10
@@ -47,6 +55,18 @@ class _Prepared:
     source_records: int
 
 
+def _within(size: int, batch: LaneBatch) -> int:
+    """Return how many of the batch's records have `size` bytes on average; at least 1, at most all if there are any."""
+    count = len(batch.records)
+    return max(1, count if batch.size <= size else count * size // batch.size)
+
+
+def _cut(batch: LaneBatch, count: int) -> tuple[LaneBatch, LaneBatch]:
+    """Return a batch's first `count` records, and the others."""
+    records, border = batch.records, batch.records[count].offset
+    return LaneBatch.of(records[:count], batch.first, border), LaneBatch.of(records[count:], border, batch.next_offset)
+
+
 class Pipeline:
     """Ingests for one ownership, that is under one epoch."""
 
@@ -58,6 +78,7 @@ class Pipeline:
         replayer: Replayer,
         writer: ChangelogWriter,
         metrics: Metrics,
+        doubts: Doubts,
         on_applied: Callable[[], None],
     ) -> None:
         self._table = table
@@ -66,6 +87,7 @@ class Pipeline:
         self._replayer = replayer
         self._writer = writer
         self._metrics = metrics
+        self._doubts = doubts
         self._ingested = metrics.ingest_records.labels(table)
         self._on_applied = on_applied
         self._epoch = replayer.epoch
@@ -81,6 +103,15 @@ class Pipeline:
         """Return the source offset that has to be fed next."""
         return 0 if self._position is None else self._position.last + 1
 
+    @property
+    def knows_more(self) -> bool:
+        """Say whether a misplaced key is known that the position in the changelog does not tell of.
+
+        Learnt from another worker, it has to be known right after a restart, before that worker can tell of it again.
+        """
+        told = self._position is not None and self._position.misplaced is not None
+        return not told and self._changelog.topic in self._doubts.misplaced
+
     async def feed(self, batch: LaneBatch) -> None:
         """Fold a batch and send it off, once the one before it is applied; raises what settle() raises.
 
@@ -91,7 +122,8 @@ class Pipeline:
             needed = self.needed
             if batch.next_offset <= needed:
                 return
-            rest = LaneBatch([record for record in batch.records if record.offset >= needed], needed, batch.next_offset)
+            wanted = [record for record in batch.records if record.offset >= needed]
+            rest = LaneBatch.of(wanted, needed, batch.next_offset)
         while rest is not None:
             prepared, rest = await self._prepare(rest)
             self._report_skips()
@@ -130,57 +162,61 @@ class Pipeline:
 
     async def _prepare(self, batch: LaneBatch) -> tuple[_Prepared, LaneBatch | None]:
         """Return what to append, and the part of the batch that did not fit with it."""
-        records, rest = batch.records, None
-        first, next_offset = batch.first, batch.next_offset
+        part, rest = batch, None
+        fitting = _within(LANE_BATCH_BYTES, batch)
+        if fitting < len(batch.records):
+            # One poll of well compressed records can be many changelog batches.
+            part, rest = _cut(batch, fitting)
         oversized: LogRecord | None = None
         while True:
             self._skipped.clear()
-            prepared = await self._fold(records, first, next_offset)
+            prepared = await self._fold(part)
             if prepared is not None:
                 if oversized is not None:
                     self._skip(oversized, "oversized", "its row does not fit into one changelog batch")
-                self.limit = min(LANE_BATCH, self.limit + len(records))
+                self.limit = min(LANE_BATCH, self.limit + len(part.records))
                 return prepared, rest
             # The rows of one source record are never split over two batches, so it is the records that are halved.
-            half = len(records) // 2
+            half = len(part.records) // 2
             if half == 0:
-                oversized, records = records[0], ()
+                oversized, part = part.records[0], LaneBatch.of((), part.first, part.next_offset)
                 continue
             self.limit = max(1, half)
-            next_offset = records[half].offset
-            rest = LaneBatch(batch.records[half:], next_offset, batch.next_offset)
-            records = records[:half]
+            part, rest = _cut(batch, half)
 
-    async def _fold(self, records: Sequence[LogRecord], first: int, next_offset: int) -> _Prepared | None:
-        known = self._position
+    async def _fold(self, batch: LaneBatch) -> _Prepared | None:
+        known, records = self._position, batch.records
         decoding = Decoding(self._codec, self._skip)
-        for start in range(0, len(records), RECORDS_A_SLICE):
+        a_slice = min(RECORDS_A_SLICE, _within(BYTES_A_SLICE, batch))
+        for start in range(0, len(records), a_slice):
             if start:
                 await asyncio.sleep(0)
-            decoding.add(records[start : start + RECORDS_A_SLICE])
+            decoding.add(records[start : start + a_slice])
         folded = decoding.fold(self._lookup)
         stream_time = -1 if known is None else known.stream_time
-        misplaced_at = None if known is None else known.misplaced_at
-        if misplaced_at is None:
-            misplaced_at = folded.misplaced_at
+        misplaced, found = self._doubts.misplaced.get(self._changelog.topic), folded.misplaced_at
+        is_news = misplaced is None and found is not None
+        if misplaced is None and found is not None:
+            misplaced = Misplaced(self._changelog.partition, found)
         anchor = anchor_of(records[-1]) if records else (None if known is None else known.anchor)
         position = PositionRecord(
-            first=first,
-            last=next_offset - 1,
+            first=batch.first,
+            last=batch.next_offset - 1,
             epoch=self._epoch,
             stream_time=max(stream_time, folded.stream_time),
             anchor=anchor,
-            misplaced_at=misplaced_at,
+            misplaced=misplaced,
         )
         content = [*folded.rows.items(), (POSITION_KEY, encode(position))]
-        batch = self._writer.encode(self._changelog, self._epoch, content)
-        if batch is None:
+        encoded = self._writer.encode(self._changelog, self._epoch, content)
+        if encoded is None:
             return None
         # Only now, or a batch that is halved would report it again with each half.
-        if misplaced_at is not None and (known is None or known.misplaced_at is None):
-            self._report_misplaced(misplaced_at)
+        if is_news and misplaced is not None:
+            self._doubts.found(self._changelog.topic, misplaced)
+            self._report_misplaced(misplaced)
         self._position = position
-        return _Prepared(folded.rows, position, batch, len(content), len(records))
+        return _Prepared(folded.rows, position, encoded, len(content), len(records))
 
     async def _deliver(self, prepared: _Prepared) -> None:
         replayer = self._replayer
@@ -220,11 +256,11 @@ class Pipeline:
             )
         self._skipped.clear()
 
-    def _report_misplaced(self, offset: int) -> None:
+    def _report_misplaced(self, misplaced: Misplaced) -> None:
         log.error(
             "a key lies in another partition than the partitioner says; misses of this table are no longer proof",
             table=self._table,
             topic=self._codec.source.topic,
-            partition=self._codec.source.partition,
-            offset=offset,
+            partition=misplaced.partition,
+            offset=misplaced.offset,
         )

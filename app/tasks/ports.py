@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from app.tasks.doubts import Doubts
 from app.tasks.log import ChangelogWriter, Clock, Lease, LogReader
 from app.telemetry import Metrics
 
@@ -20,6 +21,7 @@ class Ports:
     lease: Lease
     clock: Clock
     metrics: Metrics
+    doubts: Doubts
     sleep: Callable[[float], Awaitable[None]]
     on_fatal: Callable[[Exception], None]
     worker_id: str

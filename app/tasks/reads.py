@@ -9,7 +9,7 @@ store not consistent    503 partition_restoring
 STANDBY, CLOSED           421 not_owner
 OPENING, RESTORING,
 QUARANTINED               503 partition_restoring
-ACTIVE with misplaced keys: a row as above, no row 503 misplaced_keys
+ACTIVE, table in doubt: a row as above, no row 503 misplaced_keys
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,9 @@ from app.tasks.task import Task
 
 #: Seconds after which a caller may ask a restoring partition again; restores take seconds, so sooner only adds load.
 RESTORING_RETRY_AFTER = 1
+
+#: Seconds after which asking again may help once somebody has mended the table.
+MISPLACED_RETRY_AFTER = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,10 @@ class Reader:
                     table=task.table,
                     partition=task.partition,
                 )
-        elif data is None and task.misplaced_at is not None:
+        elif data is None and (doubt := task.doubt) is not None:
             raise MisplacedKeys(
-                f"the key at source offset {task.misplaced_at} lies in partition {task.partition} although the table's "
-                "partitioner puts it elsewhere, so this key may lie elsewhere too: does its producer use another one?",
+                f"a miss of table {task.table} proves nothing: {doubt}",
+                retry_after=MISPLACED_RETRY_AFTER,
                 table=task.table,
                 partition=task.partition,
             )

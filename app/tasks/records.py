@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from app.model import NO_EPOCH, Epoch
+from app.tasks.doubts import Misplaced
 from app.tasks.log import LogRecord
 
 #: Reserved keys. Row keys begin with 0x01, so they can never meet these.
@@ -28,6 +29,10 @@ class MalformedRecord(Exception):
     """A changelog record or a checkpoint that this version cannot read."""
 
 
+class NewerRecord(MalformedRecord):
+    """It is of a later version of the format, so a newer worker can read it."""
+
+
 class Anchor(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last source record applied, by which a recreated source topic is told from the one we knew."""
 
@@ -41,7 +46,8 @@ class PositionRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"f
 
     `first` is always the position before plus one; `last` is `first` - 1 in a record that only keeps an idle
     partition's producer epoch alive. `stream_time` is the highest source timestamp so far, in milliseconds, -1 before
-    the first. `misplaced_at` is the offset of the first record whose key the partitioner would have put elsewhere.
+    the first. `misplaced` is the first record known, in any partition of the table, that the partitioner would have put
+    into another.
     """
 
     first: int
@@ -49,7 +55,7 @@ class PositionRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"f
     epoch: tuple[int, int]
     stream_time: int = -1
     anchor: Anchor | None = None
-    misplaced_at: int | None = None
+    misplaced: Misplaced | None = None
     v: int = RECORDS_VERSION
 
 
@@ -75,7 +81,9 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a store knows beside its rows.
 
     `next_offset` is the changelog offset to go on reading at. `applied_at` is the append time of the newest changelog
-    record applied (the broker's clock, milliseconds). `claim_offset` is where the newest claim seen stands.
+    record applied (the broker's clock, milliseconds). `claim_offset` is where the newest claim seen stands. `unbroken`
+    says that no offset was missing between the record of `position` and `next_offset`, so the next position has to
+    follow it.
     """
 
     next_offset: int
@@ -86,43 +94,66 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     layout: int
     fingerprint: dict[str, str]
     position: PositionRecord | None = None
+    unbroken: bool = False
+    v: int = RECORDS_VERSION
+
+
+class _Versioned(msgspec.Struct):
+    """What records of all versions have in common."""
+
     v: int = RECORDS_VERSION
 
 
 _Record = TypeVar("_Record", PositionRecord, Claim, Checkpoint)
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type, Any] = {kind: msgspec.msgpack.Decoder(kind) for kind in (PositionRecord, Claim, Checkpoint)}
+_versions = msgspec.msgpack.Decoder(_Versioned)
 
 #: Encodes a PositionRecord, a Claim or a Checkpoint.
 encode = _encoder.encode
 
 
 def decode(kind: type[_Record], data: bytes) -> _Record:
-    """Return the record in `data`; raises MalformedRecord."""
+    """Return the record in `data`; raises MalformedRecord, and NewerRecord for one of a later version."""
     try:
         record: _Record = _decoders[kind].decode(data)
     except msgspec.MsgspecError as error:
+        # A later version may have members of other types under the same names.
+        if _version_of(data) > RECORDS_VERSION:
+            raise _unknown_version(kind, _version_of(data)) from error
         raise MalformedRecord(f"not a {kind.__name__}: {error}") from error
     if record.v != RECORDS_VERSION:
-        raise MalformedRecord(f"{kind.__name__} of version {record.v}; known is version {RECORDS_VERSION}")
+        raise _unknown_version(kind, record.v)
     return record
 
 
-def epoch_mark(epoch: Epoch) -> bytes:
-    """Return the value of the epoch header."""
-    return _EPOCH.pack(*epoch)
+def _version_of(data: bytes) -> int:
+    try:
+        return _versions.decode(data).v
+    except msgspec.MsgspecError:
+        return RECORDS_VERSION
+
+
+def _unknown_version(kind: type, version: int) -> MalformedRecord:
+    unknown = NewerRecord if version > RECORDS_VERSION else MalformedRecord
+    return unknown(f"{kind.__name__} of version {version}; known is version {RECORDS_VERSION}")
+
+
+def epoch_header(epoch: Epoch) -> tuple[str, bytes]:
+    """Return the one header that every record of `epoch` carries."""
+    return EPOCH_HEADER, _EPOCH.pack(*epoch)
 
 
 def epoch_headers(epoch: Epoch) -> list[tuple[str, bytes]]:
     """Return the headers that every record of `epoch` carries."""
-    return [(EPOCH_HEADER, epoch_mark(epoch))]
+    return [epoch_header(epoch)]
 
 
 def epoch_of(headers: Sequence[tuple[str, bytes]]) -> Epoch:
     """Return the epoch a record was written under; NO_EPOCH for a record that carries none."""
     if len(headers) == 1:
         name, value = headers[0]
-        if name == EPOCH_HEADER and len(value) == _EPOCH.size:
+        if name == EPOCH_HEADER and value and len(value) == _EPOCH.size:
             return Epoch(*_EPOCH.unpack(value))
     return NO_EPOCH
 

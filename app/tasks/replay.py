@@ -13,6 +13,7 @@ from app.errors import SetupError
 from app.model import NO_EPOCH, Epoch, TopicPartition
 from app.stores.rows import LAYOUT_VERSION
 from app.stores.store import TaskStore
+from app.tasks.doubts import Doubts
 from app.tasks.log import Bounds, Clock, LogRecord, LogSlice
 from app.tasks.records import (
     CLAIM_KEY,
@@ -20,10 +21,11 @@ from app.tasks.records import (
     Checkpoint,
     Claim,
     MalformedRecord,
+    NewerRecord,
     PositionRecord,
     decode,
     encode,
-    epoch_mark,
+    epoch_header,
     epoch_of,
 )
 
@@ -37,13 +39,15 @@ DELETE_RETENTION_MS = 86_400_000
 #: A position or claim is at most one slice of a changelog away, so a row key is the common case.
 _ROW = 1
 
+_BUILD_ANEW = "give the table a new version to build it anew from its source"
+
 
 class Untrusted(Exception):
-    """The store, or what it was built from, cannot be trusted: quarantine it and rebuild it from the changelog."""
+    """The store cannot be trusted: quarantine it and rebuild it from the changelog."""
 
 
 class ChangelogRefused(Exception):
-    """The changelog itself cannot be used; a person has to decide."""
+    """The changelog itself cannot be used, whatever store it is replayed into; a person has to decide."""
 
 
 class FingerprintChanged(SetupError):
@@ -66,11 +70,14 @@ class Replayer:
     after the store has been written. `claim` is the newest claim seen by this process, None before the first.
     """
 
-    def __init__(self, identity: Identity, store: TaskStore, clock: Clock) -> None:
+    def __init__(self, identity: Identity, store: TaskStore, clock: Clock, doubts: Doubts) -> None:
         self._identity = identity
+        self._doubts = doubts
         self.store = store
         self._clock = clock
         self.foreign_records = 0
+        #: The changelog offset of the contradiction found last, until the store is past it; -1 while there is none.
+        self._contradiction = -1
         self._reset()
 
     def _reset(self) -> None:
@@ -86,6 +93,8 @@ class Replayer:
         self._open: dict[bytes, bytes | None] = {}
         self._expected = -1
         self._direct = False
+        self._unbroken = False
+        self._from_start = False
 
     @property
     def table(self) -> str:
@@ -129,13 +138,17 @@ class Replayer:
             raise Untrusted(str(error)) from error
         if checkpoint.layout != LAYOUT_VERSION:
             raise Untrusted(f"its rows have layout {checkpoint.layout}; this version writes {LAYOUT_VERSION}")
+        group = self._identity.fingerprint.get("group")
+        if checkpoint.fingerprint.get("group", group) != group:
+            raise Untrusted(f"it was built by group {checkpoint.fingerprint['group']}, and this is group {group}")
         self._compare_fingerprint(checkpoint.fingerprint, "the store")
         self.next_offset = checkpoint.next_offset
         self.applied_at = checkpoint.applied_at
         self.epoch = Epoch(*checkpoint.epoch)
         self.log_id = checkpoint.log_id
         self.claim_offset = checkpoint.claim_offset
-        self.position = checkpoint.position
+        self._unbroken = checkpoint.unbroken
+        self._move_to(checkpoint.position)
 
     def begin(self, bounds: Bounds) -> None:
         """Get ready to replay a log with these bounds from next_offset on.
@@ -147,7 +160,7 @@ class Replayer:
         if self.next_offset == 0 and bounds.start > 0:
             raise ChangelogRefused(
                 f"{self._identity.changelog} begins at offset {bounds.start}: its first records were deleted, so the "
-                "table cannot be restored from it; give the table a new version to build it anew from its source"
+                f"table cannot be restored from it; {_BUILD_ANEW}"
             )
         if self.next_offset > bounds.end:
             raise Untrusted(f"it is at changelog offset {self.next_offset}, past the log's end {bounds.end}")
@@ -162,7 +175,11 @@ class Replayer:
     def rewind(self) -> None:
         """Get ready to apply slices from next_offset on; what was applied beyond it in memory is forgotten."""
         self._open.clear()
-        self._expected, self._direct = self.next_offset, False
+        self._expected, self._direct = self.next_offset, self._unbroken
+        self._from_start = self.next_offset == 0
+        if self._from_start:
+            # A claim that was seen and not written may have stood in another log than the one that is read now.
+            self.log_id, self.log_verified, self.claim = b"", False, None
 
     def verify_log(self, record: LogRecord | None) -> None:
         """Compare the first record at or after claim_offset with the claim that the store knows to stand there.
@@ -195,26 +212,26 @@ class Replayer:
         """Apply a slice and return how many rows were written.
 
         Up to readable_from every row counts as it comes. From there on rows wait for the position record that closes
-        their batch, since a slice may end in the middle of one. Raises Untrusted, FingerprintChanged and the store's
-        errors; after any of them, and after being cancelled, rewind() before the next slice.
+        their batch, since a slice may end in the middle of one. Raises Untrusted, ChangelogRefused, FingerprintChanged
+        and the store's errors; after any of them, and after being cancelled, rewind() before the next slice.
         """
         done: dict[bytes, bytes | None] = {}
         epoch, position = self.epoch, self.position
         claim_offset, applied_at, complete_to = self.claim_offset, self.applied_at, -1
-        mark = epoch_mark(epoch)
+        header = epoch_header(epoch)
         for record in piece.records:
             key, headers = record.key, record.headers
             if record.offset != self._expected:
                 self._direct = False
             self._expected = record.offset + 1
-            if len(headers) != 1 or headers[0][1] != mark:
+            if len(headers) != 1 or headers[0] != header:
                 written_under = epoch_of(headers)
-                if written_under < epoch or written_under == NO_EPOCH or key is None:
+                if written_under < epoch or written_under == NO_EPOCH or not key:
                     self._drop_foreign(record, written_under, epoch)
                     continue
                 # A claim, or records whose claim compaction has removed because there is a newer one.
-                epoch, mark = written_under, epoch_mark(written_under)
-            if key is None:
+                epoch, header = written_under, epoch_header(written_under)
+            if not key:
                 self._drop_foreign(record, epoch, epoch)
             elif key[0] == _ROW:
                 self._open[key] = record.value
@@ -236,14 +253,17 @@ class Replayer:
             if piece.records:
                 applied_at = piece.records[-1].timestamp
         if complete_to > self.next_offset:
-            await self._commit(done, complete_to, applied_at, epoch, claim_offset, position)
+            # What is still open follows the last position, so up to there nothing can be missing.
+            unbroken = bool(self._open) or (self._direct and self._expected == complete_to)
+            await self._commit(done, complete_to, applied_at, epoch, claim_offset, position, unbroken=unbroken)
         return len(done)
 
     async def record(
         self, rows: Mapping[bytes, bytes | None], position: PositionRecord, epoch: Epoch, next_offset: int
     ) -> None:
         """Write what the owner itself has appended, once the append is acknowledged and stands right at next_offset."""
-        await self._commit(rows, next_offset, self._clock.wall_ms(), epoch, self.claim_offset, position)
+        applied_at, claim_offset = self._clock.wall_ms(), self.claim_offset
+        await self._commit(rows, next_offset, applied_at, epoch, claim_offset, position, unbroken=True)
 
     async def _commit(
         self,
@@ -253,6 +273,8 @@ class Replayer:
         epoch: Epoch,
         claim_offset: int,
         position: PositionRecord | None,
+        *,
+        unbroken: bool,
     ) -> None:
         checkpoint = Checkpoint(
             next_offset=next_offset,
@@ -263,21 +285,27 @@ class Replayer:
             layout=LAYOUT_VERSION,
             fingerprint=dict(self._identity.fingerprint),
             position=position,
+            unbroken=unbroken,
         )
         await self.store.write(rows.items(), encode(checkpoint))
         self.next_offset, self.applied_at = next_offset, applied_at
-        self.epoch, self.claim_offset, self.position = epoch, claim_offset, position
+        self.epoch, self.claim_offset, self._unbroken = epoch, claim_offset, unbroken
+        self._move_to(position)
+        if next_offset > self._contradiction:
+            self._contradiction = -1
+
+    def _move_to(self, position: PositionRecord | None) -> None:
+        self.position = position
+        if position is not None and position.misplaced is not None:
+            self._doubts.found(self._identity.changelog.topic, position.misplaced)
 
     def _next_position(self, record: LogRecord, known: PositionRecord | None) -> PositionRecord:
         try:
             position = decode(PositionRecord, record.value or b"")
         except MalformedRecord as error:
-            raise Untrusted(f"{self._identity.changelog} offset {record.offset}: {error}") from error
+            raise self._unreadable(record, error) from error
         if known is not None and (position.last < known.last or (self._direct and position.first != known.last + 1)):
-            raise Untrusted(
-                f"{self._identity.changelog} offset {record.offset}: source offsets {position.first} to "
-                f"{position.last} follow {known.last}"
-            )
+            raise self._contradicted(record, f"source offsets {position.first} to {position.last} follow {known.last}")
         self._direct = True
         return position
 
@@ -285,13 +313,42 @@ class Replayer:
         try:
             claim = decode(Claim, record.value or b"")
         except MalformedRecord as error:
-            raise ChangelogRefused(f"{self._identity.changelog} offset {record.offset}: {error}") from error
+            raise self._unreadable(record, error) from error
         if self.log_id and claim.log_id != self.log_id:
-            raise Untrusted("the changelog is not the one it was built from; it was deleted and created again")
+            raise self._contradicted(record, "another log id; the changelog was deleted and created again")
+        self._compare_owner(claim)
         self._compare_fingerprint(claim.fingerprint, f"{self._identity.changelog}")
         self.log_id, self.log_verified = claim.log_id, True
         if self.claim is None or claim.epoch >= self.claim.epoch:
             self.claim = claim
+
+    def _unreadable(self, record: LogRecord, error: MalformedRecord) -> ChangelogRefused:
+        """Say that the log holds a record which no store, however it was built, makes readable."""
+        advice = "upgrade this worker" if isinstance(error, NewerRecord) else _BUILD_ANEW
+        return ChangelogRefused(f"{self._identity.changelog} offset {record.offset}: {error}; {advice}")
+
+    def _contradicted(self, record: LogRecord, what: str) -> Untrusted | ChangelogRefused:
+        """Say that a record contradicts what was applied before, and whose fault that is.
+
+        It is the log's where all that was applied came from it just now, or where a rebuilt store meets the same again.
+        Otherwise the store may be the one that is wrong.
+        """
+        where = f"{self._identity.changelog} offset {record.offset}"
+        if self._from_start or record.offset == self._contradiction:
+            self._contradiction = record.offset
+            return ChangelogRefused(f"{where}: {what}, in the changelog itself; {_BUILD_ANEW}")
+        self._contradiction = record.offset
+        return Untrusted(f"{where}: {what}")
+
+    def _compare_owner(self, claim: Claim) -> None:
+        theirs, ours = claim.fingerprint, self._identity.fingerprint
+        if any(theirs.get(part, ours.get(part)) != ours.get(part) for part in ("group", "table")):
+            raise FingerprintChanged(
+                f"table {self._identity.table}: {self._identity.changelog.topic} is the changelog of version "
+                f"{theirs.get('version')} of table {theirs.get('table')} of group {theirs.get('group')}, and would be "
+                f"that of version {ours.get('version')} of table {ours.get('table')} of group {ours.get('group')} too. "
+                "Give this table another name or another version"
+            )
 
     def _compare_fingerprint(self, built_with: Mapping[str, str], where: str) -> None:
         changed = difference(built_with, self._identity.fingerprint)

@@ -2,7 +2,8 @@
 
 The group's consumer delivers each record once; the shard hands it to every task that has joined. The lane follows the
 front: a task that lags (a new table on an old topic, one that had to claim again) catches up on a reader of its own and
-joins within a lane batch of the front, so that its siblings never rewind and never wait for it.
+joins within a lane batch of the front, so that its siblings never rewind and never wait for it. DESIGN.md says who
+belongs to the front.
 """
 
 import asyncio
@@ -12,7 +13,10 @@ from collections.abc import Callable, Sequence
 from app.model import TopicPartition
 from app.tasks.ingest import LaneBatch
 from app.tasks.log import LaneControl, LogRecord
-from app.tasks.pipeline import LANE_BATCH
+from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
+
+#: A lane that was paused goes on when every inbox is down to this share of its limits.
+_GO_ON = 0.5
 
 
 class LaneMovedOn(Exception):
@@ -23,20 +27,42 @@ class SourceLost(Exception):
     """The source has not got the offset that comes next; what became of it has to be found out."""
 
 
+class _Batches:
+    """Batches in order, and what they amount to."""
+
+    def __init__(self) -> None:
+        self.queue: deque[LaneBatch] = deque()
+        self.records = 0
+        self.size = 0
+
+    def push(self, batch: LaneBatch) -> None:
+        self.queue.append(batch)
+        self.records += len(batch.records)
+        self.size += batch.size
+
+    def pop(self) -> LaneBatch:
+        batch = self.queue.popleft()
+        self.records -= len(batch.records)
+        self.size -= batch.size
+        return batch
+
+    def clear(self) -> None:
+        self.queue.clear()
+        self.records = self.size = 0
+
+
 class Inbox:
     """The batches that wait for one task, in order and without a hole."""
 
     def __init__(self, on_taken: Callable[[], None]) -> None:
-        self._batches: deque[LaneBatch] = deque()
+        self._batches = _Batches()
         self._filled = asyncio.Event()
         self._on_taken = on_taken
         self._cut: Exception | None = None
-        self.records = 0
 
     def put(self, batch: LaneBatch) -> None:
         """Add a batch."""
-        self._batches.append(batch)
-        self.records += len(batch.records)
+        self._batches.push(batch)
         self._filled.set()
 
     def cut(self, reason: Exception) -> None:
@@ -46,23 +72,24 @@ class Inbox:
         self._filled.set()
 
     async def take(self, limit: int) -> LaneBatch:
-        """Wait for something and return as many batches as fit into `limit` records, as one.
+        """Wait for something and return as many batches as fit into `limit` records and LANE_BATCH_BYTES, as one.
 
-        Raises LaneMovedOn and SourceLost.
+        One batch is returned however large it is. Raises LaneMovedOn and SourceLost.
         """
-        while not self._batches:
+        queue = self._batches.queue
+        while not queue:
             if self._cut is not None:
                 raise self._cut
             await self._filled.wait()
-        batch = self._batches.popleft()
-        if self._batches and len(batch.records) < limit:
-            records = list(batch.records)
-            while self._batches and len(records) + len(self._batches[0].records) <= limit:
-                following = self._batches.popleft()
+        batch = self._batches.pop()
+        if queue and len(batch.records) < limit:
+            records, size = list(batch.records), batch.size
+            while queue and len(records) + len(queue[0].records) <= limit and size + queue[0].size <= LANE_BATCH_BYTES:
+                following = self._batches.pop()
                 records += following.records
-                batch = LaneBatch(records, batch.first, following.next_offset)
-        self.records -= len(batch.records)
-        if not self._batches and self._cut is None:
+                size += following.size
+                batch = LaneBatch(records, batch.first, following.next_offset, size)
+        if not queue and self._cut is None:
             self._filled.clear()
         self._on_taken()
         return batch
@@ -70,7 +97,11 @@ class Inbox:
     @property
     def empty(self) -> bool:
         """Say whether nothing waits."""
-        return not self._batches
+        return not self._batches.queue
+
+    def fill(self, records: int, size: int) -> float:
+        """Return what waits as a share of so many records or so many bytes, whichever share is greater."""
+        return max(self._batches.records / records, self._batches.size / size)
 
 
 class Shard:
@@ -83,18 +114,21 @@ class Shard:
         #: The source offset that the lane delivers next; None while it stands still.
         self._next: int | None = None
         #: What was delivered last, so that a task a little behind can still join.
-        self._recent: deque[LaneBatch] = deque()
+        self._recent = _Batches()
         self._paused = False
-        #: Records that may wait in a task's inbox before the lane is paused; it goes on when half of them are taken.
+        #: Records, and bytes of their keys and values, that may wait in a task's inbox before the lane is paused by
+        #: whatever comes first; an inbox that was empty takes one poll, however large.
         self.limit = 2 * LANE_BATCH
-        #: For each task the furthest source offset it is known to have reached: the front is their highest.
+        self.limit_bytes = 2 * LANE_BATCH_BYTES
+        #: Tasks that are about to ask for admission, or did.
+        self._coming: set[str] = set()
+        #: The source offset that each task needed when it last asked for admission: the front is their highest.
         self._reached: dict[str, int] = {}
-        self.gaps = 0
 
     def offer(self, records: Sequence[LogRecord], next_offset: int) -> bool:
         """Hand over what was fetched; False when the lane does not want it, and it has to be fetched again.
 
-        Offsets without a record are normal where the source is compacted or transactional; `gaps` counts them.
+        Offsets without a record are normal where the source is compacted or transactional.
         """
         expected = self._next
         if expected is None or not self._joined:
@@ -103,18 +137,16 @@ class Shard:
             records = [record for record in records if record.offset >= expected]
         if next_offset <= expected:
             return True
-        if records:
-            self.gaps += records[0].offset - expected
-        batch = LaneBatch(records, expected, next_offset)
+        batch = LaneBatch.of(records, expected, next_offset)
         self._next = next_offset
-        if len(self._joined) < len(self._reached):
+        if len(self._joined) < len(self._coming):
             self._remember(batch)
         else:
             # Nobody is behind, so nobody will need it, and many shards would hold a lot of records.
             self._recent.clear()
         for inbox in self._joined.values():
             inbox.put(batch)
-        if not self._paused and any(inbox.records >= self.limit for inbox in self._joined.values()):
+        if not self._paused and self._fill() >= 1:
             self._paused = True
             self._lane.pause_lane(self.source)
         return True
@@ -124,13 +156,20 @@ class Shard:
         """Return the source offset that the lane wants next; None while it stands still."""
         return self._next
 
-    def reached(self, task: str, offset: int) -> None:
-        """Take note that a task has everything before source offset `offset`."""
-        self._reached[task] = offset
+    def expect(self, task: str) -> None:
+        """Keep what is delivered lately for a task that will ask for admission, until it leaves.
+
+        After a rebalance the tasks of a shard claim one after the other, and join without a reader of their own.
+        """
+        self._coming.add(task)
 
     def admit(self, task: str, next_source: int) -> Inbox | None:
-        """Let a task that needs `next_source` next join the lane; None when it lags too far and must catch up first."""
-        self.reached(task, next_source)
+        """Let a task that needs `next_source` next join the lane; None when it lags too far and must catch up first.
+
+        From now until it leaves it belongs to the front.
+        """
+        self._coming.add(task)
+        self._reached[task] = next_source
         front = max(self._reached.values())
         if next_source < front - LANE_BATCH:
             return None
@@ -144,7 +183,7 @@ class Shard:
             self._paused = False
             self._lane.start_lane(self.source, next_source)
         elif next_source < self._next:
-            missed = [batch for batch in self._recent if batch.next_offset > next_source]
+            missed = [batch for batch in self._recent.queue if batch.next_offset > next_source]
             if not missed or missed[0].first > next_source:
                 return None
             for batch in missed:
@@ -153,7 +192,9 @@ class Shard:
         return inbox
 
     def leave(self, task: str) -> None:
-        """Take a task off the lane, which stands still once nobody is on it."""
+        """Forget a task, and take it off the lane, which stands still once nobody is on it."""
+        self._coming.discard(task)
+        self._reached.pop(task, None)
         if self._joined.pop(task, None) is None:
             return
         if self._joined:
@@ -179,12 +220,16 @@ class Shard:
         self._paused = False
 
     def _remember(self, batch: LaneBatch) -> None:
-        self._recent.append(batch)
-        kept = sum(len(recent.records) for recent in self._recent)
-        while len(self._recent) > 1 and kept - len(self._recent[0].records) >= LANE_BATCH:
-            kept -= len(self._recent.popleft().records)
+        """Keep a batch, and half as much before it as may wait in an inbox: a lane batch, or less with many shards."""
+        recent = self._recent
+        recent.push(batch)
+        while len(recent.queue) > 1 and (recent.records > self.limit // 2 or recent.size > self.limit_bytes // 2):
+            recent.pop()
+
+    def _fill(self) -> float:
+        return max((inbox.fill(self.limit, self.limit_bytes) for inbox in self._joined.values()), default=0.0)
 
     def _resume_when_drained(self) -> None:
-        if self._paused and all(inbox.records < self.limit // 2 for inbox in self._joined.values()):
+        if self._paused and self._fill() <= _GO_ON:
             self._paused = False
             self._lane.resume_lane(self.source)

@@ -2,27 +2,26 @@
 
 import asyncio
 import shutil
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from app.catalog.spec import Catalog
-from app.errors import NotOwner
+from app.errors import NotOwner, PartitionRestoring
 from app.model import TaskStatus, TopicPartition
 from app.stores.data_directory import DataDirectory
-from app.stores.rocksdb import RocksShard, StoreMemory
 from app.stores.rows import RowLayoutError
-from app.stores.store import StoreCorrupt, StoreError
+from app.stores.store import ShardStore, StoreCorrupt, StoreError
+from app.tasks import background
 from app.tasks.definitions import codec_of, family_name, identity_of
 from app.tasks.digest import PartitionDigest, digest
 from app.tasks.log import LaneControl, LogRecord, LogUnavailable
-from app.tasks.pipeline import LANE_BATCH
+from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult
 from app.tasks.shard import Shard
-from app.tasks.task import LONGEST_PAUSE, Task
+from app.tasks.task import FIRST_PAUSE, LONGEST_PAUSE, Task
 
 log = structlog.get_logger(__name__)
 
@@ -37,14 +36,24 @@ SOURCE_ENDS_INTERVAL = 1.0
 QUEUED_RECORDS = 64_000
 LEAST_QUEUED = 1_000
 
+#: The part of the memory budget that keys and values in the inboxes of a worker may take: half of what the stores
+#: leave. Half as much again may be kept for tasks that are about to join.
+QUEUED_SHARE = 8
+
 #: How many databases are opened or closed at once; each takes a core for a part of a second.
 OPENERS = 2
+
+
+def limits(shards: int, memory_budget: int) -> tuple[int, int]:
+    """Return how many records, and bytes of keys and values, may wait in each inbox of a worker with so many shards."""
+    records = max(LEAST_QUEUED, min(2 * LANE_BATCH, QUEUED_RECORDS // shards))
+    return records, min(2 * LANE_BATCH_BYTES, memory_budget // QUEUED_SHARE // shards)
 
 
 @dataclass(slots=True)
 class _Held:
     shard: Shard
-    store: RocksShard
+    store: ShardStore
     tasks: dict[str, Task]
     opened: asyncio.Task[None] | None = None
     leaving: bool = False
@@ -52,13 +61,18 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class ShardSettings:
-    """What all shards of a worker have in common; `partitions` are the counts by source topic."""
+    """What all shards of a worker have in common.
+
+    `partitions` are the counts by source topic; `store_of` makes the store of a shard, not open yet; `memory_budget` is
+    in bytes, for everything that a worker holds.
+    """
 
     group: str
     catalog: Catalog
     partitions: Mapping[str, int]
     directory: DataDirectory
-    memory: StoreMemory
+    store_of: Callable[[TopicPartition], ShardStore]
+    memory_budget: int
 
 
 @dataclass(slots=True)
@@ -78,6 +92,11 @@ class Shards:
     def __post_init__(self) -> None:
         self._topics = {name: table.source.topic for name, table in self.settings.catalog.tables.items()}
 
+    @property
+    def tasks(self) -> list[Task]:
+        """Return the tasks of every shard held, whatever their state."""
+        return [task for held in self._held.values() for task in held.tasks.values()]
+
     # Assignments
 
     def assign(self, generation: int, actives: Collection[TopicPartition]) -> None:
@@ -89,11 +108,11 @@ class Shards:
             held = self._held.get(source)
             if held is None:
                 held = self._held[source] = self._new(source)
-                held.opened = asyncio.create_task(self._open(source, held), name=f"open {source}")
+                held.opened = background.start(self._open(source, held), f"open {source}", self.ports.on_fatal)
             elif held.opened is not None and held.opened.done():
                 self._own(held)
         for held in self._held.values():
-            held.shard.limit = max(LEAST_QUEUED, min(2 * LANE_BATCH, QUEUED_RECORDS // len(self._held)))
+            held.shard.limit, held.shard.limit_bytes = limits(len(self._held), self.settings.memory_budget)
 
     async def suspend(self, patience: float, reason: str) -> None:
         """Stop owning, and keep the stores open and readable until the next assignment says where the shards went.
@@ -101,15 +120,14 @@ class Shards:
         Gives what is in flight `patience` seconds.
         """
         self._generation = None
-        tasks = [task for held in self._held.values() for task in held.tasks.values()]
         for held in self._held.values():
             held.shard.stop()
-        await asyncio.gather(*(task.suspend(patience, reason) for task in tasks))
+        await asyncio.gather(*(task.suspend(patience, reason) for task in self.tasks))
 
     async def stop(self, patience: float) -> None:
         """Suspend, flush and close everything; bounded by what RocksDB takes to flush."""
         await self.suspend(patience, "the worker is stopping")
-        self.save_positions()
+        await asyncio.to_thread(self._write_down, self.positions(), dict(self._held))
         for source in list(self._held):
             self._close(source)
         if self._closing:
@@ -117,7 +135,7 @@ class Shards:
 
     def _new(self, source: TopicPartition) -> _Held:
         settings, ports = self.settings, self.ports
-        store = RocksShard(settings.directory.shard(source), settings.memory)
+        store = settings.store_of(source)
         shard = Shard(source, self.lane)
         count = settings.partitions[source.topic]
         tasks = {
@@ -143,33 +161,40 @@ class Shards:
         if closing is not None:
             await asyncio.wait({closing})
         families = [family_name(table) for table in self.settings.catalog.tables_of(source.topic)]
+        pause = FIRST_PAUSE
         while not held.leaving:
             try:
                 async with self._openers:
-                    await asyncio.to_thread(held.store.open, families)
-            except StoreCorrupt as error:
-                log.error("store quarantined; it is rebuilt from the changelog", shard=str(source), error=str(error))
-                for task in held.tasks.values():
-                    self.ports.metrics.store_quarantines.labels(task.table).inc()
-                await asyncio.to_thread(held.store.destroy)
+                    await self._open_or_destroy(source, held, families)
             except StoreError as error:
                 for task in held.tasks.values():
                     task.reason = str(error)
-                log.error("store cannot be opened", shard=str(source), error=str(error))
-                await self.ports.sleep(LONGEST_PAUSE)
+                log.error("store cannot be opened; trying again", shard=str(source), error=str(error), seconds=pause)
+                await self.ports.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self._own(held)
                 return
 
+    async def _open_or_destroy(self, source: TopicPartition, held: _Held, families: Sequence[str]) -> None:
+        """Open a store; raises StoreError, after having thrown the store away when it was corrupt."""
+        try:
+            await asyncio.to_thread(held.store.open, families)
+        except StoreCorrupt as error:
+            log.error("store quarantined; it is rebuilt from the changelog", shard=str(source), error=str(error))
+            for task in held.tasks.values():
+                self.ports.metrics.store_quarantines.labels(task.table).inc()
+            await asyncio.to_thread(held.store.destroy)
+            raise
+
     def _close(self, source: TopicPartition) -> None:
         held = self._held.pop(source)
         held.leaving = True
-        earlier = self._closing.get(source)
 
         async def close() -> None:
-            for before in (earlier, held.opened):
-                if before is not None:
-                    await asyncio.wait({before})
+            if held.opened is not None:
+                # It has waited for an earlier closing of the same shard.
+                await asyncio.wait({held.opened})
             await asyncio.gather(*(task.suspend(0, "the partition moved") for task in held.tasks.values()))
             for task in held.tasks.values():
                 task.close()
@@ -180,7 +205,7 @@ class Shards:
                 # What was not flushed is in the changelog.
                 log.warning("store not flushed at closing", shard=str(source), error=str(error))
 
-        closing = asyncio.create_task(close(), name=f"close {source}")
+        closing = background.start(close(), f"close {source}", self.ports.on_fatal)
         self._closing[source] = closing
 
         def closed(_: asyncio.Task[None]) -> None:
@@ -226,11 +251,6 @@ class Shards:
                 positions.setdefault(source.topic, {})[source.partition] = min(known)
         return positions
 
-    def save_positions(self) -> None:
-        """Write positions() beside the shards, for the next process."""
-        with suppress(OSError):
-            self.settings.directory.save_positions(self.positions())
-
     # Reads
 
     def read(self, table: str, partition: int, stored_key: bytes) -> ReadResult:
@@ -250,11 +270,18 @@ class Shards:
         held = self._held.get(TopicPartition(self._topics[table], partition))
         if held is None:
             raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
-        return await digest(held.tasks[table])
+        task = held.tasks[table]
+        try:
+            return await digest(task)
+        except StoreCorrupt as error:
+            task.distrust(error)
+            raise PartitionRestoring(
+                f"partition {partition} of table {table} cannot be read: {error}", table=table, partition=partition
+            ) from error
 
     def statuses(self) -> list[TaskStatus]:
         """Return the status of every task."""
-        return [task.status() for held in self._held.values() for task in held.tasks.values()]
+        return [task.status() for task in self.tasks]
 
     # Upkeep
 
@@ -267,14 +294,18 @@ class Shards:
                     await asyncio.to_thread(held.store.flush)
                 except StoreError as error:
                     log.error("store not flushed", shard=str(source), error=str(error))
-            self.save_positions()
-            self._measure_disk()
+            await asyncio.to_thread(self._write_down, self.positions(), dict(self._held))
 
-    def _measure_disk(self) -> None:
-        metrics, directory = self.ports.metrics, self.settings.directory.path
-        for source, held in self._held.items():
-            metrics.store_size.labels(source.topic, str(source.partition)).set(held.store.size())
-        metrics.disk_free.set(shutil.disk_usage(directory).free)
+    def _write_down(self, positions: Mapping[str, Mapping[int, int]], shards: Mapping[TopicPartition, _Held]) -> None:
+        """Save positions for the next process, and measure the disk; blocks."""
+        metrics, directory = self.ports.metrics, self.settings.directory
+        try:
+            directory.save_positions(positions)
+            for source, held in shards.items():
+                metrics.store_size.labels(source.topic, str(source.partition)).set(held.store.size())
+            metrics.disk_free.set(shutil.disk_usage(directory.path).free)
+        except (OSError, StoreError) as error:
+            log.error("the data directory fails", path=str(directory.path), error=str(error))
 
     async def watch_source_ends(self) -> None:
         """List the ends of all sources held, every SOURCE_ENDS_INTERVAL, until cancelled."""

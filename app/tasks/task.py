@@ -5,6 +5,7 @@ The order of things, and what a crash at each point leaves behind, is in DESIGN.
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -12,8 +13,10 @@ from app.model import TaskState, TaskStatus, TopicPartition
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from app.tasks.ingest import LaneBatch, TableCodec
 from app.tasks.log import (
+    Cursor,
     Fenced,
     LeaseLost,
+    LogSlice,
     LogUnavailable,
     OffsetOutOfRange,
     OutcomeUnknown,
@@ -29,6 +32,9 @@ log = structlog.get_logger(__name__)
 #: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h
 #: by default), after which the broker would forget the epoch that fences older writers.
 IDLE_POSITION_INTERVAL = 3600.0
+
+#: A task that catches up looks what became of its batch in flight when no slice has come for so many seconds.
+SLICE_PATIENCE = 1.0
 
 #: Pauses between attempts to own a partition, in seconds.
 FIRST_PAUSE = 0.05
@@ -64,14 +70,14 @@ class Task:
         self.table = identity.table
         self.partition = partition
         self.store = store
-        self.state = TaskState.CLOSED
-        self.reason: str | None = None
+        self.state = TaskState.OPENING
+        self.reason: str | None = "opening the store"
         self.generation = -1
         self._identity = identity
         self._codec = codec
         self._shard = shard
         self._ports = ports
-        self._replayer = Replayer(identity, store, ports.clock)
+        self._replayer = Replayer(identity, store, ports.clock, ports.doubts)
         self._takeover = Takeover(self._replayer, shard.source, ports)
         self._loaded = False
         self._owning: asyncio.Task[None] | None = None
@@ -103,10 +109,9 @@ class Task:
         return self._loaded and self._replayer.readable
 
     @property
-    def misplaced_at(self) -> int | None:
-        """Return the source offset of the first key found in the wrong partition; None when there is none."""
-        position = self._replayer.position
-        return None if position is None else position.misplaced_at
+    def doubt(self) -> str | None:
+        """Say why a miss of the table proves nothing; None when it does."""
+        return self._ports.doubts.why(self._identity.changelog.topic, self._shard.source.topic)
 
     @property
     def lag_records(self) -> int | None:
@@ -276,9 +281,8 @@ class Task:
             self._loaded = True
         if self.state < TaskState.SUSPENDED:
             self.state, self.reason = TaskState.RESTORING, "replaying the changelog"
-        self._shard.reached(self.table, self.applied + 1)
+        self._shard.expect(self.table)
         await self._takeover.restore()
-        self._shard.reached(self.table, self.applied + 1)
         self._note_freshness()
 
     # Ingesting
@@ -296,13 +300,16 @@ class Task:
             self._replayer,
             self._ports.writer,
             self._ports.metrics,
+            self._ports.doubts,
             self._on_applied,
         )
         if bounds.start > pipeline.needed:
             if self._replayer.position is not None:
                 raise SourceLost(f"{self._shard.source} has no offset {pipeline.needed}")
             # Offsets that retention removed before the table saw any of the topic count as applied: they hold nothing.
-            await pipeline.feed(LaneBatch((), pipeline.needed, bounds.start))
+            await pipeline.feed(LaneBatch.of((), pipeline.needed, bounds.start))
+        if pipeline.knows_more:
+            await pipeline.feed(LaneBatch.of((), pipeline.needed, pipeline.needed))
         self._activate_when_caught_up()
         while True:
             inbox = self._shard.admit(self.table, pipeline.needed) or await self._catch_up(pipeline)
@@ -329,14 +336,22 @@ class Task:
         """Ingest from the source beside the lane until it can be joined."""
         async with self._ports.sources.read(self._shard.source, pipeline.needed) as cursor:
             while True:
-                try:
-                    piece = await cursor.next()
-                except OffsetOutOfRange as error:
-                    raise SourceLost(str(error)) from error
-                await pipeline.feed(LaneBatch(piece.records, pipeline.needed, piece.next_offset))
+                piece = await self._next_slice(cursor, pipeline)
+                await pipeline.feed(LaneBatch.of(piece.records, pipeline.needed, piece.next_offset))
                 inbox = self._shard.admit(self.table, pipeline.needed)
                 if inbox is not None:
                     return inbox
+
+    async def _next_slice(self, cursor: Cursor, pipeline: Pipeline) -> LogSlice:
+        """Wait for a slice; raises what became of the batch in flight when none comes soon."""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SLICE_PATIENCE):
+                    return await cursor.next()
+            await pipeline.settle()
+            return await cursor.next()
+        except OffsetOutOfRange as error:
+            raise SourceLost(str(error)) from error
 
     async def _follow(self, inbox: Inbox, pipeline: Pipeline) -> None:
         """Ingest what the lane delivers until it goes on without this task."""
@@ -347,7 +362,7 @@ class Task:
                 async with asyncio.timeout(IDLE_POSITION_INTERVAL):
                     batch = await inbox.take(pipeline.limit)
             except TimeoutError:
-                batch = LaneBatch((), pipeline.needed, pipeline.needed)
+                batch = LaneBatch.of((), pipeline.needed, pipeline.needed)
             except LaneMovedOn:
                 return
             await pipeline.feed(batch)

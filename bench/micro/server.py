@@ -12,6 +12,7 @@ from app.http.access_log import AccessLog
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness
 from app.http.overview import OverviewRoutes
+from app.http.plain import PlainReads
 from app.http.protocol import Server
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
@@ -119,7 +120,9 @@ def _server(local: _Tables) -> Server:
         OverviewRoutes(tables, survey),
         HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
     )
-    return Server(Dispatcher(routes, metrics, AccessLog(clock), clock, timeout=5.0), metrics)
+    access_log = AccessLog(clock)
+    plain = PlainReads(query, metrics, access_log, clock)
+    return Server(Dispatcher(routes, metrics, access_log, clock, timeout=5.0), metrics, plain)
 
 
 async def measure(timings: Timings) -> None:
@@ -127,21 +130,21 @@ async def measure(timings: Timings) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-micro-") as folder:
         shard = RocksShard(Path(folder) / "shard", StoreMemory(_BUDGET))
         store, rows = await filled(shard)
-        protocol, transport = _server(_Tables(store))(), _Transport()
-        protocol.connection_made(transport)
-        requests = [
-            b"GET /tables/table/%b HTTP/1.1\r\nHost: bench\r\n\r\n" % key.removeprefix(ROW_PREFIX)
-            for key, _ in rows[:_GETS]
-        ]
+        server = _server(_Tables(store))
 
-        async def get_all() -> None:
-            for request in requests:
+        async def get_all(headers: bytes) -> None:
+            protocol, transport = server(), _Transport()
+            protocol.connection_made(transport)
+            await asyncio.sleep(0)
+            for key, _ in rows[:_GETS]:
                 transport.answered.clear()
-                protocol.data_received(request)
+                protocol.data_received(b"GET /tables/table/%b HTTP/1.1\r\n%b\r\n" % (key[len(ROW_PREFIX) :], headers))
                 await transport.answered.wait()
                 if not transport.answer.startswith(b"HTTP/1.1 200"):
                     raise AssertionError(transport.answer[:300])
+            protocol.connection_lost(None)
 
-        await timings.awaited("GET through the server, a request", _GETS, get_all)
-        protocol.connection_lost(None)
+        plain, other = b"Host: bench\r\n", b"Host: bench\r\nAccept: application/json\r\n"
+        await timings.awaited("GET through the server, a plain request", _GETS, lambda: get_all(plain))
+        await timings.awaited("GET through the server, with an Accept header", _GETS, lambda: get_all(other))
         shard.close()

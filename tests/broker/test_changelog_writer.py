@@ -4,6 +4,7 @@ import asyncio
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.protocol.produce import ProduceRequest
 
 import app.kafka.changelog_writer as module
 from app.demo.broker import EmbeddedKafka
@@ -323,6 +324,78 @@ async def test_stopping_does_not_wait_for_a_broker_that_does_not_answer(
             # Below the 10 s that aiokafka gives a request.
             async with asyncio.timeout(8):
                 await writer.stop()
+
+
+async def test_what_is_handed_over_at_once_and_what_goes_into_one_request_is_bounded(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BYTES_IN_FLIGHT", 250_000)
+    logs = await new_log(kafka.bootstrap_servers, 12)
+    async with changelog_writer(kafka.bootstrap_servers) as writer, log_reader(kafka.bootstrap_servers) as reader:
+        await asyncio.gather(*(claim(writer, log, 1) for log in logs))
+        sizes = request_sizes(writer, monkeypatch)
+        # Two fit, and one is larger than all that may be handed over.
+        values = {log: b"x" * (400_000 if log.partition == 5 else 100_000) for log in logs}
+        offsets = await asyncio.gather(*(append(writer, log, 1, value) for log, value in values.items()))
+
+        assert set(offsets) == {1}
+        for log, value in values.items():
+            assert [found for _, found in await content(reader, log)] == [b"claim 1", value]
+    assert sum(sizes) > 1_500_000
+    assert max(sizes) > 400_000
+    assert sorted(sizes)[-2] < 250_000
+
+
+async def test_batches_that_were_given_up_do_not_go_out_in_one_request_when_the_broker_is_back(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BYTES_IN_FLIGHT", 250_000)
+    logs = await new_log(kafka.bootstrap_servers, 12)
+    async with changelog_writer(kafka.bootstrap_servers) as writer:
+        await asyncio.gather(*(claim(writer, log, 1) for log in logs))
+        monkeypatch.setattr(module, "APPEND_TIMEOUT", 0.3)
+        sizes = request_sizes(writer, monkeypatch)
+        held = hold_requests(writer, monkeypatch)
+        outcomes = await asyncio.gather(
+            *(append(writer, log, 1, b"x" * 100_000) for log in logs), return_exceptions=True
+        )
+        # Nobody waited longer than those before it were waited for.
+        assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
+        assert set(writer._unsettled) == set(logs)
+        held.set()
+
+        async def all_settled() -> bool:
+            return not writer._unsettled
+
+        await until(all_settled, "all batches are settled")
+    assert len(sizes) >= 6
+    assert max(sizes) < 250_000
+
+
+async def test_a_claim_does_not_wait_for_appends(kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BYTES_IN_FLIGHT", 1000)
+    first, second = await new_log(kafka.bootstrap_servers, 2)
+    async with changelog_writer(kafka.bootstrap_servers) as writer:
+        await claim(writer, first, 1)
+        async with writer._gate.inside(1000):
+            appending = asyncio.create_task(append(writer, first, 1, b"waits"))
+            assert await claim(writer, second, 1) == 0
+            assert not appending.done()
+        assert await appending == 1
+
+
+def request_sizes(writer: KafkaChangelogWriter, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record the bytes of records in each produce request of the writer's shared producer."""
+    client, sizes = writer._shared.client.client, []
+    send = client.send
+
+    async def record(node: int, request: object, **more: object) -> object:
+        if isinstance(request, ProduceRequest):
+            sizes.append(sum(len(data) for _, partitions in request._topics for _, data in partitions))
+        return await send(node, request, **more)
+
+    monkeypatch.setattr(client, "send", record)
+    return sizes
 
 
 def hold_requests(writer: KafkaChangelogWriter, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:

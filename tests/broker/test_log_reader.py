@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001 - aiokafka is made to fall silent where it would
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
@@ -8,12 +9,13 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
+import app.kafka.log_reader as module
 from app.demo.broker import EmbeddedKafka
 from app.kafka.log_reader import RECORDS_A_SLICE, KafkaLogReader
 from app.model import Epoch, TopicPartition
 from app.tasks.log import Bounds, Cursor, LogRecord, LogUnavailable, OffsetOutOfRange
 from tests.support.changelog import changelog_writer, content, log_reader, new_log, read_to
-from tests.support.kafka import produce, unique
+from tests.support.kafka import create_topic, produce, produce_with_codec, unique
 from tests.support.outages import paused
 from tests.support.polling import until
 
@@ -185,9 +187,9 @@ async def test_offsets_that_were_deleted_or_never_were_are_out_of_range(kafka: E
     await fill(kafka.bootstrap_servers, short, numbers(0, 10))
     await delete_before(kafka.bootstrap_servers, deleted, 5)
     async with log_reader(kafka.bootstrap_servers) as reader:
-        with pytest.raises(OffsetOutOfRange, match=r"log-.*\[0\] at 4"):
+        with pytest.raises(OffsetOutOfRange, match=r"log-.*\[0\] at offset 4"):
             await read_to(reader, deleted, 4, 10)
-        with pytest.raises(OffsetOutOfRange, match=r"log-.*\[1\] at 11"):
+        with pytest.raises(OffsetOutOfRange, match=r"log-.*\[1\] at offset 11"):
             await read_to(reader, short, 11, 12)
         # The reader is as good as before.
         assert len(await read_to(reader, deleted, 5, 10)) == 5
@@ -277,6 +279,117 @@ async def test_a_broker_that_does_not_answer_makes_bounds_unavailable_after_a_de
         with paused(rough_kafka), pytest.raises(LogUnavailable, match="listing offsets"):
             await reader.bounds([log])
         assert await until(lambda: bounds_or_none(reader, log), "bounds are there again") == Bounds(0, 0)
+
+
+async def test_a_topic_that_is_gone_holds_up_nobody_elses_bounds(kafka: EmbeddedKafka) -> None:
+    kept, deleted = (await new_log(kafka.bootstrap_servers))[0], (await new_log(kafka.bootstrap_servers))[0]
+    never = TopicPartition(unique("never"), 0)
+    await fill(kafka.bootstrap_servers, kept, numbers(0, 3))
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        assert len(await reader.bounds([kept, deleted])) == 2
+        await delete_topic(kafka.bootstrap_servers, deleted.topic)
+
+        # Far below the 10 s for which aiokafka's own listing would ask again.
+        async with asyncio.timeout(3):
+            first, second = await asyncio.gather(
+                reader.bounds([deleted, kept, never]), reader.bounds([never]), return_exceptions=True
+            )
+        assert first == {kept: Bounds(0, 3)}
+        assert isinstance(second, LogUnavailable)
+        with pytest.raises(LogUnavailable, match=rf"listing offsets of {deleted.topic}\[0\]: .*do not know it"):
+            await reader.bounds([deleted])
+
+
+async def test_bounds_of_a_topic_that_did_not_exist_are_there_once_it_does(kafka: EmbeddedKafka) -> None:
+    topic = unique("later")
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        with pytest.raises(LogUnavailable):
+            await reader.bounds([TopicPartition(topic, 1)])
+        await create_topic(kafka.bootstrap_servers, topic, 2)
+        assert await reader.bounds([TopicPartition(topic, 1)]) == {TopicPartition(topic, 1): Bounds(0, 0)}
+
+
+async def test_a_cursor_over_a_topic_that_was_deleted_does_not_wait_for_ever(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENCE", 0.5)
+    kept, deleted = (await new_log(kafka.bootstrap_servers))[0], (await new_log(kafka.bootstrap_servers))[0]
+    await fill(kafka.bootstrap_servers, deleted, numbers(0, 3))
+    async with (
+        log_reader(kafka.bootstrap_servers) as reader,
+        reader.read(kept, 0) as other,
+        reader.read(deleted, 0) as cursor,
+    ):
+        waiting = asyncio.create_task(other.next())
+        await cursor.next()
+        await delete_topic(kafka.bootstrap_servers, deleted.topic)
+
+        with pytest.raises(LogUnavailable, match=rf"reading {deleted.topic}\[0\] at offset 3: nothing for \d+ s; "):
+            await cursor.next()
+        # The other one is at the end of its log, where waiting is right.
+        assert not waiting.done()
+        await fill(kafka.bootstrap_servers, kept, [b"there"])
+        assert [record.value for record in (await waiting).records] == [b"there"]
+
+
+async def test_a_cursor_that_gets_nothing_of_what_the_log_holds_says_so(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENCE", 0.5)
+    (log,) = await new_log(kafka.bootstrap_servers)
+    await fill(kafka.bootstrap_servers, log, numbers(0, 3))
+    async with log_reader(kafka.bootstrap_servers) as reader, reader.read(log, 0) as cursor:
+        await cursor.next()
+        # As when aiokafka has lost the leader and does not look for another.
+        reader._slices.readers[0].consumer.pause(KafkaPartition(*log))
+        await fill(kafka.bootstrap_servers, log, numbers(3, 6))
+
+        with pytest.raises(LogUnavailable, match=r"at offset 3: nothing for \d+ s, although the log goes on"):
+            await cursor.next()
+    assert [record.value for record in await reopened(kafka, log)] == numbers(3, 6)
+
+
+async def reopened(kafka: EmbeddedKafka, log: TopicPartition) -> Sequence[LogRecord]:
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        return await read_to(reader, log, 3, 6)
+
+
+async def test_a_cursor_over_a_broker_that_stands_still_does_not_wait_for_ever(
+    rough_kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENCE", 0.5)
+    (log,) = await new_log(rough_kafka.bootstrap_servers)
+    await fill(rough_kafka.bootstrap_servers, log, numbers(0, 3))
+    async with log_reader(rough_kafka.bootstrap_servers) as reader:
+        async with reader.read(log, 0) as cursor:
+            await cursor.next()
+            with (
+                paused(rough_kafka),
+                pytest.raises(LogUnavailable, match=r"at offset 3: nothing for \d+ s; the brokers"),
+            ):
+                await cursor.next()
+        assert len(await read_to(reader, log, 0, 3)) == 3
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+async def test_compressed_records_are_read(kafka: EmbeddedKafka, codec: str) -> None:
+    (log,) = await new_log(kafka.bootstrap_servers)
+    await produce_with_codec(kafka.bootstrap_servers, *log, codec, numbers(0, 1500))
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        assert [record.value for record in await read_to(reader, log, 0, 1500)] == numbers(0, 1500)
+        assert [record.value for record in await read_to(reader, log, 700, 1500)] == numbers(700, 1500)
+        peeked = await reader.peek(log, 1234)
+    assert peeked is not None
+    assert peeked.value == b"1234"
+
+
+async def delete_topic(bootstrap: str, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+    finally:
+        await admin.close()
 
 
 async def delete_before(bootstrap: str, log: TopicPartition, offset: int) -> None:

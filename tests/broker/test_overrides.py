@@ -50,6 +50,21 @@ _POSITION = (
     "consumer.py, log_reader.py: the position must move in the same loop turn as records are handed out, to the offset "
     "after them, and past offsets without a record"
 )
+_GROUP = (
+    "group_watch.py: check_errors must raise what ended the coordination or was answered by the coordinator, before "
+    "getmany does or in its place; the fetch routine must end with the error that it cannot go on after"
+)
+_FAULT = (
+    "consumer.py: fetched_records must raise a partition's error while its local `tp` is that partition; what it took "
+    "of others before is lost"
+)
+_REQUEST = (
+    "changelog_writer.py: all that goes into one request must come out of drain_by_nodes, one batch for a partition, "
+    "and the sender must drain again once a request is answered"
+)
+_LISTING = (
+    "offset_listing.py: a metadata request about given topics into given metadata; a ListOffsets answer of v1 or newer"
+)
 _ASSIGNOR = (
     "assignor.py: how the coordinator calls the assignor, and what it does with a user_data that it does not know"
 )
@@ -203,6 +218,37 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.consumer.fetcher:PartitionRecords": Pinned("class", "3f1579e88c9e8fa5", _POSITION),
     "aiokafka.consumer.subscription_state:TopicPartitionState": Pinned("class", "4b3c9207efa24286", _POSITION),
     "aiokafka.consumer.subscription_state:Assignment.state_value": Pinned("self, tp", "37c879c7f277e6b5", _POSITION),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._coordination_routine": Pinned(
+        "self", "898ec3d18f0c610a", _GROUP
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._push_error_to_user": Pinned(
+        "self, exc", "5c2099af5199e131", _GROUP
+    ),
+    "aiokafka.consumer.subscription_state:SubscriptionState.abort_waiters": Pinned(
+        "self, exc", "a5f4fbb6dd7fccdb", _GROUP
+    ),
+    "aiokafka.consumer.fetcher:Fetcher.error_future": Pinned("property", "b95aaebbb70767eb", _GROUP),
+    "aiokafka.consumer.fetcher:Fetcher._fetch_requests_routine": Pinned("self", "918e1cf92fbfeee2", _GROUP),
+    "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": Pinned(
+        "self, assignment, node_id, request", "0e9e17b0c5b9071a", _FAULT
+    ),
+    "aiokafka.consumer.fetcher:FetchError": Pinned("class", "d54710646f9356a1", _FAULT),
+    "aiokafka.consumer.fetcher:Fetcher.seek_to": Pinned("self, tp, offset", "53dedce9a9e0d436", _FAULT),
+    "aiokafka.producer.message_accumulator:MessageAccumulator.__init__": Pinned(
+        "constructor", "0dbbd92c0d22c68a", _REQUEST
+    ),
+    "aiokafka.producer.message_accumulator:MessageAccumulator.drain_by_nodes": Pinned(
+        "self, ignore_nodes, muted_partitions", "56c1ac09f272bdd2", _REQUEST
+    ),
+    "aiokafka.producer.message_accumulator:MessageBatch.__init__": Pinned("constructor", "b8e120f87ab25625", _REQUEST),
+    "aiokafka.producer.message_accumulator:BatchBuilder.size": Pinned("self", "780b5a3b4a1f09ac", _REQUEST),
+    "aiokafka.client:AIOKafkaClient._metadata_update": Pinned(
+        "self, cluster_metadata, topics", "1238786f25bb46ff", _LISTING
+    ),
+    "aiokafka.client:AIOKafkaClient.send": Pinned("self, node_id, request, group", "15af6ba4e9f8287a", _LISTING),
+    "aiokafka.cluster:ClusterMetadata.leader_for_partition": Pinned("self, partition", "ea5d9e875120a488", _LISTING),
+    "aiokafka.cluster:ClusterMetadata.update_metadata": Pinned("self, metadata", "4950806a1f3a6a2d", _LISTING),
+    "aiokafka.protocol.offset:OffsetRequest": Pinned("class", "4677f3e1108a9499", _LISTING),
     "aiokafka.consumer.group_coordinator:GroupCoordinator._perform_assignment": Pinned(
         "self, response", "8f5d8477b01340d3", _ASSIGNOR
     ),
@@ -222,11 +268,17 @@ PINNED: dict[str, Pinned] = {
 
 #: Attributes with an underscore that app/kafka reaches for on objects of the libraries, and what pins them above.
 REACHED_FOR = {
+    "_batches": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
+    "_builder": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
+    "_client": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
+    "_cluster": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
+    "_coordination_task": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_coordinator": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_do_heartbeat": "aiokafka.consumer.group_coordinator:GroupCoordinator._do_heartbeat",
     "_fetcher": "faust.app.base:BootStrategy.server",
     "_generation_id": "aiokafka.protocol.group:HeartbeatRequest.__init__",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
+    "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
     "_send_req": "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req",
     "_sender": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_sequence_numbers": "aiokafka.producer.transaction_manager:TransactionManager.__init__",

@@ -45,7 +45,7 @@ TABLES = (STRINGS, NAMES, INTS, LONGS, UUIDS, BLOBS, SCALARS, PAIRS)
 ODD_STRINGS = [*"\x00é鍵🗝?#;~\\\x7f", "a/b", "a%2Fb", "a b", "a+b", "e\u0301", "ключ", "&=", ":get", "..."]
 #: Keys that clients rewrite in a path, or that have none there; `:get` takes them.
 DOTS = [".", "..", ""]
-NOT_UTF8 = [b"\xff\xfe", b"\x00", b"\x80/%2F", b"\xed\xa0\x80", b"..", b""]
+NOT_UTF8 = [b"\xff\xfe", b"\x00", b"\x80/%2F", b"\xed\xa0\x80", b".."]
 
 KEYS = {
     STRINGS: [f"key-{number}".encode() for number in range(400)] + [key.encode() for key in ODD_STRINGS],

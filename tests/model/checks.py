@@ -81,6 +81,15 @@ class Checks:
         self._shown[source, table] = position
         self._count("hit" if data is not None else "miss")
 
+    def committed(self, source: TopicPartition, offset: int, applied: Mapping[str, int]) -> None:
+        """Judge a source offset that a worker commits: every table has to have all before it."""
+        for table, position in applied.items():
+            if position + 1 < offset:
+                raise AssertionError(f"{source} is committed at {offset}, but {table} is at {position}")
+        for table in self._tables:
+            if self.durable(source, table) + 1 < offset:
+                raise AssertionError(f"{source} is committed at {offset}, which the changelog of {table} has not got")
+
     def final(self, worker: Worker) -> None:
         """Compare all tables of one worker, which owns everything and has caught up, with source and changelog."""
         for source, table in self._expected:

@@ -1,12 +1,14 @@
 """Small lane batches, so that a few records make many; and the engine's log as a list of what it went through."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from app.tasks import pipeline, shard
+from app.tasks import pipeline, shard, shards
+from tests.model import loop, tables
 from tests.model.history import count_paths
 
 
@@ -15,6 +17,24 @@ def small_lane_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "LANE_BATCH", 12)
     monkeypatch.setattr(pipeline, "RECORDS_A_SLICE", 5)
     monkeypatch.setattr(shard, "LANE_BATCH", 12)
+    monkeypatch.setattr(shards, "LANE_BATCH", 12)
+    monkeypatch.setattr(shards, "LEAST_QUEUED", 12)
+
+
+@pytest.fixture(autouse=True)
+def simulated_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "codec_of", tables.codec_of)
+    monkeypatch.setattr(shards, "identity_of", tables.identity_of)
+
+
+@pytest.fixture(autouse=True)
+def flushes_that_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "FLUSH_INTERVAL", 3.0)
+
+
+@pytest.fixture(autouse=True)
+def turns_that_take_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio, "sleep", loop.sleep)
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,8 @@ class Group:
     assignment: dict[TopicPartition, str] = field(default_factory=dict)
     #: By generation, where the sources ended when it began.
     ends_at: dict[int, Mapping[TopicPartition, int]] = field(default_factory=dict)
+    #: Says which of the members a source goes to, where a test wants to; by chance otherwise.
+    place: Callable[[TopicPartition, Sequence[str]], str] | None = None
     _members: dict[str, _Member] = field(default_factory=dict)
     _due: float | None = None
 
@@ -90,7 +92,8 @@ class Group:
         self.generation += 1
         self.ends_at[self.generation] = dict(self.ends())
         names = list(self._members)
-        self.assignment = {source: self.choose.choice(names) for source in self.sources} if names else {}
+        place = self.place or (lambda _source, members: self.choose.choice(members))
+        self.assignment = {source: place(source, names) for source in self.sources} if names else {}
         for member in self._members.values():
             member.seen_at = self._now()
             waiting, member.waiting = member.waiting, None

@@ -37,7 +37,12 @@ class History:
         self.world = World(choose.getrandbits(32), sources, changelogs, choose.choice((350, 700, 5000)))
         self.checks = Checks(self.world, self.tables)
         self.workers = [Worker(self.world, f"w{number}", self.tables) for number in range(choose.randint(1, 3))]
+        self.world.on_commit = self.checks.committed
         self._faults = choose.choice((0.0, 0.002, 0.01))
+        #: Whether shards move all the time, and workers seldom die of something else.
+        self._restless = choose.random() < 0.3
+        if self._restless:
+            self._faults /= 10
         self._number = 0
         self._away = False
         self._settling = False
@@ -50,7 +55,7 @@ class History:
         for source in world.sources:
             for _ in range(choose.randint(0, 30)):
                 self._produce(source)
-        world.weather = self._weather()
+        weather = world.weather = self._weather()
         world.on_hop = self._at_hop
         for worker in self.workers:
             worker.start()
@@ -71,10 +76,11 @@ class History:
         await asyncio.sleep(2)
         self._raise_failures(reading)
         self.checks.final(self.workers[0])
-        # What is still in a socket is refused.
-        await asyncio.sleep(LATEST)
-        self._raise_failures(reading)
-        self.checks.final(self.workers[0])
+        if weather.late or weather.sent_again:
+            # What is still in a socket is refused.
+            await asyncio.sleep(LATEST)
+            self._raise_failures(reading)
+            self.checks.final(self.workers[0])
 
     async def _settle(self) -> None:
         """Leave one worker alone with everything, and wait until it has caught up."""
@@ -83,10 +89,14 @@ class History:
             if worker.process is not None:
                 worker.process.go_on()
             worker.kill()
+        for disk in owner.disks.values():
+            disk.damaged = False
+        if owner.process is not None and owner.process.stopped:
+            owner.process.go_on()
+        if owner.running is not None and owner.running.leaving:
+            await world.until(lambda: not owner.alive, "the worker has left")
         if owner.process is None:
             owner.start()
-        elif owner.process.stopped:
-            owner.process.go_on()
         count = len(world.sources) * len(self.tables)
 
         def caught_up() -> bool:
@@ -124,6 +134,8 @@ class History:
             sent_again=choose.choice((0, 0.1)),
             unavailable=choose.choice((0, 0, 0.01)),
             slow_hop=choose.choice((0, 0.01, 0.05)),
+            slow_thread=choose.choice((0.05, 0.5)),
+            disk_full=choose.choice((0, 0, 0.1)),
             hop=choose.choice((0.001, 0.02, 0.1)),
         )
 
@@ -151,15 +163,15 @@ class History:
         log.append([pair], timestamp=self._number * 1000 + choose.randint(-5000, 0))
 
     async def _keep_producing(self, source: TopicPartition) -> None:
-        pause = self.choose.choice((0.05, 0.3, 2.0))
+        pause = self.choose.choice((0.1, 0.3, 2.0))
         while True:
-            await asyncio.sleep(self.choose.random() * pause)
+            await asyncio.sleep(2 if self._away else self.choose.random() * pause)
             if not self._away:
                 self._produce(source)
 
     async def _keep_reading(self) -> None:
         while True:
-            await asyncio.sleep(self.choose.random() * 0.3)
+            await asyncio.sleep(self.choose.random() * (3 if self._settling or self._away else 0.3))
             for worker in self.workers:
                 if worker.answers:
                     self._read_something(worker)
@@ -213,24 +225,43 @@ class History:
         """Something that has nothing to do with what the workers are at."""
         choose, world = self.choose, self.world
         dice = choose.random()
-        worker = choose.choice(self.workers)
         log = choose.choice(list(world.changelogs.values()))
+        if self._restless and choose.random() < 0.5:
+            world.group.rebalance()
         if dice < 0.3:
             for changelog in world.changelogs.values():
                 if changelog.compact(choose.choice(changelog.cleanable())):
                     world.paths["compaction"] += 1
-        elif dice < 0.4:
+        elif dice < 0.42:
             world.group.rebalance()
-        elif dice < 0.46 and worker.process is not None:
-            worker.kill()
-        elif dice < 0.6 and worker.process is None:
-            worker.start()
-        elif dice < 0.66:
-            self._stop(worker)
-        elif dice < 0.69:
+        elif dice < 0.45:
             log.append([(b"a stranger's", b"record")])
-        elif dice < 0.72 and worker.answers and worker.tasks():
+        else:
+            self._befall(choose.choice(self.workers))
+
+    def _befall(self, worker: Worker) -> None:
+        choose = self.choose
+        dice = choose.random()
+        if dice < 0.08 and worker.process is not None:
+            worker.kill()
+        elif dice < 0.35 and worker.process is None:
+            worker.start()
+        elif dice < 0.45:
+            self._stop(worker)
+        elif dice < 0.50 and worker.answers and worker.tasks():
             worker.distrust(choose.choice(worker.tasks()))
+        elif dice < 0.56:
+            worker.leave()
+        elif dice < 0.64:
+            self._break_something(worker)
+
+    def _break_something(self, worker: Worker) -> None:
+        """Damage a file that is found damaged when it is read, or one without which nothing can be opened."""
+        source = self.choose.choice(list(self.world.sources))
+        if self.choose.random() < 0.5:
+            worker.folder(source).corrupt = True
+        else:
+            worker.disk(source, self.choose.choice(self.tables).name).damaged = True
 
     async def _leave_for_a_day(self) -> float:
         """Have nobody there for so long that compaction removes tombstones; return the seconds that took."""

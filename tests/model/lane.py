@@ -1,34 +1,22 @@
 """The group's consumer of one worker, as far as lanes see it: fetches, hands over, or rewinds."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from app.model import TopicPartition
-from app.tasks.log import LogRecord
+from app.tasks.shards import Shards
 from tests.model.ports import SLICE
 from tests.model.world import World
 
-_POLL = 0.2
-
-#: Hands over records and the offset after them; False when they have to be fetched again.
-Offer = Callable[[TopicPartition, Sequence[LogRecord], int], bool]
+_POLL = 0.4
 
 
 class SimulatedLane:
     """Implements LaneControl."""
 
-    def __init__(
-        self,
-        world: World,
-        offer: Offer,
-        expected: Callable[[TopicPartition], int | None],
-        lost: Callable[[TopicPartition], None],
-    ) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._offer = offer
-        self._expected = expected
-        self._lost = lost
         self._positions: dict[TopicPartition, int] = {}
         self._flowing: dict[TopicPartition, None] = {}
         self._started = asyncio.Event()
@@ -54,8 +42,8 @@ class SimulatedLane:
             self._flowing[partition] = None
             self._started.set()
 
-    async def run(self) -> None:
-        """Fetch for ever."""
+    async def run(self, shards: Shards) -> None:
+        """Fetch for them, for ever."""
         while True:
             if not self._flowing:
                 self._started.clear()
@@ -65,11 +53,11 @@ class SimulatedLane:
                 continue
             found = False
             for partition in list(self._flowing):
-                found = await self._fetch(partition) or found
+                found = await self._fetch(partition, shards) or found
             if not found:
                 await asyncio.sleep(_POLL)
 
-    async def _fetch(self, partition: TopicPartition) -> bool:
+    async def _fetch(self, partition: TopicPartition, shards: Shards) -> bool:
         asked_at = self._positions.get(partition)
         if asked_at is None:
             return False
@@ -78,8 +66,8 @@ class SimulatedLane:
         records, following = ([], asked_at) if gone else log.read(asked_at, self._world.choose.randint(1, SLICE))
         await self._world.hop("fetched")
         if gone:
-            if self._expected(partition) == asked_at:
-                self._lost(partition)
+            if shards.expected(partition) == asked_at:
+                shards.lost(partition)
             return False
         position = self._positions.get(partition)
         if position is None:
@@ -87,10 +75,10 @@ class SimulatedLane:
         if position == asked_at:
             position = self._positions[partition] = following
         # Otherwise somebody sought meanwhile: what was fetched comes with the position sought.
-        expected = self._expected(partition)
+        expected = shards.expected(partition)
         if not records and (expected is None or position <= expected):
             return False
-        if not self._offer(partition, records, position):
+        if not shards.offer(partition, records, position):
             rewind_to = records[0].offset if expected is None and records else expected
             if rewind_to is not None:
                 self._positions[partition] = rewind_to

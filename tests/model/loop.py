@@ -3,12 +3,16 @@
 Time jumps to the next timer when nothing is left to run, so hours pass in milliseconds and the same seed gives the same
 history. What runs in the context of a stopped process is parked, as by SIGSTOP: it sees nothing of the world until it
 goes on, and then sees all at once.
+
+What is called in a thread happens all at once at some moment of its own, and goes on when nobody waits for it any more.
+A turn given to others, asyncio.sleep(0), takes time like everything else.
 """
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from typing import Any
 
 
@@ -49,6 +53,17 @@ class Process:
 
 PROCESS: ContextVar[Process | None] = ContextVar("PROCESS", default=None)
 
+_SLEEP = asyncio.sleep
+
+
+async def sleep(delay: float, result: Any = None) -> Any:
+    """Stand in for asyncio.sleep() as long as a simulation runs."""
+    loop = asyncio.get_running_loop()
+    if delay <= 0 and isinstance(loop, VirtualLoop) and loop.hop is not None:
+        await loop.hop("turn")
+        return result
+    return await _SLEEP(delay, result)
+
 
 class _NoFiles(selectors.SelectSelector):
     """Waits by moving the clock."""
@@ -69,6 +84,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.now = 0.0
         self.processes: list[Process] = []
+        #: Awaited before and after what a thread does, with what that is, and at every turn given to others.
+        self.hop: Callable[[str], Awaitable[None]] | None = None
+        self._threads: set[asyncio.Task[None]] = set()
         selector = _NoFiles()
         selector.loop = self
         super().__init__(selector)
@@ -78,6 +96,38 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the virtual time, in seconds."""
         return self.now
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: object, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
+        """Run a function in a simulated thread."""
+        del executor
+        # From asyncio.to_thread() comes the run() of a context, with the function as its first argument.
+        called = func.args[0] if isinstance(func, partial) else func
+        point = f"store.{called.__name__.strip('_')}"
+        answer = self.create_future()
+
+        async def run() -> None:
+            if self.hop is not None:
+                await self.hop(point)
+            result, failure = None, None
+            try:
+                result = func(*args)
+            except Exception as error:  # noqa: BLE001 - the caller's
+                failure = error
+            if self.hop is not None:
+                await self.hop(f"{point} done")
+            if answer.done():
+                return
+            if failure is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(failure)
+
+        thread = self.create_task(run())
+        self._threads.add(thread)
+        thread.add_done_callback(self._threads.discard)
+        return answer
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None

@@ -9,7 +9,7 @@ from tests.model.broker import HOUR_MS, Log, Pair
 from tests.model.checks import Checks
 from tests.model.loop import Process, run_virtual
 from tests.model.tables import Table
-from tests.model.worker import Worker
+from tests.model.worker import Worker, rows_of
 from tests.model.world import WALL_SPEED, World
 
 SOURCE = TopicPartition("source", 0)
@@ -86,11 +86,8 @@ class Scenario:
     def rows(self, worker: Worker | None = None, table: str | None = None) -> dict[bytes, bytes]:
         """Return the payloads of a worker's table, by key."""
         worker = worker or self.workers[0]
-        running = worker.running
-        if running is None:
-            raise AssertionError("nobody runs there")
-        stored = running.held[SOURCE].stores[table or self.tables[0].name].rows()
-        return {key[1:]: row[18:] for key, row in stored.items()}
+        stored = rows_of(worker, SOURCE, table or self.tables[0].name)
+        return {key: row[18:] for key, row in stored.items()}
 
     def hold_batches(self, table: str | None = None) -> None:
         """Keep batches of rows on the wire from now on; those of one table when it is named."""

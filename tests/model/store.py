@@ -1,11 +1,12 @@
-"""A task's store in memory, with a disk that outlives the process."""
+"""The stores of a shard and of its tasks in memory, with a disk that outlives the process."""
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
-from app.stores.store import StoreClosed
+from app.stores.store import StoreClosed, StoreCorrupt, StoreError
 
 #: Rows that are written at once.
 ROWS_A_CHUNK = 3
@@ -16,11 +17,15 @@ Writes = list[tuple[bytes, bytes | None]]
 
 
 class Disk:
-    """What is on disk, and what was written since the last flush: a crash keeps any prefix of that."""
+    """What is on disk of a task, and what was written since the last flush: a crash keeps any prefix of that.
+
+    A damaged one cannot be read.
+    """
 
     def __init__(self) -> None:
         self.durable: dict[bytes, bytes] = {}
         self.unflushed: list[Writes] = []
+        self.damaged = False
 
     def flush(self) -> None:
         """Make everything durable."""
@@ -37,6 +42,7 @@ class Disk:
         """Throw everything away, durably."""
         self.durable.clear()
         self.unflushed.clear()
+        self.damaged = False
 
 
 async def _no_hop(point: str) -> None:
@@ -47,17 +53,26 @@ async def _no_hop(point: str) -> None:
 class MemoryStore:
     """Implements TaskStore on a disk; `hop` is awaited wherever RocksDB would give others a turn."""
 
-    def __init__(self, disk: Disk, hop: Callable[[str], Awaitable[None]] = _no_hop) -> None:
+    def __init__(self, disk: Disk, hop: Callable[[str], Awaitable[None]] = _no_hop, *, opened: bool = True) -> None:
         self.disk = disk
         self._hop = hop
+        self._closed = True
+        self._content: dict[bytes, bytes] = {}
+        if opened:
+            self.open()
+
+    def open(self) -> None:
+        """Read what is on disk."""
         self._closed = False
-        self._content = dict(disk.durable)
-        for writes in disk.unflushed:
+        self._content = dict(self.disk.durable)
+        for writes in self.disk.unflushed:
             _apply(self._content, writes)
 
     def get(self, key: bytes) -> bytes | None:
         """See TaskStore."""
         self._check_open()
+        if self.disk.damaged:
+            raise StoreCorrupt("a checksum does not match")
         return self._content.get(key)
 
     def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
@@ -82,15 +97,13 @@ class MemoryStore:
         self._put([*chunk, (_CHECKPOINT, checkpoint)])
 
     async def wipe(self) -> None:
-        """See TaskStore. Like a thread, it goes on when nobody waits for it any more."""
-        wiping = asyncio.get_running_loop().create_task(self._wipe())
-        await asyncio.shield(wiping)
+        """See TaskStore."""
+        await asyncio.to_thread(self._wipe)
 
-    async def _wipe(self) -> None:
-        await self._hop("store.wipe")
+    def _wipe(self) -> None:
+        self._check_open()
         self._content.clear()
         self.disk.wipe()
-        await self._hop("store.wiped")
 
     def rows_estimate(self) -> int:
         """See TaskStore."""
@@ -112,6 +125,98 @@ class MemoryStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosed("the store is closed")
+
+
+class Folder:
+    """The folder of a shard: who has it open, whether it can be opened, and how often the next calls fail.
+
+    What must never happen to one is told to `broken`.
+    """
+
+    def __init__(self, broken: Callable[[Exception], None]) -> None:
+        self.corrupt = False
+        self.holder: MemoryShard | None = None
+        self.refusals: Counter[str] = Counter()
+        self._broken = broken
+
+    def check_free(self, call: str) -> None:
+        """Take note that somebody who does not have it open is about to change it."""
+        if self.holder is not None:
+            self._broken(AssertionError(f"{call} of a store that is open"))
+
+
+class MemoryShard:
+    """Implements ShardStore; `fails` says by chance that a call does."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        disk_of: Callable[[str], Disk],
+        hop: Callable[[str], Awaitable[None]],
+        fails: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.stores: dict[str, MemoryStore] = {}
+        self._folder = folder
+        self._disk_of = disk_of
+        self._hop = hop
+        self._fails = fails
+
+    def open(self, names: Iterable[str]) -> None:
+        """See ShardStore."""
+        folder = self._folder
+        folder.check_free("opening")
+        self._may_fail("open")
+        if folder.corrupt:
+            raise StoreCorrupt("a file is missing")
+        folder.holder = self
+        for name in names:
+            self.task(name).open()
+
+    def task(self, name: str) -> MemoryStore:
+        """See ShardStore."""
+        if name not in self.stores:
+            self.stores[name] = MemoryStore(self._disk_of(name), self._hop, opened=False)
+        return self.stores[name]
+
+    def flush(self) -> None:
+        """See ShardStore."""
+        if self._folder.holder is self:
+            self._may_fail("flush")
+            for store in self.stores.values():
+                store.disk.flush()
+
+    def size(self) -> int:
+        """See ShardStore."""
+        return sum(len(store.disk.durable) for store in self.stores.values())
+
+    def close(self) -> None:
+        """See ShardStore."""
+        try:
+            self.flush()
+        finally:
+            self._drop()
+
+    def destroy(self) -> None:
+        """See ShardStore."""
+        self._drop()
+        self._folder.check_free("destroying")
+        self._may_fail("destroy")
+        self._folder.corrupt = False
+        for store in self.stores.values():
+            store.disk.wipe()
+
+    def _drop(self) -> None:
+        if self._folder.holder is self:
+            self._folder.holder = None
+            for store in self.stores.values():
+                store.close()
+                # Without a write-ahead log, what was not flushed is lost.
+                store.disk.crash(0)
+
+    def _may_fail(self, call: str) -> None:
+        if self._folder.refusals[call] or self._fails():
+            self._folder.refusals[call] = max(0, self._folder.refusals[call] - 1)
+            raise StoreError("no space left on the device")
 
 
 def _apply(content: dict[bytes, bytes], writes: Writes) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.catalog.spec import KeySpec, SourceSpec, TableSpec
 from app.folds.fold import Decoded, Fold, Lookup
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
@@ -47,6 +48,13 @@ class Toggle:
         return rows
 
 
+@dataclass(frozen=True, slots=True)
+class Spec(TableSpec):
+    """What stands for a table in a catalog."""
+
+    table: "Table | None" = None
+
+
 FOLDS: dict[str, type[Fold]] = {"upsert": Upsert, "count": Count, "toggle": Toggle}
 
 
@@ -70,9 +78,31 @@ class Table:
         """Return what the task is."""
         return Identity(self.name, self.changelog(source), {"fold": self.fold, "version": self.version})
 
+    def spec(self, topic: str) -> Spec:
+        """Return what stands for it in a catalog."""
+        return Spec(self.name, SourceSpec(topic, KeySpec("bytes"), "bytes"), table=self)
+
     def codec(self, source: TopicPartition) -> TableCodec:
         """Return how its records are read."""
         return TableCodec(source, _store_key, _decode_value, _misplaced, FOLDS[self.fold]())
+
+
+def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) -> Identity:
+    """Stand in for the one in app/tasks/definitions.py."""
+    del group, partitions
+    return _table(spec).identity(TopicPartition(spec.source.topic, partition))
+
+
+def codec_of(spec: TableSpec, partition: int, partitions: int) -> TableCodec:
+    """Stand in for the one in app/tasks/definitions.py, which knows no other fold than Upsert."""
+    del partitions
+    return _table(spec).codec(TopicPartition(spec.source.topic, partition))
+
+
+def _table(spec: TableSpec) -> Table:
+    if not isinstance(spec, Spec) or spec.table is None:
+        raise AssertionError(f"{spec.name} is no table of a simulation")
+    return spec.table
 
 
 def _store_key(wire: bytes) -> bytes:

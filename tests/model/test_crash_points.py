@@ -44,8 +44,22 @@ def _distrust(scenario: Scenario) -> None:
 
 def _leave(scenario: Scenario) -> None:
     scenario.produce(*RECORDS[5:])
-    if scenario.workers[0].running is not None:
-        scenario.workers[0].running.leaving = True
+    scenario.workers[0].leave()
+
+
+def _return(scenario: Scenario) -> None:
+    scenario.workers[0].leave()
+
+    async def start() -> None:
+        await scenario.world.until(lambda: not scenario.workers[0].alive, "it has left")
+        scenario.workers[0].start()
+
+    scenario.world.outside(start())
+
+
+def _corrupt(scenario: Scenario) -> None:
+    scenario.workers[0].folder(SOURCE).corrupt = True
+    _return(scenario)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3, 1000])
@@ -61,9 +75,16 @@ def _leave(scenario: Scenario) -> None:
         pytest.param("store.checkpoint", _ingest, id="rows written, checkpoint not"),
         pytest.param("commit", _ingest, id="checkpoint written, source offset not committed"),
         pytest.param("store.wipe", _distrust, id="before wiping"),
-        pytest.param("store.wiped", _distrust, id="after wiping"),
+        pytest.param("store.wipe done", _distrust, id="after wiping"),
         pytest.param("read.answered", _distrust, id="while replaying"),
-        pytest.param("store.flush", _leave, id="while closing"),
+        pytest.param("store.flush", _ingest, id="before flushing"),
+        pytest.param("store.flush done", _ingest, id="after flushing"),
+        pytest.param("store.close", _leave, id="before closing"),
+        pytest.param("store.close done", _leave, id="after closing"),
+        pytest.param("store.open", _return, id="before opening"),
+        pytest.param("store.open done", _return, id="after opening"),
+        pytest.param("store.destroy", _corrupt, id="before a store that cannot be opened is deleted"),
+        pytest.param("store.destroy done", _corrupt, id="after a store that cannot be opened is deleted"),
     ],
 )
 def test_a_crash_loses_and_doubles_nothing(point: str, prepare: Callable[[Scenario], None], kept: int) -> None:

@@ -26,11 +26,26 @@ WAYS = {
     "the broker cannot be asked": "a broker is away",
     "dropped a foreign changelog record": "a foreign record is dropped",
     "store quarantined; it is rebuilt from the changelog": "a store is rebuilt",
+    "a shard returned while it was closed": "a shard returns before it is closed",
+    "store cannot be opened; trying again": "a store cannot be opened",
+    "store not flushed at closing": "a store cannot be flushed at the end",
     "compaction": "compaction removes rows",
     "tombstones gone": "compaction removes tombstones",
     "active": "a task catches up",
 }
-FAULTS = ("claim.asked", "claim.sent", "claim.acknowledged", "append.sent", "append.acknowledged", "store.chunk")
+FAULTS = (
+    "claim.asked",
+    "claim.sent",
+    "claim.acknowledged",
+    "append.sent",
+    "append.acknowledged",
+    "store.chunk",
+    "store.open",
+    "store.open done",
+    "store.close",
+    "store.flush",
+    "turn",
+)
 ANSWERS = ("hit", "miss", "suspended", "partition_restoring")
 
 

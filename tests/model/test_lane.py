@@ -2,7 +2,11 @@
 
 import asyncio
 
-from app.model import TaskState
+import pytest
+
+from app.model import TaskState, TopicPartition
+from app.tasks.log import LogSlice
+from tests.model import ports
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
 
@@ -63,6 +67,68 @@ async def test_a_table_whose_store_was_lost_joins_again_wherever_the_lane_is_mea
     worker.start()
     await asyncio.sleep(scenario.world.choose.random() * 8)
     scenario.produce(*_records(70, 100))
+    await scenario.caught_up()
+    scenario.check()
+
+
+@simulated("count", "toggle", "upsert", seeds=range(5))
+async def test_tables_that_claim_one_after_the_other_in_a_rebalance_join_without_readers_of_their_own(
+    scenario: Scenario,
+) -> None:
+    worker, world = scenario.workers[0], scenario.world
+    await scenario.started(*_records(0, 20))
+    beside: list[object] = []
+    read = ports.SimulatedReader.read
+
+    def reading(reader: ports.SimulatedReader, partition: TopicPartition, offset: int) -> object:
+        if partition == SOURCE:
+            beside.append(offset)
+        return read(reader, partition, offset)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ports.SimulatedReader, "read", reading)
+        world.group.rebalance()
+        await world.until(lambda: not worker.active(), "the rebalance has begun")
+        scenario.produce(*_records(20, 28))
+        await scenario.caught_up()
+    assert beside == []
+    scenario.check()
+
+
+@simulated("count", "count-new")
+async def test_what_became_of_a_batch_is_noticed_while_a_source_that_is_read_beside_the_lane_is_silent(
+    scenario: Scenario,
+) -> None:
+    worker, world = scenario.workers[0], scenario.world
+    worker.tables = [Table("count")]
+    await scenario.started(*_records(0, 60))
+    worker.kill(1000)
+    worker.tables = scenario.tables
+    world.hold = lambda request: request.partition == Table("count-new").changelog(SOURCE)
+    answered: list[object] = []
+    answer = ports._Cursor.next  # noqa: SLF001
+
+    async def silent_after_one(cursor: ports._Cursor) -> LogSlice:
+        if cursor._log is scenario.source:  # noqa: SLF001
+            if cursor in answered:
+                await asyncio.Event().wait()
+            answered.append(cursor)
+        return await answer(cursor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ports._Cursor, "next", silent_after_one)  # noqa: SLF001
+        worker.start()
+
+        def sibling_is_at_the_front() -> bool:
+            return any(task.table == "count" and task.state is TaskState.ACTIVE for task in worker.tasks())
+
+        await world.until(sibling_is_at_the_front, "the sibling is at the front")
+        scenario.hold_batches("count-new")
+        await world.until(lambda: any(not request.claims for request in world.held), "the new table catches up")
+        newcomer = scenario.task(table="count-new")
+        assert newcomer.reason == "catching up with the source"
+        await world.until(lambda: "outcome of an append is not known" in str(newcomer.reason), "noticed", 60)
+    scenario.release()
     await scenario.caught_up()
     scenario.check()
 

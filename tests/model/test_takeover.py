@@ -338,12 +338,12 @@ async def test_a_quarantine_that_a_rebalance_interrupts_is_finished_all_the_same
 async def test_keys_in_the_wrong_partition_are_remembered_through_restores(scenario: Scenario) -> None:
     worker = scenario.workers[0]
     await scenario.started(*EARLY, (b"~misplaced", b"5"), (b"d", b"6"))
-    assert scenario.task().misplaced_at == 4
+    assert "offset 4 of" in (scenario.task().doubt or "")
     worker.kill()
     worker.disks.clear()
     worker.start()
     await scenario.caught_up()
-    assert scenario.task().misplaced_at == 4
+    assert "offset 4 of" in (scenario.task().doubt or "")
     scenario.checks.read(worker, SOURCE, scenario.task(), b"never seen")
     assert scenario.checks.reads == {"misplaced_keys": 1}
     scenario.check()

@@ -1,22 +1,26 @@
-"""A worker: the real shards' lanes, tasks and reader, in a process that can be killed and stopped."""
+"""A worker: the real shards, tasks and reader, in a process that can be killed and stopped."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import io
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from app.catalog.spec import Catalog
 from app.model import TaskState, TopicPartition
+from app.stores.data_directory import DataDirectory
 from app.stores.store import StoreClosed, StoreCorrupt
-from app.tasks.log import LogRecord
+from app.tasks.doubts import Doubts
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult
-from app.tasks.shard import Shard
+from app.tasks.shards import Shards, ShardSettings
 from app.tasks.task import Task
 from app.telemetry import Metrics
 from tests.model.group import HEARTBEAT_INTERVAL, MemberLease
 from tests.model.lane import SimulatedLane
 from tests.model.loop import Process
 from tests.model.ports import SimulatedClock, SimulatedReader, SimulatedWriter
-from tests.model.store import Disk, MemoryStore, random_crash
+from tests.model.store import Disk, Folder, MemoryShard, random_crash
 from tests.model.tables import Table
 from tests.model.world import World
 
@@ -28,15 +32,6 @@ MAX_STALENESS = 30.0
 _METRICS = Metrics("0")
 
 
-@dataclass(slots=True)
-class Held:
-    """One shard of a running worker."""
-
-    shard: Shard
-    tasks: dict[str, Task] = field(default_factory=dict)
-    stores: dict[str, MemoryStore] = field(default_factory=dict)
-
-
 class Worker:
     """One data directory, and the process that runs on it, if one does."""
 
@@ -44,6 +39,8 @@ class Worker:
         self.name = name
         self.tables = list(tables)
         self.disks: dict[tuple[TopicPartition, str], Disk] = {}
+        self.folders: dict[TopicPartition, Folder] = {}
+        self.positions: dict[str, dict[int, int]] = {}
         self.failures: list[Exception] = []
         self.incarnation = 0
         self._world = world
@@ -53,14 +50,22 @@ class Worker:
     def start(self) -> None:
         """Start a process on the data directory."""
         self.incarnation += 1
-        self.process = Process(f"{self.name}-{self.incarnation}")
-        self.running = _Run(self._world, self, self.process.name)
-        self.process.start(self.running.main()).add_done_callback(self._ended)
+        process = self.process = Process(f"{self.name}-{self.incarnation}")
+        self.running = _Run(self._world, self, process.name)
 
-    def _ended(self, main: "asyncio.Task[None]") -> None:
-        error = None if main.cancelled() else main.exception()
-        if isinstance(error, Exception):
-            self.failures.append(error)
+        def ended(main: "asyncio.Task[None]") -> None:
+            error = None if main.cancelled() else main.exception()
+            if isinstance(error, Exception):
+                self.failures.append(error)
+            if self.process is process:
+                self.process = self.running = None
+
+        process.start(self.running.main()).add_done_callback(ended)
+
+    def leave(self) -> None:
+        """SIGTERM: the process leaves the group, closes its stores, and ends."""
+        if self.running is not None:
+            self.running.leaving = True
 
     def kill(self, kept: int | None = None) -> None:
         """SIGKILL: memory is gone, of what was not flushed the first `kept` writes stay (at random without)."""
@@ -68,6 +73,8 @@ class Worker:
             return
         self.process.stop()
         self.process = self.running = None
+        for folder in self.folders.values():
+            folder.holder = None
         for disk in self.disks.values():
             if kept is None:
                 random_crash(disk, self._world.choose)
@@ -86,14 +93,11 @@ class Worker:
 
     def tasks(self) -> list[Task]:
         """Return all tasks of the running process."""
-        if self.running is None:
-            return []
-        return [task for held in self.running.held.values() for task in held.tasks.values()]
+        return [] if self.running is None else self.running.shards.tasks
 
     def task(self, source: TopicPartition, table: str) -> Task | None:
         """Return one task."""
-        held = None if self.running is None else self.running.held.get(source)
-        return None if held is None else held.tasks.get(table)
+        return next((task for task in self.tasks() if task.source == source and task.table == table), None)
 
     def active(self) -> bool:
         """Say whether all its tasks are ACTIVE, and it has some."""
@@ -102,9 +106,12 @@ class Worker:
 
     def read(self, task: Task, key: bytes) -> ReadResult:
         """Read as a request to this worker would."""
-        if self.running is None:
+        if self.running is None or self.process is None:
             raise AssertionError("nobody runs here")
-        return self.running.reader.read(task, key)
+        shards, answers = self.running.shards, list[ReadResult]()
+        # What a read sets off, as when it finds damage, belongs to the process.
+        self.process.run(lambda: answers.append(shards.read(task.table, task.source.partition, key)))
+        return answers[0]
 
     def distrust(self, task: Task) -> None:
         """Have a reader find damage in a task's store."""
@@ -115,6 +122,26 @@ class Worker:
         """Return the disk of one task."""
         return self.disks.setdefault((source, table), Disk())
 
+    def folder(self, source: TopicPartition) -> Folder:
+        """Return the folder of one shard."""
+        return self.folders.setdefault(source, Folder(self.failures.append))
+
+
+class _Directory(DataDirectory):
+    """A data directory that remembers positions as the one on disk does."""
+
+    def __init__(self, worker: Worker, member: str) -> None:
+        super().__init__(Path.cwd(), io.StringIO(), member, worker.incarnation)
+        self._worker = worker
+
+    def positions(self) -> dict[str, dict[int, int]]:
+        """See DataDirectory."""
+        return {topic: dict(known) for topic, known in self._worker.positions.items()}
+
+    def save_positions(self, positions: Mapping[str, Mapping[int, int]]) -> None:
+        """See DataDirectory."""
+        self._worker.positions = {topic: dict(known) for topic, known in positions.items()}
+
 
 class _Run:
     """What one process has in memory."""
@@ -123,123 +150,94 @@ class _Run:
         self.world = world
         self.worker = worker
         self.member = member
-        self.held: dict[TopicPartition, Held] = {}
+        self.stores: dict[TopicPartition, MemoryShard] = {}
         self.lease = MemberLease(member, world.group, world.hop)
-        self.reader = Reader(self.lease, MAX_STALENESS)
-        self.lane = SimulatedLane(world, self._offer, self._expected, self._lost)
-        self.committed: dict[TopicPartition, int] = {}
+        self.lane = SimulatedLane(world)
         self.leaving = False
-        self.gone = False
-        self.ports = Ports(
-            changelog=SimulatedReader(world),
-            sources=SimulatedReader(world),
-            writer=SimulatedWriter(world),
-            lease=self.lease,
-            clock=SimulatedClock(world, world.choose.randint(-300_000, 300_000)),
-            metrics=_METRICS,
-            sleep=asyncio.sleep,
-            on_fatal=worker.failures.append,
-            worker_id=member,
+        self.shards = Shards(
+            ShardSettings(
+                "model",
+                Catalog({table.name: table.spec(source.topic) for source in world.sources for table in worker.tables}),
+                {source.topic: len(world.sources) for source in world.sources},
+                _Directory(worker, member),
+                self._store_of,
+                64 << 20,
+            ),
+            self.lane,
+            Ports(
+                changelog=SimulatedReader(world),
+                sources=SimulatedReader(world),
+                writer=SimulatedWriter(world),
+                lease=self.lease,
+                clock=SimulatedClock(world, world.choose.randint(-300_000, 300_000)),
+                metrics=_METRICS,
+                doubts=Doubts(lambda: None),
+                sleep=asyncio.sleep,
+                on_fatal=worker.failures.append,
+                worker_id=member,
+            ),
+            Reader(self.lease, MAX_STALENESS),
         )
 
-    def _offer(self, source: TopicPartition, records: Sequence[LogRecord], following: int) -> bool:
-        held = self.held.get(source)
-        return held is not None and held.shard.offer(records, following)
-
-    def _expected(self, source: TopicPartition) -> int | None:
-        held = self.held.get(source)
-        return None if held is None else held.shard.expected
-
-    def _lost(self, source: TopicPartition) -> None:
-        held = self.held.get(source)
-        if held is not None:
-            held.shard.lost()
+    def _store_of(self, source: TopicPartition) -> MemoryShard:
+        world, worker, folder = self.world, self.worker, self.worker.folder(source)
+        if folder.holder is not None:
+            world.paths["a shard returned while it was closed"] += 1
+        self.stores[source] = MemoryShard(
+            folder, lambda name: worker.disk(source, name), world.hop, lambda: world.happens(world.weather.disk_full)
+        )
+        return self.stores[source]
 
     async def main(self) -> None:
         """Join, own what is given, suspend at every rebalance, until told to leave."""
-        lanes = asyncio.create_task(self.lane.run())
-        upkeep = asyncio.create_task(self._keep_up())
+        upkeep = [
+            self._keep(coroutine)
+            for coroutine in (
+                self.lane.run(self.shards),
+                self.shards.keep_flushed(),
+                self.shards.watch_source_ends(),
+                self._keep_committing(),
+            )
+        ]
         while not self.leaving:
+            self.shards.positions()
             await self.world.hop("join")
             await self.world.group.join(self.member)
             await self.world.hop("joined")
             generation = self.lease.generation = self.world.group.generation
             assigned = self.world.group.assigned(self.member)
             self.lane.assign(assigned)
-            await self._assign(generation, assigned)
+            self.shards.assign(generation, assigned)
             while not self.leaving and await self.lease.beat() == "good":  # noqa: ASYNC110 - heartbeats, not a poll
                 await asyncio.sleep(HEARTBEAT_INTERVAL)
-            await self._suspend()
-        lanes.cancel()
-        upkeep.cancel()
-        for source in list(self.held):
-            await self._close(source)
+            await self.shards.suspend(PATIENCE, "the group is rebalancing")
         self.world.group.leave(self.member)
-        self.gone = True
+        for kept in upkeep:
+            kept.cancel()
+        await self.shards.stop(PATIENCE)
 
-    async def _suspend(self) -> None:
-        for held in self.held.values():
-            held.shard.stop()
-        tasks = [task for held in self.held.values() for task in held.tasks.values()]
-        await asyncio.gather(*(task.suspend(PATIENCE, "the group is rebalancing") for task in tasks))
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        def ended(task: "asyncio.Task[None]") -> None:
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, Exception):
+                self.worker.failures.append(error)
 
-    async def _assign(self, generation: int, assigned: Sequence[TopicPartition]) -> None:
-        for source in [source for source in self.held if source not in assigned]:
-            await self._close(source)
-        for source in assigned:
-            if source not in self.held:
-                await self.world.hop("open")
-                self.held[source] = self._new(source)
-            for task in self.held[source].tasks.values():
-                task.own(generation)
+        upkeep = asyncio.create_task(coroutine)
+        upkeep.add_done_callback(ended)
+        return upkeep
 
-    def _new(self, source: TopicPartition) -> Held:
-        held = Held(Shard(source, self.lane))
-        for table in self.worker.tables:
-            store = held.stores[table.name] = MemoryStore(self.worker.disk(source, table.name), self.world.hop)
-            held.tasks[table.name] = Task(
-                table.identity(source), source.partition, table.codec(source), store, held.shard, self.ports
-            )
-        return held
-
-    async def _close(self, source: TopicPartition) -> None:
-        held = self.held.pop(source)
-        await asyncio.gather(*(task.suspend(0, "the partition moved") for task in held.tasks.values()))
-        for task in held.tasks.values():
-            task.close()
-        for store in held.stores.values():
-            await self.world.hop("store.flush")
-            store.disk.flush()
-            store.close()
-
-    async def _keep_up(self) -> None:
-        """Flush, list source ends and commit now and then."""
+    async def _keep_committing(self) -> None:
+        """Commit now and then."""
         while True:
             await asyncio.sleep(0.5 + self.world.choose.random())
-            for source, held in list(self.held.items()):
-                bounds = await self._ends(source)
-                for task in held.tasks.values():
-                    if bounds is not None:
-                        task.observe_source_end(*bounds)
-                await self.world.hop("commit")
-                offsets = [task.committable for task in held.tasks.values()]
-                self.committed[source] = min((offset for offset in offsets if offset is not None), default=0)
-                if self.world.choose.random() < 0.3:
-                    for store in held.stores.values():
-                        store.disk.flush()
-
-    async def _ends(self, source: TopicPartition) -> tuple[int, float] | None:
-        listed_at = asyncio.get_running_loop().time()
-        try:
-            bounds = await self.ports.sources.bounds([source])
-        except Exception:  # noqa: BLE001 - the next listing will do
-            return None
-        return bounds[source].end, listed_at
+            await self.world.hop("commit")
+            for source, offset in self.shards.committable().items():
+                applied = {task.table: task.applied for task in self.shards.tasks if task.source == source}
+                self.world.on_commit(source, offset, applied)
 
 
 def rows_of(worker: Worker, source: TopicPartition, table: str) -> dict[bytes, bytes]:
     """Return the rows of one task of a running worker by stored key."""
-    held = None if worker.running is None else worker.running.held.get(source)
-    if held is None:
+    if worker.running is None or worker.task(source, table) is None:
         raise StoreClosed(f"{worker.name} does not hold {source}")
-    return {key[1:]: row for key, row in held.stores[table].rows().items()}
+    return {key[1:]: row for key, row in worker.running.stores[source].task(table).rows().items()}

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from app.model import TopicPartition
 from app.tasks.records import CLAIM_KEY, Claim, decode
 from tests.model.broker import EpochRefused, Log, Pair, Refused
 from tests.model.group import Group
-from tests.model.loop import PROCESS, Process
+from tests.model.loop import PROCESS, Process, VirtualLoop
 
 #: The wall clock runs so many times faster than the loop's, so that compaction lags pass while sessions do not.
 WALL_SPEED = 300
@@ -21,13 +21,17 @@ _WALL_START_MS = 1_700_000_000_000
 #: How long a writer waits for an acknowledgement.
 APPEND_TIMEOUT = 2.0
 
+#: What takes a thread a while, and sometimes a long one, in seconds.
+_IN_THREADS = {"store.open", "store.flush", "store.close", "store.destroy", "store.wipe"}
+_LONG_IN_A_THREAD = 6.0
+
 #: How late an append may land, in seconds.
 LATEST = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """How the network is: chances by append and by hop, delays in seconds."""
+    """How network and disks are: chances by append, hop and call of a store; delays in seconds."""
 
     late: float = 0.0
     never: float = 0.0
@@ -35,6 +39,8 @@ class Weather:
     sent_again: float = 0.0
     unavailable: float = 0.0
     slow_hop: float = 0.0
+    slow_thread: float = 0.1
+    disk_full: float = 0.0
     hop: float = 0.01
 
 
@@ -76,11 +82,19 @@ class World:
         self.paths: Counter[str] = Counter()
         #: Called with the process and the point at every hop.
         self.on_hop: Callable[[Process, str], None] | None = None
+        #: How long some points take, in seconds, where a test says so; and how many are at them.
+        self.takes: dict[str, float] = {}
+        self.under_way: Counter[str] = Counter()
+        #: Called with a source, the offset that its worker commits, and what its tables have applied.
+        self.on_commit: Callable[[TopicPartition, int, Mapping[str, int]], None] = lambda *_: None
         #: Says which appends stay on the wire until a test delivers them; they are in `held` then.
         self.hold: Callable[[Request], bool] = lambda _request: False
         self.held: list[Request] = []
         #: Every append that was put on the wire, with the process that did.
         self.sent: list[tuple[Process | None, Request]] = []
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, VirtualLoop):
+            loop.hop = self.hop
         self._outside: Context = copy_context()
         self._coordinator = self.outside(self.group.run())
 
@@ -102,12 +116,20 @@ class World:
         if process is not None and self.on_hop is not None:
             self.on_hop(process, point)
         delay = self.choose.random() * self.weather.hop
-        if point == "store.wipe":
-            # Dropping a column family takes a thread a while.
-            delay += self.choose.random()
+        if point in _IN_THREADS:
+            delay += self.choose.random() * (_LONG_IN_A_THREAD if self.happens(self.weather.slow_thread) else 0.5)
         if self.weather.slow_hop and self.choose.random() < self.weather.slow_hop:
             delay += self.choose.random()
-        await asyncio.sleep(delay)
+        if point not in self.takes:
+            await asyncio.sleep(delay)
+            return
+        self.under_way[point] += 1
+        await asyncio.sleep(self.takes[point])
+        self.under_way[point] -= 1
+
+    def happens(self, chance: float) -> bool:
+        """Say whether something with a chance happens now."""
+        return bool(chance) and self.choose.random() < chance
 
     async def until(self, condition: Callable[[], bool], what: str, patience: float = 600.0) -> None:
         """Let the world go on until something is the case."""

@@ -61,20 +61,32 @@ class Reply:
 
 async def send(url: str, request: bytes) -> Reply:
     """Send these bytes on a connection of their own and read the answer to its end."""
+    async with connected(url) as (reader, writer):
+        writer.write(request)
+        return await read_reply(reader, to_head=request.startswith(b"HEAD "))
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a connection."""
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
-        writer.write(request)
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
-        status_line, *lines = head.decode("latin1").rstrip("\r\n").split("\r\n")
-        pairs = [line.split(": ", 1) for line in lines]
-        headers = {name.lower(): value for name, value in pairs}
-        status = int(status_line.split(" ")[1])
-        bodiless = request.startswith(b"HEAD ") or status in {204, 304}
-        length = 0 if bodiless else int(headers.get("content-length", "0"))
-        return Reply(status, headers, await asyncio.wait_for(reader.readexactly(length), 5))
+        yield reader, writer
     finally:
         writer.close()
+
+
+async def read_reply(reader: asyncio.StreamReader, *, to_head: bool = False) -> Reply:
+    """Read one answer, and not a byte more."""
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    status_line, *lines = head.decode("latin1").rstrip("\r\n").split("\r\n")
+    pairs = [line.split(": ", 1) for line in lines]
+    headers = {name.lower(): value for name, value in pairs}
+    status = int(status_line.split(" ")[1])
+    bodiless = to_head or status in {204, 304}
+    length = 0 if bodiless else int(headers.get("content-length", "0"))
+    return Reply(status, headers, await asyncio.wait_for(reader.readexactly(length), 5))
 
 
 async def ask(url: str, target: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Reply:

@@ -72,3 +72,14 @@ async def produce(
         return [(one.partition, one.offset) for one in acknowledged]
     finally:
         await producer.stop()
+
+
+async def produce_with_codec(bootstrap: str, topic: str, partition: int, codec: str, values: Iterable[bytes]) -> None:
+    """Produce each value, under itself as its key, in batches compressed by a codec of Kafka's."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, compression_type=codec, linger_ms=2)
+    await producer.start()
+    try:
+        sent = [await producer.send(topic, key=value, value=value, partition=partition) for value in values]
+        await asyncio.gather(*sent)
+    finally:
+        await producer.stop()

@@ -1,4 +1,5 @@
 import json
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -214,6 +215,24 @@ BAD_BEYOND_THE_SCHEMA = [
             )
         ],
     ),
+    (
+        f"tables:\n  - name: users\n    version: 2\n    {SOURCE}\n  - name: users-v2\n    {SOURCE}\n",
+        [
+            (
+                "5: tables[1].name: version 1 of users-v2 would have the changelog of version 2 of table users, "
+                "<group>-users-v2-changelog; give one of the two another name"
+            )
+        ],
+    ),
+    (
+        f"tables:\n  - name: a-v3\n    {SOURCE}\n  - name: a\n    version: 3\n    {SOURCE}\n",
+        [
+            (
+                "4: tables[1].name: version 3 of a would have the changelog of version 1 of table a-v3, "
+                "<group>-a-v3-changelog; give one of the two another name"
+            )
+        ],
+    ),
     ("tables:\n\t- name: a\n", ["2: is not YAML: found character '\\t' that cannot start any token"]),
     ("a: 1\n---\nb: 2\n", ["2: is not YAML: but found another document"]),
     ("tables: \x01", ["1: is not YAML: special characters are not allowed (character 0x1)"]),
@@ -276,6 +295,15 @@ tables:
     assert catalog.tables_of("elsewhere") == ()
 
 
+def test_names_that_only_look_like_a_version_of_another_table_are_names(tmp_path: Path) -> None:
+    path = tmp_path / "tables.yaml"
+    path.write_text(
+        f"tables:\n  - name: users\n    version: 3\n    {SOURCE}\n  - name: users-v2\n    version: 2\n    {SOURCE}\n",
+        encoding="utf-8",
+    )
+    assert [table.log_name for table in load_catalog(path).tables.values()] == ["users-v3", "users-v2-v2"]
+
+
 @pytest.mark.parametrize("text", GOOD)
 def test_a_good_file_is_good_for_the_loader_and_for_the_schema(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tables.yaml"
@@ -322,7 +350,7 @@ def test_a_list_that_contains_itself_is_refused_like_any_other_list(tmp_path: Pa
 
 
 def test_yaml_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
-    assert problems(tmp_path, "[" * 5_000) == ["tables.yaml: is nested too deeply"]
+    assert problems(tmp_path, "[" * 1_000) == ["tables.yaml: is nested too deeply"]
 
 
 def test_a_file_that_is_not_there_or_not_utf_8_is_refused_by_name(tmp_path: Path) -> None:
@@ -338,6 +366,7 @@ def test_the_schema_is_a_valid_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(schema().schema)
 
 
+@cache
 def schema() -> jsonschema.Draft202012Validator:
     text = files("app.catalog").joinpath("tables.schema.json").read_text(encoding="utf-8")
     return jsonschema.Draft202012Validator(json.loads(text))

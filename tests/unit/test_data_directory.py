@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from app.errors import DataDirectoryError
 from app.model import TopicPartition
 from app.stores.data_directory import DataDirectory
+from tests.support.limits import file_size_limit
 
 
 def test_the_worker_id_stays_and_the_incarnation_goes_up(tmp_path: Path) -> None:
@@ -101,4 +103,44 @@ def test_positions_that_cannot_be_read_are_none_and_are_written_anew(tmp_path: P
     assert directory.positions() == {}
     directory.save_positions({"t": {1: 2}})
     assert directory.positions() == {"t": {1: 2}}
+    directory.release()
+
+
+def test_a_disk_that_takes_no_more_is_named_and_neither_keeps_the_directory_nor_counts(tmp_path: Path) -> None:
+    DataDirectory.acquire(tmp_path).release()
+    for size in (0, 20):
+        with (
+            file_size_limit(size),
+            pytest.raises(DataDirectoryError, match=rf"{tmp_path} cannot be used: File too large"),
+        ):
+            DataDirectory.acquire(tmp_path)
+    freed = DataDirectory.acquire(tmp_path)
+    assert freed.incarnation == 2
+    freed.release()
+
+
+def test_the_identity_is_synced_to_the_disk_and_the_hint_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink().stem))
+    directory = DataDirectory.acquire(tmp_path)
+    directory.save_positions({"t": {0: 5}})
+    assert synced == ["worker"]
+    assert directory.positions() == {"t": {0: 5}}
+    directory.release()
+
+
+def test_positions_saved_by_several_threads_at_once_are_whole(tmp_path: Path) -> None:
+    directory = DataDirectory.acquire(tmp_path)
+    written = [{f"topic-{number}": dict.fromkeys(range(50 * number), number)} for number in range(1, 9)]
+
+    def save(positions: dict[str, dict[int, int]]) -> None:
+        for _ in range(25):
+            directory.save_positions(positions)
+            assert directory.positions() in written
+
+    with ThreadPoolExecutor(len(written)) as threads:
+        for saved in [threads.submit(save, positions) for positions in written]:
+            saved.result()
     directory.release()

@@ -29,16 +29,26 @@ def test_each_version_of_a_table_has_a_changelog_and_a_family_of_its_own(version
     assert (changelog_topic("g", table), family_name(table)) == (topic, family)
 
 
-def test_groups_and_tables_never_share_a_changelog() -> None:
+def test_groups_and_tables_have_changelogs_of_their_own() -> None:
     other = replace(TABLE, name="airlines")
     assert len({changelog_topic(group, table) for group in ("g", "h") for table in (TABLE, other)}) == 4
+
+
+def test_where_two_groups_have_a_changelog_of_one_name_the_fingerprints_tell_whose_it_is() -> None:
+    one = identity_of("shop", replace(TABLE, name="eu-users"), 3, 12)
+    other = identity_of("shop-eu", replace(TABLE, name="users"), 3, 12)
+    assert one.changelog == other.changelog
+    assert one.fingerprint != other.fingerprint
 
 
 def test_a_task_is_its_table_its_changelog_partition_and_all_parts_of_the_fingerprint() -> None:
     identity = identity_of("g", TABLE, 3, 12)
     assert (identity.table, identity.changelog) == ("planes", TopicPartition("g-planes-changelog", 3))
-    assert identity.fingerprint == fingerprint(TABLE, partitions=12, row_layout=1)
+    assert identity.fingerprint == fingerprint(TABLE, group="g", partitions=12, row_layout=1)
     assert identity.fingerprint == {
+        "group": "g",
+        "table": "planes",
+        "version": "1",
         "source": "planes-raw",
         "key": "string",
         "key_fields": "[]",
@@ -90,3 +100,11 @@ def test_a_key_whose_canonical_form_belongs_elsewhere_is_misplaced_where_its_wir
     assert codec_of(table, of_lower, count).misplaced([lower]) is None
     assert codec_of(table, of_upper, count).misplaced([upper]) == 0
     assert codec_of(table, of_lower, count).misplaced([lower, upper]) == 1
+
+
+@pytest.mark.parametrize(("partitioner", "kept"), [("murmur2", True), ("crc32", False)])
+def test_an_empty_key_is_a_key_only_where_the_producers_have_a_partition_for_it(
+    partitioner: PartitionerName, *, kept: bool
+) -> None:
+    table = replace(TABLE, source=replace(TABLE.source, partitioner=partitioner))
+    assert codec_of(table, 0, 3).empty_keys is kept

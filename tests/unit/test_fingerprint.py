@@ -11,7 +11,7 @@ TABLE = TableSpec(
     "The aircraft.",
     {"built": "year", "maker": "manufacturer"},
 )
-NOW = fingerprint(TABLE, partitions=12, row_layout=1)
+NOW = fingerprint(TABLE, group="shop", partitions=12, row_layout=1)
 
 
 def with_source(**changes: object) -> TableSpec:
@@ -43,21 +43,30 @@ def with_source(**changes: object) -> TableSpec:
 def test_a_definition_that_makes_other_rows_differs_in_a_sentence_naming_the_part(
     changed: TableSpec, sentence: str
 ) -> None:
-    now = fingerprint(changed, partitions=12, row_layout=1)
+    now = fingerprint(changed, group="shop", partitions=12, row_layout=1)
     assert difference(NOW, now) == [sentence]
     assert digest(now) != digest(NOW)
 
 
 def test_partition_count_and_row_layout_are_parts() -> None:
-    assert difference(NOW, fingerprint(TABLE, partitions=13, row_layout=2)) == [
+    assert difference(NOW, fingerprint(TABLE, group="shop", partitions=13, row_layout=2)) == [
         "partitions was 12 and is now 13",
         "row_layout was 1 and is now 2",
     ]
 
 
-def test_name_description_and_version_are_no_parts() -> None:
-    other = replace(TABLE, name="aircraft", description="", version=2)
-    assert fingerprint(other, partitions=12, row_layout=1) == NOW
+def test_a_description_is_no_part() -> None:
+    other = replace(TABLE, description="Other words.")
+    assert fingerprint(other, group="shop", partitions=12, row_layout=1) == NOW
+
+
+def test_group_table_and_version_are_parts_since_the_name_of_a_changelog_does_not_tell_them_apart() -> None:
+    other = replace(TABLE, name="aircraft", version=2)
+    assert difference(NOW, fingerprint(other, group="shop-eu", partitions=12, row_layout=1)) == [
+        "group was shop and is now shop-eu",
+        "table was planes and is now aircraft",
+        "version was 1 and is now 2",
+    ]
 
 
 def test_a_part_that_only_one_release_knows_is_a_difference() -> None:
@@ -68,6 +77,9 @@ def test_a_part_that_only_one_release_knows_is_a_difference() -> None:
 
 def test_a_fingerprint_keeps_its_bytes_from_release_to_release() -> None:
     assert NOW == {
+        "group": "shop",
+        "table": "planes",
+        "version": "1",
         "source": "planes",
         "key": "json",
         "key_fields": '["a","b"]',
@@ -80,7 +92,7 @@ def test_a_fingerprint_keeps_its_bytes_from_release_to_release() -> None:
         "row_layout": "1",
     }
     assert digest(NOW) == digest(dict(reversed(NOW.items())))
-    assert digest(NOW) == "e93d362e86a0c63f1badaa7d3bf284ff"
+    assert digest(NOW) == "8cae99871d2ef60c7af5d8f7fbd74a9d"
 
 
 def test_workers_with_the_same_tables_have_the_same_catalog_digest() -> None:

@@ -3,6 +3,7 @@ from urllib.parse import quote_from_bytes
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from app.errors import PartitionRestoring
 from app.formats.partitioners import partition_of
@@ -278,7 +279,9 @@ async def test_a_suspended_copy_answers_a_hit_labelled_and_never_a_miss(worker: 
 
 async def test_a_fault_of_ours_is_a_500_without_its_inside(worker: Worker) -> None:
     worker.local.errors[PARTITION] = RuntimeError("secret path /x")  # type: ignore[assignment]
-    reply = await worker.get("/tables/planes/N10156", {"X-Request-Id": "abc-1"})
+    with capture_logs() as logged:
+        reply = await worker.get("/tables/planes/N10156", {"X-Request-Id": "abc-1"})
+    assert any("exc_info" in line for line in logged)
     document = problem_of(reply, 500, "internal")
     assert "secret" not in reply.body.decode()
     assert "abc-1" in str(document["detail"])

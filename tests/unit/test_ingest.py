@@ -1,6 +1,8 @@
 """From source records to rows: what is decoded, what is passed over and why, and in which order rows are made."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -92,6 +94,24 @@ def test_a_record_after_a_tombstone_makes_the_row_anew() -> None:
 def test_an_empty_key_and_an_empty_value_are_a_row() -> None:
     found, skipped = folded([record(0, b"", b"")])
     assert (found.rows, skipped) == ({b"\x01": row(b"<>", 0)}, [])
+
+
+@pytest.mark.parametrize("keys", list(product([None, b"", b"a", b"bad"], repeat=2)))
+def test_where_empty_keys_have_no_partition_they_are_skipped_and_never_misplaced(
+    keys: tuple[bytes | None, ...],
+) -> None:
+    def all_misplaced(wires: Sequence[bytes]) -> int | None:
+        assert b"" not in wires
+        return 0 if wires else None
+
+    skipped: list[tuple[int, str]] = []
+    codec = replace(CODEC, misplaced=all_misplaced, empty_keys=False)
+    decoding = Decoding(codec, lambda record, reason, _detail: skipped.append((record.offset, reason)))
+    decoding.add([record(offset, key, b"1") for offset, key in enumerate(keys)])
+    found = decoding.fold(never)
+    reasons = {None: "null_key", b"": "empty_key", b"bad": "undecodable_key"}
+    assert skipped == [(offset, reasons[key]) for offset, key in enumerate(keys) if key in reasons]
+    assert set(found.rows) == {b"\x01" + key.upper() for key in keys if key is not None and key not in reasons}
 
 
 @pytest.mark.parametrize(

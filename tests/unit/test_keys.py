@@ -58,7 +58,7 @@ def stored(spec: KeySpec, wire: bytes) -> bytes:
     return key_format(spec).store(wire)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.text())
 def test_a_string_key_is_its_utf_8_in_every_form(text: str) -> None:
     wire = text.encode()
@@ -67,14 +67,14 @@ def test_a_string_key_is_its_utf_8_in_every_form(text: str) -> None:
     assert stored(KeySpec("string"), wire) == wire
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.text(), st.text())
 def test_string_keys_are_stored_in_the_order_of_their_code_points(one: str, other: str) -> None:
     spec = KeySpec("string")
     assert (stored(spec, one.encode()) < stored(spec, other.encode())) == (one < other)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.binary())
 def test_a_bytes_key_is_base64url_in_a_url_padded_or_not(wire: bytes) -> None:
     text = base64.urlsafe_b64encode(wire)
@@ -84,7 +84,7 @@ def test_a_bytes_key_is_base64url_in_a_url_padded_or_not(wire: bytes) -> None:
     assert keys.parse(text).stored == keys.store(wire) == wire
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.sampled_from([("int", 4), ("long", 8)]), st.data())
 def test_an_integer_key_is_decimal_in_a_url_and_big_endian_on_the_wire(
     kind: tuple[Any, int], data: st.DataObject
@@ -99,7 +99,7 @@ def test_an_integer_key_is_decimal_in_a_url_and_big_endian_on_the_wire(
     assert keys.canonical(wire) == wire
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.sampled_from([("int", 4), ("long", 8)]), st.data())
 def test_integer_keys_are_stored_in_the_order_of_the_numbers(kind: tuple[Any, int], data: st.DataObject) -> None:
     name, width = kind
@@ -110,7 +110,7 @@ def test_integer_keys_are_stored_in_the_order_of_the_numbers(kind: tuple[Any, in
     assert ordered == (one < other)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.uuids(), st.uuids())
 def test_a_uuid_key_is_its_characters_on_the_wire_and_16_bytes_in_order_when_stored(one: Any, other: Any) -> None:
     keys = key_format(KeySpec("uuid"))
@@ -143,7 +143,7 @@ def test_a_json_key_means_the_same_however_it_is_spelled(value: Any) -> None:
     assert json.loads(key.wires[0]) == value
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(json_scalars | json_numbers, json_scalars | json_numbers)
 def test_json_keys_are_stored_in_the_order_of_their_values(one: Any, other: Any) -> None:
     keys = key_format(KeySpec("json"))
@@ -178,7 +178,7 @@ def test_json_integers_and_doubles_of_one_value_are_neighbours_but_different_key
     assert keys.parse(b"1.0").stored < keys.parse(b"1.01").stored
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.sampled_from(ALL), st.binary(max_size=40))
 def test_any_bytes_are_a_key_or_refused_and_never_half_of_each(spec: KeySpec, text: bytes) -> None:
     keys = key_format(spec)

@@ -1,7 +1,7 @@
 import pytest
 
 from app.catalog.spec import PartitionerName
-from app.formats.partitioners import partition_of, partitions_of
+from app.formats.partitioners import partition_of, partitions_of, places_empty_keys
 
 # Key, then its partition of 12 and of 256 with murmur2, then of 12 and of 256 with crc32.
 # murmur2: printed by toPositive(murmur2(key)) % partitions of org.apache.kafka.common.utils.Utils of
@@ -60,3 +60,8 @@ def test_a_batch_of_keys_goes_where_each_goes_alone(partitioner: PartitionerName
 @pytest.mark.parametrize("partitioner", ["murmur2", "crc32"])
 def test_one_partition_takes_every_key(partitioner: PartitionerName) -> None:
     assert set(partitions_of(partitioner, [vector[0] for vector in VECTORS], 1)) == {0}
+
+
+def test_librdkafka_spreads_empty_keys_and_the_java_client_does_not() -> None:
+    assert places_empty_keys("murmur2")
+    assert not places_empty_keys("crc32")

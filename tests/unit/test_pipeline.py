@@ -1,7 +1,7 @@
 """An owner's batches on their way through a simulated changelog into the store."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -9,9 +9,18 @@ from structlog.testing import capture_logs
 
 from app.model import Epoch, TopicPartition
 from app.stores.store import StoreClosed
+from app.tasks.doubts import Doubts, Misplaced
 from app.tasks.ingest import LaneBatch
 from app.tasks.log import Bounds, Fenced, LogSlice, OutcomeUnknown
-from app.tasks.pipeline import LANE_BATCH, RECORDS_A_SLICE, SKIPS_LOGGED, NotContiguous, Pipeline
+from app.tasks.pipeline import (
+    BYTES_A_SLICE,
+    LANE_BATCH,
+    LANE_BATCH_BYTES,
+    RECORDS_A_SLICE,
+    SKIPS_LOGGED,
+    NotContiguous,
+    Pipeline,
+)
 from app.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, anchor_of, decode, encode
 from app.tasks.replay import Replayer
 from app.telemetry import Metrics
@@ -39,8 +48,10 @@ class Owner:
         self.world = World(1, [SOURCE], [self.changelog], limit)
         self.store = MemoryStore(Disk())
         self.metrics = Metrics("test")
+        self.findings: list[int] = []
+        self.doubts = Doubts(lambda: self.findings.append(1))
         self.writer = SimulatedWriter(self.world)
-        self.replayer = Replayer(self.table.identity(SOURCE), self.store, SimulatedClock(self.world))
+        self.replayer = Replayer(self.table.identity(SOURCE), self.store, SimulatedClock(self.world), self.doubts)
         self.applied: list[int] = []
 
     @property
@@ -64,6 +75,7 @@ class Owner:
             self.replayer,
             self.writer,
             self.metrics,
+            self.doubts,
             lambda: self.applied.append(self.replayer.applied),
         )
 
@@ -128,7 +140,7 @@ def named(logs: Sequence[Any], event: str) -> list[Any]:
 @owned()
 async def test_a_batch_is_rows_and_last_one_position_and_then_in_the_store(owner: Owner, pipeline: Pipeline) -> None:
     source = records(0, 3)
-    await pipeline.feed(LaneBatch(source, 0, 5))
+    await pipeline.feed(LaneBatch.of(source, 0, 5))
     await pipeline.settle()
     position = PositionRecord(0, 4, EPOCH, stream_time=1002, anchor=anchor_of(source[2]))
     assert owner.batches() == [([b"\x01k0", b"\x01k1", b"\x01k2"], position)]
@@ -140,7 +152,7 @@ async def test_a_batch_is_rows_and_last_one_position_and_then_in_the_store(owner
 @owned()
 async def test_no_row_is_readable_before_its_batch_is_acknowledged(owner: Owner, pipeline: Pipeline) -> None:
     owner.world.hold = lambda _request: True
-    await pipeline.feed(LaneBatch(records(0, 1), 0, 1))
+    await pipeline.feed(LaneBatch.of(records(0, 1), 0, 1))
     await owner.world.until(lambda: bool(owner.world.held), "a batch on the wire")
     assert (owner.payloads(), owner.replayer.applied, owner.applied) == ({}, -1, [])
     owner.world.deliver(owner.world.held[0])
@@ -151,10 +163,10 @@ async def test_no_row_is_readable_before_its_batch_is_acknowledged(owner: Owner,
 @owned("count")
 async def test_a_batch_is_folded_on_top_of_the_one_in_flight(owner: Owner, pipeline: Pipeline) -> None:
     owner.world.weather = Weather(hop=0.5)
-    await pipeline.feed(LaneBatch([Record(0, 1, b"a", b"x"), Record(1, 1, b"b", b"x")], 0, 2))
+    await pipeline.feed(LaneBatch.of([Record(0, 1, b"a", b"x"), Record(1, 1, b"b", b"x")], 0, 2))
     assert owner.payloads() == {}
-    await pipeline.feed(LaneBatch([Record(2, 1, b"a", b"x"), Record(3, 1, b"b", None)], 2, 4))
-    await pipeline.feed(LaneBatch([Record(4, 1, b"a", b"x"), Record(5, 1, b"b", b"x")], 4, 6))
+    await pipeline.feed(LaneBatch.of([Record(2, 1, b"a", b"x"), Record(3, 1, b"b", None)], 2, 4))
+    await pipeline.feed(LaneBatch.of([Record(4, 1, b"a", b"x"), Record(5, 1, b"b", b"x")], 4, 6))
     await pipeline.settle()
     assert owner.payloads() == {b"\x01a": b"3", b"\x01b": b"1"}
     assert owner.spans() == [(0, 1), (2, 3), (4, 5)]
@@ -162,9 +174,9 @@ async def test_a_batch_is_folded_on_top_of_the_one_in_flight(owner: Owner, pipel
 
 @owned()
 async def test_records_that_were_fed_before_are_passed_over(owner: Owner, pipeline: Pipeline) -> None:
-    await pipeline.feed(LaneBatch(records(0, 3), 0, 3))
-    await pipeline.feed(LaneBatch(records(0, 3), 0, 3))
-    await pipeline.feed(LaneBatch(records(1, 6), 1, 6))
+    await pipeline.feed(LaneBatch.of(records(0, 3), 0, 3))
+    await pipeline.feed(LaneBatch.of(records(0, 3), 0, 3))
+    await pipeline.feed(LaneBatch.of(records(1, 6), 1, 6))
     await pipeline.settle()
     assert owner.spans() == [(0, 2), (3, 5)]
     assert owner.ingested() == 6
@@ -173,8 +185,8 @@ async def test_records_that_were_fed_before_are_passed_over(owner: Owner, pipeli
 @owned()
 async def test_an_empty_batch_repeats_the_position_and_applies_nothing(owner: Owner, pipeline: Pipeline) -> None:
     source = records(0, 3)
-    await pipeline.feed(LaneBatch(source, 0, 3))
-    await pipeline.feed(LaneBatch((), 3, 3))
+    await pipeline.feed(LaneBatch.of(source, 0, 3))
+    await pipeline.feed(LaneBatch.of((), 3, 3))
     await pipeline.settle()
     keys, position = owner.batches()[1]
     assert (keys, position.first, position.last, position.anchor) == ([], 3, 2, anchor_of(source[2]))
@@ -183,7 +195,7 @@ async def test_an_empty_batch_repeats_the_position_and_applies_nothing(owner: Ow
 
 @owned()
 async def test_a_batch_of_which_nothing_becomes_a_row_moves_the_position(owner: Owner, pipeline: Pipeline) -> None:
-    await pipeline.feed(LaneBatch([Record(0, 7, None, b"v")], 0, 2))
+    await pipeline.feed(LaneBatch.of([Record(0, 7, None, b"v")], 0, 2))
     await pipeline.settle()
     assert owner.batches() == [([], PositionRecord(0, 1, EPOCH, 7, anchor_of(Record(0, 7, None, b"v"))))]
     assert owner.skipped("null_key") == 1
@@ -191,8 +203,8 @@ async def test_a_batch_of_which_nothing_becomes_a_row_moves_the_position(owner: 
 
 @owned()
 async def test_the_stream_time_never_goes_back(owner: Owner, pipeline: Pipeline) -> None:
-    await pipeline.feed(LaneBatch([Record(0, 900, b"a", b"v")], 0, 1))
-    await pipeline.feed(LaneBatch([Record(1, 300, b"a", b"v")], 1, 2))
+    await pipeline.feed(LaneBatch.of([Record(0, 900, b"a", b"v")], 0, 1))
+    await pipeline.feed(LaneBatch.of([Record(1, 300, b"a", b"v")], 1, 2))
     await pipeline.settle()
     assert [position.stream_time for _, position in owner.batches()] == [900, 900]
 
@@ -201,7 +213,7 @@ async def test_the_stream_time_never_goes_back(owner: Owner, pipeline: Pipeline)
 async def test_a_batch_that_does_not_fit_is_split_between_records_without_a_hole(
     owner: Owner, pipeline: Pipeline
 ) -> None:
-    await pipeline.feed(LaneBatch(records(0, 30), 0, 33))
+    await pipeline.feed(LaneBatch.of(records(0, 30), 0, 33))
     await pipeline.settle()
     spans = owner.spans()
     assert len(spans) > 1
@@ -220,11 +232,11 @@ async def test_fewer_records_are_coalesced_while_they_do_not_fit_and_more_again_
     owner: Owner, pipeline: Pipeline
 ) -> None:
     assert pipeline.limit == LANE_BATCH
-    await pipeline.feed(LaneBatch(records(0, 60), 0, 60))
+    await pipeline.feed(LaneBatch.of(records(0, 60), 0, 60))
     small = pipeline.limit
     assert small <= 60
     # The same key again and again is one row, so as many as one likes fit.
-    await pipeline.feed(LaneBatch([Record(offset, 1, b"a", b"v") for offset in range(60, 400)], 60, 400))
+    await pipeline.feed(LaneBatch.of([Record(offset, 1, b"a", b"v") for offset in range(60, 400)], 60, 400))
     assert pipeline.limit == small + 340
     await pipeline.settle()
     assert owner.spans()[-1] == (60, 399)
@@ -236,7 +248,7 @@ async def test_a_record_that_fits_in_no_batch_is_skipped_counted_and_the_rest_go
 ) -> None:
     source = [*records(0, 3), Record(3, 1003, b"big", b"x" * 600), *records(4, 7)]
     with capture_logs() as logs:
-        await pipeline.feed(LaneBatch(source, 0, 7))
+        await pipeline.feed(LaneBatch.of(source, 0, 7))
         await pipeline.settle()
     assert owner.skipped("oversized") == 1
     [line] = named(logs, "record skipped")
@@ -251,8 +263,8 @@ async def test_a_record_alone_that_does_not_fit_leaves_a_position_with_the_ancho
     owner: Owner, pipeline: Pipeline
 ) -> None:
     source = records(0, 1)
-    await pipeline.feed(LaneBatch(source, 0, 1))
-    await pipeline.feed(LaneBatch([Record(1, 1, b"k0", b"x" * 600)], 1, 2))
+    await pipeline.feed(LaneBatch.of(source, 0, 1))
+    await pipeline.feed(LaneBatch.of([Record(1, 1, b"k0", b"x" * 600)], 1, 2))
     await pipeline.settle()
     assert owner.batches()[1] == ([], PositionRecord(1, 1, EPOCH, 1000, anchor_of(source[0])))
     assert owner.payloads() == {b"\x01k0": b"v"}, "the row stays what it was"
@@ -263,7 +275,7 @@ async def test_a_record_alone_that_does_not_fit_leaves_a_position_with_the_ancho
 async def test_skips_are_logged_up_to_a_number_and_summed_up_beyond_it(owner: Owner, pipeline: Pipeline) -> None:
     many = SKIPS_LOGGED + 15
     with capture_logs() as logs:
-        await pipeline.feed(LaneBatch([Record(offset, 1, None, b"v") for offset in range(many)], 0, many))
+        await pipeline.feed(LaneBatch.of([Record(offset, 1, None, b"v") for offset in range(many)], 0, many))
     assert [line["offset"] for line in named(logs, "record skipped")] == list(range(SKIPS_LOGGED))
     [line] = named(logs, "more records skipped")
     assert (line["count"], line["last_offset"], line["topic"], line["partition"]) == (15, many - 1, "source", 0)
@@ -274,7 +286,7 @@ async def test_skips_are_logged_up_to_a_number_and_summed_up_beyond_it(owner: Ow
 async def test_as_many_skips_as_are_logged_need_no_sum(owner: Owner, pipeline: Pipeline) -> None:
     with capture_logs() as logs:
         source = [Record(offset, 1, b"!", b"v") for offset in range(SKIPS_LOGGED)]
-        await pipeline.feed(LaneBatch(source, 0, SKIPS_LOGGED))
+        await pipeline.feed(LaneBatch.of(source, 0, SKIPS_LOGGED))
     assert len(named(logs, "record skipped")) == SKIPS_LOGGED == owner.skipped("undecodable_key")
     assert not named(logs, "more records skipped")
 
@@ -283,7 +295,7 @@ async def test_as_many_skips_as_are_logged_need_no_sum(owner: Owner, pipeline: P
 async def test_skips_in_a_batch_that_is_split_are_counted_once(owner: Owner, pipeline: Pipeline) -> None:
     source = [Record(offset, 1, b"k%d" % offset, b"!" if offset % 5 == 0 else b"v") for offset in range(60)]
     with capture_logs() as logs:
-        await pipeline.feed(LaneBatch(source, 0, 60))
+        await pipeline.feed(LaneBatch.of(source, 0, 60))
         await pipeline.settle()
     assert len(owner.spans()) > 1
     assert owner.skipped("undecodable_value") == 12
@@ -298,13 +310,28 @@ async def test_the_first_misplaced_key_stays_in_every_later_position_and_is_logg
         Record(offset, 1, b"~%d" % offset if offset in {1, 40} else b"k%d" % offset, b"v") for offset in range(60)
     ]
     with capture_logs() as logs:
-        await pipeline.feed(LaneBatch(source, 0, 60))
-        await pipeline.feed(LaneBatch([Record(60, 1, b"~", b"v")], 60, 61))
+        await pipeline.feed(LaneBatch.of(source, 0, 60))
+        await pipeline.feed(LaneBatch.of([Record(60, 1, b"~", b"v")], 60, 61))
         await pipeline.settle()
     assert len(owner.spans()) > 2
-    assert {position.misplaced_at for _, position in owner.batches()} == {1}
+    assert {position.misplaced for _, position in owner.batches()} == {Misplaced(SOURCE.partition, 1)}
+    assert owner.findings == [1]
     lines = [line for line in logs if "another partition" in line["event"]]
     assert [(line["offset"], line["log_level"]) for line in lines] == [(1, "error")]
+
+
+@owned()
+async def test_what_another_worker_found_misplaced_is_told_by_the_next_position(
+    owner: Owner, pipeline: Pipeline
+) -> None:
+    knew_more = [pipeline.knows_more]
+    owner.doubts.learn({owner.changelog.topic: Misplaced(5, 77)})
+    knew_more.append(pipeline.knows_more)
+    await pipeline.feed(LaneBatch.of((), 0, 0))
+    await pipeline.settle()
+    assert [*knew_more, pipeline.knows_more] == [False, True, False]
+    assert [position.misplaced for _, position in owner.batches()] == [Misplaced(5, 77)]
+    assert owner.findings == []
 
 
 @owned()
@@ -319,7 +346,7 @@ async def test_others_have_a_turn_while_a_large_batch_is_decoded(owner: Owner, p
 
     running = owner.world.outside(other())
     count = 4 * RECORDS_A_SLICE
-    await pipeline.feed(LaneBatch(records(0, count), 0, count))
+    await pipeline.feed(LaneBatch.of(records(0, count), 0, count))
     running.cancel()
     assert turns >= 3
     await pipeline.settle()
@@ -327,12 +354,50 @@ async def test_others_have_a_turn_while_a_large_batch_is_decoded(owner: Owner, p
     assert owner.spans() == [(0, count - 1)]
 
 
+@owned(limit=2 * LANE_BATCH_BYTES)
+async def test_others_have_a_turn_while_a_few_large_values_are_decoded(owner: Owner, pipeline: Pipeline) -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = owner.world.outside(other())
+    count = LANE_BATCH_BYTES // BYTES_A_SLICE * 2
+    source = records(0, count, b"v" * (BYTES_A_SLICE // 2 - 10))
+    await pipeline.feed(LaneBatch.of(source, 0, count))
+    running.cancel()
+    assert turns >= count // 2 - 1
+    await pipeline.settle()
+    assert len(owner.payloads()) == count
+    assert owner.spans() == [(0, count - 1)]
+
+
+@owned(limit=LANE_BATCH_BYTES)
+async def test_a_poll_of_many_changelog_batches_is_cut_before_it_is_folded(owner: Owner, pipeline: Pipeline) -> None:
+    fitted: list[bool] = []
+    encode_batch = owner.writer.encode
+
+    def encoding(partition: TopicPartition, epoch: Epoch, records: Iterable[tuple[bytes, bytes | None]]) -> Any:
+        encoded = encode_batch(partition, epoch, records)
+        fitted.append(encoded is not None)
+        return encoded
+
+    owner.writer.encode = encoding  # type: ignore[method-assign]
+    await pipeline.feed(LaneBatch.of(records(0, 7, b"v" * (LANE_BATCH_BYTES * 2 // 5)), 0, 9))
+    await pipeline.settle()
+    assert owner.spans() == [(0, 1), (2, 3), (4, 5), (6, 8)]
+    assert fitted == [True] * 4
+
+
 @owned()
 async def test_a_batch_that_does_not_stand_right_behind_the_store_is_not_applied(
     owner: Owner, pipeline: Pipeline
 ) -> None:
     owner.log.append([(b"\x01foreign", b"row")])
-    await pipeline.feed(LaneBatch(records(0, 1), 0, 1))
+    await pipeline.feed(LaneBatch.of(records(0, 1), 0, 1))
     with pytest.raises(NotContiguous) as raised:
         await pipeline.settle()
     assert raised.value.end == owner.log.end
@@ -343,7 +408,7 @@ async def test_a_batch_that_does_not_stand_right_behind_the_store_is_not_applied
 async def test_an_append_under_an_older_epoch_is_fenced_and_not_applied(owner: Owner, pipeline: Pipeline) -> None:
     claim = Claim(Epoch(0, 2), b"other", 2, "other", {}, b"log id")
     await SimulatedWriter(owner.world).claim(owner.changelog, Epoch(0, 2), CLAIM_KEY, encode(claim))
-    await pipeline.feed(LaneBatch(records(0, 1), 0, 1))
+    await pipeline.feed(LaneBatch.of(records(0, 1), 0, 1))
     with pytest.raises(Fenced):
         await pipeline.settle()
     assert owner.payloads() == {}
@@ -353,16 +418,16 @@ async def test_an_append_under_an_older_epoch_is_fenced_and_not_applied(owner: O
 @owned()
 async def test_an_append_that_is_not_acknowledged_is_not_applied(owner: Owner, pipeline: Pipeline) -> None:
     owner.world.hold = lambda _request: True
-    await pipeline.feed(LaneBatch(records(0, 1), 0, 1))
+    await pipeline.feed(LaneBatch.of(records(0, 1), 0, 1))
     with pytest.raises(OutcomeUnknown):
-        await pipeline.feed(LaneBatch(records(1, 2), 1, 2))
+        await pipeline.feed(LaneBatch.of(records(1, 2), 1, 2))
     assert (owner.payloads(), owner.applied, len(owner.world.held)) == ({}, [], 1)
 
 
 @owned()
 async def test_a_store_that_fails_is_the_owners_to_hear_of(owner: Owner, pipeline: Pipeline) -> None:
     owner.store.close()
-    await pipeline.feed(LaneBatch(records(0, 1), 0, 1))
+    await pipeline.feed(LaneBatch.of(records(0, 1), 0, 1))
     with pytest.raises(StoreClosed):
         await pipeline.settle()
     assert (owner.replayer.applied, owner.applied) == (-1, [])
@@ -371,7 +436,7 @@ async def test_a_store_that_fails_is_the_owners_to_hear_of(owner: Owner, pipelin
 @owned()
 async def test_rest_lets_the_batch_in_flight_be_applied(owner: Owner, pipeline: Pipeline) -> None:
     await pipeline.rest(10)
-    await pipeline.feed(LaneBatch(records(0, 2), 0, 2))
+    await pipeline.feed(LaneBatch.of(records(0, 2), 0, 2))
     await pipeline.rest(10)
     assert owner.replayer.applied == 1
 
@@ -381,7 +446,7 @@ async def test_rest_is_over_when_patience_is_and_drop_forgets_what_is_in_flight(
     owner: Owner, pipeline: Pipeline
 ) -> None:
     owner.world.hold = lambda _request: True
-    await pipeline.feed(LaneBatch(records(0, 2), 0, 2))
+    await pipeline.feed(LaneBatch.of(records(0, 2), 0, 2))
     began = asyncio.get_running_loop().time()
     await pipeline.rest(0.5)
     assert asyncio.get_running_loop().time() == began + 0.5
@@ -392,7 +457,7 @@ async def test_rest_is_over_when_patience_is_and_drop_forgets_what_is_in_flight(
 @owned()
 async def test_drop_does_not_raise_what_the_flight_ended_with(owner: Owner, pipeline: Pipeline) -> None:
     owner.log.append([(b"\x01foreign", b"row")])
-    await pipeline.feed(LaneBatch(records(0, 1), 0, 1))
+    await pipeline.feed(LaneBatch.of(records(0, 1), 0, 1))
     await pipeline.rest(10)
     await pipeline.drop()
     await pipeline.drop()

@@ -88,7 +88,7 @@ def task_in(state: str, content: str, *, readable: bool = True, generation: int 
         readable=readable,
         applied=41,
         generation=generation,
-        misplaced_at=9 if content.endswith("misplaced") else None,
+        doubt="a key lies elsewhere" if content.endswith("misplaced") else None,
         store=_Store(content),
         lag_records=5,
         staleness_ms=12,
@@ -156,7 +156,7 @@ def test_a_503_says_how_far_the_restore_is() -> None:
 @pytest.mark.parametrize(("lease", "role"), [("good", Role.ACTIVE), ("lately lost", Role.SUSPENDED)])
 def test_misplaced_keys_make_no_difference_to_a_row_that_is_there(lease: str, role: Role) -> None:
     task = task_in("ACTIVE", "row")
-    cast("SimpleNamespace", task).misplaced_at = 9
+    cast("SimpleNamespace", task).doubt = "a key lies elsewhere"
     assert Reader(_Lease(lease), MAX_STALENESS).read(task, b"key").freshness.role is role
 
 

@@ -87,7 +87,9 @@ def test_an_epoch_crosses_in_a_header() -> None:
     assert epoch_of(epoch_headers(Epoch(1, 258))) == Epoch(1, 258)
 
 
-@pytest.mark.parametrize("headers", [(), [("x", b"\x00\x00\x00\x01")], [("e", b"\x01")], [("e", b"1234"), ("f", b"")]])
+@pytest.mark.parametrize(
+    "headers", [(), [("e", None)], [("x", b"\x00\x00\x00\x01")], [("e", b"\x01")], [("e", b"1234"), ("f", b"")]]
+)
 def test_a_record_without_our_header_has_no_epoch(headers: list[tuple[str, bytes]]) -> None:
     assert epoch_of(headers) == NO_EPOCH
 

@@ -3,6 +3,7 @@
 import pytest
 
 from app.model import Epoch, TopicPartition
+from app.tasks.doubts import Doubts
 from app.tasks.log import Bounds, LogSlice
 from app.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, encode, epoch_headers
 from app.tasks.replay import (
@@ -69,7 +70,7 @@ class _Replay:
         self.clock = _Clock()
         self.disk = disk or Disk()
         self.store = MemoryStore(self.disk)
-        self.replayer = Replayer(identity, self.store, self.clock)
+        self.replayer = Replayer(identity, self.store, self.clock, Doubts(lambda: None))
 
     def begin(self, end: int, start: int = 0) -> Replayer:
         self.replayer.load()
@@ -167,7 +168,7 @@ async def test_records_of_an_older_epoch_or_of_none_are_dropped_and_counted(chan
 async def test_a_batch_that_directly_follows_another_must_go_on_where_that_ended(changelog: _Changelog) -> None:
     changelog.position(0, 3)
     changelog.position(5, 6)
-    with pytest.raises(Untrusted, match="source offsets 5 to 6 follow 3"):
+    with pytest.raises(ChangelogRefused, match="source offsets 5 to 6 follow 3, in the changelog itself; give the"):
         await _Replay().begin(changelog.end).apply(changelog.slice())
 
 
@@ -184,7 +185,7 @@ async def test_a_position_never_goes_back(changelog: _Changelog) -> None:
     changelog.position(0, 3)
     changelog.hole()
     changelog.position(2, 2)
-    with pytest.raises(Untrusted, match="source offsets 2 to 2 follow 3"):
+    with pytest.raises(ChangelogRefused, match="source offsets 2 to 2 follow 3"):
         await _Replay().begin(changelog.end).apply(changelog.slice())
 
 
@@ -241,6 +242,28 @@ async def test_a_log_with_records_and_no_claim_is_refused() -> None:
     await replayer.apply(changelog.slice())
     with pytest.raises(ChangelogRefused, match="no claim"):
         replayer.require_verified()
+
+
+async def test_the_changelog_of_another_table_is_refused_and_says_whose_it_is(changelog: _Changelog) -> None:
+    theirs = {"group": "shop", "table": "eu-users", "version": "1", "fold": "upsert"}
+    ours = Identity("users", CHANGELOG, {"group": "shop-eu", "table": "users", "version": "1", "fold": "upsert"})
+    claim = Claim(OLD, b"nonce", 1, "worker", theirs, b"log")
+    changelog.records[0] = changelog.records[0]._replace(value=encode(claim))
+    replay = _Replay(identity=ours)
+    whose = "is the changelog of version 1 of table eu-users of group shop.*version 1 of table users of group shop-eu"
+    with pytest.raises(FingerprintChanged, match=whose):
+        await replay.begin(changelog.end).apply(changelog.slice())
+    assert replay.rows() == {}
+
+
+async def test_a_store_that_another_group_built_is_not_trusted(changelog: _Changelog) -> None:
+    disk = Disk()
+    replay = _Replay(disk, Identity("table", CHANGELOG, {"group": "g", "fold": "upsert"}))
+    changelog.records.clear()
+    await replay.begin(changelog.end).apply(changelog.slice())
+    disk.flush()
+    with pytest.raises(Untrusted, match="built by group g, and this is group h"):
+        _Replay(disk, Identity("table", CHANGELOG, {"group": "h", "fold": "upsert"})).begin(changelog.end)
 
 
 async def test_another_definition_is_refused_wherever_it_shows(changelog: _Changelog) -> None:

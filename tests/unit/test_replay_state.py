@@ -1,9 +1,11 @@
 """What a replayer takes up from a store, and how far it is after something went wrong."""
 
+import msgspec
 import pytest
 
 from app.model import NO_EPOCH, Epoch, TopicPartition
 from app.stores.store import StoreClosed
+from app.tasks.doubts import Doubts, Misplaced
 from app.tasks.log import Bounds, LogSlice
 from app.tasks.records import (
     CLAIM_KEY,
@@ -23,7 +25,7 @@ FINGERPRINT = {"fold": "upsert"}
 IDENTITY = Identity("table", TopicPartition("changelog", 3), FINGERPRINT)
 EPOCH = Epoch(0, 4)
 NOW_MS = 10**12
-POSITION = PositionRecord(0, 9, EPOCH, stream_time=77, misplaced_at=5)
+POSITION = PositionRecord(0, 9, EPOCH, stream_time=77, misplaced=Misplaced(3, 5))
 CHECKPOINT = Checkpoint(
     next_offset=12,
     applied_at=NOW_MS,
@@ -60,7 +62,7 @@ async def replayer_at(checkpoint: bytes | None) -> tuple[Replayer, MemoryStore]:
     store = MemoryStore(Disk())
     if checkpoint is not None:
         await store.write([], checkpoint)
-    return Replayer(IDENTITY, store, _Clock()), store
+    return Replayer(IDENTITY, store, _Clock(), Doubts(lambda: None)), store
 
 
 async def started(end: int = 12) -> tuple[Replayer, MemoryStore]:
@@ -194,7 +196,33 @@ async def test_a_claim_does_not_excuse_a_batch_that_does_not_follow() -> None:
     assert (replayer.applied, replayer.next_offset) == (9, 12), "nothing of the slice was applied"
 
 
-async def test_the_first_slice_after_a_rewind_follows_nothing() -> None:
+@pytest.mark.parametrize("appended", [True, False], ids=["appended", "replayed"])
+async def test_what_follows_a_position_without_a_hole_has_to_follow_it_after_a_restart_too(*, appended: bool) -> None:
+    replayer, store = await started()
+    if appended:
+        await replayer.record({b"\x01a": b"1"}, PositionRecord(10, 10, EPOCH), EPOCH, 14)
+    else:
+        # Half of the batch after it is there as well.
+        half = record(14, b"\x01a", b"2")
+        await replayer.apply(LogSlice([record(12, b"\x01a", b"1"), position(13, 10, 10), half], 15))
+    assert replayer.next_offset == 14
+    for again in (replayer, Replayer(IDENTITY, store, _Clock(), Doubts(lambda: None))):
+        again.load()
+        again.begin(Bounds(0, 16))
+        again.rewind()
+        with pytest.raises(Untrusted, match="source offsets 12 to 12 follow 10"):
+            await again.apply(LogSlice([record(14, b"\x01a", b"2"), position(15, 12, 12)], 16))
+
+
+async def test_after_a_hole_at_the_end_of_a_slice_nothing_has_to_follow() -> None:
+    replayer, _ = await started()
+    await replayer.apply(LogSlice([position(12, 10, 10)], 15))
+    replayer.rewind()
+    await replayer.apply(LogSlice([position(15, 20, 20)], 16))
+    assert replayer.applied == 20
+
+
+async def test_the_first_slice_after_a_rewind_follows_nothing_when_offsets_were_missing_before_it() -> None:
     replayer, _ = await started()
     await replayer.apply(LogSlice([position(12, 50, 60)], 13))
     assert replayer.applied == 60
@@ -205,7 +233,7 @@ async def test_the_highest_epoch_stands_in_the_checkpoint_and_outlives_a_restart
     higher = Epoch(1, 1)
     await replayer.apply(LogSlice([claim(12, higher)], 13))
     assert (replayer.epoch, replayer.claim_offset) == (higher, 12)
-    again = Replayer(IDENTITY, store, _Clock())
+    again = Replayer(IDENTITY, store, _Clock(), Doubts(lambda: None))
     again.load()
     again.begin(Bounds(0, 15))
     again.rewind()
@@ -221,20 +249,103 @@ async def test_a_reserved_key_that_is_not_known_and_a_null_key_are_dropped_and_c
     assert (store.rows(), replayer.foreign_records, replayer.next_offset) == ({}, 2, 14)
 
 
+async def test_an_empty_key_and_a_header_of_another_name_are_dropped_and_counted() -> None:
+    replayer, store = await started()
+    empty = record(12, b"", b"1")
+    empty_of_a_later_epoch = record(13, b"", b"1", Epoch(0, 5))
+    [(_, value)] = epoch_headers(EPOCH)
+    foreign = [Record(14, NOW_MS, b"\x01a", b"1", [("x", value)]), Record(15, NOW_MS, b"\x01b", b"1", [("e", b"")])]
+    await replayer.apply(LogSlice([empty, empty_of_a_later_epoch, *foreign], 16))
+    assert (store.rows(), replayer.foreign_records, replayer.next_offset) == ({}, 4, 16)
+    assert replayer.epoch == EPOCH, "an epoch is begun by a record that can be ours"
+
+
+@pytest.mark.parametrize("key", [POSITION_KEY, CLAIM_KEY])
 @pytest.mark.parametrize("value", [None, b"", b"\xff", encode(CHECKPOINT)])
-async def test_a_position_that_cannot_be_read_makes_the_store_untrusted_and_names_its_offset(
-    value: bytes | None,
+async def test_a_record_that_cannot_be_read_is_the_changelogs_fault_and_names_its_offset(
+    key: bytes, value: bytes | None
 ) -> None:
     replayer, _ = await started()
-    with pytest.raises(Untrusted, match=r"changelog\[3\] offset 12"):
-        await replayer.apply(LogSlice([record(12, POSITION_KEY, value)], 13))
+    with pytest.raises(ChangelogRefused, match=r"changelog\[3\] offset 12: .*; give the table a new version"):
+        await replayer.apply(LogSlice([record(12, key, value)], 13))
 
 
-@pytest.mark.parametrize("value", [None, b"", b"\xff", encode(POSITION)])
-async def test_a_claim_that_cannot_be_read_is_the_changelogs_fault_and_names_its_offset(value: bytes | None) -> None:
+@pytest.mark.parametrize("key", [POSITION_KEY, CLAIM_KEY])
+@pytest.mark.parametrize("value", [{"v": 2}, {"from": "of another type", "epoch": "too", "v": 2}])
+async def test_a_record_of_a_later_version_asks_for_an_upgrade_and_leaves_the_store_as_it_is(
+    key: bytes, value: object
+) -> None:
+    replayer, store = await started()
+    with pytest.raises(ChangelogRefused, match=r"offset 12: \w+ of version 2; known is version 1; upgrade this worker"):
+        await replayer.apply(LogSlice([record(12, key, msgspec.msgpack.encode(value))], 13))
+    assert checkpoint_of(store) == CHECKPOINT
+
+
+def contradicting(*, claims: bool) -> list[Record]:
+    """Return a log whose record at offset 6 contradicts those before it, as a position or as a claim."""
+    last = claim(6, Epoch(0, 5), b"another") if claims else position(6, 7, 8)
+    return [
+        claim(0),
+        record(1, b"\x01a", b"1"),
+        position(2, 0, 0),
+        position(3, 1, 1),
+        position(4, 2, 3),
+        claim(5),
+        last,
+    ]
+
+
+@pytest.mark.parametrize("claims", [False, True])
+async def test_what_contradicts_itself_in_a_replay_from_the_start_is_the_changelog(*, claims: bool) -> None:
+    replayer, store = await replayer_at(None)
+    log = contradicting(claims=claims)
+    replayer.load()
+    replayer.begin(Bounds(0, 7))
+    for first in (0, 3):
+        replayer.rewind()
+        assert replayer.next_offset == first
+        if first == 0:
+            await replayer.apply(LogSlice(log[:3], 3))
+        # The next attempt goes on where the first one came to, and the changelog is still the one at fault.
+        with pytest.raises(
+            ChangelogRefused, match=r"changelog\[3\] offset 6: .*, in the changelog itself; give the table"
+        ):
+            await replayer.apply(LogSlice(log[3:], 7))
+    assert store.rows() == {b"\x01a": b"1"}
+
+
+@pytest.mark.parametrize("claims", [False, True])
+async def test_what_contradicts_a_store_makes_it_untrusted_once_and_then_it_is_the_changelog(*, claims: bool) -> None:
+    replayer, _ = await replayer_at(None)
+    log = contradicting(claims=claims)
+    replayer.load()
+    replayer.begin(Bounds(0, 7))
+    for refusal in (Untrusted, ChangelogRefused, ChangelogRefused):
+        replayer.rewind()
+        if replayer.next_offset == 0:
+            await replayer.apply(LogSlice(log[:3], 3))
+        # Interrupted, so that what follows does not begin at offset 0.
+        replayer.rewind()
+        with pytest.raises(refusal, match=r"changelog\[3\] offset 6"):
+            await replayer.apply(LogSlice(log[3:], 7))
+        if refusal is Untrusted:
+            await replayer.forget()
+            replayer.begin(Bounds(0, 7))
+
+
+async def test_once_a_rebuilt_store_is_past_what_was_wrong_the_next_contradiction_is_the_stores_again() -> None:
     replayer, _ = await started()
-    with pytest.raises(ChangelogRefused, match=r"changelog\[3\] offset 12"):
-        await replayer.apply(LogSlice([record(12, CLAIM_KEY, value)], 13))
+    for _ in range(3):
+        with pytest.raises(Untrusted, match="follow 9"):
+            await replayer.apply(LogSlice([position(12, 3, 4)], 13))
+        await replayer.forget()
+        replayer.begin(Bounds(0, 20))
+        replayer.rewind()
+        await replayer.apply(LogSlice([claim(0), position(1, 0, 9)], 20))
+        await replayer.store.write([], encode(CHECKPOINT))
+        replayer.load()
+        replayer.begin(Bounds(0, 20))
+        replayer.rewind()
 
 
 async def test_a_newer_claim_with_the_same_log_id_shows_the_log_too() -> None:
@@ -255,6 +366,21 @@ async def test_what_is_not_the_claim_known_to_stand_there_shows_nothing(found: R
     replayer.verify_log(found)
     with pytest.raises(Untrusted, match="deleted and created again"):
         replayer.require_verified()
+
+
+async def test_a_claim_that_was_seen_and_not_written_says_nothing_of_a_log_read_from_the_start() -> None:
+    replayer, store = await replayer_at(None)
+    replayer.load()
+    replayer.begin(Bounds(0, 1))
+    replayer.rewind()
+    store.close()
+    with pytest.raises(StoreClosed):
+        await replayer.apply(LogSlice([claim(0, Epoch(0, 9))], 1))
+    replayer.store = MemoryStore(Disk())
+    replayer.rewind()
+    await replayer.apply(LogSlice([claim(0, EPOCH, b"another")], 1))
+    assert (replayer.log_id, replayer.claim and replayer.claim.epoch) == (b"another", tuple(EPOCH))
+    replayer.require_verified()
 
 
 async def test_forgetting_makes_it_a_store_that_was_never_written() -> None:

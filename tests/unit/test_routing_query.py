@@ -144,6 +144,12 @@ async def test_not_mine_takes_the_current_snapshot_and_asks_once_more() -> None:
     assert setting.forwards("not_owner") == 1
 
 
+async def test_an_owner_that_hears_of_its_assignment_a_moment_later_is_asked_again() -> None:
+    setting = owned_by_other(NotOwner("not here"), found())
+    assert (await setting.read()).served_by == "other"
+    assert len(setting.peer.hops) == 2
+
+
 async def test_a_partition_count_that_changes_on_the_way_is_a_503_and_no_miss() -> None:
     setting = owned_by_other()
 
@@ -211,7 +217,7 @@ async def test_before_the_first_assignment_everything_is_unassigned() -> None:
     setting.view.swap(NO_CLUSTER)
     error = await setting.error()
     assert isinstance(error, PartitionUnassigned)
-    assert error.details == {"table": "planes", "generation": -1}
+    assert error.details == {"table": "planes", "generation": -1, "tried": []}
     with pytest.raises(PartitionUnassigned):
         setting.query.locate("planes", b"x")
 

@@ -13,7 +13,7 @@ from app.formats.values import ValueFormat, value_format
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
+    max_leaves=6,
 )
 
 
@@ -21,7 +21,7 @@ def format_of(value: ValueFormatName, columns: Mapping[str, str] | None = None) 
     return value_format(TableSpec("t", SourceSpec("topic", KeySpec("string"), value), columns=columns))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(json_values, st.sampled_from([None, 2]))
 def test_a_json_value_is_kept_byte_for_byte(value: Any, indent: int | None) -> None:
     source = json.dumps(value, indent=indent).encode()
@@ -94,7 +94,7 @@ def test_columns_of_a_value_that_is_no_object_are_a_decode_error(value: bytes) -
         format_of("json", {"a": "a"}).decode(value)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(st.dictionaries(st.text(), json_values, max_size=5), st.data())
 def test_columns_show_exactly_the_values_of_their_members(members: dict[str, Any], data: st.DataObject) -> None:
     plain = st.text(min_size=1).filter(lambda text: json.dumps(text, ensure_ascii=False)[1:-1] == text)

@@ -1,0 +1,67 @@
+"""Source partitions that cannot be read for now, so that one of them holds up its own lane and no other."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import structlog
+
+from app.model import TopicPartition
+from app.tasks.log import Clock
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two attempts to read a partition that could not be read.
+PAUSE = 1.0
+
+
+class _Outage(NamedTuple):
+    offset: int
+    cause: str
+    since: float
+    again_at: float
+
+
+class LaneOutages:
+    """Says which partitions wait before they are tried again, and reports each outage once."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._outages: dict[TopicPartition, _Outage] = {}
+        self._waiting: set[TopicPartition] = set()
+
+    def failed(self, source: TopicPartition, offset: int, error: Exception) -> None:
+        """Take note that a partition could not be read at an offset: it waits for PAUSE."""
+        now, cause, known = self._clock.monotonic(), repr(error), self._outages.get(source)
+        if known is None or (known.offset, known.cause) != (offset, cause):
+            log.warning(
+                "a partition cannot be read; its lane waits, and it is tried again every second",
+                source=str(source),
+                offset=offset,
+                error=cause,
+            )
+        self._outages[source] = _Outage(offset, cause, now if known is None else known.since, now + PAUSE)
+        self._waiting.add(source)
+
+    def waits(self, source: TopicPartition) -> bool:
+        """Say whether a partition is not to be read yet."""
+        return source in self._waiting
+
+    def due(self) -> list[TopicPartition]:
+        """Return the partitions that have waited long enough; they do not wait any more."""
+        now = self._clock.monotonic()
+        due = [source for source in self._waiting if self._outages[source].again_at <= now]
+        self._waiting.difference_update(due)
+        return due
+
+    def delivered(self, source: TopicPartition) -> None:
+        """Take note that a partition was read, which ends its outage if there was one."""
+        outage = self._outages.pop(source, None)
+        if outage is not None:
+            self._waiting.discard(source)
+            seconds = round(self._clock.monotonic() - outage.since, 1)
+            log.info("a partition can be read again", source=str(source), offset=outage.offset, seconds=seconds)
+
+    def keep(self, sources: Collection[TopicPartition]) -> None:
+        """Forget the partitions that are not among these."""
+        self._outages = {source: outage for source, outage in self._outages.items() if source in sources}
+        self._waiting.intersection_update(sources)

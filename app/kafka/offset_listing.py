@@ -1,0 +1,116 @@
+"""Asks the leaders of partitions for the bounds of their logs, and waits for no partition that has no leader.
+
+aiokafka's own listing asks for all partitions or none, and tries again for 10 s while one of them cannot be had.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.offset import OffsetRequest
+
+from app.model import TopicPartition
+from app.tasks.log import Bounds
+
+_EARLIEST, _LATEST = -2, -1
+_READ_COMMITTED = 1
+_NO_REPLICA = -1
+
+#: How often, and how many seconds apart, leaders are asked whose answer is about to pass: that they do not lead yet, or
+#: do not any more, before all brokers have heard of it.
+_ATTEMPTS, _PAUSE = 5, 0.1
+
+
+class Unlisted(NamedTuple):
+    """Why a partition has no bounds, and whether it may have them in a moment."""
+
+    why: str
+    passing: bool = False
+
+
+class OffsetListing:
+    """Lists offsets over a consumer's connections."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._client = consumer._client
+        # Of its own: what the consumer knows of the cluster is cut down to its assignment, which changes all the time.
+        self._cluster = ClusterMetadata()
+        self._topics: set[str] = set()
+
+    async def bounds(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Bounds | Unlisted]:
+        """Return the bounds of each partition (read_committed), or why there are none.
+
+        Takes as long as the leaders of these partitions take to answer, each request for a request time-out at most.
+        """
+        found = await self._ask(partitions)
+        for attempt in range(_ATTEMPTS):
+            missing = {partition: answer for partition, answer in found.items() if isinstance(answer, Unlisted)}
+            if not missing or (attempt and not any(answer.passing for answer in missing.values())):
+                break
+            if attempt:
+                await asyncio.sleep(_PAUSE)
+            # Leaders change, and at first none is known.
+            await self._learn_leaders({partition.topic for partition in missing})
+            found.update(await self._ask(missing))
+        return found
+
+    async def _learn_leaders(self, topics: Collection[str]) -> None:
+        self._topics.update(topics)
+        await self._client._metadata_update(self._cluster, self._topics)
+        # What does not exist is asked about again when somebody wants it again.
+        self._topics = {topic for topic in self._topics if self._cluster.partitions_for_topic(topic)}
+
+    async def _ask(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Bounds | Unlisted]:
+        found: dict[TopicPartition, Bounds | Unlisted] = {}
+        led: dict[int, list[TopicPartition]] = defaultdict(list)
+        for partition in partitions:
+            leader = self._cluster.leader_for_partition(KafkaPartition(*partition))
+            if leader is None:
+                found[partition] = Unlisted("the brokers do not know it, or do not show it to this worker")
+            elif leader == -1:
+                found[partition] = Unlisted("it has no leader")
+            else:
+                led[leader].append(partition)
+        for answers in await asyncio.gather(*(self._ask_leader(node, asked) for node, asked in led.items())):
+            found.update(answers)
+        return found
+
+    async def _ask_leader(
+        self, node: int, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, Bounds | Unlisted]:
+        try:
+            # The end is asked for last, so that it can never lie before the start.
+            starts = await self._offsets(node, partitions, _EARLIEST)
+            ends = await self._offsets(node, partitions, _LATEST)
+        except KafkaError as error:
+            return dict.fromkeys(partitions, Unlisted(f"its leader, broker {node}, does not answer: {error!r}"))
+        found: dict[TopicPartition, Bounds | Unlisted] = {}
+        for partition in partitions:
+            start, end = starts[partition], ends[partition]
+            if isinstance(start, int) and isinstance(end, int):
+                found[partition] = Bounds(start, end)
+                continue
+            for refusal in (start, end):
+                if not isinstance(refusal, int):
+                    why = f"its leader, broker {node}, answers {refusal.__name__}"
+                    found[partition] = Unlisted(why, refusal.retriable)
+        return found
+
+    async def _offsets(
+        self, node: int, partitions: Iterable[TopicPartition], timestamp: int
+    ) -> dict[TopicPartition, int | type[KafkaError]]:
+        wanted: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for topic, partition in partitions:
+            wanted[topic].append((partition, timestamp))
+        request = OffsetRequest(_NO_REPLICA, _READ_COMMITTED, list(wanted.items()))
+        answer = await self._client.send(node, request)
+        return {
+            TopicPartition(topic, partition): for_code(code) if code else offset
+            for topic, found in answer.topics
+            for partition, code, _, offset in found
+        }

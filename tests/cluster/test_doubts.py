@@ -1,0 +1,145 @@
+"""Keys that lie where nobody looks for them: no worker may call a miss a proof any more, rows are served as before."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+
+from app.demo.broker import EmbeddedKafka
+from app.formats.partitioners import partition_of
+from app.model import TopicPartition
+from app.tasks.records import POSITION_KEY, PositionRecord, decode
+from tests.support.changelog import log_reader, read_to
+from tests.support.kafka import create_topic, produce, unique
+from tests.support.polling import until
+from tests.support.worker import MakeWorker, WorkerProcess, all_ready, table, tables
+
+PARTITIONS = 4
+KEYS = [b"k%d" % number for number in range(40)]
+
+#: For each partition a key that it would hold, and that nobody writes.
+ABSENT = {partition_of("murmur2", b"absent-%d" % number, PARTITIONS): b"absent-%d" % number for number in range(40)}
+
+
+async def two_workers(kafka: EmbeddedKafka, make_worker: MakeWorker, topic: str) -> list[WorkerProcess]:
+    await create_topic(kafka.bootstrap_servers, topic, PARTITIONS)
+    await produce(kafka.bootstrap_servers, topic, [(key, b"1", None) for key in KEYS])
+    group = unique("doubts")
+    workers = [make_worker(kafka.bootstrap_servers, tables(table("one", topic)), group=group) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    await all_ready(*workers)
+
+    async def each_holds_its_half() -> bool:
+        return [len(await worker.tasks()) for worker in workers] == [PARTITIONS // 2] * 2
+
+    await until(each_holds_its_half, "each worker holds its half")
+    return workers
+
+
+async def misses(workers: Sequence[WorkerProcess]) -> set[tuple[int, str]]:
+    """Ask every worker for a key that is not there of each partition."""
+    answers = [await worker.get(f"/tables/one/{key.decode()}") for worker in workers for key in ABSENT.values()]
+    return {(answer.status, answer.json["code"]) for answer in answers}
+
+
+async def check_rows(workers: Sequence[WorkerProcess]) -> None:
+    for worker in workers:
+        for key in KEYS:
+            answer = await worker.get(f"/tables/one/{key.decode()}")
+            assert (answer.status, answer.body) == (200, b"1")
+
+
+async def told(bootstrap: str, changelog: str) -> list[bool]:
+    """Say of each changelog partition whether its newest position tells of a misplaced key."""
+    async with log_reader(bootstrap) as reader:
+        partitions = [TopicPartition(changelog, number) for number in range(PARTITIONS)]
+        ends = await reader.bounds(partitions)
+        return [
+            [
+                decode(PositionRecord, record.value or b"").misplaced is not None
+                for record in await read_to(reader, partition, 0, ends[partition].end)
+                if record.key == POSITION_KEY
+            ][-1:]
+            == [True]
+            for partition in partitions
+        ]
+
+
+async def test_one_key_in_the_wrong_partition_ends_every_404_of_the_table_on_every_worker_and_through_restarts(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic = unique("misplaced")
+    workers = await two_workers(kafka, make_worker, topic)
+    assert set(ABSENT) == set(range(PARTITIONS))
+    assert await misses(workers) == {(404, "key_not_found")}
+
+    wrong = (partition_of("murmur2", b"lost", PARTITIONS) + 1) % PARTITIONS
+    [(_, offset)] = await produce(kafka.bootstrap_servers, topic, [(b"lost", b"1", wrong)])
+
+    async def all_refused() -> bool:
+        return await misses(workers) == {(503, "misplaced_keys")}
+
+    await until(all_refused, "no worker answers 404")
+
+    async def told_by_all() -> bool:
+        return all(await told(kafka.bootstrap_servers, f"{workers[0].group}-one-changelog"))
+
+    await until(told_by_all, "every partition's changelog tells of it")
+    refused = await workers[0].get("/tables/one/lost")
+    assert refused.status == 503
+    assert f"offset {offset} of {topic}[{wrong}]" in refused.json["detail"]
+    assert refused.headers["retry-after"] == "60"
+    await check_rows(workers)
+    for worker in workers:
+        status, seen = await worker.document("/readyz")
+        assert status == 200
+        assert any("table one" in reason and topic in reason for reason in seen["reasons"])
+        assert await worker.metric("tablehouse_misses_in_doubt", table="one") == 1
+
+    # Every partition's position has it by now, so there is no 404 from the first answer on.
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.start()
+    answers: set[tuple[int, str]] = set()
+
+    async def ready_again() -> bool:
+        for worker in workers:
+            with suppress(OSError):
+                answers.update(await misses([worker]))
+        return all([(await worker.document("/readyz"))[0] == 200 for worker in workers])
+
+    await until(ready_again, "both are ready again", 60)
+    answers |= await misses(workers)
+    assert (503, "misplaced_keys") in answers
+    assert {status for status, _ in answers} == {503}
+    await check_rows(workers)
+
+
+async def test_partitions_added_to_a_source_under_running_workers_end_every_404_with_both_numbers(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic = unique("growing")
+    workers = await two_workers(kafka, make_worker, topic)
+    assert await misses(workers) == {(404, "key_not_found")}
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.create_partitions({topic: NewPartitions(PARTITIONS + 2)})
+    finally:
+        await admin.close()
+
+    async def all_refused() -> bool:
+        return await misses(workers) == {(503, "misplaced_keys")}
+
+    await until(all_refused, "no worker answers 404")
+    refused = await workers[0].get("/tables/one/absent-0")
+    assert (
+        f"topic {topic} has {PARTITIONS + 2} partitions and the table was built with {PARTITIONS}"
+        in (refused.json["detail"])
+    )
+    await check_rows(workers)
+    for worker in workers:
+        assert any("new version" in reason for reason in (await worker.document("/readyz"))[1]["reasons"])
+        assert worker.exit_code is None

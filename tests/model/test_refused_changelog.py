@@ -1,0 +1,74 @@
+"""Changelogs with a record that no rebuild makes right: refused and left alone, never wiped for again and again."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from app.model import TaskState
+from app.tasks.records import POSITION_KEY, PositionRecord, encode
+from tests.model.scenario import Scenario, simulated
+
+EARLY = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"c", b"4")]
+QUARANTINED = "store quarantined; it is rebuilt from the changelog"
+
+
+def _unreadable(_last: PositionRecord) -> bytes:
+    return b"\xff"
+
+
+def _later(last: PositionRecord) -> bytes:
+    return encode(msgspec.structs.replace(last, v=2))
+
+
+def _not_following(last: PositionRecord) -> bytes:
+    return encode(msgspec.structs.replace(last, first=last.last + 7, last=last.last + 9))
+
+
+@pytest.mark.parametrize("keep_store", [True, False], ids=["a store", "an empty disk"])
+@pytest.mark.parametrize(
+    ("value_after", "why", "quarantines"),
+    [
+        (_unreadable, "not a PositionRecord", 0),
+        (_later, "upgrade this worker", 0),
+        (_not_following, "in the changelog itself", 1),
+    ],
+)
+def test_a_record_that_is_wrong_in_the_changelog_wipes_a_store_once_at_most_and_what_is_mended_goes_on(
+    value_after: Callable[[PositionRecord], bytes],
+    why: str,
+    quarantines: int,
+    paths: Counter[str],
+    *,
+    keep_store: bool,
+) -> None:
+    @simulated("count")
+    async def scenario_of(scenario: Scenario) -> None:
+        worker, changelog = scenario.workers[0], scenario.changelog
+        await scenario.started(*EARLY)
+        worker.kill(1000)
+        if not keep_store:
+            worker.disks.clear()
+        newest = next(record for record in reversed(changelog.records) if record.key == POSITION_KEY)
+        last = msgspec.msgpack.decode(newest.value or b"", type=PositionRecord)
+        wrong = changelog.append([(POSITION_KEY, value_after(last))], newest.headers)
+        worker.start()
+        await scenario.world.until(lambda: bool(worker.tasks()), "the partition is held")
+        task = scenario.task()
+        await scenario.world.until(lambda: why in str(task.reason), "refused", 100)
+        for _ in range(60):
+            await asyncio.sleep(1)
+            assert task.state is TaskState.RESTORING
+        assert f"source-count[0] offset {wrong}: " in str(task.reason)
+        assert changelog.end == wrong + 1, "nothing is appended to it"
+        assert [record for record in changelog.records if record.offset == wrong]
+        # A newer worker, or a person, has seen to it.
+        changelog.records = [record for record in changelog.records if record.offset != wrong]
+        scenario.produce((b"b", b"5"))
+        await scenario.caught_up()
+        scenario.check()
+
+    scenario_of()
+    assert paths[QUARANTINED] == (quarantines if keep_store else 0)

@@ -1,0 +1,275 @@
+"""Plain reads, answered while their bytes are received: no client can tell them from those that go the long way."""
+
+import asyncio
+import hashlib
+import inspect
+from collections.abc import AsyncIterator
+from importlib.metadata import requires, version
+
+import pytest
+import pytest_asyncio
+from aiohttp import web_protocol
+
+from app.formats.partitioners import partition_of
+from app.http.plain import PlainReads
+from app.http.protocol import KEEPALIVE_SECONDS, Protocol
+from app.stores.rows import Row
+from tests.support.http_workers import Reply, Worker, connected, one_worker, read_reply, two_workers
+
+AIOHTTP = "3.14.5"
+#: What app/http/protocol.py rests on: what aiohttp does between two requests, and how it notices idleness.
+READ = {
+    "data_received": "1ee57ebe052e6c80",
+    "start": "2e565fd40c8e04fb",
+    "_process_keepalive": "b472e0fb8445ce42",
+}
+
+PLAIN = (
+    "Host: test\r\nUser-Agent: some/1.0\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\n"
+)
+
+
+@pytest_asyncio.fixture
+async def worker() -> AsyncIterator[Worker]:
+    async with one_worker() as one:
+        yield one
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Note of each request that was looked at whether it was answered in the short way."""
+    noted: list[bool] = []
+    original = PlainReads.answer
+
+    def answer(self: PlainReads, data: bytes) -> bytes | None:
+        found = original(self, data)
+        noted.append(found is not None)
+        return found
+
+    monkeypatch.setattr(PlainReads, "answer", answer)
+    return noted
+
+
+def put(worker: Worker, key: bytes, value: bytes, table: str = "planes", timestamp_ms: int = 1_700_000_000_999) -> None:
+    worker.local.rows[table, partition_of("murmur2", key, 4), key] = Row(value, timestamp_ms, 41)
+
+
+def get(target: str, headers: str = PLAIN, version: str = "HTTP/1.1") -> bytes:
+    return f"GET {target} {version}\r\n{headers}\r\n".encode("utf-8", "surrogateescape")
+
+
+class Connection:
+    """A connection to the public listener."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, request: bytes) -> Reply:
+        """Send these bytes and read one answer."""
+        self.writer.write(request)
+        return await read_reply(self.reader)
+
+
+@pytest_asyncio.fixture
+async def connection(worker: Worker) -> AsyncIterator[Connection]:
+    async with connected(worker.url) as (reader, writer):
+        yield Connection(reader, writer)
+
+
+def compared(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    names = set(reply.headers) - {"date", "x-request-id"}
+    return reply.status, {name: reply.headers[name] for name in names}, reply.body
+
+
+TARGETS = {
+    "/tables/planes/k1": True,
+    "/tables/planes/a%2Fb": True,
+    "/tables/planes/%00": True,
+    "/tables/planes/a+b~!$&'()*,;=:@": True,
+    "/tables/planes/empty": True,
+    "/tables/planes/old": True,
+    "/tables/planes/.": True,
+    "/tables/planes/%2E%2E": True,
+    "/tables/numbers/7": True,
+    "/tables/blobs/_w": True,
+    "/tables/planes/absent": False,
+    "/tables/planes/%zz": False,
+    "/tables/planes/%": False,
+    "/tables/planes/k%C3%28": False,
+    "/tables/numbers/seven": False,
+    "/tables/nothing/k1": False,
+    "/tables/planes/a/b": False,
+    "/tables/planes/k1?": False,
+    "/tables/planes/k1?a=1": False,
+    "/tables/planes/k1#a": False,
+    "/tables/planes:get?key=k1": False,
+    "/tables/planes": False,
+    "http://test/tables/planes/k1": False,
+    "/tables/planes/" + "k" * 9_000: False,
+}
+
+
+def fill(worker: Worker) -> None:
+    for key in (b"k1", b"a/b", b"\x00", b"a+b~!$&'()*,;=:@", b".", b".."):
+        put(worker, key, b'{"key":"%s"}' % key.hex().encode())
+    put(worker, b"empty", b"")
+    put(worker, b"old", b"1", timestamp_ms=-5)
+    for table, stored in (("numbers", b"\x80\x00\x00\x00\x00\x00\x00\x07"), ("blobs", b"\xff")):
+        for partition in range(4):
+            worker.local.rows[table, partition, stored] = Row(b"bytes \x00\xff", 1_700_000_000_999, 12)
+
+
+@pytest.mark.parametrize(("target", "plain"), TARGETS.items(), ids=lambda value: repr(value)[:40])
+async def test_a_request_gets_the_same_answer_either_way(
+    worker: Worker, connection: Connection, answered: list[bool], target: str, *, plain: bool
+) -> None:
+    fill(worker)
+    short = await connection.ask(get(target))
+    assert answered == [plain]
+    long = await connection.ask(get(target, PLAIN + "X-Anything: 1\r\n"))
+    assert answered == [plain, False]
+    assert compared(short) == compared(long)
+    assert short.headers["x-request-id"] != long.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        PLAIN.replace("*/*", "text/plain"),
+        PLAIN.replace("keep-alive", "close"),
+        PLAIN.replace("Host: test\r\n", ""),
+        PLAIN + "Host: other\r\n",
+        PLAIN + "If-None-Match: *\r\n",
+        PLAIN + "X-Request-Id: mine\r\n",
+        PLAIN + "Content-Length: 0\r\n",
+        PLAIN + "Transfer-Encoding: chunked\r\n",
+        PLAIN + "Expect: 100-continue\r\n",
+        PLAIN + " folded\r\n",
+        PLAIN + "User-Agent : blank\r\n",
+        PLAIN + "User-Agent: \x01\r\n",
+        PLAIN + "Accept-Language: " + "x" * 5_000 + "\r\n",
+    ],
+)
+async def test_headers_that_could_change_the_answer_go_the_long_way(
+    worker: Worker, connection: Connection, answered: list[bool], headers: str
+) -> None:
+    fill(worker)
+    connection.writer.write(get("/tables/planes/k1", headers))
+    # Some of these have no end before the connection's.
+    connection.writer.write_eof()
+    await asyncio.wait_for(connection.reader.read(), 5)
+    assert answered[:1] == [False]
+
+
+async def test_the_same_headers_are_judged_once_and_others_anew(
+    worker: Worker, connection: Connection, answered: list[bool]
+) -> None:
+    fill(worker)
+    for headers in (PLAIN, PLAIN, "host: b\r\n", PLAIN + "If-None-Match: *\r\n", PLAIN):
+        await connection.ask(get("/tables/planes/k1", headers))
+    assert answered == [True, True, True, False, True]
+
+
+async def test_requests_sent_at_once_are_answered_in_order(
+    worker: Worker, connection: Connection, answered: list[bool]
+) -> None:
+    fill(worker)
+    connection.writer.write(get("/tables/planes/k1") + get("/tables/planes/a%2Fb") + get("/tables/planes/absent"))
+    replies = [await read_reply(connection.reader) for _ in range(3)]
+    assert [reply.body for reply in replies[:2]] == [b'{"key":"6b31"}', b'{"key":"612f62"}']
+    assert [reply.status for reply in replies] == [200, 200, 404]
+    assert not any(answered)
+
+
+async def test_a_request_in_pieces_is_put_together_and_what_follows_is_never_read_apart_from_it(
+    worker: Worker, connection: Connection, answered: list[bool]
+) -> None:
+    fill(worker)
+    whole = get("/tables/planes/k1")
+    connection.writer.write(whole[:20])
+    # The server has read the first piece by the time that it answers this.
+    await worker.get("/livez")
+    assert (await connection.ask(whole[20:])).status == 200
+    assert (await connection.ask(whole)).status == 200
+    assert not any(answered)
+
+
+async def test_a_body_that_looks_like_a_request_is_a_body(
+    worker: Worker, connection: Connection, answered: list[bool]
+) -> None:
+    fill(worker)
+    body = get("/tables/planes/k1")
+    head = get("/tables/planes/absent", PLAIN + f"Content-Length: {len(body)}\r\n")
+    assert (await connection.ask(head)).status == 404
+    assert (await connection.ask(body + get("/livez"))).body == b'{"status":"alive"}'
+    assert not any(answered)
+
+
+async def test_a_row_of_another_worker_is_forwarded_as_ever(answered: list[bool]) -> None:
+    async with two_workers() as (near, far):
+        key = next(key for key in (b"k%d" % n for n in range(99)) if partition_of("murmur2", key, 4) == 2)
+        put(far, key, b"1")
+        async with connected(near.url) as (reader, writer):
+            for _ in range(2):
+                writer.write(get(f"/tables/planes/{key.decode()}"))
+                reply = await read_reply(reader)
+                assert (reply.status, reply.headers["tablehouse-served-by"]) == (200, "b")
+    assert answered == [False, False]
+
+
+async def test_both_ways_count_alike(worker: Worker, connection: Connection, answered: list[bool]) -> None:
+    fill(worker)
+    await connection.ask(get("/tables/planes/k1"))
+    await connection.ask(get("/tables/planes/k1", PLAIN + "X-Anything: 1\r\n"))
+    assert answered == [True, False]
+    labels = {"method": "GET", "route": "/tables/{table}/{key}", "code": "200"}
+    value = worker.metrics.registry.get_sample_value
+    assert value("tablehouse_http_requests_total", labels) == 2
+    assert value("tablehouse_http_request_duration_seconds_count", {"route": labels["route"]}) == 2
+    assert value("tablehouse_read_total", {"table": "planes", "result": "hit"}) == 2
+    assert value("tablehouse_read_duration_seconds_count", {"table": "planes", "path": "local"}) == 2
+
+
+async def test_a_draining_server_closes_the_connection_with_the_next_answer(
+    worker: Worker, connection: Connection, answered: list[bool]
+) -> None:
+    fill(worker)
+    await connection.ask(get("/tables/planes/k1"))
+    await worker.server.drain(1.0)
+    reply = await connection.ask(get("/tables/planes/k1"))
+    assert (reply.status, reply.headers["connection"]) == (200, "close")
+    assert await asyncio.wait_for(connection.reader.read(), 5) == b""
+    assert answered == [True, False]
+
+
+async def test_a_plain_read_keeps_an_idle_connection_alive(
+    worker: Worker, connection: Connection, answered: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(worker)
+    protocols: list[Protocol] = []
+    original = Protocol.data_received
+
+    def data_received(self: Protocol, data: bytes) -> None:
+        protocols.append(self)
+        self._next_keepalive_close_time = 0.0
+        original(self, data)
+
+    monkeypatch.setattr(Protocol, "data_received", data_received)
+    before = asyncio.get_running_loop().time()
+    await connection.ask(get("/tables/planes/k1"))
+    assert answered == [True]
+    assert protocols[0]._next_keepalive_close_time >= before + KEEPALIVE_SECONDS  # noqa: SLF001
+
+
+def test_aiohttp_is_the_version_that_was_read() -> None:
+    assert version("aiohttp") == AIOHTTP
+    assert f"aiohttp=={AIOHTTP}" in (requires("tablehouse") or [])
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_the_short_way_rests_on_is_what_was_read(name: str) -> None:
+    source = inspect.getsource(getattr(web_protocol.RequestHandler, name))
+    assert hashlib.sha256(source.encode()).hexdigest()[:16] == READ[name], (
+        f"aiohttp's {name} has changed: read again what happens between two requests, then pin it"
+    )

@@ -1,0 +1,74 @@
+from structlog.testing import capture_logs
+
+from app.kafka.lane_outages import PAUSE, LaneOutages
+from app.model import TopicPartition
+
+ONE, OTHER = TopicPartition("flights", 3), TopicPartition("flights", 4)
+CORRUPT = ValueError("corrupt")
+
+
+class Clock:
+    """A clock that stands still until it is put forward."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        """Return seconds."""
+        return self.now
+
+    def wall_ms(self) -> int:
+        """Return milliseconds."""
+        return int(self.now * 1000)
+
+
+def test_a_partition_that_failed_waits_for_a_pause_and_no_other_does() -> None:
+    clock = Clock()
+    outages = LaneOutages(clock)
+    outages.failed(ONE, 7, CORRUPT)
+
+    assert outages.waits(ONE)
+    assert not outages.waits(OTHER)
+    assert outages.due() == []
+    clock.now += PAUSE
+    assert outages.due() == [ONE]
+    assert not outages.waits(ONE)
+    assert outages.due() == []
+
+
+def test_an_outage_is_reported_once_with_partition_offset_and_cause_and_its_end_with_its_length() -> None:
+    clock = Clock()
+    outages = LaneOutages(clock)
+    with capture_logs() as logged:
+        for _ in range(3):
+            outages.failed(ONE, 7, CORRUPT)
+            clock.now += PAUSE
+            outages.due()
+        outages.delivered(OTHER)
+        outages.delivered(ONE)
+        outages.delivered(ONE)
+
+    assert [line["log_level"] for line in logged] == ["warning", "info"]
+    assert (logged[0]["source"], logged[0]["offset"], logged[0]["error"]) == ("flights[3]", 7, "ValueError('corrupt')")
+    assert (logged[1]["source"], logged[1]["seconds"]) == ("flights[3]", 3 * PAUSE)
+
+
+def test_another_offset_another_cause_and_the_next_outage_are_reported_again() -> None:
+    outages = LaneOutages(Clock())
+    with capture_logs() as logged:
+        outages.failed(ONE, 7, CORRUPT)
+        outages.failed(ONE, 8, CORRUPT)
+        outages.failed(ONE, 8, ValueError("not allowed"))
+        outages.delivered(ONE)
+        outages.failed(ONE, 8, ValueError("not allowed"))
+
+    assert [line["offset"] for line in logged if line["log_level"] == "warning"] == [7, 8, 8, 8]
+
+
+def test_partitions_that_were_taken_away_are_forgotten() -> None:
+    outages = LaneOutages(Clock())
+    outages.failed(ONE, 7, CORRUPT)
+    outages.failed(OTHER, 7, CORRUPT)
+    outages.keep({OTHER})
+
+    assert not outages.waits(ONE)
+    assert outages.waits(OTHER)
