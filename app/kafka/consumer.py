@@ -35,6 +35,9 @@ log = structlog.get_logger(__name__)
 #: Records a poll has at most. Parsing them cannot be interrupted, so this bounds a reader's wait.
 POLL_RECORDS = 500
 
+#: What a fetch brings of one partition at most, where memory allows; aiokafka's default.
+LANE_FETCH_BYTES = 1024 * 1024
+
 #: Seconds a poll waits for records; a partition that starts or resumes meanwhile waits as long.
 POLL_WAIT = 0.1
 
@@ -70,11 +73,12 @@ class Lanes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """The consumer group; session_timeout is in seconds."""
+    """The consumer group; session_timeout is in seconds, fetch_bytes is what may be fetched ahead of each partition."""
 
     group: str
     topics: tuple[str, ...]
     session_timeout: float
+    fetch_bytes: int
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
@@ -156,6 +160,7 @@ class LaneConsumer(_RecordPath):
             max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             max_poll_records=POLL_RECORDS,
             fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=options.fetch_bytes,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
         self._watch = GroupWatch(options.group, self.client)

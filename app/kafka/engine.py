@@ -17,10 +17,10 @@ from app.errors import Draining, NotOwner, PartitionRestoring
 from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
-from app.kafka.consumer import GroupOptions, LaneConsumer
+from app.kafka.consumer import LANE_FETCH_BYTES, GroupOptions, LaneConsumer
 from app.kafka.faust_app import TablehouseApp
 from app.kafka.lease import GroupLease
-from app.kafka.log_reader import KafkaLogReader
+from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
 from app.kafka.probe import probe_epochs
 from app.kafka.topics import Topics, prepare
 from app.model import TaskStatus, TopicPartition
@@ -49,8 +49,18 @@ _PATIENCE = 2.0
 
 #: Seconds between two looks at the partition counts that the consumer knows.
 _PARTITION_COUNTS_INTERVAL = 1.0
+#: The part of the memory budget that what one client has fetched ahead may take, should this worker hold everything;
+#: and the bytes that are fetched of each partition all the same. Brokers send a larger batch whole.
+_FETCHED_SHARE = 8
+_LEAST_FETCHED = 64 * 1024
+
 
 Result = TypeVar("Result")
+
+
+def _fetch_bytes(budget: int, partitions: int, most: int) -> int:
+    """Return what a client may fetch ahead of each of so many partitions within its share of the memory budget."""
+    return max(_LEAST_FETCHED, min(most, budget // _FETCHED_SHARE // partitions))
 
 
 class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
@@ -90,7 +100,10 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         topics: Topics | None = await self._until_reachable(self._prepare)
         if topics is None:
             return
-        changelog, sources = KafkaLogReader(self._connection), KafkaLogReader(self._connection)
+        budget = self._settings.memory_budget
+        tasks = sum(topics.partitions[table.source.topic] for table in self._catalog.tables.values())
+        ahead = _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
+        changelog, sources = KafkaLogReader(self._connection, ahead), KafkaLogReader(self._connection, ahead)
         writer = KafkaChangelogWriter(self._connection, max(topics.batch_limits.values()), limits=topics.batch_limits)
         for client in (changelog, sources, writer):
             await self._until_reachable(client.start)
@@ -108,7 +121,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             on_fatal=self._on_fatal,
             worker_id=self._directory.worker_id,
         )
-        memory = StoreMemory(self._settings.memory_budget)
+        memory = StoreMemory(budget)
         self._shards = Shards(
             ShardSettings(
                 self._settings.group,
@@ -116,7 +129,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 topics.partitions,
                 self._directory,
                 lambda source: RocksShard(self._directory.shard(source), memory),
-                self._settings.memory_budget,
+                budget,
             ),
             consumer,
             ports,
@@ -125,7 +138,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._assignor = TableAssignor(self._describe, topics.partitions)
         consumer.connect(
             self._connection,
-            GroupOptions(self._settings.group, self._catalog.topics, self._settings.session_timeout),
+            GroupOptions(
+                self._settings.group,
+                self._catalog.topics,
+                self._settings.session_timeout,
+                _fetch_bytes(budget, sum(topics.partitions.values()), LANE_FETCH_BYTES),
+            ),
             self._assignor,
             self._shards,
             self._lease,

@@ -7,6 +7,7 @@ from time import monotonic
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
 
 from app.kafka.client import Connection
@@ -18,7 +19,7 @@ from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOut
 #: wait.
 RECORDS_A_SLICE = 1000
 
-#: What a fetch brings of one partition at most.
+#: What a fetch brings of one partition at most, where memory allows.
 SLICE_FETCH_BYTES = 2 * 1024 * 1024
 
 #: For a peek the first batch will do. Claims are smaller than this, so one answer brings those of all partitions; of
@@ -96,7 +97,9 @@ class _Reader:
             max_partition_fetch_bytes=fetch_bytes,
         )
         self.cursors: dict[KafkaPartition, _Cursor] = {}
-        self._assigned = True
+        #: What the consumer is assigned. Partitions without a cursor stay in it, paused: an assignment that changes
+        #: throws away what was fetched ahead of all partitions.
+        self._assigned: set[KafkaPartition] = set()
         self._starting: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
@@ -108,20 +111,23 @@ class _Reader:
 
     def add(self, cursor: _Cursor) -> None:
         self.cursors[cursor.partition] = cursor
-        self._assigned = False
+        if cursor.partition in self._assigned:
+            self.consumer.seek(cursor.partition, cursor.offset)
+            self.consumer.resume(cursor.partition)
 
     def remove(self, cursor: _Cursor) -> None:
         del self.cursors[cursor.partition]
-        self._assigned = False
+        if cursor.partition in self._assigned:
+            self.consumer.pause(cursor.partition)
 
     async def fetch(self, cursor: _Cursor) -> tuple[Sequence[LogRecord], int]:
         """Return what follows the cursor, and the offset after that; both may be as they were."""
-        if not self._assigned:
-            # Replaces the whole assignment, so that many cursors opened at once cost one.
+        if cursor.partition not in self._assigned:
+            # With all cursors that are open by now, so that many opened at once cost one assignment.
             self.consumer.assign(list(self.cursors))
             for other in self.cursors.values():
                 self.consumer.seek(other.partition, other.offset)
-            self._assigned = True
+            self._assigned = set(self.cursors)
         try:
             found = await self.consumer.getmany(
                 cursor.partition, timeout_ms=int(_POLL * 1000), max_records=RECORDS_A_SLICE
@@ -168,12 +174,14 @@ class _Pool:
 
 
 class KafkaLogReader:
-    """Implements LogReader."""
+    """Implements LogReader; fetch_bytes is what may be fetched ahead of each partition that is read."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._slices = _Pool(connection, SLICE_FETCH_BYTES, self.bounds)
+    def __init__(self, connection: Connection, fetch_bytes: int = SLICE_FETCH_BYTES) -> None:
+        self._slices = _Pool(connection, fetch_bytes, self.bounds)
         self._peeks = _Pool(connection, PEEK_FETCH_BYTES, self.bounds)
-        self._offsets = OffsetListing(self._slices.readers[0].consumer)
+        # On connections of its own: a broker answers the requests of a connection one by one, and a consumer's may wait
+        # there for records.
+        self._offsets = OffsetListing(AIOKafkaClient(**connection.arguments()))
         #: Partitions that a listing about to be made is about.
         self._to_list: set[TopicPartition] = set()
         self._listing: asyncio.Task[dict[TopicPartition, Bounds | Unlisted]] | None = None
@@ -181,11 +189,13 @@ class KafkaLogReader:
     async def start(self) -> None:
         """Connect; raises aiokafka's KafkaError when no broker is there."""
         await self._slices.readers[0].start()
+        await self._offsets.start()
 
     async def stop(self) -> None:
         """Disconnect, within STOP_TIMEOUT."""
         readers = (*self._slices.readers, *self._peeks.readers)
-        stopping = [asyncio.ensure_future(reader.consumer.stop()) for reader in readers]
+        goodbyes = [*(reader.consumer.stop() for reader in readers), self._offsets.stop()]
+        stopping = [asyncio.ensure_future(goodbye) for goodbye in goodbyes]
         await asyncio.wait(stopping, timeout=STOP_TIMEOUT)
         for one in stopping:
             if not one.done():

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.offset import OffsetRequest
@@ -34,13 +34,21 @@ class Unlisted(NamedTuple):
 
 
 class OffsetListing:
-    """Lists offsets over a consumer's connections."""
+    """Lists offsets over a client's connections."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
-        self._client = consumer._client
-        # Of its own: what the consumer knows of the cluster is cut down to its assignment, which changes all the time.
+    def __init__(self, client: AIOKafkaClient) -> None:
+        self._client = client
+        # Of its own: what the client knows of the cluster is cut down to the topics that it watches.
         self._cluster = ClusterMetadata()
         self._topics: set[str] = set()
+
+    async def start(self) -> None:
+        """Connect; raises aiokafka's KafkaError when no broker is there."""
+        await self._client.bootstrap()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._client.close()
 
     async def bounds(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Bounds | Unlisted]:
         """Return the bounds of each partition (read_committed), or why there are none.
