@@ -128,17 +128,18 @@ async def closed_loop(port: int, requests: Sequence[bytes], *, connections: int,
 async def open_loop(
     port: int, requests: Sequence[bytes], *, connections: int, rate: float, seconds: float
 ) -> Latencies:
-    """Send `rate` requests a second, however slowly they are answered.
+    """Send `rate` requests a second, however slowly they are answered, once every connection has had an answer.
+
+    A busy server takes connections one by one; that is what connecting costs, and not what a request waits.
 
     Raises UnexpectedAnswer as closed_loop does, and for a server that is a minute behind at the end.
     """
-    loop = _OpenLoop(requests, rate, int(rate * seconds))
+    loop = _OpenLoop(requests, rate, int(rate * seconds), connections)
     with ExitStack() as stack:
         for _ in range(connections):
             connection = await _connect(port, loop.answered)
             stack.callback(connection.close)
-            loop.free.append(connection)
-        loop.start()
+            connection.send(requests[0], time.perf_counter())
         try:
             async with asyncio.timeout(seconds + _PATIENCE):
                 await loop.done
@@ -150,7 +151,9 @@ async def open_loop(
 class _OpenLoop:
     """The schedule of an open loop, and the connections that have nothing to do."""
 
-    def __init__(self, requests: Sequence[bytes], rate: float, count: int) -> None:
+    def __init__(self, requests: Sequence[bytes], rate: float, count: int, connections: int) -> None:
+        self._connections = connections
+        self._started = False
         self._requests = requests
         self._rate = rate
         self._count = count
@@ -158,7 +161,7 @@ class _OpenLoop:
         self._begin = 0.0
         self._next = 0
         self._late: deque[tuple[bytes, float]] = deque()
-        self.free: list[_Connection] = []
+        self._free: list[_Connection] = []
         self.took: list[float] = []
         self.done: asyncio.Future[None] = self._loop.create_future()
 
@@ -166,7 +169,8 @@ class _OpenLoop:
     def missing(self) -> int:
         return self._count - len(self.took)
 
-    def start(self) -> None:
+    def _start(self) -> None:
+        self._started = True
         self._begin = time.perf_counter()
         self._send_due()
 
@@ -175,8 +179,8 @@ class _OpenLoop:
         while self._next < self._count and (due := self._begin + self._next / self._rate) <= now:
             request = self._requests[self._next % len(self._requests)]
             self._next += 1
-            if self.free:
-                self.free.pop().send(request, due)
+            if self._free:
+                self._free.pop().send(request, due)
             else:
                 self._late.append((request, due))
         if self._next < self._count and not self.done.done():
@@ -188,13 +192,18 @@ class _OpenLoop:
         if error is not None:
             self.done.set_exception(error)
             return
+        if not self._started:
+            self._free.append(connection)
+            if len(self._free) == self._connections:
+                self._start()
+            return
         self.took.append(time.perf_counter() - connection.sent)
         if not self.missing:
             self.done.set_result(None)
         elif self._late:
             connection.send(*self._late.popleft())
         else:
-            self.free.append(connection)
+            self._free.append(connection)
 
 
 async def _connect(port: int, on_answer: Callable[[_Connection, Exception | None], None]) -> _Connection:

@@ -26,9 +26,11 @@ from app.kafka.client import Connection
 from app.kafka.group_watch import GroupWatch
 from app.kafka.lane_outages import LaneOutages
 from app.kafka.lease import GroupLease
+from app.kafka.raw_records import raw
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
 from app.tasks.log import LogRecord
+from app.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -137,10 +139,16 @@ class LaneConsumer(_RecordPath):
     lease: GroupLease
 
     def connect(
-        self, connection: Connection, options: GroupOptions, assignor: TableAssignor, lanes: Lanes, lease: GroupLease
+        self,
+        connection: Connection,
+        options: GroupOptions,
+        assignor: TableAssignor,
+        lanes: Lanes,
+        lease: GroupLease,
+        turns: Turns,
     ) -> None:
         """Set what start() works with."""
-        self.lanes, self.lease, self._options = lanes, lease, options
+        self.lanes, self.lease, self._options, self._turns = lanes, lease, options, turns
         self._committed: dict[TopicPartition, int] = {}
         #: Partitions whose lanes want records.
         self._flowing: set[KafkaPartition] = set()
@@ -154,6 +162,7 @@ class LaneConsumer(_RecordPath):
             # A reset would pass over what retention removed, or read another topic of the same name.
             auto_offset_reset="none",
             isolation_level="read_committed",
+            key_deserializer=raw,
             session_timeout_ms=int(options.session_timeout * 1000),
             heartbeat_interval_ms=int(min(0.5, options.session_timeout / 6) * 1000),
             rebalance_timeout_ms=int(max(20.0, 2 * options.session_timeout) * 1000),
@@ -251,7 +260,7 @@ class LaneConsumer(_RecordPath):
         else:
             self._offer(wanted, found)
         # getmany returns without giving the loop a turn while it has records.
-        await asyncio.sleep(0)
+        await self._turns.wait()
 
     def _offer(self, wanted: Iterable[KafkaPartition], found: Mapping[KafkaPartition, list[LogRecord]]) -> None:
         for partition in wanted:

@@ -38,6 +38,7 @@ from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult
 from app.tasks.shards import Shards, ShardSettings
 from app.telemetry import Metrics
+from app.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._connection = Connection(settings.bootstrap_servers, directory.worker_id)
         self._clock = SystemClock()
         self._lease = GroupLease(settings.session_timeout, self._clock)
+        self._turns = Turns()
         self._doubts = Doubts(self._tell_the_group)
         for table in catalog.tables.values():
             metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
@@ -117,6 +119,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             clock=self._clock,
             metrics=self._metrics,
             doubts=self._doubts,
+            turns=self._turns,
             sleep=asyncio.sleep,
             on_fatal=self._on_fatal,
             worker_id=self._directory.worker_id,
@@ -128,7 +131,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 self._catalog,
                 topics.partitions,
                 self._directory,
-                lambda source: RocksShard(self._directory.shard(source), memory),
+                lambda source: RocksShard(self._directory.shard(source), memory, self._turns),
                 budget,
             ),
             consumer,
@@ -147,6 +150,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             self._assignor,
             self._shards,
             self._lease,
+            self._turns,
         )
         self._upkeep = [
             background.start(work, name, self._on_fatal)

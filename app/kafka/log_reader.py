@@ -12,6 +12,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError,
 
 from app.kafka.client import Connection
 from app.kafka.offset_listing import OffsetListing, Unlisted
+from app.kafka.raw_records import raw
 from app.model import TopicPartition
 from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange
 
@@ -93,6 +94,7 @@ class _Reader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
+            key_deserializer=raw,
             fetch_max_wait_ms=250,
             max_partition_fetch_bytes=fetch_bytes,
         )

@@ -31,6 +31,7 @@ from rocksdict import (
 from app.stores.failures import translated
 from app.stores.rows import ROW_PREFIX
 from app.stores.store import StoreClosed, StoreError
+from app.turns import Turns
 
 #: Rows a write hands to RocksDB at once. rocksdict holds the GIL meanwhile, about 1 us a row, so this bounds how long a
 #: reader waits.
@@ -146,7 +147,7 @@ class RocksTaskStore:
                 break
             await self._write_chunk(chunk, None)
             chunk = following
-            await asyncio.sleep(0)
+            await self._shard.turns.wait()
         await self._write_chunk(chunk, checkpoint)
         self._dirty = True
 
@@ -228,8 +229,9 @@ class RocksShard:
     cannot name before the database is opened again: the next attempt must not need its name.
     """
 
-    def __init__(self, path: Path, memory: StoreMemory) -> None:
+    def __init__(self, path: Path, memory: StoreMemory, turns: Turns) -> None:
         self.path = path
+        self.turns = turns
         self.database: Rdict | None = None
         self.families: dict[str, Rdict] = {}
         self.handles: dict[str, ColumnFamily] = {}

@@ -57,29 +57,27 @@ class TableCodec:
     empty_keys: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """The rows of a lane batch (prefixed keys; None deletes), and the offset of the first misplaced key in it."""
+class Folding:
+    """A lane batch on its way to rows, a slice at a time. Records that cannot become rows go to `skip`.
 
-    rows: dict[bytes, bytes | None]
-    misplaced_at: int | None
-    stream_time: int
+    rows are those of all slices so far (prefixed keys; None deletes). misplaced_at is the offset of the first misplaced
+    key, stream_time the highest timestamp, -1 before the first.
+    """
 
-
-class Decoding:
-    """A lane batch on its way to rows: decoded a slice at a time, then folded. Records that cannot be go to `skip`."""
-
-    def __init__(self, codec: TableCodec, skip: Skips) -> None:
+    def __init__(self, codec: TableCodec, skip: Skips, lookup: Lookup) -> None:
         self._codec = codec
         self._skip = skip
-        self._decoded: list[Decoded] = []
-        self._wires: list[bytes] = []
-        self._stream_time = -1
+        self._lookup_before = lookup
+        self.rows: dict[bytes, bytes | None] = {}
+        self.misplaced_at: int | None = None
+        self.stream_time = -1
 
     def add(self, records: Sequence[LogRecord]) -> None:
-        """Decode records that follow those before."""
+        """Decode, check and fold records that follow those before."""
+        decoded: list[Decoded] = []
+        wires: list[bytes] = []
         store_key, decode_value, skip = self._codec.store_key, self._codec.decode_value, self._skip
-        append, append_wire = self._decoded.append, self._wires.append
+        append, append_wire = decoded.append, wires.append
         for record in records:
             wire = record.key
             if not wire:
@@ -103,13 +101,11 @@ class Decoding:
                     continue
             append_wire(wire)
             append(Decoded(ROW_PREFIX + key, value, record.timestamp, record.offset))
-        self._stream_time = max(self._stream_time, max((record.timestamp for record in records), default=-1))
+        self.stream_time = max(self.stream_time, max((record.timestamp for record in records), default=-1))
+        if self.misplaced_at is None:
+            index = self._codec.misplaced(wires)
+            self.misplaced_at = None if index is None else decoded[index].offset
+        self.rows.update(self._codec.fold(decoded, self._lookup))
 
-    def fold(self, lookup: Lookup) -> Folded:
-        """Fold what was decoded."""
-        index = self._codec.misplaced(self._wires)
-        return Folded(
-            rows=self._codec.fold(self._decoded, lookup),
-            misplaced_at=None if index is None else self._decoded[index].offset,
-            stream_time=self._stream_time,
-        )
+    def _lookup(self, key: bytes) -> bytes | None:
+        return self.rows[key] if key in self.rows else self._lookup_before(key)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from app.tasks.doubts import Doubts
 from app.tasks.log import ChangelogWriter, Clock, Lease, LogReader
 from app.telemetry import Metrics
+from app.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Ports:
     clock: Clock
     metrics: Metrics
     doubts: Doubts
+    turns: Turns
     sleep: Callable[[float], Awaitable[None]]
     on_fatal: Callable[[Exception], None]
     worker_id: str

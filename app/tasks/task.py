@@ -301,6 +301,7 @@ class Task:
             self._ports.writer,
             self._ports.metrics,
             self._ports.doubts,
+            self._ports.turns,
             self._on_applied,
         )
         if bounds.start > pipeline.needed:

@@ -8,7 +8,7 @@ from app.formats.keys import key_format
 from app.formats.partitioners import partitions_of
 from app.formats.values import value_format
 from app.model import TopicPartition
-from app.tasks.ingest import Decoding, Folded, TableCodec
+from app.tasks.ingest import Folding, TableCodec
 from app.tasks.log import LogRecord
 from app.tasks.pipeline import LANE_BATCH
 from app.tasks.records import anchor_of
@@ -80,7 +80,5 @@ def _no_skip(record: LogRecord, reason: str, detail: str) -> None:
     raise AssertionError(f"record {record.offset} is skipped: {reason}, {detail}")
 
 
-def _fold(codec: TableCodec, records: list[LogRecord]) -> Folded:
-    decoding = Decoding(codec, _no_skip)
-    decoding.add(records)
-    return decoding.fold(lambda _: None)
+def _fold(codec: TableCodec, records: list[LogRecord]) -> None:
+    Folding(codec, _no_skip, lambda _: None).add(records)

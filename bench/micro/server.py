@@ -26,6 +26,7 @@ from app.stores.rows import ROW_PREFIX, unpack
 from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult
 from app.telemetry import Metrics
+from app.turns import Turns
 from bench.micro.store import filled
 from bench.micro.timing import Timings
 
@@ -128,7 +129,7 @@ def _server(local: _Tables) -> Server:
 async def measure(timings: Timings) -> None:
     """Time GETs of existing rows on one connection."""
     with tempfile.TemporaryDirectory(prefix="bench-micro-") as folder:
-        shard = RocksShard(Path(folder) / "shard", StoreMemory(_BUDGET))
+        shard = RocksShard(Path(folder) / "shard", StoreMemory(_BUDGET), Turns())
         store, rows = await filled(shard)
         server = _server(_Tables(store))
 

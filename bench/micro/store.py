@@ -8,6 +8,7 @@ from typing import Any
 from app.stores.rocksdb import RocksShard, RocksTaskStore, StoreMemory
 from app.stores.rows import LAYOUT_VERSION, ROW_PREFIX, pack_head
 from app.tasks.pipeline import LANE_BATCH
+from app.turns import Turns
 from bench.micro.timing import Timings
 from bench.source import Source
 
@@ -31,7 +32,7 @@ async def filled(shard: RocksShard) -> tuple[RocksTaskStore, list[tuple[bytes, b
 async def measure(timings: Timings) -> None:
     """Time a store of 200,000 rows, once from its memtables and once from its files."""
     with tempfile.TemporaryDirectory(prefix="bench-micro-") as folder:
-        shard = RocksShard(Path(folder) / "shard", StoreMemory(_BUDGET))
+        shard = RocksShard(Path(folder) / "shard", StoreMemory(_BUDGET), Turns())
         task, rows = await filled(shard)
         chosen = random.Random(1).sample([key for key, _ in rows], _GETS)  # noqa: S311  reproducible, not secret
         _measure_reads(timings, shard, task, chosen, "memtables")

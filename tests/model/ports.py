@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from app.model import Epoch, TopicPartition
 from app.tasks.log import Bounds, Fenced, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, OutcomeUnknown
 from app.tasks.records import epoch_headers
+from app.turns import Turns
 from tests.model.broker import Log, Refused
 from tests.model.world import APPEND_TIMEOUT, Request, World
 
@@ -133,3 +134,11 @@ class SimulatedWriter:
             raise OutcomeUnknown("the broker answered with an error")
         await self._world.hop(f"{what}.acknowledged")
         return answer
+
+
+class SimulatedTurns(Turns):
+    """A turn given to others is a hop like any other, at which everything may happen."""
+
+    async def wait(self) -> None:
+        """Wait for the scheduler."""
+        await asyncio.sleep(0)

@@ -19,7 +19,7 @@ from app.telemetry import Metrics
 from tests.model.group import HEARTBEAT_INTERVAL, MemberLease
 from tests.model.lane import SimulatedLane
 from tests.model.loop import Process
-from tests.model.ports import SimulatedClock, SimulatedReader, SimulatedWriter
+from tests.model.ports import SimulatedClock, SimulatedReader, SimulatedTurns, SimulatedWriter
 from tests.model.store import Disk, Folder, MemoryShard, random_crash
 from tests.model.tables import Table
 from tests.model.world import World
@@ -172,6 +172,7 @@ class _Run:
                 clock=SimulatedClock(world, world.choose.randint(-300_000, 300_000)),
                 metrics=_METRICS,
                 doubts=Doubts(lambda: None),
+                turns=SimulatedTurns(),
                 sleep=asyncio.sleep,
                 on_fatal=worker.failures.append,
                 worker_id=member,

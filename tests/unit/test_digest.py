@@ -14,6 +14,7 @@ from app.stores.store import StoreClosed
 from app.tasks import digest as digest_module
 from app.tasks.digest import digest
 from app.tasks.task import Task
+from app.turns import Turns
 from tests.support.cluster_fakes import PLANES
 from tests.support.http_workers import ask, one_worker, two_workers
 
@@ -22,7 +23,7 @@ ROWS = {b"": b"empty key", **{b"%04d" % number: b"row %d" % number for number in
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Iterator[RocksShard]:
-    shard = RocksShard(tmp_path / "shard", StoreMemory(64 << 20))
+    shard = RocksShard(tmp_path / "shard", StoreMemory(64 << 20), Turns())
     shard.open(["one", "two"])
     yield shard
     shard.close()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from typing import NamedTuple
 
 import pytest
 
@@ -11,7 +12,7 @@ from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
 from app.model import TopicPartition
 from app.stores.rows import LAYOUT_VERSION, pack_head
-from app.tasks.ingest import Decoding, Folded, TableCodec
+from app.tasks.ingest import Folding, TableCodec
 from app.tasks.log import LogRecord
 from tests.model.broker import Record
 
@@ -53,16 +54,24 @@ def no_skip(record: LogRecord, reason: str, detail: str) -> None:
     raise AssertionError(f"{reason} at {record.offset}: {detail}")
 
 
+class Folded(NamedTuple):
+    """What came of some slices."""
+
+    rows: dict[bytes, bytes | None]
+    misplaced_at: int | None
+    stream_time: int
+
+
 def folded(*slices: Sequence[Record]) -> tuple[Folded, list[tuple[int, str, str]]]:
     skipped: list[tuple[int, str, str]] = []
 
     def skip(record: LogRecord, reason: str, detail: str) -> None:
         skipped.append((record.offset, reason, detail))
 
-    decoding = Decoding(CODEC, skip)
+    folding = Folding(CODEC, skip, never)
     for records in slices:
-        decoding.add(records)
-    return decoding.fold(never), skipped
+        folding.add(records)
+    return Folded(folding.rows, folding.misplaced_at, folding.stream_time), skipped
 
 
 def test_a_row_lies_under_its_prefixed_stored_key_with_the_time_and_offset_of_its_record() -> None:
@@ -106,9 +115,8 @@ def test_where_empty_keys_have_no_partition_they_are_skipped_and_never_misplaced
 
     skipped: list[tuple[int, str]] = []
     codec = replace(CODEC, misplaced=all_misplaced, empty_keys=False)
-    decoding = Decoding(codec, lambda record, reason, _detail: skipped.append((record.offset, reason)))
-    decoding.add([record(offset, key, b"1") for offset, key in enumerate(keys)])
-    found = decoding.fold(never)
+    found = Folding(codec, lambda record, reason, _detail: skipped.append((record.offset, reason)), never)
+    found.add([record(offset, key, b"1") for offset, key in enumerate(keys)])
     reasons = {None: "null_key", b"": "empty_key", b"bad": "undecodable_key"}
     assert skipped == [(offset, reasons[key]) for offset, key in enumerate(keys) if key in reasons]
     assert set(found.rows) == {b"\x01" + key.upper() for key in keys if key is not None and key not in reasons}
@@ -184,8 +192,29 @@ def test_a_fold_sees_the_decoded_records_in_order_and_the_earlier_rows() -> None
             seen.extend(records)
             return {key: lookup(key) for key, _, _, _ in records}
 
-    decoding = Decoding(TableCodec(SOURCE, store_key, decode_value, misplaced, Listing()), no_skip)
-    decoding.add([record(3, b"b", b"1"), record(5, b"a", None, 7)])
-    found = decoding.fold({b"\x01B": b"earlier"}.get)
+    codec = TableCodec(SOURCE, store_key, decode_value, misplaced, Listing())
+    found = Folding(codec, no_skip, {b"\x01B": b"earlier"}.get)
+    found.add([record(3, b"b", b"1"), record(5, b"a", None, 7)])
     assert seen == [Decoded(b"\x01B", b"<1>", 1000, 3), Decoded(b"\x01A", None, 7, 5)]
     assert found.rows == {b"\x01B": b"earlier", b"\x01A": None}
+
+
+def test_a_slice_is_folded_on_top_of_the_ones_before_it() -> None:
+    class Joining:
+        name = "joining"
+
+        def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
+            rows: dict[bytes, bytes | None] = {}
+            for key, payload, _, _ in records:
+                before = rows[key] if key in rows else lookup(key)
+                rows[key] = None if payload is None else (before or b"") + payload
+            return rows
+
+    found = Folding(
+        TableCodec(SOURCE, store_key, decode_value, misplaced, Joining()),
+        no_skip,
+        {b"\x01A": b"<0>", b"\x01B": b"<0>"}.get,
+    )
+    found.add([record(0, b"a", b"1"), record(1, b"b", None)])
+    found.add([record(2, b"a", b"2"), record(3, b"b", b"3")])
+    assert found.rows == {b"\x01A": b"<0><1><2>", b"\x01B": b"<3>"}

@@ -24,6 +24,7 @@ from app.tasks.pipeline import (
 from app.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, anchor_of, decode, encode
 from app.tasks.replay import Replayer
 from app.telemetry import Metrics
+from app.turns import Turns
 from tests.model.broker import Log, Record
 from tests.model.loop import run_virtual
 from tests.model.ports import SimulatedClock, SimulatedWriter
@@ -76,6 +77,7 @@ class Owner:
             self.writer,
             self.metrics,
             self.doubts,
+            Turns(),
             lambda: self.applied.append(self.replayer.applied),
         )
 

@@ -16,6 +16,7 @@ from rocksdict import DbClosedError, Rdict
 from app.stores.failures import translated
 from app.stores.rocksdb import RocksShard, StoreMemory
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError
+from app.turns import Turns
 from tests.support.limits import file_size_limit, free_file_handles
 
 BUDGET = 64 << 20
@@ -24,9 +25,10 @@ _WRITER = """
 import asyncio, sys
 from pathlib import Path
 from app.stores.rocksdb import RocksShard, StoreMemory
+from app.turns import Turns
 
 async def main():
-    shard = RocksShard(Path(sys.argv[1]), StoreMemory(64 << 20))
+    shard = RocksShard(Path(sys.argv[1]), StoreMemory(64 << 20), Turns())
     shard.open(["one", "two"])
     for number in range(1, 1_000_000):
         for name in ("one", "two"):
@@ -48,7 +50,7 @@ asyncio.run(main())
 
 
 def opened(path: Path, *names: str) -> RocksShard:
-    shard = RocksShard(path, StoreMemory(BUDGET))
+    shard = RocksShard(path, StoreMemory(BUDGET), Turns())
     shard.open(names)
     return shard
 
@@ -213,7 +215,7 @@ async def test_what_cannot_be_flushed_is_no_damage_and_closes_all_the_same(tmp_p
 async def test_too_few_file_handles_are_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "shard"
     await filled(path)
-    shard = RocksShard(path, StoreMemory(BUDGET))
+    shard = RocksShard(path, StoreMemory(BUDGET), Turns())
 
     def refused(handles: int) -> StoreError | None:
         try:
@@ -303,7 +305,7 @@ async def test_a_cut_manifest_is_damage_or_an_older_whole_state(tmp_path: Path, 
 async def test_a_deleted_current_file_is_damage_and_the_destroyed_folder_opens_empty(tmp_path: Path) -> None:
     await filled(tmp_path / "shard")
     (tmp_path / "shard" / "CURRENT").unlink()
-    damaged = RocksShard(tmp_path / "shard", StoreMemory(BUDGET))
+    damaged = RocksShard(tmp_path / "shard", StoreMemory(BUDGET), Turns())
     with pytest.raises(StoreCorrupt):
         damaged.open(["t"])
     damaged.destroy()
@@ -315,7 +317,7 @@ async def test_a_deleted_current_file_is_damage_and_the_destroyed_folder_opens_e
 async def test_a_folder_that_cannot_be_deleted_is_named_and_one_that_is_gone_is_deleted(tmp_path: Path) -> None:
     path = tmp_path / "shard"
     await filled(path)
-    shard = RocksShard(path, StoreMemory(BUDGET))
+    shard = RocksShard(path, StoreMemory(BUDGET), Turns())
     with free_file_handles(0), pytest.raises(StoreError, match=rf"deleting {path}: Too many open files"):
         shard.destroy()
     assert path.exists()
@@ -340,7 +342,7 @@ async def test_a_file_that_cannot_be_deleted_is_named(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "unlink", refusing)
     with pytest.raises(StoreError, match=rf"deleting {path}: Permission denied \(.*CURRENT\)"):
-        RocksShard(path, StoreMemory(BUDGET)).destroy()
+        RocksShard(path, StoreMemory(BUDGET), Turns()).destroy()
 
 
 async def test_a_store_that_cannot_be_flushed_can_be_destroyed(tmp_path: Path) -> None:
@@ -360,7 +362,7 @@ async def test_the_size_is_that_of_the_files_there_are_when_one_is_deleted_meanw
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "shard"
-    shard = RocksShard(path, StoreMemory(BUDGET))
+    shard = RocksShard(path, StoreMemory(BUDGET), Turns())
     assert shard.size() == 0
     path.mkdir()
     for number in range(3):
@@ -458,7 +460,7 @@ async def test_a_family_found_damaged_and_replaced_does_not_keep_the_store_open(
 
 def test_many_families_share_one_memory(tmp_path: Path) -> None:
     memory = StoreMemory(BUDGET)
-    shards = [RocksShard(tmp_path / f"shard-{number}", memory) for number in range(8)]
+    shards = [RocksShard(tmp_path / f"shard-{number}", memory, Turns()) for number in range(8)]
     names = [f"t{number}" for number in range(4)]
     for shard in shards:
         shard.open(names)

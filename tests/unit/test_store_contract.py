@@ -8,6 +8,7 @@ import pytest
 
 from app.stores.rocksdb import RocksShard, StoreMemory
 from app.stores.store import StoreClosed, TaskStore
+from app.turns import Turns
 from tests.model.store import Disk, MemoryStore
 
 
@@ -18,7 +19,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Tas
         memory = MemoryStore(Disk())
         yield memory, memory.close
         return
-    shard = RocksShard(tmp_path / "shard", StoreMemory(64 << 20))
+    shard = RocksShard(tmp_path / "shard", StoreMemory(64 << 20), Turns())
     shard.open(["t"])
     yield shard.task("t"), shard.close
     shard.close()

@@ -1,0 +1,36 @@
+import asyncio
+
+from app.turns import Turns
+
+
+async def test_one_of_all_that_wait_has_its_turn_in_a_round_in_the_order_they_came() -> None:
+    turns, done = Turns(), []
+    rounds = 0
+
+    async def count_rounds() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(0)
+            rounds += 1
+
+    async def work(name: str) -> None:
+        for _ in range(3):
+            await turns.wait()
+            done.append((name, rounds))
+
+    counting = asyncio.create_task(count_rounds())
+    await asyncio.gather(*(work(name) for name in "abc"))
+    counting.cancel()
+    assert [name for name, _ in done] == list("abcabcabc")
+    assert len({at for _, at in done}) == len(done)
+
+
+async def test_one_that_is_cancelled_while_it_waits_costs_the_others_nothing() -> None:
+    turns = Turns()
+    waiting = [asyncio.create_task(turns.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    waiting[1].cancel()
+    await asyncio.wait_for(waiting[2], 5)
+    await asyncio.wait_for(turns.wait(), 5)
+    assert [one.cancelled() for one in waiting] == [True, True, False]
