@@ -161,7 +161,7 @@ class Settings(BaseSettings):
     memory_budget: Annotated[int, BeforeValidator(_memory)] = Field(
         default="512MiB",
         validate_default=True,
-        description="Memory for the block cache and write buffers of all stores together; at least 64MiB.",
+        description="Memory for stores, what is fetched ahead and what waits, beside Python itself; at least 64MiB.",
     )
     session_timeout: Annotated[float, _duration(1, 1800, "from 1s to 30m")] = Field(
         default="10s",
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
     max_staleness: Annotated[float, _duration(0, 31_536_000, "from 0s to 365d")] = Field(
         default="1h",
         validate_default=True,
-        description="How old a copy that is not the active may be and still answer.",
+        description="How long a suspended copy goes on answering after its worker's last good heartbeat.",
     )
     request_timeout: Annotated[float, _duration(0.01, 600, "from 10ms to 10m")] = Field(
         default="5s",

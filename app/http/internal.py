@@ -138,9 +138,10 @@ class InternalRoutes:
             raise NotOwner(f"this worker has another definition of table {name}", table=name)
         known = self._view.current.partitions.get(table.spec.source.topic)
         counted = _number(call.headers.get(PARTITIONS, ""), PARTITIONS)
-        if known is not None and counted != known:
+        if counted != known:
+            topic = table.spec.source.topic
             raise NotOwner(
-                f"this worker counts {known} partitions of {table.spec.source.topic}, the asking one {counted}",
+                f"this worker routes by {known or 'no'} partitions of {topic}, the asking one by {counted}",
                 table=name,
             )
         return table

@@ -26,7 +26,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     """Sends what this worker holds, places when it leads, and keeps what it was given.
 
     aiokafka takes an object for what it documents as a class, as Faust relies on too. `latest` is the last assignment
-    received, None before the first.
+    received, None before the first; `partitions` are the counts that this worker has checked.
     """
 
     name = PROTOCOL
@@ -35,7 +35,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     def __init__(self, describe: Callable[[], MemberMetadata], partitions: Mapping[str, int]) -> None:
         super().__init__()
         self._describe = describe
-        self._partitions = partitions
+        self.partitions = partitions
         self.latest: Assignment | None = None
 
     def metadata(self, topics: set[str]) -> ConsumerProtocolMemberMetadata:
@@ -49,7 +49,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         in the middle of a rolling deployment, they are the cluster's.
         """
         subscriptions = {member: frozenset(metadata.subscription) for member, metadata in members.items()}
-        partitions = dict(self._partitions)
+        partitions = dict(self.partitions)
         for topic in sorted(frozenset().union(*subscriptions.values())):
             if topic not in partitions:
                 partitions[topic] = len(cluster.partitions_for_topic(topic) or ())

@@ -210,7 +210,8 @@ class KafkaChangelogWriter:
 
     async def append(self, partition: TopicPartition, epoch: Epoch, batch: Any) -> int:
         """Append a batch under the epoch that claim() began; raises Fenced or OutcomeUnknown."""
-        del epoch  # the producer stamps what was claimed last, and a task stops appending before it claims again
+        if batch.epoch != epoch:
+            raise AssertionError(f"{partition}: a batch of epoch {batch.epoch} is appended under {epoch}")
         async with self._gate.inside(batch.builder.size()):
             producer = self._private.get(partition)
             if producer is None:

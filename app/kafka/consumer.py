@@ -54,7 +54,7 @@ MAX_POLL_INTERVAL_MS = 365 * 24 * 3600 * 1000
 
 
 #: How long a change of a source's partition count may go unnoticed. Each refresh is one small request.
-METADATA_MAX_AGE_MS = 10_000
+METADATA_MAX_AGE_MS = 2_000
 
 
 class Lanes(Protocol):

@@ -50,9 +50,12 @@ _PATIENCE = 2.0
 
 #: Seconds between two looks at the partition counts that the consumer knows.
 _PARTITION_COUNTS_INTERVAL = 1.0
-#: The part of the memory budget that what one client has fetched ahead may take, should this worker hold everything;
-#: and the bytes that are fetched of each partition all the same. Brokers send a larger batch whole.
-_FETCHED_SHARE = 8
+
+#: The part of the memory budget that may be fetched ahead, should this worker hold everything; the clients that fetch
+#: (lane, restores, catching up); and the bytes that are fetched of each partition all the same. Brokers send a larger
+#: batch whole.
+FETCHED_SHARE = 5
+_FETCHING_CLIENTS = 3
 _LEAST_FETCHED = 64 * 1024
 
 
@@ -61,7 +64,7 @@ Result = TypeVar("Result")
 
 def _fetch_bytes(budget: int, partitions: int, most: int) -> int:
     """Return what a client may fetch ahead of each of so many partitions within its share of the memory budget."""
-    return max(_LEAST_FETCHED, min(most, budget // _FETCHED_SHARE // partitions))
+    return max(_LEAST_FETCHED, min(most, budget // FETCHED_SHARE // _FETCHING_CLIENTS // partitions))
 
 
 class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
@@ -84,6 +87,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         for table in catalog.tables.values():
             metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
         self._trouble: str | None = "starting"
+        self._disagreements: list[str] = []
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
         self._clients: list[KafkaChangelogWriter | KafkaLogReader] = []
@@ -255,7 +259,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         if self._shards is None or self._assignor is None or self._assignor.latest is None:
             raise AssertionError("assigned before the engine was ready")
         assignment = self._assignor.latest
-        self._view.swap(snapshot_of(generation, assignment.partitions, assignment.members))
+        self._view.swap(snapshot_of(generation, self._agreed(assignment.partitions), assignment.members))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
         self._shards.assign(generation, partitions)
         self._trouble = None
@@ -264,6 +268,23 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         if self._revoked_at is not None:
             self._metrics.rebalance_duration.observe(monotonic() - self._revoked_at)
         log.info("assigned", generation=generation, partitions=[str(partition) for partition in sorted(partitions)])
+
+    def _agreed(self, counted: Mapping[str, int]) -> dict[str, int]:
+        """Return the partition counts that the group's leader placed by, without those that this worker's differ from.
+
+        They do after a topic has grown, while workers from before and after that are in the group. Whoever hashes with
+        one count would look in the wrong partition of a table that was built with the other.
+        """
+        built = {} if self._assignor is None else self._assignor.partitions
+        differing = {topic: count for topic, count in counted.items() if built.get(topic, count) != count}
+        self._disagreements = [
+            f"the group's leader counts {count} partitions of {topic} and this worker {built[topic]}: no key of its "
+            "tables can be looked up here until the workers that were started before the topic grew are restarted"
+            for topic, count in differing.items()
+        ]
+        for disagreement in self._disagreements:
+            log.warning("partition counts differ", reason=disagreement)
+        return {topic: count for topic, count in counted.items() if topic not in differing}
 
     # The local side of reads
 
@@ -322,4 +343,4 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             for table in self._catalog.tables.values()
             if (doubt := self._doubt(table)) is not None
         ]
-        return doubts if self._trouble is None else [self._trouble, *doubts]
+        return [*([] if self._trouble is None else [self._trouble]), *self._disagreements, *doubts]

@@ -40,6 +40,7 @@ SILENCE = 10.0
 #: Seconds that the answer to that may take.
 _ANSWER = 3.0
 
+_Listed = asyncio.Task[dict[TopicPartition, Bounds | Unlisted]]
 _Listing = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, Bounds]]]
 
 
@@ -184,9 +185,8 @@ class KafkaLogReader:
         # On connections of its own: a broker answers the requests of a connection one by one, and a consumer's may wait
         # there for records.
         self._offsets = OffsetListing(AIOKafkaClient(**connection.arguments()))
-        #: Partitions that a listing about to be made is about.
-        self._to_list: set[TopicPartition] = set()
-        self._listing: asyncio.Task[dict[TopicPartition, Bounds | Unlisted]] | None = None
+        #: For each leader the listing that is about to be made, and the partitions that it is about.
+        self._listings: dict[int, tuple[_Listed, set[TopicPartition]]] = {}
 
     async def start(self) -> None:
         """Connect; raises aiokafka's KafkaError when no broker is there."""
@@ -208,16 +208,16 @@ class KafkaLogReader:
     async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
         """Ask for the first offset and the last stable one of each partition.
 
-        Many tasks ask at once after a rebalance: what is asked for in one turn of the loop becomes one listing.
+        Many tasks ask at once after a rebalance: what is asked for of one leader in one turn of the loop becomes one
+        listing. A leader that does not answer holds up those alone who ask for a partition of its own.
         """
-        self._to_list.update(partitions)
-        if self._listing is None:
-            self._listing = asyncio.create_task(self._list_soon())
-        listed = await asyncio.shield(self._listing)
+        listings = {partition: self._listing_with(partition) for partition in partitions}
+        if listings:
+            await asyncio.wait(set(listings.values()))
         found: dict[TopicPartition, Bounds] = {}
         why: list[str] = []
-        for partition in partitions:
-            answer = listed[partition]
+        for partition, listing in listings.items():
+            answer = listing.result()[partition]
             if isinstance(answer, Unlisted):
                 why.append(f"{partition}: {answer.why}")
             else:
@@ -226,10 +226,19 @@ class KafkaLogReader:
             raise LogUnavailable(f"listing offsets of {', '.join(why)}")
         return found
 
-    async def _list_soon(self) -> dict[TopicPartition, Bounds | Unlisted]:
+    def _listing_with(self, partition: TopicPartition) -> "_Listed":
+        leader = self._offsets.leader(partition)
+        if leader not in self._listings:
+            wanted: set[TopicPartition] = set()
+            self._listings[leader] = asyncio.create_task(self._list_soon(leader, wanted)), wanted
+        listing, partitions = self._listings[leader]
+        partitions.add(partition)
+        return listing
+
+    async def _list_soon(self, leader: int, wanted: set[TopicPartition]) -> dict[TopicPartition, Bounds | Unlisted]:
         await asyncio.sleep(0)
-        partitions, self._to_list, self._listing = list(self._to_list), set(), None
-        return await self._offsets.bounds(partitions)
+        del self._listings[leader]
+        return await self._offsets.bounds(wanted)
 
     async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:
         """Return the first record at or after an offset; None when only holes follow it closely."""

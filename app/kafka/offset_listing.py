@@ -11,7 +11,7 @@ from typing import NamedTuple
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaError, RequestTimedOutError, for_code
 from aiokafka.protocol.offset import OffsetRequest
 
 from app.model import TopicPartition
@@ -21,13 +21,15 @@ _EARLIEST, _LATEST = -2, -1
 _READ_COMMITTED = 1
 _NO_REPLICA = -1
 
+NO_LEADER = -1
+
 #: How often, and how many seconds apart, leaders are asked whose answer is about to pass: that they do not lead yet, or
 #: do not any more, before all brokers have heard of it.
 _ATTEMPTS, _PAUSE = 5, 0.1
 
 
 class Unlisted(NamedTuple):
-    """Why a partition has no bounds, and whether it may have them in a moment."""
+    """Why a partition has no bounds, and whether asking again at once may help."""
 
     why: str
     passing: bool = False
@@ -41,6 +43,8 @@ class OffsetListing:
         # Of its own: what the client knows of the cluster is cut down to the topics that it watches.
         self._cluster = ClusterMetadata()
         self._topics: set[str] = set()
+        #: Partitions whose leader has not answered lately; there may be another one by now.
+        self._silent: set[TopicPartition] = set()
 
     async def start(self) -> None:
         """Connect; raises aiokafka's KafkaError when no broker is there."""
@@ -53,19 +57,29 @@ class OffsetListing:
     async def bounds(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Bounds | Unlisted]:
         """Return the bounds of each partition (read_committed), or why there are none.
 
-        Takes as long as the leaders of these partitions take to answer, each request for a request time-out at most.
+        Takes as long as the leaders of these partitions take to answer, a request time-out at most for one that does
+        not: ask for those of one leader() at a time.
         """
-        found = await self._ask(partitions)
+        silent = self._silent.intersection(partitions)
+        if silent:
+            await self._learn_leaders({partition.topic for partition in silent})
+        found = await self._ask(partitions, first=True)
         for attempt in range(_ATTEMPTS):
-            missing = {partition: answer for partition, answer in found.items() if isinstance(answer, Unlisted)}
-            if not missing or (attempt and not any(answer.passing for answer in missing.values())):
+            missing = [
+                partition for partition, answer in found.items() if isinstance(answer, Unlisted) and answer.passing
+            ]
+            if not missing:
                 break
             if attempt:
                 await asyncio.sleep(_PAUSE)
-            # Leaders change, and at first none is known.
             await self._learn_leaders({partition.topic for partition in missing})
-            found.update(await self._ask(missing))
+            found.update(await self._ask(missing, first=False))
         return found
+
+    def leader(self, partition: TopicPartition) -> int:
+        """Return the broker that is thought to lead a partition, NO_LEADER when none is known to."""
+        leader = self._cluster.leader_for_partition(KafkaPartition(*partition))
+        return NO_LEADER if leader is None else int(leader)
 
     async def _learn_leaders(self, topics: Collection[str]) -> None:
         self._topics.update(topics)
@@ -73,17 +87,20 @@ class OffsetListing:
         # What does not exist is asked about again when somebody wants it again.
         self._topics = {topic for topic in self._topics if self._cluster.partitions_for_topic(topic)}
 
-    async def _ask(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Bounds | Unlisted]:
+    async def _ask(
+        self, partitions: Iterable[TopicPartition], *, first: bool
+    ) -> dict[TopicPartition, Bounds | Unlisted]:
         found: dict[TopicPartition, Bounds | Unlisted] = {}
         led: dict[int, list[TopicPartition]] = defaultdict(list)
         for partition in partitions:
-            leader = self._cluster.leader_for_partition(KafkaPartition(*partition))
-            if leader is None:
-                found[partition] = Unlisted("the brokers do not know it, or do not show it to this worker")
-            elif leader == -1:
-                found[partition] = Unlisted("it has no leader")
-            else:
+            known = self._cluster.leader_for_partition(KafkaPartition(*partition)) is not None
+            leader = self.leader(partition)
+            if leader != NO_LEADER:
                 led[leader].append(partition)
+                continue
+            why = "it has no leader" if known else "the brokers do not know it, or do not show it to this worker"
+            # At first no leader is known, and one that was missing may be elected by now.
+            found[partition] = Unlisted(why, passing=first)
         for answers in await asyncio.gather(*(self._ask_leader(node, asked) for node, asked in led.items())):
             found.update(answers)
         return found
@@ -96,7 +113,13 @@ class OffsetListing:
             starts = await self._offsets(node, partitions, _EARLIEST)
             ends = await self._offsets(node, partitions, _LATEST)
         except KafkaError as error:
-            return dict.fromkeys(partitions, Unlisted(f"its leader, broker {node}, does not answer: {error!r}"))
+            self._silent.update(partitions)
+            unlisted = Unlisted(
+                f"its leader, broker {node}, does not answer: {error!r}",
+                passing=not isinstance(error, RequestTimedOutError),
+            )
+            return dict.fromkeys(partitions, unlisted)
+        self._silent.difference_update(partitions)
         found: dict[TopicPartition, Bounds | Unlisted] = {}
         for partition in partitions:
             start, end = starts[partition], ends[partition]

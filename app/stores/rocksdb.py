@@ -46,17 +46,20 @@ _CHECKPOINT_KEY = b"\x00checkpoint"
 
 _MIB = 1 << 20
 
+#: The eighths of the memory budget that block cache and memtables of all stores together may take.
+STORES_SHARE_OF_8 = 5
+
 
 class StoreMemory:
     """The memory that all RocksDB instances of a worker share, however many shards it holds.
 
-    Memtables are charged to the block cache, so the two together stay within three quarters of the budget; the rest is
-    left to the clients' buffers. Memtables have a third of that: a write that would take more is refused until enough
-    has been flushed.
+    Memtables are charged to the block cache, so the two together stay within five eighths of the budget; the rest is
+    left to what is fetched ahead and to what waits to be ingested. Memtables have a third of that: a write that would
+    take more is refused until enough has been flushed.
     """
 
     def __init__(self, budget: int) -> None:
-        cache_size = budget * 3 // 4
+        cache_size = budget * STORES_SHARE_OF_8 // 8
         self._cache = Cache(cache_size)
         memtables = cache_size // 3
         self._write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(memtables, True, self._cache)

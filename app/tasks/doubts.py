@@ -64,7 +64,8 @@ class Doubts:
         if source in self._grown:
             built, now = self._grown[source]
             return (
-                f"topic {source} has {now} partitions and the table was built with {built}, so new records may lie "
-                "where no worker reads: give the table a new version to build it anew"
+                f"topic {source} has {now} partitions and the table was built with {built}: new records may lie where "
+                "no worker reads, and old ones where nobody would look. Produce all of them into a new topic of "
+                f"{now} partitions, and build a new version of the table from that"
             )
         return None

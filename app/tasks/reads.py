@@ -75,7 +75,8 @@ class Reader:
                     table=task.table,
                     partition=task.partition,
                 )
-        elif data is None and (doubt := task.doubt) is not None:
+        doubt = task.doubt
+        if active and data is None and doubt is not None:
             raise MisplacedKeys(
                 f"a miss of table {task.table} proves nothing: {doubt}",
                 retry_after=MISPLACED_RETRY_AFTER,
@@ -88,8 +89,9 @@ class Reader:
                 partition=task.partition,
                 position=position,
                 role=Role.ACTIVE if active else Role.SUSPENDED,
-                lag_records=task.lag_records,
-                staleness_ms=task.staleness_ms,
+                # A later version of the key may lie where nobody looks, so how far behind this one is nobody knows.
+                lag_records=task.lag_records if doubt is None else None,
+                staleness_ms=task.staleness_ms if doubt is None else None,
             ),
         )
 

@@ -11,7 +11,7 @@ import structlog
 from app.catalog.fingerprint import difference
 from app.errors import SetupError
 from app.model import NO_EPOCH, Epoch, TopicPartition
-from app.stores.rows import LAYOUT_VERSION
+from app.stores.rows import LAYOUT_VERSION, ROW_PREFIX
 from app.stores.store import TaskStore
 from app.tasks.doubts import Doubts
 from app.tasks.log import Bounds, Clock, LogRecord, LogSlice
@@ -36,8 +36,8 @@ log = structlog.get_logger(__name__)
 MIN_COMPACTION_LAG_MS = 3_600_000
 DELETE_RETENTION_MS = 86_400_000
 
-#: A position or claim is at most one slice of a changelog away, so a row key is the common case.
-_ROW = 1
+#: The first byte of a row's key.
+_ROW = ROW_PREFIX[0]
 
 _BUILD_ANEW = "give the table a new version to build it anew from its source"
 

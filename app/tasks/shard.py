@@ -15,6 +15,9 @@ from app.tasks.ingest import LaneBatch
 from app.tasks.log import LaneControl, LogRecord
 from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
 
+#: What a record takes in memory beside its key and value: its object, theirs, and its place in lists.
+RECORD_BYTES = 300
+
 #: A lane that was paused goes on when every inbox is down to this share of its limits.
 _GO_ON = 0.5
 
@@ -49,6 +52,9 @@ class _Batches:
     def clear(self) -> None:
         self.queue.clear()
         self.records = self.size = 0
+
+    def fill(self, records: int, size: int) -> float:
+        return max(self.records / records, (self.size + RECORD_BYTES * self.records) / size)
 
 
 class Inbox:
@@ -101,7 +107,7 @@ class Inbox:
 
     def fill(self, records: int, size: int) -> float:
         """Return what waits as a share of so many records or so many bytes, whichever share is greater."""
-        return max(self._batches.records / records, self._batches.size / size)
+        return self._batches.fill(records, size)
 
 
 class Shard:
@@ -116,10 +122,10 @@ class Shard:
         #: What was delivered last, so that a task a little behind can still join.
         self._recent = _Batches()
         self._paused = False
-        #: Records, and bytes of their keys and values, that may wait in a task's inbox before the lane is paused by
+        #: Records, and bytes that they take in memory, that may wait in a task's inbox before the lane is paused by
         #: whatever comes first; an inbox that was empty takes one poll, however large.
         self.limit = 2 * LANE_BATCH
-        self.limit_bytes = 2 * LANE_BATCH_BYTES
+        self.limit_bytes = 4 * LANE_BATCH_BYTES
         #: Tasks that are about to ask for admission, or did.
         self._coming: set[str] = set()
         #: The source offset that each task needed when it last asked for admission: the front is their highest.
@@ -223,7 +229,7 @@ class Shard:
         """Keep a batch, and half as much before it as may wait in an inbox: a lane batch, or less with many shards."""
         recent = self._recent
         recent.push(batch)
-        while len(recent.queue) > 1 and (recent.records > self.limit // 2 or recent.size > self.limit_bytes // 2):
+        while len(recent.queue) > 1 and recent.fill(self.limit, self.limit_bytes) > _GO_ON:
             recent.pop()
 
     def _fill(self) -> float:

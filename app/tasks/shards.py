@@ -31,23 +31,23 @@ FLUSH_INTERVAL = 30.0
 #: Seconds between listings of the sources' ends, on which lag and staleness rest.
 SOURCE_ENDS_INTERVAL = 1.0
 
-#: Source records that may wait in the inboxes of a worker, about 0.8 KB each beside their values, and the least that
-#: each shard gets of them, however many there are.
+#: Source records that may wait in the inboxes of a worker, and the least that each shard gets of them, however many
+#: there are; what they take in bytes is bounded beside that.
 QUEUED_RECORDS = 64_000
 LEAST_QUEUED = 1_000
 
-#: The part of the memory budget that keys and values in the inboxes of a worker may take: half of what the stores
-#: leave. Half as much again may be kept for tasks that are about to join.
-QUEUED_SHARE = 8
+#: The part of the memory budget that the records in the inboxes of a worker may take. Half as much again may be kept
+#: for tasks that are about to join.
+QUEUED_SHARE = 16
 
 #: How many databases are opened or closed at once; each takes a core for a part of a second.
 OPENERS = 2
 
 
 def limits(shards: int, memory_budget: int) -> tuple[int, int]:
-    """Return how many records, and bytes of keys and values, may wait in each inbox of a worker with so many shards."""
+    """Return how many records, and bytes of records, may wait in each inbox of a worker with so many shards."""
     records = max(LEAST_QUEUED, min(2 * LANE_BATCH, QUEUED_RECORDS // shards))
-    return records, min(2 * LANE_BATCH_BYTES, memory_budget // QUEUED_SHARE // shards)
+    return records, min(4 * LANE_BATCH_BYTES, memory_budget // QUEUED_SHARE // shards)
 
 
 @dataclass(slots=True)
@@ -308,18 +308,30 @@ class Shards:
             log.error("the data directory fails", path=str(directory.path), error=str(error))
 
     async def watch_source_ends(self) -> None:
-        """List the ends of all sources held, every SOURCE_ENDS_INTERVAL, until cancelled."""
-        while True:
-            sources = list(self._held)
-            if sources:
-                listed_at = self.ports.clock.monotonic()
-                try:
-                    bounds = await self.ports.sources.bounds(sources)
-                except LogUnavailable:
-                    bounds = {}
-                for source, (_, end) in bounds.items():
-                    held = self._held.get(source)
-                    if held is not None:
-                        for task in held.tasks.values():
-                            task.observe_source_end(end, listed_at)
-            await self.ports.sleep(SOURCE_ENDS_INTERVAL)
+        """List the end of each source held, every SOURCE_ENDS_INTERVAL, until cancelled.
+
+        Each by itself: a source whose end nobody tells makes the lag of no other unknown.
+        """
+        listings: dict[TopicPartition, asyncio.Task[None]] = {}
+        try:
+            while True:
+                listings = {source: listing for source, listing in listings.items() if not listing.done()}
+                for source in self._held:
+                    if source not in listings:
+                        name = f"end of {source}"
+                        listings[source] = background.start(self._list_end(source), name, self.ports.on_fatal)
+                await self.ports.sleep(SOURCE_ENDS_INTERVAL)
+        finally:
+            for listing in listings.values():
+                listing.cancel()
+
+    async def _list_end(self, source: TopicPartition) -> None:
+        listed_at = self.ports.clock.monotonic()
+        try:
+            end = (await self.ports.sources.bounds([source]))[source].end
+        except LogUnavailable:
+            return
+        held = self._held.get(source)
+        if held is not None:
+            for task in held.tasks.values():
+                task.observe_source_end(end, listed_at)

@@ -197,7 +197,7 @@ class Task:
 
     async def _own(self, generation: int, after: asyncio.Task[None] | None) -> None:
         if after is not None:
-            await asyncio.wait({after})
+            await self._wait_out(after)
         pause = FIRST_PAUSE
         while True:
             try:
@@ -215,6 +215,15 @@ class Task:
                 await self._drop_pipeline()
             await self._ports.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    @staticmethod
+    async def _wait_out(earlier: asyncio.Task[None]) -> None:
+        """Wait until an earlier attempt has let go of the shard, even when this one is cancelled meanwhile."""
+        try:
+            await asyncio.wait({earlier})
+        except asyncio.CancelledError:
+            await asyncio.wait({earlier})
+            raise
 
     async def _recover(self, error: Exception) -> bool:
         """Get ready for another attempt to own; False when none would help and the worker was told to stop."""

@@ -83,6 +83,10 @@ class Group:
         if self._members.pop(name, None) is not None:
             self.rebalance()
 
+    def members(self) -> list[str]:
+        """Return who belongs to the group, those included who died and whose session has not run out."""
+        return list(self._members)
+
     def assigned(self, name: str) -> list[TopicPartition]:
         """Return what the present generation gives to a member."""
         return [source for source, owner in self.assignment.items() if owner == name]

@@ -103,6 +103,7 @@ class History:
             self._raise_failures()
             return (
                 owner.active()
+                and len(world.group.members()) == 1
                 and len(owner.tasks()) == count
                 and all(
                     task.applied + 1 == world.sources[task.source].end and task.generation == world.group.generation

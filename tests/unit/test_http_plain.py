@@ -14,6 +14,8 @@ from app.formats.partitioners import partition_of
 from app.http.plain import PlainReads
 from app.http.protocol import KEEPALIVE_SECONDS, Protocol
 from app.stores.rows import Row
+from app.stores.store import StoreError
+from app.tasks.reads import ReadResult
 from tests.support.http_workers import Reply, Worker, connected, one_worker, read_reply, two_workers
 
 AIOHTTP = "3.14.5"
@@ -204,6 +206,26 @@ async def test_a_body_that_looks_like_a_request_is_a_body(
     assert (await connection.ask(head)).status == 404
     assert (await connection.ask(body + get("/livez"))).body == b'{"status":"alive"}'
     assert not any(answered)
+
+
+async def test_a_store_that_fails_is_a_500_and_no_broken_connection(
+    worker: Worker, connection: Connection, answered: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(table: str, partition: int, stored_key: bytes) -> ReadResult:
+        raise StoreError(f"{table}[{partition}] {stored_key!r}: Input/output error")
+
+    monkeypatch.setattr(worker.local, "read", fail)
+    reply = await connection.ask(get("/tables/planes/k1"))
+    assert (reply.status, reply.json["code"]) == (500, "internal")
+    assert answered == [False]
+
+
+async def test_a_header_of_blanks_is_judged_at_once(connection: Connection, answered: list[bool]) -> None:
+    # Each more blank would double the time of an expression that tries every split of them.
+    request = get("/tables/planes/k1", "Host: test\r\nAccept:" + " " * 4_000 + "\x7f\r\n")
+    connection.writer.write(request)
+    assert (await read_reply(connection.reader)).status in {400, 404}
+    assert answered == [False]
 
 
 async def test_a_row_of_another_worker_is_forwarded_as_ever(answered: list[bool]) -> None:

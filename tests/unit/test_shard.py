@@ -7,7 +7,7 @@ import pytest
 
 from app.model import TopicPartition
 from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
-from app.tasks.shard import Inbox, LaneMovedOn, Shard, SourceLost
+from app.tasks.shard import RECORD_BYTES, Inbox, LaneMovedOn, Shard, SourceLost
 
 SOURCE = TopicPartition("source", 0)
 
@@ -201,7 +201,7 @@ async def test_a_full_inbox_pauses_the_lane_until_it_is_drained(shard: Shard, la
 
 async def test_large_values_pause_the_lane_long_before_the_records_are_many(shard: Shard, lane: _Lane) -> None:
     inbox = admitted(shard, "a", 0)
-    a_quarter = shard.limit_bytes // 4
+    a_quarter = shard.limit_bytes // 4 - RECORD_BYTES
     for offset in range(3):
         shard.offer(records(offset, offset + 1, a_quarter), offset + 1)
     assert lane.asked == ["start 0"]
@@ -239,7 +239,7 @@ async def test_batches_are_coalesced_up_to_so_many_bytes_and_one_is_taken_howeve
 def test_what_was_delivered_lately_is_kept_up_to_so_many_bytes(shard: Shard) -> None:
     shard.expect("b")
     admitted(shard, "a", 0)
-    a_quarter = shard.limit_bytes // 4
+    a_quarter = shard.limit_bytes // 4 - RECORD_BYTES
     for offset in range(10):
         shard.offer(records(offset, offset + 1, a_quarter), offset + 1)
     assert shard.admit("b", 7) is None

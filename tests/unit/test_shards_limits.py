@@ -2,8 +2,10 @@
 
 import pytest
 
+from app.kafka.engine import FETCHED_SHARE
+from app.stores.rocksdb import STORES_SHARE_OF_8
 from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
-from app.tasks.shards import LEAST_QUEUED, QUEUED_RECORDS, limits
+from app.tasks.shards import LEAST_QUEUED, QUEUED_RECORDS, QUEUED_SHARE, limits
 
 BUDGET = 64 << 20
 
@@ -11,16 +13,21 @@ BUDGET = 64 << 20
 @pytest.mark.parametrize(
     ("shards", "records", "size"),
     [
-        (1, 2 * LANE_BATCH, 2 * LANE_BATCH_BYTES),
-        (4, 2 * LANE_BATCH, 2 * LANE_BATCH_BYTES),
-        (16, QUEUED_RECORDS // 16, (BUDGET // 8) // 16),
-        (256, LEAST_QUEUED, (BUDGET // 8) // 256),
+        (1, 2 * LANE_BATCH, 4 * LANE_BATCH_BYTES),
+        (4, 2 * LANE_BATCH, (BUDGET // 16) // 4),
+        (16, QUEUED_RECORDS // 16, (BUDGET // 16) // 16),
+        (256, LEAST_QUEUED, (BUDGET // 16) // 256),
     ],
 )
-def test_an_eighth_of_the_memory_budget_is_divided_among_the_shards(shards: int, records: int, size: int) -> None:
+def test_a_sixteenth_of_the_memory_budget_is_divided_among_the_shards(shards: int, records: int, size: int) -> None:
     assert limits(shards, BUDGET) == (records, size)
 
 
 @pytest.mark.parametrize("shards", [1, 3, 50, 1000])
-def test_all_shards_together_stay_within_an_eighth_of_the_memory_budget(shards: int) -> None:
-    assert shards * limits(shards, BUDGET)[1] <= BUDGET // 8
+def test_all_shards_together_stay_within_a_sixteenth_of_the_memory_budget(shards: int) -> None:
+    assert shards * limits(shards, BUDGET)[1] <= BUDGET // 16
+
+
+def test_stores_what_is_fetched_ahead_and_what_waits_are_less_than_the_whole_budget() -> None:
+    waiting_and_kept = 1.5 / QUEUED_SHARE
+    assert STORES_SHARE_OF_8 / 8 + 1 / FETCHED_SHARE + waiting_and_kept < 1
