@@ -18,7 +18,6 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
-from faust.transport.consumer import Consumer
 from faust.types import TP
 
 from app.kafka.assignor import TableAssignor
@@ -27,6 +26,7 @@ from app.kafka.group_watch import GroupWatch
 from app.kafka.lane_outages import LaneOutages
 from app.kafka.lease import GroupLease
 from app.kafka.raw_records import raw
+from app.kafka.record_path import NoRecordPath
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
 from app.tasks.log import LogRecord
@@ -109,27 +109,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
             raise
 
 
-class _RecordPath(Consumer):  # type: ignore[misc]  # faust is not typed enough
-    """What Faust's own record path and recovery ask of a consumer. The lane replaces both, so a call is a bug."""
-
-    def _no(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError("Faust's record path is not in use")
-
-    _getmany = _no
-    _seek = _no
-    _to_message = _no
-    create_topic = _no
-    earliest_offsets = _no
-    highwater = _no
-    highwaters = _no
-    key_partition = _no
-    position = _no
-    seek_to_committed = _no
-    seek_wait = _no
-    topic_partitions = _no
-
-
-class LaneConsumer(_RecordPath):
+class LaneConsumer(NoRecordPath):
     """Implements LaneControl; what it works with is set by `connect` before it starts."""
 
     consumer_stopped_errors = (ConsumerStoppedError,)
