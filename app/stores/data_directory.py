@@ -9,6 +9,7 @@ shards/           one RocksDB a shard
 import fcntl
 import os
 import secrets
+import shutil
 import socket
 import threading
 from collections.abc import Mapping
@@ -68,6 +69,10 @@ class DataDirectory:
     def shard(self, source: TopicPartition) -> Path:
         """Return the folder of a shard."""
         return self.path / "shards" / f"{source.topic}-{source.partition}"
+
+    def free(self) -> int:
+        """Return the bytes that are free where the directory is; raises OSError."""
+        return shutil.disk_usage(self.path).free
 
     def positions(self) -> dict[str, dict[int, int]]:
         """Return the positions last saved, by topic and partition; empty when there are none that can be read."""

@@ -1,9 +1,9 @@
 """All shards of a worker: opened, owned, suspended and closed as assignments come and go."""
 
 import asyncio
-import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -39,6 +39,11 @@ LEAST_QUEUED = 1_000
 #: The part of the memory budget that the records in the inboxes of a worker may take. Half as much again may be kept
 #: for tasks that are about to join.
 QUEUED_SHARE = 16
+
+#: A store that has failed is opened anew this often at most, in seconds, and only when so many bytes are free: RocksDB
+#: writes nothing any more after a failure in its background, such as a full disk, and can be read until it is closed.
+REOPEN_INTERVAL = 30.0
+REOPEN_FREE = 64 << 20
 
 #: How many databases are opened or closed at once; each takes a core for a part of a second.
 OPENERS = 2
@@ -88,6 +93,7 @@ class Shards:
     _generation: int | None = None
     _openers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENERS))
     _topics: dict[str, str] = field(default_factory=dict)
+    _reopened_at: dict[TopicPartition, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._topics = {name: table.source.topic for name, table in self.settings.catalog.tables.items()}
@@ -107,8 +113,7 @@ class Shards:
         for source in sorted(actives):
             held = self._held.get(source)
             if held is None:
-                held = self._held[source] = self._new(source)
-                held.opened = background.start(self._open(source, held), f"open {source}", self.ports.on_fatal)
+                self._take(source)
             elif held.opened is not None and held.opened.done():
                 self._own(held)
         for held in self._held.values():
@@ -133,23 +138,43 @@ class Shards:
         if self._closing:
             await asyncio.wait(list(self._closing.values()))
 
+    def _take(self, source: TopicPartition) -> None:
+        held = self._held[source] = self._new(source)
+        held.opened = background.start(self._open(source, held), f"open {source}", self.ports.on_fatal)
+
+    def _store_failed(self, source: TopicPartition, held: _Held) -> None:
+        """Open a store anew, whose rows in memory may be ahead of what it will have then, so with new tasks."""
+        now, last = self.ports.clock.monotonic(), self._reopened_at.get(source)
+        if self._held.get(source) is not held or (last is not None and now - last < REOPEN_INTERVAL):
+            return
+        try:
+            free = self.settings.directory.free()
+        except OSError:
+            return
+        if free < REOPEN_FREE:
+            return
+        self._reopened_at[source] = now
+        log.warning("store is opened anew after a failure", shard=str(source))
+        self._close(source)
+        self._take(source)
+
     def _new(self, source: TopicPartition) -> _Held:
         settings, ports = self.settings, self.ports
         store = settings.store_of(source)
         shard = Shard(source, self.lane)
         count = settings.partitions[source.topic]
-        tasks = {
-            table.name: Task(
+        held = _Held(shard, store, {})
+        for table in settings.catalog.tables_of(source.topic):
+            held.tasks[table.name] = Task(
                 identity_of(settings.group, table, source.partition, count),
                 source.partition,
                 codec_of(table, source.partition, count),
                 store.task(family_name(table)),
                 shard,
                 ports,
+                partial(self._store_failed, source, held),
             )
-            for table in settings.catalog.tables_of(source.topic)
-        }
-        return _Held(shard, store, tasks)
+        return held
 
     def _own(self, held: _Held) -> None:
         if self._generation is not None and not held.leaving:
@@ -303,7 +328,7 @@ class Shards:
             directory.save_positions(positions)
             for source, held in shards.items():
                 metrics.store_size.labels(source.topic, str(source.partition)).set(held.store.size())
-            metrics.disk_free.set(shutil.disk_usage(directory.path).free)
+            metrics.disk_free.set(directory.free())
         except (OSError, StoreError) as error:
             log.error("the data directory fails", path=str(directory.path), error=str(error))
 

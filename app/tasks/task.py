@@ -4,7 +4,7 @@ The order of things, and what a crash at each point leaves behind, is in DESIGN.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -66,6 +66,7 @@ class Task:
         store: TaskStore,
         shard: Shard,
         ports: Ports,
+        on_store_failed: Callable[[], None],
     ) -> None:
         self.table = identity.table
         self.partition = partition
@@ -77,6 +78,7 @@ class Task:
         self._codec = codec
         self._shard = shard
         self._ports = ports
+        self._on_store_failed = on_store_failed
         self._replayer = Replayer(identity, store, ports.clock, ports.doubts)
         self._takeover = Takeover(self._replayer, shard.source, ports)
         self._loaded = False
@@ -243,6 +245,8 @@ class Task:
             self.state, self.reason = TaskState.CLOSED, repr(error)
             self._ports.on_fatal(error)
             return False
+        if isinstance(error, StoreError) and not isinstance(error, StoreClosed):
+            self._on_store_failed()
         return True
 
     def _hold(self, reason: str) -> None:

@@ -58,12 +58,14 @@ class MemoryStore:
         self._hop = hop
         self._closed = True
         self._content: dict[bytes, bytes] = {}
+        #: Whether writes fail until it is opened anew, as RocksDB's do after a failure in its background.
+        self.stuck = False
         if opened:
             self.open()
 
     def open(self) -> None:
         """Read what is on disk."""
-        self._closed = False
+        self._closed = self.stuck = False
         self._content = dict(self.disk.durable)
         for writes in self.disk.unflushed:
             _apply(self._content, writes)
@@ -119,6 +121,8 @@ class MemoryStore:
 
     def _put(self, writes: Writes) -> None:
         self._check_open()
+        if self.stuck:
+            raise StoreError("no space left on the device")
         self.disk.unflushed.append(writes)
         _apply(self._content, writes)
 

@@ -7,9 +7,11 @@ import pytest
 
 from app.errors import NotOwner, PartitionRestoring
 from app.model import TaskState
+from app.tasks.shards import REOPEN_INTERVAL
 from tests.model.history import History
 from tests.model.loop import run_virtual
 from tests.model.scenario import SOURCE, Scenario, simulated
+from tests.model.store import MemoryShard
 from tests.model.worker import Worker
 
 RECORDS: list[tuple[bytes | None, bytes | None]] = [(b"k%d" % (number % 5), b"v%d" % number) for number in range(23)]
@@ -216,3 +218,48 @@ def test_the_same_seed_is_the_same_history() -> None:
     run_virtual(run())
     run_virtual(run())
     assert ends[0] == ends[1]
+
+
+@simulated("count", "toggle", seeds=range(10))
+async def test_a_store_that_writes_no_more_is_read_while_the_disk_is_full_and_opened_anew_when_it_is_not(
+    scenario: Scenario,
+) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*RECORDS)
+    assert worker.running is not None
+    shard = worker.running.stores[SOURCE]
+    worker.free = 0
+    for store in shard.stores.values():
+        store.stuck = True
+    scenario.produce(*RECORDS)
+    await scenario.world.until(
+        lambda: all("the store failed" in (task.reason or "") for task in worker.tasks()), "both tasks wait"
+    )
+    for task in worker.tasks():
+        scenario.checks.read(worker, SOURCE, task, b"k1")
+    assert scenario.checks.reads["suspended"] == 2
+    await asyncio.sleep(60)
+    assert worker.running.stores[SOURCE] is shard
+    worker.free = 1 << 40
+    await scenario.caught_up()
+    assert worker.running.stores[SOURCE] is not shard
+    scenario.check()
+
+
+@simulated("count", seeds=range(3))
+async def test_a_store_that_fails_again_and_again_is_not_opened_more_often_than_it_helps(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*RECORDS)
+    opened = set[MemoryShard]()
+    ended_at = asyncio.get_running_loop().time() + 10 * REOPEN_INTERVAL
+    while asyncio.get_running_loop().time() < ended_at:
+        assert worker.running is not None
+        shard = worker.running.stores[SOURCE]
+        opened.add(shard)
+        for store in shard.stores.values():
+            store.stuck = True
+        await asyncio.sleep(0.1)
+        scenario.produce(RECORDS[0])
+    assert 5 <= len(opened) <= 12
+    await scenario.caught_up()
+    scenario.check()

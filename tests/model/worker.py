@@ -43,6 +43,8 @@ class Worker:
         self.positions: dict[str, dict[int, int]] = {}
         self.failures: list[Exception] = []
         self.incarnation = 0
+        #: Bytes free on its disk.
+        self.free = 1 << 40
         self._world = world
         self.process: Process | None = None
         self.running: _Run | None = None
@@ -133,6 +135,10 @@ class _Directory(DataDirectory):
     def __init__(self, worker: Worker, member: str) -> None:
         super().__init__(Path.cwd(), io.StringIO(), member, worker.incarnation)
         self._worker = worker
+
+    def free(self) -> int:
+        """See DataDirectory."""
+        return self._worker.free
 
     def positions(self) -> dict[str, dict[int, int]]:
         """See DataDirectory."""
