@@ -17,11 +17,10 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from app.errors import InternalError, MethodNotAllowed, RequestError
-from app.http.access_log import AccessLog
 from app.http.freshness import SERVED_BY
+from app.http.observations import Observations
 from app.http.problems import problem
 from app.http.target import query_parameters
-from app.telemetry import Metrics
 
 REQUEST_ID = "X-Request-Id"
 
@@ -83,14 +82,12 @@ class Dispatcher:
     def __init__(
         self,
         routes: Routes,
-        metrics: Metrics,
-        access_log: AccessLog,
+        observations: Observations,
         clock: Callable[[], float],
         timeout: float,
     ) -> None:
         self._routes = routes
-        self._metrics = metrics
-        self._access_log = access_log
+        self._observations = observations
         self._clock = clock
         self._timeout = timeout
         self._log = structlog.get_logger("http")
@@ -134,32 +131,16 @@ class Dispatcher:
             if not self.in_flight:
                 self.idle.set()
             response.force_close()
-        self._observe(
-            request.method, template, response, seconds=self._clock() - started, request_id=request_id, key=key
-        )
-        return response
-
-    def _observe(
-        self,
-        method: str,
-        template: str,
-        response: web.Response,
-        seconds: float,
-        request_id: str,
-        key: bytes | None,
-    ) -> None:
-        label = method if method in _KNOWN_METHODS else "other"
-        self._metrics.http_requests.labels(label, template, response.status).inc()
-        self._metrics.http_request_duration.labels(template).observe(seconds)
-        self._access_log.write(
-            method=label,
+        self._observations.answered(
+            method=request.method if request.method in _KNOWN_METHODS else "other",
             route=template,
             status=response.status,
-            seconds=seconds,
+            seconds=self._clock() - started,
             request_id=request_id,
             key=key,
             served_by=response.headers.get(SERVED_BY),
         )
+        return response
 
 
 def _check_method(method: str) -> None:

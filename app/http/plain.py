@@ -10,14 +10,13 @@ import re
 import time
 from collections.abc import Callable
 
-from app.http.access_log import AccessLog
 from app.http.dispatch import REQUEST_ID, new_request_id
 from app.http.freshness import SERVED_BY
+from app.http.observations import Observations
 from app.http.public import ROW_TEMPLATE
 from app.http.rows import http_date, row_headers
 from app.http.target import percent_decoded
 from app.routing.query import Query
-from app.telemetry import Metrics
 
 #: One whole request for a row without a query. The key has every byte that may stand in a path segment as it is.
 _REQUEST = re.compile(rb"GET /tables/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@%-]+) HTTP/1\.1\r\n")
@@ -36,12 +35,10 @@ _HEADS_KEPT = 1024
 class PlainReads:
     """Answers plain requests for rows; clock is monotonic, in seconds."""
 
-    def __init__(self, query: Query, metrics: Metrics, access_log: AccessLog, clock: Callable[[], float]) -> None:
+    def __init__(self, query: Query, observations: Observations, clock: Callable[[], float]) -> None:
         self._query = query
-        self._access_log = access_log
+        self._observations = observations
         self._clock = clock
-        self._answered = metrics.http_requests.labels("GET", ROW_TEMPLATE, 200)
-        self._duration = metrics.http_request_duration.labels(ROW_TEMPLATE)
         self._plain_heads: set[bytes] = set()
         self._closed = False
 
@@ -70,14 +67,11 @@ class PlainReads:
         headers["Server"] = "tablehouse"
         headers[REQUEST_ID] = request_id
         head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        seconds = self._clock() - started
-        self._answered.inc()
-        self._duration.observe(seconds)
-        self._access_log.write(
+        self._observations.answered(
             method="GET",
             route=ROW_TEMPLATE,
             status=200,
-            seconds=seconds,
+            seconds=self._clock() - started,
             request_id=request_id,
             key=key,
             served_by=headers[SERVED_BY],

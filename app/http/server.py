@@ -13,6 +13,7 @@ from app.http.access_log import AccessLog
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness, WorkerHealth
 from app.http.internal import InternalRoutes
+from app.http.observations import Observations
 from app.http.overview import OverviewRoutes
 from app.http.peer import HttpPeer
 from app.http.plain import PlainReads
@@ -112,7 +113,7 @@ class HttpServer:
         """Bind both listeners and serve; raises ConfigError, which names the setting, when that cannot be."""
         check_parser()
         self._peer = HttpPeer()
-        access_log = AccessLog(self._clock)
+        observations = Observations(self._metrics, AccessLog(self._clock))
         query = Query(
             tables=self._tables,
             view=self._view,
@@ -127,14 +128,13 @@ class HttpServer:
             OverviewRoutes(self._tables, self._survey),
             HealthRoutes(self._readiness, self._metrics, self._options.version),
         )
-        self._plain = PlainReads(query, self._metrics, access_log, self._clock)
+        self._plain = PlainReads(query, observations, self._clock)
         internal = InternalRoutes(self._tables, self._view, self._local, self._worker_id)
         for routes in (public, internal):
             self._dispatchers.append(
                 Dispatcher(
                     routes,
-                    metrics=self._metrics,
-                    access_log=access_log,
+                    observations,
                     clock=self._clock,
                     timeout=self._options.request_timeout,
                 )

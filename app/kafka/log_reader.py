@@ -226,7 +226,7 @@ class KafkaLogReader:
             raise LogUnavailable(f"listing offsets of {', '.join(why)}")
         return found
 
-    def _listing_with(self, partition: TopicPartition) -> "_Listed":
+    def _listing_with(self, partition: TopicPartition) -> _Listed:
         leader = self._offsets.leader(partition)
         if leader not in self._listings:
             wanted: set[TopicPartition] = set()

@@ -93,14 +93,15 @@ class OffsetListing:
         found: dict[TopicPartition, Bounds | Unlisted] = {}
         led: dict[int, list[TopicPartition]] = defaultdict(list)
         for partition in partitions:
-            known = self._cluster.leader_for_partition(KafkaPartition(*partition)) is not None
-            leader = self.leader(partition)
-            if leader != NO_LEADER:
-                led[leader].append(partition)
-                continue
-            why = "it has no leader" if known else "the brokers do not know it, or do not show it to this worker"
+            leader = self._cluster.leader_for_partition(KafkaPartition(*partition))
             # At first no leader is known, and one that was missing may be elected by now.
-            found[partition] = Unlisted(why, passing=first)
+            if leader is None:
+                why = "the brokers do not know it, or do not show it to this worker"
+                found[partition] = Unlisted(why, passing=first)
+            elif leader == NO_LEADER:
+                found[partition] = Unlisted("it has no leader", passing=first)
+            else:
+                led[leader].append(partition)
         for answers in await asyncio.gather(*(self._ask_leader(node, asked) for node, asked in led.items())):
             found.update(answers)
         return found

@@ -11,6 +11,7 @@ from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
 from app.http.access_log import AccessLog
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness
+from app.http.observations import Observations
 from app.http.overview import OverviewRoutes
 from app.http.plain import PlainReads
 from app.http.protocol import Server
@@ -121,9 +122,9 @@ def _server(local: _Tables) -> Server:
         OverviewRoutes(tables, survey),
         HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
     )
-    access_log = AccessLog(clock)
-    plain = PlainReads(query, metrics, access_log, clock)
-    return Server(Dispatcher(routes, metrics, access_log, clock, timeout=5.0), metrics, plain)
+    observations = Observations(metrics, AccessLog(clock))
+    plain = PlainReads(query, observations, clock)
+    return Server(Dispatcher(routes, observations, clock, timeout=5.0), metrics, plain)
 
 
 async def measure(timings: Timings) -> None:
