@@ -9,13 +9,14 @@ Rules, in the order of their weight:
   has left the group.
 - Loads differ by one shard at most, over the shards of all topics together.
 - A shard goes to the holder with the highest position while that holder has room, else to the next best
-  holder, else to the member with the least load.
+  holder, else to the member with the least of its topic. Topics differ in traffic, so a holder keeps more than
+  its fair part of one topic only where no shard of another topic needs the room.
 
 Standbys are in the format and are not placed yet.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from app.model import TopicPartition
 from app.placement.wire import Assignment, MemberAssignment, MemberMetadata, PlacedMember
@@ -90,6 +91,32 @@ def _held(metadata: MemberMetadata) -> int:
     return sum(len(positions) for positions in metadata.positions.values())
 
 
+class _Plan:
+    """Owners chosen so far, and what room that leaves each member: in all, and for its fair part of a topic."""
+
+    def __init__(self, shards: list[TopicPartition], room: dict[str, int]) -> None:
+        self.owners: dict[TopicPartition, str] = {}
+        self._room = room
+        self._of_topic: Counter[tuple[str, str]] = Counter()
+        sizes = Counter(shard.topic for shard in shards)
+        self._fair = {topic: -(-size // len(room)) for topic, size in sizes.items()}
+
+    def give(self, shard: TopicPartition, candidates: Iterable[str], *, fairly: bool) -> None:
+        """Give a shard that has no owner to the first candidate with room for it; to nobody if none has."""
+        if shard in self.owners:
+            return
+        for member in candidates:
+            if self._room[member] and (not fairly or self._of_topic[member, shard.topic] < self._fair[shard.topic]):
+                self.owners[shard] = member
+                self._room[member] -= 1
+                self._of_topic[member, shard.topic] += 1
+                return
+
+    def least(self, topic: str) -> list[str]:
+        """Order the members by how little of this topic they have, equals by most room."""
+        return sorted(self._room, key=lambda member: (self._of_topic[member, topic], -self._room[member]))
+
+
 def _owners(
     members: Mapping[str, MemberMetadata],
     eligible: list[str],
@@ -101,32 +128,22 @@ def _owners(
     for shard in shards:
         if holders[shard]:
             preferred[holders[shard][0]].append(shard)
-    room = _capacities(preferred, eligible, len(shards))
-    owners: dict[TopicPartition, str] = {}
+    plan = _Plan(shards, _capacities(preferred, eligible, len(shards)))
 
     for member in eligible:
         # What nobody else holds stays first: another worker would have to restore it from nothing.
-        keep = sorted(preferred[member], key=lambda shard: len(holders[shard]) > 1)[: room[member]]
-        owners.update(dict.fromkeys(keep, member))
-        room[member] -= len(keep)
-
+        for shard in sorted(preferred[member], key=lambda shard: len(holders[shard]) > 1):
+            plan.give(shard, [member], fairly=True)
     for shard in shards:
-        if shard not in owners:
-            heir = next((member for member in holders[shard] if room[member]), None)
-            if heir is not None:
-                owners[shard] = heir
-                room[heir] -= 1
-
-    of_topic = Counter((member, shard.topic) for shard, member in owners.items())
+        plan.give(shard, holders[shard], fairly=True)
+    for shard in sorted(shards):  # topic by topic, which is what shares each of them evenly from the start
+        if not holders[shard]:
+            plan.give(shard, plan.least(shard.topic), fairly=False)
     for shard in shards:
-        if shard not in owners:
-            # Topics differ in traffic, so of members with equal room the one with least of this topic gets
-            # it.
-            heir = max(eligible, key=lambda member: (room[member], -of_topic[member, shard.topic]))
-            owners[shard] = heir
-            room[heir] -= 1
-            of_topic[heir, shard.topic] += 1
-    return owners
+        plan.give(shard, holders[shard], fairly=False)
+    for shard in shards:
+        plan.give(shard, plan.least(shard.topic), fairly=False)
+    return plan.owners
 
 
 def _holders(members: Mapping[str, MemberMetadata], eligible: list[str], shard: TopicPartition) -> list[str]:

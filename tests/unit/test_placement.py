@@ -161,6 +161,15 @@ def test_each_topic_is_spread_when_nobody_holds_anything() -> None:
     assert {len(partitions) for mine in placed.values() for partitions in mine.actives.values()} == {2}
 
 
+def test_topics_are_shared_with_a_worker_that_joins_when_the_first_had_opened_only_some_of_them() -> None:
+    first = member("w1", {topic: dict.fromkeys(range(6), 9) for topic in "ab"})
+    placed = place({"a": first, "b": member("w2")}, dict.fromkeys("abcd", 6))
+    assert [{topic: len(held) for topic, held in mine.actives.items()} for mine in placed.values()] == [
+        dict.fromkeys("abcd", 3),
+        dict.fromkeys("abcd", 3),
+    ]
+
+
 def test_a_ghost_of_the_same_worker_gets_nothing() -> None:
     members = {
         "a": member("w1", {"t": {0: 10, 1: 10}}, incarnation=1),
