@@ -16,9 +16,9 @@ from app.kafka.raw_records import raw
 from app.model import TopicPartition
 from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange
 
-#: Records a slice has at most. Parsing them cannot be interrupted, at about 1.5 us each, so this bounds a reader's
-#: wait.
-RECORDS_A_SLICE = 1000
+#: Records a slice has at most. Neither parsing them, at about 1 us each, nor writing them can be interrupted, so this
+#: bounds a reader's wait. (ROWS_A_CHUNK of stores/rocksdb.py is as much.)
+RECORDS_A_SLICE = 500
 
 #: What a fetch brings of one partition at most, where memory allows.
 SLICE_FETCH_BYTES = 2 * 1024 * 1024
@@ -111,6 +111,8 @@ class _Reader:
         if starting is None or (starting.done() and (starting.cancelled() or starting.exception() is not None)):
             starting = self._starting = asyncio.ensure_future(self.consumer.start())
         await asyncio.shield(starting)
+        # Else nothing is fetched from a broker while any of its partitions has records that wait to be taken.
+        self.consumer._fetcher._prefetch_backoff = 0.0
 
     def add(self, cursor: _Cursor) -> None:
         self.cursors[cursor.partition] = cursor

@@ -122,6 +122,7 @@ class Takeover:
                     self.remaining = end - reached
                     piece = await cursor.next()
                     reached = piece.next_offset
+                    await ports.turns.wait()
                     restored.inc(await replayer.apply(piece))
                     age = ports.clock.wall_ms() - piece.records[-1].timestamp if piece.records else 0
                     if age > MIN_COMPACTION_LAG_MS // 2 and reached > replayer.readable_from:

@@ -54,6 +54,9 @@ _GROUP = (
     "group_watch.py: check_errors must raise what ended the coordination or was answered by the coordinator, before "
     "getmany does or in its place; the fetch routine must end with the error that it cannot go on after"
 )
+_AHEAD = (
+    "log_reader.py: _prefetch_backoff must be read for every answer; zero must let partitions be fetched one by one"
+)
 _FAULT = (
     "consumer.py: fetched_records must raise a partition's error while its local `tp` is that partition; what it took "
     "of others before is lost"
@@ -232,6 +235,7 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": Pinned(
         "self, assignment, node_id, request", "0e9e17b0c5b9071a", _FAULT
     ),
+    "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node": Pinned("self, assignment", "c5fd5f2c276e4a93", _AHEAD),
     "aiokafka.consumer.fetcher:FetchError": Pinned("class", "d54710646f9356a1", _FAULT),
     "aiokafka.consumer.fetcher:Fetcher.seek_to": Pinned("self, tp, offset", "53dedce9a9e0d436", _FAULT),
     "aiokafka.producer.message_accumulator:MessageAccumulator.__init__": Pinned(
@@ -281,6 +285,7 @@ REACHED_FOR = {
     "_key_deserializer": "aiokafka.consumer.fetcher:PartitionRecords",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
+    "_prefetch_backoff": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",
     "_send_req": "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req",
     "_sender": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_sequence_numbers": "aiokafka.producer.transaction_manager:TransactionManager.__init__",

@@ -1,9 +1,9 @@
 import asyncio
 
-from app.turns import Turns
+from app.turns import PIECES_IN_A_ROW, Turns
 
 
-async def test_one_of_all_that_wait_has_its_turn_in_a_round_in_the_order_they_came() -> None:
+async def test_one_of_all_that_wait_has_its_turn_in_a_round_and_goes_on_for_some_while_the_next_wait() -> None:
     turns, done = Turns(), []
     rounds = 0
 
@@ -14,14 +14,15 @@ async def test_one_of_all_that_wait_has_its_turn_in_a_round_in_the_order_they_ca
             rounds += 1
 
     async def work(name: str) -> None:
-        for _ in range(3):
+        for _ in range(PIECES_IN_A_ROW + 2):
             await turns.wait()
             done.append((name, rounds))
 
     counting = asyncio.create_task(count_rounds())
     await asyncio.gather(*(work(name) for name in "abc"))
     counting.cancel()
-    assert [name for name, _ in done] == list("abcabcabc")
+    row = PIECES_IN_A_ROW
+    assert [name for name, _ in done] == [*"a" * row, *"b" * row, *"c" * row, *"aabbcc"]
     assert len({at for _, at in done}) == len(done)
 
 
