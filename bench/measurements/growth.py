@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bench.load import closed_loop
 from bench.measurements.reads import asked
-from bench.peers.peer import Look, looks, running
+from bench.peers.peer import Look, looks, running, until_at_rest
 from bench.peers.tablehouse import Tablehouse
 from bench.setting import CONNECTIONS, Setting
 from bench.usage import resident_bytes
@@ -69,6 +69,7 @@ async def _measure(setting: Setting, shape: Shape) -> None:
     produced = await setting.topics.provide(source)
     async with running(setting.worker(source.topic, tables=shape.tables)) as worker:
         assigned, first, last = await _watch(worker, source.records * shape.tables)
+        await until_at_rest(worker)
         seen = await closed_loop(worker.port, asked(source), connections=CONNECTIONS, seconds=setting.read_seconds)
         rss = resident_bytes(worker.pid) / (1 << 20)
     rows = last.progress.applied - first.progress.applied

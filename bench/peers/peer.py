@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: Seconds that a program may take to leave before it is killed.
 _STOP_GRACE = 40.0
 _PAUSE = 0.05
+#: A program that uses less of a core than this, for so many seconds, is at rest.
+_IDLE = 0.1
+_REST = 0.5
 #: A pause between two looks is at least so many times as long as a look took.
 _RARITY = 20
 
@@ -152,6 +155,22 @@ async def until_caught_up(peer: Peer, records: int, patience: float = 300.0) -> 
     async for look in looks(peer, _PAUSE, patience):
         if look.progress.caught_up and look.progress.applied >= records:
             return
+
+
+async def until_at_rest(peer: Peer, patience: float = 30.0) -> None:
+    """Wait until a peer that is caught up hardly uses its core: RocksDB compacts for some time after a big load.
+
+    Raises TimeoutError when it does not come to rest within `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    before = usage(peer.pid)
+    while before.at < deadline:
+        await asyncio.sleep(_REST)
+        now = usage(peer.pid)
+        if now.cpu - before.cpu < _IDLE * (now.at - before.at):
+            return
+        before = now
+    raise TimeoutError(f"{peer.name} was still busy {patience:.0f} s after it had caught up")
 
 
 async def check_rows(peer: Peer, last: Mapping[int, tuple[bytes, bytes]]) -> None:
