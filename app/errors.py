@@ -20,6 +20,7 @@
         |-- PartitionUnassigned    503 partition_unassigned
         |-- PartitionRestoring     503 partition_restoring
         |-- TooStale               503 too_stale
+        |-- PositionNotReached     503 position_not_reached
         |-- MisplacedKeys          503 misplaced_keys
         |-- OwnerUnreachable       503 owner_unreachable
         |-- Draining               503 draining
@@ -160,6 +161,13 @@ class TooStale(RequestError):
     """The only copy that could answer is older than the bound."""
 
     code, status, title = "too_stale", 503, "Too stale"
+    retryable = True
+
+
+class PositionNotReached(RequestError):
+    """The position that the caller wants to see applied was not reached in time; `position` says how far it is."""
+
+    code, status, title = "position_not_reached", 503, "Position not reached"
     retryable = True
 
 

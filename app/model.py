@@ -70,6 +70,38 @@ class Freshness:
     staleness_ms: int | None
 
 
+class ReadMode(enum.StrEnum):
+    """Which copies a caller accepts an answer of: the active alone, others where it cannot answer, or any."""
+
+    ACTIVE = "active"
+    PREFER_ACTIVE = "prefer-active"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """What a caller asks of an answer, enforced by the worker that gives it.
+
+    max_staleness_ms and max_lag are bounds that the caller gave, None for those it did not. min_positions are, by
+    partition, source offsets that must have been applied (inclusive); they bind only answers of these partitions.
+    """
+
+    mode: ReadMode = ReadMode.PREFER_ACTIVE
+    max_staleness_ms: int | None = None
+    max_lag: int | None = None
+    min_positions: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def takes_standby_misses(self) -> bool:
+        """Say whether the caller asked for standby reads, so that a standby may say "no such key" to it."""
+        bounded = self.max_staleness_ms is not None or self.max_lag is not None
+        return self.mode is ReadMode.ANY or (bounded and self.mode is not ReadMode.ACTIVE)
+
+
+#: What a caller gets who asks for nothing.
+DEFAULT_CONSISTENCY = Consistency()
+
+
 @dataclass(frozen=True, slots=True)
 class HostInfo:
     """One worker: its id, its process's incarnation, and the URL of its internal listener."""
