@@ -54,6 +54,10 @@ _GROUP = (
     "group_watch.py: check_errors must raise what ended the coordination or was answered by the coordinator, before "
     "getmany does or in its place; the fetch routine must end with the error that it cannot go on after"
 )
+_TAKEN = (
+    "raw_records.py: what else getall() does; an iterator of records may be asked once; both classes are looked "
+    "up in their module where they are made"
+)
 _AHEAD = (
     "log_reader.py: _prefetch_backoff must be read for every answer; zero must let partitions be fetched one by one"
 )
@@ -218,6 +222,7 @@ PINNED: dict[str, Pinned] = {
         "self, partitions, timeout, max_records", "112ba171e7cd13fa", _POSITION
     ),
     "aiokafka.consumer.fetcher:FetchResult": Pinned("class", "15ed1f81d1be4234", _POSITION),
+    "aiokafka.consumer.fetcher:FetchResult.getall": Pinned("self, max_records", "1b448682c740c086", _TAKEN),
     "aiokafka.consumer.fetcher:PartitionRecords": Pinned("class", "3f1579e88c9e8fa5", _POSITION),
     "aiokafka.consumer.subscription_state:TopicPartitionState": Pinned("class", "4b3c9207efa24286", _POSITION),
     "aiokafka.consumer.subscription_state:Assignment.state_value": Pinned("self, tp", "37c879c7f277e6b5", _POSITION),
@@ -272,26 +277,34 @@ PINNED: dict[str, Pinned] = {
 
 #: Attributes with an underscore that app/kafka reaches for on objects of the libraries, and what pins them above.
 REACHED_FOR = {
+    "_aborted_producers": "aiokafka.consumer.fetcher:PartitionRecords",
     "_batches": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
     "_builder": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
+    "_check_crcs": "aiokafka.consumer.fetcher:PartitionRecords",
     "_client": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_cluster": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
-    "_consumer_record": "aiokafka.consumer.fetcher:PartitionRecords",
+    "_consume_aborted_up_to": "aiokafka.consumer.fetcher:PartitionRecords",
+    "_contains_abort_marker": "aiokafka.consumer.fetcher:PartitionRecords",
     "_coordination_task": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_coordinator": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_do_heartbeat": "aiokafka.consumer.group_coordinator:GroupCoordinator._do_heartbeat",
     "_fetcher": "faust.app.base:BootStrategy.server",
     "_generation_id": "aiokafka.protocol.group:HeartbeatRequest.__init__",
+    "_isolation_level": "aiokafka.consumer.fetcher:PartitionRecords",
     "_key_deserializer": "aiokafka.consumer.fetcher:PartitionRecords",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
     "_prefetch_backoff": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",
+    "_records": "aiokafka.consumer.fetcher:PartitionRecords",
     "_send_req": "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req",
     "_sender": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_sequence_numbers": "aiokafka.producer.transaction_manager:TransactionManager.__init__",
     "_starting_fut": "mode.worker:Worker._stop_on_signal",
     "_subscription": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
+    "_topic_partition": "aiokafka.consumer.fetcher:FetchResult",
+    "_tp": "aiokafka.consumer.fetcher:PartitionRecords",
     "_txn_manager": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
+    "_update_position": "aiokafka.consumer.fetcher:FetchResult",
 }
 
 
@@ -396,6 +409,9 @@ def _resolve(name: str) -> Any:
     found: Any = importlib.import_module(module)
     for part in path.split("."):
         found = inspect.getattr_static(found, part)
+        while inspect.isclass(found) and found.__module__.startswith("app."):
+            # A class of ours in the place of the library's.
+            found = found.__base__
     return found
 
 
