@@ -67,6 +67,10 @@ def _fetch_bytes(budget: int, partitions: int, most: int) -> int:
     return max(_LEAST_FETCHED, min(most, budget // FETCHED_SHARE // _FETCHING_CLIENTS // partitions))
 
 
+def _shards_of(by_topic: Mapping[str, Sequence[int]]) -> frozenset[TopicPartition]:
+    return frozenset(TopicPartition(topic, partition) for topic, numbers in by_topic.items() for partition in numbers)
+
+
 class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     """The Kafka side of a worker; the local side of every read, and the worker's health."""
 
@@ -261,7 +265,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         assignment = self._assignor.latest
         self._view.swap(snapshot_of(generation, self._agreed(assignment.partitions), assignment.members))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
-        self._shards.assign(generation, partitions)
+        self._shards.assign(generation, partitions, _shards_of(assignment.own.standbys))
         self._trouble = None
         self._metrics.generation.set(generation)
         self._metrics.rebalances.inc()
@@ -298,6 +302,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             if self._stopping:
                 raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
             raise
+
+    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until a source offset is applied here; raises what Shards.wait_for_position raises."""
+        if self._shards is None:
+            raise NotOwner("this worker has not joined the group yet")
+        await self._shards.wait_for_position(table, partition, offset, timeout)
 
     async def digest(self, table: str, partition: int) -> PartitionDigest:
         """Count and hash the rows of a partition held here; raises what Shards.digest raises."""

@@ -8,8 +8,8 @@ from functools import partial
 import structlog
 
 from app.catalog.spec import Catalog
-from app.errors import NotOwner, PartitionRestoring
-from app.model import TaskStatus, TopicPartition
+from app.errors import NotOwner, PartitionRestoring, PositionNotReached
+from app.model import TaskState, TaskStatus, TopicPartition
 from app.stores.data_directory import DataDirectory
 from app.stores.rows import RowLayoutError
 from app.stores.store import ShardStore, StoreCorrupt, StoreError
@@ -60,6 +60,7 @@ class _Held:
     shard: Shard
     store: ShardStore
     tasks: dict[str, Task]
+    active: bool
     opened: asyncio.Task[None] | None = None
     leaving: bool = False
 
@@ -105,22 +106,37 @@ class Shards:
 
     # Assignments
 
-    def assign(self, generation: int, actives: Collection[TopicPartition]) -> None:
-        """Own exactly these shards in this generation; returns at once, each serves as soon as it has caught up."""
+    def assign(
+        self, generation: int, actives: Collection[TopicPartition], standbys: Collection[TopicPartition]
+    ) -> None:
+        """Own and follow exactly these shards in this generation; returns at once, each serves as soon as it can.
+
+        A shard that is held already stays open, whichever of the two it was.
+        """
         self._generation = generation
-        for source in [source for source in self._held if source not in actives]:
+        for source in [source for source in self._held if source not in actives and source not in standbys]:
             self._close(source)
-        for source in sorted(actives):
+        for source in sorted({*actives, *standbys}):
+            active = source in actives
             held = self._held.get(source)
             if held is None:
-                self._take(source)
-            elif held.opened is not None and held.opened.done():
-                self._own(held)
+                self._take(source, active=active)
+            else:
+                held.active = active
+                if held.opened is not None and held.opened.done():
+                    self._set_to_work(held)
         for held in self._held.values():
-            held.shard.limit, held.shard.limit_bytes = limits(len(self._held), self.settings.memory_budget)
+            held.shard.limit, held.shard.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
+
+    def warm(self, shards: Collection[TopicPartition]) -> bool:
+        """Say whether every task of these shards holds what its changelog held when it began to follow."""
+        return all(
+            source in self._held and all(task.state >= TaskState.STANDBY for task in self._held[source].tasks.values())
+            for source in shards
+        )
 
     async def suspend(self, patience: float, reason: str) -> None:
-        """Stop owning, and keep the stores open and readable until the next assignment says where the shards went.
+        """Stop owning and following, and keep the stores open and readable until the next assignment.
 
         Gives what is in flight `patience` seconds.
         """
@@ -138,8 +154,8 @@ class Shards:
         if self._closing:
             await asyncio.wait(list(self._closing.values()))
 
-    def _take(self, source: TopicPartition) -> None:
-        held = self._held[source] = self._new(source)
+    def _take(self, source: TopicPartition, *, active: bool) -> None:
+        held = self._held[source] = self._new(source, active=active)
         held.opened = background.start(self._open(source, held), f"open {source}", self.ports.on_fatal)
 
     def _store_failed(self, source: TopicPartition, held: _Held) -> None:
@@ -156,14 +172,14 @@ class Shards:
         self._reopened_at[source] = now
         log.warning("store is opened anew after a failure", shard=str(source))
         self._close(source)
-        self._take(source)
+        self._take(source, active=held.active)
 
-    def _new(self, source: TopicPartition) -> _Held:
+    def _new(self, source: TopicPartition, *, active: bool) -> _Held:
         settings, ports = self.settings, self.ports
         store = settings.store_of(source)
         shard = Shard(source, self.lane)
         count = settings.partitions[source.topic]
-        held = _Held(shard, store, {})
+        held = _Held(shard, store, {}, active)
         for table in settings.catalog.tables_of(source.topic):
             held.tasks[table.name] = Task(
                 identity_of(settings.group, table, source.partition, count),
@@ -176,10 +192,13 @@ class Shards:
             )
         return held
 
-    def _own(self, held: _Held) -> None:
+    def _set_to_work(self, held: _Held) -> None:
         if self._generation is not None and not held.leaving:
             for task in held.tasks.values():
-                task.own(self._generation)
+                if held.active:
+                    task.own(self._generation)
+                else:
+                    task.follow(self._generation)
 
     async def _open(self, source: TopicPartition, held: _Held) -> None:
         closing = self._closing.get(source)
@@ -198,7 +217,7 @@ class Shards:
                 await self.ports.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                self._own(held)
+                self._set_to_work(held)
                 return
 
     async def _open_or_destroy(self, source: TopicPartition, held: _Held, families: Sequence[str]) -> None:
@@ -258,9 +277,11 @@ class Shards:
             held.shard.lost()
 
     def committable(self) -> dict[TopicPartition, int]:
-        """Return, for each shard of which every table has applied something, the source offset to go on at."""
+        """Return, for each shard owned of which every table has applied something, the source offset to go on at."""
         offsets: dict[TopicPartition, int] = {}
         for source, held in self._held.items():
+            if not held.active:
+                continue
             reached = [task.committable for task in held.tasks.values()]
             known = [offset for offset in reached if offset is not None]
             if known and len(known) == len(reached):
@@ -289,6 +310,20 @@ class Shards:
         except (StoreCorrupt, RowLayoutError) as error:
             task.distrust(error)
             return self.reader.read(task, stored_key)
+
+    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until a source offset is applied here; raises NotOwner, and PositionNotReached after `timeout`."""
+        held = self._held.get(TopicPartition(self._topics[table], partition))
+        if held is None:
+            raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
+        task = held.tasks[table]
+        if not await task.wait_for(offset, timeout):
+            raise PositionNotReached(
+                f"partition {partition} of table {table} is at position {task.applied} here, not yet at {offset}",
+                table=table,
+                partition=partition,
+                position=task.applied,
+            )
 
     async def digest(self, table: str, partition: int) -> PartitionDigest:
         """Count and hash the rows of a task of this worker; raises NotOwner and PartitionRestoring."""

@@ -1,11 +1,14 @@
 """Becoming the owner of a changelog partition: replay it, check the source, claim, and read the claim back."""
 
 import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import structlog
 
 from app.model import Epoch, TopicPartition
-from app.tasks.log import Bounds, Fenced, LogSlice, OffsetOutOfRange
+from app.tasks.log import Bounds, Cursor, Fenced, LogSlice, OffsetOutOfRange
 from app.tasks.ports import Ports
 from app.tasks.records import CLAIM_KEY, Claim, anchor_of, encode
 from app.tasks.replay import MIN_COMPACTION_LAG_MS, Replayer
@@ -40,14 +43,42 @@ class Takeover:
         Raises Untrusted, OffsetOutOfRange and StoreCorrupt when the store has to be rebuilt, ChangelogRefused and
         SourceRefused when that would not help, FingerprintChanged, SourceLost, LogUnavailable and StoreError.
         """
+        end = await self._begin()
+        await self._replay_until(end)
+        self._replayer.require_verified()
+        await self._check_source()
+
+    async def follow(self, on_end: Callable[[], None], on_applied: Callable[[], None]) -> NoReturn:
+        """Replay the changelog, and go on with what an owner appends, until cancelled.
+
+        Calls on_end whenever the store is readable and holds what the log held when the replay began, and on_applied
+        after every slice. Raises what restore() raises about the changelog and the store.
+        """
+        replayer = self._replayer
+        end = await self._begin()
+        try:
+            async with self._replaying() as cursor:
+                reached = replayer.next_offset
+                while True:
+                    if reached >= end and replayer.readable:
+                        self.remaining = None
+                        replayer.require_verified()
+                        on_end()
+                    else:
+                        self.remaining = max(0, max(end, replayer.readable_from) - reached)
+                    reached = await self._apply_next(cursor)
+                    on_applied()
+        finally:
+            self._replayed()
+
+    async def _begin(self) -> int:
+        """Get ready to replay, and return the changelog's present end."""
         replayer = self._replayer
         bounds = await self._changelog_bounds()
         if replayer.log_id and not replayer.log_verified and bounds.start <= replayer.claim_offset < bounds.end:
             replayer.verify_log(await self._ports.changelog.peek(replayer.changelog, replayer.claim_offset))
         replayer.begin(bounds)
-        await self._replay_until(bounds.end)
-        replayer.require_verified()
-        await self._check_source()
+        return bounds.end
 
     async def claim(self, generation: int) -> None:
         """Claim the changelog partition until a claim of ours is read back as the newest.
@@ -110,31 +141,45 @@ class Takeover:
         return (await self._ports.changelog.bounds([changelog]))[changelog]
 
     async def _replay_until(self, end: int) -> None:
-        replayer, ports = self._replayer, self._ports
+        replayer = self._replayer
         if replayer.next_offset >= end:
             return
-        restored = ports.metrics.restore_records.labels(replayer.table)
         try:
-            async with ports.changelog.read(replayer.changelog, replayer.next_offset) as cursor:
-                replayer.rewind()
+            async with self._replaying() as cursor:
                 reached = replayer.next_offset
                 while reached < end:
                     self.remaining = end - reached
-                    piece = await cursor.next()
-                    reached = piece.next_offset
-                    await ports.turns.wait()
-                    restored.inc(await replayer.apply(piece))
-                    age = ports.clock.wall_ms() - piece.records[-1].timestamp if piece.records else 0
-                    if age > MIN_COMPACTION_LAG_MS // 2 and reached > replayer.readable_from:
-                        replayer.postpone_reading((await self._changelog_bounds()).end)
-                        end = max(end, replayer.readable_from)
+                    reached = await self._apply_next(cursor)
+                    end = max(end, replayer.readable_from)
         finally:
-            self.remaining = None
-            foreign, self._foreign_reported = (
-                replayer.foreign_records - self._foreign_reported,
-                replayer.foreign_records,
-            )
-            ports.metrics.foreign_changelog_writes.labels(replayer.table).inc(foreign)
+            self._replayed()
+
+    @asynccontextmanager
+    async def _replaying(self) -> AsyncIterator[Cursor]:
+        replayer = self._replayer
+        async with self._ports.changelog.read(replayer.changelog, replayer.next_offset) as cursor:
+            replayer.rewind()
+            yield cursor
+
+    async def _apply_next(self, cursor: Cursor) -> int:
+        """Apply the next slice, and return the offset after it."""
+        replayer, ports = self._replayer, self._ports
+        piece = await cursor.next()
+        await ports.turns.wait()
+        ports.metrics.restore_records.labels(replayer.table).inc(await replayer.apply(piece))
+        age = ports.clock.wall_ms() - piece.records[-1].timestamp if piece.records else 0
+        if age > MIN_COMPACTION_LAG_MS // 2 and piece.next_offset > replayer.readable_from:
+            replayer.postpone_reading((await self._changelog_bounds()).end)
+        return piece.next_offset
+
+    def _replayed(self) -> None:
+        """Take note that a replay has ended, whatever ended it."""
+        self.remaining = None
+        foreign, self._foreign_reported = (
+            self._replayer.foreign_records - self._foreign_reported,
+            self._replayer.foreign_records,
+        )
+        self._ports.metrics.foreign_changelog_writes.labels(self._replayer.table).inc(foreign)
 
     async def _check_source(self) -> None:
         position, source = self._replayer.position, self._source

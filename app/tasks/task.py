@@ -1,4 +1,4 @@
-"""A task: one table's partition, from an empty folder to an active that answers and ingests.
+"""A task: one table's partition, from an empty folder to an active that answers and ingests, or a standby that follows.
 
 The order of things, and what a crash at each point leaves behind, is in DESIGN.md.
 """
@@ -25,6 +25,7 @@ from app.tasks.pipeline import NotContiguous, Pipeline
 from app.tasks.ports import Ports
 from app.tasks.replay import ChangelogRefused, FingerprintChanged, Identity, Replayer, Untrusted
 from app.tasks.shard import Inbox, LaneMovedOn, Shard, SourceLost
+from app.tasks.source_ends import SourceEnds
 from app.tasks.takeover import SourceRefused, Takeover
 
 log = structlog.get_logger(__name__)
@@ -82,14 +83,15 @@ class Task:
         self._replayer = Replayer(identity, store, ports.clock, ports.doubts)
         self._takeover = Takeover(self._replayer, shard.source, ports)
         self._loaded = False
-        self._owning: asyncio.Task[None] | None = None
+        #: What the task does in the present generation: own its partition or follow whoever does.
+        self._work: asyncio.Task[None] | None = None
+        self._owns = False
         self._distrusted: Exception | None = None
         self._pipeline: Pipeline | None = None
         #: The source's end after the claim, until the position has reached it.
         self._target: int | None = None
-        self._source_end: int | None = None
-        self._end_listed_at: float | None = None
-        self._fresh_at: float | None = None
+        self._freshness = SourceEnds()
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._asked_at = 0.0
         self._log = log.bind(table=self.table, partition=partition)
 
@@ -118,21 +120,21 @@ class Task:
     @property
     def lag_records(self) -> int | None:
         """Return how many source offsets are not applied yet; None while the source's end is not known."""
-        return None if self._source_end is None else max(0, self._source_end - 1 - self.applied)
+        end = self._freshness.end
+        return None if end is None else max(0, end - 1 - self.applied)
 
     @property
     def staleness_ms(self) -> int | None:
         """Return the milliseconds since the position last reached a known end of the source; None when it never did."""
-        return None if self._fresh_at is None else int((self._ports.clock.monotonic() - self._fresh_at) * 1000)
+        at = self._freshness.reached_at
+        return None if at is None else int((self._ports.clock.monotonic() - at) * 1000)
 
     @property
     def remaining(self) -> int | None:
         """Return how many records are to be applied before the task has caught up; None when that is not known."""
-        if self.state >= TaskState.STANDBY:
-            return 0
         if self._target is not None:
             return max(0, self._target - 1 - self.applied)
-        return self._takeover.remaining
+        return 0 if self.state >= TaskState.STANDBY else self._takeover.remaining
 
     def status(self) -> TaskStatus:
         """Return what there is to know about the task."""
@@ -150,46 +152,73 @@ class Task:
 
     def observe_source_end(self, end: int, listed_at: float) -> None:
         """Take note of the source's end as it was listed at a time of the monotonic clock."""
-        self._source_end, self._end_listed_at = end, listed_at
-        self._note_freshness()
+        self._freshness.listed(end, listed_at)
+        self._freshness.applied(self.applied)
 
-    def _note_freshness(self) -> None:
-        if self._source_end is not None and self.applied + 1 >= self._source_end:
-            self._fresh_at = self._end_listed_at
+    async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
+        """Wait until a source offset is applied, and say whether it was within `timeout` seconds."""
+        if self.applied >= offset:
+            return True
+        reached = asyncio.get_running_loop().create_future()
+        waiter = (offset, reached)
+        self._waiting.append(waiter)
+        try:
+            await asyncio.wait({reached}, timeout=timeout)
+        finally:
+            with suppress(ValueError):
+                self._waiting.remove(waiter)
+        return self.applied >= offset
+
+    def _on_applied(self) -> None:
+        applied = self.applied
+        self._freshness.applied(applied)
+        if self._waiting:
+            for _, reached in [waiter for waiter in self._waiting if waiter[0] <= applied]:
+                if not reached.done():
+                    reached.set_result(None)
+        self._activate_when_caught_up()
 
     # Ownership
 
     def own(self, generation: int) -> None:
         """Start to own the partition in this generation; returns at once."""
-        self.generation = generation
-        self._start_owning(after=None)
+        if self.state is TaskState.STANDBY:
+            self.reason = "becoming the owner"
+            self._log.info("promoted", position=self.applied, generation=generation)
+        self.generation, self._owns = generation, True
+        self._start(after=None)
 
-    def _start_owning(self, after: asyncio.Task[None] | None) -> None:
+    def follow(self, generation: int) -> None:
+        """Start to follow the partition's owner in this generation, as a standby; returns at once."""
+        self.generation, self._owns = generation, False
+        self._start(after=None)
+
+    def _start(self, after: asyncio.Task[None] | None) -> None:
         self._asked_at = self._ports.clock.monotonic()
-        name = f"own {self.table}[{self.partition}] in generation {self.generation}"
-        self._owning = asyncio.get_running_loop().create_task(self._own(self.generation, after), name=name)
+        name = f"{'own' if self._owns else 'follow'} {self.table}[{self.partition}] in generation {self.generation}"
+        self._work = asyncio.get_running_loop().create_task(self._keep_at_it(self.generation, after), name=name)
 
     def distrust(self, error: Exception) -> None:
         """Quarantine the store because of what a reader found in it; returns at once."""
         if self.state is TaskState.QUARANTINED:
             return
         self.state, self.reason, self._distrusted = TaskState.QUARANTINED, str(error), error
-        if self._owning is not None:
-            self._owning.cancel()
-            self._start_owning(after=self._owning)
+        if self._work is not None:
+            self._work.cancel()
+            self._start(after=self._work)
 
     async def suspend(self, patience: float, reason: str) -> None:
-        """Stop owning: give the batch in flight `patience` seconds to be applied, then stand still.
+        """Stop owning or following: give the batch in flight `patience` seconds to be applied, then stand still.
 
         Never raises for what went wrong meanwhile: whatever it was, the next owner finds it in the changelog.
         """
-        owning, self._owning = self._owning, None
-        if owning is None:
+        work, self._work = self._work, None
+        if work is None:
             return
         if self._pipeline is not None:
             await self._pipeline.rest(patience)
-        owning.cancel()
-        await asyncio.wait({owning})
+        work.cancel()
+        await asyncio.wait({work})
         if self.state is not TaskState.CLOSED:
             self._step_down(reason)
 
@@ -197,21 +226,29 @@ class Task:
         """Take note that the store is gone."""
         self.state, self.reason, self._loaded = TaskState.CLOSED, None, False
 
-    async def _own(self, generation: int, after: asyncio.Task[None] | None) -> None:
+    async def _keep_at_it(self, generation: int, after: asyncio.Task[None] | None) -> None:
+        """Own or follow until cancelled, again and again whatever passing fault comes in between."""
         if after is not None:
             await self._wait_out(after)
         pause = FIRST_PAUSE
         while True:
+            began = self._ports.clock.monotonic()
             try:
-                await self._restore()
-                await self._takeover.claim(generation)
-                pause = FIRST_PAUSE
-                await self._ingest()
+                self._load()
+                if self._owns:
+                    await self._restore()
+                    await self._takeover.claim(generation)
+                    pause = FIRST_PAUSE
+                    await self._ingest()
+                else:
+                    await self._follow_owner()
             except Exception as error:  # noqa: BLE001 - whatever cannot be recovered from stops the worker
                 if not await self._recover(error):
                     return
                 if isinstance(error, (SourceRefused, ChangelogRefused)):
                     pause = LONGEST_PAUSE
+                elif self._ports.clock.monotonic() - began > LONGEST_PAUSE:
+                    pause = FIRST_PAUSE
             finally:
                 self._shard.leave(self.table)
                 await self._drop_pipeline()
@@ -285,18 +322,39 @@ class Task:
         if pipeline is not None:
             await pipeline.drop()
 
-    async def _restore(self) -> None:
+    def _load(self) -> None:
         if self._distrusted is not None:
             raise Untrusted(str(self._distrusted))
         if not self._loaded:
             self.state, self.reason = TaskState.OPENING, "opening the store"
             self._replayer.load()
             self._loaded = True
-        if self.state < TaskState.SUSPENDED:
+
+    async def _restore(self) -> None:
+        # A standby that is to be the owner, and an owner that could not prove it, stay as readable as they are.
+        if self.state < TaskState.STANDBY:
             self.state, self.reason = TaskState.RESTORING, "replaying the changelog"
         self._shard.expect(self.table)
         await self._takeover.restore()
-        self._note_freshness()
+        self._freshness.applied(self.applied)
+
+    async def _follow_owner(self) -> None:
+        self._target = None
+        if self.readable:
+            self._stand_by()
+        else:
+            self.state, self.reason = TaskState.RESTORING, "replaying the changelog"
+        await self._takeover.follow(self._stand_by, self._on_followed)
+
+    def _stand_by(self) -> None:
+        if self.state is not TaskState.STANDBY:
+            self.state, self.reason = TaskState.STANDBY, None
+            self._log.info("standby", position=self.applied, generation=self.generation)
+
+    def _on_followed(self) -> None:
+        if not self.readable and self.state is TaskState.STANDBY:
+            self.state, self.reason = TaskState.RESTORING, "replaying what may have been compacted"
+        self._on_applied()
 
     # Ingesting
 
@@ -329,10 +387,6 @@ class Task:
             inbox = self._shard.admit(self.table, pipeline.needed) or await self._catch_up(pipeline)
             await self._follow(inbox, pipeline)
 
-    def _on_applied(self) -> None:
-        self._note_freshness()
-        self._activate_when_caught_up()
-
     def _activate_when_caught_up(self) -> None:
         """Become ACTIVE once all that the source held after the claim is applied.
 
@@ -340,7 +394,7 @@ class Task:
         """
         if self._target is not None and self.applied + 1 >= self._target:
             self._target = None
-            if self.state is not TaskState.SUSPENDED:
+            if self.state < TaskState.SUSPENDED:
                 seconds = self._ports.clock.monotonic() - self._asked_at
                 self._ports.metrics.restore_duration.labels(self.table).observe(seconds)
             self.state, self.reason = TaskState.ACTIVE, None

@@ -30,6 +30,9 @@ class Group:
     ends: Callable[[], Mapping[TopicPartition, int]]
     generation: int = 0
     assignment: dict[TopicPartition, str] = field(default_factory=dict)
+    #: Who follows each source, and how likely it is that a member which does not own one does.
+    standbys: dict[TopicPartition, set[str]] = field(default_factory=dict)
+    follows: float = 0.0
     #: By generation, where the sources ended when it began.
     ends_at: dict[int, Mapping[TopicPartition, int]] = field(default_factory=dict)
     #: Says which of the members a source goes to, where a test wants to; by chance otherwise.
@@ -91,6 +94,10 @@ class Group:
         """Return what the present generation gives to a member."""
         return [source for source, owner in self.assignment.items() if owner == name]
 
+    def followed(self, name: str) -> list[TopicPartition]:
+        """Return what a member is a standby of in the present generation."""
+        return [source for source, followers in self.standbys.items() if name in followers]
+
     def _finish(self) -> None:
         self._due = None
         self.generation += 1
@@ -98,6 +105,10 @@ class Group:
         names = list(self._members)
         place = self.place or (lambda _source, members: self.choose.choice(members))
         self.assignment = {source: place(source, names) for source in self.sources} if names else {}
+        self.standbys = {
+            source: {name for name in names if name != owner and self.follows and self.choose.random() < self.follows}
+            for source, owner in self.assignment.items()
+        }
         for member in self._members.values():
             member.seen_at = self._now()
             waiting, member.waiting = member.waiting, None

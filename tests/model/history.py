@@ -38,6 +38,7 @@ class History:
         self.checks = Checks(self.world, self.tables)
         self.workers = [Worker(self.world, f"w{number}", self.tables) for number in range(choose.randint(1, 3))]
         self.world.on_commit = self.checks.committed
+        self.world.group.follows = choose.choice((0.0, 0.5, 1.0))
         self._faults = choose.choice((0.0, 0.002, 0.01))
         #: Whether shards move all the time, and workers seldom die of something else.
         self._restless = choose.random() < 0.3

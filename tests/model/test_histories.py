@@ -32,6 +32,8 @@ WAYS = {
     "compaction": "compaction removes rows",
     "tombstones gone": "compaction removes tombstones",
     "active": "a task catches up",
+    "standby": "a standby has replayed what there is",
+    "promoted": "a standby becomes the owner",
 }
 FAULTS = (
     "claim.asked",

@@ -214,7 +214,7 @@ class _Run:
             generation = self.lease.generation = self.world.group.generation
             assigned = self.world.group.assigned(self.member)
             self.lane.assign(assigned)
-            self.shards.assign(generation, assigned)
+            self.shards.assign(generation, assigned, self.world.group.followed(self.member))
             while not self.leaving and await self.lease.beat() == "good":  # noqa: ASYNC110 - heartbeats, not a poll
                 await asyncio.sleep(HEARTBEAT_INTERVAL)
             await self.shards.suspend(PATIENCE, "the group is rebalancing")

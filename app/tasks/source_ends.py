@@ -1,0 +1,32 @@
+"""How fresh a position is, measured against the ends that its source had at known times."""
+
+from collections import deque
+
+#: Ends that are remembered. They are listed each second, so a task that is more than a minute behind gets its staleness
+#: in steps of the two seconds, then four, that are left between those which stay.
+REMEMBERED = 64
+
+
+class SourceEnds:
+    """The ends of a source partition as they were listed, as far as the position has not reached them.
+
+    `end` is the newest, None before the first. `reached_at` is when the newest end that the position has reached was
+    listed, on the clock of whoever lists; None while it has reached none.
+    """
+
+    def __init__(self) -> None:
+        self.end: int | None = None
+        self.reached_at: float | None = None
+        self._ahead: deque[tuple[int, float]] = deque()
+
+    def listed(self, end: int, at: float) -> None:
+        """Take note of an end."""
+        self.end = end
+        if len(self._ahead) == REMEMBERED:
+            self._ahead = deque(list(self._ahead)[::2])
+        self._ahead.append((end, at))
+
+    def applied(self, position: int) -> None:
+        """Take note of the last source offset applied, -1 before the first."""
+        while self._ahead and position + 1 >= self._ahead[0][0]:
+            self.reached_at = self._ahead.popleft()[1]
