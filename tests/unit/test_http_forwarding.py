@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from app.errors import MisplacedKeys, PartitionRestoring
 from app.formats.partitioners import partition_of
 from app.http import internal
+from app.model import Consistency
 from app.routing.tables import routed_tables
 from app.stores.rows import Row
 from tests.support.cluster_fakes import CATALOG, Placed, snapshot, status
@@ -103,9 +104,9 @@ async def test_not_mine_is_followed_to_the_new_owner(workers: tuple[Worker, Work
     a.local.rows, b.local.rows = b.local.rows, {}
     original = b.local.read
 
-    def moving(table: str, partition: int, stored_key: bytes) -> object:
+    def moving(table: str, partition: int, stored_key: bytes, consistency: Consistency) -> object:
         share(workers, {"a": range(4)}, generation=8)
-        return original(table, partition, stored_key)
+        return original(table, partition, stored_key, consistency)
 
     b.local.read = moving  # type: ignore[method-assign,assignment]
     reply = await a.get(f"/tables/planes/{FAR.decode()}")
