@@ -191,6 +191,7 @@ class Query:
         """Ask the candidates of one partition in turn, and once more those that a newer snapshot may help."""
         topic = question.routed.spec.source.topic
         shard = TopicPartition(topic, question.partition)
+        place = (question.routed.spec.name, question.partition)
         refusals: list[Refusal] = []
         for again in (False, True):
             snapshot = self._view.current
@@ -211,21 +212,8 @@ class Query:
                     refusals.append(Refusal(candidate, error))
                 except RequestError as error:
                     refusals.append(Refusal(candidate, error))
-                    raise explained(
-                        error,
-                        refusals,
-                        table=question.routed.spec.name,
-                        partition=question.partition,
-                        generation=snapshot.generation,
-                    ) from None
-        where = (question.routed.spec.name, question.partition)
-        raise explained(
-            last_answer(refusals, *where),
-            refusals,
-            table=where[0],
-            partition=where[1],
-            generation=self._view.current.generation,
-        )
+                    raise explained(error, refusals, *place, snapshot.generation) from None
+        raise explained(last_answer(refusals, *place), refusals, *place, self._view.current.generation)
 
     async def _worth_asking_again(
         self, candidates: list[Candidate], refusals: list[Refusal], deadline: float

@@ -36,7 +36,7 @@ def last_answer(refusals: Sequence[Refusal], table: str, partition: int) -> Requ
 
 
 def explained(
-    error: RequestError, refusals: Sequence[Refusal], *, table: str, partition: int, generation: int
+    error: RequestError, refusals: Sequence[Refusal], table: str, partition: int, generation: int
 ) -> RequestError:
     """Say in an error's details which partition it is about, and who was asked; what the error itself says wins.
 

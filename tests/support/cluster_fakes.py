@@ -44,7 +44,8 @@ def snapshot(*members: PlacedMember, generation: int = 7) -> ClusterSnapshot:
 class FakeTables:
     """Holds rows by (table, partition, stored key); `errors` take the place of an answer.
 
-    Partitions are applied up to offset 99, unless `applied` or `advance` says something else.
+    Partitions are applied up to offset 99, unless `applied` or `advance` says something else. `waiting` is set as soon
+    as somebody waits for a position.
     """
 
     rows: dict[tuple[str, int, bytes], Row] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class FakeTables:
     asked: list[tuple[str, int, bytes]] = field(default_factory=list)
     asked_for: list[Consistency] = field(default_factory=list)
     waits: list[tuple[int, int, float]] = field(default_factory=list)
+    waiting: asyncio.Event = field(default_factory=asyncio.Event)
     _advanced: asyncio.Event = field(default_factory=asyncio.Event)
 
     def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
@@ -85,6 +87,7 @@ class FakeTables:
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait for `advance`, as the protocol says."""
         self.waits.append((partition, offset, timeout))
+        self.waiting.set()
         if partition not in self.held:
             raise NotOwner(f"this worker does not hold partition {partition} of {table}")
         try:
