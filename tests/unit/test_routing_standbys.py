@@ -47,9 +47,8 @@ def standby_here(*script: object) -> Setting:
     return setting
 
 
-def behind(kind: type[RequestError] = TooStale, **changes: object) -> RequestError:
-    details = {"position": 90, "role": "standby", "lag_records": 9, "staleness_ms": 1200}
-    return kind("9 records behind", **(details | changes))
+def behind(kind: type[RequestError] = TooStale) -> RequestError:
+    return kind("9 records behind", position=90, role="standby", lag_records=9, staleness_ms=1200)
 
 
 PASSING = [NotOwner, OwnerUnreachable, Unresponsive, PartitionRestoring, TooStale, Draining, PositionNotReached]
