@@ -192,12 +192,13 @@ class Settings(BaseSettings):
     max_staleness: Annotated[float, _duration(0, 31_536_000, "from 0s to 365d")] = Field(
         default="1h",
         validate_default=True,
-        description="How long a suspended copy goes on answering after its worker's last good heartbeat.",
+        description="How old the answer of a copy that is not the active may be when the caller gives no bound: a "
+        "standby's staleness, or the time since a suspended worker's last good heartbeat.",
     )
     request_timeout: Annotated[float, _duration(0.01, 600, "from 10ms to 10m")] = Field(
         default="5s",
         validate_default=True,
-        description="How long one read may take, its hop to another worker included.",
+        description="How long one read may take, its hops to other workers included.",
     )
     shutdown_timeout: Annotated[float, _duration(1, 3600, "from 1s to 1h")] = Field(
         default="25s",

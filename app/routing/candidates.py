@@ -30,15 +30,16 @@ class Candidates:
     def of(self, shard: TopicPartition, snapshot: ClusterSnapshot, mode: ReadMode) -> list[Candidate]:
         """List the workers that may answer for a partition, each once.
 
-        The active, then the standbys; the active alone for ReadMode.ACTIVE; for ReadMode.ANY this worker before all
-        others if it is one of them. A worker that was unresponsive lately stands last.
+        The active, then the standbys, this worker before the others; the active alone for ReadMode.ACTIVE; for
+        ReadMode.ANY this worker before all if it is one of them. A worker that was unresponsive lately stands last.
         """
         active = snapshot.actives.get(shard)
         found = [] if active is None else [Candidate(active, Role.ACTIVE)]
         if mode is not ReadMode.ACTIVE:
-            found += [Candidate(host, Role.STANDBY) for host in snapshot.standbys.get(shard, ())]
+            standbys = [Candidate(host, Role.STANDBY) for host in snapshot.standbys.get(shard, ())]
+            found += sorted(standbys, key=self._is_elsewhere)
         if mode is ReadMode.ANY:
-            found.sort(key=lambda candidate: candidate.host.worker_id != self._worker_id)
+            found.sort(key=self._is_elsewhere)
         if self._avoided:
             found.sort(key=self._is_avoided)
         return found
@@ -56,6 +57,9 @@ class Candidates:
         now = self._clock()
         self._avoided = {other: until for other, until in self._avoided.items() if until > now}
         self._avoided[host] = now + AVOIDED_SECONDS
+
+    def _is_elsewhere(self, candidate: Candidate) -> bool:
+        return candidate.host.worker_id != self._worker_id
 
     def _is_avoided(self, candidate: Candidate) -> bool:
         return self._avoided.get(candidate.host, 0.0) > self._clock()

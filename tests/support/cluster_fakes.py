@@ -73,7 +73,12 @@ class FakeTables:
         position, least = self.applied.get(partition, 99), consistency.least_position(partition)
         if least is not None and position < least:
             raise PositionNotReached(
-                f"applied up to {position}", partition=partition, position=position, role=self.role.value
+                f"applied up to {position}",
+                partition=partition,
+                position=position,
+                role=self.role.value,
+                lag_records=self.lag,
+                staleness_ms=self.staleness_ms,
             )
         freshness = Freshness(partition, position, self.role, self.lag, self.staleness_ms)
         return ReadResult(self.rows.get((table, partition, stored_key)), freshness)

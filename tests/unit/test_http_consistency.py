@@ -185,6 +185,25 @@ async def test_the_asked_worker_waits_for_the_position(pair: tuple[Worker, Worke
     assert 0.0 < seconds <= 4.0
 
 
+async def test_hops_that_wait_do_not_take_the_connections_of_those_that_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.http.peer.CONNECTIONS_PER_HOST", 1)
+    workers = [await start_worker(name) for name in "as"]
+    share(workers, {"a": range(4)}, standbys={"s": range(4)})
+    active, standby = workers
+    try:
+        waiting = asyncio.create_task(standby.get(f"{ROW}?min_position={PARTITION}:120"))
+        await active.local.waiting.wait()
+        reply = await standby.get(ROW)
+        assert (reply.status, reply.headers["tablehouse-served-by"]) == (404, "a")
+        active.local.advance(PARTITION, 120)
+        assert (await waiting).status == 404
+    finally:
+        for worker in workers:
+            await worker.server.stop(1.0)
+
+
 async def test_a_position_that_the_asked_worker_does_not_reach_is_that_worker_s_503(
     pair: tuple[Worker, Worker],
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.errors import MisplacedKeys, PartitionRestoring
 from app.formats.partitioners import partition_of
 from app.http import internal
-from app.model import Consistency
+from app.model import Consistency, Role
 from app.routing.tables import routed_tables
 from app.stores.rows import Row
 from tests.support.cluster_fakes import CATALOG, Placed, snapshot, status
@@ -151,6 +151,33 @@ async def test_an_owner_that_never_answers_is_a_503_within_the_deadline() -> Non
         reply = await worker.get("/tables/planes/x")
         assert (reply.status, reply.json["code"]) == (503, "owner_unreachable")
         assert "no answer" in reply.json["tried"][0]["reason"]
+    finally:
+        released.set()
+        await worker.server.stop(1)
+        mute.close()
+
+
+async def test_a_silent_active_leaves_time_for_its_standby_and_is_then_asked_last() -> None:
+    released, connected = asyncio.Event(), 0
+
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        await released.wait()
+        writer.close()
+
+    mute = await asyncio.start_server(silent, "127.0.0.1", 0)
+    worker = await start_worker("s", timeout=1.0)
+    worker.local.role = Role.STANDBY
+    worker.local.rows["planes", 2, FAR] = Row(b"1", 0, 1)
+    url = f"http://127.0.0.1:{mute.sockets[0].getsockname()[1]}"
+    everything = {"planes-topic": range(4)}
+    worker.view.swap(snapshot(Placed("m", url, everything), Placed("s", worker.internal, standbys=everything)))
+    try:
+        for _ in range(3):
+            reply = await worker.get(f"/tables/planes/{FAR.decode()}")
+            assert (reply.status, reply.headers["tablehouse-role"]) == (200, "standby")
+        assert connected == 1
     finally:
         released.set()
         await worker.server.stop(1)

@@ -83,6 +83,19 @@ async def test_a_standby_of_this_worker_answers_without_a_hop() -> None:
     assert (setting.durations("standby"), setting.durations("local")) == (1, 0)
 
 
+async def test_of_several_standbys_that_of_this_worker_is_asked_first() -> None:
+    setting = standby_here(Unresponsive("gone"))
+    setting.view.swap(
+        snapshot(
+            Placed("s1", "http://s1:1", standbys=everything()),
+            Placed("a", "http://a:1", everything()),
+            Placed("me", "http://me:1", standbys=everything()),
+        )
+    )
+    assert (await setting.read()).served_by == "me"
+    assert setting.asked_hosts == ["a"]
+
+
 async def test_the_active_is_preferred_to_a_standby_here() -> None:
     setting = standby_here(found())
     assert (await setting.read()).served_by == "a"
