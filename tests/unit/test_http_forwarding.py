@@ -9,10 +9,13 @@ import pytest_asyncio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import MisplacedKeys, PartitionRestoring
+from app.errors import MisplacedKeys, OwnerUnreachable, PartitionRestoring
 from app.formats.partitioners import partition_of
 from app.http import internal
-from app.model import Consistency, Role
+from app.http.peer import HttpPeer
+from app.http.shared_secret import SharedSecret
+from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role
+from app.routing.ports import Hop, Unresponsive
 from app.routing.tables import routed_tables
 from app.stores.rows import Row
 from tests.support.cluster_fakes import CATALOG, Placed, snapshot, status
@@ -157,12 +160,10 @@ async def test_an_owner_that_never_answers_is_a_503_within_the_deadline() -> Non
         mute.close()
 
 
-async def test_a_silent_active_leaves_time_for_its_standby_and_is_then_asked_last() -> None:
-    released, connected = asyncio.Event(), 0
+async def test_a_silent_active_leaves_time_for_its_standby() -> None:
+    released = asyncio.Event()
 
     async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connected
-        connected += 1
         await released.wait()
         writer.close()
 
@@ -174,10 +175,8 @@ async def test_a_silent_active_leaves_time_for_its_standby_and_is_then_asked_las
     everything = {"planes-topic": range(4)}
     worker.view.swap(snapshot(Placed("m", url, everything), Placed("s", worker.internal, standbys=everything)))
     try:
-        for _ in range(3):
-            reply = await worker.get(f"/tables/planes/{FAR.decode()}")
-            assert (reply.status, reply.headers["tablehouse-role"]) == (200, "standby")
-        assert connected == 1
+        reply = await worker.get(f"/tables/planes/{FAR.decode()}")
+        assert (reply.status, reply.headers["tablehouse-role"]) == (200, "standby")
     finally:
         released.set()
         await worker.server.stop(1)
@@ -213,6 +212,38 @@ async def test_another_server_on_the_owner_s_address_is_never_taken_for_a_worker
         assert (reply.status, reply.json["code"]) == (503, "owner_unreachable")
     finally:
         await worker.server.stop(1)
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(None, Unresponsive), (b"", Unresponsive), (b"garbage\r\n\r\n", OwnerUnreachable)]
+)
+async def test_a_worker_without_a_sign_of_life_is_told_from_one_that_answers_nonsense(
+    answer: bytes | None, kind: type[OwnerUnreachable]
+) -> None:
+    released = asyncio.Event()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if not answer:
+            await released.wait()
+        writer.write(answer or b"")
+        writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    if answer is None:
+        server.close()
+        await server.wait_closed()
+    peer = HttpPeer(SharedSecret(()))
+    hop = Hop("planes", 2, FAR, DEFAULT_CONSISTENCY, 0.0, "", 4, 7, "r", timeout=0.3)
+    try:
+        with pytest.raises(OwnerUnreachable) as raised:
+            await peer.read(HostInfo("m", 1, url), hop)
+        assert type(raised.value) is kind
+    finally:
+        released.set()
+        await peer.close()
         server.close()
 
 
