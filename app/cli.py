@@ -86,6 +86,7 @@ def _run_worker(settings: Settings) -> int:
             request_timeout=settings.request_timeout,
             version=release,
             group=settings.group,
+            internal_secrets=[secret.get_secret_value() for secret in settings.internal_secrets],
         ),
         worker_id=directory.worker_id,
         incarnation=directory.incarnation,

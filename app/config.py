@@ -15,11 +15,12 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -33,6 +34,8 @@ CONFIG_VARIABLE = "TABLEHOUSE_CONFIG"
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+#: Settings whose values no message repeats.
+_MASKED = frozenset({"internal_secrets"})
 _LEAST_MEMORY = 64 << 20
 _HIGHEST_PORT = 65535
 
@@ -60,6 +63,16 @@ def _memory(value: object) -> int:
     if size is None or size < _LEAST_MEMORY:
         raise ValueError("must be a size from 64MiB on, like 512MiB or 4GiB")
     return int(size)
+
+
+def _secrets(value: object) -> tuple[SecretStr, ...]:
+    secrets = [secret.strip() for secret in str(value).split(",")]
+    if not all(re.fullmatch(r"[\x21-\x7e]{16,200}", secret) for secret in secrets):
+        raise ValueError(
+            "must be a secret of 16 to 200 printable ASCII characters without spaces and commas, or several with "
+            "commas between, or be left out"
+        )
+    return tuple(SecretStr(secret) for secret in secrets)
 
 
 def _port(value: object) -> int:
@@ -158,6 +171,13 @@ class Settings(BaseSettings):
         json_schema_extra={"default": "http://<host name>:<internal port>"},
         description="The URL at which other workers reach the internal listener of this one.",
     )
+    internal_secrets: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secrets)] = Field(
+        default=(),
+        validate_default=False,
+        json_schema_extra={"default": "none"},
+        description="Secrets between workers, with commas between: the first is sent with every hop, and each is "
+        "accepted. Without any, the internal listener answers everybody who reaches it.",
+    )
     memory_budget: Annotated[int, BeforeValidator(_memory)] = Field(
         default="512MiB",
         validate_default=True,
@@ -172,12 +192,13 @@ class Settings(BaseSettings):
     max_staleness: Annotated[float, _duration(0, 31_536_000, "from 0s to 365d")] = Field(
         default="1h",
         validate_default=True,
-        description="How long a suspended copy goes on answering after its worker's last good heartbeat.",
+        description="How old the answer of a copy that is not the active may be when the caller gives no bound: a "
+        "standby's staleness, or the time since a suspended worker's last good heartbeat.",
     )
     request_timeout: Annotated[float, _duration(0.01, 600, "from 10ms to 10m")] = Field(
         default="5s",
         validate_default=True,
-        description="How long one read may take, its hop to another worker included.",
+        description="How long one read may take, its hops to other workers included.",
     )
     shutdown_timeout: Annotated[float, _duration(1, 3600, "from 1s to 1h")] = Field(
         default="25s",
@@ -288,7 +309,8 @@ def _explain(detail: ErrorDetails, flags: Mapping[str, Any]) -> str:
         )
     if detail["type"] == "literal_error":
         reason = f"must be {detail['ctx']['expected']}"
-    return f"{_origin(setting, flags)}: {reason}; it is {str(detail['input'])!r}"
+    shown = "it is not shown here" if setting.name in _MASKED else f"it is {str(detail['input'])!r}"
+    return f"{_origin(setting, flags)}: {reason}; {shown}"
 
 
 def _origin(setting: Setting, flags: Mapping[str, Any]) -> str:

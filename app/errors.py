@@ -16,6 +16,7 @@
         |-- MethodNotAllowed       405 method_not_allowed
         |-- NotAcceptable          406 not_acceptable
         |-- UriTooLong             414 uri_too_long
+        |-- Unauthenticated        401 unauthenticated
         |-- NotOwner               421 not_owner
         |-- PartitionUnassigned    503 partition_unassigned
         |-- PartitionRestoring     503 partition_restoring
@@ -95,7 +96,7 @@ class TableNotFound(RequestError):
 
 
 class KeyNotFound(RequestError):
-    """A caught-up active looked, and the table has no row for the key."""
+    """A caught-up active looked, or the standby of a caller who asked for one: the table has no row for the key."""
 
     code, status, title = "key_not_found", 404, "No such key"
 
@@ -136,8 +137,14 @@ class UriTooLong(RequestError):
     code, status, title = "uri_too_long", 414, "URI too long"
 
 
+class Unauthenticated(RequestError):
+    """The internal listener wants a secret that the asking worker did not send; internal, as NotOwner."""
+
+    code, status, title = "unauthenticated", 401, "Unauthenticated"
+
+
 class NotOwner(RequestError):
-    """This worker does not hold the partition as its active; internal, never a caller's last answer."""
+    """This worker does not hold the partition, or not as its active; internal, never a caller's last answer."""
 
     code, status, title = "not_owner", 421, "Not the owner"
     retryable = True

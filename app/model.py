@@ -97,6 +97,10 @@ class Consistency:
         bounded = self.max_staleness_ms is not None or self.max_lag is not None
         return self.mode is ReadMode.ANY or (bounded and self.mode is not ReadMode.ACTIVE)
 
+    def least_position(self, partition: int) -> int | None:
+        """Return the source offset that must have been applied in a partition; None when the caller named none."""
+        return max((offset for number, offset in self.min_positions if number == partition), default=None)
+
 
 #: What a caller gets who asks for nothing.
 DEFAULT_CONSISTENCY = Consistency()

@@ -101,12 +101,12 @@ class Metrics:
         self.http_in_flight = self._gauge("http_in_flight_requests", "HTTP requests that are being answered now.")
         self.reads = self._counter(
             "read",
-            "Reads of a row: hit, miss, stale (a suspended copy answered) or unavailable.",
+            "Reads of a row: hit, miss, stale (a copy that is not the active answered) or unavailable.",
             "table",
             "result",
         )
         self.read_duration = self._histogram(
-            "read_duration_seconds", "Time of a read, local or forwarded.", "table", "path"
+            "read_duration_seconds", "Time of a read: local, forwarded, or standby when one answered.", "table", "path"
         )
         self.forwards = self._counter(
             "forward_requests",

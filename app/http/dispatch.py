@@ -76,7 +76,8 @@ METHODS = ("GET", "HEAD")
 class Dispatcher:
     """Answers the requests of one listener.
 
-    clock is monotonic, in seconds; timeout is the time that one request has.
+    clock is monotonic, in seconds; timeout is the time that one request has. check_caller raises RequestError for a
+    request whose headers do not entitle it to any answer.
     """
 
     def __init__(
@@ -85,11 +86,13 @@ class Dispatcher:
         observations: Observations,
         clock: Callable[[], float],
         timeout: float,
+        check_caller: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
         self._routes = routes
         self._observations = observations
         self._clock = clock
         self._timeout = timeout
+        self._check_caller = check_caller
         self._log = structlog.get_logger("http")
         self._closing = False
         self.idle = asyncio.Event()
@@ -109,6 +112,8 @@ class Dispatcher:
         key: bytes | None = None
         self.in_flight += 1
         try:
+            if self._check_caller is not None:
+                self._check_caller(request.headers)
             url = request.rel_url
             route, variables = self._routes.resolve(url.raw_path)
             template = route.template

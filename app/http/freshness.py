@@ -1,6 +1,7 @@
 """How fresh an answer is, as headers: the same ones for callers and between workers."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from app.model import Freshness, Role
 
@@ -25,6 +26,22 @@ def freshness_headers(freshness: Freshness, served_by: str) -> dict[str, str]:
         headers[LAG_RECORDS] = str(freshness.lag_records)
     if freshness.staleness_ms is not None:
         headers[STALENESS_MS] = str(freshness.staleness_ms)
+    return headers
+
+
+def refused_freshness_headers(details: Mapping[str, Any]) -> dict[str, str]:
+    """Render the freshness of the copy that refused, from an error's details; nothing when no readable copy did."""
+    try:
+        role, partition, position = Role(details["role"]), int(details["partition"]), int(details["position"])
+        headers = {PARTITION: str(partition), POSITION: f"{partition}:{position}", ROLE: role.value}
+        for name, header in (("lag_records", LAG_RECORDS), ("staleness_ms", STALENESS_MS)):
+            if name in details:
+                headers[header] = str(int(details[name]))
+    except (KeyError, TypeError, ValueError):
+        # Details can come from a peer of another version.
+        return {}
+    if "served_by" in details:
+        headers[SERVED_BY] = details["served_by"]
     return headers
 
 

@@ -13,11 +13,12 @@ from aiohttp import web
 
 from app.errors import DeadlineExceeded, InvalidKey, InvalidParameter, NotOwner, RouteNotFound
 from app.http.answers import json_answer
+from app.http.consistency import asked
 from app.http.dispatch import Call, Route
 from app.http.freshness import freshness_headers
 from app.model import TaskStatus
 from app.routing.cluster import ClusterView
-from app.routing.query import LocalTables
+from app.routing.ports import LocalTables, read_or_wait
 from app.routing.tables import RoutedTable, table_named
 
 #: Changes when workers with different numbers must not read from each other.
@@ -78,17 +79,22 @@ class InternalRoutes:
         raise RouteNotFound("the internal listener has no such route")
 
     async def row(self, call: Call) -> web.Response:
-        """Read one key of an own task: 200 with the row, 204 when a caught-up active has none.
+        """Read one key of an own task: 200 with the row, 204 when there is none and the asking worker takes that.
 
+        What the caller asks of an answer is enforced here, whatever the asking worker made of it.
         A miss is a 204 and not a 404, so that another server on a reused address cannot be mistaken for one.
         """
         table = self._agreed(call)
         partition = _partition(call)
-        if _number(call.headers.get(DEADLINE_MS, ""), DEADLINE_MS) <= 0:
+        deadline_ms = _number(call.headers.get(DEADLINE_MS, ""), DEADLINE_MS)
+        if deadline_ms <= 0:
             raise DeadlineExceeded("the asking worker's time had run out on arrival")
         stored_key = _stored_key(call.variables["stored"])
+        consistency, wait = asked({}, call.headers)
         try:
-            result = self._local.read(table.spec.name, partition, stored_key)
+            result = await read_or_wait(
+                self._local, table.spec.name, partition, stored_key, consistency, min(wait or 0.0, deadline_ms / 1000)
+            )
         except NotOwner as error:
             generations = f"generation {self._view.current.generation} here, {call.headers.get(GENERATION)} there"
             raise NotOwner(f"{error.detail} ({generations})", **error.details) from None

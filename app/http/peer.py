@@ -14,9 +14,12 @@ from app.errors import (
     NotOwner,
     OwnerUnreachable,
     PartitionRestoring,
+    PositionNotReached,
     RequestError,
     TooStale,
+    Unauthenticated,
 )
+from app.http.consistency import asking_headers
 from app.http.dispatch import REQUEST_ID
 from app.http.freshness import SERVED_BY, freshness_of
 from app.http.internal import (
@@ -34,13 +37,14 @@ from app.http.internal import (
     stored_key_text,
 )
 from app.http.problems import from_document
+from app.http.shared_secret import SharedSecret
 from app.model import HostInfo, TaskStatus
-from app.routing.query import Hop, PeerRead
+from app.routing.ports import Hop, PeerRead, Unresponsive
 from app.stores.rows import Row
 from app.tasks.reads import ReadResult
 
-#: Connections to one worker. What is over it waits within its own deadline, so a slow peer holds up only
-#: its own.
+#: Connections to one worker, and as many again for hops that wait. What is over it waits within its own deadline, so a
+#: slow peer holds up only its own.
 CONNECTIONS_PER_HOST = 64
 
 #: A peer that does not accept a connection in this many seconds counts as unreachable.
@@ -57,6 +61,7 @@ _PASSED_ON: Mapping[str, type[RequestError]] = {
         NotOwner,
         PartitionRestoring,
         TooStale,
+        PositionNotReached,
         MisplacedKeys,
         Draining,
         DeadlineExceeded,
@@ -68,24 +73,22 @@ _PASSED_ON: Mapping[str, type[RequestError]] = {
 class HttpPeer:
     """Implements the query's Peer. To be made inside a running event loop, and closed."""
 
-    def __init__(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-            auto_decompress=False,
-            max_line_size=64 * 1024,
-            max_field_size=64 * 1024,
-        )
+    def __init__(self, secret: SharedSecret) -> None:
+        self._secret = secret
+        self._session = _session()
+        #: Hops that wait for a position hold a connection for seconds, and must not take those of the others.
+        self._waiting = _session()
 
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
+        await self._waiting.close()
 
     async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
         """Ask `host` to read a key of its own; see the protocol for what it raises."""
         seconds = hop.timeout * HOP_SHARE
-        # Only these cross: nothing that a client sent, except a request id that has been checked.
+        # Only these cross: of what a client sent, a request id that has been checked and what it asks of the answer,
+        # parsed and written anew.
         headers = {
             VERSION: PROTOCOL_VERSION,
             TABLE_DIGEST: hop.table_digest,
@@ -93,9 +96,12 @@ class HttpPeer:
             GENERATION: str(hop.generation),
             DEADLINE_MS: str(max(1, int(seconds * 1000))),
             REQUEST_ID: hop.request_id,
+            # The asked worker has to answer while somebody still listens.
+            **asking_headers(hop.consistency, min(hop.wait, seconds * HOP_SHARE)),
         }
         path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}/{stored_key_text(hop.stored_key)}"
-        status, got, body = await self._get(host, path, headers, seconds)
+        session = self._waiting if hop.wait > 0 else self._session
+        status, got, body = await self._get(session, host, path, headers, seconds)
         try:
             if status not in {200, 204} or got[VERSION] != PROTOCOL_VERSION:
                 raise _refusal(status, got, body)
@@ -109,7 +115,7 @@ class HttpPeer:
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
         """List the tasks of `host`; raises OwnerUnreachable."""
-        status, got, body = await self._get(host, STATUS_PATH, {VERSION: PROTOCOL_VERSION}, timeout)
+        status, got, body = await self._get(self._session, host, STATUS_PATH, {VERSION: PROTOCOL_VERSION}, timeout)
         if status != 200:  # noqa: PLR2004
             raise _refusal(status, got, body)
         try:
@@ -118,21 +124,40 @@ class HttpPeer:
             raise OwnerUnreachable(f"its status cannot be understood: {error}") from None
 
     async def _get(
-        self, host: HostInfo, path: str, headers: Mapping[str, str], seconds: float
+        self, session: aiohttp.ClientSession, host: HostInfo, path: str, headers: Mapping[str, str], seconds: float
     ) -> tuple[int, Mapping[str, str], bytes]:
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
         url = URL(host.url.rstrip("/") + path, encoded=True)
         try:
-            async with self._session.get(url, headers=headers, timeout=limits, allow_redirects=False) as answer:
+            async with session.get(
+                url, headers={**headers, **self._secret.headers}, timeout=limits, allow_redirects=False
+            ) as answer:
                 return answer.status, answer.headers, await answer.read()
         except aiohttp.ServerTimeoutError:
-            raise OwnerUnreachable(f"no connection to {host.url} within {limits.sock_connect:g} s") from None
+            raise Unresponsive(f"no connection to {host.url} within {limits.sock_connect:g} s") from None
         except TimeoutError:
-            raise OwnerUnreachable(f"no answer from {host.url} within {seconds:.3g} s") from None
+            # Where others wait for positions, the time may have gone by before there was a connection to ask on.
+            kind = OwnerUnreachable if session is self._waiting else Unresponsive
+            raise kind(f"no answer from {host.url} within {seconds:.3g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise Unresponsive(f"{host.url}: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None
 
 
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=60),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        auto_decompress=False,
+        max_line_size=64 * 1024,
+        max_field_size=64 * 1024,
+    )
+
+
 def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> RequestError:
+    if status == Unauthenticated.status:
+        return OwnerUnreachable("it refuses this worker's secret: internal_secrets of both must have one in common")
     error = from_document(body, headers.get("Retry-After"), _PASSED_ON)
     return error or OwnerUnreachable(f"it answered with status {status}, which no worker would")

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from app.errors import RequestError
+from app.errors import RequestError, Unauthenticated
+from app.http.freshness import refused_freshness_headers
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -17,7 +18,10 @@ _STANDARD = frozenset({"type", "title", "status", "detail", "code", "retryable"}
 
 
 def problem(error: RequestError) -> web.Response:
-    """Render an error; its details become members of the document beside the standard ones."""
+    """Render an error; its details become members of the document beside the standard ones.
+
+    When a copy that can be read refused, its freshness is in the headers as that of an answer would be.
+    """
     headers = {
         "Content-Type": CONTENT_TYPE,
         "Cache-Control": "no-cache",
@@ -27,6 +31,9 @@ def problem(error: RequestError) -> web.Response:
         headers["Retry-After"] = str(error.retry_after)
     if "allow" in error.details:
         headers["Allow"] = ", ".join(error.details["allow"])
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Tablehouse-Internal-Secret"
+    headers |= refused_freshness_headers(error.details)
     return web.Response(status=error.status, body=msgspec.json.encode(document(error)), headers=headers)
 
 

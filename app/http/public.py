@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from app.errors import RouteNotFound
+from app.http.consistency import PARAMETERS
 from app.http.dispatch import Route
 from app.http.health import HealthRoutes
 from app.http.overview import OverviewRoutes
@@ -32,9 +33,9 @@ class PublicRoutes:
             )
         }
         self._table = Route("/tables/{table}", overview.table)
-        self._row = Route(ROW_TEMPLATE, rows.by_path)
+        self._row = Route(ROW_TEMPLATE, rows.by_path, PARAMETERS)
         self._methods = {
-            "get": Route("/tables/{table}:get", rows.by_parameter, _KEY),
+            "get": Route("/tables/{table}:get", rows.by_parameter, _KEY | PARAMETERS),
             "locate": Route("/tables/{table}:locate", rows.locate, _KEY),
         }
 

@@ -9,10 +9,11 @@ from aiohttp import web
 from app.errors import InvalidParameter, KeyNotFound, NotAcceptable
 from app.http.answers import json_answer
 from app.http.conditions import accepts, none_match
+from app.http.consistency import asked
 from app.http.dispatch import Call
 from app.http.freshness import freshness_headers
 from app.http.problems import problem
-from app.model import HostInfo
+from app.model import HostInfo, Role
 from app.routing.query import Answer, Query
 from app.routing.tables import RoutedTable, table_named
 from app.stores.rows import Row
@@ -63,12 +64,16 @@ class RowRoutes:
                 table=name,
                 available=[table.content_type],
             )
-        answer = await self._query.read(name, key, deadline=call.deadline, request_id=call.request_id)
+        consistency, wait = asked(call.parameters, call.headers)
+        answer = await self._query.read(
+            name, key, deadline=call.deadline, request_id=call.request_id, consistency=consistency, wait=wait
+        )
         freshness = answer.result.freshness
         row = answer.result.row
         if row is None:
+            whose = "" if freshness.role is Role.ACTIVE else f", as far as its {freshness.role.value} copy knows"
             missing = problem(
-                KeyNotFound(f"table {name} has no row for this key", table=name, partition=freshness.partition)
+                KeyNotFound(f"table {name} has no row for this key{whose}", table=name, partition=freshness.partition)
             )
             missing.headers.update(freshness_headers(freshness, answer.served_by))
             return missing

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import errno
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from app.catalog.spec import Catalog
 from app.errors import ConfigError
@@ -20,9 +20,11 @@ from app.http.plain import PlainReads
 from app.http.protocol import Server, check_parser
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
+from app.http.shared_secret import SharedSecret
 from app.model import HostInfo
 from app.routing.cluster import ClusterView
-from app.routing.query import LocalTables, Query
+from app.routing.ports import LocalTables
+from app.routing.query import Query
 from app.routing.survey import Survey, survey
 from app.routing.tables import routed_tables
 from app.telemetry import Metrics, measure_event_loop_lag
@@ -43,6 +45,7 @@ class ServerOptions:
 
     Port 0 takes a free one. request_timeout is in seconds, for one request with all its hops.
     advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
+    internal_secrets are those that peers may show; the first one is shown to them.
     """
 
     host: str
@@ -52,6 +55,7 @@ class ServerOptions:
     request_timeout: float
     version: str
     group: str
+    internal_secrets: Sequence[str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,8 @@ class HttpServer:
     async def start(self) -> None:
         """Bind both listeners and serve; raises ConfigError, which names the setting, when that cannot be."""
         check_parser()
-        self._peer = HttpPeer()
+        secret = SharedSecret(self._options.internal_secrets)
+        self._peer = HttpPeer(secret)
         observations = Observations(self._metrics, AccessLog(self._clock))
         query = Query(
             tables=self._tables,
@@ -130,15 +135,11 @@ class HttpServer:
         )
         self._plain = PlainReads(query, observations, self._clock)
         internal = InternalRoutes(self._tables, self._view, self._local, self._worker_id)
-        for routes in (public, internal):
-            self._dispatchers.append(
-                Dispatcher(
-                    routes,
-                    observations,
-                    clock=self._clock,
-                    timeout=self._options.request_timeout,
-                )
-            )
+        timeout = self._options.request_timeout
+        self._dispatchers += (
+            Dispatcher(public, observations, self._clock, timeout),
+            Dispatcher(internal, observations, self._clock, timeout, check_caller=secret.check),
+        )
         self._metrics.http_in_flight.set_function(self._in_flight)
         self._metrics.watch_tasks(self._local.statuses)
         try:

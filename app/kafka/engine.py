@@ -23,7 +23,7 @@ from app.kafka.lease import GroupLease
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
 from app.kafka.probe import probe_epochs
 from app.kafka.topics import Topics, prepare
-from app.model import TaskStatus, TopicPartition
+from app.model import Consistency, TaskStatus, TopicPartition
 from app.placement.wire import MemberMetadata
 from app.routing.cluster import ClusterView, snapshot_of
 from app.stores.data_directory import DataDirectory
@@ -292,12 +292,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     # The local side of reads
 
-    def read(self, table: str, partition: int, stored_key: bytes) -> ReadResult:
+    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
         """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
         if self._shards is None:
             raise NotOwner("this worker has not joined the group yet")
         try:
-            return self._shards.read(table, partition, stored_key)
+            return self._shards.read(table, partition, stored_key, consistency)
         except PartitionRestoring as error:
             if self._stopping:
                 raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None

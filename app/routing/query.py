@@ -1,91 +1,52 @@
-"""One read of one key: here when this worker is the active, else by one hop to the worker that is.
+"""One read of one key: here when this worker is the one to ask, else by hops to those that are.
 
 This is the only place that forwards. DESIGN.md beside it says why it is made this way.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from app.errors import (
     DeadlineExceeded,
+    Draining,
     NotOwner,
     OwnerUnreachable,
     PartitionRestoring,
     PartitionUnassigned,
+    PositionNotReached,
     RequestError,
+    TooStale,
 )
-from app.model import HostInfo, Role, TaskStatus, TopicPartition
+from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role, TopicPartition
+from app.routing.candidates import Candidate, Candidates
 from app.routing.cluster import ClusterSnapshot, ClusterView
+from app.routing.ports import Hop, LocalTables, Peer, Unresponsive, read_or_wait
+from app.routing.refusals import Refusal, explained, last_answer
 from app.routing.tables import RoutedTable, table_named
-from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult
 from app.telemetry import Metrics
 
 #: Seconds before a worker that says it does not hold a partition, and should, is asked again.
 NOT_OWNER_PAUSE = 0.05
 
+#: Of the time left, the share that a candidate gets while others follow.
+SHARE = 0.5
 
-class LocalTables(Protocol):
-    """The tasks of this worker."""
+#: Of the time left, the share for which a caller who does not say how long waits for a position.
+WAITING_SHARE = 0.5
 
-    def read(self, table: str, partition: int, stored_key: bytes) -> ReadResult:
-        """Read a key here and now; never waits.
-
-        Raises NotOwner when this worker does not hold the partition, and PartitionRestoring, TooStale,
-        MisplacedKeys or Draining when it does and cannot answer.
-        """
-
-    async def digest(self, table: str, partition: int) -> PartitionDigest:
-        """Count and hash the rows of a partition held here.
-
-        Raises NotOwner when this worker does not hold it, PartitionRestoring while they are in no consistent state.
-        """
-
-    def statuses(self) -> Sequence[TaskStatus]:
-        """Every task of this worker."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """What one worker asks of another. timeout is in seconds; the rest says what both must agree on."""
-
-    table: str
-    partition: int
-    stored_key: bytes
-    table_digest: str
-    partitions: int
-    generation: int
-    request_id: str
-    timeout: float
-
-
-@dataclass(frozen=True, slots=True)
-class PeerRead:
-    """What a peer answered, and the worker id under which it did."""
-
-    result: ReadResult
-    worker_id: str
-
-
-class Peer(Protocol):
-    """The way to other workers."""
-
-    async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
-        """Ask `host` to read a key of its own.
-
-        Raises what its LocalTables.read raises, and OwnerUnreachable (detail: why, in words) when there was
-        no answer within the hop's timeout, or none that can be understood.
-        """
-
-    async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
-        """List the tasks of `host`; raises OwnerUnreachable."""
+#: What another candidate may know better. Any other error would be the same everywhere, or is a fault to be seen.
+_ASK_THE_NEXT = (NotOwner, OwnerUnreachable, PartitionRestoring, TooStale, Draining, PositionNotReached)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A row, or the proof that there is none; served_by is the id of the worker that looked."""
+    """A row, or the word of a copy that the caller trusts that there is none.
+
+    served_by is the id of the worker that looked.
+    """
 
     table: RoutedTable
     result: ReadResult
@@ -104,13 +65,18 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """One partition to ask; count is the partition count that the key was hashed with."""
+    """One partition to ask; count is the partition count that the key was hashed with.
+
+    deadline and waits_until, to which a wanted position is waited for, are points on the query's clock.
+    """
 
     routed: RoutedTable
     stored_key: bytes
     partition: int
     count: int
+    consistency: Consistency
     deadline: float
+    waits_until: float
     request_id: str
 
 
@@ -138,28 +104,49 @@ class Query:
         self._worker_id = worker_id
         self._clock = clock
         self._metrics = metrics
+        self._candidates = Candidates(worker_id, clock)
         self._counted = {name: _TableMetrics(metrics, name) for name in tables}
 
-    async def read(self, table: str, key_text: bytes, *, deadline: float, request_id: str) -> Answer:
+    async def read(
+        self,
+        table: str,
+        key_text: bytes,
+        *,
+        deadline: float,
+        request_id: str,
+        consistency: Consistency = DEFAULT_CONSISTENCY,
+        wait: float | None = None,
+    ) -> Answer:
         """Find the row of a key, given as percent-decoded text.
 
-        An answer without a row means that a caught-up active of every partition that can hold the key has
-        looked. Everything else raises: TableNotFound, InvalidKey, UriTooLong for the question, and for the
-        answer PartitionUnassigned, PartitionRestoring, TooStale, MisplacedKeys, OwnerUnreachable, Draining or
-        DeadlineExceeded, with `table`, `partition`, `generation` and `tried` in their details.
+        wait is for how many seconds a position of `consistency` is waited for, within the deadline; None stands for
+        half of the time that the request has.
+
+        An answer without a row means that a caught-up active of every partition that can hold the key has looked, or,
+        for a caller who asked for standby reads, a standby within the bounds. Everything else raises: TableNotFound,
+        InvalidKey, UriTooLong for the question, and for the answer PartitionUnassigned, PartitionRestoring, TooStale,
+        PositionNotReached, MisplacedKeys, OwnerUnreachable, Draining or DeadlineExceeded, with `table`, `partition`,
+        `generation` and `tried` in their details, and with the freshness of a copy that refused where it is known.
         """
         routed = table_named(self._tables, table)
         counted = self._counted[table]
         started = self._clock()
         key = routed.parse(key_text)
         miss: Answer | None = None
+        waits_until = started
+        if consistency.min_positions:
+            waits_until = min(deadline, started + ((deadline - started) * WAITING_SHARE if wait is None else wait))
         try:
             count = _partition_count(routed, self._view.current)
             for partition in routed.partitions_of(key, count):
-                answer = await self._ask(_Question(routed, key.stored, partition, count, deadline, request_id))
+                answer = await self._ask(
+                    _Question(routed, key.stored, partition, count, consistency, deadline, waits_until, request_id)
+                )
                 if answer.result.row is not None:
                     return counted.observed(answer, self._clock() - started)
-                miss = miss or answer
+                # Of several misses the least certain one labels the answer.
+                if miss is None or answer.result.freshness.role is not Role.ACTIVE:
+                    miss = answer
         except RequestError:
             counted.unavailable.inc()
             raise
@@ -179,7 +166,7 @@ class Query:
         active = snapshot.actives.get(TopicPartition(routed.spec.source.topic, partition))
         if active is None or active.worker_id != self._worker_id:
             return None
-        result = self._local.read(table, partition, key.stored)
+        result = self._local.read(table, partition, key.stored, DEFAULT_CONSISTENCY)
         if result.row is None:
             return None
         return self._counted[table].observed(Answer(routed, result, self._worker_id, "local"), self._clock() - started)
@@ -201,49 +188,76 @@ class Query:
         )
 
     async def _ask(self, question: _Question) -> Answer:
-        """Ask the active of one partition, and once more when it turns out to be somewhere else."""
+        """Ask the candidates of one partition in turn, and once more those that a newer snapshot may help."""
         topic = question.routed.spec.source.topic
         shard = TopicPartition(topic, question.partition)
-        tried: list[dict[str, str]] = []
-        asked: HostInfo | None = None
-        last: NotOwner | OwnerUnreachable | None = None
-        while len(tried) < 2:  # noqa: PLR2004 - the second try is on a snapshot that may be newer
+        place = (question.routed.spec.name, question.partition)
+        refusals: list[Refusal] = []
+        for again in (False, True):
             snapshot = self._view.current
-            host = snapshot.actives.get(shard)
             # Under another partition count the key was hashed wrongly, and a miss would be a false one.
-            if host is None or snapshot.partitions.get(topic) != question.count:
+            if snapshot.partitions.get(topic) != question.count:
                 break
-            if host == asked:
-                if isinstance(last, OwnerUnreachable):
+            candidates = self._candidates.of(shard, snapshot, question.consistency.mode)
+            if again:
+                candidates = await self._worth_asking_again(candidates, refusals, question.deadline)
+            for number, candidate in enumerate(candidates, 1):
+                if refusals and self._clock() >= question.deadline:
                     break
-                # It has not heard of its assignment yet, as happens for some milliseconds in a rebalance.
-                await asyncio.sleep(min(NOT_OWNER_PAUSE, max(0.0, question.deadline - self._clock())))
-            try:
-                return await self._ask_host(host, question, snapshot.generation)
-            except (NotOwner, OwnerUnreachable) as error:
-                tried.append({"host": host.worker_id, "reason": error.detail})
-                asked, last = host, error
-            except RequestError as error:
-                raise _placed(error, question, snapshot.generation, tried) from None
-        raise _placed(_no_owner(question, asked, last), question, self._view.current.generation, tried)
+                try:
+                    return await self._ask_host(candidate, question, snapshot.generation, later=candidates[number:])
+                except _ASK_THE_NEXT as error:
+                    if isinstance(error, Unresponsive):
+                        self._candidates.avoid(candidate.host)
+                    refusals.append(Refusal(candidate, error))
+                except RequestError as error:
+                    refusals.append(Refusal(candidate, error))
+                    raise explained(error, refusals, *place, snapshot.generation) from None
+        raise explained(last_answer(refusals, *place), refusals, *place, self._view.current.generation)
 
-    async def _ask_host(self, host: HostInfo, question: _Question, generation: int) -> Answer:
-        routed, deadline = question.routed, question.deadline
-        if host.worker_id == self._worker_id:
-            result = self._local.read(routed.spec.name, question.partition, question.stored_key)
-            return Answer(routed, _proven(result), self._worker_id, "local")
+    async def _worth_asking_again(
+        self, candidates: list[Candidate], refusals: list[Refusal], deadline: float
+    ) -> list[Candidate]:
+        """Keep those that were not asked yet, and those that said "not mine", after a pause when there are no others.
+
+        A worker says so when it has not heard of its assignment yet, as happens for some milliseconds in a rebalance.
+        """
+        said = {refusal.candidate.host: refusal.error for refusal in refusals}
+        kept = [
+            candidate
+            for candidate in candidates
+            if candidate.host not in said or isinstance(said[candidate.host], NotOwner)
+        ]
+        if kept and all(candidate.host in said for candidate in kept):
+            await asyncio.sleep(min(NOT_OWNER_PAUSE, max(0.0, deadline - self._clock())))
+        return kept
+
+    async def _ask_host(
+        self, candidate: Candidate, question: _Question, generation: int, *, later: list[Candidate]
+    ) -> Answer:
+        host, routed, consistency = candidate.host, question.routed, question.consistency
         started = self._clock()
-        if started >= deadline:
+        wait = max(0.0, question.waits_until - started) if self._candidates.worth_waiting(later) else 0.0
+        if host.worker_id == self._worker_id:
+            result = await read_or_wait(
+                self._local, routed.spec.name, question.partition, question.stored_key, consistency, wait
+            )
+            return Answer(routed, _trusted(result, consistency), self._worker_id, "local")
+        left = question.deadline - started
+        if left <= 0:
             raise DeadlineExceeded(f"no time was left to ask {host.worker_id}, which holds the partition")
         hop = Hop(
             table=routed.spec.name,
             partition=question.partition,
             stored_key=question.stored_key,
+            consistency=consistency,
+            wait=wait,
             table_digest=routed.digest,
             partitions=question.count,
             generation=generation,
             request_id=question.request_id,
-            timeout=deadline - started,
+            # The wait is the caller's and is not cut short for those that follow, who hardly know more.
+            timeout=wait + (left - wait) * SHARE if later else left,
         )
         outcome = "refused"
         try:
@@ -258,7 +272,7 @@ class Query:
         finally:
             self._metrics.forwards.labels(outcome).inc()
             self._metrics.forward_duration.observe(self._clock() - started)
-        return Answer(routed, _proven(read.result), read.worker_id, "forwarded")
+        return Answer(routed, _trusted(read.result, consistency), read.worker_id, "forwarded")
 
 
 class _TableMetrics:
@@ -269,16 +283,17 @@ class _TableMetrics:
         self.miss = metrics.reads.labels(table, "miss")
         self.stale = metrics.reads.labels(table, "stale")
         self.unavailable = metrics.reads.labels(table, "unavailable")
-        self.duration = {path: metrics.read_duration.labels(table, path) for path in ("local", "forwarded")}
+        self.duration = {path: metrics.read_duration.labels(table, path) for path in ("local", "forwarded", "standby")}
 
     def observed(self, answer: Answer, seconds: float) -> Answer:
-        if answer.result.row is None:
-            self.miss.inc()
-        elif answer.result.freshness.role is Role.ACTIVE:
-            self.hit.inc()
-        else:
+        role = answer.result.freshness.role
+        if role is not Role.ACTIVE:
             self.stale.inc()
-        self.duration[answer.path].observe(seconds)
+        elif answer.result.row is None:
+            self.miss.inc()
+        else:
+            self.hit.inc()
+        self.duration["standby" if role is Role.STANDBY else answer.path].observe(seconds)
         return answer
 
 
@@ -294,28 +309,13 @@ def _partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:
     return count
 
 
-def _proven(result: ReadResult) -> ReadResult:
-    """Let a miss pass only when an active says it; whoever answers, no other may make a 404."""
-    if result.row is None and result.freshness.role is not Role.ACTIVE:
-        raise PartitionRestoring(f"a {result.freshness.role.value} copy cannot say that a key does not exist")
+def _trusted(result: ReadResult, consistency: Consistency) -> ReadResult:
+    """Let a miss pass from an active, and from a standby when the caller takes its word; from nobody else."""
+    role = result.freshness.role
+    if (
+        result.row is None
+        and role is not Role.ACTIVE
+        and not (role is Role.STANDBY and consistency.takes_standby_misses)
+    ):
+        raise PartitionRestoring(f"a {role.value} copy cannot say that a key does not exist")
     return result
-
-
-def _no_owner(question: _Question, asked: HostInfo | None, last: NotOwner | OwnerUnreachable | None) -> RequestError:
-    where = f"partition {question.partition} of table {question.routed.spec.name}"
-    if asked is not None and isinstance(last, OwnerUnreachable):
-        return OwnerUnreachable(f"{asked.worker_id}, which holds {where}, could not be asked: {last.detail}")
-    if asked is not None:
-        return PartitionUnassigned(f"{asked.worker_id} does not hold {where} any more; its next owner is not known yet")
-    return PartitionUnassigned(f"no worker is known to hold {where}")
-
-
-def _placed(error: RequestError, question: _Question, generation: int, tried: list[dict[str, str]]) -> RequestError:
-    """Say in an error's details which partition it is about; what the error itself said of them wins."""
-    where: dict[str, Any] = {
-        "table": question.routed.spec.name,
-        "partition": question.partition,
-        "generation": generation,
-        "tried": tried,
-    }
-    return type(error)(error.detail, retry_after=error.retry_after, **(where | dict(error.details)))

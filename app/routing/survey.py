@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from app.errors import RequestError
 from app.model import HostInfo, TaskStatus
 from app.routing.cluster import ClusterSnapshot
-from app.routing.query import LocalTables, Peer
+from app.routing.ports import LocalTables, Peer
 
 #: Workers asked at the same time.
 CONCURRENT_QUESTIONS = 8

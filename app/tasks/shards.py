@@ -9,7 +9,7 @@ import structlog
 
 from app.catalog.spec import Catalog
 from app.errors import NotOwner, PartitionRestoring, PositionNotReached
-from app.model import TaskState, TaskStatus, TopicPartition
+from app.model import Consistency, TaskState, TaskStatus, TopicPartition
 from app.stores.data_directory import DataDirectory
 from app.stores.rows import RowLayoutError
 from app.stores.store import ShardStore, StoreCorrupt, StoreError
@@ -299,17 +299,17 @@ class Shards:
 
     # Reads
 
-    def read(self, table: str, partition: int, stored_key: bytes) -> ReadResult:
+    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
         """Read a key here and now; raises what Reader.read raises."""
         held = self._held.get(TopicPartition(self._topics[table], partition))
         if held is None:
             raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
         task = held.tasks[table]
         try:
-            return self.reader.read(task, stored_key)
+            return self.reader.read(task, stored_key, consistency)
         except (StoreCorrupt, RowLayoutError) as error:
             task.distrust(error)
-            return self.reader.read(task, stored_key)
+            return self.reader.read(task, stored_key, consistency)
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here; raises NotOwner, and PositionNotReached after `timeout`."""

@@ -17,9 +17,10 @@ from app.http.plain import PlainReads
 from app.http.protocol import Server
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
-from app.model import Freshness, HostInfo, Role, TaskStatus, TopicPartition
+from app.model import Consistency, Freshness, HostInfo, Role, TaskStatus, TopicPartition
 from app.routing.cluster import ClusterSnapshot, ClusterView
-from app.routing.query import Hop, PeerRead, Query
+from app.routing.ports import Hop, PeerRead
+from app.routing.query import Query
 from app.routing.survey import Survey
 from app.routing.tables import routed_tables
 from app.stores.rocksdb import RocksShard, RocksTaskStore, StoreMemory
@@ -43,9 +44,12 @@ class _Tables:
     def __init__(self, store: RocksTaskStore) -> None:
         self._store = store
 
-    def read(self, table: str, partition: int, stored_key: bytes) -> ReadResult:  # noqa: ARG002
+    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:  # noqa: ARG002
         data = self._store.get(ROW_PREFIX + stored_key)
         return ReadResult(None if data is None else unpack(data), Freshness(partition, 1_000_000, Role.ACTIVE, 0, 120))
+
+    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+        raise NotImplementedError(f"nobody waits for {table}[{partition}] to reach {offset} within {timeout} s here")
 
     async def digest(self, table: str, partition: int) -> PartitionDigest:
         raise NotImplementedError(f"nobody asks for the digest of {table}[{partition}] here")

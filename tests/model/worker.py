@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.catalog.spec import Catalog
-from app.model import TaskState, TopicPartition
+from app.model import DEFAULT_CONSISTENCY, TaskState, TopicPartition
 from app.stores.data_directory import DataDirectory
 from app.stores.store import StoreClosed, StoreCorrupt
 from app.tasks.doubts import Doubts
@@ -112,7 +112,9 @@ class Worker:
             raise AssertionError("nobody runs here")
         shards, answers = self.running.shards, list[ReadResult]()
         # What a read sets off, as when it finds damage, belongs to the process.
-        self.process.run(lambda: answers.append(shards.read(task.table, task.source.partition, key)))
+        self.process.run(
+            lambda: answers.append(shards.read(task.table, task.source.partition, key, DEFAULT_CONSISTENCY))
+        )
         return answers[0]
 
     def distrust(self, task: Task) -> None:

@@ -1,14 +1,15 @@
 """A small cluster without Kafka: tables in dictionaries, a clock that a test moves, a scripted peer."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
-from app.errors import NotOwner, RequestError
-from app.model import Freshness, HostInfo, Role, TaskState, TaskStatus
+from app.errors import NotOwner, PositionNotReached, RequestError
+from app.model import Consistency, Freshness, HostInfo, Role, TaskState, TaskStatus
 from app.routing.cluster import ClusterSnapshot, snapshot_of
 from app.routing.cluster import Placed as PlacedMember
-from app.routing.query import Hop, PeerRead
+from app.routing.ports import Hop, PeerRead
 from app.stores.rows import Row
 from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult
@@ -41,7 +42,11 @@ def snapshot(*members: PlacedMember, generation: int = 7) -> ClusterSnapshot:
 
 @dataclass
 class FakeTables:
-    """Holds rows by (table, partition, stored key); `errors` take the place of an answer."""
+    """Holds rows by (table, partition, stored key); `errors` take the place of an answer.
+
+    Partitions are applied up to offset 99, unless `applied` or `advance` says something else. `waiting` is set as soon
+    as somebody waits for a position.
+    """
 
     rows: dict[tuple[str, int, bytes], Row] = field(default_factory=dict)
     held: set[int] = field(default_factory=lambda: set(range(4)))
@@ -50,17 +55,52 @@ class FakeTables:
     lag: int | None = 2
     staleness_ms: int | None = 15
     states: list[TaskStatus] = field(default_factory=list)
+    applied: dict[int, int] = field(default_factory=dict)
     asked: list[tuple[str, int, bytes]] = field(default_factory=list)
+    asked_for: list[Consistency] = field(default_factory=list)
+    waits: list[tuple[int, int, float]] = field(default_factory=list)
+    waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    _advanced: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def read(self, table: str, partition: int, stored_key: bytes) -> ReadResult:
-        """Answer from the rows, as a task in `role` would."""
+    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
+        """Answer from the rows, as a task in `role` would that minds no bound but the position."""
         self.asked.append((table, partition, stored_key))
+        self.asked_for.append(consistency)
         if partition in self.errors:
             raise self.errors[partition]
         if partition not in self.held:
             raise NotOwner("this worker does not hold the partition")
-        freshness = Freshness(partition, 99, self.role, self.lag, self.staleness_ms)
+        position, least = self.applied.get(partition, 99), consistency.least_position(partition)
+        if least is not None and position < least:
+            raise PositionNotReached(
+                f"applied up to {position}",
+                partition=partition,
+                position=position,
+                role=self.role.value,
+                lag_records=self.lag,
+                staleness_ms=self.staleness_ms,
+            )
+        freshness = Freshness(partition, position, self.role, self.lag, self.staleness_ms)
         return ReadResult(self.rows.get((table, partition, stored_key)), freshness)
+
+    def advance(self, partition: int, offset: int) -> None:
+        """Apply up to an offset, and wake who waits for it."""
+        self.applied[partition] = offset
+        self._advanced.set()
+        self._advanced = asyncio.Event()
+
+    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait for `advance`, as the protocol says."""
+        self.waits.append((partition, offset, timeout))
+        self.waiting.set()
+        if partition not in self.held:
+            raise NotOwner(f"this worker does not hold partition {partition} of {table}")
+        try:
+            async with asyncio.timeout(timeout):
+                while self.applied.get(partition, 99) < offset:
+                    await self._advanced.wait()
+        except TimeoutError:
+            raise PositionNotReached(f"{offset} was not reached in {timeout} s") from None
 
     async def digest(self, table: str, partition: int) -> PartitionDigest:
         """Count the rows of a partition; the hash is a constant."""

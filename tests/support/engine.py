@@ -10,7 +10,7 @@ from app.config import Settings
 from app.demo.broker import EmbeddedKafka
 from app.kafka.consumer import LaneConsumer
 from app.kafka.engine import Engine
-from app.model import TaskState
+from app.model import DEFAULT_CONSISTENCY, TaskState
 from app.routing.cluster import ClusterView
 from app.stores.data_directory import DataDirectory
 from app.tasks.reads import ReadResult
@@ -81,7 +81,7 @@ class RunningEngine:
 
     def read(self, table: str, key: bytes, partition: int = 0) -> ReadResult:
         """Read a row here; raises what a reader would be told."""
-        return self.engine.read(table, partition, key)
+        return self.engine.read(table, partition, key, DEFAULT_CONSISTENCY)
 
     async def check_equal(self, table: str, partitions: int) -> dict[int, Content]:
         """Check every partition of a table against a replay of its source, and return what it holds."""

@@ -125,7 +125,12 @@ class Worker:
         return await ask(self.url, target, headers, method)
 
 
-async def start_worker(name: str, catalog: Catalog = CATALOG, timeout: float = 5.0) -> Worker:  # noqa: ASYNC109
+async def start_worker(
+    name: str,
+    catalog: Catalog = CATALOG,
+    timeout: float = 5.0,  # noqa: ASYNC109
+    secrets: Sequence[str] = (),
+) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
     options = ServerOptions(
@@ -136,6 +141,7 @@ async def start_worker(name: str, catalog: Catalog = CATALOG, timeout: float = 5
         request_timeout=timeout,
         version="1.2.3",
         group="g",
+        internal_secrets=secrets,
     )
     server = HttpServer(
         options,
@@ -151,18 +157,29 @@ async def start_worker(name: str, catalog: Catalog = CATALOG, timeout: float = 5
     return Worker(name, server, local, view, health, metrics)
 
 
-def share(workers: Sequence[Worker], actives: Mapping[str, Sequence[int]], generation: int = 7) -> None:
+def share(
+    workers: Sequence[Worker],
+    actives: Mapping[str, Sequence[int]],
+    generation: int = 7,
+    standbys: Mapping[str, Sequence[int]] | None = None,
+) -> None:
     """Give each worker, by name, these partitions of every topic, and tell all of them."""
+    follow = standbys or {}
+
+    def of_every_topic(partitions: Sequence[int]) -> dict[str, Sequence[int]]:
+        return {f"{table}-topic": list(partitions) for table in CATALOG.tables}
+
     members = [
         Placed(
             worker.name,
             worker.internal,
-            {f"{table}-topic": list(actives.get(worker.name, ())) for table in CATALOG.tables},
+            of_every_topic(actives.get(worker.name, ())),
+            of_every_topic(follow.get(worker.name, ())),
         )
         for worker in workers
     ]
     for worker in workers:
-        worker.local.held = set(actives.get(worker.name, ()))
+        worker.local.held = {*actives.get(worker.name, ()), *follow.get(worker.name, ())}
         worker.view.swap(snapshot(*members, generation=generation))
 
 

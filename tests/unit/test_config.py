@@ -40,6 +40,7 @@ def test_two_settings_are_enough_and_the_rest_have_defaults() -> None:
     assert settings.http_host == "0.0.0.0"  # noqa: S104
     assert (settings.http_port, settings.internal_port) == (8080, 9080)
     assert settings.advertised_url == f"http://{socket.gethostname()}:9080"
+    assert settings.internal_secrets == ()
     assert settings.memory_budget == 512 * 1024 * 1024
     assert settings.session_timeout == 10.0
     assert settings.max_staleness == 3600.0
@@ -66,6 +67,7 @@ def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch
         "http_port": "1234",
         "internal_port": "1235",
         "advertised_url": "http://worker-1.workers.svc:1235",
+        "internal_secrets": "correct-horse-battery, staple-correct-horse",
         "memory_budget": "1.5GiB",
         "session_timeout": "1500ms",
         "max_staleness": "2d",
@@ -77,6 +79,10 @@ def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch
     assert set(given) == {setting.name for setting in SETTINGS}
     expected = load_settings(given)
     assert expected.bootstrap_servers == "a:1,[::1]:2"
+    assert [secret.get_secret_value() for secret in expected.internal_secrets] == [
+        "correct-horse-battery",
+        "staple-correct-horse",
+    ]
     assert expected.memory_budget == 1536 * 1024 * 1024
     assert (expected.session_timeout, expected.max_staleness) == (1.5, 172800.0)
     assert (expected.request_timeout, expected.shutdown_timeout) == (0.25, 120.0)
@@ -234,3 +240,36 @@ def test_an_empty_file_sets_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_every_setting_describes_itself() -> None:
     assert all(setting.description.endswith(".") for setting in SETTINGS)
     assert [setting.name for setting in SETTINGS] == list(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    "value", ["", ",", "fifteen-chars-x", "correct-horse-battery,short", "correct horse battery", "kürbiskernöl-kalt"]
+)
+def test_secrets_that_cannot_be_used_are_refused_and_never_repeated(
+    value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    right = "must be a secret of 16 to 200 printable ASCII characters"
+    [by_flag] = problems(REQUIRED | {"internal_secrets": value})
+    assert by_flag.startswith(f"flag: --internal-secrets: {right}")
+    monkeypatch.setenv("TABLEHOUSE_INTERNAL_SECRETS", value)
+    [by_variable] = problems(REQUIRED)
+    assert by_variable.startswith(f"environment: TABLEHOUSE_INTERNAL_SECRETS: {right}")
+    monkeypatch.delenv("TABLEHOUSE_INTERNAL_SECRETS")
+    path = write_file(monkeypatch, tmp_path, f"internal_secrets: '{value}'\n")
+    [by_file] = problems(REQUIRED)
+    assert by_file.startswith(f"{path}:1: internal_secrets: {right}")
+    for problem in (by_flag, by_variable, by_file):
+        assert problem.endswith("it is not shown here")
+        assert len(value) < 2 or value not in problem
+
+
+def test_secrets_do_not_show_in_what_is_printed_of_the_settings() -> None:
+    settings = load_settings(REQUIRED | {"internal_secrets": "correct-horse-battery,staple-correct-horse"})
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "horse" not in shown
+    assert "internal_secrets" in shown
+
+
+def test_a_secret_with_a_line_break_at_its_end_as_files_have_it_is_the_secret() -> None:
+    settings = load_settings(REQUIRED | {"internal_secrets": "correct-horse-battery\n"})
+    assert [secret.get_secret_value() for secret in settings.internal_secrets] == ["correct-horse-battery"]

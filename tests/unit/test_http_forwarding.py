@@ -9,9 +9,13 @@ import pytest_asyncio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import MisplacedKeys, PartitionRestoring
+from app.errors import MisplacedKeys, OwnerUnreachable, PartitionRestoring
 from app.formats.partitioners import partition_of
 from app.http import internal
+from app.http.peer import HttpPeer
+from app.http.shared_secret import SharedSecret
+from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role
+from app.routing.ports import Hop, Unresponsive
 from app.routing.tables import routed_tables
 from app.stores.rows import Row
 from tests.support.cluster_fakes import CATALOG, Placed, snapshot, status
@@ -103,9 +107,9 @@ async def test_not_mine_is_followed_to_the_new_owner(workers: tuple[Worker, Work
     a.local.rows, b.local.rows = b.local.rows, {}
     original = b.local.read
 
-    def moving(table: str, partition: int, stored_key: bytes) -> object:
+    def moving(table: str, partition: int, stored_key: bytes, consistency: Consistency) -> object:
         share(workers, {"a": range(4)}, generation=8)
-        return original(table, partition, stored_key)
+        return original(table, partition, stored_key, consistency)
 
     b.local.read = moving  # type: ignore[method-assign,assignment]
     reply = await a.get(f"/tables/planes/{FAR.decode()}")
@@ -156,6 +160,29 @@ async def test_an_owner_that_never_answers_is_a_503_within_the_deadline() -> Non
         mute.close()
 
 
+async def test_a_silent_active_leaves_time_for_its_standby() -> None:
+    released = asyncio.Event()
+
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.close()
+
+    mute = await asyncio.start_server(silent, "127.0.0.1", 0)
+    worker = await start_worker("s", timeout=1.0)
+    worker.local.role = Role.STANDBY
+    worker.local.rows["planes", 2, FAR] = Row(b"1", 0, 1)
+    url = f"http://127.0.0.1:{mute.sockets[0].getsockname()[1]}"
+    everything = {"planes-topic": range(4)}
+    worker.view.swap(snapshot(Placed("m", url, everything), Placed("s", worker.internal, standbys=everything)))
+    try:
+        reply = await worker.get(f"/tables/planes/{FAR.decode()}")
+        assert (reply.status, reply.headers["tablehouse-role"]) == (200, "standby")
+    finally:
+        released.set()
+        await worker.server.stop(1)
+        mute.close()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -185,6 +212,38 @@ async def test_another_server_on_the_owner_s_address_is_never_taken_for_a_worker
         assert (reply.status, reply.json["code"]) == (503, "owner_unreachable")
     finally:
         await worker.server.stop(1)
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(None, Unresponsive), (b"", Unresponsive), (b"garbage\r\n\r\n", OwnerUnreachable)]
+)
+async def test_a_worker_without_a_sign_of_life_is_told_from_one_that_answers_nonsense(
+    answer: bytes | None, kind: type[OwnerUnreachable]
+) -> None:
+    released = asyncio.Event()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if not answer:
+            await released.wait()
+        writer.write(answer or b"")
+        writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    if answer is None:
+        server.close()
+        await server.wait_closed()
+    peer = HttpPeer(SharedSecret(()))
+    hop = Hop("planes", 2, FAR, DEFAULT_CONSISTENCY, 0.0, "", 4, 7, "r", timeout=0.3)
+    try:
+        with pytest.raises(OwnerUnreachable) as raised:
+            await peer.read(HostInfo("m", 1, url), hop)
+        assert type(raised.value) is kind
+    finally:
+        released.set()
+        await peer.close()
         server.close()
 
 

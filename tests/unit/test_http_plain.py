@@ -13,6 +13,7 @@ from aiohttp import web_protocol
 from app.formats.partitioners import partition_of
 from app.http.plain import PlainReads
 from app.http.protocol import KEEPALIVE_SECONDS, Protocol
+from app.model import Consistency
 from app.stores.rows import Row
 from app.stores.store import StoreError
 from app.tasks.reads import ReadResult
@@ -104,6 +105,8 @@ TARGETS = {
     "/tables/planes/a/b": False,
     "/tables/planes/k1?": False,
     "/tables/planes/k1?a=1": False,
+    "/tables/planes/k1?read=active": False,
+    "/tables/planes/k1?read=any&max_lag=0": False,
     "/tables/planes/k1#a": False,
     "/tables/planes:get?key=k1": False,
     "/tables/planes": False,
@@ -144,6 +147,11 @@ async def test_a_request_gets_the_same_answer_either_way(
         PLAIN + "Host: other\r\n",
         PLAIN + "If-None-Match: *\r\n",
         PLAIN + "X-Request-Id: mine\r\n",
+        PLAIN + "Tablehouse-Read: active\r\n",
+        PLAIN + "Tablehouse-Max-Staleness-Ms: 1000\r\n",
+        PLAIN + "Tablehouse-Max-Lag: 0\r\n",
+        PLAIN + "Tablehouse-Min-Position: 0:7\r\n",
+        PLAIN + "tablehouse-timeout-ms: 7\r\n",
         PLAIN + "Content-Length: 0\r\n",
         PLAIN + "Transfer-Encoding: chunked\r\n",
         PLAIN + "Expect: 100-continue\r\n",
@@ -211,8 +219,8 @@ async def test_a_body_that_looks_like_a_request_is_a_body(
 async def test_a_store_that_fails_is_a_500_and_no_broken_connection(
     worker: Worker, connection: Connection, answered: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(table: str, partition: int, stored_key: bytes) -> ReadResult:
-        raise StoreError(f"{table}[{partition}] {stored_key!r}: Input/output error")
+    def fail(table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
+        raise StoreError(f"{table}[{partition}] {stored_key!r} {consistency}: Input/output error")
 
     monkeypatch.setattr(worker.local, "read", fail)
     reply = await connection.ask(get("/tables/planes/k1"))

@@ -113,6 +113,7 @@ def server_on(port: int, internal_port: int) -> HttpServer:
             request_timeout=1.0,
             version="0",
             group="g",
+            internal_secrets=(),
         ),
         worker_id="a",
         incarnation=4,

@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from app.errors import MisplacedKeys, NotOwner, PartitionRestoring, RequestError, TooStale
-from app.model import Role, TaskState
+from app.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, RequestError, TooStale
+from app.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role, TaskState
 from app.stores.rows import LAYOUT_VERSION, pack_head
 from app.stores.store import StoreClosed
 from app.tasks.reads import Reader
@@ -37,7 +37,9 @@ TABLE = [
     ("SUSPENDED", "long lost", "row", TooStale),
     ("SUSPENDED", "long lost", "none", PartitionRestoring),
     ("SUSPENDED", "long lost", "none, misplaced", PartitionRestoring),
-    ("STANDBY", ANYTHING, ANYTHING, NotOwner),
+    ("STANDBY", ANYTHING, "row", Role.STANDBY),
+    ("STANDBY", ANYTHING, "none", PartitionRestoring),
+    ("STANDBY", ANYTHING, "none, misplaced", MisplacedKeys),
     ("CLOSED", ANYTHING, ANYTHING, NotOwner),
     ("OPENING", ANYTHING, ANYTHING, PartitionRestoring),
     ("RESTORING", ANYTHING, ANYTHING, PartitionRestoring),
@@ -45,6 +47,74 @@ TABLE = [
 ]
 LEASES = {"good": 0.1, "lately lost": MAX_STALENESS / 2, "long lost": MAX_STALENESS * 2}
 CONTENTS = ("row", "none", "none, misplaced")
+
+
+#: What a caller asks of an answer. The tasks here are at offset 41 of partition 2, 5 records behind, 12 ms stale.
+ASKS = {
+    "active": Consistency(ReadMode.ACTIVE),
+    "any": Consistency(ReadMode.ANY),
+    "12 ms": Consistency(max_staleness_ms=12),
+    "11 ms": Consistency(max_staleness_ms=11),
+    "1 h": Consistency(max_staleness_ms=3_600_000),
+    "5 records": Consistency(max_lag=5),
+    "4 records": Consistency(max_lag=4),
+    "any, 4 records": Consistency(ReadMode.ANY, max_lag=4),
+    "active, 12 ms": Consistency(ReadMode.ACTIVE, max_staleness_ms=12),
+    "active, 11 ms": Consistency(ReadMode.ACTIVE, max_staleness_ms=11),
+    "reached": Consistency(min_positions=((2, 7), (2, 41), (3, 99))),
+    "not reached": Consistency(min_positions=((2, 42), (2, 7))),
+    "elsewhere": Consistency(min_positions=((3, 99),)),
+    "any, not reached": Consistency(ReadMode.ANY, min_positions=((2, 42),)),
+}
+#: State, lease, what is asked, the answer to a key that has a row, and to one that has none.
+ASKED = [
+    ("ACTIVE", "good", "active", Role.ACTIVE, Role.ACTIVE),
+    ("ACTIVE", "good", "any", Role.ACTIVE, Role.ACTIVE),
+    ("ACTIVE", "good", "12 ms", Role.ACTIVE, Role.ACTIVE),
+    ("ACTIVE", "good", "11 ms", TooStale, TooStale),
+    ("ACTIVE", "good", "1 h", Role.ACTIVE, Role.ACTIVE),
+    ("ACTIVE", "good", "5 records", Role.ACTIVE, Role.ACTIVE),
+    ("ACTIVE", "good", "4 records", TooStale, TooStale),
+    ("ACTIVE", "good", "any, 4 records", TooStale, TooStale),
+    ("ACTIVE", "good", "active, 12 ms", Role.ACTIVE, Role.ACTIVE),
+    ("ACTIVE", "good", "active, 11 ms", TooStale, TooStale),
+    ("ACTIVE", "good", "reached", Role.ACTIVE, Role.ACTIVE),
+    ("ACTIVE", "good", "not reached", PositionNotReached, PositionNotReached),
+    ("ACTIVE", "good", "elsewhere", Role.ACTIVE, Role.ACTIVE),
+    ("ACTIVE", "good", "any, not reached", PositionNotReached, PositionNotReached),
+    ("ACTIVE", "long lost", "active", PartitionRestoring, PartitionRestoring),
+    ("ACTIVE", "long lost", "any", TooStale, PartitionRestoring),
+    ("ACTIVE", "long lost", "1 h", Role.SUSPENDED, PartitionRestoring),
+    ("SUSPENDED", "lately lost", "active", PartitionRestoring, PartitionRestoring),
+    ("SUSPENDED", "lately lost", "any", Role.SUSPENDED, PartitionRestoring),
+    ("SUSPENDED", "lately lost", "12 ms", TooStale, PartitionRestoring),
+    ("SUSPENDED", "lately lost", "11 ms", TooStale, PartitionRestoring),
+    ("SUSPENDED", "lately lost", "1 h", Role.SUSPENDED, PartitionRestoring),
+    ("SUSPENDED", "long lost", "1 h", Role.SUSPENDED, PartitionRestoring),
+    ("SUSPENDED", "lately lost", "5 records", Role.SUSPENDED, PartitionRestoring),
+    ("SUSPENDED", "lately lost", "4 records", TooStale, PartitionRestoring),
+    ("SUSPENDED", "long lost", "5 records", TooStale, PartitionRestoring),
+    ("SUSPENDED", "lately lost", "reached", Role.SUSPENDED, PartitionRestoring),
+    ("SUSPENDED", "lately lost", "not reached", PositionNotReached, PositionNotReached),
+    ("STANDBY", "good", "active", NotOwner, NotOwner),
+    ("STANDBY", "good", "active, 12 ms", NotOwner, NotOwner),
+    ("STANDBY", "good", "any", Role.STANDBY, Role.STANDBY),
+    ("STANDBY", "good", "12 ms", Role.STANDBY, Role.STANDBY),
+    ("STANDBY", "good", "11 ms", TooStale, TooStale),
+    ("STANDBY", "good", "1 h", Role.STANDBY, Role.STANDBY),
+    ("STANDBY", "good", "5 records", Role.STANDBY, Role.STANDBY),
+    ("STANDBY", "good", "4 records", TooStale, TooStale),
+    ("STANDBY", "good", "any, 4 records", TooStale, TooStale),
+    ("STANDBY", "good", "reached", Role.STANDBY, PartitionRestoring),
+    ("STANDBY", "good", "not reached", PositionNotReached, PositionNotReached),
+    ("STANDBY", "good", "elsewhere", Role.STANDBY, PartitionRestoring),
+    ("STANDBY", "good", "any, not reached", PositionNotReached, PositionNotReached),
+    ("RESTORING", "good", "any", PartitionRestoring, PartitionRestoring),
+    ("RESTORING", "good", "active", PartitionRestoring, PartitionRestoring),
+    ("RESTORING", "good", "not reached", PartitionRestoring, PartitionRestoring),
+    ("QUARANTINED", "good", "any", PartitionRestoring, PartitionRestoring),
+    ("CLOSED", "good", "any", NotOwner, NotOwner),
+]
 
 
 def cases() -> list[tuple[str, str, str, object]]:
@@ -80,22 +150,22 @@ class _Store:
         return ROW if self._content == "row" and key == b"\x01key" else None
 
 
-def task_in(state: str, content: str, *, readable: bool = True, generation: int = 3) -> Task:
-    task = SimpleNamespace(
-        table="planes",
-        partition=2,
-        state=TaskState[state],
-        readable=readable,
-        applied=41,
-        generation=generation,
-        doubt="a key lies elsewhere" if content.endswith("misplaced") else None,
-        store=_Store(content),
-        lag_records=5,
-        staleness_ms=12,
-        remaining=30,
-        reason="because",
-    )
-    return cast("Task", task)
+def task_in(state: str, content: str, **changes: object) -> Task:
+    fields: dict[str, object] = {
+        "table": "planes",
+        "partition": 2,
+        "state": TaskState[state],
+        "readable": True,
+        "applied": 41,
+        "generation": 3,
+        "doubt": "a key lies elsewhere" if content.endswith("misplaced") else None,
+        "store": _Store(content),
+        "lag_records": 5,
+        "staleness_ms": 12,
+        "remaining": 30,
+        "reason": "because",
+    }
+    return cast("Task", SimpleNamespace(**(fields | changes)))
 
 
 def test_the_table_covers_every_state_lease_and_content() -> None:
@@ -112,9 +182,9 @@ def test_a_read_in_a_state_is_answered_as_the_table_says(
     task = task_in(state, content)
     if isinstance(answer, type):
         with pytest.raises(answer):
-            reader.read(task, b"key")
+            reader.read(task, b"key", DEFAULT_CONSISTENCY)
         return
-    result = reader.read(task, b"key")
+    result = reader.read(task, b"key", DEFAULT_CONSISTENCY)
     if answer == "no such key":
         assert result.row is None
         assert result.freshness.role is Role.ACTIVE
@@ -125,28 +195,116 @@ def test_a_read_in_a_state_is_answered_as_the_table_says(
     assert (result.freshness.partition, result.freshness.position, result.freshness.lag_records) == (2, 41, 5)
 
 
-@pytest.mark.parametrize("state", ["ACTIVE", "SUSPENDED"])
+@pytest.mark.parametrize(("state", "lease", "ask", "of_a_row", "of_none"), ASKED)
+@pytest.mark.parametrize("content", ["row", "none"])
+def test_what_a_caller_asks_is_given_or_refused_as_the_table_says(
+    state: str,
+    lease: str,
+    ask: str,
+    of_a_row: type[RequestError] | Role,
+    of_none: type[RequestError] | Role,
+    content: str,
+) -> None:
+    answer = of_a_row if content == "row" else of_none
+    reader, task = Reader(_Lease(lease), MAX_STALENESS), task_in(state, content)
+    if isinstance(answer, type):
+        with pytest.raises(answer):
+            reader.read(task, b"key", ASKS[ask])
+        return
+    result = reader.read(task, b"key", ASKS[ask])
+    assert result.freshness.role is answer
+    assert (result.row is None) is (content == "none")
+
+
+def test_every_ask_is_tried_on_the_active_and_on_a_standby() -> None:
+    for state in ("ACTIVE", "STANDBY"):
+        assert {ask for of, _, ask, *_ in ASKED if of == state} >= set(ASKS) - {"active, 11 ms"}
+
+
+@pytest.mark.parametrize("state", ["ACTIVE", "STANDBY", "SUSPENDED"])
+@pytest.mark.parametrize("ask", ["1 h", "5 records"])
+def test_what_is_not_known_is_beyond_every_bound(state: str, ask: str) -> None:
+    task = task_in(state, "row", lag_records=None, staleness_ms=None)
+    with pytest.raises(TooStale, match="unknown"):
+        Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", ASKS[ask])
+
+
+@pytest.mark.parametrize("state", ["ACTIVE", "STANDBY", "SUSPENDED"])
+def test_a_table_in_doubt_is_beyond_every_bound_that_a_caller_gives(state: str) -> None:
+    task = task_in(state, "row", doubt="a key lies elsewhere")
+    for ask in ("1 h", "5 records"):
+        with pytest.raises(TooStale):
+            Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", ASKS[ask])
+    freshness = Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", DEFAULT_CONSISTENCY).freshness
+    assert (freshness.lag_records, freshness.staleness_ms) == (None, None)
+
+
+@pytest.mark.parametrize("ask", ["any", "12 ms", "5 records"])
+def test_misses_of_a_table_in_doubt_prove_nothing_to_those_who_take_a_standby_s_word_either(ask: str) -> None:
+    with pytest.raises(MisplacedKeys):
+        Reader(_Lease("good"), MAX_STALENESS).read(task_in("STANDBY", "none, misplaced"), b"key", ASKS[ask])
+
+
+@pytest.mark.parametrize(("staleness_ms", "given"), [(60_000, True), (60_001, False), (None, False)])
+def test_a_standby_answers_within_the_default_bound_when_the_caller_gave_none(
+    staleness_ms: int | None, *, given: bool
+) -> None:
+    reader, task = Reader(_Lease("good"), MAX_STALENESS), task_in("STANDBY", "row", staleness_ms=staleness_ms)
+    for asked in (DEFAULT_CONSISTENCY, ASKS["any"], ASKS["5 records"], ASKS["reached"]):
+        if given:
+            assert reader.read(task, b"key", asked).freshness.staleness_ms == staleness_ms
+        else:
+            with pytest.raises(TooStale):
+                reader.read(task, b"key", asked)
+
+
+def test_a_caller_s_bound_takes_the_place_of_the_default_one_in_both_directions() -> None:
+    reader, task = Reader(_Lease("good"), MAX_STALENESS), task_in("STANDBY", "row", staleness_ms=90_000)
+    assert reader.read(task, b"key", ASKS["1 h"]).freshness.staleness_ms == 90_000
+    with pytest.raises(TooStale, match="90000 ms stale; the bound is max_staleness_ms=12"):
+        reader.read(task, b"key", ASKS["12 ms"])
+
+
+@pytest.mark.parametrize("ask", ["4 records", "not reached", "default miss"])
+def test_a_refusal_of_a_readable_copy_says_how_fresh_it_is(ask: str) -> None:
+    task = task_in("STANDBY", "none" if ask == "default miss" else "row")
+    with pytest.raises(RequestError) as raised:
+        Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", ASKS.get(ask, DEFAULT_CONSISTENCY))
+    details = {"table": "planes", "partition": 2, "position": 41, "role": "standby", "lag_records": 5}
+    assert raised.value.details.items() >= (details | {"staleness_ms": 12}).items()
+    assert raised.value.retry_after == 1
+
+
+def test_a_standby_s_miss_tells_how_far_behind_it_is() -> None:
+    with pytest.raises(PartitionRestoring, match="up to offset 41, 5 records behind, 12 ms stale"):
+        Reader(_Lease("good"), MAX_STALENESS).read(task_in("STANDBY", "none"), b"key", DEFAULT_CONSISTENCY)
+
+
+@pytest.mark.parametrize("state", ["ACTIVE", "SUSPENDED", "STANDBY"])
 @pytest.mark.parametrize("content", ["row", "none", "closed"])
 def test_a_store_that_holds_no_consistent_state_answers_nothing(state: str, content: str) -> None:
     with pytest.raises(PartitionRestoring):
-        Reader(_Lease("good"), MAX_STALENESS).read(task_in(state, content, readable=False), b"key")
+        Reader(_Lease("good"), MAX_STALENESS).read(task_in(state, content, readable=False), b"key", DEFAULT_CONSISTENCY)
 
 
 def test_a_store_that_closes_under_a_read_is_no_miss() -> None:
     with pytest.raises(PartitionRestoring):
-        Reader(_Lease("good"), MAX_STALENESS).read(task_in("ACTIVE", "closed"), b"key")
+        Reader(_Lease("good"), MAX_STALENESS).read(task_in("ACTIVE", "closed"), b"key", DEFAULT_CONSISTENCY)
 
 
 def test_a_lease_of_another_generation_makes_no_active() -> None:
     reader = Reader(_Lease("good"), MAX_STALENESS)
-    assert reader.read(task_in("ACTIVE", "row", generation=4), b"key").freshness.role is Role.SUSPENDED
+    assert (
+        reader.read(task_in("ACTIVE", "row", generation=4), b"key", DEFAULT_CONSISTENCY).freshness.role
+        is Role.SUSPENDED
+    )
     with pytest.raises(PartitionRestoring):
-        reader.read(task_in("ACTIVE", "none", generation=4), b"key")
+        reader.read(task_in("ACTIVE", "none", generation=4), b"key", DEFAULT_CONSISTENCY)
 
 
 def test_a_503_says_how_far_the_restore_is() -> None:
     with pytest.raises(PartitionRestoring) as raised:
-        Reader(_Lease("good"), MAX_STALENESS).read(task_in("RESTORING", "row"), b"key")
+        Reader(_Lease("good"), MAX_STALENESS).read(task_in("RESTORING", "row"), b"key", DEFAULT_CONSISTENCY)
     assert raised.value.retry_after == 1
     assert raised.value.details["remaining_records"] == 30
     assert raised.value.details["state"] == "restoring"
@@ -155,17 +313,34 @@ def test_a_503_says_how_far_the_restore_is() -> None:
 
 @pytest.mark.parametrize(("lease", "role"), [("good", Role.ACTIVE), ("lately lost", Role.SUSPENDED)])
 def test_misplaced_keys_make_no_difference_to_a_row_that_is_there(lease: str, role: Role) -> None:
-    task = task_in("ACTIVE", "row")
-    cast("SimpleNamespace", task).doubt = "a key lies elsewhere"
-    assert Reader(_Lease(lease), MAX_STALENESS).read(task, b"key").freshness.role is role
+    task = task_in("ACTIVE", "row", doubt="a key lies elsewhere")
+    assert Reader(_Lease(lease), MAX_STALENESS).read(task, b"key", DEFAULT_CONSISTENCY).freshness.role is role
 
 
 def test_exactly_the_staleness_allowed_is_still_allowed() -> None:
     lease = _Lease("long lost")
-    assert Reader(lease, lease.age()).read(task_in("SUSPENDED", "row"), b"key").freshness.role is Role.SUSPENDED
+    assert (
+        Reader(lease, lease.age()).read(task_in("SUSPENDED", "row"), b"key", DEFAULT_CONSISTENCY).freshness.role
+        is Role.SUSPENDED
+    )
 
 
-def test_a_row_written_while_it_is_read_is_newer_than_its_label_and_not_older() -> None:
+@pytest.mark.parametrize("state", ["ACTIVE", "STANDBY"])
+def test_a_row_written_while_it_is_read_is_newer_than_its_label_and_not_older(state: str) -> None:
+    task = task_in(state, "row")
+    fields = cast("SimpleNamespace", task)
+
+    class Advancing(_Store):
+        def get(self, key: bytes) -> bytes | None:
+            fields.applied, fields.lag_records, fields.staleness_ms = 42, 4, 0
+            return super().get(key)
+
+    fields.store = Advancing("row")
+    freshness = Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", DEFAULT_CONSISTENCY).freshness
+    assert (freshness.position, freshness.lag_records, freshness.staleness_ms) == (41, 5, 12)
+
+
+def test_a_position_reached_while_the_row_is_read_is_not_reached_for_this_answer() -> None:
     task = task_in("ACTIVE", "row")
     fields = cast("SimpleNamespace", task)
 
@@ -175,7 +350,10 @@ def test_a_row_written_while_it_is_read_is_newer_than_its_label_and_not_older() 
             return super().get(key)
 
     fields.store = Advancing("row")
-    assert Reader(_Lease("good"), MAX_STALENESS).read(task, b"key").freshness.position == 41
+    reader = Reader(_Lease("good"), MAX_STALENESS)
+    with pytest.raises(PositionNotReached):
+        reader.read(task, b"key", ASKS["not reached"])
+    assert reader.read(task, b"key", ASKS["not reached"]).freshness.position == 42
 
 
 @pytest.mark.parametrize(("content", "role"), [("row", Role.SUSPENDED), ("none", None)])
@@ -192,6 +370,6 @@ def test_a_lease_that_runs_out_while_the_store_is_read_makes_no_active(content: 
     reader = Reader(lease, MAX_STALENESS)
     if role is None:
         with pytest.raises(PartitionRestoring):
-            reader.read(task, b"key")
+            reader.read(task, b"key", DEFAULT_CONSISTENCY)
     else:
-        assert reader.read(task, b"key").freshness.role is role
+        assert reader.read(task, b"key", DEFAULT_CONSISTENCY).freshness.role is role

@@ -17,20 +17,16 @@ from app.errors import (
     UriTooLong,
 )
 from app.formats.keys import Key
-from app.formats.partitioners import partition_of
-from app.model import Freshness, HostInfo, Role
+from app.model import HostInfo, Role
 from app.placement.wire import PlacedMember
-from app.routing.cluster import NO_CLUSTER, ClusterView
-from app.routing.query import Answer, Query
+from app.routing.cluster import NO_CLUSTER
+from app.routing.query import Query
 from app.routing.survey import survey
 from app.routing.tables import routed_tables
-from app.stores.rows import Row
 from app.tasks.reads import ReadResult
-from app.telemetry import Metrics
 from tests.support.cluster_fakes import (
     CATALOG,
     PLANES,
-    FakeClock,
     FakeTables,
     Placed,
     ScriptedPeer,
@@ -38,50 +34,7 @@ from tests.support.cluster_fakes import (
     snapshot,
     status,
 )
-
-ROW = Row(b'{"seats":55}', 1_700_000_000_000, 41)
-PARTITION = partition_of("murmur2", b"N10156", 4)
-
-
-class Setting:
-    """One worker `me` of a cluster, and its query."""
-
-    def __init__(self, *members: Placed, peer: ScriptedPeer | None = None) -> None:
-        self.view = ClusterView()
-        self.view.swap(snapshot(*members))
-        self.local = FakeTables()
-        self.peer = peer or ScriptedPeer()
-        self.clock = FakeClock()
-        self.metrics = Metrics("0")
-        self.query = Query(
-            tables=routed_tables(CATALOG, "g"),
-            view=self.view,
-            local=self.local,
-            peer=self.peer,
-            worker_id="me",
-            clock=self.clock,
-            metrics=self.metrics,
-        )
-
-    async def read(self, key: bytes = b"N10156", table: str = "planes", within: float = 5.0) -> Answer:
-        """Read with a deadline `within` seconds from now."""
-        return await self.query.read(table, key, deadline=self.clock.now + within, request_id="r1")
-
-    async def error(self, key: bytes = b"N10156", table: str = "planes", within: float = 5.0) -> RequestError:
-        """Read, and return the error that has to come."""
-        with pytest.raises(RequestError) as raised:
-            await self.read(key, table, within)
-        return raised.value
-
-    def counted(self, result: str) -> float:
-        """How many reads had this result."""
-        return (
-            self.metrics.registry.get_sample_value("tablehouse_read_total", {"table": "planes", "result": result}) or 0
-        )
-
-    def forwards(self, outcome: str) -> float:
-        """How many hops had this outcome."""
-        return self.metrics.registry.get_sample_value("tablehouse_forward_requests_total", {"outcome": outcome}) or 0
+from tests.support.querying import PARTITION, ROW, Setting, found
 
 
 def owned_by_me() -> Setting:
@@ -94,10 +47,6 @@ def owned_by_other(*script: ReadResult | Exception) -> Setting:
         Placed("other", "http://other:1", everything()),
         peer=ScriptedPeer(*script),
     )
-
-
-def found(role: Role = Role.ACTIVE, row: Row | None = ROW) -> ReadResult:
-    return ReadResult(row, Freshness(PARTITION, 99, role, 0, 0))
 
 
 async def test_a_key_of_an_own_partition_is_read_here() -> None:
@@ -171,7 +120,10 @@ async def test_not_mine_twice_is_a_503_that_says_who_was_asked() -> None:
         "table": "planes",
         "partition": PARTITION,
         "generation": 7,
-        "tried": [{"host": "other", "reason": "moved away"}, {"host": "other", "reason": "still not here"}],
+        "tried": [
+            {"host": "other", "role": "active", "reason": "moved away"},
+            {"host": "other", "role": "active", "reason": "still not here"},
+        ],
     }
     assert error.retry_after == 1
     assert len(setting.peer.hops) == 2
@@ -190,7 +142,7 @@ async def test_an_unreachable_owner_is_a_503_and_is_not_asked_twice() -> None:
     assert isinstance(error, OwnerUnreachable)
     assert "other" in error.detail
     assert "connection refused" in error.detail
-    assert error.details["tried"] == [{"host": "other", "reason": "connection refused"}]
+    assert error.details["tried"] == [{"host": "other", "role": "active", "reason": "connection refused"}]
     assert setting.forwards("unreachable") == 1
 
 

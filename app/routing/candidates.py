@@ -1,0 +1,65 @@
+"""Which workers may answer a read, in the order in which they are asked."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from app.model import HostInfo, ReadMode, Role, TopicPartition
+from app.routing.cluster import ClusterSnapshot
+
+#: Seconds for which an unresponsive worker is asked last: after a kill only the first requests pay for finding out,
+#: and a worker that is back is asked first again long before anybody can tell.
+AVOIDED_SECONDS = 1.0
+
+
+class Candidate(NamedTuple):
+    """A worker to ask, and the role in which the snapshot has it."""
+
+    host: HostInfo
+    role: Role
+
+
+class Candidates:
+    """Orders candidates; clock is monotonic, in seconds."""
+
+    def __init__(self, worker_id: str, clock: Callable[[], float]) -> None:
+        self._worker_id = worker_id
+        self._clock = clock
+        #: When each worker that was found unresponsive lately may be asked in its turn again.
+        self._avoided: dict[HostInfo, float] = {}
+
+    def of(self, shard: TopicPartition, snapshot: ClusterSnapshot, mode: ReadMode) -> list[Candidate]:
+        """List the workers that may answer for a partition, each once.
+
+        The active, then the standbys, this worker before the others; the active alone for ReadMode.ACTIVE; for
+        ReadMode.ANY this worker before all if it is one of them. A worker that was unresponsive lately stands last.
+        """
+        active = snapshot.actives.get(shard)
+        found = [] if active is None else [Candidate(active, Role.ACTIVE)]
+        if mode is not ReadMode.ACTIVE:
+            standbys = [Candidate(host, Role.STANDBY) for host in snapshot.standbys.get(shard, ())]
+            found += sorted(standbys, key=self._is_elsewhere)
+        if mode is ReadMode.ANY:
+            found.sort(key=self._is_elsewhere)
+        if self._avoided:
+            found.sort(key=self._is_avoided)
+        return found
+
+    def worth_waiting(self, later: Sequence[Candidate]) -> bool:
+        """Say whether a candidate should be waited for until it has applied a position, with `later` still to ask.
+
+        A standby has nothing before its active has it, so it is not waited for while its active is to be asked, unless
+        that one is unlikely to answer.
+        """
+        return not any(other.role is Role.ACTIVE and not self._is_avoided(other) for other in later)
+
+    def avoid(self, host: HostInfo) -> None:
+        """Take note that a worker was unresponsive just now."""
+        now = self._clock()
+        self._avoided = {other: until for other, until in self._avoided.items() if until > now}
+        self._avoided[host] = now + AVOIDED_SECONDS
+
+    def _is_elsewhere(self, candidate: Candidate) -> bool:
+        return candidate.host.worker_id != self._worker_id
+
+    def _is_avoided(self, candidate: Candidate) -> bool:
+        return self._avoided.get(candidate.host, 0.0) > self._clock()

@@ -1,0 +1,103 @@
+"""What a query needs of the tasks of this worker, and of the way to the others."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.errors import OwnerUnreachable, PositionNotReached
+from app.model import Consistency, HostInfo, TaskStatus
+from app.tasks.digest import PartitionDigest
+from app.tasks.reads import ReadResult
+
+
+class LocalTables(Protocol):
+    """The tasks of this worker."""
+
+    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
+        """Read a key here and now; never waits.
+
+        Raises NotOwner when this worker does not hold the partition in a role that the caller takes, and
+        PartitionRestoring, TooStale, PositionNotReached, MisplacedKeys or Draining when it does and cannot answer.
+        """
+
+    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Return once a source offset, inclusive, has been applied in a partition held here, in whatever role.
+
+        Raises PositionNotReached when it has not been within `timeout` seconds, and NotOwner when this worker does not
+        hold the partition, or loses it meanwhile.
+        """
+
+    async def digest(self, table: str, partition: int) -> PartitionDigest:
+        """Count and hash the rows of a partition held here.
+
+        Raises NotOwner when this worker does not hold it, PartitionRestoring while they are in no consistent state.
+        """
+
+    def statuses(self) -> Sequence[TaskStatus]:
+        """Every task of this worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """What one worker asks of another; the asked one enforces `consistency`.
+
+    timeout is in seconds, for all of it. wait, in seconds, is the part of it for which the asked worker may wait for a
+    position that the caller wants to see applied. The rest says what both must agree on.
+    """
+
+    table: str
+    partition: int
+    stored_key: bytes
+    consistency: Consistency
+    wait: float
+    table_digest: str
+    partitions: int
+    generation: int
+    request_id: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRead:
+    """What a peer answered, and the worker id under which it did."""
+
+    result: ReadResult
+    worker_id: str
+
+
+class Unresponsive(OwnerUnreachable):
+    """A worker could not be connected to, or was silent for all of a hop's time."""
+
+
+class Peer(Protocol):
+    """The way to other workers."""
+
+    async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
+        """Ask `host` to read a key of its own.
+
+        Raises what its LocalTables.read raises, and OwnerUnreachable (detail: why, in words) when there was no answer
+        that can be understood: Unresponsive when there was none at all.
+        """
+
+    async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
+        """List the tasks of `host`; raises OwnerUnreachable."""
+
+
+async def read_or_wait(
+    local: LocalTables, table: str, partition: int, stored_key: bytes, consistency: Consistency, wait: float
+) -> ReadResult:
+    """Read a key here, and once more after up to `wait` seconds where only the wanted position is missing.
+
+    Raises what LocalTables.read and wait_for_position raise.
+    """
+    try:
+        return local.read(table, partition, stored_key, consistency)
+    except PositionNotReached:
+        least = consistency.least_position(partition)
+        if least is None or wait <= 0:
+            raise
+    # Whether it was reached or not, the copy answers from where it is now.
+    with suppress(PositionNotReached):
+        await local.wait_for_position(table, partition, least, wait)
+    return local.read(table, partition, stored_key, consistency)

@@ -1,0 +1,87 @@
+"""A query of one worker over the fakes of a cluster."""
+
+import pytest
+
+from app.errors import RequestError
+from app.formats.partitioners import partition_of
+from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, Role
+from app.routing.cluster import ClusterView
+from app.routing.query import Answer, Query
+from app.routing.tables import routed_tables
+from app.stores.rows import Row
+from app.tasks.reads import ReadResult
+from app.telemetry import Metrics
+from tests.support.cluster_fakes import CATALOG, FakeClock, FakeTables, Placed, ScriptedPeer, snapshot
+
+ROW = Row(b'{"seats":55}', 1_700_000_000_000, 41)
+PARTITION = partition_of("murmur2", b"N10156", 4)
+
+
+class Setting:
+    """One worker `me` of a cluster, and its query."""
+
+    def __init__(self, *members: Placed, peer: ScriptedPeer | None = None) -> None:
+        self.view = ClusterView()
+        self.view.swap(snapshot(*members))
+        self.local = FakeTables()
+        self.peer = peer or ScriptedPeer()
+        self.clock = FakeClock()
+        self.metrics = Metrics("0")
+        self.query = Query(
+            tables=routed_tables(CATALOG, "g"),
+            view=self.view,
+            local=self.local,
+            peer=self.peer,
+            worker_id="me",
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+
+    async def read(
+        self,
+        key: bytes = b"N10156",
+        table: str = "planes",
+        within: float = 5.0,
+        asked: Consistency = DEFAULT_CONSISTENCY,
+        wait: float | None = None,
+    ) -> Answer:
+        """Read with a deadline `within` seconds from now."""
+        deadline = self.clock.now + within
+        return await self.query.read(table, key, deadline=deadline, request_id="r1", consistency=asked, wait=wait)
+
+    async def error(
+        self,
+        key: bytes = b"N10156",
+        table: str = "planes",
+        within: float = 5.0,
+        asked: Consistency = DEFAULT_CONSISTENCY,
+        wait: float | None = None,
+    ) -> RequestError:
+        """Read, and return the error that has to come."""
+        with pytest.raises(RequestError) as raised:
+            await self.read(key, table, within, asked, wait)
+        return raised.value
+
+    @property
+    def asked_hosts(self) -> list[str]:
+        """Who was asked by a hop, in order."""
+        return [host for host, _ in self.peer.hops]
+
+    def durations(self, path: str) -> float:
+        """How many reads were timed under this path."""
+        labels = {"table": "planes", "path": path}
+        return self.metrics.registry.get_sample_value("tablehouse_read_duration_seconds_count", labels) or 0
+
+    def counted(self, result: str) -> float:
+        """How many reads had this result."""
+        return (
+            self.metrics.registry.get_sample_value("tablehouse_read_total", {"table": "planes", "result": result}) or 0
+        )
+
+    def forwards(self, outcome: str) -> float:
+        """How many hops had this outcome."""
+        return self.metrics.registry.get_sample_value("tablehouse_forward_requests_total", {"outcome": outcome}) or 0
+
+
+def found(role: Role = Role.ACTIVE, row: Row | None = ROW) -> ReadResult:
+    return ReadResult(row, Freshness(PARTITION, 99, role, 0, 0))
