@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from app.errors import RequestError
-from app.model import Role, TopicPartition
+from app.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role, TopicPartition
 from app.stores.rows import LAYOUT_VERSION, pack_head
 from app.tasks.task import Task
 from tests.model.oracle import Expected
@@ -46,11 +46,18 @@ class Checks:
         self._durable[source, table] = end, furthest
         return furthest
 
-    def read(self, worker: Worker, source: TopicPartition, task: Task, key: bytes) -> None:
+    def read(
+        self,
+        worker: Worker,
+        source: TopicPartition,
+        task: Task,
+        key: bytes,
+        consistency: Consistency = DEFAULT_CONSISTENCY,
+    ) -> None:
         """Ask a worker for a key and judge the answer."""
         world, table = self._world, task.table
         try:
-            answer = worker.read(task, key)
+            answer = worker.read(task, key, consistency)
         except RequestError as refused:
             self._count(refused.code)
             return
@@ -65,9 +72,11 @@ class Checks:
         if data not in possible:
             raise AssertionError(f"{about}: possible up to {durable} are {possible}")
         if role is not Role.ACTIVE:
-            if data is None:
+            if data is None and not (role is Role.STANDBY and consistency.takes_standby_misses):
                 raise AssertionError(f"{about}: only an active may say so")
-            self._count("suspended")
+            if consistency.mode is ReadMode.ACTIVE:
+                raise AssertionError(f"{about}: an active was asked for")
+            self._count(role.value if data is not None else f"{role.value} miss")
             return
         owner = world.group.assignment.get(source)
         if worker.process is None or owner != worker.process.name or task.generation != world.group.generation:

@@ -5,7 +5,7 @@ import random
 
 import structlog
 
-from app.model import Epoch, TopicPartition
+from app.model import Consistency, Epoch, ReadMode, TopicPartition
 from app.tasks.records import CLAIM_KEY, Claim, encode, epoch_headers
 from tests.model.broker import HOUR_MS, Pair
 from tests.model.checks import Checks
@@ -182,7 +182,8 @@ class History:
         tasks = worker.tasks()
         if tasks:
             task = self.choose.choice(tasks)
-            self.checks.read(worker, task.source, task, self.choose.choice(_KEYS))
+            mode = self.choose.choice((*[ReadMode.PREFER_ACTIVE] * 4, *ReadMode))
+            self.checks.read(worker, task.source, task, self.choose.choice(_KEYS), Consistency(mode))
 
     def _at_hop(self, process: Process, point: str) -> None:
         """Read, crash or stop wherever a worker awaits something."""

@@ -48,7 +48,7 @@ FAULTS = (
     "store.flush",
     "turn",
 )
-ANSWERS = ("hit", "miss", "suspended", "partition_restoring")
+ANSWERS = ("hit", "miss", "suspended", "standby", "standby miss", "not_owner", "partition_restoring")
 
 
 def _run(seed: int) -> History:

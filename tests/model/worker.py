@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.catalog.spec import Catalog
-from app.model import DEFAULT_CONSISTENCY, TaskState, TopicPartition
+from app.model import DEFAULT_CONSISTENCY, Consistency, TaskState, TopicPartition
 from app.stores.data_directory import DataDirectory
 from app.stores.store import StoreClosed, StoreCorrupt
 from app.tasks.doubts import Doubts
@@ -106,15 +106,13 @@ class Worker:
         tasks = self.tasks()
         return bool(tasks) and all(task.state is TaskState.ACTIVE for task in tasks)
 
-    def read(self, task: Task, key: bytes) -> ReadResult:
+    def read(self, task: Task, key: bytes, consistency: Consistency = DEFAULT_CONSISTENCY) -> ReadResult:
         """Read as a request to this worker would."""
         if self.running is None or self.process is None:
             raise AssertionError("nobody runs here")
         shards, answers = self.running.shards, list[ReadResult]()
         # What a read sets off, as when it finds damage, belongs to the process.
-        self.process.run(
-            lambda: answers.append(shards.read(task.table, task.source.partition, key, DEFAULT_CONSISTENCY))
-        )
+        self.process.run(lambda: answers.append(shards.read(task.table, task.source.partition, key, consistency)))
         return answers[0]
 
     def distrust(self, task: Task) -> None:
