@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -67,66 +67,96 @@ def _expanded(value: str, made: Mapping[str, str]) -> str:
     return re.sub(r"\$\((\w+)\)", lambda found: made.get(found[1], found[0]), value)
 
 
+class _Worker:
+    """A process of the pod's container."""
+
+    def __init__(self, pod: _Pod, folder: Path) -> None:
+        assert "command" not in pod.container  # the image's entry point is `tablehouse`
+        self._log = folder / "worker.log"
+        variables = {name: pod.here(value) for name, value in pod.environment().items()}
+        self.process = processes.spawn(
+            [sys.executable, "-m", "app.cli", *pod.container["args"]],
+            log=self._log,
+            env={"PYTHONPATH": str(Path(__file__).parents[2])} | variables,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        processes.end([self.process], grace=0)
+
+    async def answers(self, url: str, status: int = 200) -> None:
+        """Wait until a URL answers with a status; fail at once when the process ends."""
+
+        async def answered() -> bool:
+            if self.process.poll() is not None:
+                raise RuntimeError(
+                    f"the worker ended, exit code {self.process.returncode}:\n{processes.last_lines(self._log)}"
+                )
+            try:
+                async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                    return answer.status == status
+            except aiohttp.ClientError:
+                return False
+
+        await until(answered, f"{url} answers with {status}", 60)
+
+    async def ends(self) -> int:
+        """Tell it to stop as Kubernetes does, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+
+        async def exit_code() -> int | None:
+            return self.process.poll()
+
+        return await until(exit_code, "the worker ends", 40)
+
+
 async def test_a_worker_runs_with_exactly_what_the_chart_renders(
     kafka: EmbeddedKafka, home: Path, tmp_path: Path
 ) -> None:
     topic = unique("airlines")
     await create_topic(kafka.bootstrap_servers, topic, 2)
     await produce(kafka.bootstrap_servers, topic, [(b"UA", _ROW, None)])
-    http_port, internal_port = processes.free_port(), processes.free_port()
-    objects = HELM_4.template(
-        {
-            "kafka": {"bootstrapServers": kafka.bootstrap_servers},
-            "tables": [{"name": "airlines", "source": {"topic": topic, "key": "string", "value": "json"}}],
-            "containerPorts": {"http": http_port, "internal": internal_port},
-            "settings": {"group": unique("chart"), "http_host": "127.0.0.1", "memory_budget": "64MiB"},
-            "test": {"table": "airlines", "key": "UA"},
-        },
-        home,
-    )
+    values = _values(kafka.bootstrap_servers, topic)
+    ports = values["containerPorts"]
+    objects = HELM_4.template({**values, "test": {"table": "airlines", "key": "UA"}}, home)
     pod = _Pod(objects, tmp_path)
-    environment = pod.environment()
-    assert environment["TABLEHOUSE_ADVERTISED_URL"] == (
-        f"http://tablehouse-0.tablehouse-headless.tables.svc.cluster.local:{internal_port}"
+    assert pod.environment()["TABLEHOUSE_ADVERTISED_URL"] == (
+        f"http://tablehouse-0.tablehouse-headless.tables.svc.cluster.local:{ports['internal']}"
     )
-    assert "command" not in pod.container  # the image's entry point is `tablehouse`
 
-    log = tmp_path / "worker.log"
-    worker = processes.spawn(
-        [sys.executable, "-m", "app.cli", *pod.container["args"]],
-        log=log,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])}
-        | {name: pod.here(value) for name, value in environment.items()},
-    )
-    try:
+    with _Worker(pod, tmp_path) as worker:
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            await _answers(pod.probe(probe), worker, log)
+            await worker.answers(pod.probe(probe))
         assert (tmp_path / "data" / "worker.json").exists()
 
-        _read_row(only(objects, "Pod"), f"http://127.0.0.1:{http_port}")
+        _read_row(only(objects, "Pod"), f"http://127.0.0.1:{ports['http']}")
 
-        worker.send_signal(signal.SIGTERM)
-
-        async def ended() -> bool:
-            return worker.poll() is not None
-
-        await until(ended, "the worker ends")
-        assert worker.returncode == 0, processes.last_lines(log)
-    finally:
-        processes.end([worker], grace=0)
+        assert await worker.ends() == 0
 
 
-async def _answers(url: str, worker: "subprocess.Popen[bytes]", log: Path) -> None:
-    async def answers() -> bool:
-        if worker.poll() is not None:
-            raise RuntimeError(f"the worker ended, exit code {worker.returncode}:\n{processes.last_lines(log)}")
-        try:
-            async with aiohttp.ClientSession() as session, session.get(url) as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
+async def test_without_kafka_a_pod_has_started_and_lives_and_is_not_ready(home: Path, tmp_path: Path) -> None:
+    objects = HELM_4.template(_values(f"127.0.0.1:{processes.free_port()}", "airlines"), home)
+    pod = _Pod(objects, tmp_path)
+    with _Worker(pod, tmp_path) as worker:
+        await worker.answers(pod.probe("startupProbe"))
+        await worker.answers(pod.probe("readinessProbe"), 503)
+        await worker.answers(pod.probe("livenessProbe"))
 
-    await until(answers, f"{url} answers with 200", 60)
+
+def _values(bootstrap_servers: str, topic: str) -> dict[str, Any]:
+    return {
+        "kafka": {"bootstrapServers": bootstrap_servers},
+        "tables": [{"name": "airlines", "source": {"topic": topic, "key": "string", "value": "json"}}],
+        "containerPorts": {"http": processes.free_port(), "internal": processes.free_port()},
+        "settings": {
+            "group": unique("chart"),
+            "http_host": "127.0.0.1",
+            "memory_budget": "64MiB",
+            "shutdown_timeout": "25s",
+        },
+    }
 
 
 def _read_row(test: dict[str, Any], workers: str) -> None:
