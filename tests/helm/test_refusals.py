@@ -39,7 +39,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["terminationGracePeriodSeconds is 30", "preStopSleepSeconds", "settings.shutdown_timeout", "which are 30 s"],
     ),
     "a shutdown time above the grace period": (
-        {"settings": {"shutdown_timeout": "1m"}},
+        {"settings": {"shutdown_timeout": "1 m"}},
         ["terminationGracePeriodSeconds is 45", "which are 65 s"],
     ),
     "a grace period that is too short for milliseconds": (

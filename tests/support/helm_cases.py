@@ -17,7 +17,7 @@ CASES: dict[str, dict[str, Any]] = {
         "settings": {
             "group": "shop",
             "memory_budget": 536870912,
-            "shutdown_timeout": "1.5m",
+            "shutdown_timeout": "1.5 m",
             "log_level": "debug",
         },
         "terminationGracePeriodSeconds": 120,
