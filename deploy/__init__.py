@@ -1,0 +1,1 @@
+"""What Tablehouse is deployed with."""

@@ -1,0 +1,130 @@
+"""Writes what follows from other files: `python -m deploy.helm.generate`.
+
+The table of values in the chart's README.md comes from the comments of values.yaml. In values.schema.json, `tables`
+comes from the JSON Schema of tables.yaml, and `settings` from the settings that the code knows.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.config import SETTINGS
+
+CHART = Path(__file__).with_name("tablehouse")
+_TABLES_SCHEMA = Path(__file__).parents[2] / "app" / "catalog" / "tables.schema.json"
+
+#: Settings that the chart gives from values of other names, so that they are no members of `settings`.
+DECIDED_BY_CHART = frozenset(
+    {
+        "bootstrap_servers",
+        "tables",
+        "data_dir",
+        "http_port",
+        "internal_port",
+        "advertised_url",
+        "zone",
+        "internal_secrets",
+    }
+)
+
+_BEGIN, _END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
+
+# Helm reads patterns as Go does, which has no lookahead and no \u.
+_PATTERNS: dict[str, dict[str, Any]] = {
+    r"^(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}$": {
+        "pattern": "^[a-zA-Z0-9._-]{1,249}$",
+        "not": {"enum": [".", ".."]},
+    },
+    r'^[^"\\\u0000-\u001f]+$': {"pattern": r'^[^"\\\x00-\x1f]+$'},
+}
+
+
+def main() -> None:
+    """Write both files anew."""
+    for path, text in (
+        (CHART / "README.md", with_values((CHART / "README.md").read_text("utf-8"))),
+        (CHART / "values.schema.json", with_generated((CHART / "values.schema.json").read_text("utf-8"))),
+    ):
+        path.write_text(text, "utf-8")
+
+
+def with_values(readme: str) -> str:
+    """Return the README with the table of values as values.yaml has them now."""
+    before, rest = readme.split(_BEGIN)
+    _, after = rest.split(_END)
+    rows = "".join(
+        f"| `{name}` | `{default}` | {description.replace('|', chr(92) + '|')} |\n"
+        for name, default, description in values()
+    )
+    return f"{before}{_BEGIN}| value | default | what it is |\n|---|---|---|\n{rows}{_END}{after}"
+
+
+def values() -> Iterator[tuple[str, str, str]]:
+    """Yield name, default as JSON, and description of each value.
+
+    A key with a comment above it is a value, a mapping without one is a group of values. Raises ValueError for
+    what is neither.
+    """
+    text = (CHART / "values.yaml").read_text("utf-8")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    yield from _described(root, text.splitlines(), "")
+
+
+def _described(mapping: Any, lines: list[str], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for key, node in mapping.value:
+        name = prefix + key.value
+        comment = _comment_above(lines, key.start_mark.line)
+        if comment:
+            default = json.dumps(yaml.SafeLoader("").construct_document(node))
+            yield name, default, comment
+        elif isinstance(node, yaml.MappingNode) and node.value:
+            yield from _described(node, lines, name + ".")
+        else:
+            raise ValueError(f"values.yaml:{key.start_mark.line + 1}: {name} has no comment above it")
+
+
+def _comment_above(lines: list[str], line: int) -> str:
+    comment: list[str] = []
+    while line and lines[line - 1].lstrip().startswith("#"):
+        line -= 1
+        comment.insert(0, lines[line].lstrip().removeprefix("#").strip())
+    return " ".join(comment)
+
+
+def with_generated(schema: str) -> str:
+    """Return values.schema.json with the parts that follow from other files as those are now."""
+    document = json.loads(schema)
+    tables = _for_helm(json.loads(_TABLES_SCHEMA.read_text("utf-8")))
+    # Empty is the default, for which the chart has a better message than the schema.
+    document["properties"]["tables"] = {"type": "array", "items": tables["properties"]["tables"]["items"]}
+    document["$defs"] |= tables["$defs"]
+    document["properties"]["settings"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["shutdown_timeout"],
+        "properties": {
+            setting.name: {"description": setting.description, "$ref": "#/$defs/setting"}
+            for setting in SETTINGS
+            if setting.name not in DECIDED_BY_CHART
+        },
+    }
+    document["properties"]["settings"]["properties"]["shutdown_timeout"] = {"$ref": "#/$defs/duration"}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _for_helm(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_for_helm(member) for member in part]
+    if not isinstance(part, dict):
+        return part
+    copied = {name: _for_helm(member) for name, member in part.items()}
+    if isinstance(pattern := copied.get("pattern"), str):
+        copied |= _PATTERNS.get(pattern, {})
+    return copied
+
+
+if __name__ == "__main__":
+    main()

