@@ -62,6 +62,18 @@ def _memory(value: object) -> int:
     return int(size)
 
 
+def _records(value: object) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", str(value)):
+        raise ValueError("must be a number of records, like 10000; 0 for none")
+    return int(str(value))
+
+
+def _zone(value: object) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9._-]{0,100}", str(value)):
+        raise ValueError("must be up to 100 letters, digits, '.', _ and -")
+    return str(value)
+
+
 def _port(value: object) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", str(value)) or not 1 <= int(str(value)) <= _HIGHEST_PORT:
         raise ValueError(f"must be a port from 1 to {_HIGHEST_PORT}")
@@ -158,6 +170,11 @@ class Settings(BaseSettings):
         json_schema_extra={"default": "http://<host name>:<internal port>"},
         description="The URL at which other workers reach the internal listener of this one.",
     )
+    zone: Annotated[str, BeforeValidator(_zone)] = Field(
+        default="",
+        description="Where this worker runs, like eu-west-1a. Standbys are kept in other zones than their owners where "
+        "there are any.",
+    )
     memory_budget: Annotated[int, BeforeValidator(_memory)] = Field(
         default="512MiB",
         validate_default=True,
@@ -173,6 +190,10 @@ class Settings(BaseSettings):
         default="1h",
         validate_default=True,
         description="How long a suspended copy goes on answering after its worker's last good heartbeat.",
+    )
+    acceptable_lag: Annotated[int, BeforeValidator(_records)] = Field(
+        default=10_000,
+        description="A worker that lacks more records of a partition restores it as a standby before it owns it.",
     )
     request_timeout: Annotated[float, _duration(0.01, 600, "from 10ms to 10m")] = Field(
         default="5s",

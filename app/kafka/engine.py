@@ -142,7 +142,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             ports,
             Reader(self._lease, self._settings.max_staleness),
         )
-        self._assignor = TableAssignor(self._describe, topics.partitions)
+        self._assignor = TableAssignor(
+            self._describe, topics.partitions, self._catalog.standbys, self._settings.acceptable_lag
+        )
         consumer.connect(
             self._connection,
             GroupOptions(
@@ -243,6 +245,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             url=self._settings.advertised_url,
             catalog_digest=catalog_digest(self._catalog),
             positions={} if self._shards is None else self._shards.positions(),
+            zone=self._settings.zone,
             misplaced=dict(self._doubts.misplaced),
         )
 

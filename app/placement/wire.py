@@ -32,7 +32,8 @@ class MemberMetadata(msgspec.Struct, frozen=True):
     url is the internal listener's, as peers reach it. positions are, per source topic and partition, the
     lowest position over the shard's tasks that this worker holds, -1 for a shard that is there and empty; a
     shard that it does not hold is absent. misplaced are the tables, by changelog topic, of which it knows a record in
-    the wrong partition: that record's partition and offset.
+    the wrong partition: that record's partition and offset. actives are the partitions, by source topic, that it owned
+    in the generation before; a process that has just started owned none.
     """
 
     worker_id: str
@@ -42,13 +43,18 @@ class MemberMetadata(msgspec.Struct, frozen=True):
     positions: dict[str, dict[int, int]]
     zone: str = ""
     misplaced: dict[str, tuple[int, int]] = {}
+    actives: dict[str, list[int]] = {}
 
 
 class MemberAssignment(msgspec.Struct, frozen=True):
-    """The partitions of one worker, per source topic, ascending."""
+    """The partitions of one worker, per source topic, ascending.
+
+    warming are those of the standbys that are to become active once they have caught up.
+    """
 
     actives: dict[str, list[int]]
     standbys: dict[str, list[int]]
+    warming: dict[str, list[int]] = {}
 
 
 class PlacedMember(msgspec.Struct, frozen=True):
