@@ -17,7 +17,7 @@ from app.placement.wire import (
     MemberMetadata,
     decode_assignment,
     decode_metadata,
-    encode_assignment,
+    encode_assignments,
     encode_metadata,
 )
 
@@ -76,11 +76,10 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
             log.warning("workers of the group have different tables.yaml files", catalogs=catalogs)
         placed = self._place(described, partitions, subscriptions)
         log.info("placed", members=len(members), shards=sum(partitions.values()))
+        encoded = encode_assignments(assignments(described, placed, partitions))
         return {
-            member: ConsumerProtocolMemberAssignment(
-                self.version, sorted(assignment.own.actives.items()), encode_assignment(assignment)
-            )
-            for member, assignment in assignments(described, placed, partitions).items()
+            member: ConsumerProtocolMemberAssignment(self.version, sorted(placed[member].actives.items()), data)
+            for member, data in encoded.items()
         }
 
     def on_assignment(self, assignment: Any) -> None:

@@ -139,24 +139,27 @@ class _Actives:
                 return moved
             moved = True
 
-    def _movable(self, shards: Iterable[int], taker: int) -> int | None:
-        return next((shard for shard in shards if self._copies.caught_up(shard, taker)), None)
+    def _movable(self, shards: dict[int, None], taker: int) -> int | None:
+        # What came last has moved anyway, what came first may have been active there before.
+        return next((shard for shard in reversed(shards) if self._copies.caught_up(shard, taker)), None)
 
     def _best_move(self, shards: Iterable[int], worth: _Worth, least: int) -> bool:
         """Make the move of the highest worth to a member that has caught up; say whether there is one."""
         copies = self._copies
-        best: tuple[tuple[int, int], int, int] | None = None
+        best: tuple[tuple[int, int], bool, int, int] | None = None
         for shard in shards:
             takers = [member for member in copies.positions[shard] if copies.caught_up(shard, member)]
             if copies.anywhere(shard):
                 takers.append(least)
             for taker in takers:
                 value = worth(self._target[shard], taker, copies.topic_of[shard])
-                if value is not None and (best is None or (value, -shard, -taker) > best):
-                    best = (value, -shard, -taker)
+                if value is not None:
+                    moves_anyway = self._target[shard] not in copies.before[shard]
+                    candidate = (value, moves_anyway, -shard, -taker)
+                    best = candidate if best is None else max(best, candidate)
         if best is None:
             return False
-        self._move(-best[1], -best[2])
+        self._move(-best[2], -best[3])
         return True
 
     # Moves to members that have to be warmed up
@@ -195,7 +198,7 @@ class _Actives:
         begun = [shard for shard in held if not copies.caught_up(shard, taker)]
         if begun:
             return min(begun, key=lambda shard: (copies.lacking(shard, taker), shard))
-        return next((shard for shard in mine if not copies.caught_up(shard, taker)), next(iter(mine)))
+        return next((shard for shard in reversed(mine) if not copies.caught_up(shard, taker)), next(reversed(mine)))
 
     def _move(self, shard: int, taker: int) -> None:
         self._spread.take(shard, self._target[shard])
