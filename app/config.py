@@ -75,6 +75,18 @@ def _secrets(value: object) -> tuple[SecretStr, ...]:
     return tuple(SecretStr(secret) for secret in secrets)
 
 
+def _records(value: object) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", str(value)):
+        raise ValueError("must be a number of records, like 10000; 0 for none")
+    return int(str(value))
+
+
+def _zone(value: object) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9._-]{0,100}", str(value)):
+        raise ValueError("must be up to 100 letters, digits, '.', _ and -")
+    return str(value)
+
+
 def _port(value: object) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", str(value)) or not 1 <= int(str(value)) <= _HIGHEST_PORT:
         raise ValueError(f"must be a port from 1 to {_HIGHEST_PORT}")
@@ -178,6 +190,11 @@ class Settings(BaseSettings):
         description="Secrets between workers, with commas between: the first is sent with every hop, and each is "
         "accepted. Without any, the internal listener answers everybody who reaches it.",
     )
+    zone: Annotated[str, BeforeValidator(_zone)] = Field(
+        default="",
+        description="Where this worker runs, like eu-west-1a. Standbys are kept in other zones than their owners where "
+        "there are any.",
+    )
     memory_budget: Annotated[int, BeforeValidator(_memory)] = Field(
         default="512MiB",
         validate_default=True,
@@ -194,6 +211,16 @@ class Settings(BaseSettings):
         validate_default=True,
         description="How old the answer of a copy that is not the active may be when the caller gives no bound: a "
         "standby's staleness, or the time since a suspended worker's last good heartbeat.",
+    )
+    acceptable_lag: Annotated[int, BeforeValidator(_records)] = Field(
+        default=10_000,
+        description="A worker that lacks more records of a partition restores it as a standby before it owns it.",
+    )
+    takeover_interval: Annotated[float, _duration(1, 86_400, "from 1s to 1d")] = Field(
+        default="1m",
+        validate_default=True,
+        description="A worker that has restored what it is to take over asks for a rebalance not sooner than this long "
+        "after the one before.",
     )
     request_timeout: Annotated[float, _duration(0.01, 600, "from 10ms to 10m")] = Field(
         default="5s",

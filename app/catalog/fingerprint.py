@@ -1,7 +1,8 @@
 """What makes a table's stored rows valid: if any named part changes, the old rows are not this table's.
 
-The description stands outside, since it changes no row. Group, table and version are parts because the name of a
-changelog does not tell them apart: table `eu-users` of group `shop` and table `users` of group `shop-eu` have one name.
+The description and the number of standbys stand outside, since they change no row. Group, table and version are parts
+because the name of a changelog does not tell them apart: table `eu-users` of group `shop` and table `users` of group
+`shop-eu` have one name.
 """
 
 import hashlib
@@ -63,7 +64,7 @@ def catalog_digest(catalog: Catalog) -> str:
 
     Every worker gives it when it joins the group (MemberMetadata). Nothing decides by it: whether two workers may
     forward to each other goes by the digest of the table that is read. Neither the order of the tables in the file nor
-    their descriptions count.
+    their descriptions and standbys count.
     """
     return digest(
         {name: _json([table.version, definition(table)]) for name, table in catalog.tables.items()},

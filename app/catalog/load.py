@@ -12,6 +12,7 @@ import yaml
 
 from app.catalog.reader import Fields, Reader, Text, children
 from app.catalog.spec import (
+    DEFAULT_STANDBYS,
     Catalog,
     KeyFormatName,
     KeySpec,
@@ -26,8 +27,8 @@ from app.marked_yaml import YamlError, line_of, read_yaml
 _FILE = Fields(required=("tables",))
 _TABLE = Fields(
     required=("name", "source"),
-    optional=("description", "columns", "version"),
-    unsupported=("writable", "ttl", "group_by", "aggregate", "window", "standbys", "changelog"),
+    optional=("description", "columns", "version", "standbys"),
+    unsupported=("writable", "ttl", "group_by", "aggregate", "window", "changelog"),
 )
 _SOURCE = Fields(
     required=("topic", "key", "value"),
@@ -141,16 +142,17 @@ def _table(reader: Reader, node: yaml.Node, field: str) -> TableSpec | None:
     source = _source(reader, *parts["source"]) if "source" in parts else None
     description = reader.text(*parts["description"], _DESCRIPTION) if "description" in parts else ""
     columns = _columns(reader, *parts["columns"]) if "columns" in parts else None
-    version = reader.positive_integer(*parts["version"]) if "version" in parts else 1
+    version = reader.integer(*parts["version"], least=1) if "version" in parts else 1
+    standbys = reader.integer(*parts["standbys"], least=0) if "standbys" in parts else DEFAULT_STANDBYS
     if source is not None and source.value != "json" and "columns" in parts:
         reader.problem(
             entries["columns"].line,
             f"{field}.columns",
             f"cannot be taken from a value of format {source.value}; leave it out, or use value json",
         )
-    if name is None or source is None or description is None or version is None:
+    if name is None or source is None or description is None or version is None or standbys is None:
         return None
-    return TableSpec(name, source, description, columns, version)
+    return TableSpec(name, source, description, columns, version, standbys)
 
 
 def _source(reader: Reader, node: yaml.Node, field: str) -> SourceSpec | None:

@@ -132,11 +132,11 @@ class Reader:
             return str(node.value)
         return None
 
-    def positive_integer(self, node: yaml.Node, field: str) -> int | None:
-        """Return an integer of at least 1."""
+    def integer(self, node: yaml.Node, field: str, *, least: int) -> int | None:
+        """Return an integer of at least `least`."""
         value = scalar_of(node)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            self.problem(line_of(node), field, "must be an integer from 1 on")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            self.problem(line_of(node), field, f"must be an integer from {least} on")
             return None
         return value
 

@@ -8,6 +8,9 @@ KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json"]
 ValueFormatName = Literal["json", "string", "bytes"]
 PartitionerName = Literal["murmur2", "crc32"]
 
+#: How many standbys a table has whose definition does not say.
+DEFAULT_STANDBYS = 1
+
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
@@ -39,7 +42,8 @@ class TableSpec:
     """One table.
 
     `columns` maps each member of a row to the member of the source's value it is taken from, in the order in
-    which rows show them; None keeps the value as it is. `version` is 1 unless the table was ever redefined.
+    which rows show them; None keeps the value as it is. `version` is 1 unless the table was ever redefined. `standbys`
+    is how many workers besides the owner should keep a copy of each row.
     """
 
     name: str
@@ -47,6 +51,7 @@ class TableSpec:
     description: str = ""
     columns: Mapping[str, str] | None = field(default=None, hash=False)
     version: int = 1
+    standbys: int = DEFAULT_STANDBYS
 
     @property
     def log_name(self) -> str:
@@ -64,6 +69,11 @@ class Catalog:
     def topics(self) -> tuple[str, ...]:
         """The source topics, each once, in the order in which the file first names them."""
         return tuple(dict.fromkeys(table.source.topic for table in self.tables.values()))
+
+    @property
+    def standbys(self) -> dict[str, int]:
+        """How many standbys the shards of each source topic have: as many as its table with the most."""
+        return {topic: max(table.standbys for table in self.tables_of(topic)) for topic in self.topics}
 
     def tables_of(self, topic: str) -> tuple[TableSpec, ...]:
         """Return the tables that read `topic`; empty when none does."""

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import structlog
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
+from app.catalog.spec import DEFAULT_STANDBYS
 from app.placement.assign import assignments, place
 from app.placement.wire import (
     PROTOCOL,
@@ -15,7 +17,7 @@ from app.placement.wire import (
     MemberMetadata,
     decode_assignment,
     decode_metadata,
-    encode_assignment,
+    encode_assignments,
     encode_metadata,
 )
 
@@ -26,27 +28,41 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     """Sends what this worker holds, places when it leads, and keeps what it was given.
 
     aiokafka takes an object for what it documents as a class, as Faust relies on too. `latest` is the last assignment
-    received, None before the first; `partitions` are the counts that this worker has checked.
+    received, None before the first; `partitions` are the counts that this worker has checked. `standbys` are how many
+    the shards of each source topic should have; who lacks `acceptable_lag` records at most may become an active.
     """
 
     name = PROTOCOL
     version = 0
 
-    def __init__(self, describe: Callable[[], MemberMetadata], partitions: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        describe: Callable[[], MemberMetadata],
+        partitions: Mapping[str, int],
+        standbys: Mapping[str, int],
+        acceptable_lag: int,
+    ) -> None:
         super().__init__()
         self._describe = describe
+        self._standbys = standbys
+        self._acceptable_lag = acceptable_lag
         self.partitions = partitions
         self.latest: Assignment | None = None
 
     def metadata(self, topics: set[str]) -> ConsumerProtocolMemberMetadata:
         """Return what goes into the JoinGroup request."""
-        return ConsumerProtocolMemberMetadata(self.version, sorted(topics), encode_metadata(self._describe()))
+        owned = {} if self.latest is None else self.latest.own.actives
+        described = msgspec.structs.replace(self._describe(), actives=owned)
+        return ConsumerProtocolMemberMetadata(self.version, sorted(topics), encode_metadata(described))
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, ConsumerProtocolMemberAssignment]:
         """Place all shards; called on the worker that leads the group.
 
+        aiokafka calls it on the event loop and takes no awaitable, so the loop stands still for as long as it takes;
+        bench/placement.py measures that.
+
         Partition counts are those this worker has checked against the changelogs; for topics that only others read, as
-        in the middle of a rolling deployment, they are the cluster's.
+        in the middle of a rolling deployment, they are the cluster's, and these have the default number of standbys.
         """
         subscriptions = {member: frozenset(metadata.subscription) for member, metadata in members.items()}
         partitions = dict(self.partitions)
@@ -58,33 +74,37 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         if len(set(catalogs.values())) > 1:
             # As it should be in the middle of a rolling deployment, and at no other time.
             log.warning("workers of the group have different tables.yaml files", catalogs=catalogs)
-        placed = _place_by_subscription(described, partitions, subscriptions)
+        placed = self._place(described, partitions, subscriptions)
         log.info("placed", members=len(members), shards=sum(partitions.values()))
+        encoded = encode_assignments(assignments(described, placed, partitions))
         return {
-            member: ConsumerProtocolMemberAssignment(
-                self.version, sorted(assignment.own.actives.items()), encode_assignment(assignment)
-            )
-            for member, assignment in assignments(described, placed, partitions).items()
+            member: ConsumerProtocolMemberAssignment(self.version, sorted(placed[member].actives.items()), data)
+            for member, data in encoded.items()
         }
 
     def on_assignment(self, assignment: Any) -> None:
         """Take up what the leader has sent."""
         self.latest = decode_assignment(assignment.user_data)
 
-
-def _place_by_subscription(
-    members: Mapping[str, MemberMetadata], partitions: Mapping[str, int], subscriptions: Mapping[str, frozenset[str]]
-) -> dict[str, MemberAssignment]:
-    """Place each topic on the members that read it; all read the same, but in the middle of a rolling deployment."""
-    readers: dict[frozenset[str], dict[str, int]] = {}
-    for topic, count in partitions.items():
-        subscribed = frozenset(member for member in members if topic in subscriptions[member])
-        readers.setdefault(subscribed, {})[topic] = count
-    placed = {member: MemberAssignment(actives={}, standbys={}) for member in members}
-    for subscribed, counts in readers.items():
-        for member, part in place({member: members[member] for member in subscribed}, counts).items():
-            placed[member] = MemberAssignment(
-                actives={**placed[member].actives, **part.actives},
-                standbys={**placed[member].standbys, **part.standbys},
-            )
-    return placed
+    def _place(
+        self,
+        members: Mapping[str, MemberMetadata],
+        partitions: Mapping[str, int],
+        subscriptions: Mapping[str, frozenset[str]],
+    ) -> dict[str, MemberAssignment]:
+        """Place each topic on the members that read it: all the same, but in the middle of a rolling deployment."""
+        readers: dict[frozenset[str], dict[str, int]] = {}
+        for topic, count in partitions.items():
+            subscribed = frozenset(member for member in members if topic in subscriptions[member])
+            readers.setdefault(subscribed, {})[topic] = count
+        placed = {member: MemberAssignment(actives={}, standbys={}) for member in members}
+        for subscribed, counts in readers.items():
+            standbys = {topic: self._standbys.get(topic, DEFAULT_STANDBYS) for topic in counts}
+            described = {member: members[member] for member in subscribed}
+            for member, part in place(described, counts, standbys, self._acceptable_lag).items():
+                placed[member] = MemberAssignment(
+                    actives={**placed[member].actives, **part.actives},
+                    standbys={**placed[member].standbys, **part.standbys},
+                    warming={**placed[member].warming, **part.warming},
+                )
+        return placed

@@ -51,6 +51,9 @@ _PATIENCE = 2.0
 #: Seconds between two looks at the partition counts that the consumer knows.
 _PARTITION_COUNTS_INTERVAL = 1.0
 
+#: Seconds between two looks whether what this worker is to take over is restored.
+_WARMING_INTERVAL = 0.5
+
 #: The part of the memory budget that may be fetched ahead, should this worker hold everything; the clients that fetch
 #: (lane, restores, catching up); and the bytes that are fetched of each partition all the same. Brokers send a larger
 #: batch whole.
@@ -98,6 +101,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._upkeep: list[asyncio.Task[None]] = []
         self._stopping = False
         self._revoked_at: float | None = None
+        self._assigned_at = 0.0
+        #: What the leader wants this worker to own once it has restored it.
+        self._warming: frozenset[TopicPartition] = frozenset()
         self.app = TablehouseApp(settings.group, settings.bootstrap_servers, catalog.topics, self)
 
     # Life cycle
@@ -146,7 +152,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             ports,
             Reader(self._lease, self._settings.max_staleness),
         )
-        self._assignor = TableAssignor(self._describe, topics.partitions)
+        self._assignor = TableAssignor(
+            self._describe, topics.partitions, self._catalog.standbys, self._settings.acceptable_lag
+        )
         consumer.connect(
             self._connection,
             GroupOptions(
@@ -166,6 +174,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 ("flush", self._shards.keep_flushed()),
                 ("source ends", self._shards.watch_source_ends()),
                 ("partition counts", self._watch_partition_counts(topics.partitions)),
+                ("warming", self._take_over_once_warm(self._shards)),
             )
         ]
         self._trouble = "joining the group"
@@ -238,6 +247,16 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                     )
             await asyncio.sleep(_PARTITION_COUNTS_INTERVAL)
 
+    async def _take_over_once_warm(self, shards: Shards) -> None:
+        """Ask for a rebalance, in which the leader gives this worker what it has restored as a standby."""
+        while True:
+            await asyncio.sleep(_WARMING_INTERVAL)
+            waited = monotonic() - self._assigned_at
+            if self._warming and waited >= self._settings.takeover_interval and shards.warm(self._warming):
+                log.info("warm", partitions=[str(source) for source in sorted(self._warming)])
+                self._warming = frozenset()
+                self.app.consumer.rejoin()
+
     # The group
 
     def _describe(self) -> MemberMetadata:
@@ -247,6 +266,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             url=self._settings.advertised_url,
             catalog_digest=catalog_digest(self._catalog),
             positions={} if self._shards is None else self._shards.positions(),
+            zone=self._settings.zone,
             misplaced=dict(self._doubts.misplaced),
         )
 
@@ -266,6 +286,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._view.swap(snapshot_of(generation, self._agreed(assignment.partitions), assignment.members))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
         self._shards.assign(generation, partitions, _shards_of(assignment.own.standbys))
+        self._warming, self._assigned_at = _shards_of(assignment.own.warming), monotonic()
         self._trouble = None
         self._metrics.generation.set(generation)
         self._metrics.rebalances.inc()

@@ -6,11 +6,13 @@ an older reader must not misread raises the version.
 """
 
 import zlib
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
 
 from app.errors import TablehouseError
+from app.placement.packing import Layers, pack, unpack
 
 #: The name under which the group agrees on this format; a group never mixes it with another assignor's.
 PROTOCOL = "tablehouse"
@@ -32,7 +34,8 @@ class MemberMetadata(msgspec.Struct, frozen=True):
     url is the internal listener's, as peers reach it. positions are, per source topic and partition, the
     lowest position over the shard's tasks that this worker holds, -1 for a shard that is there and empty; a
     shard that it does not hold is absent. misplaced are the tables, by changelog topic, of which it knows a record in
-    the wrong partition: that record's partition and offset.
+    the wrong partition: that record's partition and offset. actives are the partitions, by source topic, that it owned
+    in the generation before; a process that has just started owned none.
     """
 
     worker_id: str
@@ -42,13 +45,18 @@ class MemberMetadata(msgspec.Struct, frozen=True):
     positions: dict[str, dict[int, int]]
     zone: str = ""
     misplaced: dict[str, tuple[int, int]] = {}
+    actives: dict[str, list[int]] = {}
 
 
 class MemberAssignment(msgspec.Struct, frozen=True):
-    """The partitions of one worker, per source topic, ascending."""
+    """The partitions of one worker, per source topic, ascending.
+
+    warming are those of the standbys that are to become active once they have caught up.
+    """
 
     actives: dict[str, list[int]]
     standbys: dict[str, list[int]]
+    warming: dict[str, list[int]] = {}
 
 
 class PlacedMember(msgspec.Struct, frozen=True):
@@ -74,8 +82,18 @@ class Assignment(msgspec.Struct, frozen=True):
     misplaced: dict[str, tuple[int, int]] = {}
 
 
+class _Sent(msgspec.Struct, frozen=True):
+    """An Assignment on its way, the distribution packed."""
+
+    own: MemberAssignment
+    partitions: dict[str, int]
+    members: list[tuple[str, int, str]]
+    layers: Layers
+    misplaced: dict[str, tuple[int, int]] = {}
+
+
 _metadata = msgspec.msgpack.Decoder(MemberMetadata)
-_assignment = msgspec.msgpack.Decoder(Assignment)
+_assignment = msgspec.msgpack.Decoder(_Sent)
 
 
 def encode_metadata(metadata: MemberMetadata) -> bytes:
@@ -88,14 +106,31 @@ def decode_metadata(data: bytes) -> MemberMetadata:
     return _unpack(_metadata, data, "join metadata")
 
 
-def encode_assignment(assignment: Assignment) -> bytes:
-    """Pack the user data of one member's SyncGroup assignment."""
-    return _pack(assignment)
+def encode_assignments(messages: Mapping[str, Assignment]) -> dict[str, bytes]:
+    """Pack the user data of the SyncGroup assignment of each member, by whatever names them.
+
+    The messages are of one generation: they differ in `own` alone.
+    """
+    if not messages:
+        return {}
+    shared = next(iter(messages.values()))
+    members = [(member.worker_id, member.incarnation, member.url) for member in shared.members]
+    layers = pack(shared.members, shared.partitions)
+    return {
+        name: _pack(_Sent(message.own, shared.partitions, members, layers, shared.misplaced))
+        for name, message in messages.items()
+    }
 
 
 def decode_assignment(data: bytes) -> Assignment:
     """Unpack the user data of a SyncGroup assignment; raises WireError."""
-    return _unpack(_assignment, data, "assignment")
+    sent = _unpack(_assignment, data, "assignment")
+    try:
+        held = unpack(sent.layers, len(sent.members))
+    except ValueError as error:
+        raise WireError(f"the leader of the group sent an assignment that cannot be right: {error}") from error
+    members = [PlacedMember(*member, *parts) for member, parts in zip(sent.members, held, strict=True)]
+    return Assignment(sent.own, sent.partitions, members, sent.misplaced)
 
 
 def _pack(value: msgspec.Struct) -> bytes:

@@ -16,9 +16,6 @@ from tests.support.helm_cases import CASES
 _SCHEMA = json.loads((CHART / "values.schema.json").read_text("utf-8"))
 _DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
 
-# Settings that the chart renders when their values are given, and that workers of this version do not know.
-_NOT_YET_KNOWN = {"zone", "internal_secrets"}
-
 
 def test_the_readme_lists_the_values_as_they_are() -> None:
     readme = (CHART / "README.md").read_text("utf-8")
@@ -33,8 +30,7 @@ def test_the_schema_knows_the_settings_and_tables_as_they_are() -> None:
 def test_each_setting_can_be_given_in_exactly_one_way() -> None:
     known = {setting.name for setting in SETTINGS}
     accepted = set(_SCHEMA["properties"]["settings"]["properties"])
-    assert accepted | DECIDED_BY_CHART | known == known | _NOT_YET_KNOWN
-    assert accepted | DECIDED_BY_CHART >= known
+    assert accepted | DECIDED_BY_CHART == known
     assert not accepted & DECIDED_BY_CHART
 
 
@@ -46,8 +42,7 @@ def test_the_environment_of_the_pods_is_the_settings_that_the_code_knows(home: P
     }
     variables = _variables(everything, home)
     known = {setting.variable for setting in SETTINGS}
-    assert known <= variables
-    assert variables - known <= {f"TABLEHOUSE_{name.upper()}" for name in _NOT_YET_KNOWN}
+    assert variables == known
 
 
 def test_without_values_of_their_own_zone_and_secrets_are_not_set(home: Path) -> None:

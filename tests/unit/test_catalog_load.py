@@ -30,6 +30,7 @@ def table(fields: str) -> str:
 GOOD = [
     table(SOURCE),
     table(f"{SOURCE}, description: '', version: 3"),
+    table(f"{SOURCE}, standbys: 0"),
     table(f"{SOURCE}, columns: [carrier, 'a b', ü]"),
     table(f"{SOURCE}, columns: {{airline: carrier, code: carrier}}"),
     table("source: {topic: A.b_c-1, key: int, value: string, partitioner: crc32}"),
@@ -85,7 +86,7 @@ BAD = [
     ),
     (
         f"tables:\n  - name: a\n    {SOURCE}\n    zzz: 1\n",
-        ["4: tables[0].zzz: is not a field; use one of name, source, description, columns, version"],
+        ["4: tables[0].zzz: is not a field; use one of name, source, description, columns, version, standbys"],
     ),
     (
         table(f"{SOURCE}, description: 5"),
@@ -97,6 +98,8 @@ BAD = [
     ),
     (table(f"{SOURCE}, version: 0"), ["2: tables[0].version: must be an integer from 1 on"]),
     (table(f"{SOURCE}, version: '2'"), ["2: tables[0].version: must be an integer from 1 on"]),
+    (table(f"{SOURCE}, standbys: -1"), ["2: tables[0].standbys: must be an integer from 0 on"]),
+    (table(f"{SOURCE}, standbys: two"), ["2: tables[0].standbys: must be an integer from 0 on"]),
     (table(f"{SOURCE}, version: true"), ["2: tables[0].version: must be an integer from 1 on"]),
     (table(f"{SOURCE}, columns: []"), ["2: tables[0].columns: is empty; give at least one item"]),
     (
@@ -181,7 +184,7 @@ BAD += [
         table(f"{SOURCE}, {field}: 1"),
         [f"2: tables[0].{field}: is not supported by this version; leave it out"],
     )
-    for field in ("writable", "ttl", "group_by", "aggregate", "window", "standbys", "changelog")
+    for field in ("writable", "ttl", "group_by", "aggregate", "window", "changelog")
 ]
 BAD += [
     (
@@ -271,6 +274,7 @@ tables:
   - name: plane_models
     source: {topic: planes, key: string, value: json}
     columns: [model]
+    standbys: 2
 """,
         encoding="utf-8",
     )
@@ -288,11 +292,13 @@ tables:
             "plane_models",
             SourceSpec("planes", KeySpec("string"), "json"),
             columns={"model": "model"},
+            standbys=2,
         ),
     ]
     assert catalog.topics == ("planes", "legs")
     assert [spec.name for spec in catalog.tables_of("planes")] == ["planes", "plane_models"]
     assert catalog.tables_of("elsewhere") == ()
+    assert catalog.standbys == {"planes": 2, "legs": 1}
 
 
 def test_names_that_only_look_like_a_version_of_another_table_are_names(tmp_path: Path) -> None:

@@ -41,9 +41,11 @@ def test_two_settings_are_enough_and_the_rest_have_defaults() -> None:
     assert (settings.http_port, settings.internal_port) == (8080, 9080)
     assert settings.advertised_url == f"http://{socket.gethostname()}:9080"
     assert settings.internal_secrets == ()
+    assert settings.zone == ""
     assert settings.memory_budget == 512 * 1024 * 1024
     assert settings.session_timeout == 10.0
     assert settings.max_staleness == 3600.0
+    assert (settings.acceptable_lag, settings.takeover_interval) == (10_000, 60.0)
     assert settings.request_timeout == 5.0
     assert settings.shutdown_timeout == 25.0
     assert (settings.log_format, settings.log_level) == ("json", "info")
@@ -68,9 +70,12 @@ def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch
         "internal_port": "1235",
         "advertised_url": "http://worker-1.workers.svc:1235",
         "internal_secrets": "correct-horse-battery, staple-correct-horse",
+        "zone": "eu-west-1a",
         "memory_budget": "1.5GiB",
         "session_timeout": "1500ms",
         "max_staleness": "2d",
+        "acceptable_lag": "500",
+        "takeover_interval": "5s",
         "request_timeout": "0.25",
         "shutdown_timeout": "2m",
         "log_format": "console",
@@ -85,6 +90,7 @@ def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch
     ]
     assert expected.memory_budget == 1536 * 1024 * 1024
     assert (expected.session_timeout, expected.max_staleness) == (1.5, 172800.0)
+    assert (expected.zone, expected.acceptable_lag, expected.takeover_interval) == ("eu-west-1a", 500, 5.0)
     assert (expected.request_timeout, expected.shutdown_timeout) == (0.25, 120.0)
 
     write_file(monkeypatch, tmp_path, "".join(f"{name}: '{value}'\n" for name, value in given.items()))
@@ -135,6 +141,7 @@ def test_what_is_missing_is_named_with_every_way_to_give_it() -> None:
         ("advertised_url", "http://me:secret@worker:9080", "must be http://host"),
         ("advertised_url", "http://worker:port", "must be http://host"),
         ("advertised_url", "http://[::1", "must be http://host"),
+        ("zone", "eu west", "must be up to 100 letters"),
         ("memory_budget", "63MiB", "must be a size from 64MiB on"),
         ("memory_budget", "512MB", "must be a size from 64MiB on"),
         ("memory_budget", "-1", "must be a size from 64MiB on"),
@@ -142,6 +149,8 @@ def test_what_is_missing_is_named_with_every_way_to_give_it() -> None:
         ("session_timeout", "10 seconds", "must be a duration from 1s to 30m"),
         ("session_timeout", "nan", "must be a duration from 1s to 30m"),
         ("max_staleness", "366d", "must be a duration from 0s to 365d"),
+        ("acceptable_lag", "-1", "must be a number of records"),
+        ("acceptable_lag", "10k", "must be a number of records"),
         ("request_timeout", "0", "must be a duration from 10ms to 10m"),
         ("shutdown_timeout", "2h", "must be a duration from 1s to 1h"),
         ("log_format", "xml", "must be 'json' or 'console'"),

@@ -55,8 +55,8 @@ def test_partition_count_and_row_layout_are_parts() -> None:
     ]
 
 
-def test_a_description_is_no_part() -> None:
-    other = replace(TABLE, description="Other words.")
+def test_a_description_and_a_number_of_standbys_are_no_parts() -> None:
+    other = replace(TABLE, description="Other words.", standbys=3)
     assert fingerprint(other, group="shop", partitions=12, row_layout=1) == NOW
 
 

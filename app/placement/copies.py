@@ -1,0 +1,67 @@
+"""What the members say they hold of each shard, by number: members and shards are indices everywhere in placement."""
+
+from collections.abc import Mapping, Sequence
+
+from app.model import TopicPartition
+from app.placement.wire import MemberMetadata
+
+#: The position of an empty copy, and of one that is not there.
+EMPTY = -1
+
+
+class Copies:
+    """The copies of every shard, and who of the members has caught up with the furthest.
+
+    A member has caught up when at most `acceptable_lag` records lie between its position and the highest that any
+    member reports. A member without a copy counts as being before the first record, so where there is no more than
+    that to restore, or nothing at all, every member has caught up.
+    """
+
+    def __init__(self, described: Sequence[MemberMetadata], partitions: Mapping[str, int], acceptable_lag: int) -> None:
+        self.members = range(len(described))
+        self.zones = [metadata.zone for metadata in described]
+        self.topics = sorted(partitions)
+        self.shards = [
+            TopicPartition(topic, partition) for topic in self.topics for partition in range(partitions[topic])
+        ]
+        self.topic_of = [number for number, topic in enumerate(self.topics) for _ in range(partitions[topic])]
+        #: By topic, its shards.
+        self.of_topic: list[range] = []
+        #: By shard, the position of each member that has a copy.
+        self.positions: list[dict[int, int]] = [{} for _ in self.shards]
+        #: By topic and member, the shards of which the member has a copy.
+        self.held: list[list[list[int]]] = [[[] for _ in described] for _ in self.topics]
+        #: By shard, the members that say they were its active.
+        self.before: list[list[int]] = [[] for _ in self.shards]
+        first = 0
+        for number, topic in enumerate(self.topics):
+            count = partitions[topic]
+            self.of_topic.append(range(first, first + count))
+            for member, metadata in enumerate(described):
+                for partition, position in metadata.positions.get(topic, {}).items():
+                    if 0 <= partition < count:
+                        self.positions[first + partition][member] = position
+                        self.held[number][member].append(first + partition)
+                for partition in metadata.actives.get(topic, ()):
+                    if 0 <= partition < count:
+                        self.before[first + partition].append(member)
+                self.held[number][member].sort()
+            first += count
+        self._furthest = [max(held.values(), default=EMPTY) for held in self.positions]
+        self._enough = [furthest - acceptable_lag for furthest in self._furthest]
+
+    def position(self, shard: int, member: int) -> int:
+        """Return how far a member's copy is."""
+        return self.positions[shard].get(member, EMPTY)
+
+    def caught_up(self, shard: int, member: int) -> bool:
+        """Say whether a member could be the active of a shard at once."""
+        return self.position(shard, member) >= self._enough[shard]
+
+    def lacking(self, shard: int, member: int) -> int:
+        """Return how many records a member lacks of the furthest copy."""
+        return self._furthest[shard] - self.position(shard, member)
+
+    def anywhere(self, shard: int) -> bool:
+        """Say whether every member could."""
+        return self._enough[shard] <= EMPTY

@@ -1,0 +1,93 @@
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from app.kafka.assignor import TableAssignor
+from app.placement.wire import Assignment, MemberMetadata, decode_assignment, decode_metadata
+from tests.support.placement import owners, shards_of
+
+COUNTS = {"flights": 4, "planes": 3, "weather": 2}
+
+
+class Cluster:
+    """What aiokafka knows of the topics."""
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        """Return the partitions of one of COUNTS."""
+        return set(range(COUNTS[topic]))
+
+
+class Worker:
+    """A member that reads some topics, and the assignor that it runs."""
+
+    def __init__(self, name: str, topics: Collection[str], standbys: Mapping[str, int]) -> None:
+        self.topics = set(topics)
+        self.positions: dict[str, dict[int, int]] = {}
+        self._name = name
+        counts = {topic: COUNTS[topic] for topic in topics}
+        self.assignor = TableAssignor(self._describe, counts, standbys, acceptable_lag=10)
+
+    def _describe(self) -> MemberMetadata:
+        return MemberMetadata(self._name, 1, f"http://{self._name}:9080", str(sorted(self.topics)), self.positions)
+
+    def joins(self) -> Any:
+        """Return what it sends as it joins."""
+        return self.assignor.metadata(self.topics)
+
+
+def rebalance(leader: str, workers: Mapping[str, Worker]) -> dict[str, Assignment]:
+    sent = workers[leader].assignor.assign(Cluster(), {name: worker.joins() for name, worker in workers.items()})
+    for name, worker in workers.items():
+        worker.assignor.on_assignment(sent[name])
+        assert {(topic, tuple(held)) for topic, held in sent[name].assignment} == {
+            (topic, tuple(held)) for topic, held in decode_assignment(sent[name].user_data).own.actives.items()
+        }
+    return {name: decode_assignment(sent[name].user_data) for name in workers}
+
+
+def test_a_worker_says_what_it_owned_once_it_has_owned_anything() -> None:
+    workers = {"a": Worker("w1", ["flights"], {"flights": 1})}
+    assert decode_metadata(workers["a"].joins().user_data).actives == {}
+    rebalance("a", workers)
+    assert decode_metadata(workers["a"].joins().user_data).actives == {"flights": [0, 1, 2, 3]}
+
+
+def test_each_topic_has_its_number_of_standbys_and_every_worker_is_told_of_all_of_them() -> None:
+    topics = {"flights": 2, "planes": 0}
+    workers = {name: Worker(f"w-{name}", topics, topics) for name in "abc"}
+    told = rebalance("b", workers)
+    assert told["a"].members == told["b"].members == told["c"].members
+    copies = [shard for member in told["a"].members for shard in shards_of(member.standbys)]
+    assert {shard: copies.count(shard) for shard in copies} == {("flights", partition): 2 for partition in range(4)}
+
+
+def test_while_tables_are_rolled_out_each_topic_stays_with_its_readers_standbys_included() -> None:
+    old = {"flights": 1, "planes": 1}
+    new = {"flights": 1, "weather": 1}
+    workers = {
+        "old-1": Worker("w1", old, old),
+        "old-2": Worker("w2", old, old),
+        "new-1": Worker("w3", new, new),
+        "new-2": Worker("w4", new, new),
+    }
+    for leader in ("old-1", "new-1"):
+        told = rebalance(leader, workers)
+        own = {name: assignment.own for name, assignment in told.items()}
+        assert owners(own).keys() == {(topic, n) for topic, count in COUNTS.items() for n in range(count)}
+        for name, mine in own.items():
+            assert {topic for topic, _ in shards_of(mine.actives) | shards_of(mine.standbys)} <= workers[name].topics
+            assert not shards_of(mine.actives) & shards_of(mine.standbys)
+        following = sorted(shard for mine in own.values() for shard in shards_of(mine.standbys))
+        assert following == sorted(owners(own))
+
+
+def test_who_is_beyond_the_acceptable_lag_is_told_what_it_is_warmed_up_for() -> None:
+    topics = {"flights": 1}
+    workers = {"a": Worker("w1", topics, topics), "b": Worker("w2", topics, topics)}
+    workers["a"].positions = {"flights": dict.fromkeys(range(4), 1_000)}
+    own = rebalance("a", workers)["b"].own
+    assert own.actives == {}
+    assert len(own.warming["flights"]) == 2
+    workers["b"].positions = {"flights": dict.fromkeys(range(4), 990)}
+    own = rebalance("a", workers)["b"].own
+    assert len(own.actives["flights"]) == 2
+    assert own.warming == {}
