@@ -116,6 +116,7 @@ class InternalRoutes:
             {
                 "table": table,
                 "partition": partition,
+                "state": found.state,
                 "rows": found.rows,
                 "rows_hash": found.rows_hash,
                 "position_before": found.position_before,

@@ -26,6 +26,7 @@ class PartitionDigest:
     source offsets last applied, are the same.
     """
 
+    state: str
     rows: int
     rows_hash: str
     position_before: int
@@ -56,6 +57,6 @@ async def digest(task: Task) -> PartitionDigest:
             hashed.update(row)
         count += len(rows)
         if len(rows) < ROWS_A_TURN:
-            return PartitionDigest(count, hashed.hexdigest(), before, task.applied)
+            return PartitionDigest(task.state.name.lower(), count, hashed.hexdigest(), before, task.applied)
         after = rows[-1][0]
         await asyncio.sleep(0)

@@ -25,7 +25,9 @@ async def two_workers(kafka: EmbeddedKafka, make_worker: MakeWorker, topic: str)
     await create_topic(kafka.bootstrap_servers, topic, PARTITIONS)
     await produce(kafka.bootstrap_servers, topic, [(key, b"1", None) for key in KEYS])
     group = unique("doubts")
-    workers = [make_worker(kafka.bootstrap_servers, tables(table("one", topic)), group=group) for _ in range(2)]
+    workers = [
+        make_worker(kafka.bootstrap_servers, tables(table("one", topic, standbys=0)), group=group) for _ in range(2)
+    ]
     for worker in workers:
         worker.start()
     await all_ready(*workers)
@@ -151,7 +153,7 @@ async def test_a_deployment_of_a_new_version_after_growth_answers_no_404_while_o
     topic, group, grown = unique("rolled"), unique("doubts"), PARTITIONS + 4
     await create_topic(kafka.bootstrap_servers, topic, PARTITIONS)
     await produce(kafka.bootstrap_servers, topic, [(key, b"1", None) for key in KEYS])
-    old = make_worker(kafka.bootstrap_servers, tables(table("one", topic)), group=group)
+    old = make_worker(kafka.bootstrap_servers, tables(table("one", topic, standbys=0)), group=group)
     old.start()
     await old.wait_ready()
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
@@ -164,7 +166,9 @@ async def test_a_deployment_of_a_new_version_after_growth_answers_no_404_while_o
     assert moved
     await produce(kafka.bootstrap_servers, topic, [(key, b"2", partition_of("murmur2", key, grown)) for key in moved])
 
-    new = make_worker(kafka.bootstrap_servers, tables(table("one", topic) + "    version: 2\n"), group=group)
+    new = make_worker(
+        kafka.bootstrap_servers, tables(table("one", topic, standbys=0) + "    version: 2\n"), group=group
+    )
     new.start()
 
     async def disagree() -> bool:

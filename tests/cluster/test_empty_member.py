@@ -10,7 +10,7 @@ async def test_a_worker_without_partitions_is_ready_and_routes_every_key(
     kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
     bootstrap, group = kafka.bootstrap_servers, unique("three")
-    table = Checked("few", unique("few"), 2)
+    table = Checked("few", unique("few"), 2, standbys=0)
     await create_topic(bootstrap, table.topic, table.partitions)
     await produce(bootstrap, table.topic, [(b"key-%d" % n, b'{"n":%d}' % n, None) for n in range(200)])
     await produce(bootstrap, table.topic, [(b"key-%d" % n, None, None) for n in range(0, 200, 5)])

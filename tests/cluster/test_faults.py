@@ -45,14 +45,14 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    kafka: EmbeddedKafka, make_worker: MakeWorker, *, may_fail: Sequence[int] = (), start: int = 2
+    kafka: EmbeddedKafka, make_worker: MakeWorker, *, may_fail: Sequence[int] = (), start: int = 2, standbys: int = 1
 ) -> AsyncIterator[Scene]:
     """Start everything; at the end, stop the load, check equality, and judge every answer that the readers got.
 
     may_fail are the indexes of workers to which connections may fail. Of the two workers, `start` are started.
     """
     bootstrap, topic, group = kafka.bootstrap_servers, unique("faults"), unique("faults")
-    checked = [Checked("first", topic, PARTITIONS), Checked("second", topic, PARTITIONS)]
+    checked = [Checked(name, topic, PARTITIONS, standbys=standbys) for name in ("first", "second")]
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")  # noqa: T201 - shown when the test fails
     await create_topic(bootstrap, topic, PARTITIONS)
@@ -164,7 +164,7 @@ async def test_a_second_worker_starts_in_the_middle_of_ingest(kafka: EmbeddedKaf
 async def test_while_the_owner_hangs_its_keys_are_503_within_the_deadline_and_the_others_are_served(
     kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
-    async with scene(kafka, make_worker) as cluster, client() as http:
+    async with scene(kafka, make_worker, standbys=0) as cluster, client() as http:
         asked, hanging = cluster.workers
         partitions = {task["partition"] for task in await asked.tasks()}
         hanging.pause()
@@ -189,7 +189,7 @@ async def test_while_the_owner_hangs_its_keys_are_503_within_the_deadline_and_th
 async def test_another_worker_on_a_dead_ones_address_is_asked_forwards_nothing_and_waits_for_the_ghost_to_leave(
     kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
-    async with scene(kafka, make_worker, may_fail=[1]) as cluster, client() as http:
+    async with scene(kafka, make_worker, may_fail=[1], standbys=0) as cluster, client() as http:
         asked, dead = cluster.workers
         own = {task["partition"] for task in await asked.tasks()}
         history = (await replay_source(cluster.bootstrap, cluster.tables[0].topic, PARTITIONS)).history

@@ -22,8 +22,8 @@ ROUNDS = 10
 KEYS = 100_000
 
 TOPIC = unique("million")
-OLD = Checked("old", TOPIC, PARTITIONS, value="string", partitioner="crc32")
-NEW = Checked("new", TOPIC, PARTITIONS, value="string", partitioner="crc32")
+OLD = Checked("old", TOPIC, PARTITIONS, value="string", partitioner="crc32", standbys=0)
+NEW = Checked("new", TOPIC, PARTITIONS, value="string", partitioner="crc32", standbys=0)
 
 #: Written once the new table has begun.
 LIVE = b"live"

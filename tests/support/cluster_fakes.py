@@ -108,7 +108,7 @@ class FakeTables:
             raise self.errors[partition]
         if partition not in self.held:
             raise NotOwner("this worker does not hold the partition")
-        return PartitionDigest(sum(key[:2] == (table, partition) for key in self.rows), "c0ffee", 99, 99)
+        return PartitionDigest("active", sum(key[:2] == (table, partition) for key in self.rows), "c0ffee", 99, 99)
 
     def statuses(self) -> Sequence[TaskStatus]:
         """List what the test put into `states`."""

@@ -25,7 +25,7 @@ _READERS = 6
 _BATCH = 20
 
 #: What a worker may say when it cannot answer for a key that exists.
-UNAVAILABLE = {"partition_restoring", "partition_unassigned", "owner_unreachable", "draining"}
+UNAVAILABLE = {"partition_restoring", "partition_unassigned", "owner_unreachable", "draining", "too_stale"}
 
 
 class Load:
@@ -205,7 +205,7 @@ class Watch:
                 written = [record for record in expected.history[seen.key] if record.offset <= seen.position]
                 assert written[-1].partition == seen.partition, seen
                 assert offset >= written[-1].offset, (seen, written[-1])
-                assert seen.role in {"active", "suspended"}, seen
+                assert seen.role in {"active", "suspended", "standby"}, seen
                 if seen.role == "active":
                     actives.append((seen, offset))
         _check_monotone([(seen, seen.partition, seen.position) for seen, _ in actives])

@@ -48,6 +48,7 @@ class WorkerProcess:
             "internal_port": str(internal_port),
             "advertised_url": self.internal_url,
             "session_timeout": "3s",
+            "takeover_interval": "1s",
             "memory_budget": "64MiB",
             "log_format": "console",
             **settings,
@@ -204,9 +205,12 @@ class WorkerProcess:
 MakeWorker = Callable[..., WorkerProcess]
 
 
-def table(name: str, topic: str, *, key: str = "string", value: str = "json", partitioner: str = "murmur2") -> str:
+def table(
+    name: str, topic: str, *, key: str = "string", value: str = "json", partitioner: str = "murmur2", standbys: int = 1
+) -> str:
     """Return the entry of one table in a tables.yaml; key may be a mapping in YAML's flow style."""
-    return f"  - name: {name}\n    source: {{topic: {topic}, key: {key}, value: {value}, partitioner: {partitioner}}}\n"
+    source = f"{{topic: {topic}, key: {key}, value: {value}, partitioner: {partitioner}}}"
+    return f"  - name: {name}\n    source: {source}\n    standbys: {standbys}\n"
 
 
 def tables(*entries: str) -> str:
