@@ -56,11 +56,10 @@ class _Actives:
             able = [member for member in claimed if copies.caught_up(shard, member)]
             if able:
                 give(shard, max(able, key=lambda member: copies.position(shard, member)))
-        left = {
-            shard: [member for member in held if copies.caught_up(shard, member)]
-            for shard, held in enumerate(copies.positions)
-            if shard not in start
-        }
+        left: dict[int, list[int]] = {}
+        for shard, held in enumerate(copies.positions):
+            if shard not in start:
+                left[shard] = [member for member in held if copies.caught_up(shard, member)]
         # Those with the least choice first, and those without a copy, which can go anywhere, last.
         for shard in sorted(left, key=lambda shard: (not left[shard], len(left[shard]), shard)):
             loads = spread.of_topic[copies.topic_of[shard]]

@@ -14,7 +14,8 @@ class Copies:
 
     A member has caught up when at most `acceptable_lag` records lie between its position and the highest that any
     member reports. A member without a copy counts as being before the first record, so where there is no more than
-    that to restore, or nothing at all, every member has caught up.
+    that to restore, or nothing at all, every member has caught up. After a failover only standbys have, where any
+    has: they answer reads while they take over, and a store that has yet to be opened cannot.
     """
 
     def __init__(self, described: Sequence[MemberMetadata], partitions: Mapping[str, int], acceptable_lag: int) -> None:
@@ -33,6 +34,8 @@ class Copies:
         self.held: list[list[list[int]]] = [[[] for _ in described] for _ in self.topics]
         #: By shard, the members that say they were its active.
         self.before: list[list[int]] = [[] for _ in self.shards]
+        #: By shard, the members that have it open: they could answer reads now.
+        self.open: list[set[int]] = [set() for _ in self.shards]
         first = 0
         for number, topic in enumerate(self.topics):
             count = partitions[topic]
@@ -45,10 +48,17 @@ class Copies:
                 for partition in metadata.actives.get(topic, ()):
                     if 0 <= partition < count:
                         self.before[first + partition].append(member)
+                for partition in (*metadata.actives.get(topic, ()), *metadata.standbys.get(topic, ())):
+                    if 0 <= partition < count:
+                        self.open[first + partition].add(member)
                 self.held[number][member].sort()
             first += count
         self._furthest = [max(held.values(), default=EMPTY) for held in self.positions]
         self._enough = [furthest - acceptable_lag for furthest in self._furthest]
+        self._open_only = [False for _ in self.shards]
+        for shard, members in enumerate(self.open):
+            able = [member for member in members if self.caught_up(shard, member)]
+            self._open_only[shard] = bool(able) and not any(member in able for member in self.before[shard])
 
     def position(self, shard: int, member: int) -> int:
         """Return how far a member's copy is."""
@@ -56,6 +66,8 @@ class Copies:
 
     def caught_up(self, shard: int, member: int) -> bool:
         """Say whether a member could be the active of a shard at once."""
+        if self._open_only[shard] and member not in self.open[shard]:
+            return False
         return self.position(shard, member) >= self._enough[shard]
 
     def lacking(self, shard: int, member: int) -> int:
@@ -64,4 +76,4 @@ class Copies:
 
     def anywhere(self, shard: int) -> bool:
         """Say whether every member could."""
-        return self._enough[shard] <= EMPTY
+        return self._enough[shard] <= EMPTY and not self._open_only[shard]

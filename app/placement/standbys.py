@@ -1,7 +1,8 @@
 """Which members keep a standby of each shard.
 
 A standby is never beside its active, nor beside the copy that is being warmed up. It stands in another zone than the
-active where there is one, then where the furthest copy is, then where there is the least to do. From there standbys are
+active where there is one, then where it was, else where the furthest copy is, else where few others of the same active
+are, so that its shards are shared out when it dies. From there standbys are
 moved until each topic, and all topics together, are shared out to within one a member, as far as zones and the places
 of the actives allow; where one member has to have one more than another, it is the one with fewer actives.
 
@@ -88,12 +89,13 @@ class _Standbys:
             key=lambda member: (
                 zones[copies.zones[member]],
                 0 if member in held and copies.caught_up(shard, member) else 1 if member in held else 2,
+                member not in copies.open[shard],
                 loads[member] >= fair,
                 -copies.position(shard, member),
+                self._pairs[owner, member],
                 loads[member],
                 total[member],
                 self._actives[member],
-                self._pairs[owner, member],
                 member,
             ),
             default=None,

@@ -26,6 +26,13 @@ def settled(placed: Mapping[str, MemberAssignment]) -> dict[Shard, str]:
     return owners(placed) | {shard: member for member, mine in placed.items() for shard in shards_of(mine.warming)}
 
 
+def _by_topic(shards: Iterable[Shard]) -> dict[str, list[int]]:
+    topics: dict[str, list[int]] = {}
+    for topic, partition in sorted(shards):
+        topics.setdefault(topic, []).append(partition)
+    return topics
+
+
 @dataclass
 class Member:
     """A worker: its copies on disk with their positions, and what it owns and follows."""
@@ -42,11 +49,15 @@ class Member:
         positions: dict[str, dict[int, int]] = {}
         for (topic, partition), position in self.copies.items():
             positions.setdefault(topic, {})[partition] = position
-        actives: dict[str, list[int]] = {}
-        for topic, partition in sorted(self.actives):
-            actives.setdefault(topic, []).append(partition)
         return MemberMetadata(
-            self.worker, self.incarnation, f"http://{self.worker}:9080", "", positions, zone=self.zone, actives=actives
+            self.worker,
+            self.incarnation,
+            f"http://{self.worker}:9080",
+            "",
+            positions,
+            zone=self.zone,
+            actives=_by_topic(self.actives),
+            standbys=_by_topic(self.standbys),
         )
 
 
