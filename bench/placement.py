@@ -3,6 +3,7 @@
 `python -m bench.placement` simulates it, without Kafka, in a few seconds, and prints the tables of README.md.
 """
 
+import random
 import statistics
 import sys
 import time
@@ -33,6 +34,9 @@ _ACCEPTABLE_LAG = 10_000
 _TOPIC = "source"
 _CHANGELOG = "changelog"
 _ROUNDS = 5
+
+#: Groups simulated of each size, the same for both assignors.
+_GROUPS = 10
 
 
 class Cluster(Protocol):
@@ -93,7 +97,7 @@ class Stock:
     def _assigned(self, members: Iterable[str]) -> dict[str, ClientAssignment]:
         topics = {_TOPIC, _CHANGELOG}
         cluster = ClusterAssignment()
-        for member in members:
+        for member in sorted(members):
             held = self._held.get(member, ClientAssignment(actives={}, standbys={}))
             metadata = ClientMetadata(assignment=held, url=f"http://{member}", changelog_distribution={})
             cluster.add_client(member, sorted(topics), metadata)
@@ -177,9 +181,12 @@ def metadata(name: str, positions: dict[str, dict[int, int]], had: MemberAssignm
     return MemberMetadata(name, 1, url, "0" * 32, positions, actives=had.actives, standbys=had.standbys)
 
 
-def started(cluster: Cluster, members: int, *, rolling: bool) -> list[str]:
-    """Start a group all at once, or one member after the other; return its members."""
-    names = [f"worker-{number:03}" for number in range(members)]
+def started(cluster: Cluster, members: int, chance: random.Random, *, rolling: bool) -> list[str]:
+    """Start a group all at once, or one member after the other; return its members.
+
+    Their names are random, as Kafka's member ids are, and assignors go by the order of names.
+    """
+    names = [f"worker-{chance.getrandbits(32):08x}" for _ in range(members)]
     for count in range(1, members + 1) if rolling else [members]:
         cluster.assign(names[:count])
     return names
@@ -195,6 +202,9 @@ class Outcome:
     moved: int = 0
     warm: int = 0
     disturbed: int = 0
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        return Outcome(self.moved + other.moved, self.warm + other.warm, self.disturbed + other.disturbed)
 
     def share(self) -> str:
         """Return the warm share of what moved."""
@@ -230,6 +240,25 @@ def restarts(cluster: Cluster, members: list[str]) -> int:
     return sum(owner == restarted for restarted in members for owner in cluster.restarted(restarted).values())
 
 
+def _outcomes(
+    kind: type[Stock | Ours], members: int, partitions: int, standbys: int, *, rolling: bool
+) -> tuple[str, str, str, str]:
+    died, joined, restarted = Outcome(), Outcome(), 0
+    for seed in range(_GROUPS):
+        cluster: Cluster = kind(partitions, standbys)
+        names = started(cluster, members, random.Random(seed), rolling=rolling)  # noqa: S311
+        died += deaths(cluster, names)
+        joined += join(cluster, names)
+        restarted += restarts(cluster, names)
+    each = _GROUPS * members
+    return (
+        died.share(),
+        f"{died.disturbed / each:.1f}",
+        f"{(joined.moved - joined.warm) / _GROUPS:.1f}",
+        f"{restarted / each:.1f}",
+    )
+
+
 def simulate() -> None:
     """Print what becomes of partitions."""
     _say(
@@ -239,14 +268,7 @@ def simulate() -> None:
     _say("|---|---|---|---|---|---|")
     for members, partitions, standbys in SIZES:
         for rolling in (False, True):
-            cells = []
-            for kind in (Stock, Ours):
-                cluster: Cluster = kind(partitions, standbys)
-                names = started(cluster, members, rolling=rolling)
-                died, joined = deaths(cluster, names), join(cluster, names)
-                cells.append(
-                    (died.share(), str(died.disturbed), str(joined.moved - joined.warm), str(restarts(cluster, names)))
-                )
+            cells = [_outcomes(kind, members, partitions, standbys, rolling=rolling) for kind in (Stock, Ours)]
             both = " | ".join(f"{stock} / {ours}" for stock, ours in zip(*cells, strict=True))
             _say(f"| {members} / {partitions} / {standbys} | {'rolling' if rolling else 'at once'} | {both} |")
 

@@ -54,7 +54,9 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         described = self._describe()
         if self.latest is not None:
             had = self.latest.own
-            described = msgspec.structs.replace(described, actives=had.actives, standbys=had.standbys)
+            described = msgspec.structs.replace(
+                described, actives=had.actives, standbys=had.standbys, warming=had.warming
+            )
         return ConsumerProtocolMemberMetadata(self.version, sorted(topics), encode_metadata(described))
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, ConsumerProtocolMemberAssignment]:

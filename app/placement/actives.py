@@ -183,7 +183,7 @@ class _Actives:
             self._move(self._nearest(topic, most, least), least)
 
     def _nearest(self, topic: int, giver: int, taker: int) -> int:
-        """Choose what to warm up: what is not warm where it is, else what lacks the fewest records.
+        """Choose what to warm up: what is not warm where it is, else what is being warmed up, else what lacks least.
 
         What the taker has caught up with comes last: had it been of use to move, it would have moved at once.
         """
@@ -196,7 +196,10 @@ class _Actives:
         held = [shard for shard in copies.held[topic][taker] if shard in mine]
         begun = [shard for shard in held if not copies.caught_up(shard, taker)]
         if begun:
-            return min(begun, key=lambda shard: (copies.lacking(shard, taker), shard))
+            return min(
+                begun,
+                key=lambda shard: (taker not in copies.warming[shard], copies.lacking(shard, taker), shard),
+            )
         return next((shard for shard in reversed(mine) if not copies.caught_up(shard, taker)), next(reversed(mine)))
 
     def _move(self, shard: int, taker: int) -> None:

@@ -1,6 +1,6 @@
 """What the members say they hold of each shard, by number: members and shards are indices everywhere in placement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from app.model import TopicPartition
 from app.placement.wire import MemberMetadata
@@ -36,29 +36,38 @@ class Copies:
         self.before: list[list[int]] = [[] for _ in self.shards]
         #: By shard, the members that have it open: they could answer reads now.
         self.open: list[set[int]] = [set() for _ in self.shards]
-        first = 0
+        #: By shard, the members that were to become its active.
+        self.warming: list[set[int]] = [set() for _ in self.shards]
         for number, topic in enumerate(self.topics):
-            count = partitions[topic]
-            self.of_topic.append(range(first, first + count))
+            first = self.of_topic[-1].stop if self.of_topic else 0
+            self.of_topic.append(range(first, first + partitions[topic]))
             for member, metadata in enumerate(described):
-                for partition, position in metadata.positions.get(topic, {}).items():
-                    if 0 <= partition < count:
-                        self.positions[first + partition][member] = position
-                        self.held[number][member].append(first + partition)
-                for partition in metadata.actives.get(topic, ()):
-                    if 0 <= partition < count:
-                        self.before[first + partition].append(member)
-                for partition in (*metadata.actives.get(topic, ()), *metadata.standbys.get(topic, ())):
-                    if 0 <= partition < count:
-                        self.open[first + partition].add(member)
-                self.held[number][member].sort()
-            first += count
+                self._note(number, member, metadata)
         self._furthest = [max(held.values(), default=EMPTY) for held in self.positions]
         self._enough = [furthest - acceptable_lag for furthest in self._furthest]
         self._open_only = [False for _ in self.shards]
         for shard, members in enumerate(self.open):
-            able = [member for member in members if self.caught_up(shard, member)]
+            able = [member for member in members & self.positions[shard].keys() if self.caught_up(shard, member)]
             self._open_only[shard] = bool(able) and not any(member in able for member in self.before[shard])
+
+    def _note(self, topic: int, member: int, metadata: MemberMetadata) -> None:
+        """Take note of what a member says of a topic; partitions that there are not any more do not count."""
+        shards, name = self.of_topic[topic], self.topics[topic]
+
+        def named(partitions: Iterable[int]) -> list[int]:
+            return [shards[partition] for partition in sorted(partitions) if 0 <= partition < len(shards)]
+
+        positions = metadata.positions.get(name, {})
+        self.held[topic][member] = named(positions)
+        for shard in self.held[topic][member]:
+            self.positions[shard][member] = positions[shard - shards.start]
+        for shard in named(metadata.actives.get(name, ())):
+            self.before[shard].append(member)
+            self.open[shard].add(member)
+        for shard in named(metadata.standbys.get(name, ())):
+            self.open[shard].add(member)
+        for shard in named(metadata.warming.get(name, ())):
+            self.warming[shard].add(member)
 
     def position(self, shard: int, member: int) -> int:
         """Return how far a member's copy is."""

@@ -35,7 +35,7 @@ def _by_topic(shards: Iterable[Shard]) -> dict[str, list[int]]:
 
 @dataclass
 class Member:
-    """A worker: its copies on disk with their positions, and what it owns and follows."""
+    """A worker: its copies on disk with their positions, and what it was assigned."""
 
     worker: str
     zone: str = ""
@@ -43,6 +43,7 @@ class Member:
     copies: dict[Shard, int] = field(default_factory=dict)
     actives: set[Shard] = field(default_factory=set)
     standbys: set[Shard] = field(default_factory=set)
+    warming: set[Shard] = field(default_factory=set)
 
     def describe(self) -> MemberMetadata:
         """Return what it says of itself when it joins."""
@@ -58,6 +59,7 @@ class Member:
             zone=self.zone,
             actives=_by_topic(self.actives),
             standbys=_by_topic(self.standbys),
+            warming=_by_topic(self.warming),
         )
 
 
@@ -80,13 +82,12 @@ class Group:
         return place(self.described(), self.topics, self.standbys, self.acceptable_lag)
 
     def rebalance(self) -> Mapping[str, MemberAssignment]:
-        """Place, and hand out what was placed; copies that are opened are empty, those that are closed stay on disk."""
+        """Place, and hand out what was placed; what is closed stays on disk, what is new is not there before it advances."""
         placed = self.placed()
         for name, mine in placed.items():
             member = self.members[name]
             member.actives, member.standbys = shards_of(mine.actives), shards_of(mine.standbys)
-            for shard in member.actives | member.standbys:
-                member.copies.setdefault(shard, -1)
+            member.warming = shards_of(mine.warming)
         return placed
 
     def catch_up(self) -> None:

@@ -90,6 +90,7 @@ def test_who_is_beyond_the_acceptable_lag_is_told_what_it_is_warmed_up_for() -> 
     own = rebalance("a", workers)["b"].own
     assert own.actives == {}
     assert len(own.warming["flights"]) == 2
+    assert decode_metadata(workers["b"].joins().user_data).warming == own.warming
     workers["b"].positions = {"flights": dict.fromkeys(range(4), 990)}
     own = rebalance("a", workers)["b"].own
     assert len(own.actives["flights"]) == 2

@@ -42,7 +42,7 @@ def something_happens(group: Group, chance: random.Random, step: int) -> None:
     elif event == "restart":
         member = group.members[chance.choice(names)]
         member.incarnation += 1
-        member.actives, member.standbys = set(), set()
+        member.actives, member.standbys, member.warming = set(), set(), set()
     elif event == "ingest":
         for shard in group.ends:
             group.ends[shard] += chance.choice([0, 10, 100_000])
@@ -107,6 +107,29 @@ def test_warming_ends_and_then_nothing_moves(batch: int) -> None:
         assert apart(loads(owners(rest), group.members)) <= 1
         group.catch_up()
         assert group.placed() == rest
+
+    each_seed(batch, one)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_what_is_warmed_up_goes_on_until_it_takes_over_or_something_else_could(batch: int) -> None:
+    def one(chance: random.Random) -> None:
+        group = random_group(chance)
+        group.come_to_rest()
+        group.ends = dict.fromkeys(group.ends, 10**9)
+        group.catch_up()
+        add(group, "new", chance)
+        before = group.rebalance()["new"]
+        new = group.members["new"]
+        for shard in new.standbys:
+            new.copies[shard] = chance.randrange(10**6)
+        again = group.rebalance()["new"]
+        assert (again.actives, again.warming) == (before.actives, before.warming)
+        for done in sorted(shards_of(before.warming)):
+            if done not in new.warming:
+                continue
+            new.copies[done] = 10**9
+            assert done in shards_of(group.rebalance()["new"].actives)
 
     each_seed(batch, one)
 

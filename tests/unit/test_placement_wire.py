@@ -30,6 +30,7 @@ METADATA = MemberMetadata(
     misplaced={"g-flights-changelog": (1, 7)},
     actives={"flights": [0]},
     standbys={"flights": [2]},
+    warming={"flights": [2]},
 )
 ASSIGNMENT = Assignment(
     own=MemberAssignment(actives={"flights": [0]}, standbys={"flights": [1]}, warming={"flights": [1]}),
@@ -46,10 +47,10 @@ ASSIGNMENT = Assignment(
 # The format as it was released. When one of these has to change, every running group has to be stopped for
 # it.
 METADATA_MSGPACK = bytes.fromhex(
-    "89a9776f726b65725f6964a27731ab696e6361726e6174696f6e03a375726cae687474703a2f2f77313a39303830ae636174"
+    "8aa9776f726b65725f6964a27731ab696e6361726e6174696f6e03a375726cae687474703a2f2f77313a39303830ae636174"
     "616c6f675f646967657374a461623132a9706f736974696f6e7381a7666c696768747382002902ffa47a6f6e65a27a31a96d"
     "6973706c6163656481b3672d666c69676874732d6368616e67656c6f67920107a76163746976657381a7666c696768747391"
-    "00a87374616e6462797381a7666c69676874739102"
+    "00a87374616e6462797381a7666c69676874739102a77761726d696e6781a7666c69676874739102"
 )
 ASSIGNMENT_MSGPACK = bytes.fromhex(
     "85a36f776e83a76163746976657381a7666c69676874739100a87374616e6462797381a7666c69676874739101a77761726d"
@@ -91,10 +92,10 @@ def test_a_field_added_by_a_later_release_is_ignored() -> None:
 
 def test_what_lacks_a_field_added_later_has_its_default() -> None:
     fields = msgspec.msgpack.decode(METADATA_MSGPACK)
-    for added in ("zone", "misplaced", "actives", "standbys"):
+    for added in ("zone", "misplaced", "actives", "standbys", "warming"):
         del fields[added]
     decoded = decode_metadata(b"\x01" + zlib.compress(msgspec.msgpack.encode(fields)))
-    assert decoded == msgspec.structs.replace(METADATA, zone="", misplaced={}, actives={}, standbys={})
+    assert decoded == msgspec.structs.replace(METADATA, zone="", misplaced={}, actives={}, standbys={}, warming={})
 
     fields = msgspec.msgpack.decode(ASSIGNMENT_MSGPACK)
     del fields["misplaced"], fields["own"]["warming"]
