@@ -287,12 +287,23 @@ def cost(members: int, topics: Mapping[str, int]) -> None:
     }
     all_of_it = MemberAssignment(actives={topic: list(range(count)) for topic, count in topics.items()}, standbys={})
     everything = {topic: dict.fromkeys(range(count), _END) for topic, count in topics.items()}
+    alone = cold | {names[0]: metadata(names[0], everything, all_of_it)}
     groups = {
         "nobody has anything": cold,
         "nothing has changed": rest,
         "one has died": {name: member for name, member in rest.items() if name != names[0]},
         "one joins": rest | {"joining": metadata("joining", {})},
-        "one has everything": cold | {names[0]: metadata(names[0], everything, all_of_it)},
+        "one has everything": alone,
+        "one had everything": {
+            name: metadata(
+                name,
+                everything
+                if name == names[0]
+                else {topic: dict.fromkeys(mine.standbys[topic], _END) for topic in topics},
+                mine,
+            )
+            for name, mine in place(alone, topics, standbys, _ACCEPTABLE_LAG).items()
+        },
     }
     for case, group in groups.items():
         joins = [encode_metadata(member) for member in group.values()]

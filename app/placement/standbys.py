@@ -88,6 +88,7 @@ class _Standbys:
             (member for member in copies.members if self._free(shard, member)),
             key=lambda member: (
                 zones[copies.zones[member]],
+                loads[member] >= 2 * fair,  # nearly all of these would be moved on, one by one
                 0 if member in held and copies.caught_up(shard, member) else 1 if member in held else 2,
                 member not in copies.open[shard],
                 loads[member] >= fair,

@@ -20,7 +20,7 @@ from tests.support.placement import (
     shards_of,
 )
 
-BATCHES = range(6)
+BATCHES = range(5)
 BATCH = 100
 
 
