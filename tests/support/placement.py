@@ -82,7 +82,7 @@ class Group:
         return place(self.described(), self.topics, self.standbys, self.acceptable_lag)
 
     def rebalance(self) -> Mapping[str, MemberAssignment]:
-        """Place, and hand out what was placed; what is closed stays on disk, what is new is not there before it advances."""
+        """Place, and hand out what was placed; what is closed stays on disk, what is new is not there yet."""
         placed = self.placed()
         for name, mine in placed.items():
             member = self.members[name]
