@@ -51,8 +51,12 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
 
     def metadata(self, topics: set[str]) -> ConsumerProtocolMemberMetadata:
         """Return what goes into the JoinGroup request."""
-        owned = {} if self.latest is None else self.latest.own.actives
-        described = msgspec.structs.replace(self._describe(), actives=owned)
+        described = self._describe()
+        if self.latest is not None:
+            had = self.latest.own
+            described = msgspec.structs.replace(
+                described, actives=had.actives, standbys=had.standbys, warming=had.warming
+            )
         return ConsumerProtocolMemberMetadata(self.version, sorted(topics), encode_metadata(described))
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, ConsumerProtocolMemberAssignment]:

@@ -56,11 +56,10 @@ class _Actives:
             able = [member for member in claimed if copies.caught_up(shard, member)]
             if able:
                 give(shard, max(able, key=lambda member: copies.position(shard, member)))
-        left = {
-            shard: [member for member in held if copies.caught_up(shard, member)]
-            for shard, held in enumerate(copies.positions)
-            if shard not in start
-        }
+        left: dict[int, list[int]] = {}
+        for shard, held in enumerate(copies.positions):
+            if shard not in start:
+                left[shard] = [member for member in held if copies.caught_up(shard, member)]
         # Those with the least choice first, and those without a copy, which can go anywhere, last.
         for shard in sorted(left, key=lambda shard: (not left[shard], len(left[shard]), shard)):
             loads = spread.of_topic[copies.topic_of[shard]]
@@ -184,7 +183,7 @@ class _Actives:
             self._move(self._nearest(topic, most, least), least)
 
     def _nearest(self, topic: int, giver: int, taker: int) -> int:
-        """Choose what to warm up: what is not warm where it is, else what lacks the fewest records.
+        """Choose what to warm up: what is not warm where it is, else what is being warmed up, else what lacks least.
 
         What the taker has caught up with comes last: had it been of use to move, it would have moved at once.
         """
@@ -197,7 +196,10 @@ class _Actives:
         held = [shard for shard in copies.held[topic][taker] if shard in mine]
         begun = [shard for shard in held if not copies.caught_up(shard, taker)]
         if begun:
-            return min(begun, key=lambda shard: (copies.lacking(shard, taker), shard))
+            return min(
+                begun,
+                key=lambda shard: (taker not in copies.warming[shard], copies.lacking(shard, taker), shard),
+            )
         return next((shard for shard in reversed(mine) if not copies.caught_up(shard, taker)), next(reversed(mine)))
 
     def _move(self, shard: int, taker: int) -> None:

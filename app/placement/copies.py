@@ -1,6 +1,6 @@
 """What the members say they hold of each shard, by number: members and shards are indices everywhere in placement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from app.model import TopicPartition
 from app.placement.wire import MemberMetadata
@@ -14,7 +14,8 @@ class Copies:
 
     A member has caught up when at most `acceptable_lag` records lie between its position and the highest that any
     member reports. A member without a copy counts as being before the first record, so where there is no more than
-    that to restore, or nothing at all, every member has caught up.
+    that to restore, or nothing at all, every member has caught up. After a failover only standbys have, where any
+    has: they answer reads while they take over, and a store that has yet to be opened cannot.
     """
 
     def __init__(self, described: Sequence[MemberMetadata], partitions: Mapping[str, int], acceptable_lag: int) -> None:
@@ -33,22 +34,40 @@ class Copies:
         self.held: list[list[list[int]]] = [[[] for _ in described] for _ in self.topics]
         #: By shard, the members that say they were its active.
         self.before: list[list[int]] = [[] for _ in self.shards]
-        first = 0
+        #: By shard, the members that have it open: they could answer reads now.
+        self.open: list[set[int]] = [set() for _ in self.shards]
+        #: By shard, the members that were to become its active.
+        self.warming: list[set[int]] = [set() for _ in self.shards]
         for number, topic in enumerate(self.topics):
-            count = partitions[topic]
-            self.of_topic.append(range(first, first + count))
+            first = self.of_topic[-1].stop if self.of_topic else 0
+            self.of_topic.append(range(first, first + partitions[topic]))
             for member, metadata in enumerate(described):
-                for partition, position in metadata.positions.get(topic, {}).items():
-                    if 0 <= partition < count:
-                        self.positions[first + partition][member] = position
-                        self.held[number][member].append(first + partition)
-                for partition in metadata.actives.get(topic, ()):
-                    if 0 <= partition < count:
-                        self.before[first + partition].append(member)
-                self.held[number][member].sort()
-            first += count
+                self._note(number, member, metadata)
         self._furthest = [max(held.values(), default=EMPTY) for held in self.positions]
         self._enough = [furthest - acceptable_lag for furthest in self._furthest]
+        self._open_only = [False for _ in self.shards]
+        for shard, members in enumerate(self.open):
+            able = [member for member in members & self.positions[shard].keys() if self.caught_up(shard, member)]
+            self._open_only[shard] = bool(able) and not any(member in able for member in self.before[shard])
+
+    def _note(self, topic: int, member: int, metadata: MemberMetadata) -> None:
+        """Take note of what a member says of a topic; partitions that there are not any more do not count."""
+        shards, name = self.of_topic[topic], self.topics[topic]
+
+        def named(partitions: Iterable[int]) -> list[int]:
+            return [shards[partition] for partition in sorted(partitions) if 0 <= partition < len(shards)]
+
+        positions = metadata.positions.get(name, {})
+        self.held[topic][member] = named(positions)
+        for shard in self.held[topic][member]:
+            self.positions[shard][member] = positions[shard - shards.start]
+        for shard in named(metadata.actives.get(name, ())):
+            self.before[shard].append(member)
+            self.open[shard].add(member)
+        for shard in named(metadata.standbys.get(name, ())):
+            self.open[shard].add(member)
+        for shard in named(metadata.warming.get(name, ())):
+            self.warming[shard].add(member)
 
     def position(self, shard: int, member: int) -> int:
         """Return how far a member's copy is."""
@@ -56,6 +75,8 @@ class Copies:
 
     def caught_up(self, shard: int, member: int) -> bool:
         """Say whether a member could be the active of a shard at once."""
+        if self._open_only[shard] and member not in self.open[shard]:
+            return False
         return self.position(shard, member) >= self._enough[shard]
 
     def lacking(self, shard: int, member: int) -> int:
@@ -64,4 +85,4 @@ class Copies:
 
     def anywhere(self, shard: int) -> bool:
         """Say whether every member could."""
-        return self._enough[shard] <= EMPTY
+        return self._enough[shard] <= EMPTY and not self._open_only[shard]

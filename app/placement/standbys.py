@@ -1,7 +1,8 @@
 """Which members keep a standby of each shard.
 
 A standby is never beside its active, nor beside the copy that is being warmed up. It stands in another zone than the
-active where there is one, then where the furthest copy is, then where there is the least to do. From there standbys are
+active where there is one, then where it was, else where the furthest copy is, else where few others of the same active
+are, so that its shards are shared out when it dies. From there standbys are
 moved until each topic, and all topics together, are shared out to within one a member, as far as zones and the places
 of the actives allow; where one member has to have one more than another, it is the one with fewer actives.
 
@@ -45,6 +46,9 @@ class _Standbys:
         self.standbys: list[set[int]] = [set() for _ in owners]
         #: By active and standby, how many shards they have in common: what the one takes over from the other.
         self._pairs: Counter[tuple[int, int]] = Counter()
+        self._changes = [0] * len(copies.members)
+        #: Pairs of which the first has nothing for the second, and the changes of both when that was found.
+        self._idle: dict[tuple[int, int, int], tuple[int, int]] = {}
         for shard, topic in enumerate(copies.topic_of):
             for _ in range(wanted[topic]):
                 member = self._best_off(shard)
@@ -87,13 +91,15 @@ class _Standbys:
             (member for member in copies.members if self._free(shard, member)),
             key=lambda member: (
                 zones[copies.zones[member]],
+                loads[member] >= 2 * fair,  # nearly all of these would be moved on, one by one
                 0 if member in held and copies.caught_up(shard, member) else 1 if member in held else 2,
+                member not in copies.open[shard],
                 loads[member] >= fair,
                 -copies.position(shard, member),
+                self._pairs[owner, member],
                 loads[member],
                 total[member],
                 self._actives[member],
-                self._pairs[owner, member],
                 member,
             ),
             default=None,
@@ -116,7 +122,7 @@ class _Standbys:
             for taker in reversed(by_load):
                 if not uneven(giver, taker):
                     continue
-                shard = self._best_move(topics, giver, taker, least_apart)
+                shard = self._direct_move(topics, giver, taker, least_apart)
                 if shard is not None:
                     self._take(shard, giver)
                     self._put(shard, taker)
@@ -150,6 +156,17 @@ class _Standbys:
                 waiting.append(target)
         return []
 
+    def _direct_move(self, topics: Sequence[int], giver: int, taker: int, least_apart: int) -> int | None:
+        """Choose what to move as _best_move does, looking once only while neither of the two changes."""
+        pair = (topics[0] if least_apart == 0 else -1, giver, taker)
+        changes = (self._changes[giver], self._changes[taker])
+        if self._idle.get(pair) == changes:
+            return None
+        shard = self._best_move(topics, giver, taker, least_apart)
+        if shard is None:
+            self._idle[pair] = changes
+        return shard
+
     def _best_move(self, topics: Sequence[int], source: int, target: int, least_apart: int) -> int | None:
         """Choose the standby that the target could take over from the source with the least to restore."""
         copies, spread = self._copies, self._spread
@@ -178,11 +195,13 @@ class _Standbys:
         self.standbys[shard].add(member)
         self._spread.put(shard, member)
         self._pairs[self._owners[shard], member] += 1
+        self._changes[member] += 1
 
     def _take(self, shard: int, member: int) -> None:
         self.standbys[shard].remove(member)
         self._spread.take(shard, member)
         self._pairs[self._owners[shard], member] -= 1
+        self._changes[member] += 1
 
 
 def _steps(before: Mapping[int, tuple[int, int] | None], last: int) -> Iterator[tuple[int, int, int]]:

@@ -34,8 +34,8 @@ class MemberMetadata(msgspec.Struct, frozen=True):
     url is the internal listener's, as peers reach it. positions are, per source topic and partition, the
     lowest position over the shard's tasks that this worker holds, -1 for a shard that is there and empty; a
     shard that it does not hold is absent. misplaced are the tables, by changelog topic, of which it knows a record in
-    the wrong partition: that record's partition and offset. actives are the partitions, by source topic, that it owned
-    in the generation before; a process that has just started owned none.
+    the wrong partition: that record's partition and offset. actives, standbys and warming are what it was assigned in
+    the generation before, as in MemberAssignment; a process that has just started had nothing.
     """
 
     worker_id: str
@@ -46,6 +46,8 @@ class MemberMetadata(msgspec.Struct, frozen=True):
     zone: str = ""
     misplaced: dict[str, tuple[int, int]] = {}
     actives: dict[str, list[int]] = {}
+    standbys: dict[str, list[int]] = {}
+    warming: dict[str, list[int]] = {}
 
 
 class MemberAssignment(msgspec.Struct, frozen=True):

@@ -26,9 +26,16 @@ def settled(placed: Mapping[str, MemberAssignment]) -> dict[Shard, str]:
     return owners(placed) | {shard: member for member, mine in placed.items() for shard in shards_of(mine.warming)}
 
 
+def _by_topic(shards: Iterable[Shard]) -> dict[str, list[int]]:
+    topics: dict[str, list[int]] = {}
+    for topic, partition in sorted(shards):
+        topics.setdefault(topic, []).append(partition)
+    return topics
+
+
 @dataclass
 class Member:
-    """A worker: its copies on disk with their positions, and what it owns and follows."""
+    """A worker: its copies on disk with their positions, and what it was assigned."""
 
     worker: str
     zone: str = ""
@@ -36,17 +43,23 @@ class Member:
     copies: dict[Shard, int] = field(default_factory=dict)
     actives: set[Shard] = field(default_factory=set)
     standbys: set[Shard] = field(default_factory=set)
+    warming: set[Shard] = field(default_factory=set)
 
     def describe(self) -> MemberMetadata:
         """Return what it says of itself when it joins."""
         positions: dict[str, dict[int, int]] = {}
         for (topic, partition), position in self.copies.items():
             positions.setdefault(topic, {})[partition] = position
-        actives: dict[str, list[int]] = {}
-        for topic, partition in sorted(self.actives):
-            actives.setdefault(topic, []).append(partition)
         return MemberMetadata(
-            self.worker, self.incarnation, f"http://{self.worker}:9080", "", positions, zone=self.zone, actives=actives
+            self.worker,
+            self.incarnation,
+            f"http://{self.worker}:9080",
+            "",
+            positions,
+            zone=self.zone,
+            actives=_by_topic(self.actives),
+            standbys=_by_topic(self.standbys),
+            warming=_by_topic(self.warming),
         )
 
 
@@ -69,13 +82,12 @@ class Group:
         return place(self.described(), self.topics, self.standbys, self.acceptable_lag)
 
     def rebalance(self) -> Mapping[str, MemberAssignment]:
-        """Place, and hand out what was placed; copies that are opened are empty, those that are closed stay on disk."""
+        """Place, and hand out what was placed; what is closed stays on disk, what is new is not there yet."""
         placed = self.placed()
         for name, mine in placed.items():
             member = self.members[name]
             member.actives, member.standbys = shards_of(mine.actives), shards_of(mine.standbys)
-            for shard in member.actives | member.standbys:
-                member.copies.setdefault(shard, -1)
+            member.warming = shards_of(mine.warming)
         return placed
 
     def catch_up(self) -> None:

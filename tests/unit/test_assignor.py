@@ -12,7 +12,7 @@ class Cluster:
     """What aiokafka knows of the topics."""
 
     def partitions_for_topic(self, topic: str) -> set[int]:
-        """Return the partitions of one of COUNTS."""
+        """Return the partitions of a topic."""
         return set(range(COUNTS[topic]))
 
 
@@ -30,7 +30,7 @@ class Worker:
         return MemberMetadata(self._name, 1, f"http://{self._name}:9080", str(sorted(self.topics)), self.positions)
 
     def joins(self) -> Any:
-        """Return what it sends as it joins."""
+        """Return what it sends to the group."""
         return self.assignor.metadata(self.topics)
 
 
@@ -44,11 +44,14 @@ def rebalance(leader: str, workers: Mapping[str, Worker]) -> dict[str, Assignmen
     return {name: decode_assignment(sent[name].user_data) for name in workers}
 
 
-def test_a_worker_says_what_it_owned_once_it_has_owned_anything() -> None:
-    workers = {"a": Worker("w1", ["flights"], {"flights": 1})}
-    assert decode_metadata(workers["a"].joins().user_data).actives == {}
-    rebalance("a", workers)
-    assert decode_metadata(workers["a"].joins().user_data).actives == {"flights": [0, 1, 2, 3]}
+def test_a_worker_says_what_it_owned_and_followed_once_it_has() -> None:
+    workers = {name: Worker(f"w-{name}", ["flights"], {"flights": 1}) for name in "ab"}
+    said = decode_metadata(workers["a"].joins().user_data)
+    assert (said.actives, said.standbys) == ({}, {})
+    own = rebalance("a", workers)["a"].own
+    said = decode_metadata(workers["a"].joins().user_data)
+    assert (said.actives, said.standbys) == (own.actives, own.standbys)
+    assert shards_of(said.actives) | shards_of(said.standbys) == {("flights", partition) for partition in range(4)}
 
 
 def test_each_topic_has_its_number_of_standbys_and_every_worker_is_told_of_all_of_them() -> None:
@@ -87,6 +90,7 @@ def test_who_is_beyond_the_acceptable_lag_is_told_what_it_is_warmed_up_for() -> 
     own = rebalance("a", workers)["b"].own
     assert own.actives == {}
     assert len(own.warming["flights"]) == 2
+    assert decode_metadata(workers["b"].joins().user_data).warming == own.warming
     workers["b"].positions = {"flights": dict.fromkeys(range(4), 990)}
     own = rebalance("a", workers)["b"].own
     assert len(own.actives["flights"]) == 2

@@ -29,6 +29,8 @@ METADATA = MemberMetadata(
     zone="z1",
     misplaced={"g-flights-changelog": (1, 7)},
     actives={"flights": [0]},
+    standbys={"flights": [2]},
+    warming={"flights": [2]},
 )
 ASSIGNMENT = Assignment(
     own=MemberAssignment(actives={"flights": [0]}, standbys={"flights": [1]}, warming={"flights": [1]}),
@@ -45,10 +47,10 @@ ASSIGNMENT = Assignment(
 # The format as it was released. When one of these has to change, every running group has to be stopped for
 # it.
 METADATA_MSGPACK = bytes.fromhex(
-    "88a9776f726b65725f6964a27731ab696e6361726e6174696f6e03a375726cae687474703a2f2f77313a39303830ae636174"
+    "8aa9776f726b65725f6964a27731ab696e6361726e6174696f6e03a375726cae687474703a2f2f77313a39303830ae636174"
     "616c6f675f646967657374a461623132a9706f736974696f6e7381a7666c696768747382002902ffa47a6f6e65a27a31a96d"
     "6973706c6163656481b3672d666c69676874732d6368616e67656c6f67920107a76163746976657381a7666c696768747391"
-    "00"
+    "00a87374616e6462797381a7666c69676874739102a77761726d696e6781a7666c69676874739102"
 )
 ASSIGNMENT_MSGPACK = bytes.fromhex(
     "85a36f776e83a76163746976657381a7666c69676874739100a87374616e6462797381a7666c69676874739101a77761726d"
@@ -90,10 +92,10 @@ def test_a_field_added_by_a_later_release_is_ignored() -> None:
 
 def test_what_lacks_a_field_added_later_has_its_default() -> None:
     fields = msgspec.msgpack.decode(METADATA_MSGPACK)
-    for added in ("zone", "misplaced", "actives"):
+    for added in ("zone", "misplaced", "actives", "standbys", "warming"):
         del fields[added]
     decoded = decode_metadata(b"\x01" + zlib.compress(msgspec.msgpack.encode(fields)))
-    assert decoded == msgspec.structs.replace(METADATA, zone="", misplaced={}, actives={})
+    assert decoded == msgspec.structs.replace(METADATA, zone="", misplaced={}, actives={}, standbys={}, warming={})
 
     fields = msgspec.msgpack.decode(ASSIGNMENT_MSGPACK)
     del fields["misplaced"], fields["own"]["warming"]
@@ -150,6 +152,7 @@ def metadata(number: int, positions: dict[str, dict[int, int]]) -> MemberMetadat
         catalog_digest="0123456789abcdef" * 2,
         positions=positions,
         actives={},
+        standbys={},
         zone=f"eu-west-1{'abc'[number % 3]}",
     )
 
@@ -172,8 +175,8 @@ def test_what_a_big_group_sends_stays_below_a_record_s_limit(
             for partition, number in enumerate(chance.sample(range(partitions), partitions)):
                 member = group[names[number % members]]
                 member.positions[topic][partition] = 10**9 + 7919 * partition - chance.randrange(10_000)
-                if shuffled == 0:
-                    member.actives.setdefault(topic, []).append(partition)
+                if shuffled < 2:
+                    (member.actives, member.standbys)[shuffled].setdefault(topic, []).append(partition)
     placed = place(group, counts, dict.fromkeys(counts, 1), 10_000)
     joins = sum(len(encode_metadata(member)) for member in group.values())
     syncs = sum(len(data) for data in encode_assignments(assignments(group, placed, counts)).values())
