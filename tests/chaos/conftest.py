@@ -1,0 +1,43 @@
+"""What harmed parts need of their own."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.demo.broker import EmbeddedKafka
+from tests.chaos.scene import WHOLE
+
+#: Seconds for one test of the whole, in which faults are as long as they are meant.
+_WHOLE_TIMEOUT = 1800
+
+#: Bytes of the small disk: room for two shards, and for more than a worker wants to see free before it goes on.
+_DISK = 192 << 20
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of the whole their time."""
+    if WHOLE:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(_WHOLE_TIMEOUT))
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
+    """Run a broker that a test may harm."""
+    with EmbeddedKafka(tmp_path / "kafka") as broker:
+        yield broker
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system that can really be full; it takes root to do so."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        # Workers that end later than this still have files open there.
+        subprocess.run(["/bin/umount", "--lazy", str(folder)], check=True)
