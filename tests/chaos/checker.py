@@ -93,7 +93,9 @@ def _judge_one(answer: Answer, expected: Expected, rules: Rules) -> Iterator[Fin
 
 def _judge_labels(answer: Answer, expected: Expected, rules: Rules) -> Iterator[Finding]:
     if answer.role not in {"active", "standby", "suspended"} or not answer.served_by or answer.partition < 0:
-        yield Finding(Lie.UNMARKED, answer, "every row and every miss says who answered, in which role, at which position")
+        yield Finding(
+            Lie.UNMARKED, answer, "every row and every miss says who answered, in which role, at which position"
+        )
     for span in rules.strangers.get(answer.served_by, ()):
         if answer.role == "active" and span.begin <= answer.asked and answer.answered <= span.end:
             yield Finding(Lie.UNMARKED, answer, span)

@@ -16,11 +16,15 @@ _WHOLE_TIMEOUT = 1800
 _DISK = 192 << 20
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of the whole their time."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the tests of the whole their time, and leave those that only it has out of every other run."""
     if WHOLE:
         for item in items:
             item.add_marker(pytest.mark.timeout(_WHOLE_TIMEOUT))
+        return
+    left_out = [item for item in items if item.get_closest_marker("whole")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import contextlib
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 _STEP = 1 << 20
@@ -19,26 +18,28 @@ def flip_bytes(data_dir: Path, chosen: random.Random) -> None:
         file.write_bytes(content)
 
 
+def behead_manifests(data_dir: Path, _: random.Random) -> None:
+    """Cut each MANIFEST in its first record, so that it says nothing at all."""
+    for file in _manifests(data_dir):
+        file.write_bytes(file.read_bytes()[:16])
+
+
 def cut_manifests(data_dir: Path, chosen: random.Random) -> None:
-    """Cut each MANIFEST somewhere."""
-    files = sorted(data_dir.glob("shards/*/**/MANIFEST-*"))
-    assert files, f"{data_dir} has no MANIFEST"
-    for file in files:
+    """Cut each MANIFEST somewhere, which may leave it a whole one as it was earlier."""
+    for file in _manifests(data_dir):
         content = file.read_bytes()
         file.write_bytes(content[: chosen.randrange(1, len(content))])
+
+
+def _manifests(data_dir: Path) -> list[Path]:
+    files = sorted(data_dir.glob("shards/*/**/MANIFEST-*"))
+    assert files, f"{data_dir} has no MANIFEST"
+    return files
 
 
 def delete(data_dir: Path, _: random.Random) -> None:
     """Delete everything, the worker's identity included."""
     shutil.rmtree(data_dir)
-
-
-#: By their names.
-DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
-    "a flipped byte in every SST": flip_bytes,
-    "a cut MANIFEST in every store": cut_manifests,
-    "a deleted data directory": delete,
-}
 
 
 def fill(folder: Path) -> Path:

@@ -9,8 +9,8 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """One answer, or the lack of one.
 
     Times are seconds of the machine's monotonic clock, which all its processes share. Status 0 stands for a connection
-    that failed or took too long, and `error` says how. Without the header, partition and position are -2, and the others
-    are empty. `query` is what was asked for beyond the key, `token` the position that was sent as `min_position`.
+    that failed or took too long, and `error` says how. Without their header, partition and position are -2, and the
+    others are empty. `query` is what was asked for beyond the key, `token` the position sent as `min_position`.
     """
 
     asked: float

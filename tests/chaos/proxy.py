@@ -13,8 +13,8 @@ _CHUNK = 64 * 1024
 class Proxy:
     """Passes bytes on to a port of 127.0.0.1, unless the line is cut, and `delay` seconds late.
 
-    A cut line is silent, as when packets are dropped: connections stay open and new ones are accepted, and nothing comes
-    through until it is mended, which resets them all.
+    A cut line is silent, as when packets are dropped: connections stay open and new ones are accepted, and nothing
+    comes through until it is mended, which resets them all. Only what the target says is late.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -66,7 +66,10 @@ class Proxy:
             there, back = await asyncio.open_connection("127.0.0.1", self.target_port)
             try:
                 # Whichever side ends, the connection does.
-                directions = [asyncio.create_task(self._pass(reader, back)), asyncio.create_task(self._pass(there, writer))]
+                directions = [
+                    asyncio.create_task(self._pass(reader, back, late=False)),
+                    asyncio.create_task(self._pass(there, writer, late=True)),
+                ]
                 try:
                     await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -75,10 +78,11 @@ class Proxy:
             finally:
                 back.transport.abort()
 
-    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, late: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(_CHUNK):
-                await asyncio.sleep(self.delay)
+                if late:
+                    await asyncio.sleep(self.delay)
                 await self._whole.wait()
                 target.write(data)
                 await target.drain()

@@ -1,6 +1,5 @@
 """Workers under load, a client that records everything, and the judgement at the end: what every fault happens to."""
 
-import asyncio
 import os
 import random
 import sys
@@ -100,7 +99,7 @@ class Scene:
         return all(held) and sum(map(len, held)) == len(self.tables) * PARTITIONS
 
     async def settled(self, *workers: WorkerProcess, seconds: float = HEALED) -> None:
-        """Wait until these workers (all that run, if none is named) share everything, and answer for every partition."""
+        """Wait until these workers (all that run, if none is named) share and answer everything."""
         among = workers or tuple(self.running)
         names = ", ".join(worker.folder.name for worker in among)
         await until(lambda: self.shared(*among), f"{names} share every partition", seconds)
@@ -112,7 +111,7 @@ class Scene:
         since = time.monotonic()
 
         async def serves() -> bool:
-            latest = [answer for answer in self.answers(worker, since)][-count:]
+            latest = self.answers(worker, since)[-count:]
             wrong = [one for one in latest if one.status not in {200, 404} or one.role != "active"]
             assert not wrong, wrong[-1]
             return len(latest) == count
@@ -146,7 +145,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(  # noqa: PLR0913 - a scene has many parts
+async def scene(
     bootstrap: str,
     make_worker: MakeWorker,
     folder: Path,
@@ -174,9 +173,7 @@ async def scene(  # noqa: PLR0913 - a scene has many parts
         floor = dict((await replay_source(bootstrap, topic, PARTITIONS)).ends)
         first, later = made[:start], made[len(made) if start is None else start :]
         recording = Recording(folder / "history")
-        cluster = Scene(
-            bootstrap, group, topic, checked, made, random.Random(seed), load, recording, floor=floor
-        )
+        cluster = Scene(bootstrap, group, topic, checked, made, random.Random(seed), load, recording, floor=floor)
         for worker in made:
             cluster.harmed(worker)
         await cluster.start(*first)
@@ -240,5 +237,11 @@ def summary(history: Sequence[Answer]) -> str:
     counted = Counter((one.status, one.code, one.role) for one in history)
     lines = [f"{number:6} {' '.join(map(str, what))}" for what, number in sorted(counted.items())]
     existing = [one for one in history if one.key.startswith("key-")]
-    share = sum(one.status == 200 for one in existing) / max(1, len(existing))
-    return "\n".join([f"{len(history)} answers; of keys with a row {share:.1%} were 200", *lines])
+    answered = [one for one in existing if one.status]
+    share = sum(one.status == 200 for one in answered) / max(1, len(answered))
+    lines.insert(
+        0,
+        f"{len(history)} questions; for keys with a row {len(existing) - len(answered)} connections failed, "
+        f"and of the answers {share:.1%} were 200",
+    )
+    return "\n".join(lines)

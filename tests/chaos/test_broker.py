@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from app.demo.broker import EmbeddedKafka
 from tests.chaos.scene import Scene, amount, scene
 from tests.support.outages import killed
@@ -48,9 +50,7 @@ async def test_the_broker_is_gone_for_a_while(
 async def test_sigterm_while_the_broker_is_gone(
     own_kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
-    async with scene(
-        own_kafka.bootstrap_servers, make_worker, tmp_path, shutdown_timeout=f"{_SHUTDOWN}s"
-    ) as cluster:
+    async with scene(own_kafka.bootstrap_servers, make_worker, tmp_path, shutdown_timeout=f"{_SHUTDOWN}s") as cluster:
         for worker in cluster.workers:
             cluster.harmed(worker)
         async with killed(own_kafka):
@@ -62,6 +62,7 @@ async def test_sigterm_while_the_broker_is_gone(
         await cluster.settled()
 
 
+@pytest.mark.whole
 async def test_a_worker_is_killed_while_the_broker_is_gone(
     own_kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
 ) -> None:

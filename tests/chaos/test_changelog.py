@@ -1,5 +1,6 @@
-"""Changelogs that lose their beginning or everything: rebuilt, or refused aloud; never an empty table served as whole."""
+"""Changelogs that lose their beginning or everything: rebuilt, or refused aloud; never empty and called whole."""
 
+from functools import partial
 from pathlib import Path
 
 from aiokafka import TopicPartition
@@ -13,21 +14,30 @@ from tests.chaos.scene import HEALED, PARTITIONS, Scene, scene
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess
 
+#: Where a topic's setting comes from, in Kafka's protocol: from the topic.
+_SET_FOR_TOPIC = 1
+
 
 async def truncate(bootstrap: str, topic: str) -> None:
-    """Delete every record that a topic has now; its policy must allow that for the moment."""
+    """Delete every record that a topic has now; for the moment its policy is one that allows that."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        for policy in ("compact,delete", "compact"):
-            resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": policy})
-            await admin.alter_configs([resource])
-            if policy == "compact,delete":
-                # -1 is the high watermark.
-                records = {TopicPartition(topic, number): RecordsToDelete(-1) for number in range(PARTITIONS)}
-                await admin.delete_records(records)
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        ((_, _, _, _, entries),) = answer.resources
+        # Settings that are not given are reset.
+        settings = {name: value for name, value, _, source, *_ in entries if source == _SET_FOR_TOPIC}
+        await _alter(admin, topic, settings | {"cleanup.policy": "compact,delete"})
+        # -1 is the high watermark.
+        await admin.delete_records({TopicPartition(topic, number): RecordsToDelete(-1) for number in range(PARTITIONS)})
+        await _alter(admin, topic, settings)
     finally:
         await admin.close()
+
+
+async def _alter(admin: AIOKafkaAdminClient, topic: str, settings: dict[str, str]) -> None:
+    for answer in await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, settings)]):
+        assert [error[0] for error in answer.resources] == [0], answer
 
 
 async def delete(bootstrap: str, topic: str) -> None:
@@ -93,7 +103,7 @@ async def test_a_deleted_changelog_is_missed_aloud_and_built_anew_from_a_whole_s
         deleted = cluster.tables[0].name
         await delete(cluster.bootstrap, changelog(cluster))
         for worker in cluster.workers:
-            await until(lambda worker=worker: waits(worker, deleted, changelog(cluster)), "it is missed", HEALED)
+            await until(partial(waits, worker, deleted, changelog(cluster)), "it is missed", HEALED)
             await cluster.answered(worker, 20, lambda one: one.table == deleted and one.role == "suspended")
         # All of them, so that nobody appends to the new one what belongs to the old one.
         for worker in cluster.workers:

@@ -31,8 +31,8 @@ RULES = Rules(
 )
 
 
-def row(key: str, partition: int, offset: int, position: int, **other: Any) -> Answer:
-    """Make a right row as an active gives it, but for what is said otherwise."""
+def row(key: str, partition: int, offset: int, position: int, *, sent: str = "", **other: Any) -> Answer:
+    """Make a right row as an active gives it, but for what is said otherwise; `sent` is a position asked for."""
     values: dict[str, Any] = {
         "asked": 1.0,
         "answered": 2.0,
@@ -46,16 +46,19 @@ def row(key: str, partition: int, offset: int, position: int, **other: Any) -> A
         "served_by": "one",
         "etag": f'"5f1c-{partition}-{offset}"',
         "body": f"{key[0]}{offset}",
+        "token": sent,
     }
-    return Answer(**values | other)
+    return msgspec.convert(values | other, Answer)
 
 
 def miss(key: str, partition: int, position: int, **other: Any) -> Answer:
-    return row(key, partition, 0, position, **{"status": 404, "code": "key_not_found", "etag": "", "body": ""} | other)
+    values: dict[str, Any] = {"status": 404, "code": "key_not_found", "etag": "", "body": ""}
+    return row(key, partition, 0, position, **values | other)
 
 
 def lack(status: int, **other: Any) -> Answer:
-    return Answer(**{"asked": 1.0, "answered": 2.0, "url": URL, "table": "t", "key": "a", "status": status} | other)
+    values = {"asked": 1.0, "answered": 2.0, "url": URL, "table": "t", "key": "a", "status": status}
+    return msgspec.convert(values | other, Answer)
 
 
 HONEST = [
@@ -70,7 +73,7 @@ HONEST = [
     miss("gone", 0, 3, role="standby", query="read=any", asked=9.0, answered=9.5),
     row("gone", 0, 2, 5, asked=3.0, answered=4.0),
     miss("never", 1, 3, asked=3.0, answered=4.0),
-    row("b", 1, 3, 4, token="1:4", asked=5.0, answered=6.0),
+    row("b", 1, 3, 4, sent="1:4", asked=5.0, answered=6.0),
     lack(503, code="partition_restoring", retry_after="1"),
     lack(504, code="deadline_exceeded", answered=5.9),
     lack(0, error="refused", asked=99.0, answered=100.5),
@@ -96,8 +99,8 @@ LIES = {
     "a value with the ETag of another": (Lie.MIXED, row("a", 0, 4, 5, body="a0")),
     "a value without an ETag": (Lie.MIXED, row("a", 0, 4, 5, etag="")),
     "a value with the position of another partition": (Lie.MIXED, row("a", 1, 4, 4, etag='"5f1c-0-4"')),
-    "a position before the one asked for": (Lie.BACK, row("a", 0, 4, 5, token="0:6")),
-    "a miss before the position asked for": (Lie.BACK, miss("never", 1, 3, token="1:4")),
+    "a position before the one asked for": (Lie.BACK, row("a", 0, 4, 5, sent="0:6")),
+    "a miss before the position asked for": (Lie.BACK, miss("never", 1, 3, sent="1:4")),
     "a row without a role": (Lie.UNMARKED, row("a", 0, 4, 5, role="")),
     "a row without the worker that gave it": (Lie.UNMARKED, row("a", 0, 4, 5, served_by="")),
     "a miss without a position": (Lie.UNMARKED, miss("never", -2, -2)),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from app.demo.broker import EmbeddedKafka
 from tests.chaos.proxy import Proxy, proxies
-from tests.chaos.scene import KEYS, Scene, amount, scene
+from tests.chaos.scene import KEYS, PARTITIONS, Scene, amount, scene
 from tests.support.cluster import client
+from tests.support.oracle import replay_source
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess
 
@@ -36,13 +37,19 @@ async def test_the_line_between_workers_is_cut_and_mended(
     kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
     async with connected(kafka, make_worker, tmp_path) as (cluster, lines):
+
+        async def gives_its_own(worker: WorkerProcess) -> None:
+            await cluster.answered(worker, 20, lambda one: one.status == 200 and one.role == "active")
+
+        async def cannot_reach(worker: WorkerProcess) -> None:
+            await cluster.answered(worker, 20, lambda one: one.status == 503 and one.code == "owner_unreachable")
+
         for _ in range(amount(1, 10)):
             for line in lines:
                 line.cut()
-            for worker in cluster.workers:
-                # Its own it has and gives; for the others it says within its deadline that it cannot reach them.
-                await cluster.answered(worker, 20, lambda one: one.status == 503 and one.code == "owner_unreachable")
-                await cluster.answered(worker, 20, lambda one: one.status == 200 and one.role == "active")
+            await asyncio.gather(
+                *(says(worker) for worker in cluster.workers for says in (gives_its_own, cannot_reach))
+            )
             for line in lines:
                 line.mend()
             await cluster.settled()
@@ -55,11 +62,9 @@ async def test_one_slow_peer_holds_up_only_its_own_partitions(
         asked, line = cluster.workers[0], lines[1]
         table = cluster.tables[0]
         own = {task["partition"] for task in await asked.tasks()}
-        partition_of = {one.key: one.partition for one in cluster.recording.refresh() if one.partition >= 0}
-        local = [key for key in KEYS if partition_of.get(key.decode()) in own]
-        remote = [key for key in KEYS if partition_of.get(key.decode(), -1) not in {-1, *own}]
-        assert local
-        assert remote
+        history = (await replay_source(cluster.bootstrap, cluster.topic, PARTITIONS)).history
+        local = [key for key in KEYS if history[key][0].partition in own]
+        remote = [key for key in KEYS if history[key][0].partition not in own]
         for _ in range(amount(1, 10)):
             line.forget()
             line.delay = 3.0
@@ -72,8 +77,8 @@ async def test_one_slow_peer_holds_up_only_its_own_partitions(
             here = await asyncio.gather(*(http.get(asked.url + table.path(key)) for key in local * 4))
             assert {answer.status for answer in here} == {200}
             assert not any(task.done() for task in waiting), "those who wait for the slow peer still do"
+            assert line.most_connections == _MOST_CONNECTIONS
             there = await asyncio.gather(*waiting)
             assert {answer.status for answer in there} <= {200, 503, 504}, {answer.status for answer in there}
-            assert line.most_connections <= _MOST_CONNECTIONS
             line.delay = 0.0
             await cluster.settled()

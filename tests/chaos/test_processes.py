@@ -50,7 +50,7 @@ async def test_sigstop_past_the_session_time_out_and_sigcont(
 async def test_joins_and_leaves_in_a_row(kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path) -> None:
     async with scene(kafka.bootstrap_servers, make_worker, tmp_path, workers=3, start=2) as cluster:
         guest = cluster.workers[2]
-        for _ in range(amount(3, 20)):
+        for _ in range(amount(2, 20)):
             await cluster.start(guest)
             await cluster.load.more(cluster.random.randrange(1, 200))
             await cluster.leave(guest)

@@ -32,9 +32,7 @@ UNAVAILABLE = {"partition_restoring", "partition_unassigned", "owner_unreachable
 class Load:
     """Writes new values of the same keys on and on; each value is written once only."""
 
-    def __init__(
-        self, bootstrap: str, topic: str, keys: Sequence[bytes], seed: int, *, patience: float = 40.0
-    ) -> None:
+    def __init__(self, bootstrap: str, topic: str, keys: Sequence[bytes], seed: int, *, patience: float = 40.0) -> None:
         """Take how many seconds a record may take, which must be more than a broker will be away."""
         self._bootstrap = bootstrap
         self._topic = topic
