@@ -16,7 +16,7 @@ demo: $(VENV)/.demo  ## a Kafka, two workers, real flights, curl lines (BOOTSTRA
 test: $(VENV)/.dev  ## every tier of tests, on a real Kafka
 	$(BIN)/python -m pytest $(ARGS)
 
-chaos: $(VENV)/.dev  ## every fault as long and as often as it is meant, an hour; the tests have a part of it
+chaos: $(VENV)/.dev  ## every fault as long and as often as it is meant, half an hour; `make test` has a part of it
 	CHAOS=whole $(BIN)/python -m pytest tests/chaos -rP --show-capture=stdout $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types, layers, documentation

@@ -1,5 +1,6 @@
 """What harmed parts need of their own."""
 
+import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
-    """Run a broker that a test may harm."""
+def own_kafka(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[EmbeddedKafka]:
+    """Run a broker that a test may harm, of which the test's own clients complain a hundred times a second."""
+    caplog.set_level(logging.CRITICAL, logger="aiokafka")
     with EmbeddedKafka(tmp_path / "kafka") as broker:
         yield broker
 
