@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench
+.PHONY: help demo test chaos check bench
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ demo: $(VENV)/.demo  ## a Kafka, two workers, real flights, curl lines (BOOTSTRA
 
 test: $(VENV)/.dev  ## every tier of tests, on a real Kafka
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.dev  ## every fault as long and as often as it is meant, half an hour; `make test` has a part of it
+	CHAOS=whole $(BIN)/python -m pytest tests/chaos -rP --show-capture=stdout $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types, layers, documentation
 	$(BIN)/ruff check .

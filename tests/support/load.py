@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,6 +12,7 @@ import aiohttp
 from aiokafka import AIOKafkaProducer
 
 from tests.support.cluster import Checked, Client, client
+from tests.support.monotone import Said, regressions
 from tests.support.oracle import Expected
 from tests.support.polling import until
 
@@ -31,10 +32,12 @@ UNAVAILABLE = {"partition_restoring", "partition_unassigned", "owner_unreachable
 class Load:
     """Writes new values of the same keys on and on; each value is written once only."""
 
-    def __init__(self, bootstrap: str, topic: str, keys: Sequence[bytes], seed: int) -> None:
+    def __init__(self, bootstrap: str, topic: str, keys: Sequence[bytes], seed: int, *, patience: float = 40.0) -> None:
+        """Take how many seconds a record may take, which must be more than a broker will be away."""
         self._bootstrap = bootstrap
         self._topic = topic
         self._keys = keys
+        self._patience = patience
         self._random = random.Random(seed)
         self._task: asyncio.Task[None] | None = None
         self.acknowledged = 0
@@ -42,7 +45,11 @@ class Load:
     async def __aenter__(self) -> Self:
         """Write every key once, and go on from there in the background."""
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=True, linger_ms=1
+            bootstrap_servers=self._bootstrap,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=1,
+            request_timeout_ms=int(self._patience * 1000),
         )
         await self._producer.start()
         await self._write(self._keys)
@@ -208,20 +215,10 @@ class Watch:
                 assert seen.role in {"active", "suspended", "standby"}, seen
                 if seen.role == "active":
                     actives.append((seen, offset))
-        _check_monotone([(seen, seen.partition, seen.position) for seen, _ in actives])
-        _check_monotone([(seen, seen.key, offset) for seen, offset in actives])
+        _check_monotone(Said(seen.asked, seen.answered, seen.partition, seen.position, seen) for seen, _ in actives)
+        _check_monotone(Said(seen.asked, seen.answered, seen.key, offset, seen) for seen, offset in actives)
 
 
-def _check_monotone(answers: Sequence[tuple[Seen, object, int]]) -> None:
-    """Check that no answer stands before one that was there, for the same thing, before it was asked for."""
-    by_answer = sorted(answers, key=lambda one: one[0].answered)
-    highest: dict[object, tuple[int, Seen]] = {}
-    there = 0
-    for seen, what, number in sorted(answers, key=lambda one: one[0].asked):
-        while there < len(by_answer) and by_answer[there][0].answered < seen.asked:
-            earlier, same, reached = by_answer[there]
-            if reached > highest.get(same, (-1, earlier))[0]:
-                highest[same] = (reached, earlier)
-            there += 1
-        if what in highest:
-            assert number >= highest[what][0], (seen, highest[what])
+def _check_monotone(said: Iterable[Said[Seen]]) -> None:
+    back = next(regressions(said), None)
+    assert back is None, back

@@ -1,0 +1,127 @@
+"""A client in a process of its own: asks every worker all the time and writes down each answer.
+
+    python -m tests.chaos.recorder PLAN
+
+It asks at a fixed rate, whether or not earlier questions are answered: one that waited for the answer of a worker that
+hangs would ask it nothing while it does. SIGTERM ends it, once what it has asked is answered or given up.
+"""
+
+import asyncio
+import itertools
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import aiohttp
+import msgspec
+
+from tests.chaos.history import Answer
+from tests.support.cluster import Checked, Client, client
+
+#: Questions to one worker that may wait at the same time: as many as are asked of it in a long pause.
+_MOST_WAITING = 500
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What to ask, and where to write what was answered.
+
+    rate is how many questions a second each worker gets, patience how many seconds an answer may take. With
+    min_position, the position of the latest answer for a key is sent along when it is asked for again.
+    """
+
+    urls: list[str]
+    tables: list[str]
+    keys: list[str]
+    history: str
+    seed: int
+    rate: float = 40.0
+    patience: float = 20.0
+    min_position: bool = False
+    query: str = ""
+
+
+class Recorder:
+    """One client of all workers."""
+
+    def __init__(self, plan: Plan, http: Client, out: IO[bytes]) -> None:
+        self._plan = plan
+        self._http = http
+        self._out = out
+        self._random = random.Random(plan.seed)
+        self._tables = {name: Checked(name, topic="", partitions=0) for name in plan.tables}
+        self._tokens: dict[tuple[str, str], str] = {}
+        self._waiting: dict[str, set[asyncio.Task[None]]] = {url: set() for url in plan.urls}
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Ask until told to stop, and wait for what is out."""
+        pause = 1 / (self._plan.rate * len(self._plan.urls))
+        for url in itertools.cycle(self._plan.urls):
+            if len(self._waiting[url]) < _MOST_WAITING:
+                asking = asyncio.create_task(self._ask(url))
+                self._waiting[url].add(asking)
+                asking.add_done_callback(self._waiting[url].discard)
+            try:
+                await asyncio.wait_for(stopping.wait(), pause)
+            except TimeoutError:
+                continue
+            break
+        out = set().union(*self._waiting.values())
+        if out:
+            await asyncio.wait(out)
+
+    async def _ask(self, url: str) -> None:
+        table, key = self._random.choice(self._plan.tables), self._random.choice(self._plan.keys)
+        token = self._tokens.get((table, key), "") if self._plan.min_position else ""
+        query = "&".join(part for part in (self._plan.query, token and f"min_position={token}") if part)
+        target = f"{url}{self._tables[table].path(key.encode())}{'?' if query else ''}{query}"
+        asked = time.monotonic()
+        try:
+            answer = await self._http.get(target)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            seen = Answer(asked, time.monotonic(), url, table, key, 0, query, token, repr(error))
+        else:
+            answered, headers = time.monotonic(), answer.headers
+            said = headers.get("tablehouse-position", "-2:-2")
+            partition, _, position = said.partition(":")
+            problem = headers.get("content-type") == "application/problem+json"
+            seen = Answer(
+                asked,
+                answered,
+                url,
+                table,
+                key,
+                answer.status,
+                query,
+                token,
+                code=answer.json.get("code", "") if problem else "",
+                retry_after=headers.get("retry-after", ""),
+                role=headers.get("tablehouse-role", ""),
+                partition=int(partition),
+                position=int(position),
+                lag=headers.get("tablehouse-lag-records", ""),
+                staleness_ms=headers.get("tablehouse-staleness-ms", ""),
+                served_by=headers.get("tablehouse-served-by", ""),
+                etag=headers.get("etag", ""),
+                body=answer.body.decode(),
+            )
+            if answer.status in {200, 404} and seen.role:
+                self._tokens[table, key] = said
+        # At once and whole, since somebody reads along.
+        self._out.write(msgspec.json.encode(seen) + b"\n")
+        self._out.flush()
+
+
+async def main(plan: Plan) -> None:
+    """Record until SIGTERM."""
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    with Path(plan.history).open("ab") as out:  # noqa: ASYNC230 - appending a line to a local file is what it is for
+        async with client(plan.patience) as http:
+            await Recorder(plan, http, out).run(stopping)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)))

@@ -1,0 +1,247 @@
+"""Workers under load, a client that records everything, and the judgement at the end: what every fault happens to."""
+
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from app.demo import processes
+from tests.chaos.checker import Rules, Span, judge
+from tests.chaos.history import Answer, Recording
+from tests.chaos.recorder import Plan
+from tests.support.cluster import Checked, check_equal
+from tests.support.kafka import create_topic, unique
+from tests.support.load import Load
+from tests.support.oracle import Expected, replay_source
+from tests.support.polling import until
+from tests.support.worker import MakeWorker, WorkerProcess, all_ready, tables
+
+#: CHAOS=whole takes the faults as long and as often as they are meant; without it they fit into every run of the tests.
+WHOLE = os.environ.get("CHAOS") == "whole"
+
+PARTITIONS = 4
+KEYS = [f"key-{number}".encode() for number in range(200)]
+NEVER = [f"never-{number}".encode() for number in range(200)]
+
+#: Lies shown of a history that has many.
+_SHOWN = 5
+
+#: Seconds until a cluster has to serve everything again after a fault.
+HEALED = 60.0
+
+
+def amount(here: int, whole: int) -> int:
+    """Return how often or how long: in every run, and in the whole."""
+    return whole if WHOLE else here
+
+
+@dataclass
+class Scene:
+    """What a fault is done to. Faults that make connections fail are announced with `harmed`, or are lies."""
+
+    bootstrap: str
+    group: str
+    topic: str
+    tables: Sequence[Checked]
+    workers: list[WorkerProcess]
+    random: random.Random
+    load: Load
+    recording: Recording
+    outages: dict[str, list[Span]] = field(default_factory=dict)
+    strangers: dict[str, list[Span]] = field(default_factory=dict)
+    floor: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def running(self) -> list[WorkerProcess]:
+        """The workers that have a process."""
+        return [worker for worker in self.workers if worker.process is not None and worker.exit_code is None]
+
+    def harmed(self, worker: WorkerProcess) -> None:
+        """Take note that connections to a worker may fail from now on."""
+        self.outages.setdefault(worker.url, []).append(Span(time.monotonic()))
+
+    def healed(self, worker: WorkerProcess) -> None:
+        """Take note that connections to a worker may fail no more."""
+        spans = self.outages[worker.url]
+        spans[-1] = Span(spans[-1].begin, time.monotonic())
+
+    def kill(self, worker: WorkerProcess) -> None:
+        """End a worker by SIGKILL."""
+        self.harmed(worker)
+        worker.kill()
+
+    async def leave(self, worker: WorkerProcess) -> None:
+        """End a worker by SIGTERM."""
+        self.harmed(worker)
+        worker.terminate()
+        assert await worker.wait_exit() == 0, worker.log_end()
+
+    async def start(self, *workers: WorkerProcess) -> None:
+        """Start workers, again or for the first time, and wait until they are ready."""
+        for worker in workers:
+            worker.start()
+        await all_ready(*workers)
+        for worker in workers:
+            self.healed(worker)
+
+    async def shared(self, *workers: WorkerProcess) -> bool:
+        """Say whether every partition is active on one of these workers, and each of them has some."""
+        held = [[task for task in await worker.tasks() if task["state"] == "active"] for worker in workers]
+        return all(held) and sum(map(len, held)) == len(self.tables) * PARTITIONS
+
+    async def settled(self, *workers: WorkerProcess, seconds: float = HEALED) -> None:
+        """Wait until these workers (all that run, if none is named) share and answer everything."""
+        among = workers or tuple(self.running)
+        names = ", ".join(worker.folder.name for worker in among)
+        await until(lambda: self.shared(*among), f"{names} share every partition", seconds)
+        for worker in among:
+            await self.served(worker, seconds)
+
+    async def served(self, worker: WorkerProcess, seconds: float = HEALED, count: int = 40) -> None:
+        """Wait until a worker answers that many questions in a row as an active does, from now on."""
+        since = time.monotonic()
+
+        async def serves() -> bool:
+            latest = self.answers(worker, since)[-count:]
+            wrong = [one for one in latest if one.status not in {200, 404} or one.role != "active"]
+            assert not wrong, wrong[-1]
+            return len(latest) == count
+
+        await until(serves, f"{worker.folder.name} answers everything", seconds)
+
+    def answers(self, worker: WorkerProcess, since: float) -> list[Answer]:
+        """Return what was asked of a worker since a time, and is answered."""
+        return [one for one in self.recording.refresh() if one.url == worker.url and one.asked >= since]
+
+    async def answered(self, worker: WorkerProcess, count: int, wanted: Callable[[Answer], bool]) -> None:
+        """Wait until that many more answers of a worker are as wanted."""
+        since = time.monotonic()
+
+        async def enough() -> bool:
+            found = self.answers(worker, since)
+            seen = Counter((one.status, one.code, one.role) for one in found)
+            assert sum(map(wanted, found)) >= count, seen
+            return True
+
+        await until(enough, f"{worker.folder.name} gives {count} such answers", HEALED)
+
+    @staticmethod
+    def id_of(worker: WorkerProcess) -> str:
+        """Return the id by which a worker's answers name it."""
+        return str(msgspec.json.decode((worker.data_dir / "worker.json").read_bytes())["worker_id"])
+
+    def rules(self) -> Rules:
+        """Return what the checker has to know."""
+        return Rules(outages=self.outages, floor=self.floor, strangers=self.strangers)
+
+
+@asynccontextmanager
+async def scene(
+    bootstrap: str,
+    make_worker: MakeWorker,
+    folder: Path,
+    *,
+    workers: int = 2,
+    start: int | None = None,
+    equal: bool = True,
+    prepare: Callable[[list[WorkerProcess]], None] = lambda _: None,
+    **settings: str,
+) -> AsyncIterator[Scene]:
+    """Start everything; at the end stop the load, compare with the oracle, and judge every answer.
+
+    Of the workers, `start` are started, by default all; `prepare` may change them before. equal=False leaves the
+    comparison out, for a fault after which a table is refused.
+    """
+    seed = int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"seed {seed}: CHAOS_SEED={seed} draws the same again")  # noqa: T201 - shown when the test fails
+    topic, group = unique("chaos"), unique("chaos")
+    checked = [Checked("first", topic, PARTITIONS), Checked("second", topic, PARTITIONS)]
+    await create_topic(bootstrap, topic, PARTITIONS)
+    definition = tables(*(table.entry() for table in checked))
+    made = [make_worker(bootstrap, definition, group=group, **settings) for _ in range(workers)]
+    prepare(made)
+    async with Load(bootstrap, topic, KEYS, seed, patience=180.0) as load:
+        floor = dict((await replay_source(bootstrap, topic, PARTITIONS)).ends)
+        first, later = made[:start], made[len(made) if start is None else start :]
+        recording = Recording(folder / "history")
+        cluster = Scene(bootstrap, group, topic, checked, made, random.Random(seed), load, recording, floor=floor)
+        for worker in made:
+            cluster.harmed(worker)
+        await cluster.start(*first)
+        await until(lambda: cluster.shared(*first), "the workers share every partition", HEALED)
+        plan = Plan(
+            [worker.url for worker in [*first, *later]],
+            [table.name for table in checked],
+            [key.decode() for key in [*KEYS, *NEVER]],
+            str(folder / "history"),
+            seed,
+        )
+        with _recording(plan, folder):
+            yield cluster
+            await load.more(100)
+    await _judge(cluster, equal=equal)
+
+
+@contextmanager
+def _recording(plan: Plan, folder: Path) -> Iterator[None]:
+    """Record while the block runs, and until what was asked in it is answered."""
+    described, log = folder / "plan.json", folder / "recorder.log"
+    described.write_bytes(msgspec.json.encode(plan))
+    process = processes.spawn([sys.executable, "-m", "tests.chaos.recorder", str(described)], log=log)
+    try:
+        yield
+    finally:
+        ended = process.poll()
+        processes.end([process], grace=2 * plan.patience)
+        print(processes.last_lines(log))  # noqa: T201 - shown when the test fails
+    assert ended is None, "the recorder ended before its time"
+    assert process.returncode == 0, f"the recorder ended with {process.returncode}"
+
+
+async def _judge(cluster: Scene, *, equal: bool) -> None:
+    expected = await replay_source(cluster.bootstrap, cluster.topic, PARTITIONS)
+    history = cluster.recording.refresh()
+    print(summary(history))  # noqa: T201 - availability is counted, and shown
+    lies = judge(history, expected, cluster.rules())
+    assert not lies, f"{len(lies)} of {len(history)} answers are lies:\n" + "\n".join(map(str, lies[:_SHOWN]))
+    assert {answer.status for answer in history} >= {200, 404}, "the history proves nothing"
+    if equal:
+        strangers = {table.name: NEVER for table in cluster.tables}
+        await check_equal(cluster.bootstrap, cluster.group, cluster.running, cluster.tables, strangers)
+    await _check_committed(cluster, expected)
+
+
+async def _check_committed(cluster: Scene, expected: Expected) -> None:
+    """Check that no committed offset is past its topic's end."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+    await admin.start()
+    try:
+        committed = await admin.list_consumer_group_offsets(cluster.group)
+    finally:
+        await admin.close()
+    found = {number: committed[TopicPartition(cluster.topic, number)].offset for number in expected.ends}
+    assert all(0 < found[number] <= end for number, end in expected.ends.items()), (found, expected.ends)
+
+
+def summary(history: Sequence[Answer]) -> str:
+    """Count answers by status, code and role, and say how available keys with a row were."""
+    counted = Counter((one.status, one.code, one.role) for one in history)
+    lines = [f"{number:6} {' '.join(map(str, what))}" for what, number in sorted(counted.items())]
+    existing = [one for one in history if one.key.startswith("key-")]
+    answered = [one for one in existing if one.status]
+    share = sum(one.status == 200 for one in answered) / max(1, len(answered))
+    lines.insert(
+        0,
+        f"{len(history)} questions; for keys with a row {len(existing) - len(answered)} connections failed, "
+        f"and of the answers {share:.1%} were 200",
+    )
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""Changelogs that lose their beginning or everything: rebuilt, or refused aloud; never empty and called whole."""
+
+from functools import partial
+from pathlib import Path
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin.records_to_delete import RecordsToDelete
+
+from app.demo.broker import EmbeddedKafka
+from tests.chaos.history import Answer
+from tests.chaos.scene import HEALED, PARTITIONS, Scene, scene
+from tests.support.polling import until
+from tests.support.worker import MakeWorker, WorkerProcess
+
+#: Where a topic's setting comes from, in Kafka's protocol: from the topic.
+_SET_FOR_TOPIC = 1
+
+
+async def truncate(bootstrap: str, topic: str) -> None:
+    """Delete every record that a topic has now; for the moment its policy is one that allows that."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        ((_, _, _, _, entries),) = answer.resources
+        # Settings that are not given are reset.
+        settings = {name: value for name, value, _, source, *_ in entries if source == _SET_FOR_TOPIC}
+        await _alter(admin, topic, settings | {"cleanup.policy": "compact,delete"})
+        # -1 is the high watermark.
+        await admin.delete_records({TopicPartition(topic, number): RecordsToDelete(-1) for number in range(PARTITIONS)})
+        await _alter(admin, topic, settings)
+    finally:
+        await admin.close()
+
+
+async def _alter(admin: AIOKafkaAdminClient, topic: str, settings: dict[str, str]) -> None:
+    for answer in await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, settings)]):
+        assert [error[0] for error in answer.resources] == [0], answer
+
+
+async def delete(bootstrap: str, topic: str) -> None:
+    """Delete a topic, and return when the broker knows it no more."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+
+        async def gone() -> bool:
+            return topic not in await admin.list_topics()
+
+        await until(gone, f"topic {topic} is gone")
+    finally:
+        await admin.close()
+
+
+def changelog(cluster: Scene) -> str:
+    return f"{cluster.group}-{cluster.tables[0].name}-changelog"
+
+
+async def waits(worker: WorkerProcess, table: str, why: str) -> bool:
+    """Say whether a task of a worker says that it waits for a reason, in its status and in the log."""
+    reasons = [task["reason"] or "" for task in await worker.tasks() if task["table"] == table]
+    return any(why in reason for reason in reasons) and why in worker.log_text()
+
+
+async def test_a_store_behind_a_truncated_changelog_is_refused_aloud_and_the_other_table_is_served(
+    kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    async with scene(kafka.bootstrap_servers, make_worker, tmp_path, equal=False) as cluster:
+        behind, other = cluster.workers
+        truncated, whole = (table.name for table in cluster.tables)
+        await cluster.leave(behind)
+        await cluster.settled(other)
+        await cluster.load.more(300)
+        await truncate(cluster.bootstrap, changelog(cluster))
+        behind.start()
+        await until(lambda: waits(behind, truncated, "its first records were deleted"), "it is refused", HEALED)
+
+        def refused(answer: Answer) -> bool:
+            return answer.table == truncated and answer.status == 503
+
+        await cluster.answered(behind, 10, refused)
+        await cluster.answered(behind, 40, lambda answer: answer.table == whole and answer.role == "active")
+        await cluster.answered(behind, 10, lambda answer: answer.table == truncated and answer.role == "active")
+        cluster.healed(behind)
+
+
+async def test_a_changelog_that_is_truncated_under_its_owners_changes_nothing(
+    kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    async with scene(kafka.bootstrap_servers, make_worker, tmp_path, equal=False) as cluster:
+        await truncate(cluster.bootstrap, changelog(cluster))
+        await cluster.load.more(300)
+        await cluster.settled()
+
+
+async def test_a_deleted_changelog_is_missed_aloud_and_built_anew_from_a_whole_source(
+    kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    async with scene(kafka.bootstrap_servers, make_worker, tmp_path) as cluster:
+        deleted = cluster.tables[0].name
+        await delete(cluster.bootstrap, changelog(cluster))
+        for worker in cluster.workers:
+            await until(partial(waits, worker, deleted, changelog(cluster)), "it is missed", HEALED)
+            await cluster.answered(worker, 20, lambda one: one.table == deleted and one.role == "suspended")
+        # All of them, so that nobody appends to the new one what belongs to the old one.
+        for worker in cluster.workers:
+            await cluster.leave(worker)
+        await cluster.start(*cluster.workers)
+        await cluster.settled()

@@ -1,0 +1,84 @@
+"""The line between workers, while both reach the broker: cut, and slow."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from app.demo.broker import EmbeddedKafka
+from tests.chaos.proxy import Proxy, proxies
+from tests.chaos.scene import KEYS, PARTITIONS, Scene, amount, scene
+from tests.support.cluster import client
+from tests.support.oracle import replay_source
+from tests.support.polling import until
+from tests.support.worker import MakeWorker, WorkerProcess
+
+#: Connections that a worker opens to another one.
+_MOST_CONNECTIONS = 64
+
+
+@asynccontextmanager
+async def connected(
+    kafka: EmbeddedKafka, make_worker: MakeWorker, folder: Path
+) -> AsyncIterator[tuple[Scene, list[Proxy]]]:
+    """Start two workers who reach each other by proxies."""
+    async with proxies(0, 0) as lines:
+
+        def prepare(workers: list[WorkerProcess]) -> None:
+            for worker, line in zip(workers, lines, strict=True):
+                line.target_port = int(worker.settings["internal_port"])
+                worker.settings["advertised_url"] = line.url
+
+        async with scene(kafka.bootstrap_servers, make_worker, folder, prepare=prepare) as cluster:
+            yield cluster, lines
+
+
+async def test_the_line_between_workers_is_cut_and_mended(
+    kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    async with connected(kafka, make_worker, tmp_path) as (cluster, lines):
+
+        async def gives_its_own(worker: WorkerProcess) -> None:
+            await cluster.answered(worker, 20, lambda one: one.status == 200 and one.role == "active")
+
+        async def cannot_reach(worker: WorkerProcess) -> None:
+            await cluster.answered(worker, 20, lambda one: one.status == 503 and one.code == "owner_unreachable")
+
+        for _ in range(amount(1, 10)):
+            for line in lines:
+                line.cut()
+            await asyncio.gather(
+                *(says(worker) for worker in cluster.workers for says in (gives_its_own, cannot_reach))
+            )
+            for line in lines:
+                line.mend()
+            await cluster.settled()
+
+
+async def test_one_slow_peer_holds_up_only_its_own_partitions(
+    kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    async with connected(kafka, make_worker, tmp_path) as (cluster, lines), client() as http:
+        asked, line = cluster.workers[0], lines[1]
+        table = cluster.tables[0]
+        own = {task["partition"] for task in await asked.tasks()}
+        history = (await replay_source(cluster.bootstrap, cluster.topic, PARTITIONS)).history
+        local = [key for key in KEYS if history[key][0].partition in own]
+        remote = [key for key in KEYS if history[key][0].partition not in own]
+        for _ in range(amount(1, 10)):
+            line.forget()
+            line.delay = 3.0
+            waiting = [asyncio.create_task(http.get(asked.url + table.path(key))) for key in remote * 4]
+
+            async def arrived() -> bool:
+                return line.connections == _MOST_CONNECTIONS
+
+            await until(arrived, "the slow line is used as much as it may be")
+            here = await asyncio.gather(*(http.get(asked.url + table.path(key)) for key in local * 4))
+            assert {answer.status for answer in here} == {200}
+            assert not any(task.done() for task in waiting), "those who wait for the slow peer still do"
+            assert line.most_connections == _MOST_CONNECTIONS
+            there = await asyncio.gather(*waiting)
+            assert {answer.status for answer in there} <= {200, 503, 504}, {answer.status for answer in there}
+            line.delay = 0.0
+            await cluster.settled()
