@@ -157,15 +157,14 @@ class Replayer:
         it stays as readable as it was. Raises Untrusted for a store that does not fit the log, ChangelogRefused for a
         log that has lost its beginning.
         """
-        if self.next_offset == 0 and bounds.start > 0:
+        if bounds.start > 0 and not bounds.start <= self.next_offset <= bounds.end:
+            # A store that is thrown away could not be restored, so it is kept as it is.
             raise ChangelogRefused(
                 f"{self._identity.changelog} begins at offset {bounds.start}: its first records were deleted, so the "
                 f"table cannot be restored from it; {_BUILD_ANEW}"
             )
         if self.next_offset > bounds.end:
             raise Untrusted(f"it is at changelog offset {self.next_offset}, past the log's end {bounds.end}")
-        if self.next_offset < bounds.start:
-            raise Untrusted(f"it is at changelog offset {self.next_offset}, before the log's start {bounds.start}")
         age = self._clock.wall_ms() - self.applied_at
         if 0 < self.next_offset < bounds.end and age > DELETE_RETENTION_MS:
             raise Untrusted("it is older than the retention of tombstones, so it may have missed deletes")

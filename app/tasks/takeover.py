@@ -11,7 +11,7 @@ from app.model import Epoch, TopicPartition
 from app.tasks.log import Bounds, Cursor, Fenced, LogSlice, OffsetOutOfRange
 from app.tasks.ports import Ports
 from app.tasks.records import CLAIM_KEY, Claim, anchor_of, encode
-from app.tasks.replay import MIN_COMPACTION_LAG_MS, Replayer
+from app.tasks.replay import MIN_COMPACTION_LAG_MS, ChangelogRefused, Replayer
 from app.tasks.shard import SourceLost
 
 log = structlog.get_logger(__name__)
@@ -77,8 +77,19 @@ class Takeover:
         bounds = await self._changelog_bounds()
         if replayer.log_id and not replayer.log_verified and bounds.start <= replayer.claim_offset < bounds.end:
             replayer.verify_log(await self._ports.changelog.peek(replayer.changelog, replayer.claim_offset))
+        if bounds.end == 0 < replayer.next_offset and replayer.position is not None:
+            await self._require_whole_source()
         replayer.begin(bounds)
         return bounds.end
+
+    async def _require_whole_source(self) -> None:
+        """Make sure that a table whose changelog is gone can be built anew: wiping what is left would lose it."""
+        start = (await self.source_bounds()).start
+        if start > 0:
+            raise ChangelogRefused(
+                f"{self._replayer.changelog} is empty, though the table had been built: it was deleted. {self._source} "
+                f"begins at offset {start}, so the table cannot be built anew as it was. {_NEW_VERSION}"
+            )
 
     async def claim(self, generation: int) -> None:
         """Claim the changelog partition until a claim of ours is read back as the newest.

@@ -15,6 +15,8 @@ from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, all_ready, tables
 
 PARTITIONS = 6
+#: So that a worker which has nothing is cold, as it would be over a topic of usual size.
+COLD = {"acceptable_lag": "10"}
 KEYS = [b"key-%d" % number for number in range(300)]
 
 
@@ -45,7 +47,8 @@ async def group_of(kafka: EmbeddedKafka, make_worker: MakeWorker, count: int) ->
     group = Group(bootstrap, unique("standbys"), Checked("rows", unique("rows"), PARTITIONS))
     await create_topic(bootstrap, group.table.topic, PARTITIONS)
     await produce(bootstrap, group.table.topic, [(key, b'{"of":"%s"}' % key, None) for key in KEYS])
-    group.workers = [make_worker(bootstrap, tables(group.table.entry()), group=group.name) for _ in range(count)]
+    definition = tables(group.table.entry())
+    group.workers = [make_worker(bootstrap, definition, group=group.name, **COLD) for _ in range(count)]
     for worker in group.workers:
         worker.start()
     await all_ready(*group.workers)
@@ -109,7 +112,7 @@ async def test_while_a_worker_joins_no_read_of_an_existing_key_fails(
 ) -> None:
     async with group_of(kafka, make_worker, 2) as group:
         asked = list(group.workers)
-        joining = make_worker(group.bootstrap, tables(group.table.entry()), group=group.name)
+        joining = make_worker(group.bootstrap, tables(group.table.entry()), group=group.name, **COLD)
         group.workers.append(joining)
         async with readers(group, asked) as seen:
             joining.start()

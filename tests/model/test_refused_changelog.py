@@ -72,3 +72,41 @@ def test_a_record_that_is_wrong_in_the_changelog_wipes_a_store_once_at_most_and_
 
     scenario_of()
     assert paths[QUARANTINED] == (quarantines if keep_store else 0)
+
+
+@simulated("count")
+async def test_a_deleted_changelog_wipes_no_store_when_its_source_has_lost_its_beginning_too(
+    scenario: Scenario,
+) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    before = scenario.rows()
+    worker.kill(1000)
+    scenario.changelog.recreate()
+    scenario.source.delete_before(3)
+    worker.start()
+    await scenario.world.until(lambda: bool(worker.tasks()), "the partition is held")
+    task = scenario.task()
+    await scenario.world.until(lambda: "is empty, though the table had been built" in str(task.reason), "refused", 100)
+    for _ in range(60):
+        await asyncio.sleep(1)
+        assert task.state is TaskState.RESTORING
+    assert scenario.changelog.end == 0, "nothing is appended to it"
+    assert scenario.rows() == before
+
+
+@simulated("count")
+async def test_a_store_ahead_of_a_changelog_that_lost_its_beginning_is_kept_as_it_is(scenario: Scenario) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    before = scenario.rows()
+    worker.kill(1000)
+    for number in range(40):
+        scenario.changelog.append([(b"\x01a", b"%d" % number)])
+    scenario.changelog.delete_before(scenario.changelog.end)
+    worker.start()
+    await scenario.world.until(lambda: bool(worker.tasks()), "the partition is held")
+    task = scenario.task()
+    await scenario.world.until(lambda: "its first records were deleted" in str(task.reason), "refused", 100)
+    assert task.state is TaskState.RESTORING
+    assert scenario.rows() == before
