@@ -153,6 +153,7 @@ async def scene(
     workers: int = 2,
     start: int | None = None,
     equal: bool = True,
+    standbys: int = 1,
     prepare: Callable[[list[WorkerProcess]], None] = lambda _: None,
     **settings: str,
 ) -> AsyncIterator[Scene]:
@@ -164,7 +165,7 @@ async def scene(
     seed = int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"seed {seed}: CHAOS_SEED={seed} draws the same again")  # noqa: T201 - shown when the test fails
     topic, group = unique("chaos"), unique("chaos")
-    checked = [Checked("first", topic, PARTITIONS), Checked("second", topic, PARTITIONS)]
+    checked = [Checked(name, topic, PARTITIONS, standbys=standbys) for name in ("first", "second")]
     await create_topic(bootstrap, topic, PARTITIONS)
     definition = tables(*(table.entry() for table in checked))
     made = [make_worker(bootstrap, definition, group=group, **settings) for _ in range(workers)]

@@ -19,7 +19,7 @@ _MOST_CONNECTIONS = 64
 
 @asynccontextmanager
 async def connected(
-    kafka: EmbeddedKafka, make_worker: MakeWorker, folder: Path
+    kafka: EmbeddedKafka, make_worker: MakeWorker, folder: Path, standbys: int = 1
 ) -> AsyncIterator[tuple[Scene, list[Proxy]]]:
     """Start two workers who reach each other by proxies."""
     async with proxies(0, 0) as lines:
@@ -29,7 +29,7 @@ async def connected(
                 line.target_port = int(worker.settings["internal_port"])
                 worker.settings["advertised_url"] = line.url
 
-        async with scene(kafka.bootstrap_servers, make_worker, folder, prepare=prepare) as cluster:
+        async with scene(kafka.bootstrap_servers, make_worker, folder, prepare=prepare, standbys=standbys) as cluster:
             yield cluster, lines
 
 
@@ -58,7 +58,7 @@ async def test_the_line_between_workers_is_cut_and_mended(
 async def test_one_slow_peer_holds_up_only_its_own_partitions(
     kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
-    async with connected(kafka, make_worker, tmp_path) as (cluster, lines), client() as http:
+    async with connected(kafka, make_worker, tmp_path, standbys=0) as (cluster, lines), client() as http:
         asked, line = cluster.workers[0], lines[1]
         table = cluster.tables[0]
         own = {task["partition"] for task in await asked.tasks()}
