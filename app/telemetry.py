@@ -8,6 +8,7 @@ import asyncio
 import logging
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -41,6 +42,39 @@ _TALKATIVE = (
 _MINUTES_BUCKETS = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
 
+#: Seconds in which a library says the same thing once. While no broker is there aiokafka's clients have the same to say
+#: 150 times a second.
+REPEAT_SECONDS = 10.0
+
+#: Different things that are remembered.
+_REMEMBERED = 1000
+
+
+class Repeats(logging.Filter):
+    """Keeps back what was said lately, whatever its arguments, and tells of how often when it is said again."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a line is to be written."""
+        if record.levelno <= logging.DEBUG:
+            return True
+        what, now = (record.name, str(record.msg)), self._clock()
+        said_at, kept_back = self._said.get(what, (-REPEAT_SECONDS, 0))
+        if now - said_at < REPEAT_SECONDS:
+            self._said[what] = said_at, kept_back + 1
+            return False
+        if len(self._said) >= _REMEMBERED:
+            self._said.clear()
+        self._said[what] = now, 0
+        if kept_back:
+            record.msg, record.args = f"{record.getMessage()} ({kept_back} more like this were kept back)", None
+        return True
+
+
 def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     """Send structlog's and the libraries' lines to stderr, in one format, each with the worker's id.
 
@@ -72,6 +106,7 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Repeats())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],

@@ -14,7 +14,7 @@ from app.demo.broker import EmbeddedKafka
 from app.errors import SetupError
 from bench.figures import Figures
 from bench.machine import busy_with_others, describe, divide_cores
-from bench.measurements import cache, forwarded, growth, memory, mixed, start
+from bench.measurements import cache, failover, forwarded, growth, memory, mixed, start
 from bench.report import write
 from bench.setting import Setting
 from bench.side_by_side import side_by_side
@@ -27,6 +27,7 @@ _ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {
     "cache": cache.measure,
     "memory": memory.measure,
     "start": start.measure,
+    "failover": failover.measure,
     "growth": growth.measure,
 }
 #: Cores that other programs may keep busy before a warning is due.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.figures import FAUST, STREAMS, Figures
-from bench.measurements import cache, forwarded, growth, ingest, memory, mixed, reads, restore, start
+from bench.measurements import cache, failover, forwarded, growth, ingest, memory, mixed, reads, restore, start
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,15 @@ def targets(figures: Figures) -> list[Target]:
             "{:.1f} s",
             lambda value: value <= 5,  # noqa: PLR2004
         ),
+        _line(
+            "SIGKILL of an owner: first row from a standby",
+            "1,000 ms",
+            "",
+            figures.median(failover.STANDBY),
+            "{:.0f} ms",
+            lambda value: value <= 1000,  # noqa: PLR2004
+        ),
+        _failover(figures),
         *_growth(figures),
     ]
 
@@ -104,6 +113,17 @@ def _point_reads(figures: Figures) -> Target:
     if rate is None or p99 is None:
         return Target(what, must, aim, None, None)
     return Target(what, must, aim, f"{rate:.2f}x, p99 {p99:.2f}x", rate >= 1 and p99 <= 0.5)  # noqa: PLR2004
+
+
+def _failover(figures: Figures) -> Target:
+    owned, against = figures.median(failover.OWNED), figures.over(failover.OWNED, STREAMS)
+    what = "SIGKILL of an owner: rows of all its keys from the next one, against Kafka Streams"
+    must, aim = f"{failover.SESSION_SECONDS} s of time-out + 2 s, 1.0x", "+ 1 s, 0.5x"
+    if owned is None or against is None:
+        return Target(what, must, aim, None, None)
+    return Target(
+        what, must, aim, f"{owned:.1f} s, {against:.2f}x", owned <= failover.SESSION_SECONDS + 2 and against <= 1
+    )
 
 
 def _mixed(figures: Figures) -> Target:

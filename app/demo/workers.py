@@ -69,6 +69,7 @@ def _start(index: int, folder: Path, bootstrap: str, ports: Ports) -> DemoWorker
         "TABLEHOUSE_INTERNAL_PORT": str(internal_port),
         "TABLEHOUSE_ADVERTISED_URL": internal_url,
         "TABLEHOUSE_SESSION_TIMEOUT": SESSION_TIMEOUT,
+        "TABLEHOUSE_TAKEOVER_INTERVAL": "5s",
         "TABLEHOUSE_LOG_FORMAT": "console",
     }
     # Settings of the shell that are meant for other workers would change what the demonstration shows.

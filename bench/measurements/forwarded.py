@@ -24,9 +24,10 @@ _PATIENCE = 60.0
 async def measure(setting: Setting) -> None:
     """One connection, one request at a time, local and forwarded in turns."""
     produced = await setting.topics.provide(setting.sized(200_000, 100_000, 4))
-    asked, other = setting.workers(produced.source.topic, 2)
+    # The second to join has nothing yet: it restores its share as a standby, and then asks for it.
+    asked, other = setting.workers(produced.source.topic, 2, takeover_interval="1s")
     async with running(asked), running(other):
-        await _both_serve(asked, other.port)
+        await both_serve(asked, other.port)
         local, forwarded = await _divide(asked, produced.source)
         for _ in range(_LOOPS):
             for name, keys in ((LOCAL, local), (FORWARDED, forwarded)):
@@ -38,8 +39,8 @@ async def measure(setting: Setting) -> None:
     setting.say(f"idle GET: local {figures.median(LOCAL):.2f} ms, forwarded {figures.median(FORWARDED):.2f} ms, p50")
 
 
-async def _both_serve(asked: Tablehouse, other_port: int) -> None:
-    """Wait until each of the two has a part of the partitions and all of them are served."""
+async def both_serve(asked: Tablehouse, other_port: int) -> None:
+    """Wait until each of two workers owns a part of the partitions, and all of them are served."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         async with Client(asked.port) as one, Client(other_port) as two:

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from app.http.access_log import LINES_PER_SECOND, AccessLog
-from app.telemetry import LogFormat, Metrics, configure_logging, measure_event_loop_lag
+from app.telemetry import REPEAT_SECONDS, LogFormat, Metrics, Repeats, configure_logging, measure_event_loop_lag
 from tests.support.cluster_fakes import FakeClock
 
 
@@ -53,6 +53,26 @@ def test_own_and_library_lines_are_json_with_the_worker_s_id(capsys: pytest.Capt
     )
     assert own["ts"]
     assert (foreign["event"], foreign["worker"], foreign["logger"]) == ("lost a broker", "w1", "aiokafka")
+
+
+def test_what_a_library_repeats_is_written_once_in_a_while_with_how_often_it_was_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("json", "info", "w1")
+    clock = FakeClock()
+    (handler,) = logging.getLogger().handlers
+    handler.filters[:] = [Repeats(clock)]
+    library = logging.getLogger("aiokafka.client")
+    for number in range(5):
+        library.warning("no connection to %s", number)
+    library.warning("something else")
+    clock.now += REPEAT_SECONDS
+    library.warning("no connection to %s", 5)
+    assert [line["event"] for line in lines(capsys)] == [
+        "no connection to 0",
+        "something else",
+        "no connection to 5 (4 more like this were kept back)",
+    ]
 
 
 def test_lines_below_the_level_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:

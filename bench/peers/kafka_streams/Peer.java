@@ -82,6 +82,12 @@ public final class Peer {
         settings.put(StreamsConfig.APPLICATION_SERVER_CONFIG, host);
         settings.put(StreamsConfig.REPLICATION_FACTOR_CONFIG, 1);
         settings.put(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "earliest");
+        settings.put(StreamsConfig.NUM_STANDBY_REPLICAS_CONFIG, Integer.getInteger("standbys", 0));
+        Integer session = Integer.getInteger("session.ms");
+        if (session != null) {
+            settings.put(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG, session);
+            settings.put(ConsumerConfig.HEARTBEAT_INTERVAL_MS_CONFIG, session / 6);
+        }
         streams = new KafkaStreams(builder.build(), settings);
         streams.setGlobalStateRestoreListener(new Restores());
         streams.setStateListener((now, before) -> stores.clear());

@@ -1,6 +1,7 @@
 """The Kafka Streams service as a process."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,14 +39,26 @@ class KafkaStreams(ServerProcess):
 
     name = "Kafka Streams"
 
-    def __init__(self, folder: Path, cores: Cores, bootstrap: str, topic: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cores: Cores,
+        bootstrap: str,
+        topic: str,
+        *,
+        application: str = "",
+        options: Sequence[str] = (),
+    ) -> None:
+        """Make one instance; options are the JVM's, such as -Dstandbys=1 and -Dsession.ms=6000."""
         super().__init__(folder, cores)
         self.port = processes.free_port()
-        self._arguments = [bootstrap, f"bench-{folder.name}", topic, str(self.state), str(self.port)]
+        self._options = options
+        application = application or f"bench-{folder.name}"
+        self._arguments = [bootstrap, application, topic, str(self.state), str(self.port)]
 
     def start(self) -> None:
         """See Peer."""
-        self.spawn([java(), *_JVM, "-cp", peer_class_path(), "Peer", *self._arguments])
+        self.spawn([java(), *_JVM, *self._options, "-cp", peer_class_path(), "Peer", *self._arguments])
 
     async def progress(self) -> Progress | None:
         """See Peer; what was applied is counted since the start of the process."""
