@@ -251,8 +251,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         """Ask for a rebalance, in which the leader gives this worker what it has restored as a standby."""
         while True:
             await asyncio.sleep(_WARMING_INTERVAL)
-            waited = monotonic() - self._assigned_at
-            if self._warming and waited >= self._settings.takeover_interval and shards.warm(self._warming):
+            waited, settings = monotonic() - self._assigned_at, self._settings
+            if waited >= settings.takeover_interval and shards.warm(self._warming, settings.acceptable_lag):
                 log.info("warm", partitions=[str(source) for source in sorted(self._warming)])
                 self._warming = frozenset()
                 self.app.consumer.rejoin()

@@ -128,11 +128,12 @@ class Shards:
         for held in self._held.values():
             held.shard.limit, held.shard.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
 
-    def warm(self, shards: Collection[TopicPartition]) -> bool:
-        """Say whether every task of these shards holds what its changelog held when it began to follow."""
-        return all(
-            source in self._held and all(task.state >= TaskState.STANDBY for task in self._held[source].tasks.values())
-            for source in shards
+    def warm(self, shards: Collection[TopicPartition], acceptable_lag: int) -> bool:
+        """Say whether every task of these shards can be read, and lacks so many source records at most."""
+        tasks = [task for source in shards if source in self._held for task in self._held[source].tasks.values()]
+        return bool(tasks) and all(
+            task.state >= TaskState.STANDBY and task.lag_records is not None and task.lag_records <= acceptable_lag
+            for task in tasks
         )
 
     async def suspend(self, patience: float, reason: str) -> None:

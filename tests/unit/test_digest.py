@@ -107,6 +107,7 @@ async def test_the_internal_listener_tells_the_digest_of_a_partition_it_holds() 
             "table": "planes",
             "partition": 2,
             "rows": 0,
+            "state": "active",
             "rows_hash": "c0ffee",
             "position_before": 99,
             "position_after": 99,

@@ -198,12 +198,18 @@ async def _built(changelog: _Changelog) -> Disk:
     return replay.disk
 
 
-async def test_a_store_past_the_end_or_before_the_start_of_the_log_is_not_trusted(changelog: _Changelog) -> None:
+async def test_a_store_past_the_end_of_the_log_is_not_trusted(changelog: _Changelog) -> None:
     disk = await _built(changelog)
     with pytest.raises(Untrusted, match="past the log's end 2"):
         _Replay(disk).begin(2)
-    with pytest.raises(Untrusted, match="before the log's start 5"):
+
+
+async def test_a_store_that_could_not_be_restored_from_what_is_left_of_the_log_is_kept(changelog: _Changelog) -> None:
+    disk = await _built(changelog)
+    with pytest.raises(ChangelogRefused, match="begins at offset 5"):
         _Replay(disk).begin(9, start=5)
+    with pytest.raises(ChangelogRefused, match="begins at offset 1"):
+        _Replay(disk).begin(2, start=1)
 
 
 def test_a_log_that_lost_its_beginning_is_refused() -> None:
