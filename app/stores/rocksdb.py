@@ -86,9 +86,6 @@ class StoreMemory:
         options.set_arena_block_size(64 * 1024)
         options.set_compression_type(DBCompressionType.lz4())
         options.set_min_level_to_compress(1)
-        # Two memtables are merged as they are flushed: a key that was written many times is then written once.
-        options.set_min_write_buffer_number_to_merge(2)
-        options.set_max_write_buffer_number(4)
         options.set_max_background_jobs(2)
         options.set_max_open_files(256)
         options.set_keep_log_file_num(2)
