@@ -30,6 +30,8 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
 
     def take(self, most: int) -> list[Any]:
         """Return the next records, `most` of them unless there are no more; raises CorruptRecordException."""
+        # aiokafka's generator refers back to this, so all that was fetched would stay until garbage is collected.
+        self._records_iterator = None
         taken: list[Any] = []
         while len(taken) < most and (self._rest is not None or self._next_batch()):
             piece = list(islice(self._rest or (), most - len(taken)))
