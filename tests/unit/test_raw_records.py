@@ -22,7 +22,7 @@ def fetched(*batches: int, offset: int = 0) -> Any:
         batch[:8] = (sum(batches[: batches.index(size)]) if data else 0).to_bytes(8, "big")
         data += batch
     partition = TopicPartition("topic", 0)
-    arguments = (partition, MemoryRecords(data), [], offset)
+    arguments: tuple[Any, ...] = (partition, MemoryRecords(data), [], offset)
     return fetcher.PartitionRecords(
         *arguments, key_deserializer=raw, value_deserializer=None, check_crcs=True, isolation_level=READ_COMMITTED
     )
