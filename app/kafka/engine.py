@@ -25,7 +25,7 @@ from app.kafka.probe import probe_epochs
 from app.kafka.topics import Topics, prepare
 from app.model import Consistency, TaskStatus, TopicPartition
 from app.placement.wire import MemberMetadata
-from app.routing.cluster import ClusterView, snapshot_of
+from app.routing.cluster import ClusterView, shards_of, snapshot_of
 from app.stores.data_directory import DataDirectory
 from app.stores.rocksdb import RocksShard, StoreMemory
 from app.tasks import background
@@ -68,10 +68,6 @@ Result = TypeVar("Result")
 def _fetch_bytes(budget: int, partitions: int, most: int) -> int:
     """Return what a client may fetch ahead of each of so many partitions within its share of the memory budget."""
     return max(_LEAST_FETCHED, min(most, budget // FETCHED_SHARE // _FETCHING_CLIENTS // partitions))
-
-
-def _shards_of(by_topic: Mapping[str, Sequence[int]]) -> frozenset[TopicPartition]:
-    return frozenset(TopicPartition(topic, partition) for topic, numbers in by_topic.items() for partition in numbers)
 
 
 class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
@@ -285,8 +281,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         assignment = self._assignor.latest
         self._view.swap(snapshot_of(generation, self._agreed(assignment.partitions), assignment.members))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
-        self._shards.assign(generation, partitions, _shards_of(assignment.own.standbys))
-        self._warming, self._assigned_at = _shards_of(assignment.own.warming), monotonic()
+        self._shards.assign(generation, partitions, frozenset(shards_of(assignment.own.standbys)))
+        self._warming, self._assigned_at = frozenset(shards_of(assignment.own.warming)), monotonic()
         self._trouble = None
         self._metrics.generation.set(generation)
         self._metrics.rebalances.inc()
@@ -313,12 +309,16 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     # The local side of reads
 
-    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
-        """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
+    def _joined_shards(self) -> Shards:
         if self._shards is None:
             raise NotOwner("this worker has not joined the group yet")
+        return self._shards
+
+    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
+        """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
+        shards = self._joined_shards()
         try:
-            return self._shards.read(table, partition, stored_key, consistency)
+            return shards.read(table, partition, stored_key, consistency)
         except PartitionRestoring as error:
             if self._stopping:
                 raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
@@ -326,15 +326,11 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here; raises what Shards.wait_for_position raises."""
-        if self._shards is None:
-            raise NotOwner("this worker has not joined the group yet")
-        await self._shards.wait_for_position(table, partition, offset, timeout)
+        await self._joined_shards().wait_for_position(table, partition, offset, timeout)
 
     async def digest(self, table: str, partition: int) -> PartitionDigest:
         """Count and hash the rows of a partition held here; raises what Shards.digest raises."""
-        if self._shards is None:
-            raise NotOwner("this worker has not joined the group yet")
-        return await self._shards.digest(table, partition)
+        return await self._joined_shards().digest(table, partition)
 
     def statuses(self) -> Sequence[TaskStatus]:
         """Return the status of every task of this worker."""

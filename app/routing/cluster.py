@@ -60,9 +60,9 @@ def snapshot_of(generation: int, partitions: Mapping[str, int], members: Iterabl
     for member in members:
         host = HostInfo(member.worker_id, member.incarnation, member.url)
         hosts.append(host)
-        for shard in _shards(member.actives):
+        for shard in shards_of(member.actives):
             actives[shard] = host
-        for shard in _shards(member.standbys):
+        for shard in shards_of(member.standbys):
             standbys[shard] = (*standbys.get(shard, ()), host)
     return ClusterSnapshot(
         generation,
@@ -73,7 +73,8 @@ def snapshot_of(generation: int, partitions: Mapping[str, int], members: Iterabl
     )
 
 
-def _shards(by_topic: Mapping[str, Sequence[int]]) -> Iterable[TopicPartition]:
+def shards_of(by_topic: Mapping[str, Sequence[int]]) -> Iterable[TopicPartition]:
+    """Write out the partitions that a distribution names by topic."""
     return (TopicPartition(topic, partition) for topic, numbers in by_topic.items() for partition in numbers)
 
 

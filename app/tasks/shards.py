@@ -300,12 +300,15 @@ class Shards:
 
     # Reads
 
-    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
-        """Read a key here and now; raises what Reader.read raises."""
+    def _task(self, table: str, partition: int) -> Task:
         held = self._held.get(TopicPartition(self._topics[table], partition))
         if held is None:
             raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
-        task = held.tasks[table]
+        return held.tasks[table]
+
+    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
+        """Read a key here and now; raises what Reader.read raises."""
+        task = self._task(table, partition)
         try:
             return self.reader.read(task, stored_key, consistency)
         except (StoreCorrupt, RowLayoutError) as error:
@@ -314,10 +317,7 @@ class Shards:
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here; raises NotOwner, and PositionNotReached after `timeout`."""
-        held = self._held.get(TopicPartition(self._topics[table], partition))
-        if held is None:
-            raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
-        task = held.tasks[table]
+        task = self._task(table, partition)
         if not await task.wait_for(offset, timeout):
             raise PositionNotReached(
                 f"partition {partition} of table {table} is at position {task.applied} here, not yet at {offset}",
@@ -328,10 +328,7 @@ class Shards:
 
     async def digest(self, table: str, partition: int) -> PartitionDigest:
         """Count and hash the rows of a task of this worker; raises NotOwner and PartitionRestoring."""
-        held = self._held.get(TopicPartition(self._topics[table], partition))
-        if held is None:
-            raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
-        task = held.tasks[table]
+        task = self._task(table, partition)
         try:
             return await digest(task)
         except StoreCorrupt as error:

@@ -56,20 +56,17 @@ class Takeover:
         """
         replayer = self._replayer
         end = await self._begin()
-        try:
-            async with self._replaying() as cursor:
-                reached = replayer.next_offset
-                while True:
-                    if reached >= end and replayer.readable:
-                        self.remaining = None
-                        replayer.require_verified()
-                        on_end()
-                    else:
-                        self.remaining = max(0, max(end, replayer.readable_from) - reached)
-                    reached = await self._apply_next(cursor)
-                    on_applied()
-        finally:
-            self._replayed()
+        async with self._replaying() as cursor:
+            reached = replayer.next_offset
+            while True:
+                if reached >= end and replayer.readable:
+                    self.remaining = None
+                    replayer.require_verified()
+                    on_end()
+                else:
+                    self.remaining = max(0, max(end, replayer.readable_from) - reached)
+                reached = await self._apply_next(cursor)
+                on_applied()
 
     async def _begin(self) -> int:
         """Get ready to replay, and return the changelog's present end."""
@@ -155,22 +152,28 @@ class Takeover:
         replayer = self._replayer
         if replayer.next_offset >= end:
             return
-        try:
-            async with self._replaying() as cursor:
-                reached = replayer.next_offset
-                while reached < end:
-                    self.remaining = end - reached
-                    reached = await self._apply_next(cursor)
-                    end = max(end, replayer.readable_from)
-        finally:
-            self._replayed()
+        async with self._replaying() as cursor:
+            reached = replayer.next_offset
+            while reached < end:
+                self.remaining = end - reached
+                reached = await self._apply_next(cursor)
+                end = max(end, replayer.readable_from)
 
     @asynccontextmanager
     async def _replaying(self) -> AsyncIterator[Cursor]:
-        replayer = self._replayer
-        async with self._ports.changelog.read(replayer.changelog, replayer.next_offset) as cursor:
-            replayer.rewind()
-            yield cursor
+        """Open a cursor where the store is, and take note of what was replayed when that ends, whatever ends it."""
+        replayer, ports = self._replayer, self._ports
+        try:
+            async with ports.changelog.read(replayer.changelog, replayer.next_offset) as cursor:
+                replayer.rewind()
+                yield cursor
+        finally:
+            self.remaining = None
+            foreign, self._foreign_reported = (
+                replayer.foreign_records - self._foreign_reported,
+                replayer.foreign_records,
+            )
+            ports.metrics.foreign_changelog_writes.labels(replayer.table).inc(foreign)
 
     async def _apply_next(self, cursor: Cursor) -> int:
         """Apply the next slice, and return the offset after it."""
@@ -182,15 +185,6 @@ class Takeover:
         if age > MIN_COMPACTION_LAG_MS // 2 and piece.next_offset > replayer.readable_from:
             replayer.postpone_reading((await self._changelog_bounds()).end)
         return piece.next_offset
-
-    def _replayed(self) -> None:
-        """Take note that a replay has ended, whatever ended it."""
-        self.remaining = None
-        foreign, self._foreign_reported = (
-            self._replayer.foreign_records - self._foreign_reported,
-            self._replayer.foreign_records,
-        )
-        self._ports.metrics.foreign_changelog_writes.labels(self._replayer.table).inc(foreign)
 
     async def _check_source(self) -> None:
         position, source = self._replayer.position, self._source

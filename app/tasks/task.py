@@ -165,8 +165,7 @@ class Task:
         try:
             await asyncio.wait({reached}, timeout=timeout)
         finally:
-            with suppress(ValueError):
-                self._waiting.remove(waiter)
+            self._waiting.remove(waiter)
         return self.applied >= offset
 
     def _on_applied(self) -> None:

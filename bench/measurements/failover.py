@@ -4,10 +4,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-import msgspec
-
 from bench.http_client import Client
-from bench.measurements.forwarded import both_serve
+from bench.measurements.forwarded import KEYS, both_serve, divide
 from bench.peers.kafka_streams.streams import KafkaStreams
 from bench.peers.peer import AnyPeer, running, until_at_rest, until_caught_up
 from bench.peers.tablehouse import Tablehouse
@@ -21,7 +19,6 @@ REPLAYED = "after SIGKILL of the owner, changelog records replayed"
 SESSION_SECONDS = 6
 
 _ROWS = 1_000_000
-_ASKED = 200
 _PATIENCE = 60.0
 _PAUSE = 0.005
 
@@ -41,7 +38,8 @@ async def _tablehouse(setting: Setting, source: Source) -> None:
         for worker in (asked, killed):
             await until_caught_up(worker, source.records)
             await until_at_rest(worker)
-        paths = [f"/tables/table/{key.decode()}" for key in await _keys_of(killed, asked, source)]
+        _, owned_by_killed = await divide(asked, source)
+        paths = [f"/tables/table/{key.decode()}" for key in owned_by_killed]
         before = await _replayed(asked)
         killed.kill()
         began = time.monotonic()
@@ -73,26 +71,13 @@ async def _streams(setting: Setting, source: Source) -> None:
             await until_caught_up(instance, 1)
             await until_at_rest(instance, _PATIENCE)
         async with Client(asked.port) as client:
-            every = [f"/tables/table/{source.key(number).decode()}" for number in range(2 * _ASKED)]
+            every = [f"/tables/table/{source.key(number).decode()}" for number in range(KEYS)]
             paths = [path for path in every if (await client.get(path))[0] != 200]  # noqa: PLR2004
         killed.kill()
         began = time.monotonic()
         owned = await _until(asked, paths, "") - began
         setting.figures.add(OWNED, owned, asked.name)
         setting.say(f"{asked.name}: all {len(paths)} keys from the next owner after {owned:.1f} s")
-
-
-async def _keys_of(owner: Tablehouse, asked: Tablehouse, source: Source) -> list[bytes]:
-    """Return keys that a worker owns."""
-    keys: list[bytes] = []
-    async with Client(asked.port) as client:
-        for number in range(2 * _ASKED):
-            key = source.key(number)
-            _, body = await client.get(f"/tables/table:locate?key={key.decode()}")
-            active = msgspec.json.decode(body)["locations"][0]["active"]
-            if active["url"] == owner.internal_url:
-                keys.append(key)
-    return keys
 
 
 async def _replayed(worker: Tablehouse) -> float:

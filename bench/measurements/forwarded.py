@@ -16,7 +16,8 @@ from bench.source import Source
 LOCAL = "idle GET, local, p50 ms"
 FORWARDED = "idle GET, forwarded, p50 ms"
 
-_KEYS = 400
+#: Keys that are looked up, half of which each of two workers owns.
+KEYS = 400
 _LOOPS = 3
 _PATIENCE = 60.0
 
@@ -28,7 +29,7 @@ async def measure(setting: Setting) -> None:
     asked, other = setting.workers(produced.source.topic, 2, takeover_interval="1s")
     async with running(asked), running(other):
         await both_serve(asked, other.port)
-        local, forwarded = await _divide(asked, produced.source)
+        local, forwarded = await divide(asked, produced.source)
         for _ in range(_LOOPS):
             for name, keys in ((LOCAL, local), (FORWARDED, forwarded)):
                 seen = await closed_loop(
@@ -55,12 +56,12 @@ async def both_serve(asked: Tablehouse, other_port: int) -> None:
 _READY = "/readyz?verbose"
 
 
-async def _divide(asked: Tablehouse, source: Source) -> tuple[Sequence[bytes], Sequence[bytes]]:
-    """Return keys that the asked worker holds, and keys that the other holds."""
+async def divide(asked: Tablehouse, source: Source) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """Return keys that the asked one of two workers owns, and keys that the other owns."""
     local: list[bytes] = []
     forwarded: list[bytes] = []
     async with Client(asked.port) as client:
-        for number in range(min(_KEYS, source.keys)):
+        for number in range(min(KEYS, source.keys)):
             key = source.key(number)
             _, body = await client.get(f"/tables/table:locate?key={key.decode()}")
             active = msgspec.json.decode(body)["locations"][0]["active"]

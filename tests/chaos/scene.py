@@ -95,7 +95,7 @@ class Scene:
 
     async def shared(self, *workers: WorkerProcess) -> bool:
         """Say whether every partition is active on one of these workers, and each of them has some."""
-        held = [[task for task in await worker.tasks() if task["state"] == "active"] for worker in workers]
+        held = [await worker.owned() for worker in workers]
         return all(held) and sum(map(len, held)) == len(self.tables) * PARTITIONS
 
     async def settled(self, *workers: WorkerProcess, seconds: float = HEALED) -> None:

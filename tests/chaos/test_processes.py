@@ -94,8 +94,8 @@ async def test_every_partition_has_one_owner_after_all_workers_were_killed_at_on
             await cluster.settled()
 
             async def owned_once() -> bool:
-                tasks = [task for worker in cluster.workers for task in await worker.tasks()]
-                places = [(task["table"], task["partition"]) for task in tasks if task["state"] == "active"]
+                owned = [task for worker in cluster.workers for task in await worker.owned()]
+                places = [(task["table"], task["partition"]) for task in owned]
                 return len(places) == len(set(places)) == len(cluster.tables) * PARTITIONS
 
             await until(owned_once, "every partition has one owner", HEALED)

@@ -34,12 +34,11 @@ class Scene:
 
     async def owns_everything(self, worker: WorkerProcess) -> bool:
         """Say whether a worker has every partition of every table, active."""
-        tasks = [task for task in await worker.tasks() if task["state"] == "active"]
-        return len(tasks) == len(self.tables) * PARTITIONS
+        return len(await worker.owned()) == len(self.tables) * PARTITIONS
 
     async def shared(self) -> bool:
         """Say whether every partition is active somewhere, and each worker has some."""
-        tasks = [[task for task in await worker.tasks() if task["state"] == "active"] for worker in self.workers]
+        tasks = [await worker.owned() for worker in self.workers]
         return all(tasks) and sum(map(len, tasks)) == len(self.tables) * PARTITIONS
 
 

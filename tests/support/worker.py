@@ -152,6 +152,10 @@ class WorkerProcess:
         _, seen = await self.document("/readyz?verbose")
         return [] if seen is None else list(seen["tasks"])
 
+    async def owned(self) -> list[dict[str, Any]]:
+        """Return those of tasks() that are active."""
+        return [task for task in await self.tasks() if task["state"] == "active"]
+
     async def metric(self, name: str, **labels: str) -> float:
         """Return a metric, summed up over what has these labels; 0 when there is none."""
         return sum(
