@@ -316,9 +316,12 @@ class Shards:
             return self.reader.read(task, stored_key, consistency)
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
-        """Wait until a source offset is applied here; raises NotOwner, and PositionNotReached after `timeout`."""
-        task = self._task(table, partition)
-        if not await task.wait_for(offset, timeout):
+        """Wait until a source offset is applied here.
+
+        Raises PositionNotReached after `timeout` seconds, and NotOwner where the partition is not held or is lost.
+        """
+        if not await self._task(table, partition).wait_for(offset, timeout):
+            task = self._task(table, partition)
             raise PositionNotReached(
                 f"partition {partition} of table {table} is at position {task.applied} here, not yet at {offset}",
                 table=table,

@@ -156,7 +156,7 @@ class Task:
         self._freshness.applied(self.applied)
 
     async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
-        """Wait until a source offset is applied, and say whether it was within `timeout` seconds."""
+        """Wait until a source offset is applied or the task closed; say whether it was within `timeout` seconds."""
         if self.applied >= offset:
             return True
         reached = asyncio.get_running_loop().create_future()
@@ -222,8 +222,11 @@ class Task:
             self._step_down(reason)
 
     def close(self) -> None:
-        """Take note that the store is gone."""
+        """Take note that the store is gone, and let those go who wait for a position."""
         self.state, self.reason, self._loaded = TaskState.CLOSED, None, False
+        for _, reached in self._waiting:
+            if not reached.done():
+                reached.set_result(None)
 
     async def _keep_at_it(self, generation: int, after: asyncio.Task[None] | None) -> None:
         """Own or follow until cancelled, again and again whatever passing fault comes in between."""

@@ -1,5 +1,7 @@
 """Standbys: they follow what the owner appends, answer while nobody else can, and take over without a replay."""
 
+import asyncio
+
 import pytest
 
 from app.errors import NotOwner, PartitionRestoring, PositionNotReached
@@ -140,3 +142,17 @@ async def test_a_reader_waits_for_a_position_on_the_standby_and_is_told_when_it_
     with pytest.raises(PositionNotReached) as refused:
         await standby.running.shards.wait_for_position("count", 0, scenario.source.end, 0.1)
     assert refused.value.details["position"] == scenario.source.end - 1
+
+
+@simulated("count", workers=2)
+async def test_whoever_waits_for_a_position_is_told_at_once_when_the_partition_leaves(scenario: Scenario) -> None:
+    _, standby = await _with_standby(scenario)
+    assert standby.running is not None
+    waiting = asyncio.ensure_future(
+        standby.running.shards.wait_for_position("count", 0, scenario.source.end + 1000, 10_000.0)
+    )
+    scenario.world.group.follows = 0.0
+    scenario.world.group.rebalance()
+    await scenario.world.until(waiting.done, "the wait has ended", 100)
+    with pytest.raises(NotOwner):
+        await waiting
