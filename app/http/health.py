@@ -88,6 +88,7 @@ class Readiness:
                     "state": task.state.name.lower(),
                     "position": task.position,
                     "lag_records": task.lag_records,
+                    "staleness_ms": task.staleness_ms,
                     "restore_remaining": task.restore_remaining,
                     "reason": task.reason,
                 }

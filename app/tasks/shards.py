@@ -95,6 +95,7 @@ class Shards:
     _openers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENERS))
     _topics: dict[str, str] = field(default_factory=dict)
     _reopened_at: dict[TopicPartition, float] = field(default_factory=dict)
+    _listings: dict[TopicPartition, asyncio.Task[None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._topics = {name: table.source.topic for name, table in self.settings.catalog.tables.items()}
@@ -195,6 +196,8 @@ class Shards:
 
     def _set_to_work(self, held: _Held) -> None:
         if self._generation is not None and not held.leaving:
+            # Until its source's end is known, nobody knows how stale a standby is, and it answers nothing.
+            self._start_listing(held.shard.source)
             for task in held.tasks.values():
                 if held.active:
                     task.own(self._generation)
@@ -369,22 +372,25 @@ class Shards:
             log.error("the data directory fails", path=str(directory.path), error=str(error))
 
     async def watch_source_ends(self) -> None:
-        """List the end of each source held, every SOURCE_ENDS_INTERVAL, until cancelled.
+        """List the end of each source held, every SOURCE_ENDS_INTERVAL and with each assignment, until cancelled.
 
         Each by itself: a source whose end nobody tells makes the lag of no other unknown.
         """
-        listings: dict[TopicPartition, asyncio.Task[None]] = {}
         try:
             while True:
-                listings = {source: listing for source, listing in listings.items() if not listing.done()}
+                self._listings = {source: listing for source, listing in self._listings.items() if not listing.done()}
                 for source in self._held:
-                    if source not in listings:
-                        name = f"end of {source}"
-                        listings[source] = background.start(self._list_end(source), name, self.ports.on_fatal)
+                    self._start_listing(source)
                 await self.ports.sleep(SOURCE_ENDS_INTERVAL)
         finally:
-            for listing in listings.values():
+            for listing in self._listings.values():
                 listing.cancel()
+
+    def _start_listing(self, source: TopicPartition) -> None:
+        """List the end of a source, unless that is under way."""
+        listing = self._listings.get(source)
+        if listing is None or listing.done():
+            self._listings[source] = background.start(self._list_end(source), f"end of {source}", self.ports.on_fatal)
 
     async def _list_end(self, source: TopicPartition) -> None:
         listed_at = self.ports.clock.monotonic()

@@ -1,6 +1,7 @@
 """Standbys: they follow what the owner appends, answer while nobody else can, and take over without a replay."""
 
 import asyncio
+from unittest.mock import patch
 
 import pytest
 
@@ -48,6 +49,13 @@ async def test_a_standby_has_what_the_owner_has_and_says_so_with_its_role(scenar
             assert answer.row is not None
             assert (answer.freshness.role, answer.freshness.position) == (Role.STANDBY, scenario.source.end - 1)
             scenario.checks.read(standby, SOURCE, task, key)
+
+
+@simulated("count", workers=2, seeds=range(4))
+async def test_a_new_standby_does_not_wait_for_the_next_round_of_listings_to_be_trusted(scenario: Scenario) -> None:
+    with patch("app.tasks.shards.SOURCE_ENDS_INTERVAL", 1e6):
+        _, standby = await _with_standby(scenario)
+        assert standby.read(scenario.task(standby), b"a").freshness.staleness_ms is not None
 
 
 @simulated("count", workers=2)
