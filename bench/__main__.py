@@ -27,16 +27,20 @@ _ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {
     "cache": cache.measure,
     "memory": memory.measure,
     "start": start.measure,
-    "failover": failover.measure,
     "growth": growth.measure,
+    "failover": failover.measure,
 }
+#: What several workers do when one of them comes or goes: mostly waiting, so measured by itself.
+_AVAILABILITY = ("failover",)
 #: Cores that other programs may keep busy before a warning is due.
 _QUIET = 0.1
 _NAMES = (*_PEERS, *_ALONE)
+_SPEED = tuple(name for name in _NAMES if name not in _AVAILABILITY)
+_SUITES: Mapping[str, Sequence[str]] = {"speed": _SPEED, "availability": _AVAILABILITY}
 
 
-@click.command(help=f"Measure everything, or some of: {', '.join(_NAMES)}.")
-@click.argument("names", nargs=-1, type=click.Choice(_NAMES), metavar="[NAME]...")
+@click.command(help=f"Measure a suite, {' or '.join(_SUITES)}; or some of: {', '.join(_NAMES)}.")
+@click.argument("names", nargs=-1, type=click.Choice((*_SUITES, *_NAMES)), metavar="[NAME]...", default=["speed"])
 @click.option("--rounds", default=3, show_default=True, help="Rounds; the figures are medians.")
 @click.option(
     "--records", default=2_000_000, show_default=True, help="Records of the main source; less for a quick try."
@@ -49,8 +53,9 @@ _NAMES = (*_PEERS, *_ALONE)
 def main(
     names: Sequence[str], rounds: int, records: int, read_seconds: float, results: Path, folder: Path | None
 ) -> None:
-    """Run, report, and leave nothing behind but the results."""
-    wanted = names or _NAMES
+    """Run, report, and leave nothing behind but the results: those of a suite under its name."""
+    wanted = [part for name in names for part in _SUITES.get(name, [name])]
+    title = names[0] if len(names) == 1 and names[0] in _SUITES else "part"
     # A producer that is early at a new partition warns, and tries again.
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
     try:
@@ -80,7 +85,7 @@ def main(
                 uvloop.run(_measure(setting, wanted))
     except SetupError as error:
         sys.exit(str(error))
-    click.echo(write(figures, machine, results))
+    click.echo(write(figures, machine, results, title))
     if figures.failures:
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""A run's results as files: latest.json, latest.md and the plots."""
+"""A run's results as files: JSON, Markdown and the plots."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,8 +17,8 @@ _PLOTS = {
 }
 
 
-def write(figures: Figures, machine: Mapping[str, str], folder: Path) -> str:
-    """Write everything into the folder, and return the Markdown."""
+def write(figures: Figures, machine: Mapping[str, str], folder: Path, title: str) -> str:
+    """Write everything into the folder, as files whose names begin with `title`, and return the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = targets(figures)
     document = {
@@ -30,18 +30,18 @@ def write(figures: Figures, machine: Mapping[str, str], folder: Path) -> str:
             for name, peers in figures.all().items()
         },
     }
-    (folder / "latest.json").write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    (folder / f"{title}.json").write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
     drawn = [name for name in _PLOTS if figures.curves.get(name)]
     for name in drawn:
-        title, across, up = _PLOTS[name]
-        (folder / f"{name}.svg").write_text(plot(title, across, up, figures.curves[name]), "utf-8")
+        caption, across, up = _PLOTS[name]
+        (folder / f"{title}-{name}.svg").write_text(plot(caption, across, up, figures.curves[name]), "utf-8")
     text = "\n".join(
         [
-            "# Results",
+            f"# Results: {title}",
             "",
             markdown([line for line in lines if line.got is not None]),
             *(f"Not measured: {name}: {reason}\n" for name, reason in figures.failures.items()),
-            *(f"![{_PLOTS[name][0]}]({name}.svg)\n" for name in drawn),
+            *(f"![{_PLOTS[name][0]}]({title}-{name}.svg)\n" for name in drawn),
             "## Every figure",
             "",
             "Medians, with the lowest and the highest round behind them. Compare figures of one run only.",
@@ -54,7 +54,7 @@ def write(figures: Figures, machine: Mapping[str, str], folder: Path) -> str:
             "",
         ]
     )
-    (folder / "latest.md").write_text(text, "utf-8")
+    (folder / f"{title}.md").write_text(text, "utf-8")
     return text
 
 

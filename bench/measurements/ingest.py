@@ -10,12 +10,12 @@ CPU = "ingest, CPU us a record"
 
 _PAUSE = 0.25
 #: Seconds after which a slow program has been watched long enough.
-_LONGEST = 10.0
+_LONGEST = 5.0
 _PATIENCE = 300.0
 
 
 async def ingest(setting: Setting, peer: Peer, produced: Produced, *, to_the_end: bool = True) -> None:
-    """Watch a program that was just started on an empty state; unless `to_the_end`, for 10 s at most.
+    """Watch a program that was just started on an empty state; unless `to_the_end`, for 5 s.
 
     The clock starts with the first look that finds records in the table, so start-up and group joining do not count.
     """

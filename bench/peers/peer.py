@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 #: Seconds that a program may take to leave before it is killed.
 _STOP_GRACE = 40.0
 _PAUSE = 0.05
-#: A program that uses less of a core than this, for so many seconds, is at rest.
+#: A program that uses less of a core than this is idle; RocksDB rests between two compactions, so it is at rest when it
+#: was idle in so many looks in a row, that many seconds apart.
 _IDLE = 0.1
-_REST = 0.5
+_LOOKS_IDLE = 4
+_BETWEEN_LOOKS = 0.5
 #: A pause between two looks is at least so many times as long as a look took.
 _RARITY = 20
 
@@ -157,20 +159,20 @@ async def until_caught_up(peer: Peer, records: int, patience: float = 300.0) -> 
             return
 
 
-async def until_at_rest(peer: Peer, patience: float = 30.0) -> None:
+async def until_at_rest(peer: Peer, patience: float = 60.0) -> None:
     """Wait until a peer that is caught up hardly uses its core: RocksDB compacts for some time after a big load.
 
     Raises TimeoutError when it does not come to rest within `patience` seconds.
     """
-    deadline = time.monotonic() + patience
-    before = usage(peer.pid)
-    while before.at < deadline:
-        await asyncio.sleep(_REST)
+    before, idle = usage(peer.pid), 0
+    deadline = before.at + patience
+    while idle < _LOOKS_IDLE:
+        if before.at > deadline:
+            raise TimeoutError(f"{peer.name} was still busy {patience:.0f} s after it had caught up")
+        await asyncio.sleep(_BETWEEN_LOOKS)
         now = usage(peer.pid)
-        if now.cpu - before.cpu < _IDLE * (now.at - before.at):
-            return
+        idle = idle + 1 if now.cpu - before.cpu < _IDLE * (now.at - before.at) else 0
         before = now
-    raise TimeoutError(f"{peer.name} was still busy {patience:.0f} s after it had caught up")
 
 
 async def check_rows(peer: Peer, last: Mapping[int, tuple[bytes, bytes]]) -> None:
