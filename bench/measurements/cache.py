@@ -29,8 +29,6 @@ async def measure(setting: Setting) -> None:
             worker.start()
             await until_caught_up(worker, produced.source.records)
             for _ in range(2):  # the first fills the cache
-                seen = await closed_loop(
-                    worker.port, requests, connections=CONNECTIONS, seconds=2 * setting.read_seconds
-                )
+                seen = await closed_loop(worker.port, requests, connections=CONNECTIONS, seconds=setting.read_seconds)
         setting.figures.add(name, seen.rate)
         setting.say(f"{name}: {seen.rate:,.0f}")
