@@ -310,13 +310,24 @@ class Shards:
         return held.tasks[table]
 
     def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
-        """Read a key here and now; raises what Reader.read raises."""
+        """Read a key here and now.
+
+        Raises what Reader.read raises, but for the store's errors: those are a PartitionRestoring.
+        """
         task = self._task(table, partition)
         try:
             return self.reader.read(task, stored_key, consistency)
         except (StoreCorrupt, RowLayoutError) as error:
             task.distrust(error)
             return self.reader.read(task, stored_key, consistency)
+        except StoreError as error:
+            # Another copy may be on a better disk.
+            log.error("store cannot be read", table=table, partition=partition, error=str(error))
+            raise PartitionRestoring(
+                f"partition {partition} of table {table} cannot be read here: {error}",
+                table=table,
+                partition=partition,
+            ) from error
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here.

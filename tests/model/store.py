@@ -19,13 +19,14 @@ Writes = list[tuple[bytes, bytes | None]]
 class Disk:
     """What is on disk of a task, and what was written since the last flush: a crash keeps any prefix of that.
 
-    A damaged one cannot be read.
+    What is damaged has to be built anew; what is unreadable has not, and may pass.
     """
 
     def __init__(self) -> None:
         self.durable: dict[bytes, bytes] = {}
         self.unflushed: list[Writes] = []
         self.damaged = False
+        self.unreadable = False
 
     def flush(self) -> None:
         """Make everything durable."""
@@ -75,6 +76,8 @@ class MemoryStore:
         self._check_open()
         if self.disk.damaged:
             raise StoreCorrupt("a checksum does not match")
+        if self.disk.unreadable:
+            raise StoreError("IO error: Input/output error")
         return self._content.get(key)
 
     def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:

@@ -170,6 +170,19 @@ async def test_a_worker_that_leaves_keeps_all_it_has_applied(scenario: Scenario)
     assert worker.positions == {SOURCE.topic: {SOURCE.partition: len(RECORDS) - 1}}
 
 
+@simulated("count")
+async def test_a_row_on_a_disk_that_cannot_be_read_is_another_copys_to_tell_and_nothing_is_rebuilt(
+    scenario: Scenario,
+) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*RECORDS)
+    worker.disk(SOURCE, "count").unreadable = True
+    with pytest.raises(PartitionRestoring, match="Input/output error"):
+        worker.read(scenario.task(), b"k1")
+    worker.disk(SOURCE, "count").unreadable = False
+    assert worker.read(scenario.task(), b"k1").row is not None
+
+
 @simulated("count", "toggle", seeds=range(5))
 async def test_a_row_found_damaged_by_a_reader_is_read_again_once_the_store_is_rebuilt(scenario: Scenario) -> None:
     worker = scenario.workers[0]

@@ -15,7 +15,6 @@ from app.http.plain import PlainReads
 from app.http.protocol import KEEPALIVE_SECONDS, Protocol
 from app.model import Consistency
 from app.stores.rows import Row
-from app.stores.store import StoreError
 from app.tasks.reads import ReadResult
 from tests.support.http_workers import Reply, Worker, connected, one_worker, read_reply, two_workers
 
@@ -216,11 +215,11 @@ async def test_a_body_that_looks_like_a_request_is_a_body(
     assert not any(answered)
 
 
-async def test_a_store_that_fails_is_a_500_and_no_broken_connection(
+async def test_a_read_that_fails_as_nobody_foresaw_is_a_500_and_no_broken_connection(
     worker: Worker, connection: Connection, answered: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
-        raise StoreError(f"{table}[{partition}] {stored_key!r} {consistency}: Input/output error")
+        raise RuntimeError(f"{table}[{partition}] {stored_key!r} {consistency}")
 
     monkeypatch.setattr(worker.local, "read", fail)
     reply = await connection.ask(get("/tables/planes/k1"))
