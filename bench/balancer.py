@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -17,6 +18,8 @@ _CHECK = 0.5
 _TICK = 0.001
 #: Seconds until a request that nobody has taken is tried again.
 _AGAIN = 0.05
+#: Connections to a worker, as a load balancer has a pool. More are no help: a busy worker takes them one by one.
+_CONNECTIONS = 64
 #: Seconds that requests in flight are waited for at the end.
 _PATIENCE = 15.0
 
@@ -138,8 +141,10 @@ class Balanced:
         self._in_flight = 0
         self._ending = False
         self._all_answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asked: dict[Connection, tuple[int, _Due]] = {}
+        self._asked: dict[Connection, _Due] = {}
         self._free: dict[int, list[Connection]] = {}
+        self._connections: Counter[int] = Counter()
+        self._late: deque[_Due] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
         self._schedule: asyncio.Task[None] | None = None
 
@@ -160,6 +165,7 @@ class Balanced:
         self.answers.unanswered = self._in_flight
         for task in self._connecting:
             task.cancel()
+        self._late.clear()
         asked, self._asked = self._asked, {}
         for connection in [*asked, *(one for free in self._free.values() for one in free)]:
             connection.close()
@@ -178,40 +184,50 @@ class Balanced:
         if port is None:
             asyncio.get_running_loop().call_later(_AGAIN, self._send, due)
         elif free := self._free.get(port):
-            self._send_on(free.pop(), port, due)
-        else:
+            self._send_on(free.pop(), due)
+        elif self._connections[port] < _CONNECTIONS:
+            self._connections[port] += 1
             task = asyncio.create_task(self._connect_and_send(port, due))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
+        else:
+            self._late.append(due)
+
+    def _send_late(self) -> None:
+        if self._late:
+            self._send(self._late.popleft())
 
     async def _connect_and_send(self, port: int, due: _Due) -> None:
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(self._answered, any_answer=True), "127.0.0.1", port
+                lambda: Connection(partial(self._answered, port), any_answer=True), "127.0.0.1", port
             )
         except OSError:
             self.answers.refused += 1
+            self._connections[port] -= 1
             self._servers.leave_out(port)
             self._send(due)
+            self._send_late()
         else:
-            self._send_on(connection, port, due)
+            self._send_on(connection, due)
 
-    def _send_on(self, connection: Connection, port: int, due: _Due) -> None:
-        self._asked[connection] = (port, due)
+    def _send_on(self, connection: Connection, due: _Due) -> None:
+        self._asked[connection] = due
         connection.send(due.request.sent, due.at)
 
-    def _answered(self, connection: Connection, error: Exception | None) -> None:
-        asked = self._asked.pop(connection, None)
-        if asked is None:
-            for free in self._free.values():
-                if connection in free:
-                    free.remove(connection)
-            return
-        port, due = asked
+    def _answered(self, port: int, connection: Connection, error: Exception | None) -> None:
+        due = self._asked.pop(connection, None)
         if error is not None:
-            self.answers.lost += 1
-            self._send(due)
+            self._connections[port] -= 1
+            if connection in self._free.get(port, ()):
+                self._free[port].remove(connection)
+            if due is not None:
+                self.answers.lost += 1
+                self._send(due)
+            self._send_late()
             return
+        if due is None:
+            raise AssertionError("an answer that nobody has asked for")
         self._in_flight -= 1
         self.answers.took.append(time.perf_counter() - due.at)
         self.answers.statuses[connection.status] += 1
@@ -222,3 +238,4 @@ class Balanced:
             connection.close()
         else:
             self._free.setdefault(port, []).append(connection)
+            self._send_late()
