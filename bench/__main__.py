@@ -14,7 +14,7 @@ from app.demo.broker import EmbeddedKafka
 from app.errors import SetupError
 from bench.figures import Figures
 from bench.machine import busy_with_others, describe, divide_cores
-from bench.measurements import cache, failover, forwarded, growth, memory, mixed, start
+from bench.measurements import cache, failover, forwarded, growth, join, lag, memory, mixed, rolling, start
 from bench.report import write
 from bench.setting import Setting
 from bench.side_by_side import side_by_side
@@ -29,9 +29,12 @@ _ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {
     "start": start.measure,
     "growth": growth.measure,
     "failover": failover.measure,
+    "join": join.measure,
+    "rolling": rolling.measure,
+    "lag": lag.measure,
 }
 #: What several workers do when one of them comes or goes: mostly waiting, so measured by itself.
-_AVAILABILITY = ("failover",)
+_AVAILABILITY = ("failover", "join", "rolling", "lag")
 #: Cores that other programs may keep busy before a warning is due.
 _QUIET = 0.1
 _NAMES = (*_PEERS, *_ALONE)

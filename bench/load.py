@@ -16,7 +16,8 @@ from typing import Any
 
 _END_OF_HEAD = b"\r\n\r\n"
 _LENGTH = b"content-length:"
-_OK = b"200"
+_CLOSING = b"\r\nconnection: close"
+_OK = 200
 _STATUS = slice(9, 12)
 _SEED = 7
 #: Seconds between two looks at which requests of an open loop are due.
@@ -50,49 +51,67 @@ def row_requests(keys: Sequence[bytes]) -> list[bytes]:
     return [b"GET /tables/table/%b HTTP/1.1\r\nHost: bench\r\n\r\n" % key for key in shuffled]
 
 
-class _Connection(asyncio.Protocol):
-    """One request at a time; on_answer is called with this connection after each, or with the error."""
+class Connection(asyncio.Protocol):
+    """One request at a time; on_answer is called with this connection after each, and with the error when it is lost.
 
-    def __init__(self, on_answer: Callable[["_Connection", Exception | None], None]) -> None:
+    Of the last answer it has the status, the body, and whether the server closes the connection after it. An answer
+    that is no row is UnexpectedAnswer, unless any answer will do.
+    """
+
+    def __init__(
+        self, on_answer: Callable[["Connection", Exception | None], None], *, any_answer: bool = False
+    ) -> None:
         self._on_answer = on_answer
+        self._any_answer = any_answer
         self._transport: Any = None  # uvloop's transports are no asyncio.Transport
         self._data = b""
         self._missing = 0
         self.sent = 0.0
+        self.status = 0
+        self.body = b""
+        self.closing = False
 
     def connection_made(self, transport: Any) -> None:
+        """Keep the transport."""
         self._transport = transport
 
     def send(self, request: bytes, due: float) -> None:
+        """Send a request that was due at a time, which `sent` then is."""
         self.sent = due
         self._transport.write(request)
 
     def close(self) -> None:
+        """Close it; on_answer is told."""
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:
+        """Tell on_answer once an answer is whole."""
         if self._missing:
             self._missing -= len(data)
+            self.body += data
         else:
             self._data += data
             head = self._data.find(_END_OF_HEAD)
             if head < 0:
                 return
-            if self._data[_STATUS] != _OK:
+            self.status = int(self._data[_STATUS])
+            if self.status != _OK and not self._any_answer:
                 self._on_answer(self, UnexpectedAnswer(self._data[:300].decode("latin-1")))
                 return
             lower = self._data[:head].lower()
             start = lower.find(_LENGTH) + len(_LENGTH)
             end = lower.find(b"\r", start)
             length = int(lower[start:end] if end >= 0 else lower[start:])
-            self._missing = head + len(_END_OF_HEAD) + length - len(self._data)
+            self.closing = _CLOSING in lower
+            self.body = self._data[head + len(_END_OF_HEAD) :]
+            self._missing = length - len(self.body)
             self._data = b""
         if self._missing == 0:
             self._on_answer(self, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
-            self._on_answer(self, exc)
+        """Tell on_answer."""
+        self._on_answer(self, exc or ConnectionResetError("the server has closed the connection"))
 
 
 async def closed_loop(port: int, requests: Sequence[bytes], *, connections: int, seconds: float) -> Latencies:
@@ -104,7 +123,7 @@ async def closed_loop(port: int, requests: Sequence[bytes], *, connections: int,
     begin = now() + _WARM_UP
     end = begin + seconds
 
-    def answered(connection: _Connection, error: Exception | None) -> None:
+    def answered(connection: Connection, error: Exception | None) -> None:
         nonlocal turn
         at = now()
         if error is not None or at >= end:
@@ -161,7 +180,7 @@ class _OpenLoop:
         self._begin = 0.0
         self._next = 0
         self._late: deque[tuple[bytes, float]] = deque()
-        self._free: list[_Connection] = []
+        self._free: list[Connection] = []
         self.took: list[float] = []
         self.done: asyncio.Future[None] = self._loop.create_future()
 
@@ -186,7 +205,7 @@ class _OpenLoop:
         if self._next < self._count and not self.done.done():
             self._loop.call_later(_TICK, self._send_due)
 
-    def answered(self, connection: _Connection, error: Exception | None) -> None:
+    def answered(self, connection: Connection, error: Exception | None) -> None:
         if self.done.done():
             return
         if error is not None:
@@ -206,7 +225,7 @@ class _OpenLoop:
             self._free.append(connection)
 
 
-async def _connect(port: int, on_answer: Callable[[_Connection, Exception | None], None]) -> _Connection:
+async def _connect(port: int, on_answer: Callable[[Connection, Exception | None], None]) -> Connection:
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: _Connection(on_answer), "127.0.0.1", port)
+    _, connection = await loop.create_connection(lambda: Connection(on_answer), "127.0.0.1", port)
     return connection

@@ -4,7 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.figures import FAUST, STREAMS, Figures
-from bench.measurements import cache, failover, forwarded, growth, ingest, memory, mixed, reads, restore, start
+from bench.measurements import (
+    cache,
+    failover,
+    forwarded,
+    growth,
+    ingest,
+    join,
+    lag,
+    memory,
+    mixed,
+    reads,
+    restore,
+    rolling,
+    start,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,38 @@ def targets(figures: Figures) -> list[Target]:
             lambda value: value <= 1000,  # noqa: PLR2004
         ),
         _failover(figures),
+        _line(
+            "a fourth worker joins: GETs for existing keys without a row",
+            "0 %",
+            "0 %",
+            figures.median(join.NO_ROW),
+            "{:.3f} %",
+            lambda value: value == 0,
+        ),
+        _line(
+            "rolling restart at 2,000 GET/s: false answers",
+            "0",
+            "0",
+            figures.median(rolling.FALSE),
+            "{:.0f}",
+            lambda value: value == 0,
+        ),
+        _line(
+            "the same: GETs with a 503 or without an answer",
+            "under 0.1 %",
+            "0 %",
+            figures.median(rolling.UNAVAILABLE),
+            "{:.3f} %",
+            lambda value: value < 0.1,  # noqa: PLR2004
+        ),
+        _line(
+            "standby behind its active at half of the maximum ingest, p99",
+            "1,000 ms",
+            "250 ms",
+            figures.median(lag.P99),
+            "{:.0f} ms",
+            lambda value: value <= 1000,  # noqa: PLR2004
+        ),
         *_growth(figures),
     ]
 

@@ -12,9 +12,14 @@ from bench.http_client import Client
 from bench.machine import Cores
 from bench.peers.peer import Progress, ServerProcess
 
+_READY = "/readyz?verbose"
 
-class _Task(msgspec.Struct):
+
+class Task(msgspec.Struct):
+    """A copy of a partition; position is the last source offset applied, inclusive."""
+
     table: str
+    partition: int
     position: int
     state: str
 
@@ -26,7 +31,7 @@ class _Layer(msgspec.Struct):
 
 class _Readiness(msgspec.Struct):
     layers: list[_Layer]
-    tasks: list[_Task]
+    tasks: list[Task]
 
 
 class Tablehouse(ServerProcess):
@@ -54,10 +59,15 @@ class Tablehouse(ServerProcess):
         ours = {f"TABLEHOUSE_{name.upper()}": value for name, value in self._settings.items()}
         self.spawn([sys.executable, "-m", "app.cli", "worker"], env=inherited | ours)
 
+    async def tasks(self, client: Client) -> list[Task]:
+        """Return its copies, as a client of its port is told; none while it does not answer."""
+        status, body = await client.get(_READY)
+        return [] if status == 0 else msgspec.json.decode(body, type=_Readiness).tasks
+
     async def progress(self) -> Progress | None:
         """See Peer; source records count once for each table."""
         async with Client(self.port) as client:
-            status, body = await client.get("/readyz?verbose")
+            status, body = await client.get(_READY)
         if status == 0:
             return None
         seen = msgspec.json.decode(body, type=_Readiness)
