@@ -32,6 +32,8 @@ _KEYS = 200_000
 _BACKLOG = 600_000
 #: Seconds of steady flow, between two sends of a batch to each partition, and between two samples.
 _FLOW, _SEND, _SAMPLE = 10.0, 0.02, 0.02
+#: More than a partition gets in one send.
+_BATCH_BYTES = 512 * 1024
 _PAUSE = 0.05
 _PATIENCE = 120.0
 
@@ -117,7 +119,9 @@ async def _reaches(workers: Sequence[Tablehouse], count: int) -> tuple[int, floa
 
 async def _produce_steadily(bootstrap: str, source: Source, rate: float) -> float:
     """Send batches that were built before at fixed times, and return how many records a second were acknowledged."""
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, max_batch_size=_BATCH_BYTES
+    )
     await producer.start()
     try:
         rounds = _batches(producer, source, int(rate * _SEND))
