@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from bench.http_client import Client
-from bench.load import Connection
+from bench.load import Connection, percentile
 
 #: Seconds between two looks whether a worker is ready.
 _CHECK = 0.5
@@ -67,8 +67,7 @@ class Answers:
 
     def percentile(self, percent: float) -> float:
         """Return milliseconds."""
-        took = sorted(self.took)
-        return 1e3 * took[min(len(took) - 1, int(len(took) * percent / 100))]
+        return 1e3 * percentile(sorted(self.took), percent)
 
     def __str__(self) -> str:
         """Say all of it in a line."""

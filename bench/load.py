@@ -41,14 +41,29 @@ class Latencies:
 
     def percentile(self, percent: float) -> float:
         """Return seconds."""
-        return self.seconds[min(len(self.seconds) - 1, int(len(self.seconds) * percent / 100))]
+        return percentile(self.seconds, percent)
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return what so many percent of values, which are in order, do not exceed."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def shuffled(keys: Sequence[bytes]) -> list[bytes]:
+    """Return keys in a random order that is always the same."""
+    found = list(keys)
+    random.Random(_SEED).shuffle(found)  # noqa: S311  reproducible, not secret
+    return found
+
+
+def row_request(key: bytes) -> bytes:
+    """Return the request for a key."""
+    return b"GET /tables/table/%b HTTP/1.1\r\nHost: bench\r\n\r\n" % key
 
 
 def row_requests(keys: Sequence[bytes]) -> list[bytes]:
-    """Return the request for each key, in a random order that is always the same."""
-    shuffled = list(keys)
-    random.Random(_SEED).shuffle(shuffled)  # noqa: S311  reproducible, not secret
-    return [b"GET /tables/table/%b HTTP/1.1\r\nHost: bench\r\n\r\n" % key for key in shuffled]
+    """Return the request for each key, shuffled."""
+    return [row_request(key) for key in shuffled(keys)]
 
 
 class Connection(asyncio.Protocol):

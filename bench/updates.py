@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from app.formats.partitioners import partition_of
 from bench.balancer import Request
-from bench.load import row_requests
+from bench.load import row_request, shuffled
 from bench.source import Source
 
 _SEED = 11
@@ -64,4 +64,4 @@ class Updates:
 
 def requests_for(keys: Sequence[bytes]) -> list[Request]:
     """Return a request for each key, in a random order that is always the same."""
-    return [Request(sent.split(b" ", 2)[1].rpartition(b"/")[2], sent) for sent in row_requests(keys)]
+    return [Request(key, row_request(key)) for key in shuffled(keys)]

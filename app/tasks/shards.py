@@ -323,11 +323,7 @@ class Shards:
         except StoreError as error:
             # Another copy may be on a better disk.
             log.error("store cannot be read", table=table, partition=partition, error=str(error))
-            raise PartitionRestoring(
-                f"partition {partition} of table {table} cannot be read here: {error}",
-                table=table,
-                partition=partition,
-            ) from error
+            raise _unreadable(table, partition, error) from error
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here.
@@ -350,9 +346,7 @@ class Shards:
             return await digest(task)
         except StoreCorrupt as error:
             task.distrust(error)
-            raise PartitionRestoring(
-                f"partition {partition} of table {table} cannot be read: {error}", table=table, partition=partition
-            ) from error
+            raise _unreadable(table, partition, error) from error
 
     def statuses(self) -> list[TaskStatus]:
         """Return the status of every task."""
@@ -413,3 +407,9 @@ class Shards:
         if held is not None:
             for task in held.tasks.values():
                 task.observe_source_end(end, listed_at)
+
+
+def _unreadable(table: str, partition: int, error: StoreError) -> PartitionRestoring:
+    return PartitionRestoring(
+        f"partition {partition} of table {table} cannot be read here: {error}", table=table, partition=partition
+    )

@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 
 from bench.http_client import Client
-from bench.measurements.forwarded import KEYS, both_serve, divide
+from bench.measurements.forwarded import KEYS, PARTITIONS, divide
+from bench.measurements.sharing import until_shared
 from bench.peers.kafka_streams.streams import KafkaStreams
 from bench.peers.peer import AnyPeer, running, until_at_rest, until_caught_up
 from bench.peers.tablehouse import Tablehouse
@@ -25,7 +26,7 @@ _PAUSE = 0.005
 
 async def measure(setting: Setting) -> None:
     """Measure Tablehouse and Kafka Streams, once each: most of it is the session's time-out."""
-    produced = await setting.topics.provide(setting.sized(_ROWS, _ROWS, 4))
+    produced = await setting.topics.provide(setting.sized(_ROWS, _ROWS, PARTITIONS))
     await _tablehouse(setting, produced.source)
     await _streams(setting, produced.source)
 
@@ -34,7 +35,7 @@ async def _tablehouse(setting: Setting, source: Source) -> None:
     session = f"{SESSION_SECONDS}s"
     asked, killed = setting.workers(source.topic, 2, session_timeout=session, takeover_interval="1s")
     async with running(asked), running(killed):
-        await both_serve(asked, killed.port)
+        await until_shared((asked, killed), PARTITIONS)
         for worker in (asked, killed):
             await until_caught_up(worker, source.records)
             await until_at_rest(worker)

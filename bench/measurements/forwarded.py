@@ -1,13 +1,12 @@
 """A read that another worker answers, over one that the asked worker answers itself, on an idle group of two."""
 
-import asyncio
-import time
 from collections.abc import Sequence
 
 import msgspec
 
 from bench.http_client import Client
 from bench.load import closed_loop, row_requests
+from bench.measurements.sharing import until_shared
 from bench.peers.peer import running
 from bench.peers.tablehouse import Tablehouse
 from bench.setting import Setting
@@ -18,17 +17,18 @@ FORWARDED = "idle GET, forwarded, p50 ms"
 
 #: Keys that are looked up, half of which each of two workers owns.
 KEYS = 400
+#: So that two workers can share them evenly.
+PARTITIONS = 4
 _LOOPS = 3
-_PATIENCE = 60.0
 
 
 async def measure(setting: Setting) -> None:
     """One connection, one request at a time, local and forwarded in turns."""
-    produced = await setting.topics.provide(setting.sized(200_000, 100_000, 4))
+    produced = await setting.topics.provide(setting.sized(200_000, 100_000, PARTITIONS))
     # The second to join has nothing yet: it restores its share as a standby, and then asks for it.
     asked, other = setting.workers(produced.source.topic, 2, takeover_interval="1s")
     async with running(asked), running(other):
-        await both_serve(asked, other.port)
+        await until_shared((asked, other), PARTITIONS)
         local, forwarded = await divide(asked, produced.source)
         for _ in range(_LOOPS):
             for name, keys in ((LOCAL, local), (FORWARDED, forwarded)):
@@ -38,22 +38,6 @@ async def measure(setting: Setting) -> None:
                 setting.figures.add(name, 1e3 * seen.percentile(50))
     figures = setting.figures
     setting.say(f"idle GET: local {figures.median(LOCAL):.2f} ms, forwarded {figures.median(FORWARDED):.2f} ms, p50")
-
-
-async def both_serve(asked: Tablehouse, other_port: int) -> None:
-    """Wait until each of two workers owns a part of the partitions, and all of them are served."""
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        async with Client(asked.port) as one, Client(other_port) as two:
-            answers = [msgspec.json.decode(body or b"{}") for _, body in (await one.get(_READY), await two.get(_READY))]
-        tasks = [[task["state"] for task in answer.get("tasks", ())] for answer in answers]
-        if all("active" in states and {"active", "standby"} >= set(states) for states in tasks):
-            return
-        await asyncio.sleep(0.1)
-    raise TimeoutError(f"two workers do not share the table within {_PATIENCE:.0f} s: their tasks are {tasks}")
-
-
-_READY = "/readyz?verbose"
 
 
 async def divide(asked: Tablehouse, source: Source) -> tuple[Sequence[bytes], Sequence[bytes]]:

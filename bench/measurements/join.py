@@ -5,8 +5,8 @@ import time
 from contextlib import AsyncExitStack
 
 from bench.balancer import Balanced, Servers
-from bench.measurements.sharing import until_shared
-from bench.peers.peer import running, until_at_rest
+from bench.measurements.sharing import settled, until_shared
+from bench.peers.peer import running
 from bench.setting import Setting
 from bench.updates import Updates, requests_for
 
@@ -35,11 +35,7 @@ async def measure(setting: Setting) -> None:
     updates = Updates(produced.source, _STEP)
     *group, fourth = workers = setting.workers(produced.source.topic, 4, takeover_interval="1s")
     async with AsyncExitStack() as stack:
-        for worker in group:
-            await stack.enter_async_context(running(worker))
-        await until_shared(group, PARTITIONS)
-        for worker in group:
-            await until_at_rest(worker)
+        await stack.enter_async_context(settled(group, PARTITIONS))
         await stack.enter_async_context(updates.produced(setting.bootstrap, _UPDATE_RATE))
         servers = await stack.enter_async_context(Servers([worker.port for worker in workers]))
         absent = requests_for([b"nobody-%07d" % number for number in range(_ABSENT)])

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaProducer
 
 from app.formats.partitioners import partition_of
 from bench.http_client import Client
+from bench.load import percentile
 from bench.measurements.sharing import until_shared
 from bench.peers.peer import running, until_at_rest, until_caught_up
 from bench.peers.tablehouse import Tablehouse
@@ -80,8 +81,8 @@ async def measure(setting: Setting) -> None:
     figures = setting.figures
     figures.add(MAXIMUM, maximum)
     figures.add(RATE, rate)
-    for name, share in ((P50, 0.5), (P99, 0.99), (MOST, 1.0)):
-        figures.add(name, 1e3 * behind[min(len(behind) - 1, int(share * len(behind)))])
+    for name, percent in ((P50, 50), (P99, 99), (MOST, 100)):
+        figures.add(name, 1e3 * percentile(behind, percent))
     setting.say(
         f"{rate:,.0f} of {maximum:,.0f} records/s: a standby is behind by p50 {figures.median(P50):.0f} ms, p99 "
         f"{figures.median(P99):.0f} ms, at most {figures.median(MOST):.0f} ms, in {len(behind):,} samples"

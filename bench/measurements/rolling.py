@@ -7,8 +7,7 @@ from contextlib import AsyncExitStack
 
 from bench.balancer import Balanced, Servers
 from bench.measurements.join import PARTITIONS
-from bench.measurements.sharing import until_shared
-from bench.peers.peer import running, until_at_rest
+from bench.measurements.sharing import settled, until_shared
 from bench.peers.tablehouse import Tablehouse
 from bench.setting import Setting
 from bench.updates import Updates
@@ -38,11 +37,7 @@ async def measure(setting: Setting) -> None:
     updates = Updates(produced.source, _STEP)
     workers = setting.workers(produced.source.topic, 3, takeover_interval="1s")
     async with AsyncExitStack() as stack:
-        for worker in workers:
-            await stack.enter_async_context(running(worker))
-        await until_shared(workers, PARTITIONS)
-        for worker in workers:
-            await until_at_rest(worker)
+        await stack.enter_async_context(settled(workers, PARTITIONS))
         await stack.enter_async_context(updates.produced(setting.bootstrap, _UPDATE_RATE))
         servers = await stack.enter_async_context(Servers([worker.port for worker in workers]))
         async with Balanced(servers, updates.requests(), RATE, updates.is_false) as load:

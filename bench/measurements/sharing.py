@@ -1,15 +1,28 @@
-"""How several workers share the partitions of a table."""
+"""Several workers that share the partitions of a table."""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from bench.http_client import Client
+from bench.peers.peer import running, until_at_rest
 from bench.peers.tablehouse import Tablehouse
 
 _PAUSE = 0.1
+
+
+@asynccontextmanager
+async def settled(workers: Sequence[Tablehouse], partitions: int) -> AsyncIterator[None]:
+    """Start workers, stop them at the end; in between they share the partitions, and began at rest."""
+    async with AsyncExitStack() as stack:
+        for worker in workers:
+            await stack.enter_async_context(running(worker))
+        await until_shared(workers, partitions)
+        for worker in workers:
+            await until_at_rest(worker)
+        yield
 
 
 async def until_shared(workers: Sequence[Tablehouse], partitions: int, patience: float = 60.0) -> float:

@@ -12,8 +12,6 @@ from bench.http_client import Client
 from bench.machine import Cores
 from bench.peers.peer import Progress, ServerProcess
 
-_READY = "/readyz?verbose"
-
 
 class Task(msgspec.Struct):
     """A copy of a partition; position is the last source offset applied, inclusive."""
@@ -61,22 +59,26 @@ class Tablehouse(ServerProcess):
 
     async def tasks(self, client: Client) -> list[Task]:
         """Return its copies, as a client of its port is told; none while it does not answer."""
-        status, body = await client.get(_READY)
-        return [] if status == 0 else msgspec.json.decode(body, type=_Readiness).tasks
+        seen = await _readiness(client)
+        return [] if seen is None else seen.tasks
 
     async def progress(self) -> Progress | None:
         """See Peer; source records count once for each table."""
         async with Client(self.port) as client:
-            status, body = await client.get(_READY)
-        if status == 0:
+            seen = await _readiness(client)
+        if seen is None:
             return None
-        seen = msgspec.json.decode(body, type=_Readiness)
         layers = {layer.name: layer.ok for layer in seen.layers}
         return Progress(
             applied=sum(task.position + 1 for task in seen.tasks),
             assigned=layers["group"] and bool(seen.tasks),
             caught_up=all(layers.values()) and bool(seen.tasks),
         )
+
+
+async def _readiness(client: Client) -> _Readiness | None:
+    status, body = await client.get("/readyz?verbose")
+    return None if status == 0 else msgspec.json.decode(body, type=_Readiness)
 
 
 def tables_yaml(topic: str, tables: int) -> str:
