@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -171,16 +171,17 @@ class _Samples:
     def behind(self) -> list[float]:
         """Return for each sample of a standby for how many seconds it had lacked what the active had, at most.
 
-        That is since the last time that the active was seen with nothing more than the standby had.
+        That is since the last time that the active was seen with nothing more than the standby had, so a standby that
+        lacks nothing counts with the time since the last look at the active, up to _SAMPLE.
         """
         found = []
         for partition, standbys in self._seen["standby"].items():
             actives = self._seen["active"][partition]
             positions = [active.position for active in actives]
+            asked = [active.asked for active in actives]
             for standby in standbys:
-                number = bisect_right(positions, standby.position)
-                if number == 0:
-                    continue
-                ahead = number < len(actives) and actives[number].asked < standby.answered
-                found.append(standby.answered - actives[number - 1].asked if ahead else 0.0)
+                # Later looks at the active say nothing of what it had by then.
+                number = min(bisect_right(positions, standby.position), bisect_left(asked, standby.answered))
+                if number:
+                    found.append(standby.answered - asked[number - 1])
         return found
