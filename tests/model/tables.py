@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec
+from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.folds.fold import Decoded, Fold, Lookup
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
@@ -80,7 +80,7 @@ class Table:
 
     def spec(self, topic: str) -> Spec:
         """Return what stands for it in a catalog."""
-        return Spec(self.name, SourceSpec(topic, KeySpec("bytes"), "bytes"), table=self)
+        return Spec(self.name, SourceSpec(topic, KeySpec("bytes"), ValueSpec("bytes")), table=self)
 
     def codec(self, source: TopicPartition) -> TableCodec:
         """Return how its records are read."""

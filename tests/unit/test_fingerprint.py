@@ -1,13 +1,14 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from app.catalog.fingerprint import catalog_digest, difference, digest, fingerprint
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
+from app.catalog.spec import Catalog, KeySpec, SchemaFile, SourceSpec, TableSpec, ValueSpec
 
 TABLE = TableSpec(
     "planes",
-    SourceSpec("planes", KeySpec("json", ("a", "b")), "json"),
+    SourceSpec("planes", KeySpec("json", ("a", "b")), ValueSpec("json")),
     "The aircraft.",
     {"built": "year", "maker": "manufacturer"},
 )
@@ -26,6 +27,15 @@ def with_source(**changes: object) -> TableSpec:
             with_source(key=KeySpec("json", ("b", "a"))),
             'key_fields was ["a","b"] and is now ["b","a"]',
         ),
+        (with_source(key=KeySpec("json", ("a", "b"), bare=True)), "key_bare was false and is now true"),
+        (with_source(value=ValueSpec("avro")), "value was json and is now avro"),
+        (with_source(value=ValueSpec("json", "none")), "value_framing was registry and is now none"),
+        (with_source(value=ValueSpec("json", schema=7)), "value_schema was latest and is now 7"),
+        (
+            with_source(value=ValueSpec("json", schema=SchemaFile(Path("a.avsc"), '"int"'))),
+            "value_schema was latest and is now file 3f2b87a9fe7cc9b13835598c3981cd45",
+        ),
+        (with_source(envelope="debezium"), "envelope was none and is now debezium"),
         (with_source(partitioner="crc32"), "partitioner was murmur2 and is now crc32"),
         (
             replace(TABLE, columns={"maker": "manufacturer", "built": "year"}),
@@ -55,8 +65,8 @@ def test_partition_count_and_row_layout_are_parts() -> None:
     ]
 
 
-def test_a_description_and_a_number_of_standbys_are_no_parts() -> None:
-    other = replace(TABLE, description="Other words.", standbys=3)
+def test_what_changes_no_row_is_no_part() -> None:
+    other = replace(with_source(on_error="stop"), description="Other words.", standbys=3, writable=True)
     assert fingerprint(other, group="shop", partitions=12, row_layout=1) == NOW
 
 
