@@ -20,20 +20,22 @@ DIGEST_BYTES = 16
 def definition(table: TableSpec) -> dict[str, str]:
     """Return the parts of a fingerprint that come from the definition alone, in a fixed order."""
     source = table.source
-    return {
+    parts = {
         "source": source.topic,
         "key": source.key.format,
         "key_fields": _json(source.key.fields),
-        "key_bare": _json(source.key.bare),
         "value": source.value.format,
-        "value_framing": source.value.framing,
-        "value_schema": _schema(source.value.schema),
         "partitioner": source.partitioner,
         "envelope": source.envelope,
         # A list of pairs, because the order of columns is the order of members in the stored bytes.
         "columns": _json(None if table.columns is None else list(table.columns.items())),
         "fold": "upsert",
     }
+    if source.key.bare:
+        parts["key_bare"] = "true"
+    if source.value.format == "avro":
+        parts |= {"value_framing": source.value.framing, "value_schema": _schema(source.value.schema)}
+    return parts
 
 
 def fingerprint(table: TableSpec, *, group: str, partitions: int, row_layout: int) -> dict[str, str]:

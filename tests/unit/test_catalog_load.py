@@ -213,10 +213,9 @@ BAD = [
         table("source: {topic: t, key: string, value: {format: avro, framing: none}}"),
         [
             (
-                "2: tables[0].source.value.schema: cannot be latest with framing none, whose records name no schema "(
-                    "of the registry; name the schema they are written with, by the path of a file or by its id in the "
-                    "registry"
-                )
+                "2: tables[0].source.value.schema: cannot be latest with framing none, whose records name no schema "
+                "of the registry; name the schema they are written with, by the path of a file or by its id in the "
+                "registry"
             )
         ],
     ),
