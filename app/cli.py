@@ -95,6 +95,7 @@ def _run_worker(settings: Settings) -> int:
         local=engine,
         health=engine,
         metrics=metrics,
+        turns=engine.turns,
     )
     return run(engine, server, settings.shutdown_timeout)
 

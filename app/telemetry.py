@@ -136,7 +136,7 @@ class Metrics:
         self.http_in_flight = self._gauge("http_in_flight_requests", "HTTP requests that are being answered now.")
         self.reads = self._counter(
             "read",
-            "Reads of a row: hit, miss, stale (a copy that is not the active answered) or unavailable.",
+            "Reads of a row, those in batches too: hit, miss, stale (not the active answered) or unavailable.",
             "table",
             "result",
         )

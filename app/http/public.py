@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from app.errors import RouteNotFound
+from app.http.batch import BatchRoutes
 from app.http.consistency import PARAMETERS
-from app.http.dispatch import Route
+from app.http.dispatch import Operation, Route, reading
 from app.http.health import HealthRoutes
 from app.http.overview import OverviewRoutes
 from app.http.rows import RowRoutes
@@ -19,24 +20,25 @@ _NONE: Mapping[str, bytes] = {}
 class PublicRoutes:
     """Resolves raw paths; a table's name cannot have a colon, so the last one begins a custom method."""
 
-    def __init__(self, rows: RowRoutes, overview: OverviewRoutes, health: HealthRoutes) -> None:
+    def __init__(self, rows: RowRoutes, batch: BatchRoutes, overview: OverviewRoutes, health: HealthRoutes) -> None:
         self._fixed = {
             route.template: route
             for route in (
-                Route("/tables", overview.tables),
-                Route("/cluster", overview.cluster),
-                Route("/livez", health.livez),
-                Route("/readyz", health.readyz, frozenset({"verbose"})),
-                Route("/metrics", health.metrics),
-                Route("/version", health.version),
-                Route("/openapi.json", health.openapi),
+                reading("/tables", overview.tables),
+                reading("/cluster", overview.cluster),
+                reading("/livez", health.livez),
+                reading("/readyz", health.readyz, frozenset({"verbose"})),
+                reading("/metrics", health.metrics),
+                reading("/version", health.version),
+                reading("/openapi.json", health.openapi),
             )
         }
-        self._table = Route("/tables/{table}", overview.table)
-        self._row = Route(ROW_TEMPLATE, rows.by_path, PARAMETERS)
+        self._table = reading("/tables/{table}", overview.table)
+        self._row = reading(ROW_TEMPLATE, rows.by_path, PARAMETERS)
         self._methods = {
-            "get": Route("/tables/{table}:get", rows.by_parameter, _KEY | PARAMETERS),
-            "locate": Route("/tables/{table}:locate", rows.locate, _KEY),
+            "get": reading("/tables/{table}:get", rows.by_parameter, _KEY | PARAMETERS),
+            "batch-get": Route("/tables/{table}:batch-get", {"POST": Operation(batch.batch_get, PARAMETERS)}),
+            "locate": reading("/tables/{table}:locate", rows.locate, _KEY),
         }
 
     def all(self) -> tuple[Route, ...]:

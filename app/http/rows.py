@@ -13,8 +13,8 @@ from app.http.consistency import asked
 from app.http.dispatch import Call
 from app.http.freshness import freshness_headers
 from app.http.problems import problem
-from app.model import HostInfo, Role
-from app.routing.query import Answer, Query
+from app.model import HostInfo
+from app.routing.query import Answer, Query, missing_detail
 from app.routing.tables import RoutedTable, table_named
 from app.stores.rows import Row
 
@@ -71,9 +71,8 @@ class RowRoutes:
         freshness = answer.result.freshness
         row = answer.result.row
         if row is None:
-            whose = "" if freshness.role is Role.ACTIVE else f", as far as its {freshness.role.value} copy knows"
             missing = problem(
-                KeyNotFound(f"table {name} has no row for this key{whose}", table=name, partition=freshness.partition)
+                KeyNotFound(missing_detail(name, freshness.role), table=name, partition=freshness.partition)
             )
             missing.headers.update(freshness_headers(freshness, answer.served_by))
             return missing

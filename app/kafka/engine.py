@@ -35,7 +35,7 @@ from app.tasks.digest import PartitionDigest
 from app.tasks.doubts import Doubts, Growth, Misplaced
 from app.tasks.log import OutcomeUnknown
 from app.tasks.ports import Ports
-from app.tasks.reads import Reader, ReadResult
+from app.tasks.reads import Reader, ReadResult, SliceResult
 from app.tasks.shards import Shards, ShardSettings
 from app.telemetry import Metrics
 from app.turns import Turns
@@ -85,7 +85,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._connection = Connection(settings.bootstrap_servers, directory.worker_id)
         self._clock = SystemClock()
         self._lease = GroupLease(settings.session_timeout, self._clock)
-        self._turns = Turns()
+        #: Shared by everything long on this event loop.
+        self.turns = Turns()
         self._doubts = Doubts(self._tell_the_group)
         for table in catalog.tables.values():
             metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
@@ -129,7 +130,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             clock=self._clock,
             metrics=self._metrics,
             doubts=self._doubts,
-            turns=self._turns,
+            turns=self.turns,
             sleep=asyncio.sleep,
             on_fatal=self._on_fatal,
             worker_id=self._directory.worker_id,
@@ -141,7 +142,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 self._catalog,
                 topics.partitions,
                 self._directory,
-                lambda source: RocksShard(self._directory.shard(source), memory, self._turns),
+                lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
                 budget,
             ),
             consumer,
@@ -162,7 +163,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             self._assignor,
             self._shards,
             self._lease,
-            self._turns,
+            self.turns,
         )
         self._upkeep = [
             background.start(work, name, self._on_fatal)
@@ -316,9 +317,18 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
         """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
+        return self._here(lambda shards: shards.read(table, partition, stored_key, consistency))
+
+    def read_many(
+        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
+    ) -> SliceResult:
+        """Read the first of some keys here and now; raises what read() raises."""
+        return self._here(lambda shards: shards.read_many(table, partition, stored_keys, consistency))
+
+    def _here(self, read: Callable[[Shards], Result]) -> Result:
         shards = self._joined_shards()
         try:
-            return shards.read(table, partition, stored_key, consistency)
+            return read(shards)
         except PartitionRestoring as error:
             if self._stopping:
                 raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None

@@ -9,10 +9,10 @@ from app.errors import NotOwner, PositionNotReached, RequestError
 from app.model import Consistency, Freshness, HostInfo, Role, TaskState, TaskStatus
 from app.routing.cluster import ClusterSnapshot, snapshot_of
 from app.routing.cluster import Placed as PlacedMember
-from app.routing.ports import Hop, PeerRead
+from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices
 from app.stores.rows import Row
 from app.tasks.digest import PartitionDigest
-from app.tasks.reads import ReadResult
+from app.tasks.reads import ReadResult, SliceResult
 
 PLANES = TableSpec("planes", SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json")), description="Aircraft")
 NUMBERS = TableSpec("numbers", SourceSpec("numbers-topic", KeySpec("long"), ValueSpec("string")))
@@ -60,6 +60,8 @@ class FakeTables:
     asked_for: list[Consistency] = field(default_factory=list)
     waits: list[tuple[int, int, float]] = field(default_factory=list)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    hit: RequestError | None = None
+    miss: RequestError | None = None
     _advanced: asyncio.Event = field(default_factory=asyncio.Event)
 
     def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
@@ -82,6 +84,14 @@ class FakeTables:
             )
         freshness = Freshness(partition, position, self.role, self.lag, self.staleness_ms)
         return ReadResult(self.rows.get((table, partition, stored_key)), freshness)
+
+    def read_many(
+        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
+    ) -> SliceResult:
+        """Answer the first three keys as `read` does."""
+        results = [self.read(table, partition, key, consistency) for key in stored_keys[:3]]
+        payloads = [None if result.row is None else result.row.payload for result in results]
+        return SliceResult(payloads, results[0].freshness, self.hit, self.miss)
 
     def advance(self, partition: int, offset: int) -> None:
         """Apply up to an offset, and wake who waits for it."""
@@ -154,6 +164,10 @@ class ScriptedPeer:
         if isinstance(step, Exception):
             raise step
         return PeerRead(step() if callable(step) else step, host.worker_id)
+
+    async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
+        """Nothing here asks a scripted peer for a part of a batch."""
+        raise NotImplementedError(host, hop)
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
         """Take the next step of the script; a result becomes one status."""

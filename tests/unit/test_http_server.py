@@ -11,6 +11,7 @@ from app.http.server import HttpServer, ServerOptions
 from app.model import TaskState
 from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
+from app.turns import Turns
 from tests.support.cluster_fakes import FakeTables, Placed, snapshot, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker
 
@@ -122,6 +123,7 @@ def server_on(port: int, internal_port: int) -> HttpServer:
         local=FakeTables(),
         health=FakeHealth(),
         metrics=Metrics("0"),
+        turns=Turns(),
     )
 
 
