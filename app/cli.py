@@ -93,6 +93,7 @@ def _run_worker(settings: Settings) -> int:
         catalog=catalog,
         view=view,
         local=engine,
+        source=engine,
         health=engine,
         metrics=metrics,
         turns=engine.turns,

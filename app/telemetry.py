@@ -143,6 +143,15 @@ class Metrics:
         self.read_duration = self._histogram(
             "read_duration_seconds", "Time of a read: local, forwarded, or standby when one answered.", "table", "path"
         )
+        self.writes = self._counter(
+            "writes",
+            "Writes of callers: written, unavailable (nothing was written) or unknown (it may have been).",
+            "table",
+            "result",
+        )
+        self.write_duration = self._histogram(
+            "write_duration_seconds", "Time to the acknowledgement of a caller's write.", "table"
+        )
         self.forwards = self._counter(
             "forward_requests",
             "Hops to another worker: ok, not_owner, refused or unreachable.",

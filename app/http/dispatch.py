@@ -45,7 +45,6 @@ class Call:
     the dispatcher's clock.
     """
 
-    method: str
     variables: Mapping[str, bytes]
     parameters: Mapping[str, bytes]
     headers: CIMultiDictProxy[str]
@@ -173,7 +172,7 @@ class Dispatcher:
             parameters = query_parameters(url.raw_query_string, operation.parameters)
             key = variables.get("key", parameters.get("key"))
             body = Body(request, lambda: deadline - self._clock())
-            call = Call(request.method, variables, parameters, request.headers, body, request_id, deadline)
+            call = Call(variables, parameters, request.headers, body, request_id, deadline)
             return await operation.handler(call), template, key
         except RequestError as error:
             return problem(error), template, key

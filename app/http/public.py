@@ -10,6 +10,8 @@ from app.http.health import HealthRoutes
 from app.http.overview import OverviewRoutes
 from app.http.rows import RowRoutes
 from app.http.target import percent_decoded
+from app.http.writes import PARAMETERS as WRITE_PARAMETERS
+from app.http.writes import WriteRoutes
 
 ROW_TEMPLATE = "/tables/{table}/{key}"
 _TABLES = "/tables/"
@@ -20,7 +22,9 @@ _NONE: Mapping[str, bytes] = {}
 class PublicRoutes:
     """Resolves raw paths; a table's name cannot have a colon, so the last one begins a custom method."""
 
-    def __init__(self, rows: RowRoutes, batch: BatchRoutes, overview: OverviewRoutes, health: HealthRoutes) -> None:
+    def __init__(
+        self, rows: RowRoutes, batch: BatchRoutes, writes: WriteRoutes, overview: OverviewRoutes, health: HealthRoutes
+    ) -> None:
         self._fixed = {
             route.template: route
             for route in (
@@ -34,9 +38,23 @@ class PublicRoutes:
             )
         }
         self._table = reading("/tables/{table}", overview.table)
-        self._row = reading(ROW_TEMPLATE, rows.by_path, PARAMETERS)
+        self._row = Route(
+            ROW_TEMPLATE,
+            {
+                "GET": Operation(rows.by_path, PARAMETERS),
+                "PUT": Operation(writes.put_by_path, WRITE_PARAMETERS),
+                "DELETE": Operation(writes.delete_by_path, WRITE_PARAMETERS),
+            },
+        )
         self._methods = {
-            "get": reading("/tables/{table}:get", rows.by_parameter, _KEY | PARAMETERS),
+            "get": Route(
+                "/tables/{table}:get",
+                {
+                    "GET": Operation(rows.by_parameter, _KEY | PARAMETERS),
+                    "PUT": Operation(writes.put_by_parameter, _KEY | WRITE_PARAMETERS),
+                    "DELETE": Operation(writes.delete_by_parameter, _KEY | WRITE_PARAMETERS),
+                },
+            ),
             "batch-get": Route("/tables/{table}:batch-get", {"POST": Operation(batch.batch_get, PARAMETERS)}),
             "locate": reading("/tables/{table}:locate", rows.locate, _KEY),
         }

@@ -35,12 +35,12 @@ class RowRoutes:
 
     async def by_parameter(self, call: Call) -> web.Response:
         """Answer with the row of the key in the query, for keys that clients or proxies rewrite in a path."""
-        return await self._row(call, _key_parameter(call))
+        return await self._row(call, key_parameter(call))
 
     async def locate(self, call: Call) -> web.Response:
         """Answer with the workers that hold a key."""
         table = _table(call)
-        generation, locations = self._query.locate(table, _key_parameter(call))
+        generation, locations = self._query.locate(table, key_parameter(call))
         body = {
             "table": table,
             "generation": generation,
@@ -106,7 +106,8 @@ def _joined(call: Call, name: str) -> str | None:
     return ", ".join(call.headers.getall(name))
 
 
-def _key_parameter(call: Call) -> bytes:
+def key_parameter(call: Call) -> bytes:
+    """Return the key in the query; raises InvalidParameter when there is none."""
     key = call.parameters.get("key")
     if key is None:
         raise InvalidParameter("the query parameter 'key' is missing: ?key=..., percent-encoded", parameter="key")

@@ -22,6 +22,7 @@ from app.http.protocol import Server, check_parser
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
 from app.http.shared_secret import SharedSecret
+from app.http.writes import WriteRoutes
 from app.model import HostInfo
 from app.routing.batch import Batches
 from app.routing.cluster import ClusterView
@@ -30,6 +31,7 @@ from app.routing.query import Query
 from app.routing.slices import Slices
 from app.routing.survey import Survey, survey
 from app.routing.tables import routed_tables
+from app.routing.writes import SourceWriter, Writes
 from app.telemetry import Metrics, measure_event_loop_lag
 from app.turns import Turns
 
@@ -86,6 +88,7 @@ class HttpServer:
         catalog: Catalog,
         view: ClusterView,
         local: LocalTables,
+        source: SourceWriter,
         health: WorkerHealth,
         metrics: Metrics,
         turns: Turns,
@@ -97,6 +100,7 @@ class HttpServer:
         self._tables = routed_tables(catalog, options.group)
         self._view = view
         self._local = local
+        self._source = source
         self._readiness = Readiness(health, local.statuses)
         self._metrics = metrics
         self._turns = turns
@@ -147,9 +151,18 @@ class HttpServer:
             metrics=self._metrics,
             turns=self._turns,
         )
+        writes = Writes(
+            tables=self._tables,
+            view=self._view,
+            source=self._source,
+            query=query,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
         public = PublicRoutes(
             RowRoutes(self._tables, query),
             BatchRoutes(self._tables, batches, self._turns),
+            WriteRoutes(writes),
             OverviewRoutes(self._tables, self._survey),
             HealthRoutes(self._readiness, self._metrics, self._options.version),
         )

@@ -21,6 +21,7 @@ from app.http.plain import PlainReads
 from app.http.protocol import Server
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
+from app.http.writes import WriteRoutes
 from app.model import Consistency, Freshness, HostInfo, Role, TaskStatus, TopicPartition
 from app.routing.batch import Batches
 from app.routing.cluster import ClusterSnapshot, ClusterView
@@ -29,6 +30,7 @@ from app.routing.query import Query
 from app.routing.slices import Slices
 from app.routing.survey import Survey
 from app.routing.tables import routed_tables
+from app.routing.writes import Writes
 from app.stores.rocksdb import RocksShard, RocksTaskStore, StoreMemory
 from app.stores.rows import ROW_PREFIX, payloads, unpack
 from app.tasks.digest import PartitionDigest
@@ -88,6 +90,16 @@ class _NoPeer:
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109 - as Peer says
         raise NotImplementedError(f"nothing is asked of {host.worker_id} within {timeout} s")
+
+
+class _NoSource:
+    """Nothing is written."""
+
+    def limit(self, table: str) -> int:
+        raise NotImplementedError(f"nothing is written to {table}")
+
+    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+        raise NotImplementedError(f"nothing is written to {table}[{partition}]: {key!r}, {value!r}, {timeout} s")
 
 
 class _Health:
@@ -154,12 +166,15 @@ def _server(local: _Tables) -> Server:
         turns=turns,
     )
 
+    writes = Writes(tables=tables, view=view, source=_NoSource(), query=query, clock=clock, metrics=metrics)
+
     async def survey() -> Survey:
         return Survey(view.current, ())
 
     routes = PublicRoutes(
         RowRoutes(tables, query),
         BatchRoutes(tables, batches, turns),
+        WriteRoutes(writes),
         OverviewRoutes(tables, survey),
         HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
     )

@@ -14,9 +14,11 @@ from app.stores.rows import Row
 from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult, SliceResult
 
-PLANES = TableSpec("planes", SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json")), description="Aircraft")
+PLANES = TableSpec(
+    "planes", SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json")), description="Aircraft", writable=True
+)
 NUMBERS = TableSpec("numbers", SourceSpec("numbers-topic", KeySpec("long"), ValueSpec("string")))
-BLOBS = TableSpec("blobs", SourceSpec("blobs-topic", KeySpec("bytes"), ValueSpec("bytes")))
+BLOBS = TableSpec("blobs", SourceSpec("blobs-topic", KeySpec("bytes"), ValueSpec("bytes")), writable=True)
 CATALOG = Catalog({table.name: table for table in (PLANES, NUMBERS, BLOBS)})
 PARTITIONS = {"planes-topic": 4, "numbers-topic": 4, "blobs-topic": 4}
 
@@ -137,6 +139,31 @@ def status(table: str = "planes", partition: int = 0, state: TaskState = TaskSta
         reason=None if state is TaskState.ACTIVE else "40 records to go",
         rows_estimate=10,
     )
+
+
+@dataclass
+class FakeSource:
+    """Takes every record, at the next offset of its partition from 100 on; `error` takes the place of an offset."""
+
+    records: list[tuple[str, int, bytes, bytes | None]] = field(default_factory=list)
+    error: RequestError | None = None
+    bytes_of_a_record: int = 1_000
+    on_append: Callable[[int, int], None] = lambda partition, offset: None  # noqa: ARG005
+
+    def limit(self, table: str) -> int:
+        """Return the same for every table."""
+        del table
+        return self.bytes_of_a_record
+
+    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+        """Note the record."""
+        assert timeout > 0
+        if self.error is not None:
+            raise self.error
+        self.records.append((table, partition, key, value))
+        offset = 99 + sum(record[1] == partition for record in self.records)
+        self.on_append(partition, offset)
+        return offset
 
 
 class FakeClock:

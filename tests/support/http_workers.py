@@ -13,7 +13,7 @@ from app.http.server import HttpServer, ServerOptions
 from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
 from app.turns import Turns
-from tests.support.cluster_fakes import CATALOG, FakeTables, Placed, snapshot
+from tests.support.cluster_fakes import CATALOG, FakeSource, FakeTables, Placed, snapshot
 
 
 @dataclass
@@ -118,6 +118,7 @@ class Worker:
     name: str
     server: HttpServer
     local: FakeTables
+    source: FakeSource
     view: ClusterView
     health: FakeHealth
     metrics: Metrics
@@ -145,6 +146,7 @@ async def start_worker(
 ) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
+    source = FakeSource()
     options = ServerOptions(
         host="127.0.0.1",
         port=0,
@@ -162,12 +164,13 @@ async def start_worker(
         catalog=catalog,
         view=view,
         local=local,
+        source=source,
         health=health,
         metrics=metrics,
         turns=Turns(),
     )
     await server.start()
-    return Worker(name, server, local, view, health, metrics)
+    return Worker(name, server, local, source, view, health, metrics)
 
 
 def share(

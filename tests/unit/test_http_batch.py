@@ -178,7 +178,7 @@ async def test_a_batch_without_a_content_type_is_refused_with_the_one_to_send(wo
 async def test_each_route_names_its_own_methods(worker: Worker) -> None:
     got = await worker.get("/tables/planes:batch-get")
     assert (got.status, got.headers["allow"]) == (405, "POST")
-    posted = await worker.get("/tables/planes:get?key=x", method="POST")
+    posted = await worker.get("/tables/planes:locate?key=x", method="POST")
     assert (posted.status, posted.headers["allow"]) == (405, "GET, HEAD")
 
 

@@ -15,16 +15,18 @@ from app.http.health import HealthRoutes, Readiness
 from app.http.overview import OverviewRoutes
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
+from app.http.writes import WriteRoutes
 from app.routing.batch import Batches
 from app.routing.cluster import ClusterView
 from app.routing.query import Query
 from app.routing.slices import Slices
 from app.routing.survey import Survey
 from app.routing.tables import routed_tables
+from app.routing.writes import Writes
 from app.stores.rows import Row
 from app.telemetry import Metrics
 from app.turns import Turns
-from tests.support.cluster_fakes import CATALOG, FakeTables, ScriptedPeer, status
+from tests.support.cluster_fakes import CATALOG, FakeSource, FakeTables, ScriptedPeer, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker, send
 
 
@@ -53,12 +55,17 @@ def routes() -> PublicRoutes:
         turns=turns,
     )
 
+    writes = Writes(
+        tables=tables, view=ClusterView(), source=FakeSource(), query=query, clock=lambda: 0.0, metrics=metrics
+    )
+
     async def nobody() -> Survey:
         raise NotImplementedError
 
     return PublicRoutes(
         RowRoutes(tables, query),
         BatchRoutes(tables, batches, turns),
+        WriteRoutes(writes),
         OverviewRoutes(tables, nobody),
         HealthRoutes(Readiness(FakeHealth(), local.statuses), metrics, "0"),
     )
