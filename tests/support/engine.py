@@ -8,6 +8,7 @@ from typing import Any
 from app.catalog.load import load_catalog
 from app.config import Settings
 from app.demo.broker import EmbeddedKafka
+from app.formats.schemas import NoSchemas
 from app.kafka.consumer import LaneConsumer
 from app.kafka.engine import Engine
 from app.model import DEFAULT_CONSISTENCY, TaskState
@@ -41,7 +42,7 @@ class RunningEngine:
         }
         loaded = Settings(**values)
         directory = DataDirectory.acquire(loaded.data_dir)
-        self.engine = Engine(loaded, self.catalog, directory, self.metrics, ClusterView())
+        self.engine = Engine(loaded, self.catalog, directory, self.metrics, ClusterView(), NoSchemas())
 
     @property
     def consumer(self) -> LaneConsumer:
