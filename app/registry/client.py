@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 #: Pauses between attempts, in seconds: at random up to the first, the double of it, and so on up to the longest.
 FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 10.0
+LONGEST_PAUSE = 5.0
 
 #: A registry that follows another hears of a new schema a little later, so one that says that there is none is asked
 #: again after so many seconds before it is believed.

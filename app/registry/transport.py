@@ -1,6 +1,9 @@
 """One question to a registry of one or several URLs, with a deadline."""
 
 import asyncio
+import errno
+import os
+import socket
 import ssl
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -154,6 +157,8 @@ def _words(error: Exception) -> str:
             cause = cause.exceptions[0]
             continue
         if isinstance(cause, OSError) and cause.strerror:
-            words = cause.strerror
+            # asyncio puts words of its own beside the number.
+            of_the_system = not isinstance(cause, ssl.SSLError | socket.gaierror) and cause.errno in errno.errorcode
+            words = os.strerror(cause.errno) if of_the_system and cause.errno else cause.strerror
         cause = cause.__cause__ or cause.__context__
     return words[:1].lower() + words[1:]
