@@ -70,17 +70,21 @@ class Authority:
 async def authority(tmp_path: Path) -> AsyncIterator[Authority]:
     ca = trustme.CA()
     worker, server = ca.issue_cert("worker"), ca.issue_cert("127.0.0.1")
-    files = Authority(*(tmp_path / name for name in ("ca.pem", "w.pem", "w.key", "both.pem")), StandInRegistry())
-    ca.cert_pem.write_to_path(str(files.ca))
-    worker.cert_chain_pems[0].write_to_path(str(files.certificate))
-    worker.private_key_pem.write_to_path(str(files.key))
-    worker.private_key_and_cert_chain_pem.write_to_path(str(files.both))
+    contents = {
+        "ca.pem": ca.cert_pem,
+        "w.pem": worker.cert_chain_pems[0],
+        "w.key": worker.private_key_pem,
+        "both.pem": worker.private_key_and_cert_chain_pem,
+    }
+    for name, content in contents.items():
+        content.write_to_path(str(tmp_path / name))
+    files = [tmp_path / name for name in contents]
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.configure_cert(context)
     ca.configure_trust(context)
     context.verify_mode = ssl.CERT_REQUIRED
     async with StandInRegistry(tls=context) as registry:
-        yield Authority(files.ca, files.certificate, files.key, files.both, registry)
+        yield Authority(files[0], files[1], files[2], files[3], registry)
 
 
 async def ask(given: Settings) -> Any:
