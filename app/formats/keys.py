@@ -252,6 +252,8 @@ def key_format(spec: KeySpec) -> KeyFormat:
             return UuidKey()
         case "json":
             return JsonKey(spec.fields)
+        case other:
+            raise NotImplementedError(other)
 
 
 def _scalar(value: object, subject: str) -> Scalar:

@@ -10,11 +10,14 @@ SchemaKind = Literal["AVRO", "PROTOBUF", "JSON"]
 
 
 class SchemaNeeded(Exception):
-    """A schema has to be fetched before what was written with it can be read; nothing is known against it."""
+    """A schema has to be fetched before a record can be read; nothing is known against it.
 
-    def __init__(self, schema_id: int) -> None:
-        super().__init__(f"schema {schema_id} has not been fetched yet")
-        self.schema_id = schema_id
+    `needed` is its id, or the subject whose latest version it is.
+    """
+
+    def __init__(self, needed: int | str) -> None:
+        super().__init__(f"schema {needed} has not been fetched yet")
+        self.needed = needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,17 @@ class Schemas(Protocol):
         Raises SchemaNeeded when it was not, and DecodeError when there is none of this id, or none that can be used.
         """
 
-    async def fetch(self, schema_id: int) -> None:
-        """Ask for a schema until there is an answer, however long that takes; safe to cancel.
+    def latest(self, subject: str, writer: int) -> Schema:
+        """Return the latest version of a subject, of a time after the schema `writer` was fetched.
 
-        Afterwards `known` returns it or raises DecodeError, for a minute at least.
+        So what it says of rows is never older than the record. Raises as `known` does.
+        """
+
+    async def fetch(self, needed: int | str) -> None:
+        """Ask for a schema by its id, or for the latest of a subject, until there is an answer; safe to cancel.
+
+        That takes however long it takes. Afterwards `known` or `latest` returns it or raises DecodeError, for a minute
+        at least.
         """
 
     async def fetch_subject(self, subject: str) -> Sequence[int]:
@@ -58,7 +68,7 @@ class Schemas(Protocol):
         Waits as `fetch` does. What was registered since the last call is asked for anew.
         """
 
-    def describe(self, schema_id: int) -> str:
+    def describe(self, needed: int | str) -> str:
         """Name a schema, the place it comes from and what is wrong there now, for a sentence about waiting for it."""
 
 
@@ -77,7 +87,12 @@ class NoSchemas:
         """See Schemas."""
         raise DecodeError(f"schema {schema_id} cannot be fetched: no schema registry is configured")
 
-    async def fetch(self, schema_id: int) -> None:
+    def latest(self, subject: str, writer: int) -> Schema:
+        """See Schemas."""
+        del writer
+        raise DecodeError(f"the schema of subject {subject} cannot be fetched: no schema registry is configured")
+
+    async def fetch(self, needed: int | str) -> None:
         """See Schemas."""
 
     async def fetch_subject(self, subject: str) -> Sequence[int]:
@@ -85,6 +100,6 @@ class NoSchemas:
         del subject
         return ()
 
-    def describe(self, schema_id: int) -> str:
+    def describe(self, needed: int | str) -> str:
         """See Schemas."""
-        return f"schema {schema_id} of no registry"
+        return f"schema {needed} of no registry"

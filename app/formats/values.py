@@ -90,10 +90,12 @@ class BytesValue:
 
 def value_format(table: TableSpec) -> ValueFormat:
     """Return the format of a table's source, with the table's columns applied."""
-    match table.source.value:
+    match table.source.value.format:
         case "json":
             return JsonValue() if table.columns is None else JsonColumns(table.columns)
         case "string":
             return StringValue()
         case "bytes":
             return BytesValue()
+        case other:
+            raise NotImplementedError(other)

@@ -1,20 +1,20 @@
-"""Schemas by id from a registry: fetched once, kept for ever, and waited for while no registry answers."""
+"""Schemas from a registry: fetched once, kept for ever, and waited for while no registry answers."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast, get_args
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from app.errors import ConfigError
 from app.formats.errors import DecodeError
-from app.formats.schemas import Reference, Schema, SchemaKind, SchemaNeeded
-from app.registry.answers import NoRegistry, Refusal, Registered, Unavailable, Use
-from app.registry.saved import SavedSchemas
+from app.formats.schemas import Schema, SchemaNeeded
+from app.registry.answers import NoRegistry, Refusal, Unavailable
+from app.registry.lookup import Lookup
+from app.registry.saved import Latest, Saved, SavedSchemas
 from app.registry.transport import Access, Transport
 from app.telemetry import Metrics
 
@@ -33,10 +33,6 @@ UNKNOWN_FOR = 60.0
 
 #: Seconds that the start of a worker waits for the registry at most, should it be there and not answer.
 START_PATIENCE = 5.0
-
-#: What one schema may use, and how deep; more is taken for a mistake.
-MOST_REFERENCES = 500
-DEEPEST_REFERENCE = 50
 
 #: Registries count in 32 bits with a sign, so of a greater id they do not even say that there is none.
 HIGHEST_ID = 2**31 - 1
@@ -57,18 +53,24 @@ class SchemaRegistry:
     ) -> None:
         self._urls = access.urls
         self._transport = Transport(access, metrics.schema_registry_requests)
+        self._lookup = Lookup(self._transport)
         self._saved = saved
         self._cached = metrics.schemas_cached
         self._sleep = sleep
         self._clock = clock
         self._schemas: dict[int, Schema] = {}
-        self._versions: dict[tuple[str, int], Schema] = {}
-        #: Why some ids cannot be used, and until when that is believed.
-        self._refused: dict[int, tuple[float, str]] = {}
-        self._fetching: dict[int, asyncio.Task[None]] = {}
+        #: In which place each schema was fetched, counted from 0.
+        self._places: dict[int, int] = {}
+        self._latest: dict[str, Latest] = {}
+        #: Why some ids and subjects cannot be used, and until when that is believed.
+        self._refused: dict[int | str, tuple[float, str]] = {}
+        self._fetching: dict[int | str, asyncio.Task[None]] = {}
         self._saving = asyncio.Lock()
-        #: What is wrong with the registry; None when it has answered last time.
-        self.trouble: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Return what is wrong with the registry; None when it has answered last time."""
+        return self._transport.trouble
 
     # Life cycle
 
@@ -77,14 +79,13 @@ class SchemaRegistry:
 
         Raises ConfigError when something else answers there; one that does not answer is waited for when it is needed.
         """
-        for schema in await asyncio.to_thread(self._saved.load):
-            self._schemas[schema.id] = schema
-        self._cached.set(len(self._schemas))
+        saved = await asyncio.to_thread(self._saved.load)
+        for schema in saved.schemas:
+            self._remember(schema)
+        self._latest.update(saved.latest)
         try:
             async with asyncio.timeout(START_PATIENCE):
-                await self._ask("/subjects?limit=1", list[str])
-        except TimeoutError:
-            self.trouble = f"{', '.join(self._urls)}: no answer in time"
+                await self._transport.get("/subjects?limit=1", list[str])
         except NoRegistry as error:
             # With schemas that came from there, it is a registry whose proxy answers in its place.
             if not self._schemas:
@@ -92,6 +93,8 @@ class SchemaRegistry:
                     f"schema_registry: {error}. Give the URL below which /subjects is, like http://registry:8081 or "
                     "http://apicurio:8080/apis/ccompat/v7"
                 ) from error
+        except TimeoutError:
+            self._transport.trouble = f"{', '.join(self._urls)}: no answer in time"
         except (Unavailable, Refusal):
             pass
 
@@ -113,57 +116,71 @@ class SchemaRegistry:
             return schema
         if schema_id > HIGHEST_ID:
             raise DecodeError(f"{schema_id} is no id of a schema: they go up to {HIGHEST_ID}")
-        until, reason = self._refused.get(schema_id, (-1.0, ""))
-        if self._clock() < until:
-            raise DecodeError(f"schema {schema_id} cannot be had from the schema registry: {reason}")
+        self._raise_if_refused(schema_id)
         raise SchemaNeeded(schema_id)
 
-    async def fetch(self, schema_id: int) -> None:
+    def latest(self, subject: str, writer: int) -> Schema:
         """See Schemas."""
-        fetching = self._fetching.get(schema_id)
+        latest = self._latest.get(subject)
+        if latest is not None and (writer == latest.id or self._places.get(writer, -1) < latest.after):
+            return self._schemas[latest.id]
+        self._raise_if_refused(subject)
+        raise SchemaNeeded(subject)
+
+    async def fetch(self, needed: int | str) -> None:
+        """See Schemas."""
+        fetching = self._fetching.get(needed)
         if fetching is None:
             # One for all partitions that wait for it, and it goes on when the first of them moves away.
-            work: Coroutine[Any, Any, None] = self._fetch(schema_id)
-            fetching = asyncio.get_running_loop().create_task(work, name=f"fetch schema {schema_id}")
-            self._fetching[schema_id] = fetching
-            fetching.add_done_callback(lambda _: self._fetching.pop(schema_id, None))
+            work: Coroutine[Any, Any, None] = self._fetch(needed)
+            fetching = asyncio.get_running_loop().create_task(work, name=f"fetch {_name(needed)}")
+            self._fetching[needed] = fetching
+            fetching.add_done_callback(lambda _: self._fetching.pop(needed, None))
         await asyncio.shield(fetching)
 
     async def fetch_subject(self, subject: str) -> Sequence[int]:
         """See Schemas."""
-        path = f"/subjects/{quote(subject, safe='')}/versions"
         try:
-            versions = await self._patiently(partial(self._ask, path, list[int]))
+            versions = await self._patiently(partial(self._lookup.versions, subject))
         except Refusal:
             return ()
         ids = []
-        for version in sorted(versions):
+        for version in versions:
             try:
-                schema = await self._patiently(partial(self._version, subject, version, set(), 0))
+                schema = await self._patiently(partial(self._lookup.version, subject, version))
             except Refusal as error:
-                log.warning(
-                    "a version of a subject cannot be used", subject=subject, version=version, reason=str(error)
-                )
-                continue
-            ids.append(schema.id)
-            if schema.id not in self._schemas:
+                log.warning("schema refused", schema=f"{subject}, version {version}", reason=str(error))
+            else:
+                ids.append(schema.id)
                 await self._keep(schema)
         return tuple(ids)
 
-    def describe(self, schema_id: int) -> str:
+    def describe(self, needed: int | str) -> str:
         """See Schemas."""
-        return f"schema {schema_id} of the registry {self.trouble or ', '.join(self._urls)}"
+        return f"{_name(needed)} of the registry {self.trouble or ', '.join(self._urls)}"
 
-    async def _fetch(self, schema_id: int) -> None:
+    def _raise_if_refused(self, needed: int | str) -> None:
+        until, reason = self._refused.get(needed, (-1.0, ""))
+        if self._clock() < until:
+            raise DecodeError(f"{_name(needed)} cannot be had from the schema registry: {reason}")
+
+    # Fetching
+
+    async def _fetch(self, needed: int | str) -> None:
+        after = len(self._schemas)
+        look_up = (
+            partial(self._lookup.by_id, needed) if isinstance(needed, int) else partial(self._lookup.latest, needed)
+        )
         try:
-            schema = await self._patiently(partial(self._by_id, schema_id))
+            schema = await self._patiently(partial(self._twice, look_up))
         except Refusal as error:
             now = self._clock()
             self._refused = {known: told for known, told in self._refused.items() if now < told[0]}
-            self._refused[schema_id] = now + UNKNOWN_FOR, str(error)
-            log.warning("schema refused", schema=schema_id, reason=str(error))
+            self._refused[needed] = now + UNKNOWN_FOR, str(error)
+            log.warning("schema refused", schema=needed, reason=str(error))
         else:
-            await self._keep(schema)
+            self._refused.pop(needed, None)
+            await self._keep(schema, None if isinstance(needed, int) else (needed, Latest(schema.id, after)))
 
     async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Try until the registry has answered. Raises Refusal."""
@@ -173,65 +190,36 @@ class SchemaRegistry:
             sleep=self._sleep,
         )(attempt)
 
-    async def _ask(self, path: str, kind: Any) -> Any:
+    async def _twice(self, look_up: Callable[[], Awaitable[Schema]]) -> Schema:
+        """Believe a refusal only when it is said twice."""
         try:
-            answer = await self._transport.get(path, kind)
-        except Unavailable as error:
-            self.trouble = str(error)
-            raise
-        except Refusal:
-            self.trouble = None
-            raise
-        self.trouble = None
-        return answer
-
-    async def _by_id(self, schema_id: int) -> Schema:
-        path = f"/schemas/ids/{schema_id}"
-        try:
-            found = await self._ask(path, Registered)
+            return await look_up()
         except Refusal:
             await self._sleep(DOUBT)
-            found = await self._ask(path, Registered)
-        return await self._whole(schema_id, found, set(), 0)
+            return await look_up()
 
-    async def _version(self, subject: str, version: int, used: set[tuple[str, int]], depth: int) -> Schema:
-        """Return a version of a subject, which never changes; `used` are those that the same schema uses already."""
-        known = self._versions.get((subject, version))
-        if known is not None:
-            return known
-        path = f"/subjects/{quote(subject, safe='')}/versions/{version}"
-        found = await self._ask(path, Registered)
-        schema = self._versions[subject, version] = await self._whole(found.id, found, used, depth)
-        return schema
+    def _remember(self, schema: Schema) -> None:
+        self._places.setdefault(schema.id, len(self._places))
+        self._schemas[schema.id] = schema
+        self._cached.set(len(self._schemas))
 
-    async def _whole(self, schema_id: int, found: Registered, used: set[tuple[str, int]], depth: int) -> Schema:
-        kind, uses = found.schema_type or "AVRO", found.references or ()
-        if kind not in get_args(SchemaKind):
-            raise Refusal(f"it is of type {kind}, and only {', '.join(get_args(SchemaKind))} can be read")
-        used.update((use.subject, use.version) for use in uses)
-        if len(used) > MOST_REFERENCES or (depth > DEEPEST_REFERENCE and uses):
-            raise Refusal(f"it uses more than {MOST_REFERENCES} others, or they are nested too deeply")
-        references = [await self._reference(use, used, depth + 1) for use in uses]
-        return Schema(schema_id, cast("SchemaKind", kind), found.schema, tuple(references))
-
-    async def _reference(self, use: Use, used: set[tuple[str, int]], depth: int) -> Reference:
-        try:
-            schema = await self._version(use.subject, use.version, used, depth)
-        except Refusal as error:
-            raise Refusal(f"it uses version {use.version} of subject {use.subject}: {error}") from error
-        return Reference(use.name, use.subject, use.version, schema)
-
-    async def _keep(self, schema: Schema) -> None:
-        """Remember a schema, and save it.
+    async def _keep(self, schema: Schema, latest: tuple[str, Latest] | None = None) -> None:
+        """Remember a schema, and what it is the latest of, and save both.
 
         A crash before it is saved costs fetching it again; a disk that fails costs the same after a restart.
         """
-        self._schemas[schema.id] = schema
-        self._refused.pop(schema.id, None)
-        self._cached.set(len(self._schemas))
+        if schema.id in self._schemas and latest is None:
+            return
+        self._remember(schema)
+        if latest is not None:
+            self._latest[latest[0]] = latest[1]
         log.info("schema fetched", schema=schema.id, type=schema.kind)
         async with self._saving:
             try:
-                await asyncio.to_thread(self._saved.save, list(self._schemas.values()))
+                await asyncio.to_thread(self._saved.save, Saved(list(self._schemas.values()), dict(self._latest)))
             except OSError as error:
                 log.warning("schemas cannot be saved", error=str(error))
+
+
+def _name(needed: int | str) -> str:
+    return f"schema {needed}" if isinstance(needed, int) else f"the latest schema of subject {needed}"

@@ -14,10 +14,24 @@ log = structlog.get_logger(__name__)
 _LAYOUT = 1
 
 
-class _Saved(msgspec.Struct):
+class Latest(msgspec.Struct, frozen=True):
+    """The latest version of a subject, as it was after so many schemas had been fetched."""
+
+    id: int
+    after: int
+
+
+class Saved(msgspec.Struct):
+    """Schemas in the order in which they were fetched, and the latest ones by subject."""
+
+    schemas: list[Schema] = []
+    latest: dict[str, Latest] = {}
+
+
+class _File(msgspec.Struct):
     layout: int
     urls: list[str]
-    schemas: list[Schema]
+    content: Saved
 
 
 class SavedSchemas:
@@ -30,20 +44,20 @@ class SavedSchemas:
         self._path = path
         self._urls = list(urls)
 
-    def load(self) -> list[Schema]:
+    def load(self) -> Saved:
         """Return what was saved; nothing when it cannot be used, since it can be fetched again."""
         try:
-            saved = msgspec.json.decode(self._path.read_bytes(), type=_Saved)
+            file = msgspec.json.decode(self._path.read_bytes(), type=_File)
         except FileNotFoundError:
-            return []
+            return Saved()
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.warning("saved schemas cannot be read; they are fetched again", path=str(self._path), error=str(error))
-            return []
-        if saved.layout != _LAYOUT or not set(saved.urls) & set(self._urls):
-            log.warning("saved schemas are of another registry; they are fetched again", urls=saved.urls)
-            return []
-        return saved.schemas
+            return Saved()
+        if file.layout != _LAYOUT or not set(file.urls) & set(self._urls):
+            log.warning("saved schemas are of another registry; they are fetched again", urls=file.urls)
+            return Saved()
+        return file.content
 
-    def save(self, schemas: Sequence[Schema]) -> None:
+    def save(self, content: Saved) -> None:
         """Replace the file; blocks. A crash leaves the file from before or this one. Raises OSError."""
-        replace_file(self._path, msgspec.json.encode(_Saved(_LAYOUT, self._urls, list(schemas))), synced=True)
+        replace_file(self._path, msgspec.json.encode(_File(_LAYOUT, self._urls, content)), synced=True)

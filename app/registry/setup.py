@@ -4,7 +4,7 @@ import ssl
 
 import httpx
 
-from app.catalog.spec import Catalog
+from app.catalog.spec import REGISTRY_FORMATS, Catalog
 from app.config import Settings
 from app.errors import ConfigError
 from app.formats.schemas import NoSchemas
@@ -13,9 +13,6 @@ from app.registry.saved import SavedSchemas
 from app.registry.transport import Access, Bearer
 from app.stores.data_directory import DataDirectory
 from app.telemetry import Metrics
-
-#: Formats of keys and values that say which schema they were written with, and no more about it.
-FRAMED_FORMATS = frozenset({"avro", "protobuf", "json_sr"})
 
 
 def schema_source(
@@ -38,12 +35,16 @@ def schema_source(
 
 def fields_in_need(catalog: Catalog) -> list[str]:
     """Return which tables need a schema registry, and which field of theirs says so."""
-    return [
-        f"table {table.name}: source.{field} is {name}, which needs a schema registry"
-        for table in catalog.tables.values()
-        for field, name in (("key", table.source.key.format), ("value", table.source.value))
-        if name in FRAMED_FORMATS
-    ]
+    needing = []
+    for table in catalog.tables.values():
+        key, value = table.source.key, table.source.value
+        if key.format in REGISTRY_FORMATS:
+            needing.append(f"table {table.name}: source.key is {key.format}, which needs a schema registry")
+        if value.format in REGISTRY_FORMATS and value.framing == "registry":
+            needing.append(f"table {table.name}: source.value is {value.format}, which needs a schema registry")
+        elif isinstance(value.schema, int):
+            needing.append(f"table {table.name}: source.value.schema is {value.schema}, an id of a schema registry")
+    return needing
 
 
 def access_of(settings: Settings) -> Access:

@@ -53,6 +53,8 @@ class Transport:
         self._requests = requests
         #: What is wrong with each URL that failed when it was asked last.
         self._failing: dict[str, str] = {}
+        #: What is wrong with the registry as a whole; None when one of the URLs has answered last time.
+        self.trouble: str | None = None
         # Straight to the registry, as to the brokers, whatever proxy the environment names.
         self._client = httpx.AsyncClient(
             verify=access.tls,
@@ -72,13 +74,13 @@ class Transport:
         Raises Refusal when every URL that answers says that there is no such thing, and Unavailable, or NoRegistry,
         when none of them answers.
         """
-        failures: list[Unavailable] = []
+        failures: dict[str, Unavailable] = {}
         refusal: Refusal | None = None
         for url in list(self._urls):
             try:
                 answer = await self._ask(url, path, kind)
             except Unavailable as error:
-                failures.append(error)
+                failures[url] = error
                 self._failed(url, str(error))
             except Refusal as error:
                 # Another one may have heard of it already: they follow each other.
@@ -88,11 +90,14 @@ class Transport:
                 self._answered(url)
                 self._urls.remove(url)
                 self._urls.insert(0, url)
+                self.trouble = None
                 return answer
         if refusal is not None:
+            self.trouble = None
             raise refusal
-        failed = NoRegistry if all(isinstance(error, NoRegistry) for error in failures) else Unavailable
-        raise failed(self._what_is_wrong())
+        self.trouble = "; ".join(f"{url}: {failures[url]}" for url in sorted(failures))
+        failed = NoRegistry if all(isinstance(error, NoRegistry) for error in failures.values()) else Unavailable
+        raise failed(self.trouble)
 
     async def _ask(self, url: str, path: str, kind: Any) -> Any:
         outcome = "unavailable"
@@ -111,9 +116,6 @@ class Transport:
         finally:
             self._requests.labels(outcome).inc()
         return found
-
-    def _what_is_wrong(self) -> str:
-        return "; ".join(f"{url}: {self._failing[url]}" for url in sorted(self._failing))
 
     def _failed(self, url: str, reason: str) -> None:
         if self._failing.get(url) != reason:

@@ -111,8 +111,8 @@ class Pipeline:
         self._flight: asyncio.Task[None] | None = None
         self._flying: Mapping[bytes, bytes | None] = {}
         self._skipped: list[tuple[LogRecord, str, str]] = []
-        #: The id of the schema without which nothing more can be folded.
-        self._missing: int | None = None
+        #: The schema without which nothing more can be folded, as SchemaNeeded names it.
+        self._missing: int | str | None = None
         #: How many records are worth coalescing: fewer than LANE_BATCH while rows are so big that they do not fit.
         self.limit = LANE_BATCH
 
@@ -146,7 +146,7 @@ class Pipeline:
             try:
                 await self._feed(batch)
             except SchemaNeeded as needed:
-                await self._wait_for_schema(needed.schema_id)
+                await self._wait_for_schema(needed.needed)
             else:
                 return
 
@@ -165,22 +165,22 @@ class Pipeline:
             self._flying = prepared.rows
             self._flight = asyncio.get_running_loop().create_task(self._deliver(prepared))
 
-    async def _wait_for_schema(self, schema_id: int) -> None:
+    async def _wait_for_schema(self, needed: int | str) -> None:
         # Whoever was fenced, or does not know what became of its batch, has to hear of it now.
         await self.settle()
         waiting = self._metrics.waiting_for_schemas.labels(self._table)
-        self._missing = schema_id
+        self._missing = needed
         waiting.inc()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LANE_PATIENCE):
-                    await self._schemas.fetch(schema_id)
+                    await self._schemas.fetch(needed)
                 return
             self._step_aside()
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(IDLE_POSITION_INTERVAL):
-                        await self._schemas.fetch(schema_id)
+                        await self._schemas.fetch(needed)
                     return
                 await self._feed(LaneBatch.of((), self.needed, self.needed))
                 await self.settle()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec
+from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.folds.fold import Decoded, Fold, Lookup
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
@@ -84,7 +84,7 @@ class Table:
 
     def spec(self, topic: str, schemas: Schemas) -> Spec:
         """Return what stands for it in a catalog."""
-        return Spec(self.name, SourceSpec(topic, KeySpec("bytes"), "bytes"), table=self, schemas=schemas)
+        return Spec(self.name, SourceSpec(topic, KeySpec("bytes"), ValueSpec("bytes")), table=self, schemas=schemas)
 
     def codec(self, source: TopicPartition, schemas: Schemas | None = None) -> TableCodec:
         """Return how its records are read."""

@@ -83,7 +83,8 @@ class StandInRegistry:
             case ["subjects", subject, "versions"]:
                 return list(range(1, len(self._ids(subject)) + 1))
             case ["subjects", subject, "versions", number]:
-                ids, version = self._ids(subject), int(number)
+                ids = self._ids(subject)
+                version = len(ids) if number == "latest" else int(number)
                 if not 0 < version <= len(ids):
                     raise _NotThere(40402, "Version not found")
                 return {

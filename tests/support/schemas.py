@@ -14,8 +14,10 @@ class MemorySchemas:
         self.registered = {schema.id: schema for schema in registered}
         self.subjects: dict[str, list[int]] = {}
         #: The ids that were asked for, in order.
-        self.fetches: list[int] = []
+        self.fetches: list[int | str] = []
         self._fetched: dict[int, Schema | None] = {}
+        #: By subject, the latest version and the ids that were fetched before it.
+        self._latest: dict[str, tuple[Schema | None, set[int]]] = {}
         self._there = asyncio.Event()
         self._there.set()
 
@@ -36,11 +38,24 @@ class MemorySchemas:
             raise DecodeError(f"there is no schema {schema_id}")
         return schema
 
-    async def fetch(self, schema_id: int) -> None:
+    def latest(self, subject: str, writer: int) -> Schema:
         """See Schemas."""
-        self.fetches.append(schema_id)
+        schema, before = self._latest.get(subject, (None, set[int]()))
+        if writer not in before:
+            raise SchemaNeeded(subject)
+        if schema is None:
+            raise DecodeError(f"there is no subject {subject}")
+        return schema
+
+    async def fetch(self, needed: int | str) -> None:
+        """See Schemas."""
+        self.fetches.append(needed)
         await self._there.wait()
-        self._fetched[schema_id] = self.registered.get(schema_id)
+        if isinstance(needed, int):
+            self._fetched[needed] = self.registered.get(needed)
+        else:
+            ids = self.subjects.get(needed)
+            self._latest[needed] = self.registered[ids[-1]] if ids else None, set(self._fetched)
 
     async def fetch_subject(self, subject: str) -> Sequence[int]:
         """See Schemas."""
@@ -49,9 +64,9 @@ class MemorySchemas:
         self._fetched.update((schema_id, self.registered[schema_id]) for schema_id in ids)
         return ids
 
-    def describe(self, schema_id: int) -> str:
+    def describe(self, needed: int | str) -> str:
         """See Schemas."""
-        return f"schema {schema_id} of the registry in memory" + ("" if self._there.is_set() else ": away")
+        return f"schema {needed} of the registry in memory" + ("" if self._there.is_set() else ": away")
 
 
 def framed(schema_id: int, payload: bytes) -> bytes:

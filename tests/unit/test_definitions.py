@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from app.catalog.fingerprint import fingerprint
-from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec
+from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
 from app.formats.partitioners import partition_of
 from app.model import TopicPartition
 from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of
 
-TABLE = TableSpec("planes", SourceSpec("planes-raw", KeySpec("string"), "json"))
+TABLE = TableSpec("planes", SourceSpec("planes-raw", KeySpec("string"), ValueSpec("json")))
 UUID = "123e4567-e89b-12d3-a456-42661417400a"
 
 

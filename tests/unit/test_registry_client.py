@@ -13,7 +13,8 @@ from app.formats.errors import DecodeError
 from app.formats.schemas import Reference, Schema, SchemaNeeded
 from app.registry import client as client_module
 from app.registry import transport
-from app.registry.client import HIGHEST_ID, LONGEST_PAUSE, MOST_REFERENCES, UNKNOWN_FOR, SchemaRegistry
+from app.registry.client import HIGHEST_ID, LONGEST_PAUSE, UNKNOWN_FOR, SchemaRegistry
+from app.registry.lookup import MOST_REFERENCES
 from app.registry.saved import SavedSchemas
 from app.registry.transport import Access, Bearer
 from app.telemetry import Metrics
@@ -87,7 +88,7 @@ async def test_a_schema_is_fetched_once_with_all_that_it_refers_to(server: Stand
     client = make(server.url)
     with pytest.raises(SchemaNeeded) as needed:
         client.registry.known(2)
-    assert needed.value.schema_id == 2
+    assert needed.value.needed == 2
     await client.registry.fetch(2)
     plane = Schema(1, "AVRO", PLANE)
     assert client.registry.known(2) == Schema(2, "AVRO", OTHER, (Reference("Plane", "plane", 1, plane),))
@@ -119,7 +120,7 @@ async def test_saved_schemas_are_those_of_the_registry_s_urls(server: StandInReg
         other.registry.known(1)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"layout":2,"urls":[],"schemas":[]}'])
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"layout":2,"urls":[],"content":{}}'])
 async def test_saved_schemas_that_cannot_be_read_are_fetched_again(
     content: bytes, server: StandInRegistry, make: MakeClient, tmp_path: Path
 ) -> None:
@@ -434,3 +435,62 @@ async def test_user_and_password_or_token_are_shown_with_each_request_and_nowher
         await client.registry.fetch(2)
     assert [headers.get("Authorization") for _, headers in server.requests] == [header] * 3
     assert "horse" not in f"{logs} {Access((server.url,), PLAIN, auth)!r}"
+
+
+async def test_the_latest_of_a_subject_is_of_a_time_after_the_writer_s_schema_was_fetched(
+    server: StandInRegistry, make: MakeClient
+) -> None:
+    server.register("plane", 3, "second")
+    client = make(server.url)
+    await client.registry.fetch(1)
+    with pytest.raises(SchemaNeeded) as needed:
+        client.registry.latest("plane", 1)
+    assert needed.value.needed == "plane"
+    await client.registry.fetch("plane")
+    assert client.registry.latest("plane", 1).text == "second"
+    assert client.registry.latest("plane", 3).text == "second"
+    server.register("plane", 4, "third")
+    assert client.registry.latest("plane", 1).text == "second", "nothing says that there is a third"
+    await client.registry.fetch(4)
+    with pytest.raises(SchemaNeeded):
+        client.registry.latest("plane", 4)
+    await client.registry.fetch("plane")
+    assert client.registry.latest("plane", 4).text == client.registry.latest("plane", 1).text == "third"
+    assert server.paths.count("/subjects/plane/versions/latest") == 2
+
+
+async def test_a_restarted_client_knows_the_latest_as_well_while_the_registry_is_away(
+    server: StandInRegistry, make: MakeClient
+) -> None:
+    client = make(server.url)
+    await client.registry.fetch(2)
+    await client.registry.fetch("plane")
+    await server.stop()
+    again = make(server.url)
+    await again.registry.start()
+    assert again.registry.latest("plane", 2) == client.registry.latest("plane", 2) == Schema(1, "AVRO", PLANE)
+    assert again.registry.describe("plane").startswith("the latest schema of subject plane of the registry http://")
+
+
+async def test_a_subject_that_is_not_there_is_unknown_for_a_while(server: StandInRegistry, make: MakeClient) -> None:
+    client = make(server.url)
+    await client.registry.fetch("nowhere")
+    with pytest.raises(DecodeError, match=r"the latest schema of subject nowhere cannot be had .*: Subject not found"):
+        client.registry.latest("nowhere", 1)
+    client.now += UNKNOWN_FOR
+    with pytest.raises(SchemaNeeded):
+        client.registry.latest("nowhere", 1)
+
+
+async def test_a_lookup_of_the_latest_that_began_before_the_writer_was_known_is_not_the_last_word(
+    server: StandInRegistry, make: MakeClient
+) -> None:
+    client = make(server.url)
+    early = asyncio.ensure_future(client.registry.fetch("plane"))
+    await asyncio.sleep(0)
+    await client.registry.fetch(2)
+    await early
+    with pytest.raises(SchemaNeeded):
+        client.registry.latest("plane", 2)
+    await client.registry.fetch("plane")
+    assert client.registry.latest("plane", 2).text == PLANE

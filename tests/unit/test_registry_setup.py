@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trustme
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
+from app.catalog.spec import Catalog, KeySpec, SchemaFile, SourceSpec, TableSpec, ValueSpec
 from app.config import Settings
 from app.errors import ConfigError
 from app.formats.schemas import NoSchemas
@@ -18,7 +18,7 @@ from app.stores.data_directory import DataDirectory
 from app.telemetry import Metrics
 from tests.support.registry import StandInRegistry
 
-PLAIN = Catalog({"planes": TableSpec("planes", SourceSpec("planes", KeySpec("string"), "json"))})
+PLAIN = Catalog({"planes": TableSpec("planes", SourceSpec("planes", KeySpec("string"), ValueSpec("json")))})
 
 
 def settings(**given: Any) -> Settings:
@@ -33,12 +33,15 @@ def directory(tmp_path: Path) -> Iterator[DataDirectory]:
     held.release()
 
 
-@pytest.mark.parametrize("field", ["key", "value"])
-@pytest.mark.parametrize("name", ["avro", "protobuf", "json_sr"])
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [("key", "avro"), ("key", "json_sr"), ("value", "avro"), ("value", "protobuf"), ("value", "json_sr")],
+)
 def test_a_table_that_needs_a_registry_where_there_is_none_is_refused_by_name_and_field(
     field: str, name: Any, directory: DataDirectory
 ) -> None:
-    source = SourceSpec("t", KeySpec(name), "json") if field == "key" else SourceSpec("t", KeySpec("string"), name)
+    key = KeySpec(name if field == "key" else "string")
+    source = SourceSpec("t", key, ValueSpec(name if field == "value" else "json"))
     catalog = Catalog({**PLAIN.tables, "customers": TableSpec("customers", source)})
     with pytest.raises(ConfigError) as refused:
         schema_source(settings(), catalog, directory, Metrics("0"))
@@ -46,6 +49,17 @@ def test_a_table_that_needs_a_registry_where_there_is_none_is_refused_by_name_an
         f"table customers: source.{field} is {name}, which needs a schema registry: set schema_registry to a schema "
         "registry's URL"
     )
+
+
+def test_avro_of_a_schema_in_a_file_needs_no_registry_and_of_an_id_does(directory: DataDirectory) -> None:
+    def catalog(schema: int | SchemaFile) -> Catalog:
+        value = ValueSpec("avro", framing="none", schema=schema)
+        return Catalog({"t": TableSpec("t", SourceSpec("t", KeySpec("string"), value))})
+
+    in_a_file = catalog(SchemaFile(Path("t.avsc"), "{}"))
+    assert isinstance(schema_source(settings(), in_a_file, directory, Metrics("0")), NoSchemas)
+    with pytest.raises(ConfigError, match=r"table t: source\.value\.schema is 7, an id of a schema registry: set"):
+        schema_source(settings(), catalog(7), directory, Metrics("0"))
 
 
 async def test_without_a_registry_there_are_no_schemas_and_with_one_there_are(directory: DataDirectory) -> None:

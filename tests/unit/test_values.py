@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName
+from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName, ValueSpec
 from app.formats.errors import DecodeError
 from app.formats.values import ValueFormat, value_format
 
@@ -18,7 +18,7 @@ json_values = st.recursive(
 
 
 def format_of(value: ValueFormatName, columns: Mapping[str, str] | None = None) -> ValueFormat:
-    return value_format(TableSpec("t", SourceSpec("topic", KeySpec("string"), value), columns=columns))
+    return value_format(TableSpec("t", SourceSpec("topic", KeySpec("string"), ValueSpec(value)), columns=columns))
 
 
 @settings(deadline=None, max_examples=60)
