@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from app.catalog.spec import TableSpec
+from app.catalog.spec import STRUCTURED_KEYS, TableSpec
 from app.errors import InvalidBody, InvalidKey, NotAcceptable, RequestError
 from app.http.answers import JSON_HEADERS, Streamed
 from app.http.conditions import accepts
@@ -105,7 +105,7 @@ def _keys(table: TableSpec, body: bytes) -> tuple[Sequence[msgspec.Raw], Sequenc
         raise InvalidBody(f'the body has to be JSON like {{"keys": ["a", "b"]}}: {error}') from None
     if len(given) > MOST_KEYS:
         raise InvalidBody(f"the batch has {len(given)} keys, at most {MOST_KEYS} are taken: ask in several batches")
-    integers, structures = table.source.key.format in {"int", "long"}, table.source.key.format == "json"
+    integers, structures = table.source.key.format in {"int", "long"}, table.source.key.format in STRUCTURED_KEYS
     return raw, [
         key.encode()
         if type(key) is str
