@@ -1,7 +1,7 @@
 """Answers that are not one row: JSON documents, and bodies that are made while they are sent."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -24,10 +24,14 @@ def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | N
 
 
 class Streamed(web.StreamResponse):
-    """A 200 whose body is made piece by piece, each when the client has taken enough of those before."""
+    """A 200 whose body is made piece by piece, each when the client has taken enough of those before.
 
-    def __init__(self, pieces: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
+    `begun` are the first pieces, which are there already.
+    """
+
+    def __init__(self, begun: Sequence[bytes], pieces: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
         super().__init__(headers=headers)
+        self._begun = begun
         self._pieces = pieces
 
     async def send(self, request: web.BaseRequest) -> None:
@@ -35,9 +39,10 @@ class Streamed(web.StreamResponse):
         try:
             await self.prepare(request)
             async with aclosing(self._pieces) as pieces:
+                for piece in self._begun:
+                    await self._write(piece)
                 async for piece in pieces:
-                    async with asyncio.timeout(STALL_SECONDS):
-                        await self.write(piece)
+                    await self._write(piece)
             await self.write_eof()
         except (ConnectionError, TimeoutError):
             # The client has gone, or takes nothing.
@@ -45,6 +50,10 @@ class Streamed(web.StreamResponse):
         except Exception:  # noqa: BLE001 - whatever it is, no other answer can be given any more
             structlog.get_logger("http").exception("an answer could not be finished")
             self._abort(request)
+
+    async def _write(self, piece: bytes) -> None:
+        async with asyncio.timeout(STALL_SECONDS):
+            await self.write(piece)
 
     def _abort(self, request: web.BaseRequest) -> None:
         self.force_close()

@@ -64,7 +64,11 @@ class BatchRoutes:
             consistency=consistency,
             wait=wait,
         )
-        return Streamed(self._pieces(batch, raw, _rendering(table)), JSON_HEADERS)
+        pieces = self._pieces(batch, raw, _rendering(table))
+        first, second = await anext(pieces), await anext(pieces, None)
+        if second is None:
+            return web.Response(body=first, headers=JSON_HEADERS)
+        return Streamed((first, second), pieces, JSON_HEADERS)
 
     async def _pieces(
         self, batch: Batch, keys: Sequence[msgspec.Raw], render: Callable[[bytes], bytes]

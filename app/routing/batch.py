@@ -37,8 +37,9 @@ from app.tasks.reads import ReadResult, SliceResult
 from app.telemetry import Metrics
 from app.turns import Turns
 
-#: Keys that are looked up together: one hop to each owner for so many.
+#: Keys that are looked up together, one hop to each owner for so many; and the least, however large their rows are.
 WINDOW = 2048
+LEAST_WINDOW = 16
 
 #: Keys parsed in one go, about 1 us each.
 KEYS_A_TURN = 256
@@ -157,13 +158,15 @@ class Batch:
 
     async def outcomes(self) -> AsyncIterator[Sequence[Outcome]]:
         """Give the outcome of each key in order, as many at once as there are; looks for more when asked for more."""
-        first = 0
+        first, window = 0, WINDOW
         while first < len(self._keys):
-            await self._look_up(first, min(first + WINDOW, len(self._keys)))
+            await self._look_up(first, min(first + window, len(self._keys)))
             try:
                 end = self._outcomes.index(None, first)
             except ValueError:
                 end = len(self._keys)
+            # Where rows are large few keys are answered at once, and the others would be looked at again and again.
+            window = min(WINDOW, max(LEAST_WINDOW, 2 * (end - first)))
             ready = [outcome for outcome in self._outcomes[first:end] if outcome is not None]
             self._outcomes[first:end] = [None] * (end - first)
             first, given_at = end, self._parts.clock()
@@ -175,7 +178,8 @@ class Batch:
         groups: dict[int, _Group] = {}
         alone: list[tuple[int, bytes]] = []
         for start in range(first, end, KEYS_A_TURN):
-            await self._parts.turns.wait()
+            if start > first:
+                await self._parts.turns.wait()
             self._group(range(start, min(start + KEYS_A_TURN, end)), groups, alone)
         await self._ask(list(groups.values()))
         for index, text in alone:

@@ -21,7 +21,9 @@ _CONNECTIONS = 2
 _WARM_UP = 1.0
 #: Seconds that a worker may take to catch up.
 PATIENCE = 300.0
-_END = b"\r\n0\r\n\r\n"
+#: How answers end that are streamed, and those that are not.
+_END_OF_CHUNKS = b"\r\n0\r\n\r\n"
+_END_OF_BATCH = b"}]}"
 _OK = b"HTTP/1.1 200 "
 
 
@@ -73,7 +75,7 @@ class _Batches(asyncio.Protocol):
         self._requests = cycle(requests)
         self._transport: Any = None
         self._begun = False
-        self._tail = b""
+        self._end = self._tail = b""
         self.answered = 0
         self.stopping = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -86,9 +88,11 @@ class _Batches(asyncio.Protocol):
         if not self._begun and not data.startswith(_OK):
             self.done.set_exception(UnexpectedAnswer(data[:300].decode("latin-1")))
             return
-        self._begun = True
-        self._tail = (self._tail + data)[-len(_END) :]
-        if self._tail != _END:
+        if not self._begun:
+            self._begun = True
+            self._end = _END_OF_CHUNKS if b"\r\ntransfer-encoding: chunked" in data.lower() else _END_OF_BATCH
+        self._tail = (self._tail + data)[-len(_END_OF_CHUNKS) :]
+        if not self._tail.endswith(self._end):
             return
         self.answered += 1
         if not self.stopping:

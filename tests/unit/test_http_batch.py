@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from app.errors import MisplacedKeys, PartitionRestoring, TooStale
 from app.formats.partitioners import partition_of
@@ -15,7 +16,17 @@ from app.model import ReadMode, Role
 from app.routing.batch import WINDOW
 from app.routing.slices import BYTES_AN_ANSWER
 from app.stores.rows import Row
-from tests.support.http_workers import Reply, Worker, connected, one_worker, send, share, start_worker, two_workers
+from tests.support.http_workers import (
+    Reply,
+    Worker,
+    connected,
+    one_worker,
+    read_reply,
+    send,
+    share,
+    start_worker,
+    two_workers,
+)
 
 JSON = {"Content-Type": "application/json"}
 
@@ -226,8 +237,7 @@ async def test_a_client_that_asks_first_is_told_to_go_on(worker: Worker) -> None
         writer.write(head + b"\r\n\r\n")
         assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(body)
-        answer = await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
-        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert (await read_reply(reader)).json["rows"] == [{"key": "x", "value": 1}]
 
 
 async def test_plain_reads_and_batches_take_turns_on_one_connection(worker: Worker) -> None:
@@ -238,7 +248,7 @@ async def test_plain_reads_and_batches_take_turns_on_one_connection(worker: Work
             writer.write(plain)
             assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n1"), 5)).startswith(b"HTTP/1.1 200 OK")
             writer.write(request("planes", b'{"keys": ["x"]}'))
-            assert (await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)).startswith(b"HTTP/1.1 200 OK")
+            assert (await read_reply(reader)).status == 200
 
 
 # Several workers
@@ -408,6 +418,31 @@ async def test_a_position_that_is_not_reached_is_the_error_of_its_partition_alon
     answer = await batch(workers[0], keys, query="?min_position=1:500,3:500&timeout_ms=50")
     expected = {0: "", 1: "position_not_reached", 2: "", 3: "position_not_reached"}
     assert codes(answer) == [expected[partition(key.encode())] for key in keys]
+
+
+async def test_a_fault_of_ours_is_a_500_as_long_as_nothing_was_sent_and_a_cut_afterwards(worker: Worker) -> None:
+    keys = [f"k{number}" for number in range(3 * WINDOW)]
+    for key in keys:
+        put([worker], key.encode(), b'"%b"' % (b"x" * 1000))
+    reads, original = 0, worker.local.read_many
+
+    def failing(*arguments: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads == fails_at:
+            raise RuntimeError("secret path /x")
+        return original(*arguments)
+
+    worker.local.read_many = failing  # type: ignore[method-assign,assignment]
+    fails_at = 1
+    with capture_logs() as logged:
+        reply = await post(worker, b'{"keys": ["k1"]}')
+        assert (reply.status, reply.json["code"]) == (500, "internal")
+        reads, fails_at = 0, WINDOW
+        with pytest.raises(asyncio.IncompleteReadError):
+            await post(worker, msgspec.json.encode({"keys": keys}))
+    assert sum("exc_info" in line for line in logged) == 2
+    assert (await worker.get("/livez")).status == 200
 
 
 async def test_rows_are_read_only_as_fast_as_the_client_takes_them(worker: Worker) -> None:
