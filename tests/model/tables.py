@@ -120,7 +120,7 @@ def _store_key(wire: bytes) -> bytes:
     return wire
 
 
-def _decode_value(value: bytes) -> bytes:
+def _decode_value(value: bytes, _: Sequence[tuple[str, bytes]]) -> bytes:
     if value.startswith(BAD):
         raise DecodeError("a bad value")
     return value
