@@ -126,8 +126,8 @@ def _decode_value(value: bytes, _: Sequence[tuple[str, bytes]]) -> bytes:
     return value
 
 
-def _decode_framed(schemas: Schemas, value: bytes) -> bytes:
-    return model_schemas.decode(schemas, _decode_value(value))
+def _decode_framed(schemas: Schemas, value: bytes, headers: Sequence[tuple[str, bytes]]) -> bytes:
+    return model_schemas.decode(schemas, _decode_value(value, headers))
 
 
 def _misplaced(wires: Sequence[bytes]) -> int | None:

@@ -8,6 +8,7 @@ import base64
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -44,7 +45,7 @@ def register(registry: EmbeddedRegistry, name: str, *uses: SchemaReference) -> i
     return schema_id
 
 
-def decode(schemas: Schemas, value: bytes) -> bytes:
+def decode(schemas: Schemas, value: bytes, _: Sequence[tuple[str, bytes]]) -> bytes:
     """Return the schema's name, those of what it refers to, and the text."""
     schema = schemas.known(int.from_bytes(value[1:5], "big"))
     names = [msgspec.json.decode(one.text)["name"] for one in (schema, *(use.schema for use in schema.references))]
@@ -57,7 +58,7 @@ def framed_tables(schemas: Schemas, *names: str) -> Iterator[None]:
 
     def codec(spec: TableSpec, partition: int, partitions: int) -> TableCodec:
         plain = codec_of(spec, partition, partitions)
-        return replace(plain, decode_value=lambda value: decode(schemas, value)) if spec.name in names else plain
+        return replace(plain, decode_value=partial(decode, schemas)) if spec.name in names else plain
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "codec_of", codec)

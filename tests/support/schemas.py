@@ -74,7 +74,7 @@ def framed(schema_id: int, payload: bytes) -> bytes:
     return b"\0" + schema_id.to_bytes(4, "big") + payload
 
 
-def decode_framed(schemas: Schemas, value: bytes) -> bytes:
+def decode_framed(schemas: Schemas, value: bytes, _: Sequence[tuple[str, bytes]]) -> bytes:
     """Decode as a format does that needs schemas: the payload, with the schema's text before it."""
     if value[:1] != b"\0":
         raise DecodeError("a value is not framed")
