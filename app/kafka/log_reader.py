@@ -28,8 +28,8 @@ SLICE_FETCH_BYTES = 2 * 1024 * 1024
 PEEK_FETCH_BYTES = 4096
 
 #: Seconds between two assignments of a reader, for each partition that it is assigned. An assignment makes each one's
-#: state anew, at about 20 us, and throws away what was fetched ahead; while thousands of partitions are opened one after
-#: the other, nothing else would happen.
+#: state anew, at about 20 us, and throws away what was fetched ahead; while thousands of partitions are opened, one
+#: after the other, nothing else would happen.
 _ASSIGNMENT_PAUSE = 0.0002
 
 #: How long disconnecting may take, in seconds.
