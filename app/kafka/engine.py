@@ -21,7 +21,9 @@ from app.kafka.consumer import LANE_FETCH_BYTES, GroupOptions, LaneConsumer
 from app.kafka.faust_app import TablehouseApp
 from app.kafka.lease import GroupLease
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
+from app.kafka.login import check_login
 from app.kafka.probe import probe_epochs
+from app.kafka.security import security_of
 from app.kafka.topics import Topics, prepare
 from app.model import Consistency, TaskStatus, TopicPartition
 from app.placement.wire import MemberMetadata
@@ -82,7 +84,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._directory = directory
         self._metrics = metrics
         self._view = view
-        self._connection = Connection(settings.bootstrap_servers, directory.worker_id)
+        self._connection = Connection(settings.bootstrap_servers, directory.worker_id, security=security_of(settings))
         self._clock = SystemClock()
         self._lease = GroupLease(settings.session_timeout, self._clock)
         self._turns = Turns()
@@ -189,6 +191,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._stopping = True
 
     async def _prepare(self) -> Topics:
+        await check_login(self._connection)
         await probe_epochs(self._connection, self._settings.group)
         return await prepare(self._connection, self._settings.group, self._catalog)
 

@@ -42,6 +42,7 @@ def test_two_settings_are_enough_and_the_rest_have_defaults() -> None:
     assert settings.advertised_url == f"http://{socket.gethostname()}:9080"
     assert settings.internal_secrets == ()
     assert settings.zone == ""
+    assert settings.kafka_security_protocol == "PLAINTEXT"
     assert settings.memory_budget == 512 * 1024 * 1024
     assert settings.session_timeout == 10.0
     assert settings.max_staleness == 3600.0
@@ -59,7 +60,7 @@ def test_a_flag_outweighs_the_environment_and_that_the_file(monkeypatch: pytest.
     assert (settings.group, settings.http_port, settings.internal_port) == ("flag", 3, 2)
 
 
-def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
     given = {
         "bootstrap_servers": "a:1, [::1]:2",
         "tables": "/etc/tables.yaml",
@@ -80,8 +81,24 @@ def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch
         "shutdown_timeout": "2m",
         "log_format": "console",
         "log_level": "debug",
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "reader",
+        "kafka_sasl_password": "correct horse",
+        "kafka_tls_ca": "/etc/ca.pem",
+        "kafka_tls_certificate": "/etc/tls.crt",
+        "kafka_tls_key": "/etc/tls.key",
+        "kafka_tls_key_password": "battery staple",
     }
-    assert set(given) == {setting.name for setting in SETTINGS}
+    with_token = {name: value for name, value in given.items() if not name.startswith("kafka_")} | {
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "OAUTHBEARER",
+        "kafka_oauth_token_url": "https://login.example.com/token",
+        "kafka_oauth_client_id": "workers",
+        "kafka_oauth_client_secret": "correct horse",
+        "kafka_oauth_scope": "kafka",
+    }
+    assert set(given) | set(with_token) == {setting.name for setting in SETTINGS}
     expected = load_settings(given)
     assert expected.bootstrap_servers == "a:1,[::1]:2"
     assert [secret.get_secret_value() for secret in expected.internal_secrets] == [
@@ -93,13 +110,16 @@ def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch
     assert (expected.zone, expected.acceptable_lag, expected.takeover_interval) == ("eu-west-1a", 500, 5.0)
     assert (expected.request_timeout, expected.shutdown_timeout) == (0.25, 120.0)
 
-    write_file(monkeypatch, tmp_path, "".join(f"{name}: '{value}'\n" for name, value in given.items()))
-    assert load_settings({}) == expected
-
-    monkeypatch.delenv("TABLEHOUSE_CONFIG")
-    for setting in SETTINGS:
-        monkeypatch.setenv(setting.variable, given[setting.name])
-    assert load_settings({}) == expected
+    for spelled in (given, with_token):
+        expected = load_settings(spelled)
+        with pytest.MonkeyPatch.context() as here:
+            write_file(here, tmp_path, "".join(f"{name}: '{value}'\n" for name, value in spelled.items()))
+            assert load_settings({}) == expected
+        with pytest.MonkeyPatch.context() as here:
+            for setting in SETTINGS:
+                if setting.name in spelled:
+                    here.setenv(setting.variable, spelled[setting.name])
+            assert load_settings({}) == expected
 
 
 def test_settings_cannot_be_changed() -> None:
