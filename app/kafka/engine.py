@@ -13,7 +13,7 @@ from mode import Service
 from app.catalog.fingerprint import catalog_digest
 from app.catalog.spec import Catalog, TableSpec
 from app.config import Settings
-from app.errors import Draining, NotOwner, PartitionRestoring
+from app.errors import BrokersRefuse, Draining, NotOwner, PartitionRestoring
 from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
@@ -52,6 +52,9 @@ _PATIENCE = 2.0
 
 #: Seconds between two looks at the partition counts that the consumer knows.
 _PARTITION_COUNTS_INTERVAL = 1.0
+
+#: Seconds between two looks at what keeps this worker from the brokers, while the group's coordinator does not answer.
+_OUTAGE_INTERVAL = 2.0
 
 #: Seconds between two looks whether what this worker is to take over is restored.
 _WARMING_INTERVAL = 0.5
@@ -93,6 +96,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
         self._trouble: str | None = "starting"
         self._disagreements: list[str] = []
+        #: What keeps this worker from the brokers since it started; None while nothing does.
+        self._outage: str | None = None
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
         self._clients: list[KafkaChangelogWriter | KafkaLogReader] = []
@@ -172,6 +177,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 ("flush", self._shards.keep_flushed()),
                 ("source ends", self._shards.watch_source_ends()),
                 ("partition counts", self._watch_partition_counts(topics.partitions)),
+                ("outages", self._explain_outages()),
                 ("warming", self._take_over_once_warm(self._shards)),
             )
         ]
@@ -209,6 +215,20 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 )
                 await self.sleep(_RETRY)
         return None
+
+    async def _explain_outages(self) -> None:
+        """Ask the brokers while they are away: a login that is refused by now looks like an outage to every client."""
+        while True:
+            await asyncio.sleep(_OUTAGE_INTERVAL)
+            outage = None
+            if not self.broker_reachable():
+                try:
+                    await check_login(self._connection)
+                except (BrokersRefuse, KafkaError) as error:
+                    outage = str(error)
+            if outage is not None and outage != self._outage:
+                log.warning("the brokers cannot be used; trying again", reason=outage)
+            self._outage = outage
 
     def _on_fatal(self, error: Exception) -> None:
         self._trouble = str(error)
@@ -373,4 +393,5 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             for table in self._catalog.tables.values()
             if (doubt := self._doubt(table)) is not None
         ]
-        return [*([] if self._trouble is None else [self._trouble]), *self._disagreements, *doubts]
+        troubles = [trouble for trouble in (self._trouble, self._outage) if trouble is not None]
+        return [*troubles, *self._disagreements, *doubts]

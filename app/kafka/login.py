@@ -78,18 +78,18 @@ async def _log_in(connection: Connection, host: str, port: int) -> _Failure | No
         request_timeout_ms=int(connection.request_timeout * 1000),
         **connection.security.arguments(),
     )
+    failure, made = None, True
     try:
         await login.connect()
         # Some refusals show only in what comes after: of a certificate in TLS 1.3, of a client without a login.
         await login.send(MetadataRequest([]))
-    except (OSError, KafkaError, TimeoutError) as error:
-        return _failure(connection, f"{host}:{port}", error)
+    except (OSError, KafkaError) as error:
+        failure, made = _failure(connection, f"{host}:{port}", error), isinstance(error, KafkaError)
     finally:
-        made = login.connected()
         closed = login.close()
-        if made:
-            await asyncio.wait({closed}, timeout=_GOODBYE)
-    return None
+    if made:
+        await asyncio.wait({closed}, timeout=_GOODBYE)
+    return failure
 
 
 def _failure(connection: Connection, broker: str, error: Exception) -> _Failure:

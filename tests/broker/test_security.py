@@ -259,6 +259,36 @@ async def test_a_worker_reads_and_answers_over_a_secured_port(
     assert PASSWORD not in worker.log_text()
 
 
+async def test_a_login_that_is_refused_later_is_an_outage_that_is_named_and_ends(
+    secured: Secured, make_worker: MakeWorker
+) -> None:
+    topic = unique("planes")
+    await create_topic(secured.broker.bootstrap_servers, topic, 1)
+    async with TokenServer(life=6) as tokens:
+        settings = secured.settings("oauth", kafka_oauth_token_url=tokens.url)
+        bootstrap = settings.pop("bootstrap_servers")
+        worker = make_worker(bootstrap, tables(table("planes", topic)), group=unique("secured"), **settings)
+        worker.start()
+        await worker.wait_ready()
+
+        tokens.instead = 401, "unknown client"
+
+        async def explained() -> bool:
+            _, seen = await worker.document("/readyz?verbose")
+            return any("gave client workers no token: 401 unknown client" in reason for reason in seen["reasons"])
+
+        await until(explained, "the refusal among the reasons", 60)
+
+        await produce(secured.broker.bootstrap_servers, topic, [(b"N14228", b'{"seats":149}', None)])
+        tokens.instead = None
+
+        async def answered() -> bool:
+            _, seen = await worker.document("/readyz?verbose")
+            return (await worker.get("/tables/planes/N14228")).status == 200 and seen["reasons"] == []
+
+        await until(answered, "the row of the outage, and no reason left", 60)
+
+
 async def test_a_worker_with_a_wrong_password_ends_as_one_that_cannot_start(
     secured: Secured, make_worker: MakeWorker
 ) -> None:
