@@ -8,12 +8,12 @@ _WITH_LOGIN = ("SASL_PLAINTEXT", "SASL_SSL")
 
 _BY_PASSWORD = ("kafka_sasl_username", "kafka_sasl_password")
 _BY_TOKEN = ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret")
-_TLS = ("kafka_tls_ca", "kafka_tls_certificate", "kafka_tls_key", "kafka_tls_key_password")
+_TLS = ("kafka_ca", "kafka_certificate", "kafka_key", "kafka_key_password")
 #: What is of no use without another.
 _PAIRS = (
-    ("kafka_tls_certificate", "kafka_tls_key"),
-    ("kafka_tls_key", "kafka_tls_certificate"),
-    ("kafka_tls_key_password", "kafka_tls_key"),
+    ("kafka_certificate", "kafka_key"),
+    ("kafka_key", "kafka_certificate"),
+    ("kafka_key_password", "kafka_key"),
 )
 
 

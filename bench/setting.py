@@ -39,10 +39,12 @@ class Setting:
         """The source that all programs read."""
         return self.sized(_RECORDS, 200_000, 4)
 
-    def sized(self, records: int, keys: int, partitions: int, value_bytes: int = 150) -> Source:
+    def sized(
+        self, records: int, keys: int, partitions: int, value_bytes: int = 150, *, updated_by: str = ""
+    ) -> Source:
         """Return a source of full size, or smaller as this run is."""
         share = self.records / _RECORDS
-        return Source(max(1, int(records * share)), max(1, int(keys * share)), partitions, value_bytes)
+        return Source(max(1, int(records * share)), max(1, int(keys * share)), partitions, value_bytes, updated_by)
 
     def new_folder(self, name: str) -> Path:
         """Return a folder, whose name is also the group's, that nobody used before."""

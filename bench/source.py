@@ -26,17 +26,22 @@ _PAUSE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source topic; `value_bytes` is about what a value has."""
+    """A source topic; `value_bytes` is about what a value has.
+
+    `updated_by` names the measurement that produces more into it, which then has to be the only one that reads it.
+    """
 
     records: int
     keys: int
     partitions: int
     value_bytes: int = 150
+    updated_by: str = ""
 
     @property
     def topic(self) -> str:
         """Its name, which says what is in it."""
-        return f"source-{self.records}-{self.keys}-{self.partitions}-{self.value_bytes}"
+        name = f"source-{self.records}-{self.keys}-{self.partitions}-{self.value_bytes}"
+        return f"{name}-{self.updated_by}" if self.updated_by else name
 
     def key(self, number: int) -> bytes:
         """Return a key by its number, from 0 to keys - 1; it is safe in a URL."""

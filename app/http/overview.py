@@ -129,7 +129,7 @@ def _table(table: RoutedTable, partitions: list[dict[str, Any]]) -> dict[str, An
         "version": spec.version,
         "source": spec.source.topic,
         "key": str(spec.source.key),
-        "value": spec.source.value,
+        "value": str(spec.source.value),
         "content_type": table.content_type,
         "partitioner": spec.source.partitioner,
         "partitions": len(partitions) or None,

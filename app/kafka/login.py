@@ -112,14 +112,14 @@ def _failure(connection: Connection, broker: str, error: Exception) -> _Failure:
 
 def _tls_refusal(broker: str, cause: BaseException) -> str | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the certificate of {broker} is not trusted: {cause.verify_message} (kafka_tls_ca)"
+        return f"the certificate of {broker} is not trusted: {cause.verify_message} (kafka_ca)"
     # A broker that ends in the midst of it.
     if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return None
     _, alert, what = (cause.reason or "").rpartition("ALERT_")
     if alert:
         said = what.replace("_", " ").lower()
-        return f"{broker} refuses this worker's certificate: {said} (kafka_tls_certificate)"
+        return f"{broker} refuses this worker's certificate: {said} (kafka_certificate)"
     return f"{broker} does not speak TLS on this port: {cause.reason or cause} (kafka_security_protocol)"
 
 

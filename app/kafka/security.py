@@ -70,17 +70,17 @@ def security_of(settings: Settings) -> Security:
 
 def _tls(settings: Settings) -> ssl.SSLContext:
     """Return a context that checks certificates and host names, TLS 1.2 or newer."""
-    ca, certificate, key = settings.kafka_tls_ca, settings.kafka_tls_certificate, settings.kafka_tls_key
-    for name, path in (("kafka_tls_ca", ca), ("kafka_tls_certificate", certificate), ("kafka_tls_key", key)):
+    ca, certificate, key = settings.kafka_ca, settings.kafka_certificate, settings.kafka_key
+    for name, path in (("kafka_ca", ca), ("kafka_certificate", certificate), ("kafka_key", key)):
         if path is not None:
             _check_readable(name, path)
     try:
         context = ssl.create_default_context(cafile=ca)
     except ssl.SSLError:
-        raise ConfigError(f"kafka_tls_ca: {ca} holds no certificate in PEM format") from None
+        raise ConfigError(f"kafka_ca: {ca} holds no certificate in PEM format") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is not None and key is not None:
-        _load_pair(context, certificate, key, settings.kafka_tls_key_password)
+        _load_pair(context, certificate, key, settings.kafka_key_password)
     return context
 
 
@@ -105,13 +105,13 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, password: 
         context.load_cert_chain(certificate, key, give)
     except ssl.SSLError as error:
         if asked:
-            right = "needs kafka_tls_key_password" if password is None else "is not opened by kafka_tls_key_password"
-            raise ConfigError(f"kafka_tls_key: {key} is encrypted, and {right}") from None
+            right = "needs kafka_key_password" if password is None else "is not opened by kafka_key_password"
+            raise ConfigError(f"kafka_key: {key} is encrypted, and {right}") from None
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ConfigError(
-                f"kafka_tls_key: {key} is not the key of the certificate in {certificate} (kafka_tls_certificate)"
+                f"kafka_key: {key} is not the key of the certificate in {certificate} (kafka_certificate)"
             ) from None
         raise ConfigError(
-            f"kafka_tls_certificate and kafka_tls_key: {certificate} must hold a certificate and {key} its private "
+            f"kafka_certificate and kafka_key: {certificate} must hold a certificate and {key} its private "
             "key, both in PEM format"
         ) from None

@@ -31,7 +31,7 @@ _MARGIN = 2.0
 
 async def measure(setting: Setting) -> None:
     """Once: most of it is a start, a restore and two rebalances."""
-    produced = await setting.topics.provide(setting.sized(_ROWS, _ROWS, PARTITIONS))
+    produced = await setting.topics.provide(setting.sized(_ROWS, _ROWS, PARTITIONS, updated_by="join"))
     updates = Updates(produced.source, _STEP)
     *group, fourth = workers = setting.workers(produced.source.topic, 4, takeover_interval="1s")
     async with AsyncExitStack() as stack:

@@ -20,6 +20,8 @@ KEPT = "ingest of a backlog during reads, records/s"
 _RATE = 2000
 #: So many that a request hardly ever waits for a free one: what is queued is then queued in the server.
 _CONNECTIONS = 256
+#: Seconds that any part of the backlog may take.
+_PATIENCE = 120.0
 _PAUSE = 0.05
 _TOPIC = "source-with-a-backlog"
 
@@ -79,8 +81,9 @@ async def _applied(worker: Tablehouse) -> tuple[int, float]:
 
 
 async def _reaches(worker: Tablehouse, count: int) -> tuple[int, float]:
-    while True:
-        seen = await _applied(worker)
-        if seen[0] >= count:
-            return seen
-        await asyncio.sleep(_PAUSE)
+    async with asyncio.timeout(_PATIENCE):
+        while True:
+            seen = await _applied(worker)
+            if seen[0] >= count:
+                return seen
+            await asyncio.sleep(_PAUSE)

@@ -33,7 +33,7 @@ _UNDISTURBED = 5.0
 
 async def measure(setting: Setting) -> None:
     """Once: it is three stops and starts, and a rebalance or two after each."""
-    produced = await setting.topics.provide(setting.sized(_ROWS, _ROWS, PARTITIONS))
+    produced = await setting.topics.provide(setting.sized(_ROWS, _ROWS, PARTITIONS, updated_by="rolling"))
     updates = Updates(produced.source, _STEP)
     workers = setting.workers(produced.source.topic, 3, takeover_interval="1s")
     async with AsyncExitStack() as stack:

@@ -2,7 +2,7 @@
 
 from aiokafka.structs import ConsumerRecord
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec
+from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.folds.upsert import Upsert
 from app.formats.keys import key_format
 from app.formats.partitioners import partitions_of
@@ -24,7 +24,7 @@ _KEYS = {
     KeySpec("uuid"): b"123e4567-e89b-12d3-a456-426614174000",
     KeySpec("json", ("id", "region")): b'{"id":12345,"region":"eu"}',
 }
-_TABLE = TableSpec("table", SourceSpec("source", KeySpec("string"), "json"))
+_TABLE = TableSpec("table", SourceSpec("source", KeySpec("string"), ValueSpec("json")))
 
 
 def measure(timings: Timings) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.http.access_log import AccessLog
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness
@@ -34,7 +34,7 @@ from bench.micro.timing import Timings
 
 _GETS = 5_000
 _ME = HostInfo("worker", 1, "http://127.0.0.1:9080")
-_CATALOG = Catalog({"table": TableSpec("table", SourceSpec("source", KeySpec("string"), "json"))})
+_CATALOG = Catalog({"table": TableSpec("table", SourceSpec("source", KeySpec("string"), ValueSpec("json")))})
 _BUDGET = 256 << 20
 
 

@@ -42,14 +42,14 @@ class Secured(NamedTuple):
         oauth = {"kafka_oauth_client_id": CLIENT, "kafka_oauth_client_secret": SECRET}
         of_way = {
             "plain": {"kafka_sasl_mechanism": "PLAIN", **login},
-            "scram": {"kafka_sasl_mechanism": "SCRAM-SHA-512", **login, "kafka_tls_ca": ca},
+            "scram": {"kafka_sasl_mechanism": "SCRAM-SHA-512", **login, "kafka_ca": ca},
             "oauth": {"kafka_sasl_mechanism": "OAUTHBEARER", **oauth},
-            "tls": {"kafka_tls_ca": ca},
+            "tls": {"kafka_ca": ca},
             "mtls": {
-                "kafka_tls_ca": ca,
-                "kafka_tls_certificate": str(certificate),
-                "kafka_tls_key": str(key),
-                "kafka_tls_key_password": PASSWORD_OF_KEY,
+                "kafka_ca": ca,
+                "kafka_certificate": str(certificate),
+                "kafka_key": str(key),
+                "kafka_key_password": PASSWORD_OF_KEY,
             },
         }[way]
         return {
@@ -155,9 +155,9 @@ async def test_a_mechanism_that_the_broker_does_not_offer_is_named(secured: Secu
 
 async def test_a_broker_of_another_authority_is_not_trusted(secured: Secured, tmp_path: Path) -> None:
     other = Authority(tmp_path / "other")
-    said = await refusal(secured.connection("scram", kafka_tls_ca=str(other.ca)))
+    said = await refusal(secured.connection("scram", kafka_ca=str(other.ca)))
     assert f"the certificate of {secured.listeners['scram'].bootstrap_servers} is not trusted: " in said
-    assert "(kafka_tls_ca)" in said
+    assert "(kafka_ca)" in said
 
 
 async def test_a_certificate_for_another_host_is_not_trusted(secured: Secured) -> None:
@@ -172,7 +172,7 @@ async def test_a_worker_without_a_certificate_or_with_a_foreign_one_is_refused(
     said = await refusal(secured.connection("tls", bootstrap_servers=at))
     assert f"{at} refuses this worker's certificate: " in said
     certificate, key = Authority(tmp_path / "other").certificate("worker.example.com")
-    foreign = {"kafka_tls_certificate": str(certificate), "kafka_tls_key": str(key)}
+    foreign = {"kafka_certificate": str(certificate), "kafka_key": str(key)}
     said = await refusal(secured.connection("mtls", **foreign))
     assert f"{at} refuses this worker's certificate: " in said
 

@@ -6,7 +6,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 import app.kafka.probe
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.demo.broker import EmbeddedKafka
 from app.errors import BrokerUnfit, TopicError
 from app.kafka.client import Connection
@@ -33,7 +33,7 @@ def catalog(*sources: str, version: int = 1) -> Catalog:
     names = ["planes" + (str(number) if number else "") for number in range(len(sources))]
     return Catalog(
         {
-            name: TableSpec(name, SourceSpec(source, KeySpec("string"), "json"), version=version)
+            name: TableSpec(name, SourceSpec(source, KeySpec("string"), ValueSpec("json")), version=version)
             for name, source in zip(names, sources, strict=True)
         }
     )

@@ -32,9 +32,9 @@ def test_every_field_of_a_table_and_of_a_source_is_documented_and_no_other() -> 
 
 def test_every_key_and_value_format_is_documented_and_no_other() -> None:
     definitions = schema()["$defs"]
-    with_fields = "{format: json, fields: [a, b]}"
-    assert first_cells(section("### Keys")) == {*definitions["keyFormat"]["enum"], with_fields}
-    assert first_cells(section("### Values")) == set(definitions["source"]["properties"]["value"]["enum"])
+    with_members = {"{format: json, fields: [a, b]}", "{format: json, field: id}"}
+    assert first_cells(section("### Keys")) == {*definitions["keyFormat"]["enum"], *with_members}
+    assert first_cells(section("### Values")) == set(definitions["valueFormat"]["enum"])
 
 
 def test_the_example_of_the_page_is_a_file_that_works(tmp_path: Path) -> None:

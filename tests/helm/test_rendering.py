@@ -151,7 +151,7 @@ def test_logins_and_certificates_come_from_secrets_under_the_names_of_the_settin
         "SASL_MECHANISM": "SCRAM-SHA-512",
         "SASL_USERNAME": {"name": "kafka-login", "key": "username"},
         "SASL_PASSWORD": {"name": "kafka-login", "key": "password"},
-        "TLS_CA": "/etc/kafka-tls/ca.crt",
+        "CA": "/etc/kafka-tls/ca.crt",
     }
     assert variables("a login by token") == {
         "SECURITY_PROTOCOL": "SASL_SSL",
@@ -163,10 +163,10 @@ def test_logins_and_certificates_come_from_secrets_under_the_names_of_the_settin
     }
     assert variables("certificates on both sides") == {
         "SECURITY_PROTOCOL": "SSL",
-        "TLS_CA": "/etc/kafka-tls/ca.crt",
-        "TLS_CERTIFICATE": "/etc/kafka-tls/tls.crt",
-        "TLS_KEY": "/etc/kafka-tls/tls.key",
-        "TLS_KEY_PASSWORD": {"name": "kafka-tls", "key": "password"},
+        "CA": "/etc/kafka-tls/ca.crt",
+        "CERTIFICATE": "/etc/kafka-tls/tls.crt",
+        "KEY": "/etc/kafka-tls/tls.key",
+        "KEY_PASSWORD": {"name": "kafka-tls", "key": "password"},
     }
 
 

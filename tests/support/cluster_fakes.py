@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import NotOwner, PositionNotReached, RequestError
 from app.model import Consistency, Freshness, HostInfo, Role, TaskState, TaskStatus
 from app.routing.cluster import ClusterSnapshot, snapshot_of
@@ -14,9 +14,9 @@ from app.stores.rows import Row
 from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult
 
-PLANES = TableSpec("planes", SourceSpec("planes-topic", KeySpec("string"), "json"), description="Aircraft")
-NUMBERS = TableSpec("numbers", SourceSpec("numbers-topic", KeySpec("long"), "string"))
-BLOBS = TableSpec("blobs", SourceSpec("blobs-topic", KeySpec("bytes"), "bytes"))
+PLANES = TableSpec("planes", SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json")), description="Aircraft")
+NUMBERS = TableSpec("numbers", SourceSpec("numbers-topic", KeySpec("long"), ValueSpec("string")))
+BLOBS = TableSpec("blobs", SourceSpec("blobs-topic", KeySpec("bytes"), ValueSpec("bytes")))
 CATALOG = Catalog({table.name: table for table in (PLANES, NUMBERS, BLOBS)})
 PARTITIONS = {"planes-topic": 4, "numbers-topic": 4, "blobs-topic": 4}
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from app.catalog.load import load_catalog
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec
+from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import CatalogError
 
 SOURCE = "source: {topic: flights, key: string, value: json}"
@@ -37,10 +37,17 @@ GOOD = [
     table("source: {topic: ..., key: {format: long}, value: bytes, partitioner: murmur2}"),
     table("source: {topic: t, key: {format: json, fields: [b, a]}, value: json}"),
     table("source: {topic: t, key: json, value: json}"),
+    table("source: {topic: t, key: {format: json, field: id}, value: json, envelope: debezium, on_error: stop}"),
+    table("source: {topic: t, key: avro, value: {format: avro, schema: 7}, on_error: skip}, writable: true"),
+    table("source: {topic: t, key: json_sr, value: {format: avro, schema: latest}}, columns: [a]"),
+    table("source: {topic: t, key: {format: avro, fields: [a, b]}, value: protobuf, envelope: none}"),
+    table("source: {topic: t, key: string, value: {format: avro, framing: single_object, schema: 7}}"),
+    table("source: {topic: t, key: string, value: json, envelope: debezium}, columns: [id, $op, $source.lsn]"),
+    table("source: {topic: t, key: string, value: json_sr, envelope: outbox}, columns: {t: $headers.eventType}"),
     "tables:\n"
     + "".join(
         f"  - {{name: t-{key}_1, source: {{topic: {key}, key: {key}, value: json}}}}\n"
-        for key in ("string", "bytes", "int", "long", "uuid", "json")
+        for key in ("string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr")
     ),
     f"tables: [{{name: {'a' * 100}, source: {{topic: {'b' * 249}, key: string, value: json}}}}]",
 ]
@@ -86,7 +93,12 @@ BAD = [
     ),
     (
         f"tables:\n  - name: a\n    {SOURCE}\n    zzz: 1\n",
-        ["4: tables[0].zzz: is not a field; use one of name, source, description, columns, version, standbys"],
+        [
+            (
+                "4: tables[0].zzz: is not a field; use one of name, source, description, columns, version, standbys, "
+                "writable"
+            )
+        ],
     ),
     (
         table(f"{SOURCE}, description: 5"),
@@ -126,7 +138,12 @@ BAD = [
     ),
     (
         table("source: {topic: t, key: string, value: string}, columns: [b]"),
-        [("2: tables[0].columns: cannot be taken from a value of format string; leave it out, or use value json")],
+        [
+            (
+                "2: tables[0].columns: cannot be taken from a value of format string; leave it out, or use one of "
+                "avro, json, json_sr, protobuf"
+            )
+        ],
     ),
     (
         table("source: flights"),
@@ -145,30 +162,124 @@ BAD = [
         ["2: tables[0].source.key: cannot be 'strng'; did you mean string?"],
     ),
     (
-        table("source: {topic: t, key: avro, value: protobuf}"),
+        table("source: {topic: t, key: protobuf, value: parquet}"),
         [
             (
-                "2: tables[0].source.key: avro is not supported by this version; use one of string, bytes, "
-                "int, long, uuid, json"
+                "2: tables[0].source.key: cannot be 'protobuf'; use one of string, bytes, int, long, uuid, json, avro, "
+                "json_sr"
             ),
-            ("2: tables[0].source.value: protobuf is not supported by this version; use one of json, string, bytes"),
+            "2: tables[0].source.value: cannot be 'parquet'; use one of json, string, bytes, avro, protobuf, json_sr",
         ],
     ),
     (
         table("source: {topic: t, key: [string], value: json}"),
-        ["2: tables[0].source.key: must be one of string, bytes, int, long, uuid, json; this is a list"],
+        ["2: tables[0].source.key: must be one of string, bytes, int, long, uuid, json, avro, json_sr; this is a list"],
     ),
     (
         table("source: {topic: t, key: {fields: [a]}, value: json}"),
         ["2: tables[0].source.key.format: is missing; it is required"],
     ),
     (
-        table("source: {topic: t, key: {format: json, field: id}, value: json}"),
-        ["2: tables[0].source.key.field: is not supported by this version; leave it out"],
+        table("source: {topic: t, key: {format: json, field: id, fields: [id]}, value: json}"),
+        [
+            (
+                "2: tables[0].source.key.field: stands beside fields; use field for a key of one member whose value "
+                "alone stands in URLs, else fields"
+            )
+        ],
     ),
     (
         table("source: {topic: t, key: {format: int, fields: [id]}, value: json}"),
-        ["2: tables[0].source.key.fields: belongs to format json, this key is int; leave it out"],
+        ["2: tables[0].source.key.fields: belongs to formats avro and json and json_sr, this key is int; leave it out"],
+    ),
+    (
+        table("source: {topic: t, key: {format: uuid, field: id}, value: json}"),
+        ["2: tables[0].source.key.field: belongs to formats avro and json and json_sr, this key is uuid; leave it out"],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: json, schema: 1}}"),
+        ["2: tables[0].source.value.schema: belongs to format avro, this value is json; leave it out"],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: avro, schema: [1]}}"),
+        [
+            (
+                "2: tables[0].source.value.schema: must be latest, the id of a schema in the registry, or the path "
+                "of a file with one"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: avro, framing: none}}"),
+        [
+            (
+                "2: tables[0].source.value.schema: cannot be latest with framing none, whose records name no schema "
+                "of the registry; name the schema they are written with, by the path of a file or by its id in the "
+                "registry"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: string, envelope: debezium}"),
+        [
+            (
+                "2: tables[0].source.envelope: cannot be debezium around a value of format string; use one of avro, "
+                "json, json_sr, protobuf"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: json, envelope: debezum}"),
+        ["2: tables[0].source.envelope: cannot be 'debezum'; did you mean debezium?"],
+    ),
+    (
+        table("source: {topic: t, key: string, value: json, on_error: dead-letter}"),
+        ["2: tables[0].source.on_error: cannot be 'dead-letter'; did you mean dead_letter?"],
+    ),
+    (
+        table(f"{SOURCE}, columns: [$op]"),
+        [
+            (
+                "2: tables[0].columns.$op: cannot be taken from '$op'; use a member of the value; names that begin "
+                "with $ belong to an envelope, and this source has none"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: json, envelope: debezium}, columns: {at: $source}"),
+        [
+            (
+                "2: tables[0].columns.at: cannot be taken from '$source'; use a member of the row, $op, $ts_ms, or "
+                "$source. and a member of the event's source block"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: json, envelope: outbox}, columns: {at: $op}"),
+        [
+            (
+                "2: tables[0].columns.at: cannot be taken from '$op'; use a member of the payload, or $headers. and "
+                "the name of a header"
+            )
+        ],
+    ),
+    (table(f"{SOURCE}, writable: 1"), ["2: tables[0].writable: must be true or false, this is an integer"]),
+    (
+        table(f"{SOURCE}, writable: true, columns: [a]"),
+        [
+            (
+                "2: tables[0].writable: cannot be true with columns: a row does not say what the record would be; "
+                "leave it out"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: json_sr, value: protobuf, envelope: outbox}, writable: true"),
+        [
+            f"2: tables[0].writable: cannot be true with {obstacle}: a row does not say what the record would be; "
+            "leave it out"
+            for obstacle in ("envelope outbox", "value protobuf", "key json_sr")
+        ],
     ),
     (
         table("source: {topic: t, key: {format: json, fields: [a, a]}, value: json}"),
@@ -184,14 +295,14 @@ BAD += [
         table(f"{SOURCE}, {field}: 1"),
         [f"2: tables[0].{field}: is not supported by this version; leave it out"],
     )
-    for field in ("writable", "ttl", "group_by", "aggregate", "window", "changelog")
+    for field in ("ttl", "group_by", "aggregate", "window", "changelog")
 ]
 BAD += [
     (
         table(f"source: {{topic: t, key: string, value: json, {field}: none}}"),
         [f"2: tables[0].source.{field}: is not supported by this version; leave it out"],
     )
-    for field in ("envelope", "on_error", "timestamp")
+    for field in ("timestamp",)
 ]
 
 # What a schema cannot see, because it needs the text of the file or two tables at once.
@@ -282,15 +393,15 @@ tables:
     assert list(catalog.tables.values()) == [
         TableSpec(
             "planes",
-            SourceSpec("planes", KeySpec("string"), "json", "murmur2"),
+            SourceSpec("planes", KeySpec("string"), ValueSpec("json"), "murmur2"),
             "The aircraft.",
             {"built": "year", "maker": "manufacturer"},
             2,
         ),
-        TableSpec("legs", SourceSpec("legs", KeySpec("json", ("carrier", "flight")), "bytes", "crc32")),
+        TableSpec("legs", SourceSpec("legs", KeySpec("json", ("carrier", "flight")), ValueSpec("bytes"), "crc32")),
         TableSpec(
             "plane_models",
-            SourceSpec("planes", KeySpec("string"), "json"),
+            SourceSpec("planes", KeySpec("string"), ValueSpec("json")),
             columns={"model": "model"},
             standbys=2,
         ),

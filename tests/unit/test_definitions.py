@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from app.catalog.fingerprint import fingerprint
-from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec
+from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
 from app.formats.partitioners import partition_of
 from app.model import TopicPartition
 from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of
 
-TABLE = TableSpec("planes", SourceSpec("planes-raw", KeySpec("string"), "json"))
+TABLE = TableSpec("planes", SourceSpec("planes-raw", KeySpec("string"), ValueSpec("json")))
 UUID = "123e4567-e89b-12d3-a456-42661417400a"
 
 
@@ -67,11 +67,11 @@ def test_a_codec_reads_keys_and_values_in_the_tables_formats() -> None:
     assert codec.source == TopicPartition("planes-raw", 1)
     assert isinstance(codec.fold, Upsert)
     assert codec.store_key(b"\x00\x00\x00\x05") == b"\x80\x00\x00\x05"
-    assert codec.decode_value(b'{"a": 1}') == b'{"a": 1}'
+    assert codec.decode_value(b'{"a": 1}', ()) == b'{"a": 1}'
     with pytest.raises(DecodeError):
         codec.store_key(b"5")
     with pytest.raises(DecodeError):
-        codec.decode_value(b"{")
+        codec.decode_value(b"{", ())
 
 
 def test_the_fold_is_the_one_that_the_fingerprint_names() -> None:

@@ -1,13 +1,14 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from app.catalog.fingerprint import catalog_digest, difference, digest, fingerprint
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec
+from app.catalog.spec import Catalog, KeySpec, SchemaFile, SourceSpec, TableSpec, ValueSpec
 
 TABLE = TableSpec(
     "planes",
-    SourceSpec("planes", KeySpec("json", ("a", "b")), "json"),
+    SourceSpec("planes", KeySpec("json", ("a", "b")), ValueSpec("json")),
     "The aircraft.",
     {"built": "year", "maker": "manufacturer"},
 )
@@ -26,6 +27,8 @@ def with_source(**changes: object) -> TableSpec:
             with_source(key=KeySpec("json", ("b", "a"))),
             'key_fields was ["a","b"] and is now ["b","a"]',
         ),
+        (with_source(key=KeySpec("json", ("a", "b"), bare=True)), "key_bare was (not recorded) and is now true"),
+        (with_source(envelope="debezium"), "envelope was none and is now debezium"),
         (with_source(partitioner="crc32"), "partitioner was murmur2 and is now crc32"),
         (
             replace(TABLE, columns={"maker": "manufacturer", "built": "year"}),
@@ -48,6 +51,23 @@ def test_a_definition_that_makes_other_rows_differs_in_a_sentence_naming_the_par
     assert digest(now) != digest(NOW)
 
 
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (ValueSpec("avro", "none", 7), "value_framing was registry and is now none"),
+        (ValueSpec("avro", schema=8), "value_schema was 7 and is now 8"),
+        (
+            ValueSpec("avro", schema=SchemaFile(Path("a.avsc"), '"int"')),
+            "value_schema was 7 and is now file 3f2b87a9fe7cc9b13835598c3981cd45",
+        ),
+    ],
+)
+def test_the_framing_and_the_schema_of_avro_values_are_parts(changed: ValueSpec, sentence: str) -> None:
+    seven = fingerprint(with_source(value=ValueSpec("avro", schema=7)), group="shop", partitions=12, row_layout=1)
+    now = fingerprint(with_source(value=changed), group="shop", partitions=12, row_layout=1)
+    assert difference(seven, now) == [sentence]
+
+
 def test_partition_count_and_row_layout_are_parts() -> None:
     assert difference(NOW, fingerprint(TABLE, group="shop", partitions=13, row_layout=2)) == [
         "partitions was 12 and is now 13",
@@ -55,8 +75,8 @@ def test_partition_count_and_row_layout_are_parts() -> None:
     ]
 
 
-def test_a_description_and_a_number_of_standbys_are_no_parts() -> None:
-    other = replace(TABLE, description="Other words.", standbys=3)
+def test_what_changes_no_row_is_no_part() -> None:
+    other = replace(with_source(on_error="stop"), description="Other words.", standbys=3, writable=True)
     assert fingerprint(other, group="shop", partitions=12, row_layout=1) == NOW
 
 

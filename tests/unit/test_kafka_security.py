@@ -95,14 +95,14 @@ def refused(given: dict[str, str]) -> list[str]:
             ["kafka_oauth_scope needs kafka_sasl_mechanism: OAUTHBEARER; it is PLAIN"],
         ),
         (
-            {"kafka_tls_ca": "ca.pem"},
-            ["kafka_tls_ca needs kafka_security_protocol: SSL or SASL_SSL; it is PLAINTEXT"],
+            {"kafka_ca": "ca.pem"},
+            ["kafka_ca needs kafka_security_protocol: SSL or SASL_SSL; it is PLAINTEXT"],
         ),
-        (TLS | {"kafka_tls_certificate": "c.pem"}, ["kafka_tls_certificate needs kafka_tls_key, which is missing"]),
-        (TLS | {"kafka_tls_key": "k.pem"}, ["kafka_tls_key needs kafka_tls_certificate, which is missing"]),
+        (TLS | {"kafka_certificate": "c.pem"}, ["kafka_certificate needs kafka_key, which is missing"]),
+        (TLS | {"kafka_key": "k.pem"}, ["kafka_key needs kafka_certificate, which is missing"]),
         (
-            TLS | {"kafka_tls_key_password": "p"},
-            ["kafka_tls_key_password needs kafka_tls_key, which is missing"],
+            TLS | {"kafka_key_password": "p"},
+            ["kafka_key_password needs kafka_key, which is missing"],
         ),
     ],
 )
@@ -120,7 +120,7 @@ def test_settings_that_contradict_each_other_are_refused_with_both_names(
         ("kafka_sasl_username", "", "must be 1 to 1000 printable ASCII characters"),
         ("kafka_oauth_token_url", "login.example.com", "must be the https:// or http:// URL"),
         ("kafka_oauth_token_url", "https://me:secret@login.example.com", "must be the https:// or http:// URL"),
-        ("kafka_tls_ca", "", "must be a path"),
+        ("kafka_ca", "", "must be a path"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused(name: str, value: str, right: str) -> None:
@@ -128,7 +128,7 @@ def test_a_value_that_cannot_be_used_is_refused(name: str, value: str, right: st
     assert problem.startswith(f"flag: --{name.replace('_', '-')}: {right}")
 
 
-@pytest.mark.parametrize("name", ["kafka_sasl_password", "kafka_oauth_client_secret", "kafka_tls_key_password"])
+@pytest.mark.parametrize("name", ["kafka_sasl_password", "kafka_oauth_client_secret", "kafka_key_password"])
 def test_a_secret_that_cannot_be_used_is_never_repeated(name: str) -> None:
     [problem] = refused({name: "hunter\t2"})
     assert "must be a secret of 1 to 10000 printable characters" in problem
@@ -139,9 +139,9 @@ def test_a_secret_that_cannot_be_used_is_never_repeated(name: str) -> None:
 def test_secrets_show_in_nothing_that_is_printed(authority: Authority) -> None:
     certificate, key = authority.certificate("shown.example.com", "paper-clip")
     tls = {
-        "kafka_tls_certificate": str(certificate),
-        "kafka_tls_key": str(key),
-        "kafka_tls_key_password": "paper-clip",
+        "kafka_certificate": str(certificate),
+        "kafka_key": str(key),
+        "kafka_key_password": "paper-clip",
     }
     for given in (PLAIN, OAUTH):
         settings = load_settings(REQUIRED | given | tls)
@@ -165,7 +165,7 @@ def test_without_settings_brokers_are_spoken_to_in_the_clear() -> None:
 
 
 def test_certificates_and_host_names_are_always_checked(authority: Authority) -> None:
-    for given in (TLS, TLS | {"kafka_tls_ca": str(authority.ca)}):
+    for given in (TLS, TLS | {"kafka_ca": str(authority.ca)}):
         tls = security_of(load_settings(REQUIRED | given)).tls
         assert tls is not None
         assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
@@ -176,26 +176,26 @@ def test_a_file_that_is_not_there_or_not_pem_is_named_with_its_setting(authority
     certificate, key = authority.certificate("a.example.com")
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing", "utf-8")
-    assert refused(TLS | {"kafka_tls_ca": "/nowhere/ca.pem"}) == [
-        "kafka_tls_ca: /nowhere/ca.pem cannot be read (No such file or directory)"
+    assert refused(TLS | {"kafka_ca": "/nowhere/ca.pem"}) == [
+        "kafka_ca: /nowhere/ca.pem cannot be read (No such file or directory)"
     ]
-    assert refused(TLS | {"kafka_tls_ca": str(empty)}) == [f"kafka_tls_ca: {empty} holds no certificate in PEM format"]
-    pair = {"kafka_tls_certificate": str(certificate), "kafka_tls_key": str(key)}
-    assert refused(TLS | pair | {"kafka_tls_key": str(tmp_path)}) == [
-        f"kafka_tls_key: {tmp_path} cannot be read (Is a directory)"
+    assert refused(TLS | {"kafka_ca": str(empty)}) == [f"kafka_ca: {empty} holds no certificate in PEM format"]
+    pair = {"kafka_certificate": str(certificate), "kafka_key": str(key)}
+    assert refused(TLS | pair | {"kafka_key": str(tmp_path)}) == [
+        f"kafka_key: {tmp_path} cannot be read (Is a directory)"
     ]
     for name in pair:
         [problem] = refused(TLS | pair | {name: str(empty)})
-        assert problem.startswith("kafka_tls_certificate and kafka_tls_key: ")
+        assert problem.startswith("kafka_certificate and kafka_key: ")
         assert str(empty) in problem
 
 
 def test_a_key_that_does_not_fit_or_does_not_open_is_refused(authority: Authority) -> None:
     certificate, key = authority.certificate("b.example.com", "paper-clip")
     _, other = authority.certificate("c.example.com")
-    pair = TLS | {"kafka_tls_certificate": str(certificate), "kafka_tls_key": str(key)}
-    assert refused(pair) == [f"kafka_tls_key: {key} is encrypted, and needs kafka_tls_key_password"]
-    [problem] = refused(pair | {"kafka_tls_key_password": "stapler"})
-    assert problem == f"kafka_tls_key: {key} is encrypted, and is not opened by kafka_tls_key_password"
-    [problem] = refused(pair | {"kafka_tls_key": str(other)})
-    assert problem.startswith(f"kafka_tls_key: {other} is not the key of the certificate in {certificate}")
+    pair = TLS | {"kafka_certificate": str(certificate), "kafka_key": str(key)}
+    assert refused(pair) == [f"kafka_key: {key} is encrypted, and needs kafka_key_password"]
+    [problem] = refused(pair | {"kafka_key_password": "stapler"})
+    assert problem == f"kafka_key: {key} is encrypted, and is not opened by kafka_key_password"
+    [problem] = refused(pair | {"kafka_key": str(other)})
+    assert problem.startswith(f"kafka_key: {other} is not the key of the certificate in {certificate}")

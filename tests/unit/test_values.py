@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName
+from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName, ValueSpec
 from app.formats.errors import DecodeError
 from app.formats.values import ValueFormat, value_format
 
@@ -18,7 +18,7 @@ json_values = st.recursive(
 
 
 def format_of(value: ValueFormatName, columns: Mapping[str, str] | None = None) -> ValueFormat:
-    return value_format(TableSpec("t", SourceSpec("topic", KeySpec("string"), value), columns=columns))
+    return value_format(TableSpec("t", SourceSpec("topic", KeySpec("string"), ValueSpec(value)), columns=columns))
 
 
 @settings(deadline=None, max_examples=60)
@@ -101,6 +101,7 @@ def test_columns_show_exactly_the_values_of_their_members(members: dict[str, Any
     known = [name for name in members if name and json.dumps(name, ensure_ascii=False)[1:-1] == name]
     columns = data.draw(st.dictionaries(plain, st.sampled_from([*known, "absent"]), min_size=1))
     decoded = format_of("json", columns).decode(json.dumps(members).encode())
+    assert decoded is not None
     assert json.loads(decoded) == {name: members.get(member) for name, member in columns.items()}
 
 

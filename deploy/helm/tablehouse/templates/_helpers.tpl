@@ -120,15 +120,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- with .tls }}
 {{- if .existingSecret }}
-- name: TABLEHOUSE_KAFKA_TLS_CA
+- name: TABLEHOUSE_KAFKA_CA
   value: /etc/kafka-tls/ca.crt
 {{- if .clientCertificate }}
-- name: TABLEHOUSE_KAFKA_TLS_CERTIFICATE
+- name: TABLEHOUSE_KAFKA_CERTIFICATE
   value: /etc/kafka-tls/tls.crt
-- name: TABLEHOUSE_KAFKA_TLS_KEY
+- name: TABLEHOUSE_KAFKA_KEY
   value: /etc/kafka-tls/tls.key
 {{- if .keyPasswordKey }}
-- name: TABLEHOUSE_KAFKA_TLS_KEY_PASSWORD
+- name: TABLEHOUSE_KAFKA_KEY_PASSWORD
   valueFrom:
     secretKeyRef:
       name: {{ .existingSecret }}
@@ -149,6 +149,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
     secretKeyRef:
       name: {{ .existingSecret }}
       key: {{ .existingSecretKey }}
+{{- end }}
+{{- end }}
+{{- with .Values.schemaRegistry }}
+{{- $secret := .existingSecret }}
+{{- range $name, $key := dict "USER" .userKey "PASSWORD" .passwordKey "TOKEN" .tokenKey }}
+{{- if and $secret $key }}
+- name: TABLEHOUSE_SCHEMA_REGISTRY_{{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $secret }}
+      key: {{ $key }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- $group := dict "group" (include "tablehouse.fullname" .) }}
@@ -237,6 +249,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
     {{- if not (dig "requests" "cpu" "" $.Values.resources) -}}
       {{- $problems = append $problems "resources.requests.cpu is required with autoscaling, which measures CPU use in percent of it" -}}
     {{- end -}}
+  {{- end -}}
+{{- end -}}
+
+{{- with .Values.schemaRegistry -}}
+  {{- if and .existingSecret (not (or .tokenKey (and .userKey .passwordKey))) -}}
+    {{- $problems = append $problems "schemaRegistry.existingSecret needs schemaRegistry.userKey and schemaRegistry.passwordKey, or schemaRegistry.tokenKey: the keys of that Secret" -}}
+  {{- end -}}
+  {{- if and .existingSecret (not $.Values.settings.schema_registry) -}}
+    {{- $problems = append $problems "settings.schema_registry is required with schemaRegistry.existingSecret: the URL of the schema registry" -}}
   {{- end -}}
 {{- end -}}
 
