@@ -1,7 +1,6 @@
 """A PostgreSQL and a Debezium that captures its tables, for the tests of a file."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,10 +8,10 @@ import pytest
 
 from app.demo.broker import EmbeddedKafka
 from app.demo.debezium import Debezium, postgres_connector
-from app.demo.postgres import Postgres, program
-from app.errors import SetupError
+from app.demo.postgres import Postgres
 from tests.support.changes import COLUMNS
 from tests.support.kafka import create_topic, unique
+from tests.support.postgres import require_postgres
 
 PARTITIONS = 4
 
@@ -36,13 +35,8 @@ class Captured:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One server; skipped where PostgreSQL is not installed, which continuous integration does not allow."""
-    try:
-        program("initdb")
-    except SetupError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    """One server, for tests that use tables of their own."""
+    require_postgres()
     with Postgres() as server:
         yield server
 
