@@ -35,7 +35,7 @@ CONFIG_VARIABLE = "TABLEHOUSE_CONFIG"
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 #: Settings whose values no message repeats.
-_MASKED = frozenset({"internal_secrets"})
+_MASKED = frozenset({"internal_secrets", "schema_registry", "schema_registry_password", "schema_registry_token"})
 _LEAST_MEMORY = 64 << 20
 _HIGHEST_PORT = 65535
 
@@ -136,6 +136,36 @@ def _url(value: object) -> str:
     return str(value)
 
 
+def _registry_urls(value: object) -> tuple[str, ...]:
+    urls = [url.strip().rstrip("/") for url in str(value).split(",")]
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w.~%/-]*)?", url):
+            raise ValueError(
+                "must be http://host:port or https://host, with the path below which /subjects is, or several URLs of "
+                "one registry with commas between; user and password belong into settings of their own"
+            )
+    return tuple(urls)
+
+
+def _header_secret(value: object) -> SecretStr:
+    secret = str(value).strip()
+    if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?", secret):
+        raise ValueError("must be printable ASCII characters, 8192 at most")
+    return SecretStr(secret)
+
+
+def _user(value: object) -> str:
+    user = str(value).strip()
+    if not re.fullmatch(r"[\x20-\x39\x3b-\x7e]{1,255}", user):
+        raise ValueError("must be up to 255 printable ASCII characters without a colon")
+    return user
+
+
 def _default_url(settings: Mapping[str, Any]) -> str:
     # A port that could not be used is missing here, and is reported on its own.
     return f"http://{socket.gethostname()}:{settings.get('internal_port', '')}"
@@ -189,6 +219,51 @@ class Settings(BaseSettings):
         json_schema_extra={"default": "none"},
         description="Secrets between workers, with commas between: the first is sent with every hop, and each is "
         "accepted. Without any, the internal listener answers everybody who reaches it.",
+    )
+    schema_registry: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_registry_urls)] = Field(
+        default=(),
+        validate_default=False,
+        json_schema_extra={"default": "none"},
+        description="The schema registry, a URL below which /subjects is; or several of one registry with commas "
+        "between, of which the next is asked when one does not answer.",
+    )
+    schema_registry_user: Annotated[str | None, BeforeValidator(_user)] = Field(
+        default=None,
+        validate_default=False,
+        json_schema_extra={"default": "none"},
+        description="The user's name that the schema registry is shown, with the password.",
+    )
+    schema_registry_password: Annotated[SecretStr | None, BeforeValidator(_header_secret)] = Field(
+        default=None,
+        validate_default=False,
+        json_schema_extra={"default": "none"},
+        description="The password that the schema registry is shown, with the user's name.",
+    )
+    schema_registry_token: Annotated[SecretStr | None, BeforeValidator(_header_secret)] = Field(
+        default=None,
+        validate_default=False,
+        json_schema_extra={"default": "none"},
+        description="The bearer token that the schema registry is shown instead of user and password.",
+    )
+    schema_registry_ca: Annotated[Path | None, BeforeValidator(_path)] = Field(
+        default=None,
+        validate_default=False,
+        json_schema_extra={"default": "none"},
+        description="A PEM file of the authorities that the certificate of the schema registry may come from; without "
+        "it, those that the system trusts.",
+    )
+    schema_registry_certificate: Annotated[Path | None, BeforeValidator(_path)] = Field(
+        default=None,
+        validate_default=False,
+        json_schema_extra={"default": "none"},
+        description="A PEM file with the certificate that this worker shows the schema registry; its key too, unless "
+        "that has a file of its own.",
+    )
+    schema_registry_key: Annotated[Path | None, BeforeValidator(_path)] = Field(
+        default=None,
+        validate_default=False,
+        json_schema_extra={"default": "none"},
+        description="A PEM file with the key, not encrypted, of the certificate that the schema registry is shown.",
     )
     zone: Annotated[str, BeforeValidator(_zone)] = Field(
         default="",
@@ -245,6 +320,17 @@ class Settings(BaseSettings):
     def _ports_differ(self) -> Self:
         if self.http_port == self.internal_port:
             raise ValueError(f"http_port and internal_port must differ, both are {self.http_port}")
+        return self
+
+    @model_validator(mode="after")
+    def _registry_agrees(self) -> Self:
+        user, password = self.schema_registry_user is not None, self.schema_registry_password is not None
+        if user != password:
+            raise ValueError("schema_registry_user and schema_registry_password belong together, and one is missing")
+        if user and self.schema_registry_token is not None:
+            raise ValueError("schema_registry_token and schema_registry_user exclude each other; give one of them")
+        if self.schema_registry_key is not None and self.schema_registry_certificate is None:
+            raise ValueError("schema_registry_certificate is missing, which schema_registry_key belongs to")
         return self
 
     @classmethod

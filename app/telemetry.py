@@ -168,6 +168,13 @@ class Metrics:
         self.disk_free = self._gauge("disk_free_bytes", "Space left where the data directory is.")
         self.ingest_records = self._counter("ingest_records", "Source records applied.", "table")
         self.records_skipped = self._counter("records_skipped", "Source records that became no row.", "table", "reason")
+        self.waiting_for_schemas = self._gauge(
+            "partitions_waiting_for_schemas", "Partitions that stand still until a schema can be fetched.", "table"
+        )
+        self.schema_registry_requests = self._counter(
+            "schema_registry_requests", "Requests to the schema registry.", "outcome"
+        )
+        self.schemas_cached = self._gauge("schemas_cached", "Schemas that need not be fetched any more.")
         self.changelog_produce_errors = self._counter(
             "changelog_produce_errors", "Changelog batches that failed or are overdue.", "table"
         )

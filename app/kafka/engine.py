@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -14,6 +14,7 @@ from app.catalog.fingerprint import catalog_digest
 from app.catalog.spec import Catalog, TableSpec
 from app.config import Settings
 from app.errors import Draining, NotOwner, PartitionRestoring
+from app.formats.schemas import Schemas
 from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
@@ -65,6 +66,20 @@ _LEAST_FETCHED = 64 * 1024
 Result = TypeVar("Result")
 
 
+class SchemaSource(Schemas, Protocol):
+    """The schema registry's client, which this package does not know."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Return what is wrong with the registry; None when it answered last time, or was not asked yet."""
+
+    async def start(self) -> None:
+        """Get ready, within seconds; raises SetupError for what only a person can mend."""
+
+    async def stop(self) -> None:
+        """End what is under way."""
+
+
 def _fetch_bytes(budget: int, partitions: int, most: int) -> int:
     """Return what a client may fetch ahead of each of so many partitions within its share of the memory budget."""
     return max(_LEAST_FETCHED, min(most, budget // FETCHED_SHARE // _FETCHING_CLIENTS // partitions))
@@ -74,7 +89,13 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     """The Kafka side of a worker; the local side of every read, and the worker's health."""
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, directory: DataDirectory, metrics: Metrics, view: ClusterView
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        directory: DataDirectory,
+        metrics: Metrics,
+        view: ClusterView,
+        schemas: SchemaSource,
     ) -> None:
         super().__init__()
         self._settings = settings
@@ -82,6 +103,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._directory = directory
         self._metrics = metrics
         self._view = view
+        self._schemas = schemas
         self._connection = Connection(settings.bootstrap_servers, directory.worker_id)
         self._clock = SystemClock()
         self._lease = GroupLease(settings.session_timeout, self._clock)
@@ -109,6 +131,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
         Raises SetupError for what only a person can mend.
         """
+        await self._schemas.start()
         topics: Topics | None = await self._until_reachable(self._prepare)
         if topics is None:
             return
@@ -129,6 +152,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             clock=self._clock,
             metrics=self._metrics,
             doubts=self._doubts,
+            schemas=self._schemas,
             turns=self._turns,
             sleep=asyncio.sleep,
             on_fatal=self._on_fatal,
@@ -181,7 +205,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             upkeep.cancel()
         if self._shards is not None:
             await self._shards.stop(_PATIENCE)
-        await asyncio.gather(*(client.stop() for client in self._clients))
+        await asyncio.gather(*(client.stop() for client in self._clients), self._schemas.stop())
         self._directory.release()
 
     def drain(self) -> None:
@@ -370,4 +394,10 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             for table in self._catalog.tables.values()
             if (doubt := self._doubt(table)) is not None
         ]
-        return [*([] if self._trouble is None else [self._trouble]), *self._disagreements, *doubts]
+        trouble, registry = self._trouble, self._schemas.trouble
+        return [
+            *([] if trouble is None else [trouble]),
+            *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
+            *self._disagreements,
+            *doubts,
+        ]

@@ -6,6 +6,7 @@ The order of things, and what a crash at each point leaves behind, is in DESIGN.
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -21,7 +22,7 @@ from app.tasks.log import (
     OffsetOutOfRange,
     OutcomeUnknown,
 )
-from app.tasks.pipeline import NotContiguous, Pipeline
+from app.tasks.pipeline import IDLE_POSITION_INTERVAL, NotContiguous, Pipeline
 from app.tasks.ports import Ports
 from app.tasks.replay import ChangelogRefused, FingerprintChanged, Identity, Replayer, Untrusted
 from app.tasks.shard import Inbox, LaneMovedOn, Shard, SourceLost
@@ -29,10 +30,6 @@ from app.tasks.source_ends import SourceEnds
 from app.tasks.takeover import SourceRefused, Takeover
 
 log = structlog.get_logger(__name__)
-
-#: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h
-#: by default), after which the broker would forget the epoch that fences older writers.
-IDLE_POSITION_INTERVAL = 3600.0
 
 #: A task that catches up looks what became of its batch in flight when no slice has come for so many seconds.
 SLICE_PATIENCE = 1.0
@@ -73,7 +70,7 @@ class Task:
         self.partition = partition
         self.store = store
         self.state = TaskState.OPENING
-        self.reason: str | None = "opening the store"
+        self._reason: str | None = "opening the store"
         self.generation = -1
         self._identity = identity
         self._codec = codec
@@ -135,6 +132,16 @@ class Task:
         if self._target is not None:
             return max(0, self._target - 1 - self.applied)
         return 0 if self.state >= TaskState.STANDBY else self._takeover.remaining
+
+    @property
+    def reason(self) -> str | None:
+        """Say why the task is not further than it is; None when nothing keeps it."""
+        waits_for = None if self._pipeline is None else self._pipeline.waits_for
+        return waits_for or self._reason
+
+    @reason.setter
+    def reason(self, reason: str | None) -> None:
+        self._reason = reason
 
     def status(self) -> TaskStatus:
         """Return what there is to know about the task."""
@@ -375,7 +382,9 @@ class Task:
             self._ports.metrics,
             self._ports.doubts,
             self._ports.turns,
+            self._ports.schemas,
             self._on_applied,
+            partial(self._shard.step_aside, self.table),
         )
         if bounds.start > pipeline.needed:
             if self._replayer.position is not None:

@@ -27,6 +27,9 @@ DECIDED_BY_CHART = frozenset(
         "advertised_url",
         "zone",
         "internal_secrets",
+        "schema_registry_user",
+        "schema_registry_password",
+        "schema_registry_token",
     }
 )
 

@@ -24,6 +24,7 @@ WAYS = {
     "another owner has appended": "a batch is not contiguous",
     "the outcome of an append is not known": "an outcome is unknown",
     "the broker cannot be asked": "a broker is away",
+    "no schema registry": "a partition waits for a schema",
     "dropped a foreign changelog record": "a foreign record is dropped",
     "store quarantined; it is rebuilt from the changelog": "a store is rebuilt",
     "a shard returned while it was closed": "a shard returns before it is closed",
@@ -47,6 +48,7 @@ FAULTS = (
     "store.close",
     "store.flush",
     "turn",
+    "schema.asked",
 )
 ANSWERS = ("hit", "miss", "suspended", "standby", "standby miss", "not_owner", "partition_restoring")
 

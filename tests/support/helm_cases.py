@@ -26,6 +26,13 @@ CASES: dict[str, dict[str, Any]] = {
     "zone and secrets": {
         "zone": "eu-1a",
         "internalAuth": {"existingSecret": "between-workers", "existingSecretKey": "secrets"},
+        "settings": {"schema_registry": "https://registry:8081", "shutdown_timeout": "25s"},
+        "schemaRegistry": {
+            "existingSecret": "registry",
+            "userKey": "user",
+            "passwordKey": "password",
+            "tokenKey": "token",
+        },
     },
     "every kind of table": {
         "tables": [

@@ -104,6 +104,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
       key: {{ .existingSecretKey }}
 {{- end }}
 {{- end }}
+{{- with .Values.schemaRegistry }}
+{{- $secret := .existingSecret }}
+{{- range $name, $key := dict "USER" .userKey "PASSWORD" .passwordKey "TOKEN" .tokenKey }}
+{{- if and $secret $key }}
+- name: TABLEHOUSE_SCHEMA_REGISTRY_{{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $secret }}
+      key: {{ $key }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $group := dict "group" (include "tablehouse.fullname" .) }}
 {{- range $name, $value := merge (deepCopy .Values.settings) $group }}
 - name: TABLEHOUSE_{{ upper $name }}
@@ -157,6 +169,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
     {{- if not (dig "requests" "cpu" "" $.Values.resources) -}}
       {{- $problems = append $problems "resources.requests.cpu is required with autoscaling, which measures CPU use in percent of it" -}}
     {{- end -}}
+  {{- end -}}
+{{- end -}}
+
+{{- with .Values.schemaRegistry -}}
+  {{- if and .existingSecret (not (or .tokenKey (and .userKey .passwordKey))) -}}
+    {{- $problems = append $problems "schemaRegistry.existingSecret needs schemaRegistry.userKey and schemaRegistry.passwordKey, or schemaRegistry.tokenKey: the keys of that Secret" -}}
+  {{- end -}}
+  {{- if and .existingSecret (not $.Values.settings.schema_registry) -}}
+    {{- $problems = append $problems "settings.schema_registry is required with schemaRegistry.existingSecret: the URL of the schema registry" -}}
   {{- end -}}
 {{- end -}}
 
