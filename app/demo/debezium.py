@@ -37,7 +37,7 @@ _JVM = (
 def postgres_connector(postgres: Postgres, name: str, tables: Sequence[str], **settings: object) -> dict[str, str]:
     """Return the properties of a connector that captures these tables (`schema.table`) into topics `name.schema.table`.
 
-    Their events are JSON without schemas, decimals strings; `settings` have _ for . and replace or add properties.
+    Their events are JSON without schemas, decimals strings; `settings` may have _ for . and replace or add properties.
     """
     properties: dict[str, object] = {
         "name": name,

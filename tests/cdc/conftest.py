@@ -1,6 +1,7 @@
 """A PostgreSQL and a Debezium that captures its tables, for the tests of a file."""
 
 import asyncio
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,11 +10,12 @@ import pytest
 from app.demo.broker import EmbeddedKafka
 from app.demo.debezium import Debezium, postgres_connector
 from app.demo.postgres import Postgres
-from tests.support.changes import COLUMNS
+from tests.support.changes import COLUMNS, Pairs, Wide
 from tests.support.kafka import create_topic, unique
 from tests.support.postgres import require_postgres
 
 PARTITIONS = 4
+SEED = 20130131
 
 _TABLES = f"""
     CREATE TYPE mood AS ENUM ('glad', 'sad', 'très content');
@@ -21,16 +23,27 @@ _TABLES = f"""
     CREATE TABLE accounts ({COLUMNS});
     CREATE TABLE stock (warehouse int, article text, quantity int NOT NULL, PRIMARY KEY (warehouse, article));
     CREATE TABLE articles (id int PRIMARY KEY, title text, body text);
+    CREATE TABLE outbox (
+        id uuid PRIMARY KEY, aggregatetype text NOT NULL, aggregateid text NOT NULL, type text NOT NULL, payload jsonb
+    );
 """
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A database and the topics that hold its changes: JSON without schemas, and of table accounts with them."""
+    """A database, its tables of random rows, and the topics that hold what changes: those of a name begin with it.
+
+    `plain` is JSON without schemas, `with_schemas` with them. `outbox` are the topics of the outbox event router, whose
+    payloads are strings and, in the second, objects.
+    """
 
     postgres: Postgres
+    customers: Wide
+    stock: Pairs
+    accounts: Wide
     plain: str
     with_schemas: str
+    outbox: tuple[str, str]
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +57,14 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def captured(kafka: EmbeddedKafka, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Captured]:
     """Tables with rows in them, whose snapshot and changes come into topics of 4 partitions."""
-    database = Captured(postgres, unique("plain").replace("-", "_"), unique("schemas").replace("-", "_"))
-    postgres.run(_TABLES + SNAPSHOT)
+    names = [unique(name).replace("-", "_") for name in ("plain", "schemas", "outbox", "expanded")]
+    chance = random.Random(SEED)
+    tables = Wide("customers", chance), Pairs("stock", chance), Wide("accounts", chance)
+    database = Captured(postgres, *tables, names[0], names[1], (names[2], names[3]))
+    postgres.run(_TABLES + SNAPSHOT + "\n".join(table.insert() for table in tables for _ in range(100)))
     topics = [f"{database.plain}.public.{table}" for table in ("customers", "stock", "articles")]
-    for topic in [*topics, f"{database.with_schemas}.public.accounts"]:
+    outboxes = [f"{name}.order" for name in database.outbox]
+    for topic in [*topics, *outboxes, f"{database.with_schemas}.public.accounts"]:
         asyncio.run(create_topic(kafka.bootstrap_servers, topic, PARTITIONS, {"cleanup.policy": "compact"}))
     connectors = [
         postgres_connector(postgres, database.plain, ["public.customers", "public.stock", "public.articles"]),
@@ -58,9 +75,28 @@ def captured(kafka: EmbeddedKafka, postgres: Postgres, tmp_path_factory: pytest.
             decimal_handling_mode="precise",
             value_converter_schemas_enable="true",
         ),
+        *(_outbox(postgres, name, expand=name == database.outbox[1]) for name in database.outbox),
     ]
     with Debezium(tmp_path_factory.mktemp("connect"), kafka.bootstrap_servers, connectors):
         yield database
+
+
+def _outbox(postgres: Postgres, name: str, *, expand: bool) -> dict[str, str]:
+    router = {
+        "type": "io.debezium.transforms.outbox.EventRouter",
+        "table.expand.json.payload": str(expand).lower(),
+        "table.fields.additional.placement": "type:header:eventType",
+        "route.topic.replacement": name + ".${routedByValue}",
+        "route.tombstone.on.empty.payload": "true",
+    }
+    return postgres_connector(
+        postgres,
+        name,
+        ["public.outbox"],
+        key_converter="org.apache.kafka.connect.storage.StringConverter",
+        transforms="outbox",
+        **{f"transforms.outbox.{setting}": value for setting, value in router.items()},
+    )
 
 
 #: A row that is there before anything captures changes, so that it comes with the snapshot.

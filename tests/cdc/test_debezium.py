@@ -3,20 +3,20 @@
 import asyncio
 import json
 import random
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
 from app.demo.broker import EmbeddedKafka
-from tests.cdc.conftest import Captured
-from tests.support.changes import PLAIN, WITH_SCHEMA, Keys, Pairs, Wide, rows_of, transactions
+from tests.cdc.conftest import SEED, Captured
+from tests.support.changes import PLAIN, WITH_SCHEMA, Keys, rows_of, transactions
 from tests.support.cluster import client
 from tests.support.kafka import unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, all_ready, tables
 
-SEED = 20130131
 CHANGES = 10_000
 FEW_CHANGES = 1_000
 #: Changes that go to psql at once.
@@ -93,9 +93,7 @@ async def two_workers(
 async def test_a_table_is_what_select_says_after_10000_changes_and_a_killed_worker(
     captured: Captured, kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
-    chance = random.Random(SEED)
-    customers, stock = Wide("customers", chance), Pairs("stock", chance)
-    captured.postgres.run("\n".join([customers.insert() for _ in range(200)] + [stock.insert() for _ in range(50)]))
+    chance, customers, stock = random.Random(SEED), captured.customers, captured.stock
     pair = "{format: json, fields: [warehouse, article]}"
     entries = [
         entry("customers", f"{captured.plain}.public.customers"),
@@ -130,8 +128,7 @@ async def test_a_table_is_what_select_says_after_10000_changes_and_a_killed_work
 async def test_events_with_schemas_show_dates_and_decimals_as_people_write_them(
     captured: Captured, kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
-    chance = random.Random(SEED)
-    accounts = Wide("accounts", chance)
+    chance, accounts = random.Random(SEED), captured.accounts
     topic = f"{captured.with_schemas}.public.accounts"
     async with two_workers(make_worker, kafka, entry("accounts", topic)) as (first, _):
         made = [transaction for _, transaction in transactions({"accounts": accounts}, FEW_CHANGES, chance)]
@@ -161,3 +158,42 @@ async def test_an_update_without_its_large_value_changes_no_row_and_with_replica
         assert await differences(asked, "articles", before, []) == []
         captured.postgres.run("ALTER TABLE articles REPLICA IDENTITY FULL; UPDATE articles SET title = 'third'")
         await same(asked, "articles", rows_of(captured.postgres, "articles", "id", columns), ["2"])
+
+
+async def test_the_outbox_shows_the_latest_event_of_each_aggregate(
+    captured: Captured, kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    columns = "{id: id, state: state, event: $headers.eventType, event_id: $headers.id}"
+    entries = [
+        f"  - name: {name}\n    source: {{topic: {topic}.order, key: string, value: json, envelope: outbox}}\n{more}"
+        for name, topic, more in (
+            ("orders", captured.outbox[0], f"    columns: {columns}\n"),
+            ("expanded", captured.outbox[1], f"    columns: {columns}\n"),
+            ("payloads", captured.outbox[0], ""),
+        )
+    ]
+    events = [
+        ("1001", "OrderPlaced", '{"id": 1001, "state": "placed", "total": 59.90}'),
+        ("zwei", "OrderPlaced", '{"id": 2, "state": "plac\u00e9"}'),
+        ("gone", "OrderPlaced", '{"id": 3, "state": "placed"}'),
+        ("1001", "OrderShipped", '{"id": 1001, "state": "shipped", "total": 59.90}'),
+        ("gone", "OrderDeleted", None),
+    ]
+    async with two_workers(make_worker, kafka, *entries) as (asked, _):
+        for number, (aggregate, kind, payload) in enumerate(events):
+            given = "NULL" if payload is None else f"'{payload}'"
+            # As services do it: the row of an outbox is deleted at once, which is no event.
+            captured.postgres.run(
+                f"INSERT INTO outbox VALUES ('{uuid.UUID(int=number)}', 'order', '{aggregate}', '{kind}', {given});"
+                "DELETE FROM outbox;"
+            )
+        shipped = {"id": 1001, "state": "shipped"}
+        placed = {"id": 2, "state": "plac\u00e9"}
+        rows = {
+            "1001": shipped | {"event": "OrderShipped", "event_id": str(uuid.UUID(int=3))},
+            "zwei": placed | {"event": "OrderPlaced", "event_id": str(uuid.UUID(int=1))},
+        }
+        await same(asked, "orders", rows, ["gone", "never"])
+        await same(asked, "expanded", rows, ["gone", "never"])
+        await same(asked, "payloads", {"1001": shipped | {"total": 59.9}, "zwei": placed}, ["gone", "never"])
+        assert await no_row(asked) == 0
