@@ -118,13 +118,19 @@ class Debezium:
         try:
             self._wait_running(self._process)
         except BaseException:
-            processes.end([self._process], grace=0)
+            self.kill()
             raise
 
     def stop(self) -> None:
         """Stop it, cleanly within a few seconds or else by SIGKILL."""
         if self._process is not None:
             processes.end([self._process], grace=_STOP_GRACE)
+
+    def kill(self) -> None:
+        """End it with SIGKILL; started again, it sends some events once more."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def _write(self, name: str, properties: Mapping[str, object]) -> Path:
         path = self._folder / f"{name}.properties"

@@ -38,6 +38,7 @@ class Captured:
     """
 
     postgres: Postgres
+    debezium: Debezium
     customers: Wide
     stock: Pairs
     accounts: Wide
@@ -57,28 +58,28 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def captured(kafka: EmbeddedKafka, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Captured]:
     """Tables with rows in them, whose snapshot and changes come into topics of 4 partitions."""
-    names = [unique(name).replace("-", "_") for name in ("plain", "schemas", "outbox", "expanded")]
+    plain, with_schemas, *outbox = (
+        unique(name).replace("-", "_") for name in ("plain", "schemas", "outbox", "expanded")
+    )
     chance = random.Random(SEED)
     tables = Wide("customers", chance), Pairs("stock", chance), Wide("accounts", chance)
-    database = Captured(postgres, *tables, names[0], names[1], (names[2], names[3]))
     postgres.run(_TABLES + SNAPSHOT + "\n".join(table.insert() for table in tables for _ in range(100)))
-    topics = [f"{database.plain}.public.{table}" for table in ("customers", "stock", "articles")]
-    outboxes = [f"{name}.order" for name in database.outbox]
-    for topic in [*topics, *outboxes, f"{database.with_schemas}.public.accounts"]:
+    topics = [f"{plain}.public.{table}" for table in ("customers", "stock", "articles")]
+    for topic in [*topics, *(f"{name}.order" for name in outbox), f"{with_schemas}.public.accounts"]:
         asyncio.run(create_topic(kafka.bootstrap_servers, topic, PARTITIONS, {"cleanup.policy": "compact"}))
     connectors = [
-        postgres_connector(postgres, database.plain, ["public.customers", "public.stock", "public.articles"]),
+        postgres_connector(postgres, plain, ["public.customers", "public.stock", "public.articles"]),
         postgres_connector(
             postgres,
-            database.with_schemas,
+            with_schemas,
             ["public.accounts"],
             decimal_handling_mode="precise",
             value_converter_schemas_enable="true",
         ),
-        *(_outbox(postgres, name, expand=name == database.outbox[1]) for name in database.outbox),
+        *(_outbox(postgres, name, expand=name == outbox[1]) for name in outbox),
     ]
-    with Debezium(tmp_path_factory.mktemp("connect"), kafka.bootstrap_servers, connectors):
-        yield database
+    with Debezium(tmp_path_factory.mktemp("connect"), kafka.bootstrap_servers, connectors) as debezium:
+        yield Captured(postgres, debezium, *tables, plain, with_schemas, (outbox[0], outbox[1]))
 
 
 def _outbox(postgres: Postgres, name: str, *, expand: bool) -> dict[str, str]:

@@ -90,7 +90,7 @@ async def two_workers(
         yield first, second
 
 
-async def test_a_table_is_what_select_says_after_10000_changes_and_a_killed_worker(
+async def test_a_table_is_what_select_says_after_10000_changes_a_killed_worker_and_a_killed_debezium(
     captured: Captured, kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
     chance, customers, stock = random.Random(SEED), captured.customers, captured.stock
@@ -110,6 +110,9 @@ async def test_a_table_is_what_select_says_after_10000_changes_and_a_killed_work
                 chunk = []
                 if done // CHUNK == 4:
                     killed.kill()
+                if done // CHUNK == 5:
+                    captured.debezium.kill()
+                    await asyncio.to_thread(captured.debezium.start)
                 if done // CHUNK == 7:
                     killed.start()
         key = "json_build_object('warehouse', warehouse, 'article', article)"
