@@ -97,6 +97,7 @@ def _run_worker(settings: Settings) -> int:
         local=engine,
         health=engine,
         metrics=metrics,
+        known=engine.known,
     )
     return run(engine, server, settings.shutdown_timeout)
 

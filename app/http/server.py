@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from app.catalog.spec import Catalog
 from app.errors import ConfigError
+from app.formats.variants import Known
 from app.http.access_log import AccessLog
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness, WorkerHealth
@@ -83,12 +84,13 @@ class HttpServer:
         local: LocalTables,
         health: WorkerHealth,
         metrics: Metrics,
+        known: Known,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
         self._worker_id = worker_id
         self._incarnation = incarnation
-        self._tables = routed_tables(catalog, options.group)
+        self._tables = routed_tables(catalog, options.group, known)
         self._view = view
         self._local = local
         self._readiness = Readiness(health, local.statuses)

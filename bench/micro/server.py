@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from app.formats.schemas import NoSchemas
+from app.formats.variants import Known
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.http.access_log import AccessLog
 from app.http.dispatch import Dispatcher
@@ -113,7 +115,7 @@ def _server(local: _Tables) -> Server:
     view, metrics, clock = ClusterView(), Metrics("bench"), time.monotonic
     shard = TopicPartition("source", 0)
     view.swap(ClusterSnapshot(1, (_ME,), {shard: _ME}, {}, {"source": 1}))
-    tables = routed_tables(_CATALOG, "bench")
+    tables = routed_tables(_CATALOG, "bench", Known(NoSchemas()))
     query = Query(
         tables=tables, view=view, local=local, peer=_NoPeer(), worker_id=_ME.worker_id, clock=clock, metrics=metrics
     )

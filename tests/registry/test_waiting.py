@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 
+from app.formats.variants import Known
 from app.catalog.spec import TableSpec
 from app.config import Settings
 from app.demo.broker import EmbeddedKafka
@@ -34,6 +35,7 @@ from tests.support.polling import until
 from tests.support.registry import StandInRegistry
 from tests.support.schemas import framed
 from tests.support.worker import MakeWorker, table, tables
+from tests.support.schemas import NO_REGISTRY
 
 
 def register(registry: EmbeddedRegistry, name: str, *uses: SchemaReference) -> int:
@@ -56,8 +58,8 @@ def decode(schemas: Schemas, value: bytes, _: Sequence[tuple[str, bytes]]) -> by
 def framed_tables(schemas: Schemas, *names: str) -> Iterator[None]:
     """Have some tables decode their values with schemas."""
 
-    def codec(spec: TableSpec, partition: int, partitions: int) -> TableCodec:
-        plain = codec_of(spec, partition, partitions)
+    def codec(spec: TableSpec, partition: int, partitions: int, known: Known) -> TableCodec:
+        plain = codec_of(spec, partition, partitions, known)
         return replace(plain, decode_value=partial(decode, schemas)) if spec.name in names else plain
 
     with pytest.MonkeyPatch.context() as patch:

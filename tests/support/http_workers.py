@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from tests.support.schemas import NO_REGISTRY
 from app.catalog.spec import Catalog
 from app.http.server import HttpServer, ServerOptions
 from app.routing.cluster import ClusterView
@@ -152,6 +153,7 @@ async def start_worker(
         local=local,
         health=health,
         metrics=metrics,
+                known=NO_REGISTRY,
     )
     await server.start()
     return Worker(name, server, local, view, health, metrics)

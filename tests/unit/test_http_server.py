@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from tests.support.schemas import NO_REGISTRY
 from app.catalog.spec import Catalog
 from app.errors import ConfigError
 from app.http.server import HttpServer, ServerOptions
@@ -122,6 +123,7 @@ def server_on(port: int, internal_port: int) -> HttpServer:
         local=FakeTables(),
         health=FakeHealth(),
         metrics=Metrics("0"),
+                known=NO_REGISTRY,
     )
 
 

@@ -23,10 +23,11 @@ from app.stores.rows import Row
 from app.telemetry import Metrics
 from tests.support.cluster_fakes import CATALOG, FakeTables, ScriptedPeer, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker
+from tests.support.schemas import NO_REGISTRY
 
 
 def routes() -> PublicRoutes:
-    metrics, local, tables = Metrics("0"), FakeTables(), routed_tables(CATALOG, "g")
+    metrics, local, tables = Metrics("0"), FakeTables(), routed_tables(CATALOG, "g", NO_REGISTRY)
     query = Query(
         tables=tables,
         view=ClusterView(),
