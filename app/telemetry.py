@@ -178,6 +178,15 @@ class Metrics:
         self.changelog_produce_errors = self._counter(
             "changelog_produce_errors", "Changelog batches that failed or are overdue.", "table"
         )
+        self.claims = self._counter(
+            "claims",
+            "Claims of a changelog partition: held, refused (the broker knew a newer one) or lost (another stands).",
+            "table",
+            "outcome",
+        )
+        self.batches_fenced = self._counter(
+            "changelog_batches_fenced", "Changelog batches refused because another owner had claimed.", "table"
+        )
         self.foreign_changelog_writes = self._counter(
             "foreign_changelog_writes", "Changelog records of an older owner that were ignored.", "table"
         )

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -65,6 +66,7 @@ class SchemaRegistry:
         #: Why some ids and subjects cannot be used, and until when that is believed.
         self._refused: dict[int | str, tuple[float, str]] = {}
         self._fetching: dict[int | str, asyncio.Task[None]] = {}
+        self._probing: asyncio.Task[None] | None = None
         self._saving = asyncio.Lock()
 
     @property
@@ -85,7 +87,7 @@ class SchemaRegistry:
         self._latest.update(saved.latest)
         try:
             async with asyncio.timeout(START_PATIENCE):
-                await self._transport.get("/subjects?limit=1", list[str])
+                await self._probe()
         except NoRegistry as error:
             # With schemas that came from there, it is a registry whose proxy answers in its place.
             if not self._schemas:
@@ -95,16 +97,23 @@ class SchemaRegistry:
                 ) from error
         except TimeoutError:
             self._transport.trouble = f"{', '.join(self._urls)}: no answer in time"
-        except (Unavailable, Refusal):
+        except Unavailable:
             pass
+        if self.trouble is not None:
+            # Whether or not a schema is needed, what is said of the registry is to be true.
+            self._probing = asyncio.get_running_loop().create_task(self._patiently(self._probe), name="probe registry")
+
+    async def _probe(self) -> None:
+        with suppress(Refusal):
+            await self._transport.get("/subjects?limit=1", list[str])
 
     async def stop(self) -> None:
         """End what is under way."""
-        fetching = list(self._fetching.values())
-        for task in fetching:
+        under_way = [*self._fetching.values(), *([] if self._probing is None else [self._probing])]
+        for task in under_way:
             task.cancel()
-        if fetching:
-            await asyncio.wait(fetching)
+        if under_way:
+            await asyncio.wait(under_way)
         await self._transport.close()
 
     # Schemas

@@ -176,6 +176,13 @@ class Pipeline:
                 async with asyncio.timeout(LANE_PATIENCE):
                     await self._schemas.fetch(needed)
                 return
+            log.warning(
+                "partition waits for a schema",
+                table=self._table,
+                partition=self._changelog.partition,
+                reason=self.waits_for,
+                offset=self.needed,
+            )
             self._step_aside()
             while True:
                 with suppress(TimeoutError):

@@ -277,6 +277,8 @@ class Task:
         """Get ready for another attempt to own; False when none would help and the worker was told to stop."""
         if isinstance(error, OutcomeUnknown):
             self._ports.metrics.changelog_produce_errors.labels(self.table).inc()
+        if isinstance(error, Fenced):
+            self._ports.metrics.batches_fenced.labels(self.table).inc()
         if isinstance(error, (Untrusted, OffsetOutOfRange, StoreCorrupt)):
             await self._quarantine(error)
         elif type(error) in _PASSING:

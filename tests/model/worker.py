@@ -31,7 +31,7 @@ PATIENCE = 1.0
 MAX_STALENESS = 30.0
 
 #: Metrics cost a millisecond to make, and nothing here reads them.
-_METRICS = Metrics("0")
+METRICS = Metrics("0")
 
 
 class Worker:
@@ -185,7 +185,7 @@ class _Run:
                 writer=SimulatedWriter(world),
                 lease=self.lease,
                 clock=SimulatedClock(world, world.choose.randint(-300_000, 300_000)),
-                metrics=_METRICS,
+                metrics=METRICS,
                 doubts=Doubts(lambda: None),
                 known=Known(schemas),
                 turns=SimulatedTurns(),

@@ -1,4 +1,4 @@
-"""A stand-in for a schema registry, for what a real one cannot be made to do; and ways to register with a real one."""
+"""A stand-in for a schema registry, for what a real one cannot be made to do."""
 
 import asyncio
 import ssl

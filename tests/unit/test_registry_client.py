@@ -407,6 +407,12 @@ async def test_a_registry_that_refuses_or_is_down_is_no_reason_not_to_start(
     client = make(server.url)
     await client.registry.start()
     assert client.registry.trouble is not None
+    server.answer = None
+
+    async def nothing_wrong() -> bool:
+        return client.registry.trouble is None
+
+    await until(nothing_wrong, "the registry is seen to be back although nobody needs it")
 
 
 async def test_a_silent_registry_does_not_hold_up_the_start(
