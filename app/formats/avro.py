@@ -14,7 +14,6 @@ So do Kafka Connect's and Debezium's names for dates and times. Values are read 
 written with.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
@@ -54,15 +53,10 @@ class AvroReader:
         self._subject = subject_of(topic)
         self._schemas = schemas
         self._file = Schema(FILE_SCHEMA, "AVRO", spec.schema.text) if isinstance(spec.schema, SchemaFile) else None
-        self._content: Callable[[bytes], tuple[Schema, int]] = {
-            "registry": self._registered,
-            "single_object": self._single_object,
-            "none": lambda _: (self._fixed(), 0),
-        }[spec.framing]
 
     def __call__(self, value: bytes) -> bytes:
         """Return a value's JSON text; raises DecodeError and SchemaNeeded."""
-        written, start = self._content(value)
+        written, start = self._written(value)
         return _encode(read(value, start, written, self.schema(written)))
 
     def schema(self, written: Schema | None = None) -> Schema:
@@ -81,16 +75,23 @@ class AvroReader:
             raise TypeError("latest is no schema of its own")
         return self._schemas.known(self._spec.schema)
 
-    def _registered(self, value: bytes) -> tuple[Schema, int]:
-        return self._schemas.known(schema_id(value)), FRAME_SIZE
+    def _written(self, value: bytes) -> tuple[Schema, int]:
+        """Return the schema that a value was written with, and where its content begins."""
+        match self._spec.framing:
+            case "registry":
+                return self._schemas.known(schema_id(value)), FRAME_SIZE
+            case "single_object":
+                return self._single_object(value), _FINGERPRINT_END
+            case "none":
+                return self._fixed(), 0
 
-    def _single_object(self, value: bytes) -> tuple[Schema, int]:
+    def _single_object(self, value: bytes) -> Schema:
         if value[:2] != _SINGLE_OBJECT:
             raise DecodeError("it does not begin with the two bytes c3 01 of Avro's single-object encoding")
         schema = self._fixed()
         if value[2:_FINGERPRINT_END] != fingerprint(schema.text):
             raise DecodeError("it was written with another schema than the table names, by its fingerprint")
-        return schema, _FINGERPRINT_END
+        return schema
 
 
 @lru_cache(_KEPT)

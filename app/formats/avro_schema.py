@@ -1,7 +1,7 @@
 """Avro schemas, made ready for reading: with their references, and with what their logical types look like in JSON.
 
-fastavro calls a function for each value whose schema has a logical type. Here every schema that JSON cannot show as it is gets
-a logical type of our own, whose function returns text.
+fastavro calls a function for each value whose schema has a logical type. Here every schema that JSON cannot show as it
+is gets a logical type of our own, whose function returns text.
 """
 
 from collections.abc import Callable, Mapping
@@ -192,25 +192,26 @@ def _marked(schema: Any, *, rendered: bool) -> Any:
             return {"type": schema, "logicalType": f"{_PREFIX}float"}
         case str():
             return schema
-    marked = {name: value for name, value in schema.items() if not name.startswith("__")}
-    logical, connect = str(marked.pop("logicalType", "")), str(marked.get("connect.name", ""))
-    kind = marked["type"]
-    for name in (logical, connect, "") if rendered and isinstance(kind, str) else ():
-        if (kind, name) in _RENDERED:
-            marked["logicalType"] = _PREFIX + _RENDERED[kind, name][0]
-            break
-    if marked.get("logicalType") == f"{_PREFIX}decimal":
-        marked["scale"] = int(schema.get("scale", 0))
-    match marked:
-        case {"type": "record" | "error", "fields": fields}:
-            marked["fields"] = [{**field, "type": _marked(field["type"], rendered=rendered)} for field in fields]
-        case {"type": "array", "items": items}:
-            marked["items"] = _marked(items, rendered=rendered)
-        case {"type": "map", "values": values}:
-            marked["values"] = _marked(values, rendered=rendered)
-        case {"type": dict() | list()}:
-            marked["type"] = _marked(kind, rendered=rendered)
-    return marked
+    marked = {
+        name: _marked(value, rendered=rendered) if name in {"items", "values"} else value
+        for name, value in schema.items()
+        if not name.startswith("__") and name != "logicalType"
+    }
+    if "fields" in marked:
+        marked["fields"] = [{**field, "type": _marked(field["type"], rendered=rendered)} for field in marked["fields"]]
+    if not isinstance(marked["type"], str):
+        return {**marked, "type": _marked(marked["type"], rendered=rendered)}
+    return marked | (_mark(schema) if rendered else {})
+
+
+def _mark(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what has a schema's values rendered; nothing where they are shown as they are."""
+    for name in (str(schema.get("logicalType", "")), str(schema.get("connect.name", "")), ""):
+        if (schema["type"], name) in _RENDERED:
+            found = _RENDERED[schema["type"], name][0]
+            scale = {"scale": int(schema.get("scale", 0))} if found == "decimal" else {}
+            return {"logicalType": _PREFIX + found, **scale}
+    return {}
 
 
 class _Defaults:
@@ -241,6 +242,12 @@ class _Defaults:
                 return self._rendered(default, schema[0]) if schema else default
             case str() if schema in self._types:
                 return self._rendered(default, self._types[schema])
+            case {"type": dict() | list() as inner}:
+                return self._rendered(default, inner)
+        return self._of_kind(default, schema)
+
+    def _of_kind(self, default: Any, schema: Any) -> Any:
+        match schema:
             case {"type": "record" | "error", "fields": fields}:
                 return {
                     field["name"]: self._rendered(default.get(field["name"], field.get("default")), field["type"])
@@ -250,8 +257,6 @@ class _Defaults:
                 return [self._rendered(item, items) for item in default]
             case {"type": "map", "values": values}:
                 return {name: self._rendered(value, values) for name, value in default.items()}
-            case {"type": dict() | list() as inner}:
-                return self._rendered(default, inner)
         # Bytes stand in a schema as text, a character each.
         value = default.encode("latin-1") if kind_of(schema) in {"bytes", "fixed"} else default
         logical = schema.get("logicalType") if isinstance(schema, dict) else None

@@ -1,4 +1,4 @@
-"""How a record names its schema: a zero byte and four bytes with the schema's id in the registry, as Confluent's serialisers write."""
+"""How a record names its schema: a zero byte, and four bytes with the id that the schema has in the registry."""
 
 from app.formats.errors import DecodeError
 

@@ -1,10 +1,11 @@
 """Keys whose wire bytes have variants: behind the id of a schema, or beside one.
 
-| format       | wire                                              | logical                                                     |
-|--------------|---------------------------------------------------|-------------------------------------------------------------|
-| avro         | the frame of framing.py, then Avro                | a string as it is, decimal, base64url, true or false; JSON for fields |
-| json_sr      | the frame, then JSON                              | as json                                                     |
-| json_connect | `{"schema":..,"payload":..}` of Connect's JSON    | as json                                                     |
+| format       | wire                                           | logical                                            |
+|--------------|------------------------------------------------|----------------------------------------------------|
+| avro         | the frame of framing.py, then Avro             | text as it is, decimal, base64url, true or false;  |
+|              |                                                | a JSON object of them for fields                   |
+| json_sr      | the frame, then JSON                           | as json                                            |
+| json_connect | `{"schema":..,"payload":..}` of Connect's JSON | as json                                            |
 
 The stored form does not depend on the variant, so a key has one row in each partition at most.
 """
@@ -29,7 +30,7 @@ from app.formats.json_text import decode_json
 from app.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
 from app.formats.ordered import SIGN, Scalar
 from app.formats.schemas import Schema
-from app.formats.variants import Known, KeyVariants
+from app.formats.variants import KeyVariants, Known
 
 _DECIMAL = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
@@ -108,8 +109,8 @@ class ConnectJsonKey(_JsonVariants):
         if wrapped is None:
             decode_json(wire)
             raise DecodeError(
-                "it is not an object of schema and payload, as Kafka Connect writes keys with schemas.enable=true; without "
-                "that the key's format is json"
+                "it is not an object of schema and payload, as Kafka Connect writes keys with schemas.enable=true; "
+                "without that the key's format is json"
             )
         return wrapped
 
@@ -134,8 +135,8 @@ class AvroKey:
         schemas = [self._variants.schemas.known(int.from_bytes(variant, "big")) for variant in self._variants.known]
         if not schemas:
             raise KeySchemaUnknown(
-                f"no schema of the keys of {self._variants.topic} is known yet, so nobody can say what this key would be: none "
-                f"is registered as {self._variants.topic}-key, and no record was read"
+                f"no schema of the keys of {self._variants.topic} is known yet, so nobody can say what this key would "
+                f"be: none is registered as {self._variants.topic}-key, and no record was read"
             )
         scalars = self._scalars(text, _types(schemas[-1], self._spec))
         wires = [frame(schema.id, content) for schema in schemas if (content := self._encoded(scalars, schema))]
@@ -242,8 +243,8 @@ def _integer(text: bytes, _: str) -> int:
     number = int(text) if _DECIMAL.fullmatch(text) else SIGN
     if not -SIGN <= number < SIGN:
         raise InvalidKey(
-            "The key is not an integer of 64 bits (an Avro int or long): use decimal digits without leading zeros or a plus "
-            "sign."
+            "The key is not an integer of 64 bits (an Avro int or long): use decimal digits without leading zeros or a "
+            "plus sign."
         )
     return number
 

@@ -200,7 +200,7 @@ class UuidKey:
 
 
 class JsonKey:
-    """A scalar when `fields` is empty, else an object of exactly these members; if `bare`, a URL has the only one's value.
+    """A scalar when `fields` is empty, else an object of exactly these members, of which a URL has the value if `bare`.
 
     The canonical wire form is compact: no blanks, members in the declared order, strings in UTF-8 with only
     the escapes that JSON demands, doubles in their shortest form (1.0, 0.1, 1e22). Integers beyond 64 bits

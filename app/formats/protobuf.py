@@ -1,7 +1,7 @@
 """Protobuf values as JSON text: the JSON mapping of proto3, with the fields' names as in the schema.
 
-In that mapping 64-bit integers are strings, bytes are base64, enums are their names, and a field without presence that has
-its default is there all the same, so that all rows of a table have the same members.
+In that mapping 64-bit integers are strings, bytes are base64, enums are their names, and a field without presence that
+has its default is there all the same, so that all rows of a table have the same members.
 """
 
 import tempfile
@@ -38,8 +38,7 @@ class ProtobufReader:
         found = kind()
         try:
             found.ParseFromString(value[start:])
-            # Twice as fast without sorting and blanks, and the order is the schema's.
-            text = json_format.MessageToJson(
+            text: str = json_format.MessageToJson(
                 found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
             )
         except (message.DecodeError, json_format.Error, ValueError, RecursionError) as error:

@@ -35,7 +35,7 @@ def unscaled(text: str, scale: int) -> int:
         raise DecodeError(f"it has more than {max(scale, 0)} digits behind the point")
     digits = int(whole + fraction[: max(scale, 0)].ljust(max(scale, 0), "0"))
     if scale < 0:
-        digits, rest = divmod(digits, int(10**-scale))
+        digits, rest = divmod(digits, _second(-scale))
         if rest:
             raise DecodeError(f"it is no multiple of {10**-scale}")
     return -digits if sign else digits
@@ -56,7 +56,7 @@ def days(text: str) -> int:
 
 def time_text(units: int, digits: int) -> str:
     """Return a time of day; 24:00:00 is the end of a day, and a time that PostgreSQL has. Raises DecodeError."""
-    seconds, fraction = divmod(units, 10**digits)
+    seconds, fraction = divmod(units, _second(digits))
     if not 0 <= seconds <= _DAY_SECONDS:
         raise DecodeError("it is no time of a day")
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:0{digits}}"
@@ -68,12 +68,12 @@ def time_units(text: str, digits: int) -> int:
     if match is None:
         raise DecodeError('it has to be a time of day, like "05:17:00.123"')
     seconds = int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3])
-    return seconds * 10**digits + _fraction(match[4] or "", digits)
+    return seconds * _second(digits) + _fraction(match[4] or "", digits)
 
 
 def timestamp_text(units: int, digits: int, zone: str) -> str:
     """Return a timestamp by its units since 1970, with `zone` ("Z" or nothing) behind it; raises DecodeError."""
-    seconds, fraction = divmod(units, 10**digits)
+    seconds, fraction = divmod(units, _second(digits))
     return f"{_at(seconds).isoformat()}.{fraction:0{digits}}{zone}"
 
 
@@ -82,7 +82,12 @@ def timestamp_units(text: str, digits: int, zone: str) -> int:
     day, _, time = text.removesuffix(zone).partition("T")
     if not text.endswith(zone) or not time:
         raise DecodeError(f'it has to be a timestamp, like "2013-01-31T05:17:00.123{zone}"')
-    return days(day) * _DAY_SECONDS * 10**digits + time_units(time, digits)
+    return days(day) * _DAY_SECONDS * _second(digits) + time_units(time, digits)
+
+
+def _second(digits: int) -> int:
+    """Return the units that a second has."""
+    return int(10**digits)
 
 
 def _fraction(text: str, digits: int) -> int:

@@ -102,7 +102,7 @@ class BytesValue:
 
 
 class ConvertedToJson:
-    """Another format, of which `convert` makes JSON text, in which the rest finds rows; None where all of it is the row."""
+    """Another format, of which `convert` makes JSON text, and the rest a row; None where the text is the row."""
 
     content_type = "application/json"
 
@@ -142,7 +142,7 @@ def _of_json(table: TableSpec) -> ValueFormat | None:
 
 
 class FramedJson:
-    """JSON behind the id of its schema, which is not looked at but has to be there: else it is another topic's record."""
+    """JSON behind the id of its schema, which has to be there; else it is another topic's record."""
 
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas

@@ -1,9 +1,9 @@
 """What else than a key its wire bytes depend on, as far as this worker knows.
 
-A key behind the id of its schema has another wire form for each id, and so another partition; a key in Kafka Connect's JSON has
-one for each text of its schema. That id or text is a variant. A worker learns variants from the records that it reads and
-from the schema registry, never all of them for certain: so a router that finds nothing under those it knows asks every
-partition.
+A key behind the id of its schema has another wire form for each id, and so another partition; a key in Kafka Connect's
+JSON has one for each text of its schema. That id or text is a variant. A worker learns variants from the records that
+it reads and from the schema registry, never all of them for certain: so a router that finds nothing under those it
+knows asks every partition.
 """
 
 from app.formats.errors import DecodeError
@@ -32,8 +32,8 @@ class KeyVariants:
             return
         if len(self._known) == MOST_VARIANTS:
             raise DecodeError(
-                f"keys of {self.topic} have more than {MOST_VARIANTS} schemas, and each is a partition to look in: give the "
-                "topic's keys one schema"
+                f"keys of {self.topic} have more than {MOST_VARIANTS} schemas, and each is a partition to look in: "
+                "give the topic's keys one schema"
             )
         self._known = (variant, *self._known)
 

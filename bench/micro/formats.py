@@ -2,11 +2,11 @@
 
 from aiokafka.structs import ConsumerRecord
 
-from app.formats.schemas import NoSchemas
 from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.folds.upsert import Upsert
 from app.formats.keys import key_format
 from app.formats.partitioners import partitions_of
+from app.formats.schemas import NoSchemas
 from app.formats.values import value_format
 from app.model import TopicPartition
 from app.tasks.ingest import Folding, TableCodec

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.formats.schemas import NoSchemas
 from app.formats.variants import Known
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.http.access_log import AccessLog
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness

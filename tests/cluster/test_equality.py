@@ -18,8 +18,8 @@ from tests.support.cluster import Checked, check_equal, client
 from tests.support.http_workers import ask
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.oracle import replay_source
-from tests.support.worker import WorkerProcess, all_ready, tables
 from tests.support.schemas import NO_REGISTRY
+from tests.support.worker import WorkerProcess, all_ready, tables
 
 SEED = 20130101
 PARTITIONS = 4

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from app.formats.variants import Known
 from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.folds.fold import Decoded, Fold, Lookup
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
 from app.formats.schemas import NoSchemas, Schemas
+from app.formats.variants import Known
 from app.model import TopicPartition
 from app.stores.rows import HEAD_SIZE, LAYOUT_VERSION, pack_head
 from app.tasks.ingest import TableCodec

@@ -6,8 +6,8 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.formats.variants import Known
 from app.catalog.spec import Catalog
+from app.formats.variants import Known
 from app.model import DEFAULT_CONSISTENCY, Consistency, TaskState, TopicPartition
 from app.stores.data_directory import DataDirectory
 from app.stores.store import StoreClosed, StoreCorrupt

@@ -15,12 +15,12 @@ import msgspec
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 
-from app.formats.variants import Known
 from app.catalog.spec import TableSpec
 from app.config import Settings
 from app.demo.broker import EmbeddedKafka
 from app.demo.schema_registry import EmbeddedRegistry
 from app.formats.schemas import Schemas
+from app.formats.variants import Known
 from app.model import TaskState
 from app.registry.client import SchemaRegistry
 from app.registry.saved import SavedSchemas
@@ -35,7 +35,6 @@ from tests.support.polling import until
 from tests.support.registry import StandInRegistry
 from tests.support.schemas import framed
 from tests.support.worker import MakeWorker, table, tables
-from tests.support.schemas import NO_REGISTRY
 
 
 def register(registry: EmbeddedRegistry, name: str, *uses: SchemaReference) -> int:

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from tests.support.schemas import NO_REGISTRY
 from app.catalog.spec import Catalog
 from app.http.server import HttpServer, ServerOptions
 from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
 from tests.support.cluster_fakes import CATALOG, FakeTables, Placed, snapshot
+from tests.support.schemas import NO_REGISTRY
 
 
 @dataclass
@@ -153,7 +153,7 @@ async def start_worker(
         local=local,
         health=health,
         metrics=metrics,
-                known=NO_REGISTRY,
+        known=NO_REGISTRY,
     )
     await server.start()
     return Worker(name, server, local, view, health, metrics)

@@ -166,7 +166,7 @@ BAD = [
         [
             (
                 "2: tables[0].source.key: cannot be 'protobuf'; use one of string, bytes, int, long, uuid, json, avro, "
-                "json_sr"
+                "json_sr, json_connect"
             ),
             "2: tables[0].source.value: cannot be 'parquet'; use one of json, string, bytes, avro, protobuf, json_sr",
         ],
@@ -174,7 +174,10 @@ BAD = [
     (
         table("source: {topic: t, key: [string], value: json}"),
         [
-            "2: tables[0].source.key: must be one of string, bytes, int, long, uuid, json, avro, json_sr, json_connect; this is a list"
+            (
+                "2: tables[0].source.key: must be one of string, bytes, int, long, uuid, json, avro, json_sr, "
+                "json_connect; this is a list"
+            )
         ],
     ),
     (
@@ -193,13 +196,19 @@ BAD = [
     (
         table("source: {topic: t, key: {format: int, fields: [id]}, value: json}"),
         [
-            "2: tables[0].source.key.fields: belongs to formats avro and json and json_connect and json_sr, this key is int; leave it out"
+            (
+                "2: tables[0].source.key.fields: belongs to formats avro and json and json_connect and json_sr, "
+                "this key is int; leave it out"
+            )
         ],
     ),
     (
         table("source: {topic: t, key: {format: uuid, field: id}, value: json}"),
         [
-            "2: tables[0].source.key.field: belongs to formats avro and json and json_connect and json_sr, this key is uuid; leave it out"
+            (
+                "2: tables[0].source.key.field: belongs to formats avro and json and json_connect and json_sr, this "
+                "key is uuid; leave it out"
+            )
         ],
     ),
     (

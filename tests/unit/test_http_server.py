@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.support.schemas import NO_REGISTRY
 from app.catalog.spec import Catalog
 from app.errors import ConfigError
 from app.http.server import HttpServer, ServerOptions
@@ -14,6 +13,7 @@ from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
 from tests.support.cluster_fakes import FakeTables, Placed, snapshot, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker
+from tests.support.schemas import NO_REGISTRY
 
 
 @pytest_asyncio.fixture
@@ -123,7 +123,7 @@ def server_on(port: int, internal_port: int) -> HttpServer:
         local=FakeTables(),
         health=FakeHealth(),
         metrics=Metrics("0"),
-                known=NO_REGISTRY,
+        known=NO_REGISTRY,
     )
 
 

@@ -231,6 +231,7 @@ class TwoForms:
 
     name = "two"
     canonical_wire = False
+    enumerable = True
 
     def parse(self, text: bytes) -> Key:
         """Give both forms."""
