@@ -99,6 +99,7 @@ def _run_worker(settings: Settings) -> int:
         health=engine,
         metrics=metrics,
         turns=engine.turns,
+        known=engine.known,
     )
     return run(engine, server, settings.shutdown_timeout)
 

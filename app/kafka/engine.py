@@ -11,10 +11,12 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 from app.catalog.fingerprint import catalog_digest
-from app.catalog.spec import Catalog, TableSpec
+from app.catalog.spec import REGISTRY_FORMATS, Catalog, TableSpec
 from app.config import Settings
 from app.errors import BrokersRefuse, Draining, MisplacedKeys, NotOwner, PartitionRestoring, SourceUnavailable
+from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
+from app.formats.variants import Known
 from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
@@ -57,6 +59,9 @@ _PARTITION_COUNTS_INTERVAL = 1.0
 
 #: Seconds between two looks at what keeps this worker from the brokers, while the group's coordinator does not answer.
 _OUTAGE_INTERVAL = 2.0
+
+#: Seconds between two looks which schemas the registry has for keys.
+_KEY_SCHEMAS_INTERVAL = 30.0
 
 #: Seconds between two looks whether what this worker is to take over is restored.
 _WARMING_INTERVAL = 0.5
@@ -110,6 +115,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._metrics = metrics
         self._view = view
         self._schemas = schemas
+        self.known = Known(schemas)
         self._connection = Connection(settings.bootstrap_servers, directory.worker_id, security=security_of(settings))
         self._clock = SystemClock()
         self._lease = GroupLease(settings.session_timeout, self._clock)
@@ -171,7 +177,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             clock=self._clock,
             metrics=self._metrics,
             doubts=self._doubts,
-            schemas=self._schemas,
+            known=self.known,
             turns=self.turns,
             sleep=asyncio.sleep,
             on_fatal=self._on_fatal,
@@ -215,6 +221,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 ("partition counts", self._watch_partition_counts(topics.partitions)),
                 ("outages", self._explain_outages()),
                 ("warming", self._take_over_once_warm(self._shards)),
+                ("key schemas", self._watch_key_schemas()),
             )
         ]
         self._trouble = "joining the group"
@@ -301,6 +308,18 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                         now=growth.now,
                     )
             await asyncio.sleep(_PARTITION_COUNTS_INTERVAL)
+
+    async def _watch_key_schemas(self) -> None:
+        """Learn of each schema that keys may have, so that lookups go where they are written with it."""
+        sources = [table.source for table in self._catalog.tables.values()]
+        topics = {source.topic for source in sources if source.key.format in REGISTRY_FORMATS}
+        while topics:
+            for topic in topics:
+                try:
+                    await self.known.keys_of(topic).refresh()
+                except DecodeError as error:
+                    log.error("not every schema of a topic's keys can be used", topic=topic, reason=str(error))
+            await asyncio.sleep(_KEY_SCHEMAS_INTERVAL)
 
     async def _take_over_once_warm(self, shards: Shards) -> None:
         """Ask for a rebalance, in which the leader gives this worker what it has restored as a standby."""

@@ -204,7 +204,7 @@ class Batch:
             except RequestError as error:
                 outcomes[index] = error
                 continue
-            if len(key.wires) != 1:
+            if len(key.wires) != 1 or not key.enumerable:
                 alone.append((index, text))
                 continue
             found.append(index)

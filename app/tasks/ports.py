@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from app.formats.schemas import Schemas
+from app.formats.variants import Known
 from app.tasks.doubts import Doubts
 from app.tasks.log import ChangelogWriter, Clock, Lease, LogReader
 from app.telemetry import Metrics
@@ -24,7 +24,7 @@ class Ports:
     clock: Clock
     metrics: Metrics
     doubts: Doubts
-    schemas: Schemas
+    known: Known
     turns: Turns
     sleep: Callable[[float], Awaitable[None]]
     on_fatal: Callable[[Exception], None]

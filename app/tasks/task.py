@@ -384,7 +384,7 @@ class Task:
             self._ports.metrics,
             self._ports.doubts,
             self._ports.turns,
-            self._ports.schemas,
+            self._ports.known.schemas,
             self._on_applied,
             partial(self._shard.step_aside, self.table),
         )

@@ -9,6 +9,7 @@ from app.folds.fold import Decoded, Fold, Lookup
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
 from app.formats.schemas import NoSchemas, Schemas
+from app.formats.variants import Known
 from app.model import TopicPartition
 from app.stores.rows import HEAD_SIZE, LAYOUT_VERSION, pack_head
 from app.tasks.ingest import TableCodec
@@ -100,9 +101,9 @@ def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) ->
     return _table(spec).identity(TopicPartition(spec.source.topic, partition))
 
 
-def codec_of(spec: TableSpec, partition: int, partitions: int) -> TableCodec:
+def codec_of(spec: TableSpec, partition: int, partitions: int, known: Known) -> TableCodec:
     """Stand in for the one in app/tasks/definitions.py, which knows no other fold than Upsert."""
-    del partitions
+    del partitions, known
     return _table(spec).codec(
         TopicPartition(spec.source.topic, partition), spec.schemas if isinstance(spec, Spec) else None
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.catalog.spec import Catalog
+from app.formats.variants import Known
 from app.model import DEFAULT_CONSISTENCY, Consistency, TaskState, TopicPartition
 from app.stores.data_directory import DataDirectory
 from app.stores.store import StoreClosed, StoreCorrupt
@@ -186,7 +187,7 @@ class _Run:
                 clock=SimulatedClock(world, world.choose.randint(-300_000, 300_000)),
                 metrics=METRICS,
                 doubts=Doubts(lambda: None),
-                schemas=schemas,
+                known=Known(schemas),
                 turns=SimulatedTurns(),
                 sleep=asyncio.sleep,
                 on_fatal=worker.failures.append,

@@ -20,6 +20,7 @@ from app.config import Settings
 from app.demo.broker import EmbeddedKafka
 from app.demo.schema_registry import EmbeddedRegistry
 from app.formats.schemas import Schemas
+from app.formats.variants import Known
 from app.model import TaskState
 from app.registry.client import SchemaRegistry
 from app.registry.saved import SavedSchemas
@@ -56,8 +57,8 @@ def decode(schemas: Schemas, value: bytes, _: Sequence[tuple[str, bytes]]) -> by
 def framed_tables(schemas: Schemas, *names: str) -> Iterator[None]:
     """Have some tables decode their values with schemas."""
 
-    def codec(spec: TableSpec, partition: int, partitions: int) -> TableCodec:
-        plain = codec_of(spec, partition, partitions)
+    def codec(spec: TableSpec, partition: int, partitions: int, known: Known) -> TableCodec:
+        plain = codec_of(spec, partition, partitions, known)
         return replace(plain, decode_value=partial(decode, schemas)) if spec.name in names else plain
 
     with pytest.MonkeyPatch.context() as patch:

@@ -14,6 +14,7 @@ from app.telemetry import Metrics
 from app.turns import Turns
 from tests.support.cluster_fakes import FakeSource, FakeTables, Placed, snapshot, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker
+from tests.support.schemas import NO_REGISTRY
 
 
 @pytest_asyncio.fixture
@@ -125,6 +126,7 @@ def server_on(port: int, internal_port: int) -> HttpServer:
         health=FakeHealth(),
         metrics=Metrics("0"),
         turns=Turns(),
+        known=NO_REGISTRY,
     )
 
 
