@@ -95,8 +95,10 @@ def _run_worker(settings: Settings) -> int:
         catalog=catalog,
         view=view,
         local=engine,
+        source=engine,
         health=engine,
         metrics=metrics,
+        turns=engine.turns,
     )
     return run(engine, server, settings.shutdown_timeout)
 

@@ -136,12 +136,21 @@ class Metrics:
         self.http_in_flight = self._gauge("http_in_flight_requests", "HTTP requests that are being answered now.")
         self.reads = self._counter(
             "read",
-            "Reads of a row: hit, miss, stale (a copy that is not the active answered) or unavailable.",
+            "Reads of a row, those in batches too: hit, miss, stale (not the active answered) or unavailable.",
             "table",
             "result",
         )
         self.read_duration = self._histogram(
             "read_duration_seconds", "Time of a read: local, forwarded, or standby when one answered.", "table", "path"
+        )
+        self.writes = self._counter(
+            "writes",
+            "Writes of callers: written, unavailable (nothing was written) or unknown (it may have been).",
+            "table",
+            "result",
+        )
+        self.write_duration = self._histogram(
+            "write_duration_seconds", "Time to the acknowledgement of a caller's write.", "table"
         )
         self.forwards = self._counter(
             "forward_requests",

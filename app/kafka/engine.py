@@ -13,7 +13,7 @@ from mode import Service
 from app.catalog.fingerprint import catalog_digest
 from app.catalog.spec import Catalog, TableSpec
 from app.config import Settings
-from app.errors import BrokersRefuse, Draining, NotOwner, PartitionRestoring
+from app.errors import BrokersRefuse, Draining, MisplacedKeys, NotOwner, PartitionRestoring, SourceUnavailable
 from app.formats.schemas import Schemas
 from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
@@ -25,6 +25,7 @@ from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
 from app.kafka.login import check_login
 from app.kafka.probe import probe_epochs
 from app.kafka.security import security_of
+from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Topics, prepare
 from app.model import Consistency, TaskStatus, TopicPartition
 from app.placement.wire import MemberMetadata
@@ -38,7 +39,7 @@ from app.tasks.digest import PartitionDigest
 from app.tasks.doubts import Doubts, Growth, Misplaced
 from app.tasks.log import OutcomeUnknown
 from app.tasks.ports import Ports
-from app.tasks.reads import Reader, ReadResult
+from app.tasks.reads import MISPLACED_RETRY_AFTER, Reader, ReadResult, SliceResult
 from app.tasks.shards import Shards, ShardSettings
 from app.telemetry import Metrics
 from app.turns import Turns
@@ -112,7 +113,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._connection = Connection(settings.bootstrap_servers, directory.worker_id, security=security_of(settings))
         self._clock = SystemClock()
         self._lease = GroupLease(settings.session_timeout, self._clock)
-        self._turns = Turns()
+        #: Shared by everything long on this event loop.
+        self.turns = Turns()
         self._doubts = Doubts(self._tell_the_group)
         for table in catalog.tables.values():
             metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
@@ -122,7 +124,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._outage: str | None = None
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
-        self._clients: list[KafkaChangelogWriter | KafkaLogReader] = []
+        self._source_writer: KafkaSourceWriter | None = None
+        self._clients: list[KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter] = []
         self._upkeep: list[asyncio.Task[None]] = []
         self._stopping = False
         self._revoked_at: float | None = None
@@ -147,9 +150,18 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         ahead = _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
         changelog, sources = KafkaLogReader(self._connection, ahead), KafkaLogReader(self._connection, ahead)
         writer = KafkaChangelogWriter(self._connection, max(topics.batch_limits.values()), limits=topics.batch_limits)
-        for client in (changelog, sources, writer):
+        written = {
+            table.source.topic: topics.source_limits[table.source.topic]
+            for table in self._catalog.tables.values()
+            if table.writable
+        }
+        source_writer = KafkaSourceWriter(self._connection, written) if written else None
+        clients: list[KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter]
+        clients = [changelog, sources, writer] if source_writer is None else [changelog, sources, writer, source_writer]
+        for client in clients:
             await self._until_reachable(client.start)
             self._clients.append(client)
+        self._source_writer = source_writer
         consumer: LaneConsumer = self.app.consumer
         ports = Ports(
             changelog=changelog,
@@ -160,7 +172,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             metrics=self._metrics,
             doubts=self._doubts,
             schemas=self._schemas,
-            turns=self._turns,
+            turns=self.turns,
             sleep=asyncio.sleep,
             on_fatal=self._on_fatal,
             worker_id=self._directory.worker_id,
@@ -172,7 +184,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 self._catalog,
                 topics.partitions,
                 self._directory,
-                lambda source: RocksShard(self._directory.shard(source), memory, self._turns),
+                lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
                 budget,
             ),
             consumer,
@@ -193,7 +205,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             self._assignor,
             self._shards,
             self._lease,
-            self._turns,
+            self.turns,
         )
         self._upkeep = [
             background.start(work, name, self._on_fatal)
@@ -363,9 +375,18 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
         """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
+        return self._here(lambda shards: shards.read(table, partition, stored_key, consistency))
+
+    def read_many(
+        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
+    ) -> SliceResult:
+        """Read the first of some keys here and now; raises what read() raises."""
+        return self._here(lambda shards: shards.read_many(table, partition, stored_keys, consistency))
+
+    def _here(self, read: Callable[[Shards], Result]) -> Result:
         shards = self._joined_shards()
         try:
-            return shards.read(table, partition, stored_key, consistency)
+            return read(shards)
         except PartitionRestoring as error:
             if self._stopping:
                 raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
@@ -382,6 +403,30 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     def statuses(self) -> Sequence[TaskStatus]:
         """Return the status of every task of this worker."""
         return [] if self._shards is None else self._shards.statuses()
+
+    # Writes
+
+    def _writer(self, table: str) -> KafkaSourceWriter:
+        if self._source_writer is None:
+            raise SourceUnavailable(f"nothing was written to table {table}: this worker has reached no broker yet")
+        return self._source_writer
+
+    def limit(self, table: str) -> int:
+        """Return the most bytes that a record of a writable table's source may have; raises SourceUnavailable."""
+        return self._writer(table).limit(self._catalog.tables[table].source.topic)
+
+    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+        """Append a record to a writable table's source; raises MisplacedKeys, and what the source writer does."""
+        spec = self._catalog.tables[table]
+        doubt = self._doubt(spec)
+        if doubt is not None:
+            raise MisplacedKeys(
+                f"nothing was written to table {table}, since its keys do not lie where they are looked for: {doubt}",
+                retry_after=MISPLACED_RETRY_AFTER,
+                table=table,
+                partition=partition,
+            )
+        return await self._writer(table).append(TopicPartition(spec.source.topic, partition), key, value, timeout)
 
     # Health
 

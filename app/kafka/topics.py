@@ -37,10 +37,15 @@ _ATTEMPTS, _PAUSE = 50, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """What prepare() found: partition counts by source topic, and batch limits in bytes by changelog topic."""
+    """What prepare() found.
+
+    partitions are counts by source topic, batch_limits and source_limits the bytes that a batch may have, by changelog
+    topic and by source topic.
+    """
 
     partitions: Mapping[str, int]
     batch_limits: Mapping[str, int]
+    source_limits: Mapping[str, int]
 
 
 async def prepare(connection: Connection, group: str, catalog: Catalog) -> Topics:
@@ -53,8 +58,9 @@ async def prepare(connection: Connection, group: str, catalog: Catalog) -> Topic
     try:
         partitions = await _source_partitions(admin, catalog)
         sources = await _settings(admin, catalog.topics)
+        source_limits = {topic: int(settings["max.message.bytes"]) for topic, settings in sources.items()}
         needed = {
-            changelog_topic(group, table): int(sources[table.source.topic]["max.message.bytes"]) + BATCH_OVERHEAD
+            changelog_topic(group, table): source_limits[table.source.topic] + BATCH_OVERHEAD
             for table in catalog.tables.values()
         }
         changelogs = {
@@ -73,7 +79,7 @@ async def prepare(connection: Connection, group: str, catalog: Catalog) -> Topic
         limits = await _check_settings(admin, needed, existing)
     finally:
         await admin.close()
-    return Topics(partitions, limits)
+    return Topics(partitions, limits, source_limits)
 
 
 async def create_internal_topic(connection: Connection, name: str, settings: Mapping[str, str]) -> None:

@@ -69,6 +69,10 @@ _REQUEST = (
     "changelog_writer.py: all that goes into one request must come out of drain_by_nodes, one batch for a partition, "
     "and the sender must drain again once a request is answered"
 )
+_TAKE_BACK = (
+    "source_writer.py: send() has handed nothing over unless it returns; a batch of retry_count 0 was never sent, has "
+    "no sequence number yet, and may be taken out of _batches between two turns of the loop"
+)
 _LISTING = (
     "offset_listing.py: a metadata request about given topics into given metadata; a ListOffsets answer of v1 or newer"
 )
@@ -255,6 +259,15 @@ PINNED: dict[str, Pinned] = {
     ),
     "aiokafka.producer.message_accumulator:MessageBatch.__init__": Pinned("constructor", "b8e120f87ab25625", _REQUEST),
     "aiokafka.producer.message_accumulator:BatchBuilder.size": Pinned("self", "780b5a3b4a1f09ac", _REQUEST),
+    "aiokafka.producer.producer:AIOKafkaProducer.send": Pinned(
+        "self, topic, value, key, partition, timestamp_ms, headers", "1ab18674938e279d", _TAKE_BACK
+    ),
+    "aiokafka.producer.message_accumulator:MessageAccumulator.add_message": Pinned(
+        "self, tp, key, value, timeout, timestamp_ms, headers", "91d5de027cffd2cb", _TAKE_BACK
+    ),
+    "aiokafka.producer.message_accumulator:MessageBatch.wait_drain": Pinned(
+        "self, timeout", "231b77fe296152ff", _TAKE_BACK
+    ),
     "aiokafka.client:AIOKafkaClient._metadata_update": Pinned(
         "self, cluster_metadata, topics", "1238786f25bb46ff", _LISTING
     ),
@@ -298,6 +311,7 @@ REACHED_FOR = {
     "_coordination_task": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_coordinator": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_do_heartbeat": "aiokafka.consumer.group_coordinator:GroupCoordinator._do_heartbeat",
+    "_drain_waiter": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
     "_fetcher": "faust.app.base:BootStrategy.server",
     "_generation_id": "aiokafka.protocol.group:HeartbeatRequest.__init__",
     "_isolation_level": "aiokafka.consumer.fetcher:PartitionRecords",
