@@ -18,6 +18,7 @@ from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
 from app.kafka.consumer import LANE_FETCH_BYTES, GroupOptions, LaneConsumer
+from app.kafka.dead_letters import KafkaDeadLetters
 from app.kafka.faust_app import TablehouseApp
 from app.kafka.lease import GroupLease
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
@@ -93,7 +94,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._disagreements: list[str] = []
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
-        self._clients: list[KafkaChangelogWriter | KafkaLogReader] = []
+        self._clients: list[KafkaChangelogWriter | KafkaLogReader | KafkaDeadLetters] = []
         self._upkeep: list[asyncio.Task[None]] = []
         self._stopping = False
         self._revoked_at: float | None = None
@@ -117,7 +118,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         ahead = _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
         changelog, sources = KafkaLogReader(self._connection, ahead), KafkaLogReader(self._connection, ahead)
         writer = KafkaChangelogWriter(self._connection, max(topics.batch_limits.values()), limits=topics.batch_limits)
-        for client in (changelog, sources, writer):
+        letters = self._dead_letters(topics)
+        clients: list[KafkaChangelogWriter | KafkaLogReader | KafkaDeadLetters] = [changelog, sources, writer]
+        for client in clients if letters is None else [*clients, letters]:
             await self._until_reachable(client.start)
             self._clients.append(client)
         consumer: LaneConsumer = self.app.consumer
@@ -125,6 +128,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             changelog=changelog,
             sources=sources,
             writer=writer,
+            dead_letters=letters,
             lease=self._lease,
             clock=self._clock,
             metrics=self._metrics,
@@ -190,7 +194,13 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     async def _prepare(self) -> Topics:
         await probe_epochs(self._connection, self._settings.group)
-        return await prepare(self._connection, self._settings.group, self._catalog)
+        return await prepare(self._connection, self._settings.group, self._catalog, self._settings.dead_letter_topic)
+
+    def _dead_letters(self, topics: Topics) -> KafkaDeadLetters | None:
+        """Return the writer of dead letters; None where no table sends any."""
+        if topics.dead_letters is None:
+            return None
+        return KafkaDeadLetters(self._connection, topics.dead_letters, self._settings.group, self._directory.worker_id)
 
     async def _until_reachable(self, attempt: Callable[[], Awaitable[Result]]) -> Result | None:
         """Try until it works; None when the worker was stopped meanwhile."""
@@ -370,4 +380,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             for table in self._catalog.tables.values()
             if (doubt := self._doubt(table)) is not None
         ]
-        return [*([] if self._trouble is None else [self._trouble]), *self._disagreements, *doubts]
+        stopped = [
+            f"partition {task.partition} of table {task.table} has {task.reason}"
+            for task in self.statuses()
+            if task.stopped
+        ]
+        return [*([] if self._trouble is None else [self._trouble]), *self._disagreements, *doubts, *stopped]

@@ -56,4 +56,5 @@ def codec_of(table: TableSpec, partition: int, partitions: int) -> TableCodec:
         misplaced=misplaced,
         fold=Upsert(),
         empty_keys=places_empty_keys(partitioner),
+        on_error=table.source.on_error,
     )

@@ -9,9 +9,10 @@ import app.kafka.probe
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.demo.broker import EmbeddedKafka
 from app.errors import BrokerUnfit, TopicError
+from app.kafka import topics
 from app.kafka.client import Connection
 from app.kafka.probe import probe_epochs
-from app.kafka.topics import BATCH_OVERHEAD, prepare
+from app.kafka.topics import BATCH_OVERHEAD, Topics
 from app.model import Epoch, TopicPartition
 from tests.support.changelog import connection
 from tests.support.kafka import create_topic, unique
@@ -37,6 +38,10 @@ def catalog(*sources: str, version: int = 1) -> Catalog:
             for name, source in zip(names, sources, strict=True)
         }
     )
+
+
+async def prepare(to: Connection, group: str, tables: Catalog) -> Topics:
+    return await topics.prepare(to, group, tables, f"{group}-dead-letters")
 
 
 async def source_topic(kafka: EmbeddedKafka, partitions: int = 3) -> str:
@@ -100,10 +105,10 @@ async def test_a_changelog_takes_the_batches_of_its_own_source(kafka: EmbeddedKa
 
 
 async def test_several_workers_that_prepare_at_once_all_find_the_same(kafka: EmbeddedKafka) -> None:
-    group, topics = unique("group"), [await source_topic(kafka), await source_topic(kafka, 2)]
+    group, sources = unique("group"), [await source_topic(kafka), await source_topic(kafka, 2)]
 
     found = await asyncio.gather(
-        *(prepare(connection(kafka.bootstrap_servers), group, catalog(*topics)) for _ in range(4))
+        *(prepare(connection(kafka.bootstrap_servers), group, catalog(*sources)) for _ in range(4))
     )
 
     assert all(one == found[0] for one in found)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
+from app.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
 from app.folds.fold import Decoded, Fold, Lookup
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
@@ -64,6 +64,7 @@ class Table:
 
     name: str
     version: str = "1"
+    on_error: OnError = "dead_letter"
 
     @property
     def fold(self) -> str:
@@ -84,7 +85,7 @@ class Table:
 
     def codec(self, source: TopicPartition) -> TableCodec:
         """Return how its records are read."""
-        return TableCodec(source, _store_key, _decode_value, _misplaced, FOLDS[self.fold]())
+        return TableCodec(source, _store_key, _decode_value, _misplaced, FOLDS[self.fold](), on_error=self.on_error)
 
 
 def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) -> Identity:
