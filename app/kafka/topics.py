@@ -146,6 +146,17 @@ async def create_internal_topic(connection: Connection, name: str, settings: Map
         await admin.close()
 
 
+async def partition_count(connection: Connection, topic: str) -> int | None:
+    """Return how many partitions a topic has, None when there is no such topic; raises aiokafka's KafkaError."""
+    admin = AIOKafkaAdminClient(**connection.arguments())
+    await admin.start()
+    try:
+        found = (await _described(admin, [topic])).get(topic)
+    finally:
+        await admin.close()
+    return None if found is None else found.partitions
+
+
 async def _source_partitions(admin: AIOKafkaAdminClient, catalog: Catalog) -> dict[str, int]:
     found = await _described(admin, catalog.topics)
     missing = [topic for topic in catalog.topics if topic not in found]
