@@ -77,10 +77,12 @@ def _run_worker(settings: Settings) -> int:
     from app.http.server import HttpServer, ServerOptions  # noqa: PLC0415
     from app.kafka.engine import Engine  # noqa: PLC0415
     from app.kafka.worker import run  # noqa: PLC0415
+    from app.registry.setup import schema_source  # noqa: PLC0415
 
     release = installed_version("tablehouse")
     metrics, view = Metrics(release), ClusterView()
-    engine = Engine(settings, catalog, directory, metrics, view)
+    schemas = schema_source(settings, catalog, directory, metrics)
+    engine = Engine(settings, catalog, directory, metrics, view, schemas)
     server = HttpServer(
         ServerOptions(
             host=settings.http_host,
@@ -97,8 +99,10 @@ def _run_worker(settings: Settings) -> int:
         catalog=catalog,
         view=view,
         local=engine,
+        source=engine,
         health=engine,
         metrics=metrics,
+        turns=engine.turns,
     )
     return run(engine, server, settings.shutdown_timeout)
 

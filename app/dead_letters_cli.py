@@ -107,11 +107,14 @@ def _run(settings: Settings, timeout: float, work: Callable[["LetterTopic"], Cor
 
     from app.kafka.client import Connection  # noqa: PLC0415
     from app.kafka.letter_topic import LetterTopic  # noqa: PLC0415
+    from app.kafka.security import security_of  # noqa: PLC0415
+
+    connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings))
 
     async def run() -> Result:
         async with (
             asyncio.timeout(timeout),
-            LetterTopic(Connection(settings.bootstrap_servers, "tablehouse-cli"), settings.dead_letter_topic) as topic,
+            LetterTopic(connection, settings.dead_letter_topic) as topic,
         ):
             return await work(topic)
 

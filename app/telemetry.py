@@ -136,12 +136,21 @@ class Metrics:
         self.http_in_flight = self._gauge("http_in_flight_requests", "HTTP requests that are being answered now.")
         self.reads = self._counter(
             "read",
-            "Reads of a row: hit, miss, stale (a copy that is not the active answered) or unavailable.",
+            "Reads of a row, those in batches too: hit, miss, stale (not the active answered) or unavailable.",
             "table",
             "result",
         )
         self.read_duration = self._histogram(
             "read_duration_seconds", "Time of a read: local, forwarded, or standby when one answered.", "table", "path"
+        )
+        self.writes = self._counter(
+            "writes",
+            "Writes of callers: written, unavailable (nothing was written) or unknown (it may have been).",
+            "table",
+            "result",
+        )
+        self.write_duration = self._histogram(
+            "write_duration_seconds", "Time to the acknowledgement of a caller's write.", "table"
         )
         self.forwards = self._counter(
             "forward_requests",
@@ -176,8 +185,24 @@ class Metrics:
         self.dead_letter_errors = self._counter(
             "dead_letter_errors", "Dead letters that could not be written; they are tried again.", "table"
         )
+        self.waiting_for_schemas = self._gauge(
+            "partitions_waiting_for_schemas", "Partitions that stand still until a schema can be fetched.", "table"
+        )
+        self.schema_registry_requests = self._counter(
+            "schema_registry_requests", "Requests to the schema registry.", "outcome"
+        )
+        self.schemas_cached = self._gauge("schemas_cached", "Schemas that need not be fetched any more.")
         self.changelog_produce_errors = self._counter(
             "changelog_produce_errors", "Changelog batches that failed or are overdue.", "table"
+        )
+        self.claims = self._counter(
+            "claims",
+            "Claims of a changelog partition: held, refused (the broker knew a newer one) or lost (another stands).",
+            "table",
+            "outcome",
+        )
+        self.batches_fenced = self._counter(
+            "changelog_batches_fenced", "Changelog batches refused because another owner had claimed.", "table"
         )
         self.foreign_changelog_writes = self._counter(
             "foreign_changelog_writes", "Changelog records of an older owner that were ignored.", "table"

@@ -1,14 +1,15 @@
 """From a record's value to its row's payload: checked on the way in, so that reads only hand out bytes."""
 
 from collections.abc import Mapping
-from operator import attrgetter
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from app.catalog.spec import TableSpec
+from app.formats.envelopes import Envelope, Headers, envelope_of
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_json
+from app.formats.members import Members
 
 
 class ValueFormat(Protocol):
@@ -18,8 +19,11 @@ class ValueFormat(Protocol):
     def content_type(self) -> str:
         """The media type of every payload, as HTTP writes it."""
 
-    def decode(self, value: bytes) -> bytes:
-        """Return the payload to store. Raises DecodeError when the value is not what the format says."""
+    def decode(self, value: bytes, headers: Headers = ()) -> bytes | None:
+        """Return the payload to store, or None for a delete.
+
+        Raises DecodeError when the value is not what the format says.
+        """
 
 
 class JsonValue:
@@ -27,7 +31,7 @@ class JsonValue:
 
     content_type = "application/json"
 
-    def decode(self, value: bytes) -> bytes:
+    def decode(self, value: bytes, headers: Headers = ()) -> bytes:  # noqa: ARG002  a row without an envelope
         """See ValueFormat."""
         decode_json(value)
         return value
@@ -43,25 +47,29 @@ class JsonColumns:
     content_type = "application/json"
 
     def __init__(self, columns: Mapping[str, str]) -> None:
-        # Attributes get names of our own, because a member may be called anything.
-        members = {member: f"member_{number}" for number, member in enumerate(dict.fromkeys(columns.values()))}
-        row = msgspec.defstruct(
-            "Row",
-            [(name, msgspec.Raw, msgspec.Raw(b"null")) for name in members.values()],
-            rename={name: member for member, name in members.items()},
-        )
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(row)
-        self._columns = [
-            (msgspec.json.encode(name) + b":", attrgetter(members[member])) for name, member in columns.items()
-        ]
+        self._members = Members(columns.values())
+        self._columns = [(msgspec.json.encode(name) + b":", member) for name, member in columns.items()]
 
-    def decode(self, value: bytes) -> bytes:
+    def decode(self, value: bytes, headers: Headers = ()) -> bytes:  # noqa: ARG002  a row without an envelope
         """See ValueFormat."""
         # The second pass skips over what is inside a member: only the first sees bad UTF-8 there.
         if not isinstance(decode_json(value), dict):
             raise DecodeError("it is not a JSON object, so there are no members to take columns from")
-        row = self._decoder.decode(value)
-        return b"{" + b",".join([name + bytes(member(row)) for name, member in self._columns]) + b"}"
+        row = self._members(value)
+        return b"{" + b",".join([name + row[member] for name, member in self._columns]) + b"}"
+
+
+class EnvelopedJson:
+    """JSON in which rows are wrapped."""
+
+    content_type = "application/json"
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._open = envelope
+
+    def decode(self, value: bytes, headers: Headers = ()) -> bytes | None:
+        """See ValueFormat."""
+        return self._open(value, headers)
 
 
 class StringValue:
@@ -69,7 +77,7 @@ class StringValue:
 
     content_type = "text/plain; charset=utf-8"
 
-    def decode(self, value: bytes) -> bytes:
+    def decode(self, value: bytes, headers: Headers = ()) -> bytes:  # noqa: ARG002  a row without an envelope
         """See ValueFormat."""
         try:
             value.decode()
@@ -83,7 +91,7 @@ class BytesValue:
 
     content_type = "application/octet-stream"
 
-    def decode(self, value: bytes) -> bytes:
+    def decode(self, value: bytes, headers: Headers = ()) -> bytes:  # noqa: ARG002  a row without an envelope
         """See ValueFormat."""
         return value
 
@@ -91,6 +99,8 @@ class BytesValue:
 def value_format(table: TableSpec) -> ValueFormat:
     """Return the format of a table's source, with the table's columns applied."""
     match table.source.value.format:
+        case "json" if table.source.envelope != "none":
+            return EnvelopedJson(envelope_of(table))
         case "json":
             return JsonValue() if table.columns is None else JsonColumns(table.columns)
         case "string":

@@ -13,8 +13,8 @@ from app.http.consistency import asked
 from app.http.dispatch import Call
 from app.http.freshness import freshness_headers
 from app.http.problems import problem
-from app.model import HostInfo, Role
-from app.routing.query import Answer, Query
+from app.model import HostInfo
+from app.routing.query import Answer, Query, missing_detail
 from app.routing.tables import RoutedTable, table_named
 from app.stores.rows import Row
 
@@ -35,12 +35,12 @@ class RowRoutes:
 
     async def by_parameter(self, call: Call) -> web.Response:
         """Answer with the row of the key in the query, for keys that clients or proxies rewrite in a path."""
-        return await self._row(call, _key_parameter(call))
+        return await self._row(call, key_parameter(call))
 
     async def locate(self, call: Call) -> web.Response:
         """Answer with the workers that hold a key."""
         table = _table(call)
-        generation, locations = self._query.locate(table, _key_parameter(call))
+        generation, locations = self._query.locate(table, key_parameter(call))
         body = {
             "table": table,
             "generation": generation,
@@ -71,9 +71,8 @@ class RowRoutes:
         freshness = answer.result.freshness
         row = answer.result.row
         if row is None:
-            whose = "" if freshness.role is Role.ACTIVE else f", as far as its {freshness.role.value} copy knows"
             missing = problem(
-                KeyNotFound(f"table {name} has no row for this key{whose}", table=name, partition=freshness.partition)
+                KeyNotFound(missing_detail(name, freshness.role), table=name, partition=freshness.partition)
             )
             missing.headers.update(freshness_headers(freshness, answer.served_by))
             return missing
@@ -107,7 +106,8 @@ def _joined(call: Call, name: str) -> str | None:
     return ", ".join(call.headers.getall(name))
 
 
-def _key_parameter(call: Call) -> bytes:
+def key_parameter(call: Call) -> bytes:
+    """Return the key in the query; raises InvalidParameter when there is none."""
     key = call.parameters.get("key")
     if key is None:
         raise InvalidParameter("the query parameter 'key' is missing: ?key=..., percent-encoded", parameter="key")

@@ -22,7 +22,7 @@ from aiokafka.producer.transaction_manager import TransactionManager
 
 from app.kafka.byte_gate import ByteGate
 from app.kafka.client import Connection
-from app.kafka.stopping import stop_producer
+from app.kafka.producers import stop_producer
 from app.model import Epoch, TopicPartition
 from app.tasks.log import Fenced, OutcomeUnknown
 from app.tasks.records import epoch_headers

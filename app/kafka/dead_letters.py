@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from app.kafka.client import Connection
-from app.kafka.stopping import stop_producer
+from app.kafka.producers import stop_producer
 from app.kafka.topics import DeadLetterTopic
 from app.tasks.dead_letters import (
     Content,

@@ -11,7 +11,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from app.errors import TopicError
 from app.kafka.client import Connection
 from app.kafka.log_reader import KafkaLogReader
-from app.kafka.stopping import stop_producer
+from app.kafka.producers import stop_producer
 from app.kafka.topics import partition_count
 from app.model import TopicPartition
 from app.tasks.dead_letters import LetterRead, read_letter

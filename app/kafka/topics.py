@@ -47,13 +47,15 @@ _ATTEMPTS, _PAUSE = 50, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """What prepare() found: partition counts by source topic, and batch limits in bytes by changelog topic.
+    """What prepare() found.
 
-    `dead_letters` is None where no table sends any.
+    partitions are counts by source topic, batch_limits and source_limits the bytes that a batch may have, by changelog
+    topic and by source topic. dead_letters is None where no table sends any.
     """
 
     partitions: Mapping[str, int]
     batch_limits: Mapping[str, int]
+    source_limits: Mapping[str, int]
     dead_letters: "DeadLetterTopic | None" = None
 
 
@@ -76,8 +78,9 @@ async def prepare(connection: Connection, group: str, catalog: Catalog, dead_let
     try:
         partitions = await _source_partitions(admin, catalog)
         sources = await _settings(admin, catalog.topics)
+        source_limits = {topic: int(settings["max.message.bytes"]) for topic, settings in sources.items()}
         needed = {
-            changelog_topic(group, table): int(sources[table.source.topic]["max.message.bytes"]) + BATCH_OVERHEAD
+            changelog_topic(group, table): source_limits[table.source.topic] + BATCH_OVERHEAD
             for table in catalog.tables.values()
         }
         changelogs = {
@@ -101,11 +104,10 @@ async def prepare(connection: Connection, group: str, catalog: Catalog, dead_let
                     f"dead_letter_topic is {dead_letter_topic}, which is a source or a changelog of a table; "
                     "name another"
                 )
-            largest = max(int(settings["max.message.bytes"]) for settings in sources.values())
-            letters = await _dead_letter_topic(admin, dead_letter_topic, largest)
+            letters = await _dead_letter_topic(admin, dead_letter_topic, max(source_limits.values()))
     finally:
         await admin.close()
-    return Topics(partitions, limits, letters)
+    return Topics(partitions, limits, source_limits, letters)
 
 
 async def _dead_letter_topic(admin: AIOKafkaAdminClient, name: str, largest: int) -> DeadLetterTopic:

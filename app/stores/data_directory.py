@@ -2,6 +2,7 @@
 
 worker.json       the worker's id, and how many processes have used the directory
 positions.json    how far each shard was when it was last flushed: a hint for placement, never for the tables
+schemas.json      what a schema registry has told: it can be fetched again
 LOCK              held while a process uses the directory
 shards/           one RocksDB a shard
 """
@@ -70,6 +71,11 @@ class DataDirectory:
         """Return the folder of a shard."""
         return self.path / "shards" / f"{source.topic}-{source.partition}"
 
+    @property
+    def schemas_file(self) -> Path:
+        """Return where the schemas that were fetched are kept."""
+        return self.path / "schemas.json"
+
     def free(self) -> int:
         """Return the bytes that are free where the directory is; raises OSError."""
         return shutil.disk_usage(self.path).free
@@ -87,7 +93,7 @@ class DataDirectory:
         content = msgspec.json.encode(positions)
         with self._saving:
             # Not synced: a hint is not worth the wait, and what a power failure makes of it is read as none.
-            _replace(self.path / "positions.json", content, synced=False)
+            replace_file(self.path / "positions.json", content, synced=False)
 
 
 def _enter(path: Path, lock: IO[str]) -> _Worker:
@@ -108,7 +114,7 @@ def _enter(path: Path, lock: IO[str]) -> _Worker:
         worker_id=f"{socket.gethostname()}-{secrets.token_hex(4)}" if known is None else known.worker_id,
         incarnation=1 if known is None else known.incarnation + 1,
     )
-    _replace(path / "worker.json", msgspec.json.encode(worker), synced=True)
+    replace_file(path / "worker.json", msgspec.json.encode(worker), synced=True)
     return worker
 
 
@@ -125,7 +131,8 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         raise DataDirectoryError(f"{path} cannot be read: {error}; restore it or empty the data directory") from error
 
 
-def _replace(path: Path, content: bytes, *, synced: bool) -> None:
+def replace_file(path: Path, content: bytes, *, synced: bool) -> None:
+    """Replace a file, so that a crash leaves either the old one or the new; blocks. Raises OSError."""
     beside = path.with_suffix(".new")
     with beside.open("wb") as file:
         file.write(content)

@@ -64,16 +64,16 @@ class Skips(Protocol):
 class TableCodec:
     """How the records of one table's source partition are read.
 
-    store_key turns a wire key into its stored form and decode_value a value into the payload kept; both raise
-    DecodeError. misplaced returns the index of the first of some wire keys that the partitioner would not have put
-    into this partition, None when all are where they belong. empty_keys is False where the source's producers send
-    records with an empty key anywhere, so that none of them can be the latest. on_error says what becomes of records
-    that cannot become rows.
+    store_key turns a wire key into its stored form and decode_value a value, with the headers of its record, into the
+    payload kept, or None for a delete; both raise DecodeError. misplaced returns the index of the first of some wire
+    keys that the partitioner would not have put into this partition, None when all are where they belong. empty_keys is
+    False where the source's producers send records with an empty key anywhere, so that none of them can be the latest.
+    on_error says what becomes of records that cannot become rows.
     """
 
     source: TopicPartition
     store_key: Callable[[bytes], bytes]
-    decode_value: Callable[[bytes], bytes]
+    decode_value: Callable[[bytes, Sequence[tuple[str, bytes]]], bytes | None]
     misplaced: Callable[[Sequence[bytes]], int | None]
     fold: Fold
     empty_keys: bool = True
@@ -118,7 +118,7 @@ class Folding:
             value = record.value
             if value is not None:
                 try:
-                    value = decode_value(value)
+                    value = decode_value(value, record.headers)
                 except DecodeError as error:
                     skip(record, "undecodable_value", str(error))
                     continue

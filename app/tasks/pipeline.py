@@ -1,18 +1,20 @@
 """The owner's way of a lane batch: fold, append to the changelog, and only then write to the store.
 
 One batch is in flight at a time; the next is folded meanwhile, on top of it. Whatever goes wrong, everything here is
-thrown away and the changelog says what happened.
+thrown away and the changelog says what happened. A record that needs a schema is waited with until it can be read.
 """
 
 import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 import structlog
 
+from app.formats.schemas import SchemaNeeded, Schemas
 from app.model import TopicPartition
 from app.tasks.bad_records import BadRecords
 from app.tasks.dead_letters import DeadLetters
@@ -38,6 +40,13 @@ RECORDS_A_SLICE = 500
 
 #: The bytes that a slice has at most, by the average size of the batch's records: large values take longer to decode.
 BYTES_A_SLICE = 256 * 1024
+
+#: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h
+#: by default), after which the broker would forget the epoch that fences older writers.
+IDLE_POSITION_INTERVAL = 3600.0
+
+#: A task that waits for a schema for longer, in seconds, leaves the lane to its siblings.
+LANE_PATIENCE = 1.0
 
 
 class NotContiguous(Exception):
@@ -83,7 +92,9 @@ class Pipeline:
         dead_letters: DeadLetters | None,
         doubts: Doubts,
         turns: Turns,
+        schemas: Schemas,
         on_applied: Callable[[], None],
+        step_aside: Callable[[], None],
     ) -> None:
         self._table = table
         self._changelog = changelog
@@ -94,12 +105,16 @@ class Pipeline:
         self._doubts = doubts
         self._turns = turns
         self._ingested = metrics.ingest_records.labels(table)
+        self._schemas = schemas
         self._on_applied = on_applied
+        self._step_aside = step_aside
         self._epoch = replayer.epoch
         self._position = replayer.position
         self._flight: asyncio.Task[None] | None = None
         self._flying: Mapping[bytes, bytes | None] = {}
         self._bad = BadRecords(table, codec, dead_letters, metrics)
+        #: The schema without which nothing more can be folded, as SchemaNeeded names it.
+        self._missing: int | str | None = None
         #: How many records are worth coalescing: fewer than LANE_BATCH while rows are so big that they do not fit.
         self.limit = LANE_BATCH
 
@@ -117,12 +132,28 @@ class Pipeline:
         told = self._position is not None and self._position.misplaced is not None
         return not told and self._changelog.topic in self._doubts.misplaced
 
+    @property
+    def waits_for(self) -> str | None:
+        """Say what the pipeline waits for besides the changelog; None when it does not."""
+        return None if self._missing is None else f"waits for {self._schemas.describe(self._missing)}"
+
     async def feed(self, batch: LaneBatch) -> None:
         """Fold a batch and send it off, once the one before it is applied.
 
         Records that were fed before are passed over. Raises what settle() raises, LettersUndelivered, and RecordRefused
-        once everything before that record is applied.
+        once everything before that record is applied. Where a record needs a schema, this takes until there is an
+        answer to what it is. Nothing is in flight then, the position stands before that record, and being cancelled
+        costs nothing.
         """
+        while True:
+            try:
+                await self._feed(batch)
+            except SchemaNeeded as needed:
+                await self._wait_for_schema(needed.needed)
+            else:
+                return
+
+    async def _feed(self, batch: LaneBatch) -> None:
         rest: LaneBatch | None = batch
         if batch.first < self.needed:
             needed = self.needed
@@ -140,6 +171,36 @@ class Pipeline:
             await self.settle()
             self._flying = prepared.rows
             self._flight = asyncio.get_running_loop().create_task(self._deliver(prepared))
+
+    async def _wait_for_schema(self, needed: int | str) -> None:
+        # Whoever was fenced, or does not know what became of its batch, has to hear of it now.
+        await self.settle()
+        waiting = self._metrics.waiting_for_schemas.labels(self._table)
+        self._missing = needed
+        waiting.inc()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LANE_PATIENCE):
+                    await self._schemas.fetch(needed)
+                return
+            log.warning(
+                "partition waits for a schema",
+                table=self._table,
+                partition=self._changelog.partition,
+                reason=self.waits_for,
+                offset=self.needed,
+            )
+            self._step_aside()
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE_POSITION_INTERVAL):
+                        await self._schemas.fetch(needed)
+                    return
+                await self._feed(LaneBatch.of((), self.needed, self.needed))
+                await self.settle()
+        finally:
+            waiting.dec()
+            self._missing = None
 
     async def settle(self) -> None:
         """Wait until the batch in flight is applied.

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from app.formats.schemas import Schemas
 from app.tasks.dead_letters import DeadLetters
 from app.tasks.doubts import Doubts
 from app.tasks.log import ChangelogWriter, Clock, Lease, LogReader
@@ -26,6 +27,7 @@ class Ports:
     clock: Clock
     metrics: Metrics
     doubts: Doubts
+    schemas: Schemas
     turns: Turns
     sleep: Callable[[float], Awaitable[None]]
     on_fatal: Callable[[Exception], None]

@@ -197,6 +197,16 @@ class Shard:
         self._joined[task] = inbox
         return inbox
 
+    def step_aside(self, task: str) -> None:
+        """Take a task off the lane if others are on it, which would have to wait for it; it can join again.
+
+        What it was handed already is still its own; after that its inbox raises LaneMovedOn.
+        """
+        inbox = self._joined.get(task)
+        if inbox is not None and len(self._joined) > 1:
+            inbox.cut(LaneMovedOn())
+            self.leave(task)
+
     def leave(self, task: str) -> None:
         """Forget a task, and take it off the lane, which stands still once nobody is on it."""
         self._coming.discard(task)

@@ -77,6 +77,8 @@ class Takeover:
         if bounds.end == 0 < replayer.next_offset and replayer.position is not None:
             await self._require_whole_source()
         replayer.begin(bounds)
+        if bounds.end > replayer.next_offset:
+            log.info("replaying", changelog=str(replayer.changelog), offset=replayer.next_offset, end=bounds.end)
         return bounds.end
 
     async def _require_whole_source(self) -> None:
@@ -113,12 +115,18 @@ class Takeover:
                 offset = await ports.writer.claim(replayer.changelog, epoch, CLAIM_KEY, encode(claim))
             except Fenced:
                 # The broker knows a higher epoch. It stands in the log, unless what carried it was deleted.
+                ports.metrics.claims.labels(replayer.table, "refused").inc()
+                log.info("claim refused", changelog=str(replayer.changelog), epoch=tuple(epoch), generation=generation)
                 await self._replay_until((await self._changelog_bounds()).end)
                 known = max(epoch, replayer.epoch)
                 continue
             await self._read_back(offset)
             newest = replayer.claim
-            if newest is not None and newest.nonce == claim.nonce and replayer.epoch == epoch and not seals:
+            if seals:
+                continue
+            held = newest is not None and newest.nonce == claim.nonce and replayer.epoch == epoch
+            ports.metrics.claims.labels(replayer.table, "held" if held else "lost").inc()
+            if held:
                 log.info(
                     "claimed",
                     changelog=str(replayer.changelog),

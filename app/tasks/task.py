@@ -6,6 +6,7 @@ The order of things, and what a crash at each point leaves behind, is in DESIGN.
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -22,7 +23,7 @@ from app.tasks.log import (
     OffsetOutOfRange,
     OutcomeUnknown,
 )
-from app.tasks.pipeline import NotContiguous, Pipeline
+from app.tasks.pipeline import IDLE_POSITION_INTERVAL, NotContiguous, Pipeline
 from app.tasks.ports import Ports
 from app.tasks.replay import ChangelogRefused, FingerprintChanged, Identity, Replayer, Untrusted
 from app.tasks.shard import Inbox, LaneMovedOn, Shard, SourceLost
@@ -30,10 +31,6 @@ from app.tasks.source_ends import SourceEnds
 from app.tasks.takeover import SourceRefused, Takeover
 
 log = structlog.get_logger(__name__)
-
-#: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h
-#: by default), after which the broker would forget the epoch that fences older writers.
-IDLE_POSITION_INTERVAL = 3600.0
 
 #: A task that catches up looks what became of its batch in flight when no slice has come for so many seconds.
 SLICE_PATIENCE = 1.0
@@ -75,7 +72,7 @@ class Task:
         self.partition = partition
         self.store = store
         self.state = TaskState.OPENING
-        self.reason: str | None = "opening the store"
+        self._reason: str | None = "opening the store"
         self.generation = -1
         #: Whether it ingests nothing more because of a record that cannot be a row, until it is started again.
         self.stopped = False
@@ -139,6 +136,16 @@ class Task:
         if self._target is not None:
             return max(0, self._target - 1 - self.applied)
         return 0 if self.state >= TaskState.STANDBY else self._takeover.remaining
+
+    @property
+    def reason(self) -> str | None:
+        """Say why the task is not further than it is; None when nothing keeps it."""
+        waits_for = None if self._pipeline is None else self._pipeline.waits_for
+        return waits_for or self._reason
+
+    @reason.setter
+    def reason(self, reason: str | None) -> None:
+        self._reason = reason
 
     def status(self) -> TaskStatus:
         """Return what there is to know about the task."""
@@ -279,6 +286,8 @@ class Task:
         """Get ready for another attempt to own; False when none would help and the worker was told to stop."""
         if isinstance(error, OutcomeUnknown):
             self._ports.metrics.changelog_produce_errors.labels(self.table).inc()
+        if isinstance(error, Fenced):
+            self._ports.metrics.batches_fenced.labels(self.table).inc()
         if isinstance(error, (Untrusted, OffsetOutOfRange, StoreCorrupt)):
             await self._quarantine(error)
         elif type(error) in _PASSING:
@@ -403,7 +412,9 @@ class Task:
             self._ports.dead_letters,
             self._ports.doubts,
             self._ports.turns,
+            self._ports.schemas,
             self._on_applied,
+            partial(self._shard.step_aside, self.table),
         )
         if bounds.start > pipeline.needed:
             if self._replayer.position is not None:

@@ -1,4 +1,5 @@
 import fcntl
+import io
 import os
 import signal
 import socket
@@ -98,23 +99,24 @@ def test_without_a_network_the_missing_files_and_their_folder_are_named(
 
 
 def test_a_second_process_waits_for_the_download_of_the_first_and_uses_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = [Path(path) for path in kafka_jars.kafka_class_path().split(os.pathsep)]
     monkeypatch.setenv("DEMO_CACHE", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a download of its own would fail
     folder = tmp_path / f"kafka-{kafka_jars.KAFKA_VERSION}"
     folder.mkdir()
-    waiting: list[str] = []
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
 
     with ThreadPoolExecutor(1) as second:
         with (folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             class_path = second.submit(kafka_jars.kafka_class_path)
             deadline = time.monotonic() + 10
-            while "waiting" not in "".join(waiting):
+            while "waiting" not in said.getvalue():
                 assert time.monotonic() < deadline
-                waiting.append(capsys.readouterr().err)
+                time.sleep(0.01)
             for jar in whole:
                 (folder / jar.name).symlink_to(jar)
 

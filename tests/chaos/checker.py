@@ -21,7 +21,8 @@ class Lie(enum.StrEnum):
     MADE_UP = "a row that the topic never had"
     OLDER = "a value older than the position it is labelled with"
     MIXED = "a value, an ETag and a position that do not belong together"
-    BACK = "a position before the one asked for with min_position"
+    BACK = "a position before the one asked for with min_position, or before one this client has seen when it asked so"
+    WRONG_COPY = "an answer of another role to read=active"
     TAKEN_BACK = "an active that knows less than an active said before"
     UNMARKED = "an answer from a worker that is not the owner, without a mark"
     BEYOND = "a position past the topic's end"
@@ -69,6 +70,7 @@ def judge(history: Sequence[Answer], expected: Expected, rules: Rules) -> list[F
     found = [finding for answer in history for finding in _judge_one(answer, expected, rules)]
     found += _judge_partitions(history)
     found += _judge_actives(history)
+    found += _judge_own_positions(history)
     return found
 
 
@@ -80,6 +82,8 @@ def _judge_one(answer: Answer, expected: Expected, rules: Rules) -> Iterator[Fin
     elif answer.status == 503:
         if not answer.code or not answer.retry_after.isdigit() or int(answer.retry_after) < 1:
             yield Finding(Lie.UNEXPECTED, answer, "a 503 has a code and Retry-After")
+        if answer.code == "position_not_reached" and not answer.token:
+            yield Finding(Lie.UNEXPECTED, answer, "no position was asked for")
     elif answer.status == 504:
         if answer.answered - answer.asked < _HOP_SHARE * rules.request_timeout:
             yield Finding(Lie.EARLY, answer, f"the deadline is {rules.request_timeout} s")
@@ -101,15 +105,18 @@ def _judge_labels(answer: Answer, expected: Expected, rules: Rules) -> Iterator[
             yield Finding(Lie.UNMARKED, answer, span)
     if answer.position >= expected.ends.get(answer.partition, 0):
         yield Finding(Lie.BEYOND, answer, expected.ends.get(answer.partition))
-    if answer.token:
-        partition, _, least = answer.token.partition(":")
-        if answer.partition == int(partition) and answer.position < int(least):
-            yield Finding(Lie.BACK, answer, answer.token)
+    if answer.position < answer.least:
+        yield Finding(Lie.BACK, answer, answer.token)
+    if answer.role != "active" and _asks_for(answer, "read=active"):
+        yield Finding(Lie.WRONG_COPY, answer, answer.query)
+
+
+def _asks_for(answer: Answer, what: str) -> bool:
+    return what in answer.query.split("&")
 
 
 def _judge_miss(answer: Answer, records: Sequence[Record], rules: Rules) -> Iterator[Finding]:
-    asked_for_copies = "read=any" in answer.query or "max_staleness_ms=" in answer.query or "max_lag=" in answer.query
-    if answer.role == "suspended" or (answer.role == "standby" and not asked_for_copies):
+    if answer.role == "suspended" or (answer.role == "standby" and not _asks_for(answer, "read=any")):
         yield Finding(Lie.FALSE_MISS, answer, "only an active says that a key does not exist")
     position = answer.position
     if answer.role == "active":
@@ -148,6 +155,18 @@ def _judge_partitions(history: Iterable[Answer]) -> Iterator[Finding]:
             known = first.setdefault((answer.table, answer.key), answer)
             if known.partition != answer.partition:
                 yield Finding(Lie.MIXED, answer, known)
+
+
+def _judge_own_positions(history: Iterable[Answer]) -> Iterator[Finding]:
+    """Check that a question with min_position gets no position before any that its client had seen, of any copy."""
+    said = [
+        Said(answer.asked, answer.answered, answer.partition, answer.position, answer)
+        for answer in history
+        if answer.role and answer.status in {200, 404}
+    ]
+    for answer, earlier in regressions(said):
+        if answer.token:
+            yield Finding(Lie.BACK, answer, earlier)
 
 
 def _judge_actives(history: Iterable[Answer]) -> Iterator[Finding]:

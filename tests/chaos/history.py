@@ -10,7 +10,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Times are seconds of the machine's monotonic clock, which all its processes share. Status 0 stands for a connection
     that failed or took too long, and `error` says how. Without their header, partition and position are -2, and the
-    others are empty. `query` is what was asked for beyond the key, `token` the position sent as `min_position`.
+    others are empty. `query` is what was asked for beyond the key, `token` the positions sent as `min_position`.
     """
 
     asked: float
@@ -32,6 +32,17 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     served_by: str = ""
     etag: str = ""
     body: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Say whether nothing was asked for but the key."""
+        return not self.query and not self.token
+
+    @property
+    def least(self) -> int:
+        """The position asked for in the partition that answered; -1 when none was."""
+        places = [place.split(":") for place in self.token.split(",") if place]
+        return max((int(offset) for partition, offset in places if int(partition) == self.partition), default=-1)
 
 
 class Recording:

@@ -25,11 +25,33 @@ from tests.support.cluster import Checked, Client, client
 _MOST_WAITING = 500
 
 
+class Way(msgspec.Struct, frozen=True):
+    """A way to ask: a query beyond the key and, with `own`, the highest positions this client has seen.
+
+    weight is how often it is asked this way, beside the weights of the others.
+    """
+
+    query: str = ""
+    own: bool = False
+    weight: int = 1
+
+
+#: How long a position is waited for.
+_WAITING = "timeout_ms=200"
+
+WAYS = [
+    Way(weight=4),
+    Way("read=any", weight=2),
+    Way("read=active"),
+    Way(own=True),
+    Way("read=any", own=True, weight=2),
+]
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What to ask, and where to write what was answered.
 
-    rate is how many questions a second each worker gets, patience how many seconds an answer may take. With
-    min_position, the position of the latest answer for a key is sent along when it is asked for again.
+    rate is how many questions a second each worker gets, patience how many seconds an answer may take.
     """
 
     urls: list[str]
@@ -37,10 +59,9 @@ class Plan(msgspec.Struct, frozen=True):
     keys: list[str]
     history: str
     seed: int
-    rate: float = 40.0
+    rate: float = 60.0
     patience: float = 20.0
-    min_position: bool = False
-    query: str = ""
+    ways: list[Way] = msgspec.field(default_factory=lambda: list(WAYS))
 
 
 class Recorder:
@@ -52,7 +73,9 @@ class Recorder:
         self._out = out
         self._random = random.Random(plan.seed)
         self._tables = {name: Checked(name, topic="", partitions=0) for name in plan.tables}
-        self._tokens: dict[tuple[str, str], str] = {}
+        #: The highest position seen of each partition of the topic, whichever table said so.
+        self._highest: dict[int, int] = {}
+        self._weights = [way.weight for way in plan.ways]
         self._waiting: dict[str, set[asyncio.Task[None]]] = {url: set() for url in plan.urls}
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -74,8 +97,10 @@ class Recorder:
 
     async def _ask(self, url: str) -> None:
         table, key = self._random.choice(self._plan.tables), self._random.choice(self._plan.keys)
-        token = self._tokens.get((table, key), "") if self._plan.min_position else ""
-        query = "&".join(part for part in (self._plan.query, token and f"min_position={token}") if part)
+        (way,) = self._random.choices(self._plan.ways, self._weights)
+        # Those of all partitions: the worker passes over the others than the key's.
+        token = ",".join(f"{partition}:{seen}" for partition, seen in self._highest.items()) if way.own else ""
+        query = "&".join(part for part in (way.query, token and f"min_position={token}&{_WAITING}") if part)
         target = f"{url}{self._tables[table].path(key.encode())}{'?' if query else ''}{query}"
         asked = time.monotonic()
         try:
@@ -108,7 +133,7 @@ class Recorder:
                 body=answer.body.decode(),
             )
             if answer.status in {200, 404} and seen.role:
-                self._tokens[table, key] = said
+                self._highest[seen.partition] = max(seen.position, self._highest.get(seen.partition, -1))
         # At once and whole, since somebody reads along.
         self._out.write(msgspec.json.encode(seen) + b"\n")
         self._out.flush()

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import sys
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from app.demo import processes
 from tests.chaos.checker import Rules, Span, judge
 from tests.chaos.history import Answer, Recording
-from tests.chaos.recorder import Plan
+from tests.chaos.recorder import WAYS, Plan
 from tests.support.cluster import Checked, check_equal
 from tests.support.kafka import create_topic, unique
 from tests.support.load import Load
@@ -31,6 +32,8 @@ WHOLE = os.environ.get("CHAOS") == "whole"
 PARTITIONS = 4
 KEYS = [f"key-{number}".encode() for number in range(200)]
 NEVER = [f"never-{number}".encode() for number in range(200)]
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 #: Lies shown of a history that has many.
 _SHOWN = 5
@@ -107,11 +110,11 @@ class Scene:
             await self.served(worker, seconds)
 
     async def served(self, worker: WorkerProcess, seconds: float = HEALED, count: int = 40) -> None:
-        """Wait until a worker answers that many questions in a row as an active does, from now on."""
+        """Wait until a worker answers that many plain questions in a row as an active does, from now on."""
         since = time.monotonic()
 
         async def serves() -> bool:
-            latest = self.answers(worker, since)[-count:]
+            latest = [one for one in self.answers(worker, since) if one.plain][-count:]
             wrong = [one for one in latest if one.status not in {200, 404} or one.role != "active"]
             assert not wrong, wrong[-1]
             return len(latest) == count
@@ -192,6 +195,26 @@ async def scene(
     await _judge(cluster, equal=equal)
 
 
+#: What tells in a worker's log that a path of the protocol was taken. Logs outlive the processes, metrics do not.
+PATHS = {
+    "claims": r"\bclaimed +changelog=",
+    "claims refused": r"\bclaim refused\b",
+    "batches refused because of an old epoch": r"another owner has claimed the partition",
+    "batches behind another owner's": r"another owner has appended",
+    "unknown outcomes": r"the outcome of an append is not known",
+    "replays from the start": r"\breplaying +changelog=.* offset=0\b",
+    "replays from a checkpoint": r"\breplaying +changelog=.* offset=[1-9]",
+    "promotions of standbys": r"\bpromoted\b",
+    "quarantines": r"store quarantined",
+}
+
+
+def paths(workers: Sequence[WorkerProcess]) -> dict[str, int]:
+    """Count how often the workers, with all the processes they had, went each path of the protocol."""
+    text = "\n".join(_COLOURS.sub("", worker.log_text()) for worker in workers)
+    return {name: len(re.findall(pattern, text)) for name, pattern in PATHS.items()}
+
+
 @contextmanager
 def _recording(plan: Plan, folder: Path) -> Iterator[None]:
     """Record while the block runs, and until what was asked in it is answered."""
@@ -212,9 +235,13 @@ async def _judge(cluster: Scene, *, equal: bool) -> None:
     expected = await replay_source(cluster.bootstrap, cluster.topic, PARTITIONS)
     history = cluster.recording.refresh()
     print(summary(history))  # noqa: T201 - availability is counted, and shown
+    for name, number in paths(cluster.workers).items():
+        print(f"{number:6} {name}")  # noqa: T201 - what has happened at all is counted, and shown
     lies = judge(history, expected, cluster.rules())
     assert not lies, f"{len(lies)} of {len(history)} answers are lies:\n" + "\n".join(map(str, lies[:_SHOWN]))
     assert {answer.status for answer in history} >= {200, 404}, "the history proves nothing"
+    asked = {(one.query.partition("&")[0].partition("min_position")[0], bool(one.token)) for one in history}
+    assert asked >= {(way.query, way.own) for way in WAYS}, f"not every way to ask was taken: {asked}"
     if equal:
         strangers = {table.name: NEVER for table in cluster.tables}
         await check_equal(cluster.bootstrap, cluster.group, cluster.running, cluster.tables, strangers)
@@ -237,12 +264,12 @@ def summary(history: Sequence[Answer]) -> str:
     """Count answers by status, code and role, and say how available keys with a row were."""
     counted = Counter((one.status, one.code, one.role) for one in history)
     lines = [f"{number:6} {' '.join(map(str, what))}" for what, number in sorted(counted.items())]
-    existing = [one for one in history if one.key.startswith("key-")]
+    existing = [one for one in history if one.key.startswith("key-") and one.plain]
     answered = [one for one in existing if one.status]
     share = sum(one.status == 200 for one in answered) / max(1, len(answered))
     lines.insert(
         0,
-        f"{len(history)} questions; for keys with a row {len(existing) - len(answered)} connections failed, "
+        f"{len(history)} questions; of plain ones for rows {len(existing) - len(answered)} connections failed, "
         f"and of the answers {share:.1%} were 200",
     )
     return "\n".join(lines)

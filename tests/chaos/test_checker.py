@@ -74,6 +74,12 @@ HONEST = [
     row("gone", 0, 2, 5, asked=3.0, answered=4.0),
     miss("never", 1, 3, asked=3.0, answered=4.0),
     row("b", 1, 3, 4, sent="1:4", asked=5.0, answered=6.0),
+    # Other partitions than the key's say nothing about it.
+    row("a", 0, 4, 5, sent="1:9,0:5", role="standby", query="read=any&min_position=1:9,0:5&timeout_ms=200"),
+    row("a", 0, 8, 8, query="read=active", asked=15.0, answered=16.0),
+    # At the label's position the key was not there yet.
+    miss("b", 1, 2, role="standby", query="read=any", asked=9.0, answered=9.5),
+    lack(503, code="position_not_reached", retry_after="1", token="0:9"),  # noqa: S106 - a position
     lack(503, code="partition_restoring", retry_after="1"),
     lack(504, code="deadline_exceeded", answered=5.9),
     lack(0, error="refused", asked=99.0, answered=100.5),
@@ -101,6 +107,32 @@ LIES = {
     "a value with the position of another partition": (Lie.MIXED, row("a", 1, 4, 4, etag='"5f1c-0-4"')),
     "a position before the one asked for": (Lie.BACK, row("a", 0, 4, 5, sent="0:6")),
     "a miss before the position asked for": (Lie.BACK, miss("never", 1, 3, sent="1:4")),
+    "a position before the one asked for, among others": (Lie.BACK, row("a", 0, 4, 5, sent="1:1,0:6")),
+    "a standby's position before the one asked for": (
+        Lie.BACK,
+        row("a", 0, 4, 5, sent="0:6", role="standby", query="read=any&min_position=0:6"),
+    ),
+    "a standby that answers read=active": (
+        Lie.WRONG_COPY,
+        row("a", 0, 4, 5, role="standby", query="read=active"),
+    ),
+    "a suspended copy that answers read=active": (
+        Lie.WRONG_COPY,
+        row("a", 0, 4, 5, role="suspended", query="read=active&min_position=0:1"),
+    ),
+    "a miss by a standby that was asked for, past the key's write": (
+        Lie.FALSE_MISS,
+        miss("a", 0, 5, role="standby", query="read=any"),
+    ),
+    "a miss by a standby, with a position alone asked for": (
+        Lie.FALSE_MISS,
+        miss("never", 0, 5, role="standby", sent="0:5", query="min_position=0:5"),
+    ),
+    "a standby's value older than its label": (Lie.OLDER, row("a", 0, 0, 4, role="standby", query="read=any")),
+    "a position not reached that nobody asked for": (
+        Lie.UNEXPECTED,
+        lack(503, code="position_not_reached", retry_after="1"),
+    ),
     "a row without a role": (Lie.UNMARKED, row("a", 0, 4, 5, role="")),
     "a row without the worker that gave it": (Lie.UNMARKED, row("a", 0, 4, 5, served_by="")),
     "a miss without a position": (Lie.UNMARKED, miss("never", -2, -2)),
@@ -129,6 +161,13 @@ CONTRADICTIONS = {
     "an active's value goes back": (
         Lie.TAKEN_BACK,
         [row("a", 0, 8, 5), row("a", 0, 4, 5, asked=3.0, answered=4.0)],
+    ),
+    "a position goes back for a client that asked it not to": (
+        Lie.BACK,
+        [
+            row("a", 0, 8, 9, role="standby"),
+            row("a", 0, 4, 5, sent="0:3", role="standby", query="read=any", asked=3.0, answered=4.0),
+        ],
     ),
     "a key changes its partition": (
         Lie.MIXED,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.demo.broker import EmbeddedKafka
 from tests.chaos.checker import Span
-from tests.chaos.scene import HEALED, PARTITIONS, amount, scene
+from tests.chaos.scene import HEALED, PARTITIONS, WHOLE, amount, paths, scene
 from tests.support.polling import until
 from tests.support.worker import MakeWorker
 
@@ -47,6 +47,14 @@ async def test_sigstop_past_the_session_time_out_and_sigcont(
             cluster.healed(zombie)
             late = [one for one in cluster.answers(zombie, alone_since) if one.answered <= alone_until]
             assert late, "the zombie has answered nothing while it owned nothing, which proves nothing"
+        taken = paths(cluster.workers)
+        assert taken["claims"] > 0, taken
+        assert taken["promotions of standbys"] > 0, taken
+        assert taken["replays from a checkpoint"] > 0, taken
+        if WHOLE:
+            # Of so many stops at least one fell on a batch, which the broker refused when the worker went on.
+            fenced = [await worker.metric("tablehouse_changelog_batches_fenced_total") for worker in cluster.workers]
+            assert sum(fenced) > 0, (fenced, taken)
 
 
 async def test_joins_and_leaves_in_a_row(kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ _TWO_OWNERS = 'TablehousePartitionWithTwoOwners{partition="3",severity="critical
 _STALLED = f'TablehouseRestoreStalled{{{_WORKERS},instance="tablehouse-0",partition="3",severity="warning",table="t"}}'
 _DISK = f'TablehouseDiskFullIn4h{{{_WORKERS},instance="tablehouse-0",severity="critical"}}'
 _STOPPED = 'TablehousePartitionStopped{partition="3",severity="critical",table="t"}'
+_WAITING = 'TablehousePartitionsWaitForSchemas{severity="warning",table="t"}'
 _IN_DOUBT = 'TablehouseMissesInDoubt{severity="critical",table="t"}'
 
 
@@ -120,6 +121,12 @@ CASES: dict[str, Case] = {
     "an active copy stays behind": Case(dict([_remaining("5+0x60"), _state("1+0x60", "active")]), 30),
     "a disk fills up": Case(dict([_one("tablehouse_disk_free_bytes", "20000000000-100000000x120")]), 100, (_DISK,)),
     "a disk fills up slowly": Case(dict([_one("tablehouse_disk_free_bytes", "20000000000-10000000x120")]), 100),
+    "a partition waits for a schema": Case(
+        dict([_one("tablehouse_partitions_waiting_for_schemas", "1+0x60", table="t")]), 30, (_WAITING,)
+    ),
+    "a partition waits for a schema now and then": Case(
+        dict([_one("tablehouse_partitions_waiting_for_schemas", "0 1 0 1 0 0 0 1+0x3 0+0x30", table="t")]), 12
+    ),
     "misses are in doubt": Case(dict([_one("tablehouse_misses_in_doubt", "1+0x60", table="t")]), 30, (_IN_DOUBT,)),
     "misses are proofs": Case(dict([_one("tablehouse_misses_in_doubt", "0+0x60", table="t")]), 30),
     **_counted(

@@ -171,7 +171,10 @@ class History:
             value = b"!value"
         elif dice < 0.235:
             value = b"x" * OVERSIZED
-        elif dice < 0.28:
+        elif dice < 0.35:
+            # A new schema now and then.
+            value = b"?%d:%d" % (self._number // 20, self._number)
+        elif dice < 0.40:
             log.skip(choose.randint(1, 4))
         pair: Pair = (key, value)
         log.append([pair], timestamp=self._number * 1000 + choose.randint(-5000, 0))
@@ -251,6 +254,8 @@ class History:
             world.group.rebalance()
         elif dice < 0.45:
             log.append([(b"a stranger's", b"record")])
+        elif dice < 0.48:
+            world.no_registry_until = asyncio.get_running_loop().time() + choose.random() * choose.choice((2, 15))
         else:
             self._befall(choose.choice(self.workers))
 

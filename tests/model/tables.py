@@ -1,16 +1,19 @@
 """The tables of the histories: a plain one, and two whose rows betray every lost or doubled record."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from app.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
 from app.folds.fold import Decoded, Fold, Lookup
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
+from app.formats.schemas import NoSchemas, Schemas
 from app.model import TopicPartition
 from app.stores.rows import HEAD_SIZE, LAYOUT_VERSION, pack_head
 from app.tasks.ingest import TableCodec
 from app.tasks.replay import Identity
+from tests.model import schemas as model_schemas
 
 #: Keys and values that begin so cannot be decoded, or lie in the wrong partition.
 BAD = b"!"
@@ -53,6 +56,7 @@ class Spec(TableSpec):
     """What stands for a table in a catalog."""
 
     table: "Table | None" = None
+    schemas: Schemas = field(default_factory=NoSchemas, hash=False)
 
 
 FOLDS: dict[str, type[Fold]] = {"upsert": Upsert, "count": Count, "toggle": Toggle}
@@ -60,7 +64,7 @@ FOLDS: dict[str, type[Fold]] = {"upsert": Upsert, "count": Count, "toggle": Togg
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of a history; its fold is its name up to the first dash."""
+    """A table of a history; its fold is its name up to the first dash. One named `*-bytes` needs no schemas."""
 
     name: str
     version: str = "1"
@@ -79,13 +83,16 @@ class Table:
         """Return what the task is."""
         return Identity(self.name, self.changelog(source), {"fold": self.fold, "version": self.version})
 
-    def spec(self, topic: str) -> Spec:
+    def spec(self, topic: str, schemas: Schemas) -> Spec:
         """Return what stands for it in a catalog."""
-        return Spec(self.name, SourceSpec(topic, KeySpec("bytes"), ValueSpec("bytes")), table=self)
+        return Spec(self.name, SourceSpec(topic, KeySpec("bytes"), ValueSpec("bytes")), table=self, schemas=schemas)
 
-    def codec(self, source: TopicPartition) -> TableCodec:
+    def codec(self, source: TopicPartition, schemas: Schemas | None = None) -> TableCodec:
         """Return how its records are read."""
-        return TableCodec(source, _store_key, _decode_value, _misplaced, FOLDS[self.fold](), on_error=self.on_error)
+        decode_value = _decode_value
+        if schemas is not None and not self.name.endswith("-bytes"):
+            decode_value = partial(_decode_framed, schemas)
+        return TableCodec(source, _store_key, decode_value, _misplaced, FOLDS[self.fold](), on_error=self.on_error)
 
 
 def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) -> Identity:
@@ -97,7 +104,9 @@ def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) ->
 def codec_of(spec: TableSpec, partition: int, partitions: int) -> TableCodec:
     """Stand in for the one in app/tasks/definitions.py, which knows no other fold than Upsert."""
     del partitions
-    return _table(spec).codec(TopicPartition(spec.source.topic, partition))
+    return _table(spec).codec(
+        TopicPartition(spec.source.topic, partition), spec.schemas if isinstance(spec, Spec) else None
+    )
 
 
 def _table(spec: TableSpec) -> Table:
@@ -112,10 +121,14 @@ def _store_key(wire: bytes) -> bytes:
     return wire
 
 
-def _decode_value(value: bytes) -> bytes:
+def _decode_value(value: bytes, _: Sequence[tuple[str, bytes]]) -> bytes:
     if value.startswith(BAD):
         raise DecodeError("a bad value")
     return value
+
+
+def _decode_framed(schemas: Schemas, value: bytes, headers: Sequence[tuple[str, bytes]]) -> bytes:
+    return model_schemas.decode(schemas, _decode_value(value, headers))
 
 
 def _misplaced(wires: Sequence[bytes]) -> int | None:

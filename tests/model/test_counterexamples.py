@@ -1,6 +1,7 @@
 """The histories that break simpler protocols, each made on purpose against the real tasks."""
 
 import asyncio
+from collections import Counter
 
 from app.model import TaskState
 from app.tasks.records import Claim, decode
@@ -8,8 +9,18 @@ from tests.model.broker import EpochRefused
 from tests.model.history import wear_out
 from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
 from tests.model.tables import Table
+from tests.model.worker import METRICS
 
 EARLY = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]
+
+
+def _claims() -> Counter[str]:
+    """Count the claims of all scenarios so far by their outcomes."""
+    outcomes: Counter[str] = Counter()
+    for sample in (sample for metric in METRICS.claims.collect() for sample in metric.samples):
+        if sample.name.endswith("_total"):
+            outcomes[sample.labels["outcome"]] += int(sample.value)
+    return outcomes
 
 
 @simulated("upsert", workers=2)
@@ -182,11 +193,26 @@ async def test_the_loser_of_a_claim_is_told_success_and_finds_out(scenario: Scen
     world = scenario.world
     # Somebody else's claim of the same epoch gets there first.
     reached = scenario.at("claim.asked", lambda: wear_out(world, Table("count"), SOURCE, 1))
+    before = _claims()
     await scenario.started(*EARLY)
     assert reached()
     assert world.paths["claim lost"] == 1
+    assert _claims() - before == Counter(lost=1, held=1)
     assert [request.producer for _, request in world.sent if request.claims] == [(0, 1), (0, 2)]
     assert {request.producer for _, request in world.sent if not request.claims} == {(0, 2)}
+    scenario.check()
+
+
+@simulated("count")
+async def test_a_claim_that_the_broker_refuses_is_made_again_above_the_one_it_knows(scenario: Scenario) -> None:
+    world = scenario.world
+    # Somebody else's claim of a higher epoch gets there first.
+    reached = scenario.at("claim.asked", lambda: wear_out(world, Table("count"), SOURCE, 2))
+    before = _claims()
+    await scenario.started(*EARLY)
+    assert reached()
+    assert [request.producer for _, request in world.sent if request.claims] == [(0, 1), (0, 3)]
+    assert _claims() - before == Counter(refused=1, held=1)
     scenario.check()
 
 

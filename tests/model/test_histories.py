@@ -26,6 +26,7 @@ WAYS = {
     "the dead letters cannot be written": "a dead letter is not written, or nobody knows",
     "the outcome of an append is not known": "an outcome is unknown",
     "the broker cannot be asked": "a broker is away",
+    "no schema registry": "a partition waits for a schema",
     "dropped a foreign changelog record": "a foreign record is dropped",
     "store quarantined; it is rebuilt from the changelog": "a store is rebuilt",
     "a shard returned while it was closed": "a shard returns before it is closed",
@@ -51,6 +52,7 @@ FAULTS = (
     "store.close",
     "store.flush",
     "turn",
+    "schema.asked",
 )
 ANSWERS = ("hit", "miss", "suspended", "standby", "standby miss", "not_owner", "partition_restoring")
 

@@ -7,9 +7,9 @@ import pytest
 
 from app.model import Role, TaskState
 from app.stores.rows import LAYOUT_VERSION
+from app.tasks.pipeline import IDLE_POSITION_INTERVAL
 from app.tasks.records import POSITION_KEY, Checkpoint, decode, encode
 from app.tasks.replay import FingerprintChanged
-from app.tasks.task import IDLE_POSITION_INTERVAL
 from tests.model.history import wear_out
 from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
 from tests.model.tables import Table

@@ -20,6 +20,7 @@ from tests.model.group import HEARTBEAT_INTERVAL, MemberLease
 from tests.model.lane import SimulatedLane
 from tests.model.loop import Process
 from tests.model.ports import SimulatedClock, SimulatedDeadLetters, SimulatedReader, SimulatedTurns, SimulatedWriter
+from tests.model.schemas import SimulatedSchemas
 from tests.model.store import Disk, Folder, MemoryShard, random_crash
 from tests.model.tables import Table
 from tests.model.world import World
@@ -29,7 +30,7 @@ PATIENCE = 1.0
 MAX_STALENESS = 30.0
 
 #: Metrics cost a millisecond to make, and nothing here reads them.
-_METRICS = Metrics("0")
+METRICS = Metrics("0")
 
 
 class Worker:
@@ -160,10 +161,17 @@ class _Run:
         self.lease = MemberLease(member, world.group, world.hop)
         self.lane = SimulatedLane(world)
         self.leaving = False
+        schemas = SimulatedSchemas(world)
         self.shards = Shards(
             ShardSettings(
                 "model",
-                Catalog({table.name: table.spec(source.topic) for source in world.sources for table in worker.tables}),
+                Catalog(
+                    {
+                        table.name: table.spec(source.topic, schemas)
+                        for source in world.sources
+                        for table in worker.tables
+                    }
+                ),
                 {source.topic: len(world.sources) for source in world.sources},
                 _Directory(worker, member),
                 self._store_of,
@@ -177,8 +185,9 @@ class _Run:
                 dead_letters=SimulatedDeadLetters(world),
                 lease=self.lease,
                 clock=SimulatedClock(world, world.choose.randint(-300_000, 300_000)),
-                metrics=_METRICS,
+                metrics=METRICS,
                 doubts=Doubts(lambda: None),
+                schemas=schemas,
                 turns=SimulatedTurns(),
                 sleep=asyncio.sleep,
                 on_fatal=worker.failures.append,

@@ -90,6 +90,8 @@ class World:
         #: Says which appends stay on the wire until a test delivers them; they are in `held` then.
         self.hold: Callable[[Request], bool] = lambda _request: False
         self.held: list[Request] = []
+        #: Until when no schema registry answers, on the loop's clock.
+        self.no_registry_until = 0.0
         #: Every append that was put on the wire, with the process that did.
         self.sent: list[tuple[Process | None, Request]] = []
         #: What is in the dead-letter topic: table, source partition, offset and reason; and whether it can be written.
@@ -129,6 +131,10 @@ class World:
         self.under_way[point] += 1
         await asyncio.sleep(self.takes[point])
         self.under_way[point] -= 1
+
+    def registry_away(self) -> bool:
+        """Say whether no schema registry answers."""
+        return asyncio.get_running_loop().time() < self.no_registry_until
 
     def happens(self, chance: float) -> bool:
         """Say whether something with a chance happens now."""
@@ -219,4 +225,5 @@ class World:
     def calm(self) -> None:
         """Let nothing more go wrong."""
         self.weather = FAIR
+        self.no_registry_until = 0.0
         self.on_hop = None

@@ -8,8 +8,9 @@ from typing import Any
 from app.catalog.load import load_catalog
 from app.config import Settings
 from app.demo.broker import EmbeddedKafka
+from app.formats.schemas import NoSchemas
 from app.kafka.consumer import LaneConsumer
-from app.kafka.engine import Engine
+from app.kafka.engine import Engine, SchemaSource
 from app.model import DEFAULT_CONSISTENCY, TaskState
 from app.routing.cluster import ClusterView
 from app.stores.data_directory import DataDirectory
@@ -22,7 +23,15 @@ from tests.support.polling import until
 class RunningEngine:
     """An engine, and what tests want to know of it. Its tables have string keys and rows as they were produced."""
 
-    def __init__(self, kafka: EmbeddedKafka, folder: Path, tables: str, group: str, **settings: str) -> None:
+    def __init__(
+        self,
+        kafka: EmbeddedKafka,
+        folder: Path,
+        tables: str,
+        group: str,
+        schemas: SchemaSource | None = None,
+        **settings: str,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "tables.yaml"
         file.write_text(tables, "utf-8")
@@ -41,7 +50,7 @@ class RunningEngine:
         }
         loaded = Settings(**values)
         directory = DataDirectory.acquire(loaded.data_dir)
-        self.engine = Engine(loaded, self.catalog, directory, self.metrics, ClusterView())
+        self.engine = Engine(loaded, self.catalog, directory, self.metrics, ClusterView(), schemas or NoSchemas())
 
     @property
     def consumer(self) -> LaneConsumer:
@@ -103,10 +112,15 @@ class RunningEngine:
 
 @contextlib.asynccontextmanager
 async def running_engine(
-    kafka: EmbeddedKafka, folder: Path, tables: str, group: str, **settings: str
+    kafka: EmbeddedKafka,
+    folder: Path,
+    tables: str,
+    group: str,
+    schemas: SchemaSource | None = None,
+    **settings: str,
 ) -> AsyncIterator[RunningEngine]:
     """Run an engine; run again over the same folder, it is the same worker with its data."""
-    running = RunningEngine(kafka, folder, tables, group, **settings)
+    running = RunningEngine(kafka, folder, tables, group, schemas, **settings)
     engine = running.engine
     await engine.start()
     await engine.app.start()

@@ -41,7 +41,12 @@ def test_two_settings_are_enough_and_the_rest_have_defaults() -> None:
     assert (settings.http_port, settings.internal_port) == (8080, 9080)
     assert settings.advertised_url == f"http://{socket.gethostname()}:9080"
     assert settings.internal_secrets == ()
+    assert settings.schema_registry == ()
+    assert settings.schema_registry_password is None
+    assert settings.schema_registry_token is None
+    assert settings.schema_registry_ca is None
     assert settings.zone == ""
+    assert settings.kafka_security_protocol == "PLAINTEXT"
     assert settings.memory_budget == 512 * 1024 * 1024
     assert settings.session_timeout == 10.0
     assert settings.max_staleness == 3600.0
@@ -60,7 +65,7 @@ def test_a_flag_outweighs_the_environment_and_that_the_file(monkeypatch: pytest.
     assert (settings.group, settings.http_port, settings.internal_port) == ("flag", 3, 2)
 
 
-def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
     given = {
         "bootstrap_servers": "a:1, [::1]:2",
         "tables": "/etc/tables.yaml",
@@ -72,6 +77,12 @@ def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch
         "internal_port": "1235",
         "advertised_url": "http://worker-1.workers.svc:1235",
         "internal_secrets": "correct-horse-battery, staple-correct-horse",
+        "schema_registry": "https://registry-1:8081/, http://[::1]/apis/ccompat/v7",
+        "schema_registry_user": "tablehouse",
+        "schema_registry_password": "correct horse",
+        "schema_registry_ca": "/etc/ca.pem",
+        "schema_registry_certificate": "/etc/worker.pem",
+        "schema_registry_key": "/etc/worker.key",
         "zone": "eu-west-1a",
         "memory_budget": "1.5GiB",
         "session_timeout": "1500ms",
@@ -82,26 +93,54 @@ def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch
         "shutdown_timeout": "2m",
         "log_format": "console",
         "log_level": "debug",
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "reader",
+        "kafka_sasl_password": "correct horse",
+        "kafka_ca": "/etc/ca.pem",
+        "kafka_certificate": "/etc/tls.crt",
+        "kafka_key": "/etc/tls.key",
+        "kafka_key_password": "battery staple",
     }
-    assert set(given) == {setting.name for setting in SETTINGS}
+    with_token = {name: value for name, value in given.items() if not name.startswith(("kafka_", "schema_"))} | {
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "OAUTHBEARER",
+        "kafka_oauth_token_url": "https://login.example.com/token",
+        "kafka_oauth_client_id": "workers",
+        "kafka_oauth_client_secret": "correct horse",
+        "kafka_oauth_scope": "kafka",
+        "schema_registry_token": "a.b.c",
+    }
+    # Of a password and a token there can be one.
+    assert set(given) | set(with_token) == {setting.name for setting in SETTINGS}
     expected = load_settings(given)
     assert expected.bootstrap_servers == "a:1,[::1]:2"
     assert [secret.get_secret_value() for secret in expected.internal_secrets] == [
         "correct-horse-battery",
         "staple-correct-horse",
     ]
+    assert expected.schema_registry == ("https://registry-1:8081", "http://[::1]/apis/ccompat/v7")
+    assert expected.schema_registry_user == "tablehouse"
+    assert expected.schema_registry_password is not None
+    assert expected.schema_registry_password.get_secret_value() == "correct horse"
+    assert expected.schema_registry_ca == Path("/etc/ca.pem")
+    assert expected.schema_registry_certificate == Path("/etc/worker.pem")
+    assert expected.schema_registry_key == Path("/etc/worker.key")
     assert expected.memory_budget == 1536 * 1024 * 1024
     assert (expected.session_timeout, expected.max_staleness) == (1.5, 172800.0)
     assert (expected.zone, expected.acceptable_lag, expected.takeover_interval) == ("eu-west-1a", 500, 5.0)
     assert (expected.request_timeout, expected.shutdown_timeout) == (0.25, 120.0)
 
-    write_file(monkeypatch, tmp_path, "".join(f"{name}: '{value}'\n" for name, value in given.items()))
-    assert load_settings({}) == expected
-
-    monkeypatch.delenv("TABLEHOUSE_CONFIG")
-    for setting in SETTINGS:
-        monkeypatch.setenv(setting.variable, given[setting.name])
-    assert load_settings({}) == expected
+    for spelled in (given, with_token):
+        expected = load_settings(spelled)
+        with pytest.MonkeyPatch.context() as here:
+            write_file(here, tmp_path, "".join(f"{name}: '{value}'\n" for name, value in spelled.items()))
+            assert load_settings({}) == expected
+        with pytest.MonkeyPatch.context() as here:
+            for setting in SETTINGS:
+                if setting.name in spelled:
+                    here.setenv(setting.variable, spelled[setting.name])
+            assert load_settings({}) == expected
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -286,3 +325,65 @@ def test_secrets_do_not_show_in_what_is_printed_of_the_settings() -> None:
 def test_a_secret_with_a_line_break_at_its_end_as_files_have_it_is_the_secret() -> None:
     settings = load_settings(REQUIRED | {"internal_secrets": "correct-horse-battery\n"})
     assert [secret.get_secret_value() for secret in settings.internal_secrets] == ["correct-horse-battery"]
+
+
+REGISTRY = REQUIRED | {"schema_registry": "https://registry:8081"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        ",",
+        "registry:8081",
+        "ftp://registry",
+        "http://",
+        "http://user:horse@registry",
+        "http://registry/?a=horse",
+        "http://r:0",
+    ],
+)
+def test_urls_of_a_schema_registry_that_cannot_be_used_are_refused_and_not_repeated(value: str) -> None:
+    [problem] = problems(REQUIRED | {"schema_registry": value})
+    assert problem.startswith("flag: --schema-registry: must be http://host:port or https://host, with the path")
+    assert "horse" not in problem
+
+
+@pytest.mark.parametrize("name", ["schema_registry_password", "schema_registry_token"])
+def test_a_schema_registry_s_secrets_are_not_shown(name: str) -> None:
+    [problem] = problems(REGISTRY | {name: "h\u00f6rse"})
+    assert (
+        problem
+        == f"flag: --{name.replace('_', '-')}: must be printable ASCII characters, 8192 at most; it is not shown here"
+    )
+    user = {"schema_registry_user": "u"} if name.endswith("password") else {}
+    settings = load_settings(REGISTRY | user | {name: "correct-horse\n"})
+    assert getattr(settings, name).get_secret_value() == "correct-horse"
+    assert "horse" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ({"schema_registry_user": "u"}, "settings: schema_registry_user and schema_registry_password belong together"),
+        (
+            {"schema_registry_password": "p"},
+            "settings: schema_registry_user and schema_registry_password belong together",
+        ),
+        (
+            {"schema_registry_user": "u", "schema_registry_password": "p", "schema_registry_token": "t"},
+            "settings: schema_registry_token and schema_registry_user exclude each other",
+        ),
+        ({"schema_registry_key": "k.pem"}, "settings: schema_registry_certificate is missing"),
+    ],
+)
+def test_what_a_schema_registry_is_shown_has_to_agree(given: dict[str, str], right: str) -> None:
+    [problem] = problems(REGISTRY | given)
+    assert problem.startswith(right)
+
+
+def test_a_user_s_name_has_no_colon() -> None:
+    [problem] = problems(REGISTRY | {"schema_registry_user": "a:b", "schema_registry_password": "p"})
+    assert problem.startswith(
+        "flag: --schema-registry-user: must be up to 255 printable ASCII characters without a colon"
+    )

@@ -67,11 +67,11 @@ def test_a_codec_reads_keys_and_values_in_the_tables_formats() -> None:
     assert codec.source == TopicPartition("planes-raw", 1)
     assert isinstance(codec.fold, Upsert)
     assert codec.store_key(b"\x00\x00\x00\x05") == b"\x80\x00\x00\x05"
-    assert codec.decode_value(b'{"a": 1}') == b'{"a": 1}'
+    assert codec.decode_value(b'{"a": 1}', ()) == b'{"a": 1}'
     with pytest.raises(DecodeError):
         codec.store_key(b"5")
     with pytest.raises(DecodeError):
-        codec.decode_value(b"{")
+        codec.decode_value(b"{", ())
 
 
 def test_the_fold_is_the_one_that_the_fingerprint_names() -> None:

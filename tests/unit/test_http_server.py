@@ -11,7 +11,8 @@ from app.http.server import HttpServer, ServerOptions
 from app.model import TaskState
 from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
-from tests.support.cluster_fakes import FakeTables, Placed, snapshot, status
+from app.turns import Turns
+from tests.support.cluster_fakes import FakeSource, FakeTables, Placed, snapshot, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker
 
 
@@ -129,8 +130,10 @@ def server_on(port: int, internal_port: int) -> HttpServer:
         catalog=Catalog({}),
         view=ClusterView(),
         local=FakeTables(),
+        source=FakeSource(),
         health=FakeHealth(),
         metrics=Metrics("0"),
+        turns=Turns(),
     )
 
 

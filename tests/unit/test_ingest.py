@@ -25,7 +25,7 @@ def store_key(wire: bytes) -> bytes:
     return wire.upper()
 
 
-def decode_value(value: bytes) -> bytes:
+def decode_value(value: bytes, _: Sequence[tuple[str, bytes]]) -> bytes:
     if value == b"bad":
         raise DecodeError("no value at all")
     return b"<" + value + b">"

@@ -33,6 +33,7 @@ from tests.model.ports import SimulatedClock, SimulatedDeadLetters, SimulatedWri
 from tests.model.store import Disk, MemoryStore
 from tests.model.tables import Table
 from tests.model.world import Weather, World
+from tests.support.schemas import MemorySchemas
 
 SOURCE = TopicPartition("source", 0)
 EPOCH = Epoch(0, 1)
@@ -45,7 +46,7 @@ def records(first: int, after: int, value: bytes | None = b"v") -> list[Record]:
 class Owner:
     """An owner that has just claimed an empty changelog; batches of more than `limit` bytes do not fit."""
 
-    def __init__(self, table: str, limit: int, on_error: OnError) -> None:
+    def __init__(self, table: str, limit: int, on_error: OnError = "skip") -> None:
         self.table = Table(table, on_error=on_error)
         self.changelog = self.table.changelog(SOURCE)
         self.world = World(1, [SOURCE], [self.changelog], limit)
@@ -54,8 +55,11 @@ class Owner:
         self.findings: list[int] = []
         self.doubts = Doubts(lambda: self.findings.append(1))
         self.writer = SimulatedWriter(self.world)
+        self.codec = self.table.codec(SOURCE)
         self.replayer = Replayer(self.table.identity(SOURCE), self.store, SimulatedClock(self.world), self.doubts)
         self.applied: list[int] = []
+        self.schemas = MemorySchemas()
+        self.steps_aside = 0
 
     @property
     def log(self) -> Log:
@@ -74,15 +78,20 @@ class Owner:
         return Pipeline(
             self.table.name,
             self.changelog,
-            self.table.codec(SOURCE),
+            self.codec,
             self.replayer,
             self.writer,
             self.metrics,
             SimulatedDeadLetters(self.world),
             self.doubts,
             Turns(),
+            self.schemas,
             lambda: self.applied.append(self.replayer.applied),
+            self._step_aside,
         )
+
+    def _step_aside(self) -> None:
+        self.steps_aside += 1
 
     def batches(self) -> list[tuple[list[bytes | None], PositionRecord]]:
         """Return what was appended after the claim: the keys of each batch and the position that closes it."""

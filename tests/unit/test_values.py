@@ -101,6 +101,7 @@ def test_columns_show_exactly_the_values_of_their_members(members: dict[str, Any
     known = [name for name in members if name and json.dumps(name, ensure_ascii=False)[1:-1] == name]
     columns = data.draw(st.dictionaries(plain, st.sampled_from([*known, "absent"]), min_size=1))
     decoded = format_of("json", columns).decode(json.dumps(members).encode())
+    assert decoded is not None
     assert json.loads(decoded) == {name: members.get(member) for name, member in columns.items()}
 
 

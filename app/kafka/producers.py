@@ -1,4 +1,4 @@
-"""Stops aiokafka's producers within a bound, whatever they still have in hand."""
+"""How a producer ends: in time, whatever waits in it."""
 
 import asyncio
 from contextlib import suppress

@@ -1,0 +1,105 @@
+"""The schemas that values and keys were written with, as far as formats and tasks know them: by id, from somewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from app.formats.errors import DecodeError
+
+SchemaKind = Literal["AVRO", "PROTOBUF", "JSON"]
+
+
+class SchemaNeeded(Exception):
+    """A schema has to be fetched before a record can be read; nothing is known against it.
+
+    `needed` is its id, or the subject whose latest version it is.
+    """
+
+    def __init__(self, needed: int | str) -> None:
+        super().__init__(f"schema {needed} has not been fetched yet")
+        self.needed = needed
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A schema that another one uses, under the name by which that one calls it; with all that it uses itself."""
+
+    name: str
+    subject: str
+    version: int
+    schema: "Schema"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A schema as it was registered. An id stands for the same schema for ever."""
+
+    id: int
+    kind: SchemaKind
+    text: str
+    references: tuple[Reference, ...] = ()
+
+
+class Schemas(Protocol):
+    """Where schemas come from. `known` answers from memory, so that it can be asked for every record."""
+
+    def known(self, schema_id: int) -> Schema:
+        """Return a schema that was fetched before.
+
+        Raises SchemaNeeded when it was not, and DecodeError when there is none of this id, or none that can be used.
+        """
+
+    def latest(self, subject: str, writer: int) -> Schema:
+        """Return the latest version of a subject, of a time after the schema `writer` was fetched.
+
+        So what it says of rows is never older than the record. Raises as `known` does.
+        """
+
+    async def fetch(self, needed: int | str) -> None:
+        """Ask for a schema by its id, or for the latest of a subject, until there is an answer; safe to cancel.
+
+        That takes however long it takes. Afterwards `known` or `latest` returns it or raises DecodeError, for a minute
+        at least.
+        """
+
+    async def fetch_subject(self, subject: str) -> Sequence[int]:
+        """Return the ids of a subject's versions, the oldest first, and fetch each; none when there is no such subject.
+
+        Waits as `fetch` does. What was registered since the last call is asked for anew.
+        """
+
+    def describe(self, needed: int | str) -> str:
+        """Name a schema, the place it comes from and what is wrong there now, for a sentence about waiting for it."""
+
+
+class NoSchemas:
+    """Stands in where no schema registry is configured, and no table needs one."""
+
+    trouble: str | None = None
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def stop(self) -> None:
+        """Nothing to do."""
+
+    def known(self, schema_id: int) -> Schema:
+        """See Schemas."""
+        raise DecodeError(f"schema {schema_id} cannot be fetched: no schema registry is configured")
+
+    def latest(self, subject: str, writer: int) -> Schema:
+        """See Schemas."""
+        del writer
+        raise DecodeError(f"the schema of subject {subject} cannot be fetched: no schema registry is configured")
+
+    async def fetch(self, needed: int | str) -> None:
+        """See Schemas."""
+
+    async def fetch_subject(self, subject: str) -> Sequence[int]:
+        """See Schemas."""
+        del subject
+        return ()
+
+    def describe(self, needed: int | str) -> str:
+        """See Schemas."""
+        return f"schema {needed} of no registry"

@@ -1,0 +1,1 @@
+"""The client of a schema registry that speaks Confluent's REST API."""

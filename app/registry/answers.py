@@ -1,0 +1,60 @@
+"""What a registry answers, as values, and the ways in which it can be of no help."""
+
+from typing import Any
+
+import msgspec
+
+
+class Unavailable(Exception):
+    """No registry could say; asking again later is right. The message says which URL and why."""
+
+
+class NoRegistry(Unavailable):
+    """What answered is no schema registry. It may be one again later: a proxy stands in for one that is down."""
+
+
+class Refusal(Exception):
+    """The registry has answered, and there is no such schema, or none that can be used."""
+
+
+class Use(msgspec.Struct, frozen=True):
+    """A reference as the registry lists it."""
+
+    name: str
+    subject: str
+    version: int
+
+
+class Registered(msgspec.Struct, frozen=True, rename="camel"):
+    """A schema as the registry gives it; `id` is 0 where it was asked for by its id. No type means Avro."""
+
+    schema: str
+    schema_type: str | None = None
+    references: tuple[Use, ...] | None = None
+    id: int = 0
+
+
+class _Error(msgspec.Struct):
+    error_code: int
+    message: str = ""
+
+
+#: Confluent's codes for a subject, a version and a schema that is not there.
+_NOT_FOUND = frozenset({40401, 40402, 40403})
+
+
+def not_found(body: bytes) -> str | None:
+    """Return the registry's own words when it says that something is not there; None when the 404 is another's."""
+    try:
+        error = msgspec.json.decode(body, type=_Error)
+    except msgspec.MsgspecError:
+        return None
+    return error.message or f"error {error.error_code}" if error.error_code in _NOT_FOUND else None
+
+
+def parse(body: bytes, kind: Any) -> Any:
+    """Return an answer as a value of a type; raises NoRegistry when it is none."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise NoRegistry(f"its answer is not that of a schema registry ({error})") from error
