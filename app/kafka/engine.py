@@ -21,6 +21,7 @@ from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
 from app.kafka.consumer import LANE_FETCH_BYTES, GroupOptions, LaneConsumer
+from app.kafka.dead_letters import KafkaDeadLetters
 from app.kafka.faust_app import TablehouseApp
 from app.kafka.lease import GroupLease
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
@@ -73,6 +74,8 @@ FETCHED_SHARE = 5
 _FETCHING_CLIENTS = 3
 _LEAST_FETCHED = 64 * 1024
 
+
+_Client = KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter | KafkaDeadLetters
 
 Result = TypeVar("Result")
 
@@ -131,7 +134,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
         self._source_writer: KafkaSourceWriter | None = None
-        self._clients: list[KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter] = []
+        self._clients: list[_Client] = []
         self._upkeep: list[asyncio.Task[None]] = []
         self._stopping = False
         self._revoked_at: float | None = None
@@ -162,9 +165,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             if table.writable
         }
         source_writer = KafkaSourceWriter(self._connection, written) if written else None
-        clients: list[KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter]
-        clients = [changelog, sources, writer] if source_writer is None else [changelog, sources, writer, source_writer]
-        for client in clients:
+        letters = self._dead_letters(topics)
+        clients: list[_Client | None] = [changelog, sources, writer, source_writer, letters]
+        for client in [client for client in clients if client is not None]:
             await self._until_reachable(client.start)
             self._clients.append(client)
         self._source_writer = source_writer
@@ -173,6 +176,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             changelog=changelog,
             sources=sources,
             writer=writer,
+            dead_letters=letters,
             lease=self._lease,
             clock=self._clock,
             metrics=self._metrics,
@@ -242,7 +246,13 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     async def _prepare(self) -> Topics:
         await check_login(self._connection)
         await probe_epochs(self._connection, self._settings.group)
-        return await prepare(self._connection, self._settings.group, self._catalog)
+        return await prepare(self._connection, self._settings.group, self._catalog, self._settings.dead_letter_topic)
+
+    def _dead_letters(self, topics: Topics) -> KafkaDeadLetters | None:
+        """Return the writer of dead letters; None where no table sends any."""
+        if topics.dead_letters is None:
+            return None
+        return KafkaDeadLetters(self._connection, topics.dead_letters, self._settings.group, self._directory.worker_id)
 
     async def _until_reachable(self, attempt: Callable[[], Awaitable[Result]]) -> Result | None:
         """Try until it works; None when the worker was stopped meanwhile."""
@@ -482,9 +492,15 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             if (doubt := self._doubt(table)) is not None
         ]
         registry = self._schemas.trouble
+        stopped = [
+            f"partition {task.partition} of table {task.table} has {task.reason}"
+            for task in self.statuses()
+            if task.stopped
+        ]
         return [
             *(trouble for trouble in (self._trouble, self._outage) if trouble is not None),
             *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
             *self._disagreements,
             *doubts,
+            *stopped,
         ]
