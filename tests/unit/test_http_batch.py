@@ -379,6 +379,38 @@ async def test_rows_beyond_a_bound_are_asked_of_the_next_copy(workers: tuple[Wor
     assert (codes(answer), answer["rows"][0]["error"]["detail"]) == (["too_stale", "key_not_found"], "9 s behind")
 
 
+async def test_a_partition_that_was_asked_more_than_once_is_labelled_with_the_worst_of_each_figure(
+    workers: tuple[Worker, Worker],
+) -> None:
+    a, b = workers
+    keys = [key for number in range(99) if partition((key := f"k{number}").encode()) == 0][:6]
+    for key in keys:
+        put(workers, key.encode(), b"1")
+    share(workers, {"a": range(4)}, standbys={"b": range(4)})
+    b.local.role, b.local.lag, b.local.staleness_ms = Role.STANDBY, 1, None
+    b.local.applied[0] = 105
+    original = a.local.read_many
+
+    def once(*arguments: Any) -> Any:
+        result = original(*arguments)
+        a.local.errors[0] = PartitionRestoring("not any more")
+        return result
+
+    a.local.read_many = once  # type: ignore[method-assign,assignment]
+    answer = await batch(a, keys)
+    assert codes(answer) == [""] * 6
+    assert answer["partitions"] == [
+        {
+            "partition": 0,
+            "position": "0:99",
+            "role": "standby",
+            "lag_records": 2,
+            "staleness_ms": None,
+            "served_by": "b",
+        }
+    ]
+
+
 async def test_a_miss_of_a_copy_that_may_not_say_so_is_none_whatever_it_sends(worker: Worker) -> None:
     worker.local.role = Role.SUSPENDED
     assert codes(await batch(worker, ["gone"])) == ["partition_restoring"]
