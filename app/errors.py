@@ -5,6 +5,7 @@
     |   |-- ConfigError            a setting
     |   |-- CatalogError           tables.yaml
     |   |-- TopicError             a topic is missing, or is not what it has to be
+    |   |-- BrokersRefuse          no broker lets this worker in, or none can be trusted
     |   |-- BrokerUnfit            the broker lacks what the changelog protocol needs
     |   `-- DataDirectoryError     the data directory is in use, or is not ours
     `-- RequestError               a request gets an answer other than a row
@@ -66,6 +67,10 @@ class CatalogError(SetupError):
 
 class TopicError(SetupError):
     """A topic is missing, or its partitions or settings are not what they have to be."""
+
+
+class BrokersRefuse(SetupError):
+    """Every broker refused this worker's login or certificate, or showed a certificate that it does not trust."""
 
 
 class BrokerUnfit(SetupError):

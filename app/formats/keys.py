@@ -9,12 +9,15 @@
 | uuid   | its 36 characters, lower case   | the same, in either case    | its 16 bytes                 |
 | json   | compact UTF-8, members in order | any JSON text of that value | see ordered.py               |
 
+Of a key of one member a URL may carry the value alone (`bare`): its logical form is then any JSON text of that value.
+
 Stored bytes compare as the keys do, so that ranges and scans read neighbours. One logical key has one stored
 form and one canonical wire form; a producer may write another wire form (an upper-case uuid, JSON with
 blanks), which is then found only while both hash to the same partition.
 """
 
 import re
+import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Protocol
@@ -61,7 +64,10 @@ class KeyFormat(Protocol):
         """Return the stored form of a record's key. Raises DecodeError."""
 
     def canonical(self, wire: bytes) -> bytes:
-        """Return the wire form that `parse` would give for a record's key. Raises DecodeError."""
+        """Return the one of the wire forms `parse` would give that a record's key is, or else the first of them.
+
+        Raises DecodeError.
+        """
 
 
 class StringKey:
@@ -190,7 +196,8 @@ class JsonKey:
 
     The canonical wire form is compact: no blanks, members in the declared order, strings in UTF-8 with only
     the escapes that JSON demands, doubles in their shortest form (1.0, 0.1, 1e22). Integers beyond 64 bits
-    and numbers beyond a double's range are refused.
+    and numbers beyond a double's range are refused. Jackson, and Kafka Connect with it, escapes more than JSON demands:
+    a key in which that makes a difference has two wire forms.
     """
 
     name = "json"
@@ -204,7 +211,9 @@ class JsonKey:
         """See KeyFormat."""
         try:
             scalars = [_scalar(decode_json(text), "it")] if self._bare else self._scalars(text)
-            return Key(b"".join(map(ordered_bytes, scalars)), (self._write(scalars),))
+            canonical = self._write(scalars)
+            # A dictionary keeps the order, and one of two that are equal.
+            return Key(b"".join(map(ordered_bytes, scalars)), tuple(dict.fromkeys((canonical, _as_jackson(canonical)))))
         except DecodeError as error:
             expected = (
                 f"use a JSON object of exactly the members {', '.join(self._fields)}, each a string, number, "
@@ -220,7 +229,8 @@ class JsonKey:
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
-        return self._write(self._scalars(wire))
+        canonical = self._write(self._scalars(wire))
+        return wire if wire != canonical and wire == _as_jackson(canonical) else canonical
 
     def _scalars(self, text: bytes) -> list[Scalar]:
         value = decode_json(text)
@@ -236,6 +246,28 @@ class JsonKey:
         return msgspec.json.encode(
             dict(zip(self._fields, scalars, strict=True)) if self._fields else scalars[0],
         )
+
+
+#: What Jackson writes differently: characters beyond 16 bits, and escapes of control characters, in which other escapes
+#: are to be passed over.
+_JACKSONS = re.compile(r"[\U00010000-\U0010ffff]|\\u[0-9a-f]{4}|\\.")
+
+
+def _as_jackson(canonical: bytes) -> bytes:
+    """Return what Java's Jackson, as it is set by default, makes of a canonical JSON text."""
+    if canonical.isascii() and b"\\u" not in canonical:
+        return canonical
+    return _JACKSONS.sub(_jackson_escape, canonical.decode()).encode()
+
+
+def _jackson_escape(found: re.Match[str]) -> str:
+    text = found[0]
+    if text.startswith("\\u"):
+        return "\\u" + text[2:].upper()
+    if len(text) > 1:
+        return text
+    high, low = struct.unpack(">HH", text.encode("utf-16-be"))
+    return f"\\u{high:04X}\\u{low:04X}"
 
 
 def key_format(spec: KeySpec) -> KeyFormat:

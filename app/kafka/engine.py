@@ -13,7 +13,7 @@ from mode import Service
 from app.catalog.fingerprint import catalog_digest
 from app.catalog.spec import Catalog, TableSpec
 from app.config import Settings
-from app.errors import Draining, MisplacedKeys, NotOwner, PartitionRestoring, SourceUnavailable
+from app.errors import BrokersRefuse, Draining, MisplacedKeys, NotOwner, PartitionRestoring, SourceUnavailable
 from app.formats.schemas import Schemas
 from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
@@ -22,7 +22,9 @@ from app.kafka.consumer import LANE_FETCH_BYTES, GroupOptions, LaneConsumer
 from app.kafka.faust_app import TablehouseApp
 from app.kafka.lease import GroupLease
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
+from app.kafka.login import check_login
 from app.kafka.probe import probe_epochs
+from app.kafka.security import security_of
 from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Topics, prepare
 from app.model import Consistency, TaskStatus, TopicPartition
@@ -52,6 +54,9 @@ _PATIENCE = 2.0
 
 #: Seconds between two looks at the partition counts that the consumer knows.
 _PARTITION_COUNTS_INTERVAL = 1.0
+
+#: Seconds between two looks at what keeps this worker from the brokers, while the group's coordinator does not answer.
+_OUTAGE_INTERVAL = 2.0
 
 #: Seconds between two looks whether what this worker is to take over is restored.
 _WARMING_INTERVAL = 0.5
@@ -105,7 +110,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._metrics = metrics
         self._view = view
         self._schemas = schemas
-        self._connection = Connection(settings.bootstrap_servers, directory.worker_id)
+        self._connection = Connection(settings.bootstrap_servers, directory.worker_id, security=security_of(settings))
         self._clock = SystemClock()
         self._lease = GroupLease(settings.session_timeout, self._clock)
         #: Shared by everything long on this event loop.
@@ -115,6 +120,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
         self._trouble: str | None = "starting"
         self._disagreements: list[str] = []
+        #: What keeps this worker from the brokers since it started; None while nothing does.
+        self._outage: str | None = None
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
         self._source_writer: KafkaSourceWriter | None = None
@@ -206,6 +213,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 ("flush", self._shards.keep_flushed()),
                 ("source ends", self._shards.watch_source_ends()),
                 ("partition counts", self._watch_partition_counts(topics.partitions)),
+                ("outages", self._explain_outages()),
                 ("warming", self._take_over_once_warm(self._shards)),
             )
         ]
@@ -225,6 +233,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._stopping = True
 
     async def _prepare(self) -> Topics:
+        await check_login(self._connection)
         await probe_epochs(self._connection, self._settings.group)
         return await prepare(self._connection, self._settings.group, self._catalog)
 
@@ -242,6 +251,20 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 )
                 await self.sleep(_RETRY)
         return None
+
+    async def _explain_outages(self) -> None:
+        """Ask the brokers while they are away: a login that is refused by now looks like an outage to every client."""
+        while True:
+            await asyncio.sleep(_OUTAGE_INTERVAL)
+            outage = None
+            if not self.broker_reachable():
+                try:
+                    await check_login(self._connection)
+                except (BrokersRefuse, KafkaError) as error:
+                    outage = str(error)
+            if outage is not None and outage != self._outage:
+                log.warning("the brokers cannot be used; trying again", reason=outage)
+            self._outage = outage
 
     def _on_fatal(self, error: Exception) -> None:
         self._trouble = str(error)
@@ -439,9 +462,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             for table in self._catalog.tables.values()
             if (doubt := self._doubt(table)) is not None
         ]
-        trouble, registry = self._trouble, self._schemas.trouble
+        registry = self._schemas.trouble
         return [
-            *([] if trouble is None else [trouble]),
+            *(trouble for trouble in (self._trouble, self._outage) if trouble is not None),
             *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
             *self._disagreements,
             *doubts,

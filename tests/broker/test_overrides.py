@@ -76,6 +76,10 @@ _TAKE_BACK = (
 _LISTING = (
     "offset_listing.py: a metadata request about given topics into given metadata; a ListOffsets answer of v1 or newer"
 )
+_LOGIN = (
+    "login.py: what a broker answers to a token must reach the authenticator's next step; a connection that ends must "
+    "fail its requests with the reason as their cause; tokens.py: what token() raises must fail a connection alone"
+)
 _ASSIGNOR = (
     "assignor.py: how the coordinator calls the assignor, and what it does with a user_data that it does not know"
 )
@@ -286,6 +290,12 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.coordinator.assignors.abstract:AbstractPartitionAssignor.on_assignment": Pinned(
         "cls, assignment", "b03709c5ce57ec58", _ASSIGNOR
     ),
+    "aiokafka.conn:AIOKafkaConnection._do_sasl_handshake": Pinned("self", "d8bd36f67e143937", _LOGIN),
+    "aiokafka.conn:AIOKafkaConnection.authenticator_oauth": Pinned("self", "5ef8352fe96d2ea7", _LOGIN),
+    "aiokafka.conn:AIOKafkaConnection.close": Pinned("self, reason, exc", "3566becd3ed72c60", _LOGIN),
+    "aiokafka.conn:OAuthAuthenticator.step": Pinned("self, payload", "a8f3cf2229774d5f", _LOGIN),
+    "aiokafka.client:AIOKafkaClient._get_conn": Pinned("self, node_id, group, no_hint", "273cc4accb6d61fa", _LOGIN),
+    "aiokafka.abc:AbstractTokenProvider.token": Pinned("self", "c912ca85799ae124", _LOGIN),
 }
 
 #: Attributes with an underscore that app/kafka reaches for on objects of the libraries, and what pins them above.
@@ -310,6 +320,7 @@ REACHED_FOR = {
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
     "_prefetch_backoff": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",
     "_records": "aiokafka.consumer.fetcher:PartitionRecords",
+    "_sasl_oauth_token_provider": "aiokafka.conn:AIOKafkaConnection.authenticator_oauth",
     "_send_req": "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req",
     "_sender": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_sequence_numbers": "aiokafka.producer.transaction_manager:TransactionManager.__init__",
