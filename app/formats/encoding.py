@@ -18,8 +18,10 @@ class Encoder(Protocol):
     def content_type(self) -> str:
         """The media type that a payload has to be of, as HTTP writes it."""
 
-    def encode(self, key_text: bytes, payload: bytes | None) -> tuple[bytes, bytes | None]:
-        """Return the record's key and value in their wire forms, the value None for a payload of None: a tombstone.
+    def encode(self, key_text: bytes, payload: bytes | None) -> tuple[tuple[bytes, ...], bytes | None]:
+        """Return the key in its wire forms, the canonical one first, and the value in its: None for a payload of None.
+
+        A row is written under the canonical form. A deleted one may lie under any of them, and each gets a tombstone.
 
         Raises InvalidKey for a key, percent-decoded, that cannot be read or written, and DecodeError for a payload that
         ingest could not make a row of.
@@ -35,14 +37,14 @@ class PlainEncoder:
         self._values = values
         self._empty_keys = empty_keys
 
-    def encode(self, key_text: bytes, payload: bytes | None) -> tuple[bytes, bytes | None]:
+    def encode(self, key_text: bytes, payload: bytes | None) -> tuple[tuple[bytes, ...], bytes | None]:
         """See Encoder."""
-        wire = self._keys.parse(key_text).wires[0]
-        if not wire and not self._empty_keys:
+        wires = self._keys.parse(key_text).wires
+        if not wires[0] and not self._empty_keys:
             raise InvalidKey("The key is empty, and the topic's partitioner spreads empty keys over all partitions.")
         if payload is not None:
             self._values.decode(payload)
-        return wire, payload
+        return wires, payload
 
 
 def encoder(table: TableSpec, known: Known) -> Encoder:

@@ -57,11 +57,12 @@ class WriteRoutes:
                 raise InvalidParameter(f"a write has no {name}: it is made whatever the row is", parameter=name)
         waits, wait = _wait(call)
         written = await self._writes.write(_table(call), key, payload, deadline=call.deadline)
-        position = f"{written.partition}:{written.offset}"
+        partition, offset = written.positions[-1]
+        position = ",".join(f"{number}:{applied}" for number, applied in written.positions)
         body: dict[str, object] = {
             "table": written.table,
-            "partition": written.partition,
-            "offset": written.offset,
+            "partition": partition,
+            "offset": offset,
             "position": position,
         }
         status = 200
@@ -71,7 +72,7 @@ class WriteRoutes:
             )
             body["visible"] = visible
             status = 200 if visible else 202
-        return json_answer(body, status, {PARTITION: str(written.partition), POSITION: position})
+        return json_answer(body, status, {PARTITION: str(partition), POSITION: position})
 
 
 def _wait(call: Call) -> tuple[bool, float | None]:

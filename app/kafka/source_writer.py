@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import (
     InvalidTopicError,
+    KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
@@ -56,8 +57,12 @@ class KafkaSourceWriter:
         self._stopped = False
 
     async def start(self) -> None:
-        """Connect; raises aiokafka's KafkaError when no broker is there."""
-        await self._started()
+        """Connect; raises aiokafka's KafkaError when no broker is there, or none gives a producer id in time."""
+        try:
+            async with asyncio.timeout(self._connection.request_timeout):
+                await self._started()
+        except TimeoutError:
+            raise KafkaConnectionError("no broker gave a producer id in time") from None
 
     async def stop(self) -> None:
         """Disconnect, in time whatever waits; what was not acknowledged has an unknown outcome."""

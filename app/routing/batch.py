@@ -5,7 +5,7 @@ is held of it does not grow with it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.errors import (
@@ -43,6 +43,9 @@ LEAST_WINDOW = 16
 
 #: Keys parsed in one go, about 1 us each.
 KEYS_A_TURN = 256
+
+#: Roles, each of which says less about a row than the one before.
+_LESS_CERTAIN = (Role.ACTIVE, Role.STANDBY, Role.SUSPENDED)
 
 #: A row's payload, or why the key has none: KeyNotFound where there is no row, any other error where nobody could tell.
 Outcome = bytes | RequestError
@@ -143,7 +146,7 @@ class Batch:
     """One batch on its way; to be iterated over once.
 
     partitions say how fresh the answers are, by partition, of those that were given so far; where a partition was asked
-    more than once, it is the least certain label.
+    more than once, it is the worst of each figure.
     """
 
     def __init__(self, parts: _Parts, asked: _Asked, keys: Sequence[bytes | RequestError], deadline: float) -> None:
@@ -423,9 +426,8 @@ class Batch:
         return KeyNotFound(missing_detail(name, freshness.role), table=name, partition=freshness.partition)
 
     def _label(self, freshness: Freshness, worker_id: str) -> None:
-        known = self.partitions.get(freshness.partition)
-        if known is None or _certainty(freshness) < _certainty(known.freshness):
-            self.partitions[freshness.partition] = PartitionAnswer(freshness, worker_id)
+        answer, known = PartitionAnswer(freshness, worker_id), self.partitions.get(freshness.partition)
+        self.partitions[freshness.partition] = answer if known is None else _worse(known, answer)
 
     def _count(self, freshness: Freshness, hits: int, misses: int) -> None:
         reads, name = self._parts.metrics.reads, self._asked.routed.spec.name
@@ -436,8 +438,28 @@ class Batch:
         reads.labels(name, "miss").inc(misses)
 
 
-def _certainty(freshness: Freshness) -> tuple[bool, int]:
-    return freshness.role is Role.ACTIVE, freshness.position
+def _worse(one: PartitionAnswer, other: PartitionAnswer) -> PartitionAnswer:
+    """Return a label that is true of the answers under both, served by the one whose role says less."""
+    if one.freshness == other.freshness:
+        return one
+    less = max(one, other, key=lambda answer: _LESS_CERTAIN.index(answer.freshness.role))
+    both = (one.freshness, other.freshness)
+    return PartitionAnswer(
+        Freshness(
+            partition=less.freshness.partition,
+            position=min(freshness.position for freshness in both),
+            role=less.freshness.role,
+            lag_records=_most(freshness.lag_records for freshness in both),
+            staleness_ms=_most(freshness.staleness_ms for freshness in both),
+        ),
+        less.served_by,
+    )
+
+
+def _most(figures: Iterable[int | None]) -> int | None:
+    """Return the highest; one that is not known may be higher than all."""
+    known = list(figures)
+    return None if None in known else max(figure for figure in known if figure is not None)
 
 
 def _keep(group: _Group, places: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ owner has applied it. What a crash leaves:
 before the record is sent        nothing was written
 sent, not acknowledged           it was written or not, and the caller gets no answer, or one that says so
 acknowledged, not yet answered   it was written; whoever asks from its position on sees it
+between two tombstones           of a key with several wire forms: as sent, not acknowledged
 """
 
 from collections.abc import Callable, Mapping
@@ -48,11 +49,10 @@ class SourceWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A record that was written: it is at `offset` of a partition of the table's source."""
+    """Where in the table's source a write is: partitions and offsets of its records, that of the canonical key last."""
 
     table: str
-    partition: int
-    offset: int
+    positions: tuple[tuple[int, int], ...]
 
 
 class Writes:
@@ -92,27 +92,40 @@ class Writes:
         before the first assignment, and what SourceWriter.append raises.
         """
         routed = table_named(self._tables, table)
-        key, value = self._encoded(routed.spec, key_text, payload)
+        wires, value = self._encoded(routed.spec, key_text, payload)
+        # A row that is gone must not come back from under another form of its key.
+        keys = wires[:1] if value is not None else wires[::-1]
+        positions = []
         started = self._clock()
         result = "unavailable"
         try:
             count = partition_count(routed, self._view.current)
-            partition = partition_of(routed.spec.source.partitioner, key, count)
-            offset = await self._source.append(table, partition, key, value, max(0.0, deadline - started))
+            for key in keys:
+                partition = partition_of(routed.spec.source.partitioner, key, count)
+                left = max(0.0, deadline - self._clock())
+                positions.append((partition, await self._source.append(table, partition, key, value, left)))
             result = "written"
-        except DeadlineExceeded:
-            result = "unknown"
+        except RequestError as error:
+            if positions:
+                result = "unknown"
+                raise DeadlineExceeded(
+                    f"the row is deleted under one form of its key and may be there under another: delete it again; "
+                    f"{error.detail}",
+                    **error.details,
+                ) from None
+            if isinstance(error, DeadlineExceeded):
+                result = "unknown"
             raise
         finally:
             self._metrics.writes.labels(table, result).inc()
         self._metrics.write_duration.labels(table).observe(self._clock() - started)
-        return Written(table, partition, offset)
+        return Written(table, tuple(positions))
 
     async def visible(
         self, written: Written, key_text: bytes, *, deadline: float, request_id: str, wait: float | None
     ) -> bool:
         """Say whether reads see what was written, after up to `wait` seconds; None is as for Query.read."""
-        seen = Consistency(min_positions=((written.partition, written.offset),))
+        seen = Consistency(min_positions=written.positions)
         try:
             await self._query.read(
                 written.table, key_text, deadline=deadline, request_id=request_id, consistency=seen, wait=wait
@@ -132,7 +145,9 @@ class Writes:
             )
         return found
 
-    def _encoded(self, table: TableSpec, key_text: bytes, payload: bytes | None) -> tuple[bytes, bytes | None]:
+    def _encoded(
+        self, table: TableSpec, key_text: bytes, payload: bytes | None
+    ) -> tuple[tuple[bytes, ...], bytes | None]:
         if len(key_text) > MAX_KEY_BYTES:
             raise UriTooLong(
                 f"the key has {len(key_text)} bytes, at most {MAX_KEY_BYTES} are allowed", table=table.name

@@ -146,10 +146,14 @@ def status(
 
 @dataclass
 class FakeSource:
-    """Takes every record, at the next offset of its partition from 100 on; `error` takes the place of an offset."""
+    """Takes every record, at the next offset of its partition from 100 on.
+
+    `error` takes the place of an offset, once `taken` records were taken.
+    """
 
     records: list[tuple[str, int, bytes, bytes | None]] = field(default_factory=list)
     error: RequestError | None = None
+    taken: int = 0
     bytes_of_a_record: int = 1_000
     on_append: Callable[[int, int], None] = lambda partition, offset: None  # noqa: ARG005
 
@@ -161,7 +165,7 @@ class FakeSource:
     async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
         """Note the record."""
         assert timeout > 0
-        if self.error is not None:
+        if self.error is not None and len(self.records) >= self.taken:
             raise self.error
         self.records.append((table, partition, key, value))
         offset = 99 + sum(record[1] == partition for record in self.records)

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from app.errors import MisplacedKeys, PartitionRestoring, TooStale
 from app.formats.partitioners import partition_of
+from app.http import answers
 from app.http.batch import MAX_BODY_BYTES, MOST_KEYS
 from app.model import ReadMode, Role
 from app.routing.batch import WINDOW
@@ -27,6 +28,7 @@ from tests.support.http_workers import (
     start_worker,
     two_workers,
 )
+from tests.support.polling import until
 
 JSON = {"Content-Type": "application/json"}
 
@@ -217,9 +219,11 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_beh
     async with connected(worker.url) as (_, writer):
         writer.write(request("planes", b'{"keys": ["x"]}')[:-3])
         await writer.drain()
-    metrics = (await worker.get("/metrics")).body.decode()
-    while "tablehouse_http_in_flight_requests 1.0" not in metrics:
-        metrics = (await worker.get("/metrics")).body.decode()
+
+    async def alone() -> bool:
+        return "tablehouse_http_in_flight_requests 1.0" in (await worker.get("/metrics")).body.decode()
+
+    await until(alone, "the request is given up")
     assert (await worker.get("/livez")).status == 200
 
 
@@ -379,6 +383,38 @@ async def test_rows_beyond_a_bound_are_asked_of_the_next_copy(workers: tuple[Wor
     assert (codes(answer), answer["rows"][0]["error"]["detail"]) == (["too_stale", "key_not_found"], "9 s behind")
 
 
+async def test_a_partition_that_was_asked_more_than_once_is_labelled_with_the_worst_of_each_figure(
+    workers: tuple[Worker, Worker],
+) -> None:
+    a, b = workers
+    keys = [key for number in range(99) if partition((key := f"k{number}").encode()) == 0][:6]
+    for key in keys:
+        put(workers, key.encode(), b"1")
+    share(workers, {"a": range(4)}, standbys={"b": range(4)})
+    b.local.role, b.local.lag, b.local.staleness_ms = Role.STANDBY, 1, None
+    b.local.applied[0] = 105
+    original = a.local.read_many
+
+    def once(*arguments: Any) -> Any:
+        result = original(*arguments)
+        a.local.errors[0] = PartitionRestoring("not any more")
+        return result
+
+    a.local.read_many = once  # type: ignore[method-assign,assignment]
+    answer = await batch(a, keys)
+    assert codes(answer) == [""] * 6
+    assert answer["partitions"] == [
+        {
+            "partition": 0,
+            "position": "0:99",
+            "role": "standby",
+            "lag_records": 2,
+            "staleness_ms": None,
+            "served_by": "b",
+        }
+    ]
+
+
 async def test_a_miss_of_a_copy_that_may_not_say_so_is_none_whatever_it_sends(worker: Worker) -> None:
     worker.local.role = Role.SUSPENDED
     assert codes(await batch(worker, ["gone"])) == ["partition_restoring"]
@@ -443,6 +479,23 @@ async def test_a_fault_of_ours_is_a_500_as_long_as_nothing_was_sent_and_a_cut_af
             await post(worker, msgspec.json.encode({"keys": keys}))
     assert sum("exc_info" in line for line in logged) == 2
     assert (await worker.get("/livez")).status == 200
+
+
+async def test_a_client_that_takes_nothing_is_cut_off(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "STALL_SECONDS", 0.1)
+    keys = [f"k{number}" for number in range(5000)]
+    for key in keys:
+        put([worker], key.encode(), b'"%b"' % (b"x" * 10_000))
+
+    async def in_flight(count: int) -> bool:
+        metrics = (await worker.get("/metrics")).body.decode()
+        return f"tablehouse_http_in_flight_requests {count}.0" in metrics
+
+    async with connected(worker.url) as (_, writer):
+        writer.write(request("planes", msgspec.json.encode({"keys": keys})))
+        await until(lambda: asyncio.sleep(0, bool(worker.local.asked)), "the batch is under way")
+        await until(lambda: in_flight(1), "the batch is given up")
+    assert len(worker.local.asked) < len(keys)
 
 
 async def test_rows_are_read_only_as_fast_as_the_client_takes_them(worker: Worker) -> None:

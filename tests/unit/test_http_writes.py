@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 import pytest_asyncio
 
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import DeadlineExceeded, MisplacedKeys, RequestError, SourceUnavailable
 from app.formats.partitioners import partition_of
 from app.stores.rows import Row
+from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import Reply, Worker, one_worker, send, start_worker, two_workers
 
 JSON = {"Content-Type": "application/json"}
@@ -49,6 +51,35 @@ async def test_a_row_is_deleted_by_a_tombstone_whether_there_is_one_or_not(worke
     reply = await write(worker, "/tables/planes/N1")
     assert (reply.status, reply.json["offset"]) == (200, 100)
     assert worker.source.records == [("planes", PARTITION, b"N1", None)]
+
+
+async def test_a_row_is_deleted_under_every_form_of_its_key_and_written_under_the_canonical_one() -> None:
+    people = TableSpec("people", SourceSpec("planes-topic", KeySpec("json"), ValueSpec("json")), writable=True)
+    canonical, other = '"\U0001f601"'.encode(), b'"\\uD83D\\uDE01"'
+    places = [partition_of("murmur2", key, 4) for key in (canonical, other)]
+    assert places[0] != places[1]
+    worker = await start_worker("a", Catalog({"people": people}))
+    worker.view.swap(snapshot(Placed("a", worker.internal, {"planes-topic": range(4)})))
+    worker.source.on_append = worker.local.advance
+    try:
+        target = "/tables/people/%22%F0%9F%98%81%22?wait=visible"
+        put = await write(worker, target, b"1")
+        assert (put.status, put.json["position"]) == (200, f"{places[0]}:100")
+        deleted = await write(worker, target)
+        assert (deleted.status, deleted.json["offset"]) == (200, 101)
+        assert deleted.json["position"] == f"{places[1]}:100,{places[0]}:101"
+        assert deleted.headers["tablehouse-position"] == deleted.json["position"]
+        assert [record[1:] for record in worker.source.records] == [
+            (places[0], canonical, b"1"),
+            (places[1], other, None),
+            (places[0], canonical, None),
+        ]
+        worker.source.error, worker.source.taken = SourceUnavailable("nothing was written"), 4
+        partly = await write(worker, target)
+        assert (partly.status, partly.json["code"]) == (504, "deadline_exceeded")
+        assert "delete it again" in partly.json["detail"]
+    finally:
+        await worker.server.stop(1.0)
 
 
 async def test_keys_that_do_not_survive_in_a_path_are_written_by_parameter(worker: Worker) -> None:
