@@ -15,6 +15,7 @@ from app.errors import SetupError
 from bench.figures import Figures
 from bench.machine import busy_with_others, describe, divide_cores
 from bench.measurements import (
+    avro,
     batch,
     cache,
     failover,
@@ -38,6 +39,7 @@ _ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {
     "forwarded": forwarded.measure,
     "batch": batch.measure,
     "writes": writes.measure,
+    "avro": avro.measure,
     "mixed": mixed.measure,
     "cache": cache.measure,
     "memory": memory.measure,
@@ -48,12 +50,14 @@ _ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {
     "rolling": rolling.measure,
     "lag": lag.measure,
 }
+#: Measured when asked for by name alone: it starts a schema registry.
+_APART = ("avro",)
 #: What several workers do when one of them comes or goes: mostly waiting, so measured by itself.
 _AVAILABILITY = ("failover", "join", "rolling", "lag")
 #: Cores that other programs may keep busy before a warning is due.
 _QUIET = 0.1
 _NAMES = (*_PEERS, *_ALONE)
-_SPEED = tuple(name for name in _NAMES if name not in _AVAILABILITY)
+_SPEED = tuple(name for name in _NAMES if name not in (*_AVAILABILITY, *_APART))
 _SUITES: Mapping[str, Sequence[str]] = {"speed": _SPEED, "availability": _AVAILABILITY}
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,19 +116,21 @@ async def _led(admin: Any, name: str, partitions: int) -> bool:
     return len(led) == partitions
 
 
-async def produce(bootstrap: str, topic: str, source: Source) -> Produced:
-    """Add a source's records to a topic as a Java producer would: by murmur2 of the key, acknowledged, in batches."""
+async def produce(
+    bootstrap: str, topic: str, source: Source, contents: Iterable[tuple[bytes, bytes]] | None = None
+) -> Produced:
+    """Add a source's records, or `contents` in their place, to a topic as a Java producer would: by murmur2 of the key, acknowledged, in batches."""
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, max_batch_size=_BATCH_BYTES
     )
     await producer.start()
     try:
-        return await _send_all(producer, topic, source)
+        return await _send_all(producer, topic, source, source.contents() if contents is None else contents)
     finally:
         await producer.stop()
 
 
-async def _send_all(producer: Any, topic: str, source: Source) -> Produced:
+async def _send_all(producer: Any, topic: str, source: Source, contents: Iterable[tuple[bytes, bytes]]) -> Produced:
     last: dict[int, tuple[bytes, bytes]] = {}
     total = 0
     now = time.time_ns() // 1_000_000
@@ -142,7 +144,7 @@ async def _send_all(producer: Any, topic: str, source: Source) -> Produced:
         future.add_done_callback(lambda _: room.release())
         sent.append(future)
 
-    for key, value in source.contents():
+    for key, value in contents:
         partition = partition_of("murmur2", key, source.partitions)
         total += len(value)
         last[partition] = (key, value)

@@ -3,15 +3,16 @@
 import uvloop
 
 from app.telemetry import configure_logging
-from bench.micro import formats, server, store
+from bench.micro import avro, formats, server, store
 from bench.micro.timing import Timings
 
 
 async def _measure() -> None:
     configure_logging("json", "info", "bench")  # as a worker does by default, so no line is written for a read
-    print("| part | us |\n|---|---|")  # noqa: T201
+    print("| part | us, or as named |\n|---|---|")  # noqa: T201
     timings = Timings()
     formats.measure(timings)
+    avro.measure(timings)
     await store.measure(timings)
     await server.measure(timings)
 

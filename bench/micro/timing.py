@@ -16,7 +16,7 @@ class Timings:
             begin = time.perf_counter()
             run()
             best = min(best, time.perf_counter() - begin)
-        self._say(name, best / operations)
+        self.say(name, 1e6 * best / operations)
 
     async def awaited(self, name: str, operations: int, run: Callable[[], Awaitable[object]]) -> None:
         """Time a coroutine that does so many operations."""
@@ -25,7 +25,8 @@ class Timings:
             begin = time.perf_counter()
             await run()
             best = min(best, time.perf_counter() - begin)
-        self._say(name, best / operations)
+        self.say(name, 1e6 * best / operations)
 
-    def _say(self, name: str, seconds: float) -> None:
-        print(f"| {name} | {1e6 * seconds:.2f} |", flush=True)  # noqa: T201
+    def say(self, name: str, figure: float) -> None:
+        """Print a figure."""
+        print(f"| {name} | {figure:.2f} |", flush=True)  # noqa: T201
