@@ -209,6 +209,16 @@ def _default_url(settings: Mapping[str, Any]) -> str:
     return f"http://{socket.gethostname()}:{settings.get('internal_port', '')}"
 
 
+def _topic(value: object) -> str:
+    if not re.fullmatch(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}", str(value)):
+        raise ValueError("must be the name of a topic: up to 249 letters, digits, '.', _ and -")
+    return str(value)
+
+
+def _default_dead_letters(settings: Mapping[str, Any]) -> str:
+    return f"{settings.get('group', '')}-dead-letters"
+
+
 #: What is shown as the default of settings that need not be given and have none.
 _NONE: dict[str, Any] = {"default": "none"}
 
@@ -231,6 +241,12 @@ class Settings(BaseSettings):
         default="tablehouse",
         description="Workers of one group share the tables between them: the consumer group, and the first part "
         "of the names of its changelog topics.",
+    )
+    dead_letter_topic: Annotated[str, BeforeValidator(_topic)] = Field(
+        default_factory=_default_dead_letters,
+        json_schema_extra={"default": "<group>-dead-letters"},
+        description="The topic for records that cannot become rows, of tables whose on_error is dead_letter. It is "
+        "created if it is missing.",
     )
     data_dir: Annotated[Path, BeforeValidator(_path)] = Field(
         default="./data",

@@ -29,6 +29,7 @@
         |-- TooStale               503 too_stale
         |-- PositionNotReached     503 position_not_reached
         |-- MisplacedKeys          503 misplaced_keys
+        |-- KeySchemaUnknown       503 key_schema_unknown
         |-- OwnerUnreachable       503 owner_unreachable
         |-- SourceUnavailable      503 source_unavailable
         |-- Draining               503 draining
@@ -224,6 +225,13 @@ class MisplacedKeys(RequestError):
     """Some keys lie in other partitions than the partitioner says, so a miss proves nothing."""
 
     code, status, title = "misplaced_keys", 503, "Misplaced keys"
+
+
+class KeySchemaUnknown(RequestError):
+    """No schema of the topic's keys is known yet, so nobody can say which key the caller means."""
+
+    code, status, title = "key_schema_unknown", 503, "Key schema unknown"
+    retryable = True
 
 
 class OwnerUnreachable(RequestError):

@@ -164,8 +164,8 @@ def _check_writable(reader: Reader, entries: dict[str, Entry], field: str, sourc
     obstacles = {
         "columns": "columns" in entries,
         f"envelope {source.envelope}": source.envelope != "none",
-        f"value {source.value}": source.value.format in {"protobuf", "json_sr"},
-        f"key {source.key.format}": source.key.format == "json_sr",
+        f"value {source.value}": source.value.format in {"avro", "protobuf", "json_sr"},
+        f"key {source.key.format}": source.key.format in {"avro", "json_sr", "json_connect"},
     }
     for obstacle in (name for name, stands in obstacles.items() if stands):
         reader.problem(

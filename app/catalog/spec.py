@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr"]
+KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr", "json_connect"]
 ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr"]
 PartitionerName = Literal["murmur2", "crc32"]
 Framing = Literal["registry", "single_object", "none"]
@@ -13,7 +13,7 @@ Envelope = Literal["none", "debezium", "outbox"]
 OnError = Literal["dead_letter", "skip", "stop"]
 
 #: Keys that can be structures of several members.
-STRUCTURED_KEYS: frozenset[KeyFormatName] = frozenset({"json", "avro", "json_sr"})
+STRUCTURED_KEYS: frozenset[KeyFormatName] = frozenset({"json", "avro", "json_sr", "json_connect"})
 
 #: Values that can be structures of members, which envelopes and columns take apart.
 STRUCTURED_VALUES: frozenset[ValueFormatName] = frozenset({"json", "avro", "protobuf", "json_sr"})

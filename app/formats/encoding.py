@@ -4,9 +4,11 @@ from typing import Protocol
 
 from app.catalog.spec import TableSpec
 from app.errors import InvalidKey
-from app.formats.keys import KeyFormat, key_format
+from app.formats.keyed import source_keys
+from app.formats.keys import KeyFormat
 from app.formats.partitioners import places_empty_keys
 from app.formats.values import ValueFormat, value_format
+from app.formats.variants import Known
 
 
 class Encoder(Protocol):
@@ -45,7 +47,8 @@ class PlainEncoder:
         return wires, payload
 
 
-def encoder(table: TableSpec) -> Encoder:
+def encoder(table: TableSpec, known: Known) -> Encoder:
     """Return how the records of a writable table's source are written."""
     source = table.source
-    return PlainEncoder(key_format(source.key), value_format(table), empty_keys=places_empty_keys(source.partitioner))
+    keys, values = source_keys(source, known), value_format(table, known.schemas)
+    return PlainEncoder(keys, values, empty_keys=places_empty_keys(source.partitioner))

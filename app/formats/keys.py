@@ -10,6 +10,7 @@
 | json   | compact UTF-8, members in order | any JSON text of that value | see ordered.py               |
 
 Of a key of one member a URL may carry the value alone (`bare`): its logical form is then any JSON text of that value.
+Formats whose wire bytes depend on more than the key are in keyed.py.
 
 Stored bytes compare as the keys do, so that ranges and scans read neighbours. One logical key has one stored
 form and one canonical wire form; a producer may write another wire form (an upper-case uuid, JSON with
@@ -19,6 +20,7 @@ blanks), which is then found only while both hash to the same partition.
 import re
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,11 +38,13 @@ class Key:
     """A key that a caller asked for.
 
     wires are the forms in which a producer may have written it, the canonical one first: a miss is certain
-    only after the partition of each has been asked.
+    only after the partition of each has been asked. There may be more than are known here when `enumerable` is False,
+    and then only after every partition has.
     """
 
     stored: bytes
     wires: tuple[bytes, ...]
+    enumerable: bool = True
 
 
 class KeyFormat(Protocol):
@@ -54,19 +58,24 @@ class KeyFormat(Protocol):
     def canonical_wire(self) -> bool:
         """True when every wire form that can be stored is its own canonical form."""
 
+    @property
+    def enumerable(self) -> bool:
+        """False when producers may write a key in forms that are not known here."""
+
     def parse(self, text: bytes) -> Key:
         """Return the key that a URL names; `text` is percent-decoded.
 
-        Raises InvalidKey, which names the format and what would be right.
+        Raises InvalidKey, which names the format and what would be right, and KeySchemaUnknown while no schema tells
+        how to read the text.
         """
 
     def store(self, wire: bytes) -> bytes:
-        """Return the stored form of a record's key. Raises DecodeError."""
+        """Return the stored form of a record's key. Raises DecodeError, and SchemaNeeded for a format with schemas."""
 
     def canonical(self, wire: bytes) -> bytes:
         """Return the one of the wire forms `parse` would give that a record's key is, or else the first of them.
 
-        Raises DecodeError.
+        Only asked of a format whose keys are enumerable. Raises DecodeError.
         """
 
 
@@ -75,6 +84,7 @@ class StringKey:
 
     name = "string"
     canonical_wire = True
+    enumerable = True
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
@@ -99,6 +109,7 @@ class BytesKey:
 
     name = "bytes"
     canonical_wire = True
+    enumerable = True
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat.
@@ -131,6 +142,7 @@ class IntegerKey:
     """A signed integer of 4 (int) or 8 (long) bytes, big-endian as Java writes it."""
 
     canonical_wire = True
+    enumerable = True
     _decimal = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
     def __init__(self, name: str, width: int) -> None:
@@ -168,6 +180,7 @@ class UuidKey:
 
     name = "uuid"
     canonical_wire = False
+    enumerable = True
     _form = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
     def parse(self, text: bytes) -> Key:
@@ -192,7 +205,7 @@ class UuidKey:
 
 
 class JsonKey:
-    """A scalar when `fields` is empty, else an object of exactly these members.
+    """A scalar when `fields` is empty, else an object of exactly these members, of which a URL has the value if `bare`.
 
     The canonical wire form is compact: no blanks, members in the declared order, strings in UTF-8 with only
     the escapes that JSON demands, doubles in their shortest form (1.0, 0.1, 1e22). Integers beyond 64 bits
@@ -202,38 +215,58 @@ class JsonKey:
 
     name = "json"
     canonical_wire = False
+    enumerable = True
 
-    def __init__(self, fields: tuple[str, ...], *, bare: bool = False) -> None:
-        self._fields = fields
-        self._bare = bare
+    def __init__(self, spec: KeySpec) -> None:
+        self._members = KeyMembers(spec)
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
-        try:
-            scalars = [_scalar(decode_json(text), "it")] if self._bare else self._scalars(text)
-            canonical = self._write(scalars)
-            # A dictionary keeps the order, and one of two that are equal.
-            return Key(b"".join(map(ordered_bytes, scalars)), tuple(dict.fromkeys((canonical, _as_jackson(canonical)))))
-        except DecodeError as error:
-            expected = (
-                f"use a JSON object of exactly the members {', '.join(self._fields)}, each a string, number, "
-                "true, false or null"
-                if self._fields and not self._bare
-                else "use a JSON string (in quotes), number, true, false or null"
-            )
-            raise InvalidKey(f"The key is not of key format json ({error}): {expected}.") from error
+        scalars = self._members.of_text(text)
+        return Key(stored_scalars(scalars), self._members.forms(scalars))
 
     def store(self, wire: bytes) -> bytes:
         """See KeyFormat."""
-        return b"".join(map(ordered_bytes, self._scalars(wire)))
+        return stored_scalars(self._members.of_json(wire))
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
-        canonical = self._write(self._scalars(wire))
-        return wire if wire != canonical and wire == _as_jackson(canonical) else canonical
+        forms = self._members.forms(self._members.of_json(wire))
+        return wire if wire in forms else forms[0]
 
-    def _scalars(self, text: bytes) -> list[Scalar]:
-        value = decode_json(text)
+
+class KeyMembers:
+    """The scalars of a structured key: one, or those of its fields in their order."""
+
+    def __init__(self, spec: KeySpec) -> None:
+        self._format = spec.format
+        self._fields = spec.fields
+        self._bare = spec.bare or not spec.fields
+
+    def of_text(self, text: bytes) -> list[Scalar]:
+        """Return the scalars of a URL's JSON; raises InvalidKey."""
+        try:
+            value = decode_json(text)
+            return [_scalar(value, "it")] if self._bare else self.of_value(value)
+        except DecodeError as error:
+            raise self.invalid(str(error)) from error
+
+    def invalid(self, why: str) -> InvalidKey:
+        """Say what a URL's text has to be."""
+        expected = (
+            "use a JSON string (in quotes), number, true, false or null"
+            if self._bare
+            else f"use a JSON object of exactly the members {', '.join(self._fields)}, each a string, number, true, "
+            "false or null"
+        )
+        return InvalidKey(f"The key is not of key format {self._format} ({why}): {expected}.")
+
+    def of_json(self, text: bytes) -> list[Scalar]:
+        """Return the scalars of a record's JSON; raises DecodeError."""
+        return self.of_value(decode_json(text))
+
+    def of_value(self, value: object) -> list[Scalar]:
+        """Return the scalars of a record's key; raises DecodeError."""
         if not self._fields:
             return [_scalar(value, "it")]
         if not isinstance(value, dict):
@@ -242,10 +275,16 @@ class JsonKey:
             raise DecodeError(f"its members are not exactly {', '.join(self._fields)}")
         return [_scalar(value[name], f"its member {name}") for name in self._fields]
 
-    def _write(self, scalars: list[Scalar]) -> bytes:
-        return msgspec.json.encode(
-            dict(zip(self._fields, scalars, strict=True)) if self._fields else scalars[0],
-        )
+    def forms(self, scalars: Sequence[Scalar]) -> tuple[bytes, ...]:
+        """Return the compact JSON that producers write of scalars, the canonical one first, Jackson's if it differs."""
+        canonical = msgspec.json.encode(dict(zip(self._fields, scalars, strict=True)) if self._fields else scalars[0])
+        # A dictionary keeps the order, and one of two that are equal.
+        return tuple(dict.fromkeys((canonical, _as_jackson(canonical))))
+
+
+def stored_scalars(scalars: Iterable[Scalar]) -> bytes:
+    """Return the stored form of a key of scalars."""
+    return b"".join(map(ordered_bytes, scalars))
 
 
 #: What Jackson writes differently: characters beyond 16 bits, and escapes of control characters, in which other escapes
@@ -271,7 +310,7 @@ def _jackson_escape(found: re.Match[str]) -> str:
 
 
 def key_format(spec: KeySpec) -> KeyFormat:
-    """Return the format that a source's key spec names."""
+    """Return the format that a key spec names, of those without variants."""
     match spec.format:
         case "string":
             return StringKey()
@@ -284,9 +323,8 @@ def key_format(spec: KeySpec) -> KeyFormat:
         case "uuid":
             return UuidKey()
         case "json":
-            return JsonKey(spec.fields, bare=spec.bare)
-        case other:
-            raise NotImplementedError(other)
+            return JsonKey(spec)
+    raise ValueError(f"keys of format {spec.format} have variants: see keyed.py")
 
 
 def _scalar(value: object, subject: str) -> Scalar:

@@ -1,15 +1,19 @@
 """From a record's value to its row's payload: checked on the way in, so that reads only hand out bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from app.catalog.spec import TableSpec
+from app.formats.avro import AvroReader
 from app.formats.envelopes import Envelope, Headers, envelope_of
 from app.formats.errors import DecodeError
+from app.formats.framing import FRAME_SIZE, schema_id
 from app.formats.json_text import decode_json
 from app.formats.members import Members
+from app.formats.protobuf import ProtobufReader
+from app.formats.schemas import Schemas
 
 
 class ValueFormat(Protocol):
@@ -22,7 +26,8 @@ class ValueFormat(Protocol):
     def decode(self, value: bytes, headers: Headers = ()) -> bytes | None:
         """Return the payload to store, or None for a delete.
 
-        Raises DecodeError when the value is not what the format says.
+        Raises DecodeError when the value is not what the format says, and SchemaNeeded when a schema has to be fetched
+        first.
         """
 
 
@@ -96,16 +101,56 @@ class BytesValue:
         return value
 
 
-def value_format(table: TableSpec) -> ValueFormat:
-    """Return the format of a table's source, with the table's columns applied."""
-    match table.source.value.format:
-        case "json" if table.source.envelope != "none":
-            return EnvelopedJson(envelope_of(table))
-        case "json":
-            return JsonValue() if table.columns is None else JsonColumns(table.columns)
+class ConvertedToJson:
+    """Another format, of which `convert` makes JSON text, and the rest a row; None where the text is the row."""
+
+    content_type = "application/json"
+
+    def __init__(self, convert: Callable[[bytes], bytes], rest: ValueFormat | None) -> None:
+        self._convert = convert
+        self._rest = rest
+
+    def decode(self, value: bytes, headers: Headers = ()) -> bytes | None:
+        """See ValueFormat."""
+        text = self._convert(value)
+        return text if self._rest is None else self._rest.decode(text, headers)
+
+
+def value_format(table: TableSpec, schemas: Schemas) -> ValueFormat:
+    """Return the format of a table's source, with its envelope and the table's columns applied."""
+    source = table.source
+    match source.value.format:
         case "string":
             return StringValue()
         case "bytes":
             return BytesValue()
-        case other:
-            raise NotImplementedError(other)
+        case "json":
+            return _of_json(table) or JsonValue()
+        case "json_sr":
+            return ConvertedToJson(FramedJson(schemas), _of_json(table) or JsonValue())
+        case "avro":
+            return ConvertedToJson(AvroReader(source.value, source.topic, schemas), _of_json(table))
+        case "protobuf":
+            return ConvertedToJson(ProtobufReader(schemas), _of_json(table))
+
+
+def _of_json(table: TableSpec) -> ValueFormat | None:
+    """Return what finds rows in JSON text; None where all of it is the row."""
+    if table.source.envelope != "none":
+        return EnvelopedJson(envelope_of(table))
+    return None if table.columns is None else JsonColumns(table.columns)
+
+
+class FramedJson:
+    """JSON behind the id of its schema, which has to be there; else it is another topic's record."""
+
+    def __init__(self, schemas: Schemas) -> None:
+        self._schemas = schemas
+
+    def __call__(self, value: bytes) -> bytes:
+        """Return a value's JSON text, unchecked; raises DecodeError and SchemaNeeded."""
+        number = schema_id(value)
+        schema = self._schemas.known(number)
+        if schema.kind != "JSON":
+            raise DecodeError(f"schema {number} is of type {schema.kind}, and the values' format is json_sr")
+        return value[FRAME_SIZE:]

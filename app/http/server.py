@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from app.catalog.spec import Catalog
 from app.errors import ConfigError
+from app.formats.variants import Known
 from app.http.access_log import AccessLog
 from app.http.batch import BatchRoutes
 from app.http.dispatch import Dispatcher
@@ -92,12 +93,14 @@ class HttpServer:
         health: WorkerHealth,
         metrics: Metrics,
         turns: Turns,
+        known: Known,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
         self._worker_id = worker_id
         self._incarnation = incarnation
-        self._tables = routed_tables(catalog, options.group)
+        self._known = known
+        self._tables = routed_tables(catalog, options.group, known)
         self._view = view
         self._local = local
         self._source = source
@@ -156,6 +159,7 @@ class HttpServer:
             view=self._view,
             source=self._source,
             query=query,
+            known=self._known,
             clock=self._clock,
             metrics=self._metrics,
         )

@@ -11,14 +11,17 @@ from aiokafka.errors import KafkaError
 from mode import Service
 
 from app.catalog.fingerprint import catalog_digest
-from app.catalog.spec import Catalog, TableSpec
+from app.catalog.spec import REGISTRY_FORMATS, Catalog, TableSpec
 from app.config import Settings
 from app.errors import BrokersRefuse, Draining, MisplacedKeys, NotOwner, PartitionRestoring, SourceUnavailable
+from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
+from app.formats.variants import Known
 from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
 from app.kafka.consumer import LANE_FETCH_BYTES, GroupOptions, LaneConsumer
+from app.kafka.dead_letters import KafkaDeadLetters
 from app.kafka.faust_app import TablehouseApp
 from app.kafka.lease import GroupLease
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
@@ -58,6 +61,9 @@ _PARTITION_COUNTS_INTERVAL = 1.0
 #: Seconds between two looks at what keeps this worker from the brokers, while the group's coordinator does not answer.
 _OUTAGE_INTERVAL = 2.0
 
+#: Seconds between two looks which schemas the registry has for keys.
+_KEY_SCHEMAS_INTERVAL = 30.0
+
 #: Seconds between two looks whether what this worker is to take over is restored.
 _WARMING_INTERVAL = 0.5
 
@@ -68,6 +74,8 @@ FETCHED_SHARE = 5
 _FETCHING_CLIENTS = 3
 _LEAST_FETCHED = 64 * 1024
 
+
+_Client = KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter | KafkaDeadLetters
 
 Result = TypeVar("Result")
 
@@ -110,6 +118,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._metrics = metrics
         self._view = view
         self._schemas = schemas
+        self.known = Known(schemas)
         self._connection = Connection(settings.bootstrap_servers, directory.worker_id, security=security_of(settings))
         self._clock = SystemClock()
         self._lease = GroupLease(settings.session_timeout, self._clock)
@@ -125,7 +134,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
         self._source_writer: KafkaSourceWriter | None = None
-        self._clients: list[KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter] = []
+        self._clients: list[_Client] = []
         self._upkeep: list[asyncio.Task[None]] = []
         self._stopping = False
         self._revoked_at: float | None = None
@@ -156,9 +165,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             if table.writable
         }
         source_writer = KafkaSourceWriter(self._connection, written) if written else None
-        clients: list[KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter]
-        clients = [changelog, sources, writer] if source_writer is None else [changelog, sources, writer, source_writer]
-        for client in clients:
+        letters = self._dead_letters(topics)
+        clients: list[_Client | None] = [changelog, sources, writer, source_writer, letters]
+        for client in [client for client in clients if client is not None]:
             await self._until_reachable(client.start)
             self._clients.append(client)
         self._source_writer = source_writer
@@ -167,11 +176,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             changelog=changelog,
             sources=sources,
             writer=writer,
+            dead_letters=letters,
             lease=self._lease,
             clock=self._clock,
             metrics=self._metrics,
             doubts=self._doubts,
-            schemas=self._schemas,
+            known=self.known,
             turns=self.turns,
             sleep=asyncio.sleep,
             on_fatal=self._on_fatal,
@@ -215,6 +225,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 ("partition counts", self._watch_partition_counts(topics.partitions)),
                 ("outages", self._explain_outages()),
                 ("warming", self._take_over_once_warm(self._shards)),
+                ("key schemas", self._watch_key_schemas()),
             )
         ]
         self._trouble = "joining the group"
@@ -235,7 +246,13 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     async def _prepare(self) -> Topics:
         await check_login(self._connection)
         await probe_epochs(self._connection, self._settings.group)
-        return await prepare(self._connection, self._settings.group, self._catalog)
+        return await prepare(self._connection, self._settings.group, self._catalog, self._settings.dead_letter_topic)
+
+    def _dead_letters(self, topics: Topics) -> KafkaDeadLetters | None:
+        """Return the writer of dead letters; None where no table sends any."""
+        if topics.dead_letters is None:
+            return None
+        return KafkaDeadLetters(self._connection, topics.dead_letters, self._settings.group, self._directory.worker_id)
 
     async def _until_reachable(self, attempt: Callable[[], Awaitable[Result]]) -> Result | None:
         """Try until it works; None when the worker was stopped meanwhile."""
@@ -301,6 +318,18 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                         now=growth.now,
                     )
             await asyncio.sleep(_PARTITION_COUNTS_INTERVAL)
+
+    async def _watch_key_schemas(self) -> None:
+        """Learn of each schema that keys may have, so that lookups go where they are written with it."""
+        sources = [table.source for table in self._catalog.tables.values()]
+        topics = {source.topic for source in sources if source.key.format in REGISTRY_FORMATS}
+        while topics:
+            for topic in topics:
+                try:
+                    await self.known.keys_of(topic).refresh()
+                except DecodeError as error:
+                    log.error("not every schema of a topic's keys can be used", topic=topic, reason=str(error))
+            await asyncio.sleep(_KEY_SCHEMAS_INTERVAL)
 
     async def _take_over_once_warm(self, shards: Shards) -> None:
         """Ask for a rebalance, in which the leader gives this worker what it has restored as a standby."""
@@ -463,9 +492,15 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             if (doubt := self._doubt(table)) is not None
         ]
         registry = self._schemas.trouble
+        stopped = [
+            f"partition {task.partition} of table {task.table} has {task.reason}"
+            for task in self.statuses()
+            if task.stopped
+        ]
         return [
             *(trouble for trouble in (self._trouble, self._outage) if trouble is not None),
             *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
             *self._disagreements,
             *doubts,
+            *stopped,
         ]

@@ -24,6 +24,7 @@ from app.routing.candidates import Candidate, Candidates
 from app.routing.cluster import ClusterSnapshot, ClusterView
 from app.routing.ports import Hop, LocalTables, Peer, Unresponsive, read_or_wait
 from app.routing.refusals import Refusal, explained, last_answer, worth_asking_again
+from app.routing.spread import first_row, newest_row
 from app.routing.tables import RoutedTable, table_named
 from app.tasks.reads import ReadResult
 from app.telemetry import Metrics
@@ -133,27 +134,23 @@ class Query:
         counted = self._counted[table]
         started = self._clock()
         key = routed.parse(key_text)
-        miss: Answer | None = None
         waits_until = started
         if consistency.min_positions:
             waits_until = min(deadline, started + ((deadline - started) * WAITING_SHARE if wait is None else wait))
         try:
             count = partition_count(routed, self._view.current)
-            for partition in routed.partitions_of(key, count):
-                answer = await self._ask(
+            partitions = routed.partitions_of(key, count)
+
+            async def ask(partition: int) -> Answer:
+                return await self._ask(
                     _Question(routed, key.stored, partition, count, consistency, deadline, waits_until, request_id)
                 )
-                if answer.result.row is not None:
-                    return counted.observed(answer, self._clock() - started)
-                # Of several misses the least certain one labels the answer.
-                if miss is None or answer.result.freshness.role is not Role.ACTIVE:
-                    miss = answer
+
+            answer = await (first_row(ask, partitions) if key.enumerable else newest_row(ask, partitions, count))
         except RequestError:
             counted.unavailable.inc()
             raise
-        if miss is None:
-            raise AssertionError("a key has at least one wire form")
-        return counted.observed(miss, self._clock() - started)
+        return counted.observed(answer, self._clock() - started)
 
     def read_here(self, table: str, key_text: bytes) -> Answer | None:
         """Find the row of a key where read() would look first, if that is here; None when only read() can tell.
@@ -163,7 +160,10 @@ class Query:
         routed = table_named(self._tables, table)
         started = self._clock()
         key, snapshot = routed.parse(key_text), self._view.current
-        partition = routed.partitions_of(key, partition_count(routed, snapshot))[0]
+        partitions = routed.partitions_of(key, partition_count(routed, snapshot))
+        if len(partitions) != 1 and not key.enumerable:
+            return None
+        partition = partitions[0]
         active = snapshot.actives.get(TopicPartition(routed.spec.source.topic, partition))
         if active is None or active.worker_id != self._worker_id:
             return None
@@ -180,10 +180,11 @@ class Query:
         routed = table_named(self._tables, table)
         key = routed.parse(key_text)
         snapshot = self._view.current
-        shards = [
-            TopicPartition(routed.spec.source.topic, partition)
-            for partition in routed.partitions_of(key, partition_count(routed, snapshot))
-        ]
+        count = partition_count(routed, snapshot)
+        partitions = routed.partitions_of(key, count)
+        if not key.enumerable:
+            partitions = (*partitions, *(other for other in range(count) if other not in partitions))
+        shards = [TopicPartition(routed.spec.source.topic, partition) for partition in partitions]
         return snapshot.generation, tuple(
             Location(shard.partition, snapshot.actives.get(shard), snapshot.standbys.get(shard, ())) for shard in shards
         )

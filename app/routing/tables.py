@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from app.catalog.fingerprint import definition, digest
 from app.catalog.spec import Catalog, TableSpec
-from app.errors import InvalidKey, TableNotFound, UriTooLong
-from app.formats.keys import Key, KeyFormat, key_format
+from app.errors import InvalidKey, KeySchemaUnknown, TableNotFound, UriTooLong
+from app.formats.keyed import source_keys
+from app.formats.keys import Key, KeyFormat
 from app.formats.partitioners import partition_of
 from app.formats.values import value_format
+from app.formats.variants import Known
 
 #: Longer keys are refused before anything looks at them, counted after percent-decoding.
 MAX_KEY_BYTES = 8 * 1024
@@ -37,24 +39,30 @@ class RoutedTable:
             )
         try:
             return self.keys.parse(key_text)
-        except InvalidKey as error:
-            raise InvalidKey(error.detail, **{"table": self.spec.name, **error.details}) from None
+        except (InvalidKey, KeySchemaUnknown) as error:
+            raise type(error)(error.detail, **{"table": self.spec.name, **error.details}) from None
 
     def partitions_of(self, key: Key, count: int) -> tuple[int, ...]:
-        """Name each partition that can hold the key, once, that of the canonical wire form first."""
+        """Name each partition that is known to be able to hold the key, once, that of the canonical wire form first.
+
+        A key that is not enumerable may lie in any other as well.
+        """
         partitioner = self.spec.source.partitioner
         if len(key.wires) == 1:
             return (partition_of(partitioner, key.wires[0], count),)
         return tuple(dict.fromkeys(partition_of(partitioner, wire, count) for wire in key.wires))
 
 
-def routed_tables(catalog: Catalog, group: str) -> Mapping[str, RoutedTable]:
-    """Make every table of the catalog ready to route, by name; `group` is the workers' consumer group."""
+def routed_tables(catalog: Catalog, group: str, known: Known) -> Mapping[str, RoutedTable]:
+    """Make every table of the catalog ready to route, by name.
+
+    group is the workers' consumer group, known what this worker knows of schemas and keys.
+    """
     return {
         name: RoutedTable(
             spec=spec,
-            keys=key_format(spec.source.key),
-            content_type=value_format(spec).content_type,
+            keys=source_keys(spec.source, known),
+            content_type=value_format(spec, known.schemas).content_type,
             digest=digest(definition(spec) | {"version": str(spec.version), "group": group}),
         )
         for name, spec in catalog.tables.items()

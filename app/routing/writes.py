@@ -25,6 +25,7 @@ from app.errors import (
 from app.formats.encoding import Encoder, encoder
 from app.formats.errors import DecodeError
 from app.formats.partitioners import partition_of
+from app.formats.variants import Known
 from app.model import Consistency
 from app.routing.cluster import ClusterView
 from app.routing.query import Query, partition_count
@@ -64,6 +65,7 @@ class Writes:
         view: ClusterView,
         source: SourceWriter,
         query: Query,
+        known: Known,
         clock: Callable[[], float],
         metrics: Metrics,
     ) -> None:
@@ -73,7 +75,7 @@ class Writes:
         self._query = query
         self._clock = clock
         self._metrics = metrics
-        self._encoders = {name: encoder(table.spec) for name, table in tables.items() if table.spec.writable}
+        self._encoders = {name: encoder(table.spec, known) for name, table in tables.items() if table.spec.writable}
 
     def content_type(self, table: str) -> str:
         """Return the media type that a row's payload has to be of; raises TableNotFound and NotWritable."""

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from app.catalog.fingerprint import fingerprint
 from app.catalog.spec import TableSpec
 from app.folds.upsert import Upsert
-from app.formats.keys import key_format
+from app.formats.keyed import source_keys
 from app.formats.partitioners import partitions_of, places_empty_keys
 from app.formats.values import value_format
+from app.formats.variants import Known
 from app.model import TopicPartition
 from app.stores.rows import LAYOUT_VERSION
 from app.tasks.ingest import TableCodec
@@ -36,15 +37,15 @@ def identity_of(group: str, table: TableSpec, partition: int, partitions: int) -
     )
 
 
-def codec_of(table: TableSpec, partition: int, partitions: int) -> TableCodec:
+def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) -> TableCodec:
     """Return how the records of one partition of the table's source are read."""
-    keys, partitioner = key_format(table.source.key), table.source.partitioner
+    keys, partitioner = source_keys(table.source, known), table.source.partitioner
 
     def misplaced(wires: Sequence[bytes]) -> int | None:
         found = partitions_of(partitioner, wires, partitions)
         if found.count(partition) != len(found):
             return next(index for index, where in enumerate(found) if where != partition)
-        if keys.canonical_wire:
+        if keys.canonical_wire or not keys.enumerable:
             return None
         found = partitions_of(partitioner, [keys.canonical(wire) for wire in wires], partitions)
         return next((index for index, where in enumerate(found) if where != partition), None)
@@ -52,8 +53,9 @@ def codec_of(table: TableSpec, partition: int, partitions: int) -> TableCodec:
     return TableCodec(
         source=TopicPartition(table.source.topic, partition),
         store_key=keys.store,
-        decode_value=value_format(table).decode,
+        decode_value=value_format(table, known.schemas).decode,
         misplaced=misplaced,
         fold=Upsert(),
         empty_keys=places_empty_keys(partitioner),
+        on_error=table.source.on_error,
     )

@@ -196,7 +196,7 @@ class Shards:
             held.tasks[table.name] = Task(
                 identity_of(settings.group, table, source.partition, count),
                 source.partition,
-                codec_of(table, source.partition, count),
+                codec_of(table, source.partition, count, self.ports.known),
                 store.task(family_name(table)),
                 shard,
                 ports,

@@ -6,6 +6,7 @@ from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.folds.upsert import Upsert
 from app.formats.keys import key_format
 from app.formats.partitioners import partitions_of
+from app.formats.schemas import NoSchemas
 from app.formats.values import value_format
 from app.model import TopicPartition
 from app.tasks.ingest import Folding, TableCodec
@@ -35,7 +36,7 @@ def measure(timings: Timings) -> None:
     timings.sync("crc32, a key", len(wires), lambda: partitions_of("crc32", wires, 4))
     for spec, text in _KEYS.items():
         _measure_key(timings, spec, text)
-    decode = value_format(_TABLE).decode
+    decode = value_format(_TABLE, NoSchemas()).decode
     timings.sync("value json, 150 B", len(contents), lambda: [decode(value) for _, value in contents])
     records = _records(contents)
     codec = _codec()
@@ -70,7 +71,7 @@ def _codec() -> TableCodec:
     return TableCodec(
         source=TopicPartition("source", 0),
         store_key=key_format(_TABLE.source.key).store,
-        decode_value=value_format(_TABLE).decode,
+        decode_value=value_format(_TABLE, NoSchemas()).decode,
         misplaced=misplaced,
         fold=Upsert(),
     )

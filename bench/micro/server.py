@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from app.formats.schemas import NoSchemas
+from app.formats.variants import Known
 from app.http.access_log import AccessLog
 from app.http.batch import BatchRoutes
 from app.http.dispatch import Dispatcher
@@ -45,6 +47,7 @@ _GETS = 5_000
 _BATCHES = (1_000, 10_000)
 _PARTITIONS = 4
 _ME = HostInfo("worker", 1, "http://127.0.0.1:9080")
+_KNOWN = Known(NoSchemas())
 _CATALOG = Catalog({"table": TableSpec("table", SourceSpec("source", KeySpec("string"), ValueSpec("json")))})
 _BUDGET = 256 << 20
 
@@ -149,7 +152,7 @@ def _server(local: _Tables) -> Server:
     view, metrics, clock = ClusterView(), Metrics("bench"), time.monotonic
     actives = {TopicPartition("source", number): _ME for number in range(_PARTITIONS)}
     view.swap(ClusterSnapshot(1, (_ME,), actives, {}, {"source": _PARTITIONS}))
-    tables = routed_tables(_CATALOG, "bench")
+    tables = routed_tables(_CATALOG, "bench", _KNOWN)
     query = Query(
         tables=tables, view=view, local=local, peer=_NoPeer(), worker_id=_ME.worker_id, clock=clock, metrics=metrics
     )
@@ -166,7 +169,9 @@ def _server(local: _Tables) -> Server:
         turns=turns,
     )
 
-    writes = Writes(tables=tables, view=view, source=_NoSource(), query=query, clock=clock, metrics=metrics)
+    writes = Writes(
+        tables=tables, view=view, source=_NoSource(), query=query, known=_KNOWN, clock=clock, metrics=metrics
+    )
 
     async def survey() -> Survey:
         return Survey(view.current, ())

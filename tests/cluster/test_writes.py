@@ -124,7 +124,7 @@ async def test_what_one_worker_writes_the_other_reads_from_its_position_on(
             assert {part["served_by"] for part in batch.json["partitions"]} == {
                 part["served_by"] for part in (await send(a, "POST", "/tables/rows:batch-get", body)).json["partitions"]
             }
-            assert await worker.metric("tablehouse_records_skipped_total") == 0
+            assert await worker.metric("tablehouse_dead_letters_total") == 0
         await check_equal(group.bootstrap, group.name, group.workers, [group.rows])
 
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
+from app.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
 from app.folds.fold import Decoded, Fold, Lookup
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
 from app.formats.schemas import NoSchemas, Schemas
+from app.formats.variants import Known
 from app.model import TopicPartition
 from app.stores.rows import HEAD_SIZE, LAYOUT_VERSION, pack_head
 from app.tasks.ingest import TableCodec
@@ -68,6 +69,7 @@ class Table:
 
     name: str
     version: str = "1"
+    on_error: OnError = "dead_letter"
 
     @property
     def fold(self) -> str:
@@ -91,7 +93,7 @@ class Table:
         decode_value = _decode_value
         if schemas is not None and not self.name.endswith("-bytes"):
             decode_value = partial(_decode_framed, schemas)
-        return TableCodec(source, _store_key, decode_value, _misplaced, FOLDS[self.fold]())
+        return TableCodec(source, _store_key, decode_value, _misplaced, FOLDS[self.fold](), on_error=self.on_error)
 
 
 def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) -> Identity:
@@ -100,9 +102,9 @@ def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) ->
     return _table(spec).identity(TopicPartition(spec.source.topic, partition))
 
 
-def codec_of(spec: TableSpec, partition: int, partitions: int) -> TableCodec:
+def codec_of(spec: TableSpec, partition: int, partitions: int, known: Known) -> TableCodec:
     """Stand in for the one in app/tasks/definitions.py, which knows no other fold than Upsert."""
-    del partitions
+    del partitions, known
     return _table(spec).codec(
         TopicPartition(spec.source.topic, partition), spec.schemas if isinstance(spec, Spec) else None
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.catalog.spec import Catalog
+from app.formats.variants import Known
 from app.model import DEFAULT_CONSISTENCY, Consistency, TaskState, TopicPartition
 from app.stores.data_directory import DataDirectory
 from app.stores.store import StoreClosed, StoreCorrupt
@@ -19,7 +20,7 @@ from app.telemetry import Metrics
 from tests.model.group import HEARTBEAT_INTERVAL, MemberLease
 from tests.model.lane import SimulatedLane
 from tests.model.loop import Process
-from tests.model.ports import SimulatedClock, SimulatedReader, SimulatedTurns, SimulatedWriter
+from tests.model.ports import SimulatedClock, SimulatedDeadLetters, SimulatedReader, SimulatedTurns, SimulatedWriter
 from tests.model.schemas import SimulatedSchemas
 from tests.model.store import Disk, Folder, MemoryShard, random_crash
 from tests.model.tables import Table
@@ -182,11 +183,12 @@ class _Run:
                 changelog=SimulatedReader(world),
                 sources=SimulatedReader(world),
                 writer=SimulatedWriter(world),
+                dead_letters=SimulatedDeadLetters(world),
                 lease=self.lease,
                 clock=SimulatedClock(world, world.choose.randint(-300_000, 300_000)),
                 metrics=METRICS,
                 doubts=Doubts(lambda: None),
-                schemas=schemas,
+                known=Known(schemas),
                 turns=SimulatedTurns(),
                 sleep=asyncio.sleep,
                 on_fatal=worker.failures.append,

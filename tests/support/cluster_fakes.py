@@ -127,7 +127,9 @@ class FakeTables:
         return self.states
 
 
-def status(table: str = "planes", partition: int = 0, state: TaskState = TaskState.ACTIVE) -> TaskStatus:
+def status(
+    table: str = "planes", partition: int = 0, state: TaskState = TaskState.ACTIVE, *, stopped: bool = False
+) -> TaskStatus:
     return TaskStatus(
         table=table,
         partition=partition,
@@ -138,6 +140,7 @@ def status(table: str = "planes", partition: int = 0, state: TaskState = TaskSta
         restore_remaining=None if state is TaskState.ACTIVE else 40,
         reason=None if state is TaskState.ACTIVE else "40 records to go",
         rows_estimate=10,
+        stopped=stopped,
     )
 
 

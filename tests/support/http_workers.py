@@ -14,6 +14,7 @@ from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
 from app.turns import Turns
 from tests.support.cluster_fakes import CATALOG, FakeSource, FakeTables, Placed, snapshot
+from tests.support.schemas import NO_REGISTRY
 
 
 @dataclass
@@ -168,6 +169,7 @@ async def start_worker(
         health=health,
         metrics=metrics,
         turns=Turns(),
+        known=NO_REGISTRY,
     )
     await server.start()
     return Worker(name, server, local, source, view, health, metrics)

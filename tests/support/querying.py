@@ -12,6 +12,7 @@ from app.stores.rows import Row
 from app.tasks.reads import ReadResult
 from app.telemetry import Metrics
 from tests.support.cluster_fakes import CATALOG, FakeClock, FakeTables, Placed, ScriptedPeer, snapshot
+from tests.support.schemas import NO_REGISTRY
 
 ROW = Row(b'{"seats":55}', 1_700_000_000_000, 41)
 PARTITION = partition_of("murmur2", b"N10156", 4)
@@ -28,7 +29,7 @@ class Setting:
         self.clock = FakeClock()
         self.metrics = Metrics("0")
         self.query = Query(
-            tables=routed_tables(CATALOG, "g"),
+            tables=routed_tables(CATALOG, "g", NO_REGISTRY),
             view=self.view,
             local=self.local,
             peer=self.peer,

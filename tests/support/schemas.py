@@ -4,7 +4,11 @@ import asyncio
 from collections.abc import Sequence
 
 from app.formats.errors import DecodeError
-from app.formats.schemas import Schema, SchemaNeeded, Schemas
+from app.formats.schemas import NoSchemas, Schema, SchemaNeeded, Schemas
+from app.formats.variants import Known
+
+#: What a worker knows without a schema registry.
+NO_REGISTRY = Known(NoSchemas())
 
 
 class MemorySchemas:

@@ -38,7 +38,7 @@ GOOD = [
     table("source: {topic: t, key: {format: json, fields: [b, a]}, value: json}"),
     table("source: {topic: t, key: json, value: json}"),
     table("source: {topic: t, key: {format: json, field: id}, value: json, envelope: debezium, on_error: stop}"),
-    table("source: {topic: t, key: avro, value: {format: avro, schema: 7}, on_error: skip}, writable: true"),
+    table("source: {topic: t, key: avro, value: {format: avro, schema: 7}, on_error: skip}"),
     table("source: {topic: t, key: json_sr, value: {format: avro, schema: latest}}, columns: [a]"),
     table("source: {topic: t, key: {format: avro, fields: [a, b]}, value: protobuf, envelope: none}"),
     table("source: {topic: t, key: string, value: {format: avro, framing: single_object, schema: 7}}"),
@@ -47,7 +47,7 @@ GOOD = [
     "tables:\n"
     + "".join(
         f"  - {{name: t-{key}_1, source: {{topic: {key}, key: {key}, value: json}}}}\n"
-        for key in ("string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr")
+        for key in ("string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr", "json_connect")
     ),
     f"tables: [{{name: {'a' * 100}, source: {{topic: {'b' * 249}, key: string, value: json}}}}]",
 ]
@@ -166,14 +166,19 @@ BAD = [
         [
             (
                 "2: tables[0].source.key: cannot be 'protobuf'; use one of string, bytes, int, long, uuid, json, avro, "
-                "json_sr"
+                "json_sr, json_connect"
             ),
             "2: tables[0].source.value: cannot be 'parquet'; use one of json, string, bytes, avro, protobuf, json_sr",
         ],
     ),
     (
         table("source: {topic: t, key: [string], value: json}"),
-        ["2: tables[0].source.key: must be one of string, bytes, int, long, uuid, json, avro, json_sr; this is a list"],
+        [
+            (
+                "2: tables[0].source.key: must be one of string, bytes, int, long, uuid, json, avro, json_sr, "
+                "json_connect; this is a list"
+            )
+        ],
     ),
     (
         table("source: {topic: t, key: {fields: [a]}, value: json}"),
@@ -190,11 +195,21 @@ BAD = [
     ),
     (
         table("source: {topic: t, key: {format: int, fields: [id]}, value: json}"),
-        ["2: tables[0].source.key.fields: belongs to formats avro and json and json_sr, this key is int; leave it out"],
+        [
+            (
+                "2: tables[0].source.key.fields: belongs to formats avro and json and json_connect and json_sr, "
+                "this key is int; leave it out"
+            )
+        ],
     ),
     (
         table("source: {topic: t, key: {format: uuid, field: id}, value: json}"),
-        ["2: tables[0].source.key.field: belongs to formats avro and json and json_sr, this key is uuid; leave it out"],
+        [
+            (
+                "2: tables[0].source.key.field: belongs to formats avro and json and json_connect and json_sr, this "
+                "key is uuid; leave it out"
+            )
+        ],
     ),
     (
         table("source: {topic: t, key: string, value: {format: json, schema: 1}}"),

@@ -53,6 +53,7 @@ def test_two_settings_are_enough_and_the_rest_have_defaults() -> None:
     assert (settings.acceptable_lag, settings.takeover_interval) == (10_000, 60.0)
     assert settings.request_timeout == 5.0
     assert settings.shutdown_timeout == 25.0
+    assert settings.dead_letter_topic == "tablehouse-dead-letters"
     assert (settings.log_format, settings.log_level) == ("json", "info")
 
 
@@ -69,6 +70,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "bootstrap_servers": "a:1, [::1]:2",
         "tables": "/etc/tables.yaml",
         "group": "g.1",
+        "dead_letter_topic": "letters",
         "data_dir": "/data",
         "http_host": "127.0.0.1",
         "http_port": "1234",
@@ -159,6 +161,8 @@ def test_what_is_missing_is_named_with_every_way_to_give_it() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "right"),
     [
+        ("dead_letter_topic", "a b", "must be the name of a topic"),
+        ("dead_letter_topic", "..", "must be the name of a topic"),
         ("bootstrap_servers", "kafka", "must be host:port"),
         ("bootstrap_servers", "kafka:0", "must be host:port"),
         ("bootstrap_servers", "a:1,,b:2", "must be host:port"),

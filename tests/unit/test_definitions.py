@@ -11,6 +11,7 @@ from app.formats.errors import DecodeError
 from app.formats.partitioners import partition_of
 from app.model import TopicPartition
 from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of
+from tests.support.schemas import NO_REGISTRY
 
 TABLE = TableSpec("planes", SourceSpec("planes-raw", KeySpec("string"), ValueSpec("json")))
 UUID = "123e4567-e89b-12d3-a456-42661417400a"
@@ -63,7 +64,7 @@ def test_a_task_is_its_table_its_changelog_partition_and_all_parts_of_the_finger
 
 
 def test_a_codec_reads_keys_and_values_in_the_tables_formats() -> None:
-    codec = codec_of(replace(TABLE, source=replace(TABLE.source, key=KeySpec("int"))), 1, 4)
+    codec = codec_of(replace(TABLE, source=replace(TABLE.source, key=KeySpec("int"))), 1, 4, NO_REGISTRY)
     assert codec.source == TopicPartition("planes-raw", 1)
     assert isinstance(codec.fold, Upsert)
     assert codec.store_key(b"\x00\x00\x00\x05") == b"\x80\x00\x00\x05"
@@ -75,7 +76,7 @@ def test_a_codec_reads_keys_and_values_in_the_tables_formats() -> None:
 
 
 def test_the_fold_is_the_one_that_the_fingerprint_names() -> None:
-    assert codec_of(TABLE, 0, 1).fold.name == identity_of("g", TABLE, 0, 1).fingerprint["fold"]
+    assert codec_of(TABLE, 0, 1, NO_REGISTRY).fold.name == identity_of("g", TABLE, 0, 1).fingerprint["fold"]
 
 
 @pytest.mark.parametrize("partitioner", ["murmur2", "crc32"])
@@ -84,7 +85,7 @@ def test_the_first_key_that_the_partitioner_puts_elsewhere_is_misplaced(partitio
     wires = [b"key %d" % number for number in range(60)]
     here = [wire for wire in wires if partition_of(partitioner, wire, 3) == 1]
     elsewhere = [wire for wire in wires if partition_of(partitioner, wire, 3) != 1]
-    codec = codec_of(table, 1, 3)
+    codec = codec_of(table, 1, 3, NO_REGISTRY)
     assert here
     assert elsewhere
     assert codec.misplaced([]) is None
@@ -97,9 +98,9 @@ def test_a_key_whose_canonical_form_belongs_elsewhere_is_misplaced_where_its_wir
     lower, upper = UUID.encode(), UUID.upper().encode()
     count = next(n for n in range(2, 50) if partition_of("murmur2", lower, n) != partition_of("murmur2", upper, n))
     of_lower, of_upper = partition_of("murmur2", lower, count), partition_of("murmur2", upper, count)
-    assert codec_of(table, of_lower, count).misplaced([lower]) is None
-    assert codec_of(table, of_upper, count).misplaced([upper]) == 0
-    assert codec_of(table, of_lower, count).misplaced([lower, upper]) == 1
+    assert codec_of(table, of_lower, count, NO_REGISTRY).misplaced([lower]) is None
+    assert codec_of(table, of_upper, count, NO_REGISTRY).misplaced([upper]) == 0
+    assert codec_of(table, of_lower, count, NO_REGISTRY).misplaced([lower, upper]) == 1
 
 
 @pytest.mark.parametrize(("partitioner", "kept"), [("murmur2", True), ("crc32", False)])
@@ -107,4 +108,4 @@ def test_an_empty_key_is_a_key_only_where_the_producers_have_a_partition_for_it(
     partitioner: PartitionerName, *, kept: bool
 ) -> None:
     table = replace(TABLE, source=replace(TABLE.source, partitioner=partitioner))
-    assert codec_of(table, 0, 3).empty_keys is kept
+    assert codec_of(table, 0, 3, NO_REGISTRY).empty_keys is kept

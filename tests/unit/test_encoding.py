@@ -8,6 +8,7 @@ from app.formats.encoding import encoder
 from app.formats.errors import DecodeError
 from app.formats.keys import key_format
 from app.formats.values import value_format
+from tests.support.schemas import NO_REGISTRY
 
 
 def table(
@@ -35,7 +36,7 @@ def table(
 def test_a_key_is_written_in_its_canonical_wire_form_which_is_read_as_the_same_key(
     definition: TableSpec, text: bytes, wire: bytes
 ) -> None:
-    assert encoder(definition).encode(text, b"{}") == ((wire,), b"{}")
+    assert encoder(definition, NO_REGISTRY).encode(text, b"{}") == ((wire,), b"{}")
     keys = key_format(definition.source.key)
     assert keys.store(wire) == keys.parse(text).stored
 
@@ -45,21 +46,21 @@ def test_a_key_is_written_in_its_canonical_wire_form_which_is_read_as_the_same_k
 )
 def test_a_payload_is_written_as_it_is_and_ingest_keeps_it(value: ValueFormatName, payload: bytes) -> None:
     definition = table("string", value)
-    key, written = encoder(definition).encode(b"k", payload)
+    key, written = encoder(definition, NO_REGISTRY).encode(b"k", payload)
     assert (key, written) == ((b"k",), payload)
-    assert value_format(definition).decode(payload) == payload
-    assert encoder(definition).encode(b"k", None) == ((b"k",), None)
-    assert encoder(definition).content_type == value_format(definition).content_type
+    assert value_format(definition, NO_REGISTRY.schemas).decode(payload) == payload
+    assert encoder(definition, NO_REGISTRY).encode(b"k", None) == ((b"k",), None)
+    assert encoder(definition, NO_REGISTRY).content_type == value_format(definition, NO_REGISTRY.schemas).content_type
 
 
 @pytest.mark.parametrize(("value", "payload"), [("json", b"{"), ("json", b"\xff"), ("string", b"\xff")])
 def test_a_payload_that_would_be_a_bad_record_is_refused(value: ValueFormatName, payload: bytes) -> None:
     with pytest.raises(DecodeError):
-        encoder(table("string", value)).encode(b"k", payload)
+        encoder(table("string", value), NO_REGISTRY).encode(b"k", payload)
 
 
 def test_a_key_that_has_no_partition_of_its_own_is_refused() -> None:
     with pytest.raises(InvalidKey, match="empty"):
-        encoder(table("string", partitioner="crc32")).encode(b"", b"{}")
+        encoder(table("string", partitioner="crc32"), NO_REGISTRY).encode(b"", b"{}")
     with pytest.raises(InvalidKey):
-        encoder(table("int")).encode(b"x", None)
+        encoder(table("int"), NO_REGISTRY).encode(b"x", None)

@@ -20,6 +20,7 @@ from app.routing.tables import routed_tables
 from app.stores.rows import Row
 from tests.support.cluster_fakes import CATALOG, Placed, snapshot, status
 from tests.support.http_workers import Worker, ask, share, start_worker, two_workers
+from tests.support.schemas import NO_REGISTRY
 
 #: A key of partition 2 or 3, which worker b holds.
 FAR = next(key for key in (b"k%d" % n for n in range(99)) if partition_of("murmur2", key, 4) == 2)
@@ -250,7 +251,7 @@ async def test_a_worker_without_a_sign_of_life_is_told_from_one_that_answers_non
 def headers(**changes: str) -> dict[str, str]:
     given = {
         internal.VERSION: "1",
-        internal.TABLE_DIGEST: routed_tables(CATALOG, "g")["planes"].digest,
+        internal.TABLE_DIGEST: routed_tables(CATALOG, "g", NO_REGISTRY)["planes"].digest,
         internal.PARTITIONS: "4",
         internal.GENERATION: "7",
         internal.DEADLINE_MS: "1000",

@@ -14,6 +14,7 @@ from app.telemetry import Metrics
 from app.turns import Turns
 from tests.support.cluster_fakes import FakeSource, FakeTables, Placed, snapshot, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker
+from tests.support.schemas import NO_REGISTRY
 
 
 @pytest_asyncio.fixture
@@ -53,6 +54,15 @@ async def test_a_worker_is_ready_once_every_task_has_caught_up_and_stays_so(work
     reply = await worker.get("/readyz")
     assert reply.status == 200
     assert [layer["ok"] for layer in reply.json["layers"]] == [True, False, False, False]
+
+
+async def test_a_partition_that_has_stopped_for_good_keeps_no_worker_from_being_ready(worker: Worker) -> None:
+    stopped = status(partition=1, state=TaskState.SUSPENDED, stopped=True)
+    worker.local.states = [status(partition=0, state=TaskState.RESTORING), stopped]
+    assert (await worker.get("/readyz")).status == 503
+    worker.local.states = [status(partition=0), stopped]
+    reply = await worker.get("/readyz")
+    assert (reply.status, reply.json["layers"][-1]) == (200, {"name": "tasks", "ok": False, "behind": 1})
 
 
 async def test_verbose_readiness_shows_every_partition(worker: Worker) -> None:
@@ -125,6 +135,7 @@ def server_on(port: int, internal_port: int) -> HttpServer:
         health=FakeHealth(),
         metrics=Metrics("0"),
         turns=Turns(),
+        known=NO_REGISTRY,
     )
 
 

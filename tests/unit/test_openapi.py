@@ -28,10 +28,11 @@ from app.telemetry import Metrics
 from app.turns import Turns
 from tests.support.cluster_fakes import CATALOG, FakeSource, FakeTables, ScriptedPeer, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker, send
+from tests.support.schemas import NO_REGISTRY
 
 
 def routes() -> PublicRoutes:
-    metrics, local, tables = Metrics("0"), FakeTables(), routed_tables(CATALOG, "g")
+    metrics, local, tables = Metrics("0"), FakeTables(), routed_tables(CATALOG, "g", NO_REGISTRY)
     query = Query(
         tables=tables,
         view=ClusterView(),
@@ -56,7 +57,13 @@ def routes() -> PublicRoutes:
     )
 
     writes = Writes(
-        tables=tables, view=ClusterView(), source=FakeSource(), query=query, clock=lambda: 0.0, metrics=metrics
+        tables=tables,
+        view=ClusterView(),
+        source=FakeSource(),
+        query=query,
+        known=NO_REGISTRY,
+        clock=lambda: 0.0,
+        metrics=metrics,
     )
 
     async def nobody() -> Survey:

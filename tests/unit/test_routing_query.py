@@ -35,6 +35,7 @@ from tests.support.cluster_fakes import (
     status,
 )
 from tests.support.querying import PARTITION, ROW, Setting, found
+from tests.support.schemas import NO_REGISTRY
 
 
 def owned_by_me() -> Setting:
@@ -74,7 +75,7 @@ async def test_a_key_of_another_worker_takes_one_hop_with_everything_the_other_n
     assert host == "other"
     assert (hop.table, hop.partition, hop.stored_key) == ("planes", PARTITION, b"N10156")
     assert (hop.partitions, hop.generation, hop.request_id, hop.timeout) == (4, 7, "r1", 3.0)
-    assert hop.table_digest == routed_tables(CATALOG, "g")["planes"].digest
+    assert hop.table_digest == routed_tables(CATALOG, "g", NO_REGISTRY)["planes"].digest
     assert setting.local.asked == []
     assert setting.forwards("ok") == 1
 
@@ -230,6 +231,7 @@ class TwoForms:
 
     name = "two"
     canonical_wire = False
+    enumerable = True
 
     def parse(self, text: bytes) -> Key:
         """Give both forms."""
@@ -246,7 +248,7 @@ class TwoForms:
 
 def two_forms() -> tuple[Setting, list[int]]:
     setting = owned_by_me()
-    tables = dict(routed_tables(CATALOG, "g"))
+    tables = dict(routed_tables(CATALOG, "g", NO_REGISTRY))
     routed = tables["planes"]
     two = type(routed)(PLANES, TwoForms(), routed.content_type, routed.digest)
     tables["planes"] = two
@@ -312,14 +314,17 @@ def test_the_assignor_s_own_members_make_a_snapshot() -> None:
 
 def test_tables_of_another_definition_or_version_have_another_digest() -> None:
     digests = {
-        routed_tables(type(CATALOG)({"planes": spec}), "g")["planes"].digest
+        routed_tables(type(CATALOG)({"planes": spec}), "g", NO_REGISTRY)["planes"].digest
         for spec in (PLANES, replace(PLANES, version=2), replace(PLANES, columns={"a": "b"}))
     }
     assert len(digests) == 3
 
 
 def test_a_table_of_another_group_has_another_digest() -> None:
-    assert routed_tables(CATALOG, "g")["planes"].digest != routed_tables(CATALOG, "h")["planes"].digest
+    assert (
+        routed_tables(CATALOG, "g", NO_REGISTRY)["planes"].digest
+        != routed_tables(CATALOG, "h", NO_REGISTRY)["planes"].digest
+    )
 
 
 async def test_a_survey_asks_every_worker_and_marks_the_missing_one() -> None:

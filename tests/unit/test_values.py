@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName, ValueSpec
 from app.formats.errors import DecodeError
 from app.formats.values import ValueFormat, value_format
+from tests.support.schemas import NO_REGISTRY
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -18,7 +19,9 @@ json_values = st.recursive(
 
 
 def format_of(value: ValueFormatName, columns: Mapping[str, str] | None = None) -> ValueFormat:
-    return value_format(TableSpec("t", SourceSpec("topic", KeySpec("string"), ValueSpec(value)), columns=columns))
+    return value_format(
+        TableSpec("t", SourceSpec("topic", KeySpec("string"), ValueSpec(value)), columns=columns), NO_REGISTRY.schemas
+    )
 
 
 @settings(deadline=None, max_examples=60)

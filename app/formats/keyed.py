@@ -1,0 +1,273 @@
+"""Keys whose wire bytes have variants: behind the id of a schema, or beside one.
+
+| format       | wire                                           | logical                                            |
+|--------------|------------------------------------------------|----------------------------------------------------|
+| avro         | the frame of framing.py, then Avro             | text as it is, decimal, base64url, true or false;  |
+|              |                                                | a JSON object of them for fields                   |
+| json_sr      | the frame, then JSON                           | as json                                            |
+| json_connect | `{"schema":..,"payload":..}` of Connect's JSON | as json                                            |
+
+The stored form does not depend on the variant, so a key has one row in each partition at most.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+
+import fastavro
+
+from app.catalog.spec import KeySpec, SourceSpec
+from app.errors import InvalidKey, KeySchemaUnknown
+from app.formats.avro import read
+from app.formats.avro_schema import kind_of, readable
+from app.formats.connect_json import unwrap
+from app.formats.errors import DecodeError
+from app.formats.framing import FRAME_SIZE, frame, schema_id
+from app.formats.json_text import decode_json
+from app.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
+from app.formats.ordered import SIGN, Scalar
+from app.formats.schemas import Schema
+from app.formats.variants import KeyVariants, Known
+
+_DECIMAL = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+
+
+def source_keys(source: SourceSpec, known: Known) -> KeyFormat:
+    """Return the format of a source's keys."""
+    match source.key.format:
+        case "avro":
+            return AvroKey(source.key, known.keys_of(source.topic))
+        case "json_sr":
+            return FramedJsonKey(source.key, known.keys_of(source.topic))
+        case "json_connect":
+            return ConnectJsonKey(source.key, known.keys_of(source.topic))
+    return key_format(source.key)
+
+
+class _JsonVariants:
+    """What the formats have in common whose content is JSON."""
+
+    canonical_wire = False
+    enumerable = False
+    name: str
+
+    def __init__(self, spec: KeySpec, variants: KeyVariants) -> None:
+        self._members = KeyMembers(spec)
+        self._variants = variants
+
+    def parse(self, text: bytes) -> Key:
+        """See KeyFormat."""
+        scalars = self._members.of_text(text)
+        forms = self._members.forms(scalars)
+        wires = [self._wire(variant, content) for variant in self._variants.known for content in forms]
+        return Key(stored_scalars(scalars), tuple(wires), enumerable=False)
+
+    def store(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        variant, content = self._split(wire)
+        stored = stored_scalars(self._members.of_json(content))
+        self._variants.learn(variant)
+        return stored
+
+    def canonical(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        return wire
+
+    def _split(self, wire: bytes) -> tuple[bytes, bytes]:
+        raise NotImplementedError
+
+    def _wire(self, variant: bytes, content: bytes) -> bytes:
+        raise NotImplementedError
+
+
+class FramedJsonKey(_JsonVariants):
+    """JSON behind the id of its schema."""
+
+    name = "json_sr"
+
+    def _split(self, wire: bytes) -> tuple[bytes, bytes]:
+        number = schema_id(wire)
+        schema = self._variants.schemas.known(number)
+        if schema.kind != "JSON":
+            raise DecodeError(f"schema {number} is of type {schema.kind}, and the keys' format is json_sr")
+        return wire[1:FRAME_SIZE], wire[FRAME_SIZE:]
+
+    def _wire(self, variant: bytes, content: bytes) -> bytes:
+        return frame(int.from_bytes(variant, "big"), content)
+
+
+class ConnectJsonKey(_JsonVariants):
+    """JSON as Kafka Connect writes it with schemas.enable=true; the variant is the text of the schema."""
+
+    name = "json_connect"
+
+    def _split(self, wire: bytes) -> tuple[bytes, bytes]:
+        wrapped = unwrap(wire)
+        if wrapped is None:
+            decode_json(wire)
+            raise DecodeError(
+                "it is not an object of schema and payload, as Kafka Connect writes keys with schemas.enable=true; "
+                "without that the key's format is json"
+            )
+        return wrapped
+
+    def _wire(self, variant: bytes, content: bytes) -> bytes:
+        return b'{"schema":' + variant + b',"payload":' + content + b"}"
+
+
+class AvroKey:
+    """A scalar in Avro, or a record of such. The type is that of the oldest schema known; others are refused."""
+
+    name = "avro"
+    canonical_wire = False
+    enumerable = False
+
+    def __init__(self, spec: KeySpec, variants: KeyVariants) -> None:
+        self._spec = spec
+        self._members = KeyMembers(spec)
+        self._variants = variants
+
+    def parse(self, text: bytes) -> Key:
+        """See KeyFormat."""
+        schemas = [self._variants.schemas.known(int.from_bytes(variant, "big")) for variant in self._variants.known]
+        if not schemas:
+            raise KeySchemaUnknown(
+                f"no schema of the keys of {self._variants.topic} is known yet, so nobody can say what this key would "
+                f"be: none is registered as {self._variants.topic}-key, and no record was read"
+            )
+        scalars = self._scalars(text, _types(schemas[-1], self._spec))
+        wires = [frame(schema.id, content) for schema in schemas if (content := self._encoded(scalars, schema))]
+        return Key(stored_scalars(_comparable(scalars)), tuple(wires), enumerable=False)
+
+    def store(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        number = schema_id(wire)
+        schema = self._variants.schemas.known(number)
+        types = _types(schema, self._spec)
+        known = self._variants.known
+        if known:
+            oldest = _types(self._variants.schemas.known(int.from_bytes(known[-1], "big")), self._spec)
+            if types != oldest:
+                raise DecodeError(
+                    f"its schema {number} makes keys of {', '.join(types)}, and keys of {self._variants.topic} are of "
+                    f"{', '.join(oldest)}"
+                )
+        value = read(wire, FRAME_SIZE, schema, schema, rendered=False)
+        scalars = [value[name] for name in self._spec.fields] if self._spec.fields else [value]
+        self._variants.learn(wire[1:FRAME_SIZE])
+        return stored_scalars(_comparable(scalars))
+
+    def canonical(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        return wire
+
+    def _scalars(self, text: bytes, types: tuple[str, ...]) -> list[Any]:
+        if self._spec.fields and not self._spec.bare:
+            try:
+                value = decode_json(text)
+            except DecodeError as error:
+                raise self._members.invalid(str(error)) from error
+            if not isinstance(value, dict) or set(value) != set(self._spec.fields):
+                raise self._members.invalid(f"its members are not exactly {', '.join(self._spec.fields)}")
+            texts = [_text_of(value[name]) for name in self._spec.fields]
+        else:
+            texts = [text]
+        return [_PARSERS[kind](one, kind) for one, kind in zip(texts, types, strict=True)]
+
+    def _encoded(self, scalars: list[Any], schema: Schema) -> bytes | None:
+        """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40."""
+        content = BytesIO()
+        value = dict(zip(self._spec.fields, scalars, strict=True)) if self._spec.fields else scalars[0]
+        ready = readable(schema, rendered=False)
+        try:
+            fastavro.schemaless_writer(content, ready.parsed, ready.wrap(value), strict=True)
+        except (ValueError, OverflowError):
+            return None
+        return content.getvalue()
+
+
+def _types(schema: Schema, spec: KeySpec) -> tuple[str, ...]:
+    """Return the types of a key's scalars; int and long are both `integer`. Raises DecodeError for other keys."""
+    return _checked_types(schema, spec.fields)
+
+
+@lru_cache(256)
+def _checked_types(schema: Schema, fields: tuple[str, ...]) -> tuple[str, ...]:
+    ready, number = readable(schema, rendered=False), schema.id
+    if not fields:
+        return (_type_of(ready.content, f"schema {number}"),)
+    if ready.wrapped:
+        raise DecodeError(f"its schema {number} is no record, and the table's keys are records of {', '.join(fields)}")
+    types = {field["name"]: field["type"] for field in ready.content["fields"]}
+    if set(types) != set(fields):
+        raise DecodeError(
+            f"its schema {number} has the fields {', '.join(types)}, and the table's keys have {', '.join(fields)}"
+        )
+    return tuple(_type_of(types[name], f"field {name} of schema {number}") for name in fields)
+
+
+def _type_of(schema: Any, what: str) -> str:
+    kind = kind_of(schema)
+    kind = {"int": "integer", "long": "integer"}.get(kind, kind)
+    if kind not in _PARSERS:
+        raise DecodeError(f"{what} is of type {kind}, and a key is a string, int, long, bytes or boolean")
+    return kind
+
+
+def _comparable(scalars: list[Any]) -> list[Scalar]:
+    """Return scalars that have an order; bytes become the text of the same numbers, in the same order."""
+    return [scalar.decode("latin-1") if isinstance(scalar, bytes) else scalar for scalar in scalars]
+
+
+def _text_of(value: object) -> bytes:
+    """Return a member of a URL's JSON as it would stand in a URL alone."""
+    match value:
+        case bool():
+            return b"true" if value else b"false"
+        case int() | str():
+            return str(value).encode()
+    raise InvalidKey("The key is not of key format avro: each member is a string, an integer, true or false.")
+
+
+def _string(text: bytes, _: str) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidKey("The key is not valid UTF-8 (an Avro string): percent-encode UTF-8.") from error
+
+
+def _integer(text: bytes, _: str) -> int:
+    number = int(text) if _DECIMAL.fullmatch(text) else SIGN
+    if not -SIGN <= number < SIGN:
+        raise InvalidKey(
+            "The key is not an integer of 64 bits (an Avro int or long): use decimal digits without leading zeros or a "
+            "plus sign."
+        )
+    return number
+
+
+def _bytes(text: bytes, _: str) -> bytes:
+    try:
+        found = urlsafe_b64decode(text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4))
+    except ValueError:
+        found = b""
+    if text.rstrip(b"=") != urlsafe_b64encode(found).rstrip(b"="):
+        raise InvalidKey("The key is not base64url (Avro bytes): use A-Z a-z 0-9 - _, with the padding = or without.")
+    return found
+
+
+def _boolean(text: bytes, _: str) -> bool:
+    if text not in {b"true", b"false"}:
+        raise InvalidKey("The key is not a boolean (an Avro boolean): use true or false.")
+    return text == b"true"
+
+
+_PARSERS: dict[str, Callable[[bytes, str], Any]] = {
+    "string": _string,
+    "integer": _integer,
+    "bytes": _bytes,
+    "boolean": _boolean,
+}

@@ -1,0 +1,55 @@
+"""What else than a key its wire bytes depend on, as far as this worker knows.
+
+A key behind the id of its schema has another wire form for each id, and so another partition; a key in Kafka Connect's
+JSON has one for each text of its schema. That id or text is a variant. A worker learns variants from the records that
+it reads and from the schema registry, never all of them for certain: so a router that finds nothing under those it
+knows asks every partition.
+"""
+
+from app.formats.errors import DecodeError
+from app.formats.schemas import Schemas
+
+#: Variants of one topic's keys; each is one more partition to ask for every read.
+MOST_VARIANTS = 32
+
+
+class KeyVariants:
+    """The variants of the keys of one source topic, the one learnt last first."""
+
+    def __init__(self, topic: str, schemas: Schemas) -> None:
+        self.topic = topic
+        self.schemas = schemas
+        self._known: tuple[bytes, ...] = ()
+
+    @property
+    def known(self) -> tuple[bytes, ...]:
+        """Every variant so far."""
+        return self._known
+
+    def learn(self, variant: bytes) -> None:
+        """Take note of one; raises DecodeError beyond MOST_VARIANTS."""
+        if variant in self._known:
+            return
+        if len(self._known) == MOST_VARIANTS:
+            raise DecodeError(
+                f"keys of {self.topic} have more than {MOST_VARIANTS} schemas, and each is a partition to look in: "
+                "give the topic's keys one schema"
+            )
+        self._known = (variant, *self._known)
+
+    async def refresh(self) -> None:
+        """Learn what the registry lists for the topic's keys; waits for it as long as it is away."""
+        for schema_id in await self.schemas.fetch_subject(f"{self.topic}-key"):
+            self.learn(schema_id.to_bytes(4, "big"))
+
+
+class Known:
+    """What a worker knows for reading its source topics: schemas, and the variants of keys."""
+
+    def __init__(self, schemas: Schemas) -> None:
+        self.schemas = schemas
+        self._variants: dict[str, KeyVariants] = {}
+
+    def keys_of(self, topic: str) -> KeyVariants:
+        """Return the variants of a topic's keys, always the same object."""
+        return self._variants.setdefault(topic, KeyVariants(topic, self.schemas))
