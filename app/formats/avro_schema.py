@@ -192,6 +192,7 @@ def given(schema: Schema) -> Any:
 def _parse(content: Any, types: dict[str, Any], bounds: "_Bounds", *, rendered: bool) -> Any:
     # Twice, because only the first resolves names, and the second has to see what was marked. Defaults may be integers
     # where floats are meant, which fastavro would not let pass.
+    content = _unfolded(content)
     resolved = fastavro.parse_schema(content, named_schemas=dict(types), _write_hint=False, _ignore_default_error=True)
     bounds.takes_bytes(resolved)
     parsed = fastavro.parse_schema(
@@ -244,15 +245,25 @@ class _Bounds:
         return found
 
 
+def _unfolded(schema: Any) -> Any:
+    """Return a schema without objects whose `type` is another schema, or the name of one, which is the same."""
+    match schema:
+        case list():
+            return [_unfolded(branch) for branch in schema]
+        case {"type": inner} if not isinstance(inner, str) or inner not in _KINDS:
+            return _unfolded(inner)
+        case {"fields": list() as fields}:
+            return schema | {"fields": [field | {"type": _unfolded(field["type"])} for field in fields]}
+        case dict():
+            return schema | {name: _unfolded(schema[name]) for name in ("items", "values") if name in schema}
+    return schema
+
+
 def _marked(schema: Any, *, rendered: bool) -> Any:
     """Return a schema whose logical types are ours where they are rendered, if they are at all, and none elsewhere."""
     match schema:
         case list():
             return [_marked(branch, rendered=rendered) for branch in schema]
-        case {"type": dict() | list() as inner}:
-            return _marked(inner, rendered=rendered)
-        case {"type": str() as name} if name not in _KINDS:
-            return name
         case "float" | "double" if rendered:
             return {"type": schema, "logicalType": f"{_PREFIX}float"}
         case str():

@@ -126,15 +126,10 @@ def _uuid(text: str) -> bytes:
 
 def _decimal(text: str, schema: Mapping[str, Any]) -> bytes:
     number = unscaled(text, schema["scale"])
-    precision = schema.get("precision")
-    if precision is not None and abs(number) >= 10**precision:
-        raise DecodeError(f"it has more than the {precision} digits of the schema's decimal")
-    if schema["type"] != "fixed":
-        return _twos_complement(number)
-    try:
-        return number.to_bytes(schema["size"], "big", signed=True)
-    except OverflowError:
-        raise DecodeError(f"it does not fit into the {schema['size']} bytes of the schema's decimal") from None
+    if abs(number) >= 10 ** schema["precision"]:
+        raise DecodeError(f"it has more than the {schema['precision']} digits of the schema's decimal")
+    # fastavro has seen to it that so many digits fit.
+    return number.to_bytes(schema["size"], "big", signed=True) if "size" in schema else _twos_complement(number)
 
 
 def _twos_complement(number: int) -> bytes:

@@ -65,9 +65,9 @@ def days(text: str) -> int:
 
 def time_text(units: int, digits: int) -> str:
     """Return a time of day; 24:00:00 is the end of a day, and a time that PostgreSQL has. Raises DecodeError."""
-    seconds, fraction = divmod(units, _second(digits))
-    if not 0 <= seconds <= _DAY_SECONDS:
+    if not 0 <= units <= _DAY_SECONDS * _second(digits):
         raise DecodeError("it is no time of a day")
+    seconds, fraction = divmod(units, _second(digits))
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:0{digits}}"
 
 
@@ -77,9 +77,10 @@ def time_units(text: str, digits: int) -> int:
     if match is None:
         raise DecodeError('it has to be a time of day, like "05:17:00.123"')
     seconds = int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3])
-    if seconds > _DAY_SECONDS:
+    units = seconds * _second(digits) + _fraction(match[4] or "", digits)
+    if units > _DAY_SECONDS * _second(digits):
         raise DecodeError("it is no time of a day")
-    return seconds * _second(digits) + _fraction(match[4] or "", digits)
+    return units
 
 
 def timestamp_text(units: int, digits: int, zone: str) -> str:
