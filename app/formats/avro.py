@@ -23,7 +23,7 @@ import fastavro
 import msgspec
 
 from app.catalog.spec import SchemaFile, ValueSpec
-from app.formats.avro_schema import WHOLE, float_text, given, readable
+from app.formats.avro_schema import WHOLE, Readable, float_text, given, kind_of, readable
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, schema_id
 from app.formats.remembered import remembered
@@ -66,7 +66,7 @@ class AvroReader:
         ready = self._resolutions.get((written.id, wanted.id))
         if ready is None:
             ready = self._resolutions[written.id, wanted.id] = resolution(written, wanted)
-        return _encode(ready.read(value, start))
+        return _encode(ready.read(value, start) if start != FRAME_SIZE else ready.read_framed(value))
 
     def schema(self, written: Schema | None = None) -> Schema:
         """Return the schema of the rows; of the latest, the one known since `written` was.
@@ -123,14 +123,20 @@ def fingerprint(schema: Schema) -> bytes:
 class Resolution:
     """How values that were written with one schema are read as another's; the ids and what fastavro takes.
 
-    `wanted` is None when it is the same. `floats` are the fields to look at: see Readable.
+    `wanted` is None when it is the same. `bare` is set when values are bytes and nothing around them: behind a frame
+    Confluent's serialisers write them without their length. `floats` are the fields to look at: see Readable.
     """
 
     ids: tuple[int, int]
     written: Any
     wanted: Any
     wrapped: bool
+    bare: bool
     floats: tuple[str, ...]
+
+    def read_framed(self, value: bytes) -> Any:
+        """Return what stands behind the frame of a schema registry; raises DecodeError."""
+        return self.read(with_length(value[FRAME_SIZE:]), 0) if self.bare else self.read(value, FRAME_SIZE)
 
     def read(self, value: bytes, start: int) -> Any:
         """Return what stands in `value` from `start` on; raises DecodeError."""
@@ -176,4 +182,16 @@ def resolution(written: Schema, wanted: Schema, *, rendered: bool = True) -> Res
         by_alias = {alias: field["name"] for field in fields for alias in field.get("aliases", ())}
         names = by_alias | {field["name"]: field["name"] for field in fields}
         floats = tuple(names[name] for name in floats if name in names)
-    return Resolution(ids, writer.parsed, None if same else reader.parsed, writer.wrapped, floats)
+    return Resolution(ids, writer.parsed, None if same else reader.parsed, writer.wrapped, is_bare(writer), floats)
+
+
+def is_bare(schema: Readable) -> bool:
+    """Whether values of a schema are bytes and nothing around them."""
+    return kind_of(schema.content) == "bytes"
+
+
+def with_length(content: bytes) -> bytes:
+    """Return bytes as Avro has them."""
+    length = BytesIO()
+    fastavro.schemaless_writer(length, "long", len(content))
+    return length.getvalue() + content

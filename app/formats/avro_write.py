@@ -10,8 +10,10 @@ from uuid import UUID
 
 import fastavro
 
+from app.formats.avro import is_bare
 from app.formats.avro_schema import VARIABLE_DECIMAL, Readable, kind_of, readable, rendered_as
 from app.formats.errors import DecodeError
+from app.formats.framing import frame
 from app.formats.json_text import decode_json
 from app.formats.schemas import Schema
 from app.formats.temporal import days, time_units, timestamp_units, unscaled
@@ -27,10 +29,19 @@ def to_avro(text: bytes, schema: Schema) -> bytes:
     Raises DecodeError, naming the field, for JSON that the schema does not describe.
     """
     ready = readable(schema)
-    value = _Values(ready).of(decode_json(text), ready.content, "it")
     content = BytesIO()
-    fastavro.schemaless_writer(content, ready.parsed, ready.wrap(value))
+    fastavro.schemaless_writer(content, ready.parsed, ready.wrap(_value(text, ready)))
     return content.getvalue()
+
+
+def to_framed_avro(text: bytes, schema: Schema) -> bytes:
+    """Return the same behind the frame of a schema registry, where bytes alone have no length; see Resolution."""
+    ready = readable(schema)
+    return frame(schema.id, _value(text, ready) if is_bare(ready) else to_avro(text, schema))
+
+
+def _value(text: bytes, ready: Readable) -> Any:
+    return _Values(ready).of(decode_json(text), ready.content, "it")
 
 
 class _Values:

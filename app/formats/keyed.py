@@ -148,7 +148,7 @@ class AvroKey:
         wires = [
             frame(schema.id, content)
             for schema in usable
-            if schema.types == types and (content := self._encoded(scalars, schema.ready)) is not None
+            if schema.types == types and (content := self._encoded(scalars, schema)) is not None
         ]
         return Key(stored_scalars(_comparable(scalars)), tuple(wires), enumerable=False)
 
@@ -162,7 +162,7 @@ class AvroKey:
                 f"its schema {number} makes keys of {', '.join(schema.types)}, and keys of {self._variants.topic} are "
                 f"of {', '.join(usable[-1].types)}, as in schema {usable[-1].id}"
             )
-        value = schema.reading.read(wire, FRAME_SIZE)
+        value = schema.reading.read_framed(wire)
         scalars = [value[name] for name in self._spec.fields] if self._spec.fields else [value]
         self._variants.learn(wire[1:FRAME_SIZE])
         return stored_scalars(_comparable(scalars))
@@ -198,12 +198,14 @@ class AvroKey:
             texts = [text]
         return [_PARSERS[kind](one, kind) for one, kind in zip(texts, types, strict=True)]
 
-    def _encoded(self, scalars: list[Any], ready: Readable) -> bytes | None:
+    def _encoded(self, scalars: list[Any], schema: "_KeySchema") -> bytes | None:
         """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40."""
+        if schema.reading.bare:
+            return bytes(scalars[0])
         content = BytesIO()
         value = dict(zip(self._spec.fields, scalars, strict=True)) if self._spec.fields else scalars[0]
         try:
-            fastavro.schemaless_writer(content, ready.parsed, ready.wrap(value), strict=True)
+            fastavro.schemaless_writer(content, schema.ready.parsed, schema.ready.wrap(value), strict=True)
         except (ValueError, OverflowError):
             return None
         return content.getvalue()

@@ -6,6 +6,7 @@ their names.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,9 @@ _LONGEST_NAME = 200
 
 #: Of protoc's words, how many are shown.
 _LONGEST_REASON = 300
+
+#: How lines begin that are no reason: of a schema that does not say its syntax, as those of proto2 need not.
+_LOGGED = re.compile(r"WARNING: All log messages|[IWE][0-9]{4}")
 
 _MOST_INDEXES = 32
 _STDERR = 2
@@ -166,7 +170,7 @@ def _what_protoc_says(file: Path) -> Iterator[Callable[[], str]]:
 
 def _first_words(written: IO[str]) -> str:
     written.seek(0)
-    return " ".join(written.read(_LONGEST_REASON).split())
+    return " ".join(line.strip() for line in written if not _LOGGED.match(line))[:_LONGEST_REASON]
 
 
 def _write(folder: Path, name: str, schema: Schema) -> None:

@@ -33,6 +33,12 @@ def written(schema: Any, value: Any) -> bytes:
     return content.getvalue()
 
 
+def bare(schema: Any, value: bytes) -> bytes:
+    """Take off the length of bytes that are all of a value, which behind a frame they do not have."""
+    kind = schema["type"] if isinstance(schema, dict) else schema
+    return fastavro.schemaless_reader(BytesIO(value), "bytes", None) if kind == "bytes" else value  # type: ignore[return-value]
+
+
 def shown(schema: Any, value: bytes, wanted: Any = None) -> Any:
     """Return the row, read from JSON, of Avro bytes that were written with a schema; `wanted` is the table's."""
     return json.loads(shown_text(schema, value, wanted))
@@ -43,4 +49,4 @@ def shown_text(schema: Any, value: bytes, wanted: Any = None) -> bytes:
     schemas = FetchedSchemas(avro_schema(1, schema))
     if wanted is not None:
         schemas.add(avro_schema(2, wanted))
-    return AvroReader(ValueSpec("avro"), "topic", schemas)(framed(1, value))
+    return AvroReader(ValueSpec("avro"), "topic", schemas)(framed(1, bare(schema, value)))

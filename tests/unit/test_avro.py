@@ -369,7 +369,7 @@ def test_types_of_types_of_types_are_looked_at_once_each() -> None:
 @pytest.mark.parametrize(
     ("schema", "value"),
     [
-        ("bytes", varint(2**60) + b"abc"),
+        (record(("v", "bytes")), varint(2**60) + b"abc"),
         ("string", varint(2**62) + b"abc"),
         ("string", varint(-1) + b"abc"),
         ({"type": "array", "items": "long"}, varint(2**60)),
