@@ -234,6 +234,13 @@ class KeySchemaUnknown(RequestError):
     retryable = True
 
 
+class SchemaUnavailable(RequestError):
+    """A schema that the answer or the write needs could not be had from the registry in time; nothing was written."""
+
+    code, status, title = "schema_unavailable", 503, "Schema unavailable"
+    retryable = True
+
+
 class OwnerUnreachable(RequestError):
     """The owner is known but could not be asked."""
 
