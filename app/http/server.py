@@ -36,6 +36,9 @@ from app.routing.writes import SourceWriter, Writes
 from app.telemetry import Metrics, measure_event_loop_lag
 from app.turns import Turns
 
+#: Seconds between the end of listening and the end of idle connections, in which requests on their way are answered.
+LAST_CALL = 0.05
+
 #: Connections that may wait to be accepted; the kernel caps it.
 BACKLOG = 1024
 
@@ -211,8 +214,11 @@ class HttpServer:
             self._lag.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._lag
-        for listener, server in self._listeners:
+        for listener, _ in self._listeners:
             listener.close()
+        # A request that a client has sent on an idle connection may not have been read yet.
+        await asyncio.sleep(min(seconds, LAST_CALL))
+        for _, server in self._listeners:
             server.pre_shutdown()
         # aiohttp takes a timeout of 0 for none at all.
         await asyncio.gather(*(server.shutdown(max(seconds, 0.01)) for _, server in self._listeners))

@@ -9,7 +9,9 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import MisplacedKeys, PartitionRestoring, TooStale
+from app.formats.keys import key_format
 from app.formats.partitioners import partition_of
 from app.http import answers
 from app.http.batch import MAX_BODY_BYTES, MOST_KEYS
@@ -17,6 +19,7 @@ from app.model import ReadMode, Role
 from app.routing.batch import WINDOW
 from app.routing.slices import BYTES_AN_ANSWER
 from app.stores.rows import Row
+from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import (
     Reply,
     Worker,
@@ -138,6 +141,23 @@ async def test_an_integer_key_can_be_a_number_too_and_is_echoed_as_it_came(worke
     answer = await batch(worker, [7, "7", 7.5, 2**63, "x", True, None, [7]], "numbers")
     assert codes(answer) == ["", "", *["invalid_key"] * 6]
     assert [row["key"] for row in answer["rows"]] == [7, "7", 7.5, 2**63, "x", True, None, [7]]
+
+
+async def test_a_json_key_is_its_text_or_its_value_and_is_found_in_whichever_partition_it_lies() -> None:
+    people = TableSpec("people", SourceSpec("planes-topic", KeySpec("json"), ValueSpec("json")))
+    worker = await start_worker("a", Catalog({"people": people}))
+    worker.view.swap(snapshot(Placed("a", worker.internal, {"planes-topic": range(4)})))
+    try:
+        keys = key_format(KeySpec("json"))
+        # Of the second key Java producers write another form, which hashes to another partition.
+        for text, row in ((b"7", b"1"), ('"\U0001f601"'.encode(), b"2")):
+            key = keys.parse(text)
+            worker.local.rows["people", partition(key.wires[-1]), key.stored] = Row(row, 0, 1)
+        answer = await batch(worker, [7, "7", '"\U0001f601"', "\U0001f601", None], "people")
+        assert [row.get("value") for row in answer["rows"]] == [1, 1, 2, None, None]
+        assert codes(answer) == ["", "", "", "invalid_key", "key_not_found"]
+    finally:
+        await worker.server.stop(1.0)
 
 
 async def test_one_bad_key_spoils_no_other(worker: Worker) -> None:

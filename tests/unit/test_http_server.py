@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -86,6 +87,25 @@ async def test_draining_turns_readiness_off_while_reads_go_on(worker: Worker) ->
 async def test_a_worker_that_says_it_drains_is_not_ready(worker: Worker) -> None:
     worker.health.is_draining = True
     assert (await worker.get("/readyz")).json["status"] == "draining"
+
+
+async def test_stop_answers_what_arrives_on_an_idle_connection_right_after_it() -> None:
+    async with one_worker() as worker:
+        port = urlsplit(worker.server.bound.public_url).port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
+        writer.write(request)
+        first = await reader.readuntil(b'{"status":"alive"}')
+        assert b"connection: close" not in first.lower()
+        await worker.server.drain(1.0)
+        stopping = asyncio.create_task(worker.server.stop(1.0))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        writer.write(request)
+        second = await reader.readuntil(b'{"status":"alive"}')
+        assert b"connection: close" in second.lower()
+        await stopping
+        writer.close()
 
 
 async def test_stop_lets_a_request_in_flight_finish() -> None:
