@@ -119,7 +119,10 @@ async def _led(admin: Any, name: str, partitions: int) -> bool:
 async def produce(
     bootstrap: str, topic: str, source: Source, contents: Iterable[tuple[bytes, bytes]] | None = None
 ) -> Produced:
-    """Add a source's records, or `contents` in their place, to a topic as a Java producer would: by murmur2 of the key, acknowledged, in batches."""
+    """Add a source's records to a topic as a Java producer would: by murmur2 of the key, acknowledged, in batches.
+
+    `contents` are other keys and values in their place.
+    """
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, max_batch_size=_BATCH_BYTES
     )

@@ -1,13 +1,13 @@
 """Rows of a table of Avro as Avro again: for those who read them so, and for records that callers write."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from app.catalog.spec import TableSpec
 from app.formats.avro import FILE_SCHEMA, AvroReader
-from app.formats.avro_write import to_avro
+from app.formats.avro_write import to_avro, to_framed_avro
 from app.formats.errors import DecodeError
-from app.formats.framing import frame
-from app.formats.schemas import Schemas
+from app.formats.schemas import Schema, Schemas
 
 #: The media type of Avro without a frame.
 AVRO = "avro/binary"
@@ -33,18 +33,22 @@ class AvroRows:
         Raises DecodeError for a row that the schema does not describe, and SchemaNeeded while it is not known.
         """
         schema = self._reader.schema()
-        try:
-            return Encoded(to_avro(row, schema), None if schema.id == FILE_SCHEMA else schema.id)
-        except DecodeError as error:
-            which = "the schema in the table's file" if schema.id == FILE_SCHEMA else f"schema {schema.id}"
-            raise DecodeError(f"it is not as {which} says: {error}") from error
+        return Encoded(_written(to_avro, row, schema), None if schema.id == FILE_SCHEMA else schema.id)
 
     def framed(self, row: bytes) -> bytes:
         """Return a row as a record's value, behind the id of its schema; raises as `encode` does."""
-        content, schema_id = self.encode(row)
-        if schema_id is None:
+        schema = self._reader.schema()
+        if schema.id == FILE_SCHEMA:
             raise DecodeError("the table's schema is in a file, and has no id that a record could name")
-        return frame(schema_id, content)
+        return _written(to_framed_avro, row, schema)
+
+
+def _written(write: Callable[[bytes, Schema], bytes], row: bytes, schema: Schema) -> bytes:
+    try:
+        return write(row, schema)
+    except DecodeError as error:
+        which = "the schema in the table's file" if schema.id == FILE_SCHEMA else f"schema {schema.id}"
+        raise DecodeError(f"it is not as {which} says: {error}") from error
 
 
 def avro_rows(table: TableSpec, schemas: Schemas) -> AvroRows | None:

@@ -203,11 +203,12 @@ class AvroKey:
         if schema.reading.bare:
             return bytes(scalars[0])
         content = BytesIO()
-        value = dict(zip(self._spec.fields, scalars, strict=True)) if self._spec.fields else scalars[0]
-        try:
-            fastavro.schemaless_writer(content, schema.ready.parsed, schema.ready.wrap(value), strict=True)
-        except (ValueError, OverflowError):
+        parts = dict(zip(self._spec.fields, scalars, strict=True)) if self._spec.fields else scalars[0]
+        value = schema.ready.wrap(parts)
+        # Its writer takes any number for an int.
+        if not fastavro.validate(value, schema.ready.parsed, raise_errors=False, strict=True):
             return None
+        fastavro.schemaless_writer(content, schema.ready.parsed, value)
         return content.getvalue()
 
 

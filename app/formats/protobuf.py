@@ -8,6 +8,7 @@ their names.
 import os
 import re
 import tempfile
+from binascii import a2b_base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,10 +137,47 @@ def _pool(schema: Schema) -> descriptor_pool.DescriptorPool:
     """Return a schema with all that it refers to; some 5 ms for a schema that was not seen before."""
     if schema.kind != "PROTOBUF":
         raise DecodeError(f"schema {schema.id} is of type {schema.kind}, and the table's format is protobuf")
+    serialised = _serialised(schema)
     pool = descriptor_pool.DescriptorPool()
-    for file in _compiled(schema).file:
-        pool.Add(file)
+    try:
+        for file in _compiled(schema).file if serialised is None else _linked(schema):
+            pool.Add(file)
+        pool.FindFileByName(_FILE)
+    except (TypeError, KeyError) as error:  # what protoc made is whole; what a producer registered need not be
+        raise DecodeError(f"schema {schema.id} is no Protobuf that can be used: {error}") from error
     return pool
+
+
+def _serialised(schema: Schema) -> descriptor_pb2.FileDescriptorProto | None:
+    """Return a schema whose text is its descriptor in base64; None for any other text.
+
+    So do Confluent's clients of Python and others register schemas; some registries hand them out as they came.
+    """
+    try:
+        return descriptor_pb2.FileDescriptorProto.FromString(a2b_base64(schema.text, strict_mode=True))
+    except (ValueError, message.DecodeError):  # a2b_base64's own error is a ValueError
+        return None
+
+
+def _linked(schema: Schema) -> list[descriptor_pb2.FileDescriptorProto]:
+    """Return a schema that is a descriptor, after all that it imports."""
+    files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+
+    def add(name: str, one: Schema) -> None:
+        file = _serialised(one)
+        if file is None:
+            raise DecodeError(f"schema {schema.id} is a descriptor, and {name}, which it refers to, is a text")
+        file.name = name
+        for reference in one.references:
+            if reference.name not in files:
+                add(reference.name, reference.schema)
+        files[name] = file
+
+    add(_FILE, schema)
+    known = sorted({name for file in files.values() for name in file.dependency} - set(files))
+    imports = "".join(f'import "{name}";' for name in known)
+    included = _compiled(Schema(schema.id, "PROTOBUF", f'syntax = "proto3";{imports}'))
+    return [*(file for file in included.file if file.name != _FILE), *files.values()]
 
 
 def _compiled(schema: Schema) -> descriptor_pb2.FileDescriptorSet:

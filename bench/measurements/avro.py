@@ -25,8 +25,8 @@ async def measure(setting: Setting) -> None:
         await produce(setting.bootstrap, topic, source, in_avro(source, schema_id))
         for _ in range(setting.rounds):
             for name, read in ((JSON, source.topic), (AVRO, topic)):
-                settings = {"value": "avro", "schema_registry": registry.url} if name == AVRO else {}
-                worker = setting.worker(read, **settings)
+                value = "avro" if name == AVRO else "json"
+                worker = setting.worker(read, value=value, schema_registry=registry.url)
                 worker.name = name
                 async with running(worker):
                     await ingest.ingest(setting, worker, produced)

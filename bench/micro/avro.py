@@ -1,10 +1,9 @@
 """Avro: from a record to the JSON that is stored, and what it would be to store the record's bytes instead."""
 
 from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.formats.avro import AvroReader, read
+from app.formats.avro import AvroReader, resolution
 from app.formats.avro_rows import AvroRows
 from app.formats.errors import DecodeError
-from app.formats.framing import FRAME_SIZE
 from app.formats.schemas import NoSchemas, Schema
 from app.formats.values import JsonValue
 from bench.avro import SCHEMA, in_avro
@@ -40,7 +39,6 @@ def measure(timings: Timings) -> None:
         timings.say(f"bytes of a {name}", sum(map(len, some)) / len(some))
     timings.sync("value json, checked", _RECORDS, lambda: [check(text) for text in texts])
     timings.sync("value avro, to the JSON of its row", _RECORDS, lambda: [to_json(value) for value in values])
-    timings.sync(
-        "the same, read alone", _RECORDS, lambda: [read(value, FRAME_SIZE, _SCHEMA, _SCHEMA) for value in values]
-    )
+    read = resolution(_SCHEMA, _SCHEMA).read_framed
+    timings.sync("the same, read alone", _RECORDS, lambda: [read(value) for value in values])
     timings.sync("a row's JSON, to Avro", _RECORDS, lambda: [to_avro(row) for row in rows])

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import aiohttp
@@ -129,10 +130,10 @@ async def test_a_key_in_avro_is_written_under_the_newest_schema_known_and_delete
     status, refused = await put(url, ROW)
     assert (status, refused["code"], refused["table"]) == (503, "key_schema_unknown", "planes")
 
-    newer = TAIL.replace('"Tail"', '"Tail","doc":"newer"')
+    newer = TAIL.replace("Tail", "Newer")
     source.register(TAIL, part="key", compatibility="NONE")
     old = source.avro({"tail": "N1"}, TAIL, MessageField.KEY)
-    value = source.avro({"tailnum": "old", "price": 0, "note": None}, PLANE)
+    value = source.avro({"tailnum": "old", "price": Decimal(0), "note": None}, PLANE)
     await source.produce((old, value))
     worker.kill()
     worker.start()

