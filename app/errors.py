@@ -30,6 +30,7 @@
         |-- PositionNotReached     503 position_not_reached
         |-- MisplacedKeys          503 misplaced_keys
         |-- KeySchemaUnknown       503 key_schema_unknown
+        |-- SchemaUnavailable      503 schema_unavailable
         |-- OwnerUnreachable       503 owner_unreachable
         |-- SourceUnavailable      503 source_unavailable
         |-- Draining               503 draining
