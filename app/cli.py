@@ -1,4 +1,4 @@
-"""The command line: `tablehouse worker`, `tablehouse check`, `tablehouse version`."""
+"""The command line: `tablehouse worker`, `check`, `dead-letters` and `version`."""
 
 import asyncio
 import sys
@@ -12,6 +12,7 @@ import uvloop
 
 from app.catalog.load import load_catalog
 from app.config import CONFIG_VARIABLE, SETTINGS, Setting, Settings, load_settings
+from app.dead_letters_cli import dead_letters
 from app.errors import SetupError
 from app.routing.cluster import ClusterView
 from app.stores.data_directory import DataDirectory
@@ -35,6 +36,9 @@ class _Group(click.Group):
 @click.group(cls=_Group)
 def main() -> None:
     """Kafka topics as tables: the latest row for a key, over HTTP, from any worker."""
+
+
+main.add_command(dead_letters)
 
 
 def _setting_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -95,8 +99,10 @@ def _run_worker(settings: Settings) -> int:
         catalog=catalog,
         view=view,
         local=engine,
+        source=engine,
         health=engine,
         metrics=metrics,
+        turns=engine.turns,
         known=engine.known,
     )
     return run(engine, server, settings.shutdown_timeout)

@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from app.errors import ConfigError
+from app.kafka_access import contradictions
 from app.marked_yaml import YamlError, entries_of, kind_of, line_of, read_yaml
 
 PREFIX = "TABLEHOUSE_"
@@ -35,9 +36,20 @@ CONFIG_VARIABLE = "TABLEHOUSE_CONFIG"
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 #: Settings whose values no message repeats.
-_MASKED = frozenset({"internal_secrets", "schema_registry", "schema_registry_password", "schema_registry_token"})
+_MASKED = frozenset(
+    {
+        "internal_secrets",
+        "kafka_sasl_password",
+        "kafka_oauth_client_secret",
+        "kafka_key_password",
+        "schema_registry",
+        "schema_registry_password",
+        "schema_registry_token",
+    }
+)
 _LEAST_MEMORY = 64 << 20
 _HIGHEST_PORT = 65535
+_LONGEST_SECRET = 10_000
 
 # What Kubernetes puts into the pods of a namespace that has a service called tablehouse or tablehouse-<x>.
 _SERVICE_LINK = re.compile(r"TABLEHOUSE_(.*_)?(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)")
@@ -136,6 +148,32 @@ def _url(value: object) -> str:
     return str(value)
 
 
+def _text(value: object) -> str:
+    if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]{0,998}[\x21-\x7e])?", str(value)):
+        raise ValueError("must be 1 to 1000 printable ASCII characters, none of its ends a space, or be left out")
+    return str(value)
+
+
+def _secret(value: object) -> SecretStr:
+    # Files and secrets often end in a line break that nobody meant.
+    secret = str(value).rstrip("\r\n")
+    if not 1 <= len(secret) <= _LONGEST_SECRET or not secret.isprintable():
+        raise ValueError(f"must be a secret of 1 to {_LONGEST_SECRET} printable characters, or be left out")
+    return SecretStr(secret)
+
+
+def _token_url(value: object) -> str:
+    problem = ValueError("must be the https:// or http:// URL of a token endpoint, without user, password and fragment")
+    try:
+        parts = urlsplit(str(value))
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        raise problem from None
+    if not usable or "@" in parts.netloc or parts.fragment or not re.fullmatch(r"[\x21-\x7e]+", str(value)):
+        raise problem
+    return str(value)
+
+
 def _registry_urls(value: object) -> tuple[str, ...]:
     urls = [url.strip().rstrip("/") for url in str(value).split(",")]
     for url in urls:
@@ -171,6 +209,20 @@ def _default_url(settings: Mapping[str, Any]) -> str:
     return f"http://{socket.gethostname()}:{settings.get('internal_port', '')}"
 
 
+def _topic(value: object) -> str:
+    if not re.fullmatch(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}", str(value)):
+        raise ValueError("must be the name of a topic: up to 249 letters, digits, '.', _ and -")
+    return str(value)
+
+
+def _default_dead_letters(settings: Mapping[str, Any]) -> str:
+    return f"{settings.get('group', '')}-dead-letters"
+
+
+#: What is shown as the default of settings that need not be given and have none.
+_NONE: dict[str, Any] = {"default": "none"}
+
+
 class Settings(BaseSettings):
     """How one worker runs; `load_settings` is the way to get one from what the user gave.
 
@@ -189,6 +241,12 @@ class Settings(BaseSettings):
         default="tablehouse",
         description="Workers of one group share the tables between them: the consumer group, and the first part "
         "of the names of its changelog topics.",
+    )
+    dead_letter_topic: Annotated[str, BeforeValidator(_topic)] = Field(
+        default_factory=_default_dead_letters,
+        json_schema_extra={"default": "<group>-dead-letters"},
+        description="The topic for records that cannot become rows, of tables whose on_error is dead_letter. It is "
+        "created if it is missing.",
     )
     data_dir: Annotated[Path, BeforeValidator(_path)] = Field(
         default="./data",
@@ -307,6 +365,66 @@ class Settings(BaseSettings):
         validate_default=True,
         description="A worker that was told to stop has ended after this long, whatever hangs.",
     )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT",
+        description="How the brokers are spoken to: SSL is TLS, SASL_ is a login, and SASL_SSL is both.",
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        default=None,
+        json_schema_extra=_NONE,
+        description="How this worker logs in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.",
+    )
+    kafka_sasl_username: Annotated[str, BeforeValidator(_text)] | None = Field(
+        default=None,
+        json_schema_extra=_NONE,
+        description="Who logs in, with PLAIN and SCRAM.",
+    )
+    kafka_sasl_password: Annotated[SecretStr, BeforeValidator(_secret)] | None = Field(
+        default=None,
+        json_schema_extra=_NONE,
+        description="The password, with PLAIN and SCRAM.",
+    )
+    kafka_oauth_token_url: Annotated[str, BeforeValidator(_token_url)] | None = Field(
+        default=None,
+        json_schema_extra=_NONE,
+        description="Where tokens come from with OAUTHBEARER: the token endpoint of the identity provider.",
+    )
+    kafka_oauth_client_id: Annotated[str, BeforeValidator(_text)] | None = Field(
+        default=None,
+        json_schema_extra=_NONE,
+        description="Who asks for tokens, with OAUTHBEARER.",
+    )
+    kafka_oauth_client_secret: Annotated[SecretStr, BeforeValidator(_secret)] | None = Field(
+        default=None,
+        json_schema_extra=_NONE,
+        description="The secret of the client, with OAUTHBEARER.",
+    )
+    kafka_oauth_scope: Annotated[str, BeforeValidator(_text)] | None = Field(
+        default=None,
+        json_schema_extra=_NONE,
+        description="The scope that tokens are asked for, with OAUTHBEARER, where the provider wants one.",
+    )
+    kafka_ca: Annotated[Path, BeforeValidator(_path)] | None = Field(
+        default=None,
+        json_schema_extra={"default": "those of the system"},
+        description="A PEM file of the authorities that the brokers' certificates are trusted from. Host names are "
+        "always checked.",
+    )
+    kafka_certificate: Annotated[Path, BeforeValidator(_path)] | None = Field(
+        default=None,
+        json_schema_extra=_NONE,
+        description="A PEM file of the certificate that this worker shows to brokers (mTLS), its chain after it.",
+    )
+    kafka_key: Annotated[Path, BeforeValidator(_path)] | None = Field(
+        default=None,
+        json_schema_extra=_NONE,
+        description="A PEM file of the private key of that certificate.",
+    )
+    kafka_key_password: Annotated[SecretStr, BeforeValidator(_secret)] | None = Field(
+        default=None,
+        json_schema_extra=_NONE,
+        description="The password of that key, when it is encrypted.",
+    )
     log_format: Literal["json", "console"] = Field(
         default="json",
         description="How log lines are written: json, or console for people.",
@@ -320,6 +438,12 @@ class Settings(BaseSettings):
     def _ports_differ(self) -> Self:
         if self.http_port == self.internal_port:
             raise ValueError(f"http_port and internal_port must differ, both are {self.http_port}")
+        return self
+
+    @model_validator(mode="after")
+    def _ways_to_kafka_fit(self) -> Self:
+        if problems := list(contradictions(dict(self))):
+            raise ValueError("\n".join(problems))
         return self
 
     @model_validator(mode="after")
@@ -413,7 +537,7 @@ def _unknown_variable(variable: str) -> str:
 def _explain(detail: ErrorDetails, flags: Mapping[str, Any]) -> str:
     reason = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"]
     if not detail["loc"]:
-        return f"settings: {reason}"
+        return "\n".join(f"settings: {line}" for line in reason.splitlines())
     setting = next(setting for setting in SETTINGS if setting.name == detail["loc"][0])
     if detail["type"] == "missing":
         return (

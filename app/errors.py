@@ -5,6 +5,7 @@
     |   |-- ConfigError            a setting
     |   |-- CatalogError           tables.yaml
     |   |-- TopicError             a topic is missing, or is not what it has to be
+    |   |-- BrokersRefuse          no broker lets this worker in, or none can be trusted
     |   |-- BrokerUnfit            the broker lacks what the changelog protocol needs
     |   `-- DataDirectoryError     the data directory is in use, or is not ours
     `-- RequestError               a request gets an answer other than a row
@@ -13,9 +14,14 @@
         |-- RouteNotFound          404 route_not_found
         |-- InvalidKey             400 invalid_key
         |-- InvalidParameter       400 invalid_parameter
+        |-- InvalidBody            400 invalid_body
         |-- MethodNotAllowed       405 method_not_allowed
+        |-- NotWritable            405 not_writable
         |-- NotAcceptable          406 not_acceptable
+        |-- RequestTimeout         408 request_timeout
+        |-- PayloadTooLarge        413 payload_too_large
         |-- UriTooLong             414 uri_too_long
+        |-- UnsupportedMediaType   415 unsupported_media_type
         |-- Unauthenticated        401 unauthenticated
         |-- NotOwner               421 not_owner
         |-- PartitionUnassigned    503 partition_unassigned
@@ -24,7 +30,9 @@
         |-- PositionNotReached     503 position_not_reached
         |-- MisplacedKeys          503 misplaced_keys
         |-- KeySchemaUnknown       503 key_schema_unknown
+        |-- SchemaUnavailable      503 schema_unavailable
         |-- OwnerUnreachable       503 owner_unreachable
+        |-- SourceUnavailable      503 source_unavailable
         |-- Draining               503 draining
         |-- DeadlineExceeded       504 deadline_exceeded
         `-- InternalError          500 internal
@@ -61,6 +69,10 @@ class CatalogError(SetupError):
 
 class TopicError(SetupError):
     """A topic is missing, or its partitions or settings are not what they have to be."""
+
+
+class BrokersRefuse(SetupError):
+    """Every broker refused this worker's login or certificate, or showed a certificate that it does not trust."""
 
 
 class BrokerUnfit(SetupError):
@@ -120,10 +132,22 @@ class InvalidParameter(RequestError):
     code, status, title = "invalid_parameter", 400, "Invalid parameter"
 
 
+class InvalidBody(RequestError):
+    """The body is not what the route takes, or ended before it was whole."""
+
+    code, status, title = "invalid_body", 400, "Invalid body"
+
+
 class MethodNotAllowed(RequestError):
     """The route exists, the method does not; `details["allow"]` lists those that do."""
 
     code, status, title = "method_not_allowed", 405, "Method not allowed"
+
+
+class NotWritable(RequestError):
+    """The table's definition does not let callers write; `details["allow"]` lists the methods that are left."""
+
+    code, status, title = "not_writable", 405, "Not writable"
 
 
 class NotAcceptable(RequestError):
@@ -132,10 +156,29 @@ class NotAcceptable(RequestError):
     code, status, title = "not_acceptable", 406, "Not acceptable"
 
 
+class RequestTimeout(RequestError):
+    """The body had not arrived when the request's time ran out; nothing was done."""
+
+    code, status, title = "request_timeout", 408, "Request timeout"
+    retryable = True
+
+
+class PayloadTooLarge(RequestError):
+    """The body is over the route's limit."""
+
+    code, status, title = "payload_too_large", 413, "Payload too large"
+
+
 class UriTooLong(RequestError):
     """The key or the whole request line is over its limit."""
 
     code, status, title = "uri_too_long", 414, "URI too long"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is of a media type, a charset or an encoding that the route does not take."""
+
+    code, status, title = "unsupported_media_type", 415, "Unsupported media type"
 
 
 class Unauthenticated(RequestError):
@@ -192,10 +235,24 @@ class KeySchemaUnknown(RequestError):
     retryable = True
 
 
+class SchemaUnavailable(RequestError):
+    """A schema that the answer or the write needs could not be had from the registry in time; nothing was written."""
+
+    code, status, title = "schema_unavailable", 503, "Schema unavailable"
+    retryable = True
+
+
 class OwnerUnreachable(RequestError):
     """The owner is known but could not be asked."""
 
     code, status, title = "owner_unreachable", 503, "Owner unreachable"
+    retryable = True
+
+
+class SourceUnavailable(RequestError):
+    """No broker took the write, and none will: nothing was written."""
+
+    code, status, title = "source_unavailable", 503, "Source unavailable"
     retryable = True
 
 

@@ -136,12 +136,21 @@ class Metrics:
         self.http_in_flight = self._gauge("http_in_flight_requests", "HTTP requests that are being answered now.")
         self.reads = self._counter(
             "read",
-            "Reads of a row: hit, miss, stale (a copy that is not the active answered) or unavailable.",
+            "Reads of a row, those in batches too: hit, miss, stale (not the active answered) or unavailable.",
             "table",
             "result",
         )
         self.read_duration = self._histogram(
             "read_duration_seconds", "Time of a read: local, forwarded, or standby when one answered.", "table", "path"
+        )
+        self.writes = self._counter(
+            "writes",
+            "Writes of callers: written, unavailable (nothing was written) or unknown (it may have been).",
+            "table",
+            "result",
+        )
+        self.write_duration = self._histogram(
+            "write_duration_seconds", "Time to the acknowledgement of a caller's write.", "table"
         )
         self.forwards = self._counter(
             "forward_requests",
@@ -167,7 +176,15 @@ class Metrics:
         self.store_quarantines = self._counter("store_quarantines", "Stores thrown away and rebuilt.", "table")
         self.disk_free = self._gauge("disk_free_bytes", "Space left where the data directory is.")
         self.ingest_records = self._counter("ingest_records", "Source records applied.", "table")
-        self.records_skipped = self._counter("records_skipped", "Source records that became no row.", "table", "reason")
+        self.records_skipped = self._counter(
+            "records_skipped", "Source records that became no row and were skipped.", "table", "reason"
+        )
+        self.dead_letters = self._counter(
+            "dead_letters", "Source records that became no row and were written to the dead letters.", "table", "reason"
+        )
+        self.dead_letter_errors = self._counter(
+            "dead_letter_errors", "Dead letters that could not be written; they are tried again.", "table"
+        )
         self.waiting_for_schemas = self._gauge(
             "partitions_waiting_for_schemas", "Partitions that stand still until a schema can be fetched.", "table"
         )
@@ -231,7 +248,7 @@ class _TaskCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         families = _families()
-        state, applied, lag, staleness, remaining = families
+        state, applied, lag, staleness, remaining, stopped = families
         for task in self._statuses():
             place = (task.table, str(task.partition))
             state.add_metric((*place, task.state.name.lower()), 1)
@@ -242,6 +259,7 @@ class _TaskCollector(Collector):
                 staleness.add_metric(place, task.staleness_ms / 1000)
             if task.restore_remaining is not None:
                 remaining.add_metric(place, task.restore_remaining)
+            stopped.add_metric(place, float(task.stopped))
         yield from families
 
 
@@ -252,6 +270,7 @@ def _families() -> list[GaugeMetricFamily]:
         "lag_records": "Source records not applied yet; absent when unknown.",
         "staleness_seconds": "Time since the task had applied all there was; absent when it never had.",
         "restore_remaining_records": "Records still to apply before the task has caught up.",
+        "partition_stopped": "1 for a task that has stopped at a record that cannot become a row; else 0.",
     }
     return [
         GaugeMetricFamily(

@@ -14,7 +14,20 @@ from app.demo.broker import EmbeddedKafka
 from app.errors import SetupError
 from bench.figures import Figures
 from bench.machine import busy_with_others, describe, divide_cores
-from bench.measurements import cache, failover, forwarded, growth, join, lag, memory, mixed, rolling, start
+from bench.measurements import (
+    batch,
+    cache,
+    failover,
+    forwarded,
+    growth,
+    join,
+    lag,
+    memory,
+    mixed,
+    rolling,
+    start,
+    writes,
+)
 from bench.report import write
 from bench.setting import Setting
 from bench.side_by_side import side_by_side
@@ -23,6 +36,8 @@ from bench.source import Topics
 _PEERS = ("ingest", "reads", "restore")
 _ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {
     "forwarded": forwarded.measure,
+    "batch": batch.measure,
+    "writes": writes.measure,
     "mixed": mixed.measure,
     "cache": cache.measure,
     "memory": memory.measure,

@@ -1,10 +1,21 @@
 """A bare HTTP/1.1 client on one connection, for what is asked between measurements."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 _CRLF = b"\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What was answered; the names of headers are in lower case. Status 0 stands for nobody who answers."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Client:
@@ -24,25 +35,28 @@ class Client:
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Return status and content; (0, b"") when nobody answers."""
+        response = await self.ask(path)
+        return response.status, response.body
+
+    async def ask(self, path: str) -> Response:
+        """Return all of an answer."""
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._port)
             reader, writer = self._streams
             writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
             status = int((await reader.readline()).split(b" ")[1])
-            length, closing = 0, False
+            headers = {}
             while (line := await reader.readline()) != _CRLF:
-                name, _, value = line.partition(b":")
-                if name.lower() == b"content-length":
-                    length = int(value)
-                closing = closing or line.lower().strip() == b"connection: close"
-            body = await reader.readexactly(length)
+                name, _, value = line.decode("latin-1").partition(":")
+                headers[name.lower()] = value.strip()
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
         except (OSError, EOFError, IndexError):
             self._drop()
-            return 0, b""
-        if closing:
+            return Response(0, {}, b"")
+        if headers.get("connection", "").lower() == "close":
             self._drop()
-        return status, body
+        return Response(status, headers, body)
 
     def _drop(self) -> None:
         if self._streams is not None:

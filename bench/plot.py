@@ -40,10 +40,19 @@ class Axis:
         return [tick for tick in candidates if low <= tick <= high]
 
 
-def plot(title: str, across: Axis, up: Axis, curves: Mapping[str, Sequence[Point]]) -> str:
-    """Draw curves by name; an axis that is not logarithmic begins at 0."""
+_NO_MARKS: Mapping[str, float] = {}
+
+
+def plot(
+    title: str,
+    across: Axis,
+    up: Axis,
+    curves: Mapping[str, Sequence[Point]],
+    marks: Mapping[str, float] = _NO_MARKS,
+) -> str:
+    """Draw curves by name, and marks across the plot; an axis that is not logarithmic begins at 0, or below."""
     points = [point for curve in curves.values() for point in curve]
-    x_low = min(point.x for point in points) if across.logarithmic else 0.0
+    x_low = min(point.x for point in points) if across.logarithmic else min(0.0, *(point.x for point in points))
     y_low = min(point.y for point in points) if up.logarithmic else 0.0
     x_high, y_high = max(point.x for point in points), max(point.y for point in points)
 
@@ -66,6 +75,9 @@ def plot(title: str, across: Axis, up: Axis, curves: Mapping[str, Sequence[Point
     for tick in up.ticks(y_low, y_high):
         parts.append(f'<path d="M{_LEFT},{y(tick):.1f}H{_WIDTH - _RIGHT}" stroke="#ddd"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for number, (name, value) in enumerate(marks.items()):
+        parts.append(f'<path d="M{x(value):.1f},{_TOP}V{_HEIGHT - _BOTTOM}" stroke="#333" stroke-dasharray="4"/>')
+        parts.append(f'<text x="{x(value) + 4:.1f}" y="{_TOP + 14 * (number + 1)}">{escape(name)}</text>')
     for number, (name, curve) in enumerate(curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         line = " ".join(f"{x(point.x):.1f},{y(point.y):.1f}" for point in curve)

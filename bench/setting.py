@@ -50,16 +50,18 @@ class Setting:
         """Return a folder, whose name is also the group's, that nobody used before."""
         return self.folder / f"{name}-{next(self._numbers)}"
 
-    def worker(self, topic: str, *, tables: int = 1, **settings: str) -> Tablehouse:
+    def worker(self, topic: str, *, tables: int = 1, writable: bool = False, **settings: str) -> Tablehouse:
         """Return a worker of a new group."""
-        return self.workers(topic, 1, tables=tables, **settings)[0]
+        return self.workers(topic, 1, tables=tables, writable=writable, **settings)[0]
 
-    def workers(self, topic: str, count: int, *, tables: int = 1, **settings: str) -> list[Tablehouse]:
+    def workers(
+        self, topic: str, count: int, *, tables: int = 1, writable: bool = False, **settings: str
+    ) -> list[Tablehouse]:
         """Return the workers of a new group, which have `settings` in common."""
         folder = self.new_folder("tablehouse")
         folder.mkdir(parents=True)
         tables_file = folder / "tables.yaml"
-        tables_file.write_text(tables_yaml(topic, tables), "utf-8")
+        tables_file.write_text(tables_yaml(topic, tables, writable=writable), "utf-8")
         group = {
             "bootstrap_servers": self.bootstrap,
             "tables": str(tables_file),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bench.figures import FAUST, STREAMS, Figures
 from bench.measurements import (
+    batch,
     cache,
     failover,
     forwarded,
@@ -18,6 +19,7 @@ from bench.measurements import (
     restore,
     rolling,
     start,
+    writes,
 )
 
 
@@ -60,6 +62,22 @@ def targets(figures: Figures) -> list[Target]:
             _less(figures.median(forwarded.FORWARDED), figures.median(forwarded.LOCAL)),
             "+{:.2f} ms",
             lambda value: value <= 0.5,  # noqa: PLR2004
+        ),
+        _line(
+            "batch-get of 1,000 keys, keys/s on one core",
+            "150,000",
+            "200,000",
+            figures.median(batch.rate(1_000)),
+            "{:,.0f}",
+            lambda value: value >= 150_000,  # noqa: PLR2004
+        ),
+        _line(
+            "PUT?wait=visible, idle, p50",
+            "15 ms",
+            "",
+            figures.median(writes.VISIBLE),
+            "{:.1f} ms",
+            lambda value: value <= 15,  # noqa: PLR2004
         ),
         _mixed(figures),
         _line(

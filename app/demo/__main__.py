@@ -8,13 +8,11 @@ import asyncio
 import itertools
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 import click
 import httpx
@@ -26,15 +24,15 @@ from app.demo.broker import EmbeddedKafka
 from app.demo.folder import demo_folder
 from app.demo.load import Last, Producer, ensure_topics
 from app.demo.ports import WORKERS, Ports
+from app.demo.processes import leave_by_ctrl_c
 from app.demo.tour import Example, find_examples
 from app.demo.trickle import trickle
 from app.demo.waiting import wait_caught_up, wait_ready
-from app.demo.workers import SESSION_TIMEOUT, DemoWorker, start_workers, stop_workers
+from app.demo.workers import SESSION_TIMEOUT, DemoWorker, start_workers, stop_workers, watch_workers
 from app.errors import SetupError
 
 _FOLDER = Path(".demo")
 _EXAMPLE_KEYS = 64
-_WATCH_SECONDS = 0.5
 
 
 @click.command()
@@ -55,8 +53,7 @@ def main(*, once: bool, limit: int) -> None:
     row) and DEMO_BROKER_PORT choose other ports.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _as_ctrl_c)
+    leave_by_ctrl_c()
     try:
         sys.exit(_run(os.environ, once=once, limit=limit))
     except SetupError as error:
@@ -64,11 +61,6 @@ def main(*, once: bool, limit: int) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         click.echo("Stopped.")
-
-
-def _as_ctrl_c(_number: int, _frame: FrameType | None) -> None:
-    # So that every way to leave goes through the same `finally` clauses.
-    signal.raise_signal(signal.SIGINT)
 
 
 def _run(environment: Mapping[str, str], *, once: bool, limit: int) -> int:
@@ -160,7 +152,7 @@ async def _make_each(client: httpx.AsyncClient, examples: Sequence[Example]) -> 
 async def _stay(producer: Producer, workers: Sequence[DemoWorker]) -> int:
     """Trickle flights until cancelled; return an exit code when no worker is left."""
     trickling = asyncio.create_task(trickle(producer, lambda words: click.echo(words, err=True)))
-    watching = asyncio.create_task(_watch(workers))
+    watching = asyncio.create_task(watch_workers(workers, lambda words: click.echo(f"\n{words}", err=True)))
     try:
         ended, _ = await asyncio.wait((trickling, watching), return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
@@ -170,16 +162,6 @@ async def _stay(producer: Producer, workers: Sequence[DemoWorker]) -> int:
         watching.cancel()
     click.echo("No worker is left.", err=True)
     return 1
-
-
-async def _watch(workers: Sequence[DemoWorker]) -> None:
-    """Say of each worker when it ends by itself; return when none is left."""
-    watched = list(workers)
-    while watched:
-        for worker in [worker for worker in watched if not worker.runs]:
-            watched.remove(worker)
-            click.echo(f"\n{worker.how_it_ended()}", err=True)
-        await asyncio.sleep(_WATCH_SECONDS)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -52,6 +52,24 @@ class _Node:
         return self.folder / "server.properties"
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One more port of a broker that is alone: its name in lower case, its protocol, and its properties.
+
+    Properties are those of the broker without `listener.name.<name>.` in front.
+    """
+
+    name: str
+    protocol: str
+    properties: Mapping[str, str]
+    port: int = field(default_factory=processes.free_port)
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Its `host:port`."""
+        return f"127.0.0.1:{self.port}"
+
+
 class EmbeddedKafka:
     """One to three brokers (KRaft, combined with their controllers) on 127.0.0.1, their data in `data_dir`.
 
@@ -59,11 +77,26 @@ class EmbeddedKafka:
     first broker's (the next brokers take the next ports); they stay the same for the life of the object.
     Brokers are counted from 0. On Linux they die with this process, even when it is killed. Not for use from
     several threads at once.
+
+    `listeners` are more ports of a single broker, and `scram` are the users of SCRAM-SHA-512 with their passwords, made
+    when the data folder is.
     """
 
-    def __init__(self, data_dir: Path, *, brokers: int = 1, port: int | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        brokers: int = 1,
+        port: int | None = None,
+        listeners: Sequence[Listener] = (),
+        scram: Mapping[str, str] | None = None,
+    ) -> None:
         if not 1 <= brokers <= _MOST_BROKERS:
             raise ValueError(f"brokers={brokers}: 1 to {_MOST_BROKERS} are possible")
+        if listeners and brokers > 1:
+            raise ValueError(f"brokers={brokers}: more listeners are for a broker that is alone")
+        self._listeners = listeners
+        self._scram = scram or {}
         self._data_dir = data_dir.absolute()
         self._fixed_port = port is not None
         self._nodes = [
@@ -162,9 +195,11 @@ class EmbeddedKafka:
         for node in self._nodes:
             node.folder.mkdir(exist_ok=True)
             # Anew at each start: the ports are others, the data is the same.
-            node.properties.write_text(_server_properties(node, self._nodes), "utf-8")
+            node.properties.write_text(_server_properties(node, self._nodes, self._listeners), "utf-8")
             if not (node.folder / "data" / "meta.properties").exists():
                 tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.properties)]
+                for user, password in self._scram.items():
+                    tool += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
                 command = [java(), *_JVM, "-cp", kafka_class_path(), *tool]
                 formatting.append((node, processes.spawn(command, log=node.log)))
         for node, process in formatting:
@@ -192,17 +227,21 @@ def _new_cluster_id() -> str:
             return text
 
 
-def _server_properties(node: _Node, nodes: Sequence[_Node]) -> str:
+def _server_properties(node: _Node, nodes: Sequence[_Node], more: Sequence[Listener]) -> str:
     replicas = len(nodes)
+    open_to_clients = [f"PLAINTEXT://127.0.0.1:{node.port}"]
+    open_to_clients += [f"{listener.name.upper()}://{listener.bootstrap_servers}" for listener in more]
+    protocols = ["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT"]
+    protocols += [f"{listener.name.upper()}:{listener.protocol}" for listener in more]
     settings: dict[str, object] = {
         "process.roles": "broker,controller",
         "node.id": node.node_id,
         "controller.quorum.voters": ",".join(f"{n.node_id}@127.0.0.1:{n.controller_port}" for n in nodes),
-        "listeners": f"PLAINTEXT://127.0.0.1:{node.port},CONTROLLER://127.0.0.1:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.port}",
+        "listeners": ",".join([*open_to_clients, f"CONTROLLER://127.0.0.1:{node.controller_port}"]),
+        "advertised.listeners": ",".join(open_to_clients),
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": ",".join(protocols),
         "log.dirs": node.folder / "data",
         "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,
@@ -225,6 +264,8 @@ def _server_properties(node: _Node, nodes: Sequence[_Node]) -> str:
         # Compaction happens while a test is looking.
         "log.cleaner.backoff.ms": 500,
     }
+    for listener in more:
+        settings |= {f"listener.name.{listener.name}.{name}": value for name, value in listener.properties.items()}
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 

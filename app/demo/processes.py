@@ -58,6 +58,12 @@ def end(processes: Iterable[subprocess.Popen[bytes]], *, grace: float) -> None:
             process.wait()
 
 
+def leave_by_ctrl_c() -> None:
+    """Make SIGTERM and SIGHUP of this process mean Ctrl-C, so that every way to leave goes through `finally`."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+
+
 def last_lines(log: Path, count: int = 20) -> str:
     """Return the last `count` lines of a log, indented, to stand in an error message."""
     with contextlib.suppress(FileNotFoundError):

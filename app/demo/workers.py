@@ -1,10 +1,11 @@
 """The demonstration's worker processes: started, watched, and read about in their logs."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ SESSION_TIMEOUT = "6s"
 
 # More than a worker allows itself for its own shutdown.
 _STOP_GRACE = 30.0
+_WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,21 @@ class DemoWorker:
         return f"worker {self.number} {how}; the last lines of {self.log}:\n{processes.last_lines(self.log)}"
 
 
-def start_workers(folder: Path, bootstrap: str, ports: Ports) -> list[DemoWorker]:
+def start_workers(
+    folder: Path, bootstrap: str, ports: Ports, tables: Path = TABLES, group: str = "tablehouse-demo"
+) -> list[DemoWorker]:
     """Start the workers with their data and logs in `folder`."""
-    return [_start(index, folder, bootstrap, ports) for index in range(WORKERS)]
+    return [_start(index, folder, bootstrap, ports, tables, group) for index in range(WORKERS)]
+
+
+async def watch_workers(workers: Iterable[DemoWorker], report: Callable[[str], None]) -> None:
+    """Report each worker that ends by itself; return when none is left."""
+    watched = list(workers)
+    while watched:
+        for worker in [worker for worker in watched if not worker.runs]:
+            watched.remove(worker)
+            report(worker.how_it_ended())
+        await asyncio.sleep(_WATCH_SECONDS)
 
 
 def stop_workers(workers: Iterable[DemoWorker]) -> None:
@@ -55,14 +69,14 @@ def stop_workers(workers: Iterable[DemoWorker]) -> None:
     processes.end([worker.process for worker in workers], grace=_STOP_GRACE)
 
 
-def _start(index: int, folder: Path, bootstrap: str, ports: Ports) -> DemoWorker:
+def _start(index: int, folder: Path, bootstrap: str, ports: Ports, tables: Path, group: str) -> DemoWorker:
     name = f"worker-{index + 1}"
     http_port, internal_port = ports.http + index, ports.internal + index
     internal_url = f"http://127.0.0.1:{internal_port}"
     settings = {
         "TABLEHOUSE_BOOTSTRAP_SERVERS": bootstrap,
-        "TABLEHOUSE_TABLES": str(TABLES),
-        "TABLEHOUSE_GROUP": "tablehouse-demo",
+        "TABLEHOUSE_TABLES": str(tables),
+        "TABLEHOUSE_GROUP": group,
         "TABLEHOUSE_DATA_DIR": str(folder / name),
         "TABLEHOUSE_HTTP_HOST": "127.0.0.1",
         "TABLEHOUSE_HTTP_PORT": str(http_port),

@@ -95,7 +95,7 @@ class Debezium:
     def __call__(self, text: bytes, headers: Headers) -> bytes | None:  # noqa: ARG002  an envelope's signature
         """See Envelope."""
         event, schema = decode_with(self._decoder, text), b"null"
-        if event.op is None and bytes(event.payload) != b"null":
+        if event.op is None and bytes(event.payload).startswith(b"{"):
             schema = bytes(event.schema)
             event = decode_with(self._decoder, bytes(event.payload))
         if event.op == "d":

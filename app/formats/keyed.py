@@ -67,9 +67,9 @@ class _JsonVariants:
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
         scalars = self._members.of_text(text)
-        content = self._members.write(scalars)
-        wires = tuple(self._wire(variant, content) for variant in self._variants.known)
-        return Key(stored_scalars(scalars), wires, enumerable=False)
+        forms = self._members.forms(scalars)
+        wires = [self._wire(variant, content) for variant in self._variants.known for content in forms]
+        return Key(stored_scalars(scalars), tuple(wires), enumerable=False)
 
     def store(self, wire: bytes) -> bytes:
         """See KeyFormat."""

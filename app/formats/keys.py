@@ -9,6 +9,7 @@
 | uuid   | its 36 characters, lower case   | the same, in either case    | its 16 bytes                 |
 | json   | compact UTF-8, members in order | any JSON text of that value | see ordered.py               |
 
+Of a key of one member a URL may carry the value alone (`bare`): its logical form is then any JSON text of that value.
 Formats whose wire bytes depend on more than the key are in keyed.py.
 
 Stored bytes compare as the keys do, so that ranges and scans read neighbours. One logical key has one stored
@@ -17,6 +18,7 @@ blanks), which is then found only while both hash to the same partition.
 """
 
 import re
+import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -71,7 +73,10 @@ class KeyFormat(Protocol):
         """Return the stored form of a record's key. Raises DecodeError, and SchemaNeeded for a format with schemas."""
 
     def canonical(self, wire: bytes) -> bytes:
-        """Return the wire form that `parse` would give for a record's key, if it is enumerable. Raises DecodeError."""
+        """Return the one of the wire forms `parse` would give that a record's key is, or else the first of them.
+
+        Only asked of a format whose keys are enumerable. Raises DecodeError.
+        """
 
 
 class StringKey:
@@ -204,7 +209,8 @@ class JsonKey:
 
     The canonical wire form is compact: no blanks, members in the declared order, strings in UTF-8 with only
     the escapes that JSON demands, doubles in their shortest form (1.0, 0.1, 1e22). Integers beyond 64 bits
-    and numbers beyond a double's range are refused.
+    and numbers beyond a double's range are refused. Jackson, and Kafka Connect with it, escapes more than JSON demands:
+    a key in which that makes a difference has two wire forms.
     """
 
     name = "json"
@@ -217,7 +223,7 @@ class JsonKey:
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
         scalars = self._members.of_text(text)
-        return Key(stored_scalars(scalars), (self._members.write(scalars),))
+        return Key(stored_scalars(scalars), self._members.forms(scalars))
 
     def store(self, wire: bytes) -> bytes:
         """See KeyFormat."""
@@ -225,7 +231,8 @@ class JsonKey:
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
-        return self._members.write(self._members.of_json(wire))
+        forms = self._members.forms(self._members.of_json(wire))
+        return wire if wire in forms else forms[0]
 
 
 class KeyMembers:
@@ -268,14 +275,38 @@ class KeyMembers:
             raise DecodeError(f"its members are not exactly {', '.join(self._fields)}")
         return [_scalar(value[name], f"its member {name}") for name in self._fields]
 
-    def write(self, scalars: Sequence[Scalar]) -> bytes:
-        """Return the compact JSON that producers write of scalars."""
-        return msgspec.json.encode(dict(zip(self._fields, scalars, strict=True)) if self._fields else scalars[0])
+    def forms(self, scalars: Sequence[Scalar]) -> tuple[bytes, ...]:
+        """Return the compact JSON that producers write of scalars, the canonical one first, Jackson's if it differs."""
+        canonical = msgspec.json.encode(dict(zip(self._fields, scalars, strict=True)) if self._fields else scalars[0])
+        # A dictionary keeps the order, and one of two that are equal.
+        return tuple(dict.fromkeys((canonical, _as_jackson(canonical))))
 
 
 def stored_scalars(scalars: Iterable[Scalar]) -> bytes:
     """Return the stored form of a key of scalars."""
     return b"".join(map(ordered_bytes, scalars))
+
+
+#: What Jackson writes differently: characters beyond 16 bits, and escapes of control characters, in which other escapes
+#: are to be passed over.
+_JACKSONS = re.compile(r"[\U00010000-\U0010ffff]|\\u[0-9a-f]{4}|\\.")
+
+
+def _as_jackson(canonical: bytes) -> bytes:
+    """Return what Java's Jackson, as it is set by default, makes of a canonical JSON text."""
+    if canonical.isascii() and b"\\u" not in canonical:
+        return canonical
+    return _JACKSONS.sub(_jackson_escape, canonical.decode()).encode()
+
+
+def _jackson_escape(found: re.Match[str]) -> str:
+    text = found[0]
+    if text.startswith("\\u"):
+        return "\\u" + text[2:].upper()
+    if len(text) > 1:
+        return text
+    high, low = struct.unpack(">HH", text.encode("utf-16-be"))
+    return f"\\u{high:04X}\\u{low:04X}"
 
 
 def key_format(spec: KeySpec) -> KeyFormat:

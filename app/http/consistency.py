@@ -48,14 +48,7 @@ def asked(parameters: Mapping[str, bytes], headers: CIMultiDictProxy[str]) -> As
     Raises InvalidParameter, naming the parameter or header, for a value that cannot be used, a header that comes twice,
     and a timeout_ms without a min_position to wait for.
     """
-    given = {}
-    for parameter, header in HEADERS.items():
-        if parameter in parameters:
-            given[parameter] = (parameter, parameters[parameter].decode("utf-8", "replace"))
-        elif header in headers:
-            if len(headers.getall(header)) > 1:
-                raise InvalidParameter(f"the header {header} is given twice", parameter=header)
-            given[parameter] = (header, headers[header].strip())
+    given = _given(parameters, headers)
     if not given:
         return _NOTHING
     if TIMEOUT_MS in given and MIN_POSITION not in given:
@@ -76,6 +69,12 @@ def asked(parameters: Mapping[str, bytes], headers: CIMultiDictProxy[str]) -> As
     )
 
 
+def timeout_of(parameters: Mapping[str, bytes], headers: CIMultiDictProxy[str]) -> float | None:
+    """Read for how many seconds a caller wants to wait, None when it does not say; raises InvalidParameter."""
+    wait_ms = _whole(_given(parameters, headers), TIMEOUT_MS)
+    return None if wait_ms is None else wait_ms / 1000
+
+
 def asking_headers(consistency: Consistency, wait: float) -> dict[str, str]:
     """Write for another worker what `asked` reads; what is as by default is left out."""
     headers = {}
@@ -89,6 +88,19 @@ def asking_headers(consistency: Consistency, wait: float) -> dict[str, str]:
         headers[HEADERS[MIN_POSITION]] = ",".join(f"{number}:{offset}" for number, offset in consistency.min_positions)
         headers[HEADERS[TIMEOUT_MS]] = str(int(wait * 1000))
     return headers
+
+
+def _given(parameters: Mapping[str, bytes], headers: CIMultiDictProxy[str]) -> dict[str, tuple[str, str]]:
+    """Return by parameter what is given, and the name of the parameter or header that gives it."""
+    given = {}
+    for parameter, header in HEADERS.items():
+        if parameter in parameters:
+            given[parameter] = (parameter, parameters[parameter].decode("utf-8", "replace"))
+        elif header in headers:
+            if len(headers.getall(header)) > 1:
+                raise InvalidParameter(f"the header {header} is given twice", parameter=header)
+            given[parameter] = (header, headers[header].strip())
+    return given
 
 
 def _mode(given: Mapping[str, tuple[str, str]]) -> ReadMode:

@@ -10,13 +10,15 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from app.errors import InternalError, MethodNotAllowed, RequestError
+from app.http.answers import Streamed
+from app.http.bodies import Body
 from app.http.freshness import SERVED_BY
 from app.http.observations import Observations
 from app.http.problems import problem
@@ -46,20 +48,46 @@ class Call:
     variables: Mapping[str, bytes]
     parameters: Mapping[str, bytes]
     headers: CIMultiDictProxy[str]
+    body: Body
     request_id: str
     deadline: float
 
 
-Handler = Callable[[Call], Awaitable[web.Response]]
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+class Operation(NamedTuple):
+    """What one method of a route does, and the query parameters that it knows."""
+
+    handler: Handler
+    parameters: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path template, its handler for GET and HEAD, and the query parameters that it knows."""
+    """A path template and its operations by method; whatever answers GET answers HEAD too."""
 
     template: str
-    handler: Handler
-    parameters: frozenset[str] = frozenset()
+    operations: Mapping[str, Operation]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Every method that is answered, GET and HEAD first."""
+        return tuple(method for name in self.operations for method in (("GET", "HEAD") if name == "GET" else (name,)))
+
+    def operation(self, method: str) -> Operation:
+        """Return what a method does; raises MethodNotAllowed."""
+        found = self.operations.get("GET" if method == "HEAD" else method)
+        if found is None:
+            raise MethodNotAllowed(
+                f"{method} is not supported here, only {' and '.join(self.methods)}", allow=list(self.methods)
+            )
+        return found
+
+
+def reading(template: str, handler: Handler, parameters: frozenset[str] = frozenset()) -> Route:
+    """Make a route that can be read and nothing else."""
+    return Route(template, {"GET": Operation(handler, parameters)})
 
 
 class Routes(Protocol):
@@ -67,10 +95,6 @@ class Routes(Protocol):
 
     def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
         """Find the route of a raw path and the path's variables; raises RouteNotFound, InvalidParameter."""
-
-
-#: Every route answers these and nothing else.
-METHODS = ("GET", "HEAD")
 
 
 class Dispatcher:
@@ -108,34 +132,19 @@ class Dispatcher:
         """Answer one request; never raises for what a client or a handler does."""
         started = self._clock()
         request_id = _request_id(request.headers.get(REQUEST_ID))
-        template = UNMATCHED
-        key: bytes | None = None
         self.in_flight += 1
         try:
-            if self._check_caller is not None:
-                self._check_caller(request.headers)
-            url = request.rel_url
-            route, variables = self._routes.resolve(url.raw_path)
-            template = route.template
-            _check_method(request.method)
-            parameters = query_parameters(url.raw_query_string, route.parameters)
-            key = variables.get("key", parameters.get("key"))
-            response = await route.handler(
-                Call(variables, parameters, request.headers, request_id, started + self._timeout)
-            )
-        except RequestError as error:
-            response = problem(error)
-        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the rest
-            self._log.exception("request failed", route=template, request_id=request_id)
-            response = problem(InternalError(f"a fault of ours; the log has it under the request id {request_id}"))
+            response, template, key = await self._answer(request, request_id, started + self._timeout)
+            response.headers[REQUEST_ID] = request_id
+            response.headers["Server"] = "tablehouse"
+            if self._closing:
+                response.force_close()
+            if isinstance(response, Streamed):
+                await response.send(request)
         finally:
             self.in_flight -= 1
-        response.headers[REQUEST_ID] = request_id
-        response.headers["Server"] = "tablehouse"
-        if self._closing:
-            if not self.in_flight:
+            if self._closing and not self.in_flight:
                 self.idle.set()
-            response.force_close()
         self._observations.answered(
             method=request.method if request.method in _KNOWN_METHODS else "other",
             route=template,
@@ -147,10 +156,30 @@ class Dispatcher:
         )
         return response
 
-
-def _check_method(method: str) -> None:
-    if method not in METHODS:
-        raise MethodNotAllowed(f"{method} is not supported here, only {' and '.join(METHODS)}", allow=list(METHODS))
+    async def _answer(
+        self, request: web.BaseRequest, request_id: str, deadline: float
+    ) -> tuple[web.StreamResponse, str, bytes | None]:
+        """Return the answer, the route's template, and the key that was asked for."""
+        template = UNMATCHED
+        key: bytes | None = None
+        try:
+            if self._check_caller is not None:
+                self._check_caller(request.headers)
+            url = request.rel_url
+            route, variables = self._routes.resolve(url.raw_path)
+            template = route.template
+            operation = route.operation(request.method)
+            parameters = query_parameters(url.raw_query_string, operation.parameters)
+            key = variables.get("key", parameters.get("key"))
+            body = Body(request, lambda: deadline - self._clock())
+            call = Call(variables, parameters, request.headers, body, request_id, deadline)
+            return await operation.handler(call), template, key
+        except RequestError as error:
+            return problem(error), template, key
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the rest
+            self._log.exception("request failed", route=template, request_id=request_id)
+            fault = InternalError(f"a fault of ours; the log has it under the request id {request_id}")
+            return problem(fault), template, key
 
 
 def _request_id(given: str | None) -> str:

@@ -6,19 +6,21 @@ cannot be forwarded again.
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from aiohttp import web
 
-from app.errors import DeadlineExceeded, InvalidKey, InvalidParameter, NotOwner, RouteNotFound
+from app.errors import DeadlineExceeded, InvalidBody, InvalidKey, InvalidParameter, NotOwner, RouteNotFound
 from app.http.answers import json_answer
 from app.http.consistency import asked
-from app.http.dispatch import Call, Route
-from app.http.freshness import freshness_headers
+from app.http.dispatch import Call, Operation, Route, reading
+from app.http.freshness import SERVED_BY, freshness_headers
+from app.http.slices import CONTENT_TYPE, decode_wanted, encode_slices
 from app.model import TaskStatus
 from app.routing.cluster import ClusterView
 from app.routing.ports import LocalTables, read_or_wait
+from app.routing.slices import Slices
 from app.routing.tables import RoutedTable, table_named
 
 #: Changes when workers with different numbers must not read from each other.
@@ -27,6 +29,10 @@ PROTOCOL_VERSION = "1"
 ROWS_PREFIX = "/internal/v1/tables/"
 STATUS_PATH = "/internal/v1/status"
 _DIGEST = ":digest"
+BATCH = ":batch-get"
+
+#: Bytes of a part of a batch: stored keys can take twice what they take in a URL.
+_MAX_BATCH_BYTES = 8 << 20
 
 VERSION = "Tablehouse-Internal-Version"
 TABLE_DIGEST = "Tablehouse-Table-Digest"
@@ -54,15 +60,24 @@ class InternalRoutes:
     """The routes of the internal listener, and their handlers."""
 
     def __init__(
-        self, tables: Mapping[str, RoutedTable], view: ClusterView, local: LocalTables, worker_id: str
+        self,
+        tables: Mapping[str, RoutedTable],
+        view: ClusterView,
+        local: LocalTables,
+        slices: Slices,
+        worker_id: str,
+        clock: Callable[[], float],
     ) -> None:
         self._tables = tables
         self._view = view
         self._local = local
+        self._slices = slices
+        self._clock = clock
         self._worker_id = worker_id
-        self._row = Route("/internal/v1/tables/{table}/{partition}/{stored}", self.row)
-        self._digest = Route("/internal/v1/tables/{table}/{partition}:digest", self.digest)
-        self._status = Route(STATUS_PATH, self.status)
+        self._row = reading("/internal/v1/tables/{table}/{partition}/{stored}", self.row)
+        self._digest = reading("/internal/v1/tables/{table}/{partition}:digest", self.digest)
+        self._batch = Route("/internal/v1/tables/{table}:batch-get", {"POST": Operation(self.batch)})
+        self._status = reading(STATUS_PATH, self.status)
 
     def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
         """Find the route of a raw path; raises RouteNotFound."""
@@ -74,6 +89,8 @@ class InternalRoutes:
             if len(parts) == 2 and parts[1].endswith(_DIGEST):  # noqa: PLR2004 - table, partition
                 table, partition = (part.encode("utf-8", "surrogateescape") for part in parts)
                 return self._digest, {"table": table, "partition": partition.removesuffix(_DIGEST.encode())}
+            if len(parts) == 1 and parts[0].endswith(BATCH):
+                return self._batch, {"table": parts[0].removesuffix(BATCH).encode("utf-8", "surrogateescape")}
         if raw_path == STATUS_PATH:
             return self._status, {}
         raise RouteNotFound("the internal listener has no such route")
@@ -86,9 +103,7 @@ class InternalRoutes:
         """
         table = self._agreed(call)
         partition = _partition(call)
-        deadline_ms = _number(call.headers.get(DEADLINE_MS, ""), DEADLINE_MS)
-        if deadline_ms <= 0:
-            raise DeadlineExceeded("the asking worker's time had run out on arrival")
+        deadline_ms = _deadline_ms(call)
         stored_key = _stored_key(call.variables["stored"])
         consistency, wait = asked({}, call.headers)
         try:
@@ -96,8 +111,7 @@ class InternalRoutes:
                 self._local, table.spec.name, partition, stored_key, consistency, min(wait or 0.0, deadline_ms / 1000)
             )
         except NotOwner as error:
-            generations = f"generation {self._view.current.generation} here, {call.headers.get(GENERATION)} there"
-            raise NotOwner(f"{error.detail} ({generations})", **error.details) from None
+            raise self._with_generations(call, error) from None
         headers = freshness_headers(result.freshness, self._worker_id)
         headers[VERSION] = PROTOCOL_VERSION
         if result.row is None:
@@ -106,6 +120,26 @@ class InternalRoutes:
         headers[ROW_TIMESTAMP_MS] = str(result.row.timestamp_ms)
         headers["Content-Type"] = "application/octet-stream"
         return web.Response(body=result.row.payload, headers=headers)
+
+    async def batch(self, call: Call) -> web.Response:
+        """Read keys of own tasks: what became of each, up to a bound in bytes; enforces what row() does."""
+        table = self._agreed(call)
+        deadline_ms = _deadline_ms(call)
+        consistency, wait = asked({}, call.headers)
+        waits_until = self._clock() + min(wait or 0.0, deadline_ms / 1000)
+        try:
+            wanted = decode_wanted(await call.body.read((CONTENT_TYPE,), _MAX_BATCH_BYTES))
+        except msgspec.MsgspecError as error:
+            raise InvalidBody(f"what is wanted cannot be understood: {error}") from None
+        slices = await self._slices.read(table.spec.name, wanted, consistency, waits_until)
+        said = [
+            part._replace(outcome=self._with_generations(call, part.outcome))
+            if isinstance(part.outcome, NotOwner)
+            else part
+            for part in slices
+        ]
+        headers = {VERSION: PROTOCOL_VERSION, SERVED_BY: self._worker_id, "Content-Type": CONTENT_TYPE}
+        return web.Response(body=encode_slices(said), headers=headers)
 
     async def digest(self, call: Call) -> web.Response:
         """Count and hash the rows of an own partition; needs no header, so that people can ask too."""
@@ -132,6 +166,10 @@ class InternalRoutes:
         response.headers[VERSION] = PROTOCOL_VERSION
         return response
 
+    def _with_generations(self, call: Call, error: NotOwner) -> NotOwner:
+        generations = f"generation {self._view.current.generation} here, {call.headers.get(GENERATION)} there"
+        return NotOwner(f"{error.detail} ({generations})", **error.details)
+
     def _agreed(self, call: Call) -> RoutedTable:
         """Check that both workers mean the same table by its name; raises NotOwner when they do not."""
         name = call.variables["table"].decode("utf-8", "replace")
@@ -156,6 +194,13 @@ class InternalRoutes:
 
 def _partition(call: Call) -> int:
     return _number(call.variables["partition"].decode("ascii", "replace"), "partition")
+
+
+def _deadline_ms(call: Call) -> int:
+    deadline_ms = _number(call.headers.get(DEADLINE_MS, ""), DEADLINE_MS)
+    if deadline_ms <= 0:
+        raise DeadlineExceeded("the asking worker's time had run out on arrival")
+    return deadline_ms
 
 
 def _number(text: str, name: str) -> int:

@@ -23,6 +23,7 @@ from app.http.consistency import asking_headers
 from app.http.dispatch import REQUEST_ID
 from app.http.freshness import SERVED_BY, freshness_of
 from app.http.internal import (
+    BATCH,
     DEADLINE_MS,
     GENERATION,
     PARTITIONS,
@@ -38,8 +39,9 @@ from app.http.internal import (
 )
 from app.http.problems import from_document
 from app.http.shared_secret import SharedSecret
+from app.http.slices import CONTENT_TYPE, decode_slices, encode_wanted
 from app.model import HostInfo, TaskStatus
-from app.routing.ports import Hop, PeerRead, Unresponsive
+from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, Unresponsive
 from app.stores.rows import Row
 from app.tasks.reads import ReadResult
 
@@ -87,21 +89,9 @@ class HttpPeer:
     async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
         """Ask `host` to read a key of its own; see the protocol for what it raises."""
         seconds = hop.timeout * HOP_SHARE
-        # Only these cross: of what a client sent, a request id that has been checked and what it asks of the answer,
-        # parsed and written anew.
-        headers = {
-            VERSION: PROTOCOL_VERSION,
-            TABLE_DIGEST: hop.table_digest,
-            PARTITIONS: str(hop.partitions),
-            GENERATION: str(hop.generation),
-            DEADLINE_MS: str(max(1, int(seconds * 1000))),
-            REQUEST_ID: hop.request_id,
-            # The asked worker has to answer while somebody still listens.
-            **asking_headers(hop.consistency, min(hop.wait, seconds * HOP_SHARE)),
-        }
+        headers = _hop_headers(hop, seconds)
         path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}/{stored_key_text(hop.stored_key)}"
-        session = self._waiting if hop.wait > 0 else self._session
-        status, got, body = await self._get(session, host, path, headers, seconds)
+        status, got, body = await self._send(self._session_for(hop), host, path, headers, seconds)
         try:
             if status not in {200, 204} or got[VERSION] != PROTOCOL_VERSION:
                 raise _refusal(status, got, body)
@@ -113,9 +103,19 @@ class HttpPeer:
         except (KeyError, ValueError) as error:
             raise OwnerUnreachable(f"its answer cannot be understood: {error!r}") from None
 
+    async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
+        """Ask `host` to read keys of its own; see the protocol for what it raises."""
+        seconds = hop.timeout * HOP_SHARE
+        headers = {**_hop_headers(hop, seconds), "Content-Type": CONTENT_TYPE}
+        path, wanted = f"{ROWS_PREFIX}{hop.table}{BATCH}", encode_wanted(hop.wanted)
+        status, got, body = await self._send(self._session_for(hop), host, path, headers, seconds, wanted)
+        if status != 200 or got.get(VERSION) != PROTOCOL_VERSION or SERVED_BY not in got:  # noqa: PLR2004
+            raise _refusal(status, got, body)
+        return PeerSlices(decode_slices(body, hop.wanted, _PASSED_ON), got[SERVED_BY])
+
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
         """List the tasks of `host`; raises OwnerUnreachable."""
-        status, got, body = await self._get(self._session, host, STATUS_PATH, {VERSION: PROTOCOL_VERSION}, timeout)
+        status, got, body = await self._send(self._session, host, STATUS_PATH, {VERSION: PROTOCOL_VERSION}, timeout)
         if status != 200:  # noqa: PLR2004
             raise _refusal(status, got, body)
         try:
@@ -123,14 +123,29 @@ class HttpPeer:
         except msgspec.MsgspecError as error:
             raise OwnerUnreachable(f"its status cannot be understood: {error}") from None
 
-    async def _get(
-        self, session: aiohttp.ClientSession, host: HostInfo, path: str, headers: Mapping[str, str], seconds: float
+    def _session_for(self, hop: Hop | BatchHop) -> aiohttp.ClientSession:
+        return self._waiting if hop.wait > 0 else self._session
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        host: HostInfo,
+        path: str,
+        headers: Mapping[str, str],
+        seconds: float,
+        content: bytes | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
+        """GET, or POST of some content; return status, headers and body."""
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
         url = URL(host.url.rstrip("/") + path, encoded=True)
         try:
-            async with session.get(
-                url, headers={**headers, **self._secret.headers}, timeout=limits, allow_redirects=False
+            async with session.request(
+                "GET" if content is None else "POST",
+                url,
+                data=content,
+                headers={**headers, **self._secret.headers},
+                timeout=limits,
+                allow_redirects=False,
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
         except aiohttp.ServerTimeoutError:
@@ -143,6 +158,24 @@ class HttpPeer:
             raise Unresponsive(f"{host.url}: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None
+
+
+def _hop_headers(hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
+    """Make the headers of a hop that may take so many seconds.
+
+    Only these cross: of what a client sent, a request id that has been checked and what it asks of the answer, parsed
+    and written anew.
+    """
+    return {
+        VERSION: PROTOCOL_VERSION,
+        TABLE_DIGEST: hop.table_digest,
+        PARTITIONS: str(hop.partitions),
+        GENERATION: str(hop.generation),
+        DEADLINE_MS: str(max(1, int(seconds * 1000))),
+        REQUEST_ID: hop.request_id,
+        # The asked worker has to answer while somebody still listens.
+        **asking_headers(hop.consistency, min(hop.wait, seconds * HOP_SHARE)),
+    }
 
 
 def _session() -> aiohttp.ClientSession:

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 
 from app.errors import RouteNotFound
+from app.http.batch import BatchRoutes
 from app.http.consistency import PARAMETERS
-from app.http.dispatch import Route
+from app.http.dispatch import Operation, Route, reading
 from app.http.health import HealthRoutes
 from app.http.overview import OverviewRoutes
 from app.http.rows import RowRoutes
 from app.http.target import percent_decoded
+from app.http.writes import PARAMETERS as WRITE_PARAMETERS
+from app.http.writes import WriteRoutes
 
 ROW_TEMPLATE = "/tables/{table}/{key}"
 _TABLES = "/tables/"
@@ -19,24 +22,41 @@ _NONE: Mapping[str, bytes] = {}
 class PublicRoutes:
     """Resolves raw paths; a table's name cannot have a colon, so the last one begins a custom method."""
 
-    def __init__(self, rows: RowRoutes, overview: OverviewRoutes, health: HealthRoutes) -> None:
+    def __init__(
+        self, rows: RowRoutes, batch: BatchRoutes, writes: WriteRoutes, overview: OverviewRoutes, health: HealthRoutes
+    ) -> None:
         self._fixed = {
             route.template: route
             for route in (
-                Route("/tables", overview.tables),
-                Route("/cluster", overview.cluster),
-                Route("/livez", health.livez),
-                Route("/readyz", health.readyz, frozenset({"verbose"})),
-                Route("/metrics", health.metrics),
-                Route("/version", health.version),
-                Route("/openapi.json", health.openapi),
+                reading("/tables", overview.tables),
+                reading("/cluster", overview.cluster),
+                reading("/livez", health.livez),
+                reading("/readyz", health.readyz, frozenset({"verbose"})),
+                reading("/metrics", health.metrics),
+                reading("/version", health.version),
+                reading("/openapi.json", health.openapi),
             )
         }
-        self._table = Route("/tables/{table}", overview.table)
-        self._row = Route(ROW_TEMPLATE, rows.by_path, PARAMETERS)
+        self._table = reading("/tables/{table}", overview.table)
+        self._row = Route(
+            ROW_TEMPLATE,
+            {
+                "GET": Operation(rows.by_path, PARAMETERS),
+                "PUT": Operation(writes.put_by_path, WRITE_PARAMETERS),
+                "DELETE": Operation(writes.delete_by_path, WRITE_PARAMETERS),
+            },
+        )
         self._methods = {
-            "get": Route("/tables/{table}:get", rows.by_parameter, _KEY | PARAMETERS),
-            "locate": Route("/tables/{table}:locate", rows.locate, _KEY),
+            "get": Route(
+                "/tables/{table}:get",
+                {
+                    "GET": Operation(rows.by_parameter, _KEY | PARAMETERS),
+                    "PUT": Operation(writes.put_by_parameter, _KEY | WRITE_PARAMETERS),
+                    "DELETE": Operation(writes.delete_by_parameter, _KEY | WRITE_PARAMETERS),
+                },
+            ),
+            "batch-get": Route("/tables/{table}:batch-get", {"POST": Operation(batch.batch_get, PARAMETERS)}),
+            "locate": reading("/tables/{table}:locate", rows.locate, _KEY),
         }
 
     def all(self) -> tuple[Route, ...]:

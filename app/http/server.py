@@ -11,6 +11,7 @@ from app.catalog.spec import Catalog
 from app.errors import ConfigError
 from app.formats.variants import Known
 from app.http.access_log import AccessLog
+from app.http.batch import BatchRoutes
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness, WorkerHealth
 from app.http.internal import InternalRoutes
@@ -22,13 +23,21 @@ from app.http.protocol import Server, check_parser
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
 from app.http.shared_secret import SharedSecret
+from app.http.writes import WriteRoutes
 from app.model import HostInfo
+from app.routing.batch import Batches
 from app.routing.cluster import ClusterView
 from app.routing.ports import LocalTables
 from app.routing.query import Query
+from app.routing.slices import Slices
 from app.routing.survey import Survey, survey
 from app.routing.tables import routed_tables
+from app.routing.writes import SourceWriter, Writes
 from app.telemetry import Metrics, measure_event_loop_lag
+from app.turns import Turns
+
+#: Seconds between the end of listening and the end of idle connections, in which requests on their way are answered.
+LAST_CALL = 0.05
 
 #: Connections that may wait to be accepted; the kernel caps it.
 BACKLOG = 1024
@@ -70,7 +79,8 @@ class Bound:
 class HttpServer:
     """The public and the internal listener of one worker.
 
-    clock is monotonic, in seconds. start and stop are called once each, in one event loop.
+    clock is monotonic, in seconds; turns are those of everything long on the event loop. start and stop are called once
+    each, in one event loop.
     """
 
     def __init__(
@@ -82,19 +92,24 @@ class HttpServer:
         catalog: Catalog,
         view: ClusterView,
         local: LocalTables,
+        source: SourceWriter,
         health: WorkerHealth,
         metrics: Metrics,
+        turns: Turns,
         known: Known,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
         self._worker_id = worker_id
         self._incarnation = incarnation
+        self._known = known
         self._tables = routed_tables(catalog, options.group, known)
         self._view = view
         self._local = local
+        self._source = source
         self._readiness = Readiness(health, local.statuses)
         self._metrics = metrics
+        self._turns = turns
         self._clock = clock
         self._peer: HttpPeer | None = None
         self._plain: PlainReads | None = None
@@ -130,13 +145,36 @@ class HttpServer:
             clock=self._clock,
             metrics=self._metrics,
         )
+        slices = Slices(self._local, self._turns, self._clock)
+        batches = Batches(
+            tables=self._tables,
+            view=self._view,
+            slices=slices,
+            peer=self._peer,
+            query=query,
+            worker_id=self._worker_id,
+            clock=self._clock,
+            metrics=self._metrics,
+            turns=self._turns,
+        )
+        writes = Writes(
+            tables=self._tables,
+            view=self._view,
+            source=self._source,
+            query=query,
+            known=self._known,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
         public = PublicRoutes(
-            RowRoutes(self._tables, query),
+            RowRoutes(self._tables, query, self._clock),
+            BatchRoutes(self._tables, batches, self._turns),
+            WriteRoutes(writes),
             OverviewRoutes(self._tables, self._survey),
             HealthRoutes(self._readiness, self._metrics, self._options.version),
         )
         self._plain = PlainReads(query, observations, self._clock)
-        internal = InternalRoutes(self._tables, self._view, self._local, self._worker_id)
+        internal = InternalRoutes(self._tables, self._view, self._local, slices, self._worker_id, self._clock)
         timeout = self._options.request_timeout
         self._dispatchers += (
             Dispatcher(public, observations, self._clock, timeout),
@@ -176,8 +214,11 @@ class HttpServer:
             self._lag.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._lag
-        for listener, server in self._listeners:
+        for listener, _ in self._listeners:
             listener.close()
+        # A request that a client has sent on an idle connection may not have been read yet.
+        await asyncio.sleep(min(seconds, LAST_CALL))
+        for _, server in self._listeners:
             server.pre_shutdown()
         # aiohttp takes a timeout of 0 for none at all.
         await asyncio.gather(*(server.shutdown(max(seconds, 0.01)) for _, server in self._listeners))

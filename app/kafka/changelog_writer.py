@@ -11,18 +11,18 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerClosed, ProducerFenced
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from aiokafka.producer.transaction_manager import TransactionManager
 
 from app.kafka.byte_gate import ByteGate
 from app.kafka.client import Connection
+from app.kafka.producers import stop_producer
 from app.model import Epoch, TopicPartition
 from app.tasks.log import Fenced, OutcomeUnknown
 from app.tasks.records import epoch_headers
@@ -41,9 +41,6 @@ APPEND_TIMEOUT = 10.0
 #: than its socket.request.max.bytes, 100 MiB by default. Far below that, so that a request takes seconds even on a slow
 #: network, and far above the few MiB from which on bigger requests are no faster.
 BYTES_IN_FLIGHT = 32 * 1024 * 1024
-
-#: How long a producer that is not needed any more may take to stop, in seconds.
-STOP_TIMEOUT = 2.0
 
 
 class EpochTransactionManager(TransactionManager):  # type: ignore[misc]  # aiokafka is not typed
@@ -112,19 +109,7 @@ class _EpochProducer:
 
     async def stop(self) -> None:
         """Stop without waiting for what cannot be delivered: its outcome is unknown anyway."""
-        stopping = asyncio.ensure_future(self.client.stop())
-        await asyncio.wait({stopping}, timeout=STOP_TIMEOUT)
-        if not stopping.done():
-            stopping.cancel()
-            self.client._message_accumulator.fail_all(ProducerClosed())
-            sender = self.client._sender.sender_task
-            # Told to end, aiokafka's sender waits for the answers in flight; each further cancellation ends one wait.
-            while sender is not None and not sender.done():
-                sender.cancel()
-                await asyncio.sleep(0)
-            with suppress(asyncio.CancelledError, KafkaError):
-                await stopping
-            await self.client.client.close()
+        await stop_producer(self.client)
 
 
 def _bound_requests(accumulator: MessageAccumulator, limit: int) -> None:

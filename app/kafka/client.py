@@ -3,14 +3,20 @@
 from dataclasses import dataclass
 from typing import Any
 
+from app.kafka.security import PLAINTEXT, Security
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the brokers are. request_timeout is in seconds and bounds every single request."""
+    """Where the brokers are, and how they are spoken to.
+
+    request_timeout is in seconds and bounds every single request.
+    """
 
     bootstrap_servers: str
     client_id: str
     request_timeout: float = 10.0
+    security: Security = PLAINTEXT
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that every aiokafka client takes."""
@@ -18,4 +24,5 @@ class Connection:
             "bootstrap_servers": self.bootstrap_servers,
             "client_id": self.client_id,
             "request_timeout_ms": int(self.request_timeout * 1000),
+            **self.security.arguments(),
         }

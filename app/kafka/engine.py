@@ -13,7 +13,7 @@ from mode import Service
 from app.catalog.fingerprint import catalog_digest
 from app.catalog.spec import REGISTRY_FORMATS, Catalog, TableSpec
 from app.config import Settings
-from app.errors import Draining, NotOwner, PartitionRestoring
+from app.errors import BrokersRefuse, Draining, MisplacedKeys, NotOwner, PartitionRestoring, SourceUnavailable
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
 from app.formats.variants import Known
@@ -21,10 +21,14 @@ from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
 from app.kafka.consumer import LANE_FETCH_BYTES, GroupOptions, LaneConsumer
+from app.kafka.dead_letters import KafkaDeadLetters
 from app.kafka.faust_app import TablehouseApp
 from app.kafka.lease import GroupLease
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
+from app.kafka.login import check_login
 from app.kafka.probe import probe_epochs
+from app.kafka.security import security_of
+from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Topics, prepare
 from app.model import Consistency, TaskStatus, TopicPartition
 from app.placement.wire import MemberMetadata
@@ -38,7 +42,7 @@ from app.tasks.digest import PartitionDigest
 from app.tasks.doubts import Doubts, Growth, Misplaced
 from app.tasks.log import OutcomeUnknown
 from app.tasks.ports import Ports
-from app.tasks.reads import Reader, ReadResult
+from app.tasks.reads import MISPLACED_RETRY_AFTER, Reader, ReadResult, SliceResult
 from app.tasks.shards import Shards, ShardSettings
 from app.telemetry import Metrics
 from app.turns import Turns
@@ -54,6 +58,9 @@ _PATIENCE = 2.0
 #: Seconds between two looks at the partition counts that the consumer knows.
 _PARTITION_COUNTS_INTERVAL = 1.0
 
+#: Seconds between two looks at what keeps this worker from the brokers, while the group's coordinator does not answer.
+_OUTAGE_INTERVAL = 2.0
+
 #: Seconds between two looks which schemas the registry has for keys.
 _KEY_SCHEMAS_INTERVAL = 30.0
 
@@ -67,6 +74,8 @@ FETCHED_SHARE = 5
 _FETCHING_CLIENTS = 3
 _LEAST_FETCHED = 64 * 1024
 
+
+_Client = KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter | KafkaDeadLetters
 
 Result = TypeVar("Result")
 
@@ -110,18 +119,22 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._view = view
         self._schemas = schemas
         self.known = Known(schemas)
-        self._connection = Connection(settings.bootstrap_servers, directory.worker_id)
+        self._connection = Connection(settings.bootstrap_servers, directory.worker_id, security=security_of(settings))
         self._clock = SystemClock()
         self._lease = GroupLease(settings.session_timeout, self._clock)
-        self._turns = Turns()
+        #: Shared by everything long on this event loop.
+        self.turns = Turns()
         self._doubts = Doubts(self._tell_the_group)
         for table in catalog.tables.values():
             metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
         self._trouble: str | None = "starting"
         self._disagreements: list[str] = []
+        #: What keeps this worker from the brokers since it started; None while nothing does.
+        self._outage: str | None = None
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
-        self._clients: list[KafkaChangelogWriter | KafkaLogReader] = []
+        self._source_writer: KafkaSourceWriter | None = None
+        self._clients: list[_Client] = []
         self._upkeep: list[asyncio.Task[None]] = []
         self._stopping = False
         self._revoked_at: float | None = None
@@ -146,20 +159,30 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         ahead = _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
         changelog, sources = KafkaLogReader(self._connection, ahead), KafkaLogReader(self._connection, ahead)
         writer = KafkaChangelogWriter(self._connection, max(topics.batch_limits.values()), limits=topics.batch_limits)
-        for client in (changelog, sources, writer):
+        written = {
+            table.source.topic: topics.source_limits[table.source.topic]
+            for table in self._catalog.tables.values()
+            if table.writable
+        }
+        source_writer = KafkaSourceWriter(self._connection, written) if written else None
+        letters = self._dead_letters(topics)
+        clients: list[_Client | None] = [changelog, sources, writer, source_writer, letters]
+        for client in [client for client in clients if client is not None]:
             await self._until_reachable(client.start)
             self._clients.append(client)
+        self._source_writer = source_writer
         consumer: LaneConsumer = self.app.consumer
         ports = Ports(
             changelog=changelog,
             sources=sources,
             writer=writer,
+            dead_letters=letters,
             lease=self._lease,
             clock=self._clock,
             metrics=self._metrics,
             doubts=self._doubts,
             known=self.known,
-            turns=self._turns,
+            turns=self.turns,
             sleep=asyncio.sleep,
             on_fatal=self._on_fatal,
             worker_id=self._directory.worker_id,
@@ -171,7 +194,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 self._catalog,
                 topics.partitions,
                 self._directory,
-                lambda source: RocksShard(self._directory.shard(source), memory, self._turns),
+                lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
                 budget,
             ),
             consumer,
@@ -192,7 +215,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             self._assignor,
             self._shards,
             self._lease,
-            self._turns,
+            self.turns,
         )
         self._upkeep = [
             background.start(work, name, self._on_fatal)
@@ -200,6 +223,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 ("flush", self._shards.keep_flushed()),
                 ("source ends", self._shards.watch_source_ends()),
                 ("partition counts", self._watch_partition_counts(topics.partitions)),
+                ("outages", self._explain_outages()),
                 ("warming", self._take_over_once_warm(self._shards)),
                 ("key schemas", self._watch_key_schemas()),
             )
@@ -220,8 +244,15 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._stopping = True
 
     async def _prepare(self) -> Topics:
+        await check_login(self._connection)
         await probe_epochs(self._connection, self._settings.group)
-        return await prepare(self._connection, self._settings.group, self._catalog)
+        return await prepare(self._connection, self._settings.group, self._catalog, self._settings.dead_letter_topic)
+
+    def _dead_letters(self, topics: Topics) -> KafkaDeadLetters | None:
+        """Return the writer of dead letters; None where no table sends any."""
+        if topics.dead_letters is None:
+            return None
+        return KafkaDeadLetters(self._connection, topics.dead_letters, self._settings.group, self._directory.worker_id)
 
     async def _until_reachable(self, attempt: Callable[[], Awaitable[Result]]) -> Result | None:
         """Try until it works; None when the worker was stopped meanwhile."""
@@ -237,6 +268,20 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 )
                 await self.sleep(_RETRY)
         return None
+
+    async def _explain_outages(self) -> None:
+        """Ask the brokers while they are away: a login that is refused by now looks like an outage to every client."""
+        while True:
+            await asyncio.sleep(_OUTAGE_INTERVAL)
+            outage = None
+            if not self.broker_reachable():
+                try:
+                    await check_login(self._connection)
+                except (BrokersRefuse, KafkaError) as error:
+                    outage = str(error)
+            if outage is not None and outage != self._outage:
+                log.warning("the brokers cannot be used; trying again", reason=outage)
+            self._outage = outage
 
     def _on_fatal(self, error: Exception) -> None:
         self._trouble = str(error)
@@ -359,9 +404,18 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
         """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
+        return self._here(lambda shards: shards.read(table, partition, stored_key, consistency))
+
+    def read_many(
+        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
+    ) -> SliceResult:
+        """Read the first of some keys here and now; raises what read() raises."""
+        return self._here(lambda shards: shards.read_many(table, partition, stored_keys, consistency))
+
+    def _here(self, read: Callable[[Shards], Result]) -> Result:
         shards = self._joined_shards()
         try:
-            return shards.read(table, partition, stored_key, consistency)
+            return read(shards)
         except PartitionRestoring as error:
             if self._stopping:
                 raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
@@ -378,6 +432,30 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     def statuses(self) -> Sequence[TaskStatus]:
         """Return the status of every task of this worker."""
         return [] if self._shards is None else self._shards.statuses()
+
+    # Writes
+
+    def _writer(self, table: str) -> KafkaSourceWriter:
+        if self._source_writer is None:
+            raise SourceUnavailable(f"nothing was written to table {table}: this worker has reached no broker yet")
+        return self._source_writer
+
+    def limit(self, table: str) -> int:
+        """Return the most bytes that a record of a writable table's source may have; raises SourceUnavailable."""
+        return self._writer(table).limit(self._catalog.tables[table].source.topic)
+
+    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+        """Append a record to a writable table's source; raises MisplacedKeys, and what the source writer does."""
+        spec = self._catalog.tables[table]
+        doubt = self._doubt(spec)
+        if doubt is not None:
+            raise MisplacedKeys(
+                f"nothing was written to table {table}, since its keys do not lie where they are looked for: {doubt}",
+                retry_after=MISPLACED_RETRY_AFTER,
+                table=table,
+                partition=partition,
+            )
+        return await self._writer(table).append(TopicPartition(spec.source.topic, partition), key, value, timeout)
 
     # Health
 
@@ -413,10 +491,16 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             for table in self._catalog.tables.values()
             if (doubt := self._doubt(table)) is not None
         ]
-        trouble, registry = self._trouble, self._schemas.trouble
+        registry = self._schemas.trouble
+        stopped = [
+            f"partition {task.partition} of table {task.table} has {task.reason}"
+            for task in self.statuses()
+            if task.stopped
+        ]
         return [
-            *([] if trouble is None else [trouble]),
+            *(trouble for trouble in (self._trouble, self._outage) if trouble is not None),
             *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
             *self._disagreements,
             *doubts,
+            *stopped,
         ]

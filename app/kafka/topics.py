@@ -21,6 +21,16 @@ log = structlog.get_logger(__name__)
 #: A changelog batch has the source's rows, their heads and a position record, so its limit is the source's plus this.
 BATCH_OVERHEAD = 64 * 1024
 
+#: A dead letter has its record, and these many bytes of headers beside it, at most.
+LETTER_OVERHEAD = BATCH_OVERHEAD
+
+#: A record whose batch was compressed can be larger than its topic's max.message.bytes, so a dead-letter topic takes so
+#: many times as much, within what brokers take in one request (socket.request.max.bytes, 100 MiB by default).
+LETTER_ROOM, MOST_LETTER_BYTES = 8, 64 * 1024 * 1024
+
+#: How long dead letters are kept, in milliseconds, unless somebody alters the topic: 30 days.
+LETTER_RETENTION_MS = 30 * 86_400_000
+
 #: What a changelog must be set to: without any of these the changelog protocol does not hold (tasks/DESIGN.md).
 _REQUIRED = {
     "cleanup.policy": "compact",
@@ -37,14 +47,29 @@ _ATTEMPTS, _PAUSE = 50, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """What prepare() found: partition counts by source topic, and batch limits in bytes by changelog topic."""
+    """What prepare() found.
+
+    partitions are counts by source topic, batch_limits and source_limits the bytes that a batch may have, by changelog
+    topic and by source topic. dead_letters is None where no table sends any.
+    """
 
     partitions: Mapping[str, int]
     batch_limits: Mapping[str, int]
+    source_limits: Mapping[str, int]
+    dead_letters: "DeadLetterTopic | None" = None
 
 
-async def prepare(connection: Connection, group: str, catalog: Catalog) -> Topics:
-    """Check the sources, and make or check the changelogs.
+@dataclass(frozen=True, slots=True)
+class DeadLetterTopic:
+    """The dead-letter topic: its partition count, and the limit of a batch in bytes."""
+
+    name: str
+    partitions: int
+    limit: int
+
+
+async def prepare(connection: Connection, group: str, catalog: Catalog, dead_letter_topic: str) -> Topics:
+    """Check the sources, and make or check the changelogs, and the dead-letter topic where a table sends any.
 
     Raises TopicError for what only a person can mend, and aiokafka's KafkaError when the brokers do not answer.
     """
@@ -53,8 +78,9 @@ async def prepare(connection: Connection, group: str, catalog: Catalog) -> Topic
     try:
         partitions = await _source_partitions(admin, catalog)
         sources = await _settings(admin, catalog.topics)
+        source_limits = {topic: int(settings["max.message.bytes"]) for topic, settings in sources.items()}
         needed = {
-            changelog_topic(group, table): int(sources[table.source.topic]["max.message.bytes"]) + BATCH_OVERHEAD
+            changelog_topic(group, table): source_limits[table.source.topic] + BATCH_OVERHEAD
             for table in catalog.tables.values()
         }
         changelogs = {
@@ -71,9 +97,44 @@ async def prepare(connection: Connection, group: str, catalog: Catalog) -> Topic
         missing = {name: count for name, count in changelogs.items() if name not in existing}
         await _create(admin, missing, needed)
         limits = await _check_settings(admin, needed, existing)
+        letters = None
+        if any(table.source.on_error == "dead_letter" for table in catalog.tables.values()):
+            if dead_letter_topic in {*catalog.topics, *changelogs}:
+                raise TopicError(
+                    f"dead_letter_topic is {dead_letter_topic}, which is a source or a changelog of a table; "
+                    "name another"
+                )
+            letters = await _dead_letter_topic(admin, dead_letter_topic, max(source_limits.values()))
     finally:
         await admin.close()
-    return Topics(partitions, limits)
+    return Topics(partitions, limits, source_limits, letters)
+
+
+async def _dead_letter_topic(admin: AIOKafkaAdminClient, name: str, largest: int) -> DeadLetterTopic:
+    """Make or check the dead-letter topic of sources whose batches have `largest` bytes at most."""
+    found = (await _described(admin, [name])).get(name)
+    if found is None:
+        replication, room = await _replication(admin), min(LETTER_ROOM * largest, MOST_LETTER_BYTES)
+        settings = {
+            "cleanup.policy": "delete",
+            "retention.ms": str(LETTER_RETENTION_MS),
+            "min.insync.replicas": str(_insync(replication)),
+            "max.message.bytes": str(max(room, largest + LETTER_OVERHEAD)),
+        }
+        answer = await admin.create_topics([NewTopic(name, 1, replication, topic_configs=settings)])
+        _raise_for(answer.topic_errors)
+        log.info("dead-letter topic created", topic=name, replication=replication)
+    settings = (await _settings_once_known(admin, [name]))[name]
+    wrong = []
+    if settings["cleanup.policy"] != "delete":
+        wrong.append(f"cleanup.policy is {settings['cleanup.policy']} and must be delete")
+    if int(settings["max.message.bytes"]) < largest + LETTER_OVERHEAD:
+        wrong.append(
+            f"max.message.bytes is {settings['max.message.bytes']} and must be at least {largest + LETTER_OVERHEAD}"
+        )
+    if wrong:
+        raise TopicError(f"dead-letter topic {name}: {'; '.join(wrong)}; alter the topic's settings")
+    return DeadLetterTopic(name, 1 if found is None else found.partitions, int(settings["max.message.bytes"]))
 
 
 async def create_internal_topic(connection: Connection, name: str, settings: Mapping[str, str]) -> None:
@@ -85,6 +146,17 @@ async def create_internal_topic(connection: Connection, name: str, settings: Map
         _raise_for(answer.topic_errors)
     finally:
         await admin.close()
+
+
+async def partition_count(connection: Connection, topic: str) -> int | None:
+    """Return how many partitions a topic has, None when there is no such topic; raises aiokafka's KafkaError."""
+    admin = AIOKafkaAdminClient(**connection.arguments())
+    await admin.start()
+    try:
+        found = (await _described(admin, [topic])).get(topic)
+    finally:
+        await admin.close()
+    return None if found is None else found.partitions
 
 
 async def _source_partitions(admin: AIOKafkaAdminClient, catalog: Catalog) -> dict[str, int]:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from app.errors import OwnerUnreachable, PositionNotReached
+from app.errors import OwnerUnreachable, PositionNotReached, RequestError
 from app.model import Consistency, HostInfo, TaskStatus
 from app.tasks.digest import PartitionDigest
-from app.tasks.reads import ReadResult
+from app.tasks.reads import ReadResult, SliceResult
 
 
 class LocalTables(Protocol):
@@ -19,6 +19,14 @@ class LocalTables(Protocol):
 
         Raises NotOwner when this worker does not hold the partition in a role that the caller takes, and
         PartitionRestoring, TooStale, PositionNotReached, MisplacedKeys or Draining when it does and cannot answer.
+        """
+
+    def read_many(
+        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
+    ) -> SliceResult:
+        """Read the first of some keys here and now, at least one: as many as one slice of work has.
+
+        Raises what read() raises whether there is a row or not; what depends on that is in the result.
         """
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
@@ -58,6 +66,44 @@ class Hop:
     timeout: float
 
 
+class Wanted(NamedTuple):
+    """The keys of one partition that a batch wants, in order."""
+
+    partition: int
+    stored_keys: Sequence[bytes]
+
+
+class Slice(NamedTuple):
+    """What became of the next so many keys of a partition: what a copy has for them, or why it says nothing."""
+
+    partition: int
+    keys: int
+    outcome: SliceResult | RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHop:
+    """What one worker asks of another for a batch; everything but `wanted` is as in Hop."""
+
+    table: str
+    wanted: Sequence[Wanted]
+    consistency: Consistency
+    wait: float
+    table_digest: str
+    partitions: int
+    generation: int
+    request_id: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSlices:
+    """What a peer answered to a batch, and the worker id under which it did."""
+
+    slices: Sequence[Slice]
+    worker_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class PeerRead:
     """What a peer answered, and the worker id under which it did."""
@@ -78,6 +124,13 @@ class Peer(Protocol):
 
         Raises what its LocalTables.read raises, and OwnerUnreachable (detail: why, in words) when there was no answer
         that can be understood: Unresponsive when there was none at all.
+        """
+
+    async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
+        """Ask `host` to read keys of its own: what read_slices() returns there.
+
+        Raises NotOwner when the workers do not agree on the table, DeadlineExceeded, and OwnerUnreachable and
+        Unresponsive as read() does.
         """
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109

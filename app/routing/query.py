@@ -1,6 +1,6 @@
 """One read of one key: here when this worker is the one to ask, else by hops to those that are.
 
-This is the only place that forwards. DESIGN.md beside it says why it is made this way.
+This and batch.py are the only places that forward. DESIGN.md beside it says why it is made this way.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role, TopicPar
 from app.routing.candidates import Candidate, Candidates
 from app.routing.cluster import ClusterSnapshot, ClusterView
 from app.routing.ports import Hop, LocalTables, Peer, Unresponsive, read_or_wait
-from app.routing.refusals import Refusal, explained, last_answer
+from app.routing.refusals import Refusal, explained, last_answer, worth_asking_again
 from app.routing.spread import first_row, newest_row
 from app.routing.tables import RoutedTable, table_named
 from app.tasks.reads import ReadResult
@@ -39,7 +39,7 @@ SHARE = 0.5
 WAITING_SHARE = 0.5
 
 #: What another candidate may know better. Any other error would be the same everywhere, or is a fault to be seen.
-_ASK_THE_NEXT = (NotOwner, OwnerUnreachable, PartitionRestoring, TooStale, Draining, PositionNotReached)
+ASK_THE_NEXT = (NotOwner, OwnerUnreachable, PartitionRestoring, TooStale, Draining, PositionNotReached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,8 @@ class Query:
         self._worker_id = worker_id
         self._clock = clock
         self._metrics = metrics
-        self._candidates = Candidates(worker_id, clock)
+        #: Who was unresponsive lately is known once, whoever found out.
+        self.candidates = Candidates(worker_id, clock)
         self._counted = {name: _TableMetrics(metrics, name) for name in tables}
 
     async def read(
@@ -137,7 +138,7 @@ class Query:
         if consistency.min_positions:
             waits_until = min(deadline, started + ((deadline - started) * WAITING_SHARE if wait is None else wait))
         try:
-            count = _partition_count(routed, self._view.current)
+            count = partition_count(routed, self._view.current)
             partitions = routed.partitions_of(key, count)
 
             async def ask(partition: int) -> Answer:
@@ -159,7 +160,7 @@ class Query:
         routed = table_named(self._tables, table)
         started = self._clock()
         key, snapshot = routed.parse(key_text), self._view.current
-        partitions = routed.partitions_of(key, _partition_count(routed, snapshot))
+        partitions = routed.partitions_of(key, partition_count(routed, snapshot))
         if len(partitions) != 1 and not key.enumerable:
             return None
         partition = partitions[0]
@@ -179,7 +180,7 @@ class Query:
         routed = table_named(self._tables, table)
         key = routed.parse(key_text)
         snapshot = self._view.current
-        count = _partition_count(routed, snapshot)
+        count = partition_count(routed, snapshot)
         partitions = routed.partitions_of(key, count)
         if not key.enumerable:
             partitions = (*partitions, *(other for other in range(count) if other not in partitions))
@@ -199,7 +200,7 @@ class Query:
             # Under another partition count the key was hashed wrongly, and a miss would be a false one.
             if snapshot.partitions.get(topic) != question.count:
                 break
-            candidates = self._candidates.of(shard, snapshot, question.consistency.mode)
+            candidates = self.candidates.of(shard, snapshot, question.consistency.mode)
             if again:
                 candidates = await self._worth_asking_again(candidates, refusals, question.deadline)
             for number, candidate in enumerate(candidates, 1):
@@ -207,9 +208,9 @@ class Query:
                     break
                 try:
                     return await self._ask_host(candidate, question, snapshot.generation, later=candidates[number:])
-                except _ASK_THE_NEXT as error:
+                except ASK_THE_NEXT as error:
                     if isinstance(error, Unresponsive):
-                        self._candidates.avoid(candidate.host)
+                        self.candidates.avoid(candidate.host)
                     refusals.append(Refusal(candidate, error))
                 except RequestError as error:
                     refusals.append(Refusal(candidate, error))
@@ -219,17 +220,9 @@ class Query:
     async def _worth_asking_again(
         self, candidates: list[Candidate], refusals: list[Refusal], deadline: float
     ) -> list[Candidate]:
-        """Keep those that were not asked yet, and those that said "not mine", after a pause when there are no others.
-
-        A worker says so when it has not heard of its assignment yet, as happens for some milliseconds in a rebalance.
-        """
-        said = {refusal.candidate.host: refusal.error for refusal in refusals}
-        kept = [
-            candidate
-            for candidate in candidates
-            if candidate.host not in said or isinstance(said[candidate.host], NotOwner)
-        ]
-        if kept and all(candidate.host in said for candidate in kept):
+        """Keep those that may know better now, after a pause when all of them were asked before."""
+        kept, at_once = worth_asking_again(candidates, refusals)
+        if kept and not at_once:
             await asyncio.sleep(min(NOT_OWNER_PAUSE, max(0.0, deadline - self._clock())))
         return kept
 
@@ -238,12 +231,12 @@ class Query:
     ) -> Answer:
         host, routed, consistency = candidate.host, question.routed, question.consistency
         started = self._clock()
-        wait = max(0.0, question.waits_until - started) if self._candidates.worth_waiting(later) else 0.0
+        wait = max(0.0, question.waits_until - started) if self.candidates.worth_waiting(later) else 0.0
         if host.worker_id == self._worker_id:
             result = await read_or_wait(
                 self._local, routed.spec.name, question.partition, question.stored_key, consistency, wait
             )
-            return Answer(routed, _trusted(result, consistency), self._worker_id, "local")
+            return Answer(routed, trusted(result, consistency), self._worker_id, "local")
         left = question.deadline - started
         if left <= 0:
             raise DeadlineExceeded(f"no time was left to ask {host.worker_id}, which holds the partition")
@@ -273,7 +266,7 @@ class Query:
         finally:
             self._metrics.forwards.labels(outcome).inc()
             self._metrics.forward_duration.observe(self._clock() - started)
-        return Answer(routed, _trusted(read.result, consistency), read.worker_id, "forwarded")
+        return Answer(routed, trusted(read.result, consistency), read.worker_id, "forwarded")
 
 
 class _TableMetrics:
@@ -298,7 +291,8 @@ class _TableMetrics:
         return answer
 
 
-def _partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:
+def partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:
+    """Return the count to hash keys with; raises PartitionUnassigned before the first assignment."""
     count = snapshot.partitions.get(routed.spec.source.topic)
     if not count:
         raise PartitionUnassigned(
@@ -310,7 +304,13 @@ def _partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:
     return count
 
 
-def _trusted(result: ReadResult, consistency: Consistency) -> ReadResult:
+def missing_detail(table: str, role: Role) -> str:
+    """Say that a table has no row for a key, and whose word that is."""
+    whose = "" if role is Role.ACTIVE else f", as far as its {role.value} copy knows"
+    return f"table {table} has no row for this key{whose}"
+
+
+def trusted(result: ReadResult, consistency: Consistency) -> ReadResult:
     """Let a miss pass from an active, and from a standby when the caller takes its word; from nobody else."""
     role = result.freshness.role
     if (

@@ -20,6 +20,20 @@ class Refusal:
     error: RequestError
 
 
+def worth_asking_again(candidates: Sequence[Candidate], refusals: Sequence[Refusal]) -> tuple[list[Candidate], bool]:
+    """Keep those that were not asked yet and those that said "not mine", and say whether some of them are new.
+
+    A worker says so when it has not heard of its assignment yet, as happens for some milliseconds in a rebalance.
+    """
+    said = {refusal.candidate.host: refusal.error for refusal in refusals}
+    kept = [
+        candidate
+        for candidate in candidates
+        if candidate.host not in said or isinstance(said[candidate.host], NotOwner)
+    ]
+    return kept, any(candidate.host not in said for candidate in kept)
+
+
 def last_answer(refusals: Sequence[Refusal], table: str, partition: int) -> RequestError:
     """Choose what the caller gets: what the active said last, or the first candidate when there is no active."""
     where = f"partition {partition} of table {table}"

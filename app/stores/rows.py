@@ -13,6 +13,7 @@ of this makes every store and changelog unreadable, so it comes with a new layou
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 LAYOUT_VERSION = 1
@@ -27,6 +28,9 @@ HEAD_SIZE = _HEAD.size
 
 #: In front of every stored key. Keys that begin with another byte are reserved for the engine's own records.
 ROW_PREFIX = b"\x01"
+
+#: How a row of this layout begins.
+_BEGINNING = bytes((LAYOUT_VERSION, 0))
 
 
 class RowLayoutError(Exception):
@@ -50,3 +54,18 @@ def unpack(data: bytes) -> Row:
     if layout != LAYOUT_VERSION or flags:
         raise RowLayoutError(f"layout {layout} with flags {flags:#x}; known is layout {LAYOUT_VERSION} without flags")
     return Row(data[HEAD_SIZE:], timestamp_ms, offset)
+
+
+def payloads(rows: Sequence[bytes | None]) -> list[bytes | None]:
+    """Return the payload of each row, None where there is none; raises RowLayoutError as unpack() does.
+
+    The form for a batch, without an object for each row.
+    """
+    return [
+        None
+        if row is None
+        else row[HEAD_SIZE:]
+        if len(row) >= HEAD_SIZE and row.startswith(_BEGINNING)
+        else unpack(row).payload
+        for row in rows
+    ]

@@ -26,6 +26,9 @@ class TaskStore(Protocol):
     def get(self, key: bytes) -> bytes | None:
         """Return the row under the prefixed key; None when there is none."""
 
+    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Return what get() returns for each of the keys, in their order."""
+
     def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
         """Return up to `limit` rows with prefixed keys above `after`, in key order.
 

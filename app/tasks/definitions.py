@@ -57,4 +57,5 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         misplaced=misplaced,
         fold=Upsert(),
         empty_keys=places_empty_keys(partitioner),
+        on_error=table.source.on_error,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
+from app.catalog.spec import OnError
 from app.folds.fold import Decoded, Fold, Lookup
 from app.formats.errors import DecodeError
 from app.model import TopicPartition
@@ -32,11 +33,31 @@ class LaneBatch(NamedTuple):
         return cls(records, first, next_offset, size)
 
 
+class BadRecord(NamedTuple):
+    """A source record that cannot become a row.
+
+    reason is one of null_key, empty_key, undecodable_key, undecodable_value, oversized; detail is for people, and has
+    nothing of the record's content.
+    """
+
+    record: LogRecord
+    reason: str
+    detail: str
+
+
+class RecordRefused(Exception):
+    """A source partition is not ingested beyond a record that cannot become a row."""
+
+    def __init__(self, source: TopicPartition, bad: BadRecord) -> None:
+        super().__init__(f"offset {bad.record.offset} of {source} cannot become a row: {bad.reason}, {bad.detail}")
+        self.bad = bad
+
+
 class Skips(Protocol):
-    """Where records go that cannot become rows. They are passed over: the partition never stops for one."""
+    """Where records go that cannot become rows. They are passed over in the fold."""
 
     def __call__(self, record: LogRecord, reason: str, detail: str) -> None:
-        """Take note of one; reason is one of null_key, empty_key, undecodable_key, undecodable_value, oversized."""
+        """Take note of one; see BadRecord."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +68,7 @@ class TableCodec:
     payload kept, or None for a delete; both raise DecodeError. misplaced returns the index of the first of some wire
     keys that the partitioner would not have put into this partition, None when all are where they belong. empty_keys is
     False where the source's producers send records with an empty key anywhere, so that none of them can be the latest.
+    on_error says what becomes of records that cannot become rows.
     """
 
     source: TopicPartition
@@ -55,6 +77,7 @@ class TableCodec:
     misplaced: Callable[[Sequence[bytes]], int | None]
     fold: Fold
     empty_keys: bool = True
+    on_error: OnError = "skip"
 
 
 class Folding:

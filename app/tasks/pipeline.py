@@ -5,17 +5,21 @@ thrown away and the changelog says what happened. A record that needs a schema i
 """
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import structlog
 
 from app.formats.schemas import SchemaNeeded, Schemas
 from app.model import TopicPartition
+from app.tasks.bad_records import BadRecords
+from app.tasks.dead_letters import DeadLetters
 from app.tasks.doubts import Doubts, Misplaced
-from app.tasks.ingest import Folding, LaneBatch, TableCodec
+from app.tasks.ingest import Folding, LaneBatch, RecordRefused, TableCodec
 from app.tasks.log import ChangelogWriter, LogRecord
 from app.tasks.records import POSITION_KEY, PositionRecord, anchor_of, encode
 from app.tasks.replay import Replayer
@@ -36,9 +40,6 @@ RECORDS_A_SLICE = 500
 
 #: The bytes that a slice has at most, by the average size of the batch's records: large values take longer to decode.
 BYTES_A_SLICE = 256 * 1024
-
-#: Records that could not become rows are logged one by one up to this many a batch, and summed up beyond it.
-SKIPS_LOGGED = 10
 
 #: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h
 #: by default), after which the broker would forget the epoch that fences older writers.
@@ -88,6 +89,7 @@ class Pipeline:
         replayer: Replayer,
         writer: ChangelogWriter,
         metrics: Metrics,
+        dead_letters: DeadLetters | None,
         doubts: Doubts,
         turns: Turns,
         schemas: Schemas,
@@ -110,7 +112,7 @@ class Pipeline:
         self._position = replayer.position
         self._flight: asyncio.Task[None] | None = None
         self._flying: Mapping[bytes, bytes | None] = {}
-        self._skipped: list[tuple[LogRecord, str, str]] = []
+        self._bad = BadRecords(table, codec, dead_letters, metrics)
         #: The schema without which nothing more can be folded, as SchemaNeeded names it.
         self._missing: int | str | None = None
         #: How many records are worth coalescing: fewer than LANE_BATCH while rows are so big that they do not fit.
@@ -136,11 +138,12 @@ class Pipeline:
         return None if self._missing is None else f"waits for {self._schemas.describe(self._missing)}"
 
     async def feed(self, batch: LaneBatch) -> None:
-        """Fold a batch and send it off, once the one before it is applied; raises what settle() raises.
+        """Fold a batch and send it off, once the one before it is applied.
 
-        Records that were fed before are passed over. Where one needs a schema, this takes until there is an answer to
-        what it is. Nothing is in flight then, the position stands before that record, and being cancelled costs
-        nothing.
+        Records that were fed before are passed over. Raises what settle() raises, LettersUndelivered, and RecordRefused
+        once everything before that record is applied. Where a record needs a schema, this takes until there is an
+        answer to what it is. Nothing is in flight then, the position stands before that record, and being cancelled
+        costs nothing.
         """
         while True:
             try:
@@ -159,8 +162,12 @@ class Pipeline:
             wanted = [record for record in batch.records if record.offset >= needed]
             rest = LaneBatch.of(wanted, needed, batch.next_offset)
         while rest is not None:
-            prepared, rest = await self._prepare(rest)
-            self._report_skips()
+            try:
+                prepared, rest = await self._prepare(rest)
+                await self._bad.pass_over()
+            except RecordRefused:
+                await self.settle()
+                raise
             await self.settle()
             self._flying = prepared.rows
             self._flight = asyncio.get_running_loop().create_task(self._deliver(prepared))
@@ -225,7 +232,10 @@ class Pipeline:
         return self._replayer.store.get(key)
 
     async def _prepare(self, batch: LaneBatch) -> tuple[_Prepared, LaneBatch | None]:
-        """Return what to append, and the part of the batch that did not fit with it."""
+        """Return what to append, and the part of the batch that did not fit with it, or comes after a stop.
+
+        Raises RecordRefused where a stop comes first.
+        """
         part, rest = batch, None
         fitting = _within(LANE_BATCH_BYTES, batch)
         if fitting < len(batch.records):
@@ -233,11 +243,19 @@ class Pipeline:
             part, rest = _cut(batch, fitting)
         oversized: LogRecord | None = None
         while True:
-            self._skipped.clear()
-            prepared = await self._fold(part)
+            self._bad.clear()
+            folding = await self._fold(part)
+            stop_at = self._bad.stop_at
+            if stop_at is not None:
+                before = bisect_left(part.records, stop_at.record.offset, key=attrgetter("offset"))
+                if before == 0:
+                    raise self._bad.refusal(stop_at)
+                part, rest = _cut(batch, before)
+                continue
+            prepared = self._encode(part, folding)
             if prepared is not None:
                 if oversized is not None:
-                    self._skip(oversized, "oversized", "its row does not fit into one changelog batch")
+                    self._bad.add(oversized, "oversized", "its row does not fit into one changelog batch")
                 self.limit = min(LANE_BATCH, self.limit + len(part.records))
                 return prepared, rest
             # The rows of one source record are never split over two batches, so it is the records that are halved.
@@ -248,14 +266,19 @@ class Pipeline:
             self.limit = max(1, half)
             part, rest = _cut(batch, half)
 
-    async def _fold(self, batch: LaneBatch) -> _Prepared | None:
-        known, records = self._position, batch.records
-        folding = Folding(self._codec, self._skip, self._lookup)
+    async def _fold(self, batch: LaneBatch) -> Folding:
+        records = batch.records
+        folding = Folding(self._codec, self._bad.add, self._lookup)
         a_slice = min(RECORDS_A_SLICE, _within(BYTES_A_SLICE, batch))
         for start in range(0, len(records), a_slice):
             if start:
                 await self._turns.wait()
             folding.add(records[start : start + a_slice])
+        return folding
+
+    def _encode(self, batch: LaneBatch, folding: Folding) -> _Prepared | None:
+        """Return what to append of a batch, and move on behind it; None when it does not fit."""
+        known, records = self._position, batch.records
         stream_time = -1 if known is None else known.stream_time
         misplaced, found = self._doubts.misplaced.get(self._changelog.topic), folding.misplaced_at
         is_news = misplaced is None and found is not None
@@ -290,34 +313,6 @@ class Pipeline:
         await replayer.record(prepared.rows, prepared.position, self._epoch, end)
         self._ingested.inc(prepared.source_records)
         self._on_applied()
-
-    def _skip(self, record: LogRecord, reason: str, detail: str) -> None:
-        self._skipped.append((record, reason, detail))
-
-    def _report_skips(self) -> None:
-        """Count and log what could not become rows."""
-        for number, (record, reason, detail) in enumerate(self._skipped):
-            self._metrics.records_skipped.labels(self._table, reason).inc()
-            if number < SKIPS_LOGGED:
-                log.warning(
-                    "record skipped",
-                    table=self._table,
-                    topic=self._codec.source.topic,
-                    partition=self._codec.source.partition,
-                    offset=record.offset,
-                    reason=reason,
-                    detail=detail,
-                )
-        if len(self._skipped) > SKIPS_LOGGED:
-            log.warning(
-                "more records skipped",
-                table=self._table,
-                topic=self._codec.source.topic,
-                partition=self._codec.source.partition,
-                count=len(self._skipped) - SKIPS_LOGGED,
-                last_offset=self._skipped[-1][0].offset,
-            )
-        self._skipped.clear()
 
     def _report_misplaced(self, misplaced: Misplaced) -> None:
         log.error(

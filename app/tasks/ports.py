@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from app.formats.variants import Known
+from app.tasks.dead_letters import DeadLetters
 from app.tasks.doubts import Doubts
 from app.tasks.log import ChangelogWriter, Clock, Lease, LogReader
 from app.telemetry import Metrics
@@ -14,12 +15,14 @@ from app.turns import Turns
 class Ports:
     """What a task reaches the world through.
 
-    on_fatal is told of an error that no retry mends: the worker has to stop.
+    on_fatal is told of an error that no retry mends: the worker has to stop. dead_letters is None where no table sends
+    any.
     """
 
     changelog: LogReader
     sources: LogReader
     writer: ChangelogWriter
+    dead_letters: DeadLetters | None
     lease: Lease
     clock: Clock
     metrics: Metrics

@@ -19,12 +19,13 @@ beyond a bound            503 too_stale. The caller's bounds are held against th
                           has the default one, for a STANDBY by its staleness, for a SUSPENDED by that age.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, TooStale
+from app.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, RequestError, TooStale
 from app.model import Consistency, Freshness, ReadMode, Role, TaskState
-from app.stores.rows import ROW_PREFIX, Row, unpack
+from app.stores.rows import ROW_PREFIX, Row, payloads, unpack
 from app.stores.store import StoreClosed
 from app.tasks.log import Lease
 from app.tasks.task import Task
@@ -50,6 +51,39 @@ class ReadResult:
     freshness: Freshness
 
 
+@dataclass(frozen=True, slots=True)
+class SliceResult:
+    """What a copy has for some keys of a partition, read at once.
+
+    payloads are those of the rows in the order of the keys, None where there is no row. hit says why the caller must
+    not have the rows, and miss why it must not be told that there are none; None where it may. A missing row with miss
+    None is a key that does not exist, as in ReadResult.
+    """
+
+    payloads: Sequence[bytes | None]
+    freshness: Freshness
+    hit: RequestError | None = None
+    miss: RequestError | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes of all payloads."""
+        return sum([len(payload) for payload in self.payloads if payload is not None])
+
+
+#: The last offset applied, and the lag and staleness counted from it.
+_Figures = tuple[int, int | None, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Under which label a copy was looked into: staleness is the copy's in milliseconds, shown in freshness or not."""
+
+    freshness: Freshness
+    staleness: int | None
+    doubt: str | None
+
+
 class Reader:
     """Reads tasks; max_staleness is the default bound of every copy that is not the active, in seconds."""
 
@@ -63,14 +97,36 @@ class Reader:
         Raises NotOwner, PartitionRestoring, TooStale, PositionNotReached or MisplacedKeys as the table above says, and
         the store's errors. Those of a copy that can be read have its freshness in their details.
         """
-        role = _readable_role(task, consistency.mode)
-        # The position, and what is counted from it, before the row: a row newer than its label is allowed, an older
-        # one never.
-        position, lag, staleness = task.applied, task.lag_records, task.staleness_ms
+        role, figures = _readable_role(task, consistency.mode), _figures(task)
         try:
             data = task.store.get(ROW_PREFIX + stored_key)
         except StoreClosed:
             raise _restoring(task) from None
+        look = self._look(task, role, figures, consistency)
+        self._check(task, look, consistency, is_miss=data is None)
+        return ReadResult(row=None if data is None else unpack(data), freshness=look.freshness)
+
+    def read_many(self, task: Task, stored_keys: Sequence[bytes], consistency: Consistency) -> SliceResult:
+        """Read some keys of a task at once, without waiting; each gets the answer that read() would give.
+
+        Raises what read() raises whether there is a row or not; what depends on that is in the result.
+        """
+        role, figures = _readable_role(task, consistency.mode), _figures(task)
+        try:
+            rows = task.store.get_many([ROW_PREFIX + key for key in stored_keys])
+        except StoreClosed:
+            raise _restoring(task) from None
+        look = self._look(task, role, figures, consistency)
+        return SliceResult(
+            payloads(rows),
+            look.freshness,
+            hit=self._refusal(task, look, consistency, is_miss=False),
+            miss=self._refusal(task, look, consistency, is_miss=True),
+        )
+
+    def _look(self, task: Task, role: Role, figures: _Figures, consistency: Consistency) -> _Look:
+        """Label what was just read; raises where neither a row nor its absence may be told."""
+        position, lag, staleness = figures
         # The lease after the row, or it could have run out in between.
         if role is Role.ACTIVE and not self._lease.holds(task.generation):
             role = Role.SUSPENDED
@@ -82,11 +138,26 @@ class Reader:
             raise _restoring(task, freshness)
         if consistency.min_positions:
             _check_position(task, freshness, consistency)
-        if data is None:
-            _check_miss(task, freshness, doubt, consistency)
-        if role is not Role.ACTIVE or consistency.max_staleness_ms is not None or consistency.max_lag is not None:
-            self._check_bounds(task, freshness, staleness, consistency)
-        return ReadResult(row=None if data is None else unpack(data), freshness=freshness)
+        return _Look(freshness, staleness, doubt)
+
+    def _refusal(self, task: Task, look: _Look, consistency: Consistency, *, is_miss: bool) -> RequestError | None:
+        try:
+            self._check(task, look, consistency, is_miss=is_miss)
+        except RequestError as error:
+            return error.with_traceback(None)
+        return None
+
+    def _check(self, task: Task, look: _Look, consistency: Consistency, *, is_miss: bool) -> None:
+        """Raise unless the caller may have a row, or be told that there is none."""
+        freshness = look.freshness
+        if is_miss:
+            _check_miss(task, freshness, look.doubt, consistency)
+        if (
+            freshness.role is not Role.ACTIVE
+            or consistency.max_staleness_ms is not None
+            or consistency.max_lag is not None
+        ):
+            self._check_bounds(task, freshness, look.staleness, consistency)
 
     def _check_bounds(self, task: Task, freshness: Freshness, staleness: int | None, consistency: Consistency) -> None:
         """Raise TooStale, with the figures, for an answer beyond a bound; staleness is the copy's, shown or not."""
@@ -103,6 +174,14 @@ class Reader:
             limit = self._max_staleness
             if staleness is None or staleness > limit * 1000:
                 raise _too_stale(task, freshness, _known(staleness, "ms stale"), f"{limit:g} s by default")
+
+
+def _figures(task: Task) -> _Figures:
+    """Take the position, and what is counted from it, before the row.
+
+    A row newer than its label is allowed, an older one never.
+    """
+    return task.applied, task.lag_records, task.staleness_ms
 
 
 def _readable_role(task: Task, mode: ReadMode) -> Role:

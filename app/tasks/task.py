@@ -12,7 +12,8 @@ import structlog
 
 from app.model import TaskState, TaskStatus, TopicPartition
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
-from app.tasks.ingest import LaneBatch, TableCodec
+from app.tasks.dead_letters import LettersUndelivered
+from app.tasks.ingest import LaneBatch, RecordRefused, TableCodec
 from app.tasks.log import (
     Cursor,
     Fenced,
@@ -44,6 +45,7 @@ _PASSING: Mapping[type[Exception], str] = {
     Fenced: "another owner has claimed the partition",
     NotContiguous: "another owner has appended",
     OutcomeUnknown: "the outcome of an append is not known",
+    LettersUndelivered: "the dead letters cannot be written",
     LogUnavailable: "the broker cannot be asked",
     StoreError: "the store failed",
     StoreClosed: "the store is closed",
@@ -72,6 +74,8 @@ class Task:
         self.state = TaskState.OPENING
         self._reason: str | None = "opening the store"
         self.generation = -1
+        #: Whether it ingests nothing more because of a record that cannot be a row, until it is started again.
+        self.stopped = False
         self._identity = identity
         self._codec = codec
         self._shard = shard
@@ -155,6 +159,7 @@ class Task:
             restore_remaining=self.remaining,
             reason=self.reason,
             rows_estimate=self.store.rows_estimate(),
+            stopped=self.stopped,
         )
 
     def observe_source_end(self, end: int, listed_at: float) -> None:
@@ -201,6 +206,7 @@ class Task:
 
     def _start(self, after: asyncio.Task[None] | None) -> None:
         self._asked_at = self._ports.clock.monotonic()
+        self.stopped = False
         name = f"{'own' if self._owns else 'follow'} {self.table}[{self.partition}] in generation {self.generation}"
         self._work = asyncio.get_running_loop().create_task(self._keep_at_it(self.generation, after), name=name)
 
@@ -230,7 +236,7 @@ class Task:
 
     def close(self) -> None:
         """Take note that the store is gone, and let those go who wait for a position."""
-        self.state, self.reason, self._loaded = TaskState.CLOSED, None, False
+        self.state, self.reason, self._loaded, self.stopped = TaskState.CLOSED, None, False, False
         for _, reached in self._waiting:
             if not reached.done():
                 reached.set_result(None)
@@ -251,6 +257,9 @@ class Task:
                     await self._ingest()
                 else:
                     await self._follow_owner()
+            except RecordRefused as error:
+                self._stop_at(error)
+                return
             except Exception as error:  # noqa: BLE001 - whatever cannot be recovered from stops the worker
                 if not await self._recover(error):
                     return
@@ -282,9 +291,8 @@ class Task:
         if isinstance(error, (Untrusted, OffsetOutOfRange, StoreCorrupt)):
             await self._quarantine(error)
         elif type(error) in _PASSING:
-            if isinstance(error, SourceRefused) and self.readable and self.state is TaskState.RESTORING:
-                # The changelog is replayed, so the old rows may be read for what they are.
-                self.state = TaskState.SUSPENDED
+            if isinstance(error, (SourceRefused, LettersUndelivered)) and self.state is TaskState.RESTORING:
+                self._show_old_rows()
             self._hold(f"{_PASSING[type(error)]}: {error}")
         else:
             # A bug, or a changed definition: stop rather than serve what may be wrong.
@@ -296,6 +304,25 @@ class Task:
         if isinstance(error, StoreError) and not isinstance(error, StoreClosed):
             self._on_store_failed()
         return True
+
+    def _show_old_rows(self) -> None:
+        """Let rows be read for what they are: the changelog is replayed, and only the source does not get on."""
+        if self.readable:
+            self.state = TaskState.SUSPENDED
+
+    def _stop_at(self, error: RecordRefused) -> None:
+        """Stand still before a record, for good: nothing about it changes by itself."""
+        self._show_old_rows()
+        self._step_down(f"stopped by on_error: {error}")
+        self.stopped = True
+        record, reason, detail = error.bad
+        self._log.error(
+            "stopped at a record that cannot become a row",
+            topic=self._shard.source.topic,
+            offset=record.offset,
+            reason=reason,
+            detail=detail,
+        )
 
     def _hold(self, reason: str) -> None:
         """Stay as readable as the task was: an active becomes SUSPENDED, and its hits say so."""
@@ -382,6 +409,7 @@ class Task:
             self._replayer,
             self._ports.writer,
             self._ports.metrics,
+            self._ports.dead_letters,
             self._ports.doubts,
             self._ports.turns,
             self._ports.known.schemas,

@@ -1,16 +1,20 @@
-"""One GET through the whole server, from the bytes of the request to the bytes of the answer, without a socket."""
+"""GETs and batches through the whole server, from the bytes of the request to those of the answer, without a socket."""
 
 import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.formats.schemas import NoSchemas
 from app.formats.variants import Known
 from app.http.access_log import AccessLog
+from app.http.batch import BatchRoutes
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness
 from app.http.observations import Observations
@@ -19,29 +23,37 @@ from app.http.plain import PlainReads
 from app.http.protocol import Server
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
+from app.http.writes import WriteRoutes
 from app.model import Consistency, Freshness, HostInfo, Role, TaskStatus, TopicPartition
+from app.routing.batch import Batches
 from app.routing.cluster import ClusterSnapshot, ClusterView
-from app.routing.ports import Hop, PeerRead
+from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices
 from app.routing.query import Query
+from app.routing.slices import Slices
 from app.routing.survey import Survey
 from app.routing.tables import routed_tables
+from app.routing.writes import Writes
 from app.stores.rocksdb import RocksShard, RocksTaskStore, StoreMemory
-from app.stores.rows import ROW_PREFIX, unpack
+from app.stores.rows import ROW_PREFIX, payloads, unpack
 from app.tasks.digest import PartitionDigest
-from app.tasks.reads import ReadResult
+from app.tasks.reads import ReadResult, SliceResult
+from app.tasks.shards import KEYS_A_SLICE
 from app.telemetry import Metrics
 from app.turns import Turns
 from bench.micro.store import filled
 from bench.micro.timing import Timings
 
 _GETS = 5_000
+_BATCHES = (1_000, 10_000)
+_PARTITIONS = 4
 _ME = HostInfo("worker", 1, "http://127.0.0.1:9080")
+_KNOWN = Known(NoSchemas())
 _CATALOG = Catalog({"table": TableSpec("table", SourceSpec("source", KeySpec("string"), ValueSpec("json")))})
 _BUDGET = 256 << 20
 
 
 class _Tables:
-    """One partition of one table on a real store, always active."""
+    """One table on a real store, which is every partition's, always active."""
 
     def __init__(self, store: RocksTaskStore) -> None:
         self._store = store
@@ -49,6 +61,16 @@ class _Tables:
     def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:  # noqa: ARG002
         data = self._store.get(ROW_PREFIX + stored_key)
         return ReadResult(None if data is None else unpack(data), Freshness(partition, 1_000_000, Role.ACTIVE, 0, 120))
+
+    def read_many(
+        self,
+        table: str,  # noqa: ARG002
+        partition: int,
+        stored_keys: Sequence[bytes],
+        consistency: Consistency,  # noqa: ARG002
+    ) -> SliceResult:
+        rows = self._store.get_many([ROW_PREFIX + key for key in stored_keys[:KEYS_A_SLICE]])
+        return SliceResult(payloads(rows), Freshness(partition, 1_000_000, Role.ACTIVE, 0, 120))
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         raise NotImplementedError(f"nobody waits for {table}[{partition}] to reach {offset} within {timeout} s here")
@@ -66,8 +88,21 @@ class _NoPeer:
     async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
         raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
 
+    async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
+        raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
+
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109 - as Peer says
         raise NotImplementedError(f"nothing is asked of {host.worker_id} within {timeout} s")
+
+
+class _NoSource:
+    """Nothing is written."""
+
+    def limit(self, table: str) -> int:
+        raise NotImplementedError(f"nothing is written to {table}")
+
+    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+        raise NotImplementedError(f"nothing is written to {table}[{partition}]: {key!r}, {value!r}, {timeout} s")
 
 
 class _Health:
@@ -90,16 +125,18 @@ class _Health:
 
 
 class _Transport(asyncio.Transport):
-    """Takes the answer, and calls back when it is whole."""
+    """Takes the answer, and calls back when it is whole: that is when a write ends with `ending`."""
 
-    def __init__(self) -> None:
+    def __init__(self, ending: bytes = b"") -> None:
         super().__init__()
         self.answered = asyncio.Event()
-        self.answer = b""
+        self.answer = bytearray()
+        self._ending = ending
 
     def write(self, data: Any) -> None:
-        self.answer = bytes(data)
-        self.answered.set()
+        self.answer += data
+        if self.answer.endswith(self._ending):
+            self.answered.set()
 
     def writelines(self, list_of_data: Any) -> None:
         self.write(b"".join(list_of_data))
@@ -113,18 +150,36 @@ class _Transport(asyncio.Transport):
 
 def _server(local: _Tables) -> Server:
     view, metrics, clock = ClusterView(), Metrics("bench"), time.monotonic
-    shard = TopicPartition("source", 0)
-    view.swap(ClusterSnapshot(1, (_ME,), {shard: _ME}, {}, {"source": 1}))
-    tables = routed_tables(_CATALOG, "bench", Known(NoSchemas()))
+    actives = {TopicPartition("source", number): _ME for number in range(_PARTITIONS)}
+    view.swap(ClusterSnapshot(1, (_ME,), actives, {}, {"source": _PARTITIONS}))
+    tables = routed_tables(_CATALOG, "bench", _KNOWN)
     query = Query(
         tables=tables, view=view, local=local, peer=_NoPeer(), worker_id=_ME.worker_id, clock=clock, metrics=metrics
+    )
+    turns = Turns()
+    batches = Batches(
+        tables=tables,
+        view=view,
+        slices=Slices(local, turns, clock),
+        peer=_NoPeer(),
+        query=query,
+        worker_id=_ME.worker_id,
+        clock=clock,
+        metrics=metrics,
+        turns=turns,
+    )
+
+    writes = Writes(
+        tables=tables, view=view, source=_NoSource(), query=query, known=_KNOWN, clock=clock, metrics=metrics
     )
 
     async def survey() -> Survey:
         return Survey(view.current, ())
 
     routes = PublicRoutes(
-        RowRoutes(tables, query),
+        RowRoutes(tables, query, clock),
+        BatchRoutes(tables, batches, turns),
+        WriteRoutes(writes),
         OverviewRoutes(tables, survey),
         HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
     )
@@ -146,13 +201,28 @@ async def measure(timings: Timings) -> None:
             await asyncio.sleep(0)
             for key, _ in rows[:_GETS]:
                 transport.answered.clear()
+                transport.answer.clear()
                 protocol.data_received(b"GET /tables/table/%b HTTP/1.1\r\n%b\r\n" % (key[len(ROW_PREFIX) :], headers))
                 await transport.answered.wait()
                 if not transport.answer.startswith(b"HTTP/1.1 200"):
                     raise AssertionError(transport.answer[:300])
             protocol.connection_lost(None)
 
+        async def get_batch(keys: int) -> None:
+            body = msgspec.json.encode({"keys": [key[len(ROW_PREFIX) :].decode() for key, _ in rows[:keys]]})
+            protocol, transport = server(), _Transport(b"0\r\n\r\n")
+            protocol.connection_made(transport)
+            await asyncio.sleep(0)
+            head = b"Host: bench\r\nContent-Type: application/json\r\nContent-Length: %d" % len(body)
+            protocol.data_received(b"POST /tables/table:batch-get HTTP/1.1\r\n%b\r\n\r\n%b" % (head, body))
+            await transport.answered.wait()
+            if b'"partitions":[{' not in transport.answer:
+                raise AssertionError(transport.answer[:300])
+            protocol.connection_lost(None)
+
         plain, other = b"Host: bench\r\n", b"Host: bench\r\nAccept: application/json\r\n"
         await timings.awaited("GET through the server, a plain request", _GETS, lambda: get_all(plain))
         await timings.awaited("GET through the server, with an Accept header", _GETS, lambda: get_all(other))
+        for keys in _BATCHES:
+            await timings.awaited(f"batch-get of {keys:,} through the server, a key", keys, partial(get_batch, keys))
         shard.close()

@@ -81,9 +81,8 @@ async def _readiness(client: Client) -> _Readiness | None:
     return None if status == 0 else msgspec.json.decode(body, type=_Readiness)
 
 
-def tables_yaml(topic: str, tables: int) -> str:
+def tables_yaml(topic: str, tables: int, *, writable: bool = False) -> str:
     """Return a tables.yaml with some tables over one topic, the first of which is called table."""
     names = ["table", *(f"table{number}" for number in range(2, tables + 1))]
-    return "tables:\n" + "".join(
-        f"  - {{name: {name}, source: {{topic: {topic}, key: string, value: json}}}}\n" for name in names
-    )
+    rest = f"source: {{topic: {topic}, key: string, value: json}}, writable: {str(writable).lower()}"
+    return "tables:\n" + "".join(f"  - {{name: {name}, {rest}}}\n" for name in names)

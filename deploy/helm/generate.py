@@ -19,6 +19,7 @@ _TABLES_SCHEMA = Path(__file__).parents[2] / "app" / "catalog" / "tables.schema.
 #: Settings that the chart gives from values of other names, so that they are no members of `settings`.
 DECIDED_BY_CHART = frozenset(
     {
+        *(setting.name for setting in SETTINGS if setting.name.startswith("kafka_")),
         "bootstrap_servers",
         "tables",
         "data_dir",

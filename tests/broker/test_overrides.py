@@ -69,8 +69,16 @@ _REQUEST = (
     "changelog_writer.py: all that goes into one request must come out of drain_by_nodes, one batch for a partition, "
     "and the sender must drain again once a request is answered"
 )
+_TAKE_BACK = (
+    "source_writer.py: send() has handed nothing over unless it returns; a batch of retry_count 0 was never sent, has "
+    "no sequence number yet, and may be taken out of _batches between two turns of the loop"
+)
 _LISTING = (
     "offset_listing.py: a metadata request about given topics into given metadata; a ListOffsets answer of v1 or newer"
+)
+_LOGIN = (
+    "login.py: what a broker answers to a token must reach the authenticator's next step; a connection that ends must "
+    "fail its requests with the reason as their cause; tokens.py: what token() raises must fail a connection alone"
 )
 _ASSIGNOR = (
     "assignor.py: how the coordinator calls the assignor, and what it does with a user_data that it does not know"
@@ -251,6 +259,15 @@ PINNED: dict[str, Pinned] = {
     ),
     "aiokafka.producer.message_accumulator:MessageBatch.__init__": Pinned("constructor", "b8e120f87ab25625", _REQUEST),
     "aiokafka.producer.message_accumulator:BatchBuilder.size": Pinned("self", "780b5a3b4a1f09ac", _REQUEST),
+    "aiokafka.producer.producer:AIOKafkaProducer.send": Pinned(
+        "self, topic, value, key, partition, timestamp_ms, headers", "1ab18674938e279d", _TAKE_BACK
+    ),
+    "aiokafka.producer.message_accumulator:MessageAccumulator.add_message": Pinned(
+        "self, tp, key, value, timeout, timestamp_ms, headers", "91d5de027cffd2cb", _TAKE_BACK
+    ),
+    "aiokafka.producer.message_accumulator:MessageBatch.wait_drain": Pinned(
+        "self, timeout", "231b77fe296152ff", _TAKE_BACK
+    ),
     "aiokafka.client:AIOKafkaClient._metadata_update": Pinned(
         "self, cluster_metadata, topics", "1238786f25bb46ff", _LISTING
     ),
@@ -273,6 +290,12 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.coordinator.assignors.abstract:AbstractPartitionAssignor.on_assignment": Pinned(
         "cls, assignment", "b03709c5ce57ec58", _ASSIGNOR
     ),
+    "aiokafka.conn:AIOKafkaConnection._do_sasl_handshake": Pinned("self", "d8bd36f67e143937", _LOGIN),
+    "aiokafka.conn:AIOKafkaConnection.authenticator_oauth": Pinned("self", "5ef8352fe96d2ea7", _LOGIN),
+    "aiokafka.conn:AIOKafkaConnection.close": Pinned("self, reason, exc", "3566becd3ed72c60", _LOGIN),
+    "aiokafka.conn:OAuthAuthenticator.step": Pinned("self, payload", "a8f3cf2229774d5f", _LOGIN),
+    "aiokafka.client:AIOKafkaClient._get_conn": Pinned("self, node_id, group, no_hint", "273cc4accb6d61fa", _LOGIN),
+    "aiokafka.abc:AbstractTokenProvider.token": Pinned("self", "c912ca85799ae124", _LOGIN),
 }
 
 #: Attributes with an underscore that app/kafka reaches for on objects of the libraries, and what pins them above.
@@ -288,6 +311,7 @@ REACHED_FOR = {
     "_coordination_task": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_coordinator": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_do_heartbeat": "aiokafka.consumer.group_coordinator:GroupCoordinator._do_heartbeat",
+    "_drain_waiter": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
     "_fetcher": "faust.app.base:BootStrategy.server",
     "_generation_id": "aiokafka.protocol.group:HeartbeatRequest.__init__",
     "_isolation_level": "aiokafka.consumer.fetcher:PartitionRecords",
@@ -296,6 +320,7 @@ REACHED_FOR = {
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
     "_prefetch_backoff": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",
     "_records": "aiokafka.consumer.fetcher:PartitionRecords",
+    "_sasl_oauth_token_provider": "aiokafka.conn:AIOKafkaConnection.authenticator_oauth",
     "_send_req": "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req",
     "_sender": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_sequence_numbers": "aiokafka.producer.transaction_manager:TransactionManager.__init__",

@@ -9,9 +9,10 @@ import app.kafka.probe
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.demo.broker import EmbeddedKafka
 from app.errors import BrokerUnfit, TopicError
+from app.kafka import topics
 from app.kafka.client import Connection
 from app.kafka.probe import probe_epochs
-from app.kafka.topics import BATCH_OVERHEAD, prepare
+from app.kafka.topics import BATCH_OVERHEAD, Topics
 from app.model import Epoch, TopicPartition
 from tests.support.changelog import connection
 from tests.support.kafka import create_topic, unique
@@ -37,6 +38,10 @@ def catalog(*sources: str, version: int = 1) -> Catalog:
             for name, source in zip(names, sources, strict=True)
         }
     )
+
+
+async def prepare(to: Connection, group: str, tables: Catalog) -> Topics:
+    return await topics.prepare(to, group, tables, f"{group}-dead-letters")
 
 
 async def source_topic(kafka: EmbeddedKafka, partitions: int = 3) -> str:
@@ -100,10 +105,10 @@ async def test_a_changelog_takes_the_batches_of_its_own_source(kafka: EmbeddedKa
 
 
 async def test_several_workers_that_prepare_at_once_all_find_the_same(kafka: EmbeddedKafka) -> None:
-    group, topics = unique("group"), [await source_topic(kafka), await source_topic(kafka, 2)]
+    group, sources = unique("group"), [await source_topic(kafka), await source_topic(kafka, 2)]
 
     found = await asyncio.gather(
-        *(prepare(connection(kafka.bootstrap_servers), group, catalog(*topics)) for _ in range(4))
+        *(prepare(connection(kafka.bootstrap_servers), group, catalog(*sources)) for _ in range(4))
     )
 
     assert all(one == found[0] for one in found)
@@ -218,3 +223,64 @@ async def test_a_broker_that_takes_records_of_an_older_epoch_is_refused(
 
     with pytest.raises(BrokerUnfit, match="accepted a record of an older producer epoch"):
         await probe_epochs(connection(kafka.bootstrap_servers), unique("group"))
+
+
+def skipping(source: str) -> Catalog:
+    spec = SourceSpec(source, KeySpec("string"), ValueSpec("json"), on_error="skip")
+    return Catalog({"planes": TableSpec("planes", spec)})
+
+
+async def test_a_dead_letter_topic_is_created_for_tables_that_send_any_and_takes_what_was_compressed(
+    kafka: EmbeddedKafka,
+) -> None:
+    group, topic = unique("group"), await source_topic(kafka)
+
+    assert (await prepare(connection(kafka.bootstrap_servers), group, skipping(topic))).dead_letters is None
+    assert f"{group}-dead-letters" not in await topics_of(kafka)
+
+    found = await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
+    assert found.dead_letters == topics.DeadLetterTopic(f"{group}-dead-letters", 1, 8 * SOURCE_LIMIT)
+    settings = await settings_of(kafka, f"{group}-dead-letters")
+    assert (settings["cleanup.policy"], settings["retention.ms"]) == ("delete", str(30 * DAY_MS))
+    assert await prepare(connection(kafka.bootstrap_servers), group, catalog(topic)) == found
+
+
+async def test_a_dead_letter_topic_that_is_there_is_used_as_it_is(kafka: EmbeddedKafka) -> None:
+    group, topic = unique("group"), await source_topic(kafka)
+    await create_topic(kafka.bootstrap_servers, f"{group}-dead-letters", 4, {"retention.ms": "1000"})
+
+    found = await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
+
+    assert found.dead_letters is not None
+    assert found.dead_letters.partitions == 4
+    assert (await settings_of(kafka, f"{group}-dead-letters"))["retention.ms"] == "1000"
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong", "said"),
+    [
+        ("cleanup.policy", "compact", "cleanup.policy is compact and must be delete"),
+        (
+            "max.message.bytes",
+            "1000",
+            f"max.message.bytes is 1000 and must be at least {SOURCE_LIMIT + BATCH_OVERHEAD}",
+        ),
+    ],
+)
+async def test_a_dead_letter_topic_that_would_lose_letters_is_refused(
+    kafka: EmbeddedKafka, setting: str, wrong: str, said: str
+) -> None:
+    group, topic = unique("group"), await source_topic(kafka)
+    await create_topic(kafka.bootstrap_servers, f"{group}-dead-letters", 1, {setting: wrong})
+
+    with pytest.raises(TopicError) as refusal:
+        await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
+
+    assert str(refusal.value) == f"dead-letter topic {group}-dead-letters: {said}; alter the topic's settings"
+
+
+async def test_a_source_is_no_dead_letter_topic(kafka: EmbeddedKafka) -> None:
+    group, topic = unique("group"), await source_topic(kafka)
+
+    with pytest.raises(TopicError, match="which is a source or a changelog of a table"):
+        await topics.prepare(connection(kafka.bootstrap_servers), group, catalog(topic), topic)

@@ -62,6 +62,7 @@ _NO_OWNER = 'TablehousePartitionWithoutOwner{partition="3",severity="critical",t
 _TWO_OWNERS = 'TablehousePartitionWithTwoOwners{partition="3",severity="critical",table="t"}'
 _STALLED = f'TablehouseRestoreStalled{{{_WORKERS},instance="tablehouse-0",partition="3",severity="warning",table="t"}}'
 _DISK = f'TablehouseDiskFullIn4h{{{_WORKERS},instance="tablehouse-0",severity="critical"}}'
+_STOPPED = 'TablehousePartitionStopped{partition="3",severity="critical",table="t"}'
 _WAITING = 'TablehousePartitionsWaitForSchemas{severity="warning",table="t"}'
 _IN_DOUBT = 'TablehouseMissesInDoubt{severity="critical",table="t"}'
 
@@ -138,6 +139,23 @@ CASES: dict[str, Case] = {
         'TablehouseRecordsSkipped{reason="null_key",severity="warning",table="t"}',
         table="t",
         reason="null_key",
+    ),
+    **_counted(
+        "tablehouse_dead_letters_total",
+        'TablehouseDeadLetters{reason="null_key",severity="warning",table="t"}',
+        table="t",
+        reason="null_key",
+    ),
+    **_counted(
+        "tablehouse_dead_letter_errors_total",
+        'TablehouseDeadLettersUnwritten{severity="warning",table="t"}',
+        table="t",
+    ),
+    "a partition has stopped": Case(
+        dict([_one("tablehouse_partition_stopped", "1+0x60", table="t", partition="3")]), 30, (_STOPPED,)
+    ),
+    "no partition has stopped": Case(
+        dict([_one("tablehouse_partition_stopped", "0+0x60", table="t", partition="3")]), 30
     ),
     **_counted(
         "tablehouse_foreign_changelog_writes_total",

@@ -13,6 +13,10 @@ def _table(**source: Any) -> dict[str, Any]:
     return {"tables": [{**_TABLE, "source": {**_TABLE["source"], **source}}]}  # type: ignore[dict-item]
 
 
+def _kafka(**given: Any) -> dict[str, Any]:
+    return {"kafka": {"bootstrapServers": "kafka:9092", **given}}
+
+
 # Values that must not be installed, and what the message has to name.
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no brokers": ({"kafka": {}}, ["kafka.bootstrapServers is required", "kafka-1:9092"]),
@@ -75,6 +79,50 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a test of no key": ({"test": {"table": "airlines"}}, ["test.key is required"]),
     "a test of a key alone": ({"test": {"key": "UA"}}, ["test.table is required"]),
+    "a login without a mechanism": (
+        _kafka(securityProtocol="SASL_SSL"),
+        ["kafka.sasl.mechanism is required with kafka.securityProtocol SASL_SSL"],
+    ),
+    "a mechanism without a login": (
+        _kafka(sasl={"mechanism": "PLAIN", "existingSecret": "login"}),
+        ["kafka.sasl.mechanism is PLAIN, which needs kafka.securityProtocol SASL_SSL", "it is PLAINTEXT"],
+    ),
+    "a mechanism without its secret": (
+        _kafka(securityProtocol="SASL_SSL", sasl={"mechanism": "PLAIN"}),
+        ["kafka.sasl.existingSecret is required with kafka.sasl.mechanism PLAIN"],
+    ),
+    "a secret without a mechanism": (
+        _kafka(sasl={"existingSecret": "login"}),
+        ["kafka.sasl.mechanism is required with kafka.sasl.existingSecret"],
+    ),
+    "tokens from nowhere": (
+        _kafka(securityProtocol="SASL_SSL", sasl={"mechanism": "OAUTHBEARER", "existingSecret": "client"}),
+        ["kafka.sasl.tokenUrl is required with kafka.sasl.mechanism OAUTHBEARER"],
+    ),
+    "a token endpoint for a password": (
+        _kafka(
+            securityProtocol="SASL_SSL",
+            sasl={"mechanism": "PLAIN", "existingSecret": "login", "tokenUrl": "https://login.example.com"},
+        ),
+        ["kafka.sasl.tokenUrl and kafka.sasl.scope are for kafka.sasl.mechanism OAUTHBEARER"],
+    ),
+    "a mechanism that does not exist": (_kafka(sasl={"mechanism": "GSSAPI"}), ["kafka", "mechanism"]),
+    "authorities without TLS": (
+        _kafka(tls={"existingSecret": "tls"}),
+        ["kafka.tls.existingSecret needs kafka.securityProtocol SSL or SASL_SSL; it is PLAINTEXT"],
+    ),
+    "a certificate from nowhere": (
+        _kafka(securityProtocol="SSL", tls={"clientCertificate": True}),
+        ["kafka.tls.existingSecret is required with kafka.tls.clientCertificate"],
+    ),
+    "a password for no key": (
+        _kafka(securityProtocol="SSL", tls={"existingSecret": "tls", "keyPasswordKey": "password"}),
+        ["kafka.tls.clientCertificate is required with kafka.tls.keyPasswordKey"],
+    ),
+    "a setting that has a value of the chart": (
+        {"settings": {"kafka_sasl_password": "hunter2"}},
+        ["settings", "kafka_sasl_password"],
+    ),
     "a variable that the chart sets": (
         {"extraEnv": [{"name": "TABLEHOUSE_HTTP_PORT", "value": "80"}]},
         ["extraEnv: TABLEHOUSE_HTTP_PORT is set by the chart"],

@@ -136,6 +136,53 @@ def test_a_closed_public_port_lets_the_test_in(home: Path) -> None:
     assert clients["podSelector"]["matchLabels"].items() <= only(objects, "Pod")["metadata"]["labels"].items()
 
 
+def test_logins_and_certificates_come_from_secrets_under_the_names_of_the_settings(home: Path) -> None:
+    def variables(case: str) -> dict[str, Any]:
+        (container,) = only(HELM_4.template(CASES[case], home), "StatefulSet")["spec"]["template"]["spec"]["containers"]
+        return {
+            one["name"].removeprefix("TABLEHOUSE_KAFKA_"): one.get("value") or one["valueFrom"]["secretKeyRef"]
+            for one in container["env"]
+            if one["name"].startswith("TABLEHOUSE_KAFKA_")
+        }
+
+    assert variables("what is required") == {"SECURITY_PROTOCOL": "PLAINTEXT"}
+    assert variables("a login by password over TLS") == {
+        "SECURITY_PROTOCOL": "SASL_SSL",
+        "SASL_MECHANISM": "SCRAM-SHA-512",
+        "SASL_USERNAME": {"name": "kafka-login", "key": "username"},
+        "SASL_PASSWORD": {"name": "kafka-login", "key": "password"},
+        "CA": "/etc/kafka-tls/ca.crt",
+    }
+    assert variables("a login by token") == {
+        "SECURITY_PROTOCOL": "SASL_SSL",
+        "SASL_MECHANISM": "OAUTHBEARER",
+        "OAUTH_TOKEN_URL": "https://login.example.com/token?a=b",
+        "OAUTH_CLIENT_ID": {"name": "kafka-client", "key": "client-id"},
+        "OAUTH_CLIENT_SECRET": {"name": "kafka-client", "key": "client-secret"},
+        "OAUTH_SCOPE": "kafka: read",
+    }
+    assert variables("certificates on both sides") == {
+        "SECURITY_PROTOCOL": "SSL",
+        "CA": "/etc/kafka-tls/ca.crt",
+        "CERTIFICATE": "/etc/kafka-tls/tls.crt",
+        "KEY": "/etc/kafka-tls/tls.key",
+        "KEY_PASSWORD": {"name": "kafka-tls", "key": "password"},
+    }
+
+
+def test_the_files_of_certificates_are_those_that_the_settings_name(home: Path) -> None:
+    for case, files in (
+        ("a login by password over TLS", ["ca.crt"]),
+        ("certificates on both sides", ["ca.crt", "tls.crt", "tls.key"]),
+    ):
+        pod = only(HELM_4.template(CASES[case], home), "StatefulSet")["spec"]["template"]["spec"]
+        (volume,) = [one for one in pod["volumes"] if one["name"] == "kafka-tls"]
+        assert volume["secret"]["secretName"] == "kafka-tls"
+        assert [item["path"] for item in volume["secret"]["items"]] == files
+        (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "kafka-tls"]
+        assert (mount["mountPath"], mount["readOnly"]) == ("/etc/kafka-tls", True)
+
+
 def test_pods_are_replaced_when_the_tables_change_and_only_then(home: Path) -> None:
     def template(values: dict[str, Any]) -> Any:
         return only(HELM_4.template(values, home), "StatefulSet")["spec"]["template"]

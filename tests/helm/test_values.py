@@ -41,6 +41,9 @@ def test_the_environment_of_the_pods_is_the_settings_that_the_code_knows(home: P
         "settings": {name: _default(name) for name in accepted},
     }
     variables = _variables(everything, home)
+    # No worker logs in by password and by token, so it takes several to have everything.
+    for case in ("a login by password over TLS", "a login by token", "certificates on both sides"):
+        variables |= _variables(CASES[case], home)
     known = {setting.variable for setting in SETTINGS}
     assert variables == known
 

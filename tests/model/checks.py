@@ -63,6 +63,7 @@ class Checks:
             return
         position, role = answer.freshness.position, answer.freshness.role
         durable = self.durable(source, table)
+        self.letters(source, table, durable)
         row = answer.row
         data = None if row is None else pack_head(LAYOUT_VERSION, 0, row.timestamp_ms, row.offset) + row.payload
         about = f"{worker.name} says {data!r} for {key!r} of {table} in {source} as {role} at {position}"
@@ -90,6 +91,19 @@ class Checks:
         self._shown[source, table] = position
         self._count("hit" if data is not None else "miss")
 
+    def letters(self, source: TopicPartition, table: str, position: int) -> None:
+        """Judge the dead letters of a table whose changelog has reached a position: none is missing by then."""
+        if self._tables[table].on_error != "dead_letter":
+            return
+        bad = [offset for offset in self.expected(source, table).bad if offset <= position]
+        missing = set(bad) - self.lettered(source, table)
+        if missing:
+            raise AssertionError(f"{table} of {source} is at {position} without dead letters of {sorted(missing)}")
+
+    def lettered(self, source: TopicPartition, table: str) -> set[int]:
+        """Return the offsets of which there are dead letters."""
+        return {offset for name, place, offset, _ in self._world.letters if (name, place) == (table, source)}
+
     def committed(self, source: TopicPartition, offset: int, applied: Mapping[str, int]) -> None:
         """Judge a source offset that a worker commits: every table has to have all before it."""
         for table, position in applied.items():
@@ -111,6 +125,7 @@ class Checks:
         if task is None or task.applied + 1 != self._world.sources[source].end:
             raise AssertionError(f"{table} of {source} is at {task and task.applied}, not at the source's end")
         _same(rows, expected, f"{table} of {source} on {worker.name}", "the source says")
+        self.letters(source, table, task.applied)
         folded: dict[bytes, bytes] = {}
         for record in self._world.changelogs[self._tables[table].changelog(source)].records:
             if record.key is None or record.key[:1] != b"\x01":

@@ -19,7 +19,7 @@ from tests.model.world import LATEST, WALL_SPEED, Weather, World
 DURATION = 30.0
 
 #: Where faults tell the most, they come so many times more often.
-_FRAGILE = {"store": 8, "claim": 20, "append": 5, "read": 3}
+_FRAGILE = {"store": 8, "claim": 20, "append": 5, "letters": 20, "read": 3}
 
 _KEYS = [b"k%d" % number for number in range(6)]
 
@@ -30,7 +30,10 @@ class History:
     def __init__(self, seed: int) -> None:
         choose = self.choose = random.Random(seed)
         sources = [TopicPartition("source", number) for number in range(choose.choice((1, 1, 2)))]
-        self.tables = [Table("upsert"), Table("count"), Table("toggle")][: choose.randint(1, 3)]
+        self.tables = [
+            Table(name, on_error=choose.choice(("dead_letter", "skip"))) for name in ("upsert", "count", "toggle")
+        ]
+        del self.tables[choose.randint(1, 3) :]
         if choose.random() < 0.5:
             self.tables.reverse()
         changelogs = [table.changelog(source) for source in sources for table in self.tables]
@@ -77,11 +80,20 @@ class History:
         await asyncio.sleep(2)
         self._raise_failures(reading)
         self.checks.final(self.workers[0])
+        self._no_letter_of_a_row()
         if weather.late or weather.sent_again:
             # What is still in a socket is refused.
             await asyncio.sleep(LATEST)
             self._raise_failures(reading)
             self.checks.final(self.workers[0])
+
+    def _no_letter_of_a_row(self) -> None:
+        for source in self.world.sources:
+            for table in self.tables:
+                found, expected = self.checks.lettered(source, table.name), self.checks.expected(source, table.name)
+                bad = {*expected.bad, *expected.oversized} if table.on_error == "dead_letter" else set()
+                if not found <= bad:
+                    raise AssertionError(f"{table.name} of {source} has dead letters of {found}, and {bad} are bad")
 
     async def _settle(self) -> None:
         """Leave one worker alone with everything, and wait until it has caught up."""

@@ -32,6 +32,10 @@ class Expected:
         self._changes: dict[bytes, list[tuple[int, bytes | None]]] = {}
         #: The last offset taken in.
         self.seen = -1
+        #: The offsets of the records that cannot become rows, and of those that can where a later record of the key is
+        #: in the same batch.
+        self.bad: list[int] = []
+        self.oversized: list[int] = []
 
     def learn(self, records: Iterable[SourceRecord]) -> None:
         """Take in records that follow those taken in before."""
@@ -39,7 +43,10 @@ class Expected:
             self.seen = record.offset
             key, value = record.key, record.value
             if key is None or key.startswith(b"!") or (value is not None and value.startswith(b"!")):
+                self.bad.append(record.offset)
                 continue
+            if self._fold == "upsert" and value is not None and len(value) >= OVERSIZED:
+                self.oversized.append(record.offset)
             changes = self._changes.setdefault(key, [])
             before = changes[-1][1] if changes else None
             changes.append((record.offset, self._row(record, before)))

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from app.model import Epoch, TopicPartition
+from app.tasks.dead_letters import DeadLetter, LettersUndelivered
 from app.tasks.log import Bounds, Fenced, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, OutcomeUnknown
 from app.tasks.records import epoch_headers
 from app.turns import Turns
@@ -134,6 +135,24 @@ class SimulatedWriter:
             raise OutcomeUnknown("the broker answered with an error")
         await self._world.hop(f"{what}.acknowledged")
         return answer
+
+
+class SimulatedDeadLetters:
+    """Implements DeadLetters; the world keeps what was written, whatever becomes of the answer."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        """See DeadLetters."""
+        world = self._world
+        await world.hop("letters.asked")
+        if world.letters_away or world.happens(world.weather.unavailable):
+            raise LettersUndelivered("no broker")
+        world.letters += [(table, source, bad.record.offset, bad.reason) for table, source, bad in letters]
+        await world.hop("letters.written")
+        if world.happens(world.weather.lost_acknowledgement):
+            raise LettersUndelivered("no acknowledgement")
 
 
 class SimulatedTurns(Turns):

@@ -80,6 +80,10 @@ class MemoryStore:
             raise StoreError("IO error: Input/output error")
         return self._content.get(key)
 
+    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """See TaskStore."""
+        return [self.get(key) for key in keys]
+
     def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
         """See TaskStore."""
         self._check_open()

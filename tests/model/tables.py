@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
+from app.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
 from app.folds.fold import Decoded, Fold, Lookup
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
@@ -69,6 +69,7 @@ class Table:
 
     name: str
     version: str = "1"
+    on_error: OnError = "dead_letter"
 
     @property
     def fold(self) -> str:
@@ -92,7 +93,7 @@ class Table:
         decode_value = _decode_value
         if schemas is not None and not self.name.endswith("-bytes"):
             decode_value = partial(_decode_framed, schemas)
-        return TableCodec(source, _store_key, decode_value, _misplaced, FOLDS[self.fold]())
+        return TableCodec(source, _store_key, decode_value, _misplaced, FOLDS[self.fold](), on_error=self.on_error)
 
 
 def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) -> Identity:

@@ -20,7 +20,7 @@ from app.telemetry import Metrics
 from tests.model.group import HEARTBEAT_INTERVAL, MemberLease
 from tests.model.lane import SimulatedLane
 from tests.model.loop import Process
-from tests.model.ports import SimulatedClock, SimulatedReader, SimulatedTurns, SimulatedWriter
+from tests.model.ports import SimulatedClock, SimulatedDeadLetters, SimulatedReader, SimulatedTurns, SimulatedWriter
 from tests.model.schemas import SimulatedSchemas
 from tests.model.store import Disk, Folder, MemoryShard, random_crash
 from tests.model.tables import Table
@@ -30,7 +30,7 @@ from tests.model.world import World
 PATIENCE = 1.0
 MAX_STALENESS = 30.0
 
-#: Metrics cost a millisecond to make, and nothing here reads them.
+#: Metrics cost a millisecond to make, so all workers of all simulations share them.
 METRICS = Metrics("0")
 
 
@@ -183,6 +183,7 @@ class _Run:
                 changelog=SimulatedReader(world),
                 sources=SimulatedReader(world),
                 writer=SimulatedWriter(world),
+                dead_letters=SimulatedDeadLetters(world),
                 lease=self.lease,
                 clock=SimulatedClock(world, world.choose.randint(-300_000, 300_000)),
                 metrics=METRICS,

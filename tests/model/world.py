@@ -94,6 +94,9 @@ class World:
         self.no_registry_until = 0.0
         #: Every append that was put on the wire, with the process that did.
         self.sent: list[tuple[Process | None, Request]] = []
+        #: What is in the dead-letter topic: table, source partition, offset and reason; and whether it can be written.
+        self.letters: list[tuple[str, TopicPartition, int, str]] = []
+        self.letters_away = False
         loop = asyncio.get_running_loop()
         if isinstance(loop, VirtualLoop):
             loop.hop = self.hop

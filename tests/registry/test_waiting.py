@@ -124,7 +124,7 @@ async def test_a_registry_that_is_down_at_the_start_holds_up_what_needs_it_and_n
             for number in (0, 250, 499):
                 assert row(running, "planes", b"k%d" % number) == b"Plane:%d" % number
             assert (await running.engine.digest("planes", 0)).rows == 500
-            assert running.metric("tablehouse_records_skipped_total", table="planes", reason="undecodable_value") == 0
+            assert running.metric("tablehouse_dead_letters_total", table="planes", reason="undecodable_value") == 0
 
 
 async def test_a_registry_that_goes_and_comes_loses_nothing_through_a_restart(
@@ -168,7 +168,7 @@ async def test_a_registry_that_goes_and_comes_loses_nothing_through_a_restart(
             assert (await running.engine.digest("planes", 0)).rows == 104
 
 
-async def test_a_record_of_a_schema_that_was_never_registered_is_skipped_and_the_next_is_not(
+async def test_a_record_of_a_schema_that_was_never_registered_is_a_dead_letter_and_the_next_is_not(
     kafka: EmbeddedKafka, registry: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     schema_id = register(registry, unique("Plane").replace("-", "_"))
@@ -184,7 +184,7 @@ async def test_a_record_of_a_schema_that_was_never_registered_is_skipped_and_the
             assert row(running, "planes", b"bad") is None
             assert (row(running, "planes", b"good") or b"").endswith(b":1")
             assert (row(running, "planes", b"more") or b"").endswith(b":3")
-            assert running.metric("tablehouse_records_skipped_total", table="planes", reason="undecodable_value") == 1
+            assert running.metric("tablehouse_dead_letters_total", table="planes", reason="undecodable_value") == 1
 
 
 async def test_a_worker_starts_and_is_live_while_the_registry_is_down(

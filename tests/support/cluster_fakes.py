@@ -9,14 +9,16 @@ from app.errors import NotOwner, PositionNotReached, RequestError
 from app.model import Consistency, Freshness, HostInfo, Role, TaskState, TaskStatus
 from app.routing.cluster import ClusterSnapshot, snapshot_of
 from app.routing.cluster import Placed as PlacedMember
-from app.routing.ports import Hop, PeerRead
+from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices
 from app.stores.rows import Row
 from app.tasks.digest import PartitionDigest
-from app.tasks.reads import ReadResult
+from app.tasks.reads import ReadResult, SliceResult
 
-PLANES = TableSpec("planes", SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json")), description="Aircraft")
+PLANES = TableSpec(
+    "planes", SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json")), description="Aircraft", writable=True
+)
 NUMBERS = TableSpec("numbers", SourceSpec("numbers-topic", KeySpec("long"), ValueSpec("string")))
-BLOBS = TableSpec("blobs", SourceSpec("blobs-topic", KeySpec("bytes"), ValueSpec("bytes")))
+BLOBS = TableSpec("blobs", SourceSpec("blobs-topic", KeySpec("bytes"), ValueSpec("bytes")), writable=True)
 CATALOG = Catalog({table.name: table for table in (PLANES, NUMBERS, BLOBS)})
 PARTITIONS = {"planes-topic": 4, "numbers-topic": 4, "blobs-topic": 4}
 
@@ -60,6 +62,8 @@ class FakeTables:
     asked_for: list[Consistency] = field(default_factory=list)
     waits: list[tuple[int, int, float]] = field(default_factory=list)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    hit: RequestError | None = None
+    miss: RequestError | None = None
     _advanced: asyncio.Event = field(default_factory=asyncio.Event)
 
     def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
@@ -82,6 +86,14 @@ class FakeTables:
             )
         freshness = Freshness(partition, position, self.role, self.lag, self.staleness_ms)
         return ReadResult(self.rows.get((table, partition, stored_key)), freshness)
+
+    def read_many(
+        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
+    ) -> SliceResult:
+        """Answer the first three keys as `read` does."""
+        results = [self.read(table, partition, key, consistency) for key in stored_keys[:3]]
+        payloads = [None if result.row is None else result.row.payload for result in results]
+        return SliceResult(payloads, results[0].freshness, self.hit, self.miss)
 
     def advance(self, partition: int, offset: int) -> None:
         """Apply up to an offset, and wake who waits for it."""
@@ -115,7 +127,9 @@ class FakeTables:
         return self.states
 
 
-def status(table: str = "planes", partition: int = 0, state: TaskState = TaskState.ACTIVE) -> TaskStatus:
+def status(
+    table: str = "planes", partition: int = 0, state: TaskState = TaskState.ACTIVE, *, stopped: bool = False
+) -> TaskStatus:
     return TaskStatus(
         table=table,
         partition=partition,
@@ -126,7 +140,37 @@ def status(table: str = "planes", partition: int = 0, state: TaskState = TaskSta
         restore_remaining=None if state is TaskState.ACTIVE else 40,
         reason=None if state is TaskState.ACTIVE else "40 records to go",
         rows_estimate=10,
+        stopped=stopped,
     )
+
+
+@dataclass
+class FakeSource:
+    """Takes every record, at the next offset of its partition from 100 on.
+
+    `error` takes the place of an offset, once `taken` records were taken.
+    """
+
+    records: list[tuple[str, int, bytes, bytes | None]] = field(default_factory=list)
+    error: RequestError | None = None
+    taken: int = 0
+    bytes_of_a_record: int = 1_000
+    on_append: Callable[[int, int], None] = lambda partition, offset: None  # noqa: ARG005
+
+    def limit(self, table: str) -> int:
+        """Return the same for every table."""
+        del table
+        return self.bytes_of_a_record
+
+    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+        """Note the record."""
+        assert timeout > 0
+        if self.error is not None and len(self.records) >= self.taken:
+            raise self.error
+        self.records.append((table, partition, key, value))
+        offset = 99 + sum(record[1] == partition for record in self.records)
+        self.on_append(partition, offset)
+        return offset
 
 
 class FakeClock:
@@ -154,6 +198,10 @@ class ScriptedPeer:
         if isinstance(step, Exception):
             raise step
         return PeerRead(step() if callable(step) else step, host.worker_id)
+
+    async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
+        """Nothing here asks a scripted peer for a part of a batch."""
+        raise NotImplementedError(host, hop)
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
         """Take the next step of the script; a result becomes one status."""

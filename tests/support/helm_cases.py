@@ -34,6 +34,33 @@ CASES: dict[str, dict[str, Any]] = {
             "tokenKey": "token",
         },
     },
+    "a login by password over TLS": {
+        "kafka": {
+            "bootstrapServers": "kafka:9093",
+            "securityProtocol": "SASL_SSL",
+            "sasl": {"mechanism": "SCRAM-SHA-512", "existingSecret": "kafka-login"},
+            "tls": {"existingSecret": "kafka-tls"},
+        }
+    },
+    "a login by token": {
+        "kafka": {
+            "bootstrapServers": "kafka:9093",
+            "securityProtocol": "SASL_SSL",
+            "sasl": {
+                "mechanism": "OAUTHBEARER",
+                "existingSecret": "kafka-client",
+                "tokenUrl": "https://login.example.com/token?a=b",
+                "scope": "kafka: read",
+            },
+        }
+    },
+    "certificates on both sides": {
+        "kafka": {
+            "bootstrapServers": "kafka:9093",
+            "securityProtocol": "SSL",
+            "tls": {"existingSecret": "kafka-tls", "clientCertificate": True, "keyPasswordKey": "password"},
+        }
+    },
     "every kind of table": {
         "tables": [
             {

@@ -12,7 +12,8 @@ from app.catalog.spec import Catalog
 from app.http.server import HttpServer, ServerOptions
 from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
-from tests.support.cluster_fakes import CATALOG, FakeTables, Placed, snapshot
+from app.turns import Turns
+from tests.support.cluster_fakes import CATALOG, FakeSource, FakeTables, Placed, snapshot
 from tests.support.schemas import NO_REGISTRY
 
 
@@ -86,8 +87,19 @@ async def read_reply(reader: asyncio.StreamReader, *, to_head: bool = False) -> 
     headers = {name.lower(): value for name, value in pairs}
     status = int(status_line.split(" ")[1])
     bodiless = to_head or status in {204, 304}
+    if headers.get("transfer-encoding") == "chunked" and not bodiless:
+        return Reply(status, headers, await asyncio.wait_for(_chunks(reader), 30))
     length = 0 if bodiless else int(headers.get("content-length", "0"))
     return Reply(status, headers, await asyncio.wait_for(reader.readexactly(length), 5))
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    await reader.readexactly(2)
+    return bytes(body)
 
 
 async def ask(url: str, target: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Reply:
@@ -107,6 +119,7 @@ class Worker:
     name: str
     server: HttpServer
     local: FakeTables
+    source: FakeSource
     view: ClusterView
     health: FakeHealth
     metrics: Metrics
@@ -134,6 +147,7 @@ async def start_worker(
 ) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
+    source = FakeSource()
     options = ServerOptions(
         host="127.0.0.1",
         port=0,
@@ -151,12 +165,14 @@ async def start_worker(
         catalog=catalog,
         view=view,
         local=local,
+        source=source,
         health=health,
         metrics=metrics,
+        turns=Turns(),
         known=NO_REGISTRY,
     )
     await server.start()
-    return Worker(name, server, local, view, health, metrics)
+    return Worker(name, server, local, source, view, health, metrics)
 
 
 def share(

@@ -210,10 +210,17 @@ MakeWorker = Callable[..., WorkerProcess]
 
 
 def table(
-    name: str, topic: str, *, key: str = "string", value: str = "json", partitioner: str = "murmur2", standbys: int = 1
+    name: str,
+    topic: str,
+    *,
+    key: str = "string",
+    value: str = "json",
+    partitioner: str = "murmur2",
+    standbys: int = 1,
+    on_error: str = "dead_letter",
 ) -> str:
     """Return the entry of one table in a tables.yaml; key may be a mapping in YAML's flow style."""
-    source = f"{{topic: {topic}, key: {key}, value: {value}, partitioner: {partitioner}}}"
+    source = f"{{topic: {topic}, key: {key}, value: {value}, partitioner: {partitioner}, on_error: {on_error}}}"
     return f"  - name: {name}\n    source: {source}\n    standbys: {standbys}\n"
 
 

@@ -38,7 +38,7 @@ GOOD = [
     table("source: {topic: t, key: {format: json, fields: [b, a]}, value: json}"),
     table("source: {topic: t, key: json, value: json}"),
     table("source: {topic: t, key: {format: json, field: id}, value: json, envelope: debezium, on_error: stop}"),
-    table("source: {topic: t, key: avro, value: {format: avro, schema: 7}, on_error: skip}, writable: true"),
+    table("source: {topic: t, key: avro, value: {format: avro, schema: 7}, on_error: skip}"),
     table("source: {topic: t, key: json_sr, value: {format: avro, schema: latest}}, columns: [a]"),
     table("source: {topic: t, key: {format: avro, fields: [a, b]}, value: protobuf, envelope: none}"),
     table("source: {topic: t, key: string, value: {format: avro, framing: single_object, schema: 7}}"),

@@ -46,12 +46,14 @@ def test_two_settings_are_enough_and_the_rest_have_defaults() -> None:
     assert settings.schema_registry_token is None
     assert settings.schema_registry_ca is None
     assert settings.zone == ""
+    assert settings.kafka_security_protocol == "PLAINTEXT"
     assert settings.memory_budget == 512 * 1024 * 1024
     assert settings.session_timeout == 10.0
     assert settings.max_staleness == 3600.0
     assert (settings.acceptable_lag, settings.takeover_interval) == (10_000, 60.0)
     assert settings.request_timeout == 5.0
     assert settings.shutdown_timeout == 25.0
+    assert settings.dead_letter_topic == "tablehouse-dead-letters"
     assert (settings.log_format, settings.log_level) == ("json", "info")
 
 
@@ -63,11 +65,12 @@ def test_a_flag_outweighs_the_environment_and_that_the_file(monkeypatch: pytest.
     assert (settings.group, settings.http_port, settings.internal_port) == ("flag", 3, 2)
 
 
-def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
     given = {
         "bootstrap_servers": "a:1, [::1]:2",
         "tables": "/etc/tables.yaml",
         "group": "g.1",
+        "dead_letter_topic": "letters",
         "data_dir": "/data",
         "http_host": "127.0.0.1",
         "http_port": "1234",
@@ -90,9 +93,26 @@ def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch
         "shutdown_timeout": "2m",
         "log_format": "console",
         "log_level": "debug",
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "reader",
+        "kafka_sasl_password": "correct horse",
+        "kafka_ca": "/etc/ca.pem",
+        "kafka_certificate": "/etc/tls.crt",
+        "kafka_key": "/etc/tls.key",
+        "kafka_key_password": "battery staple",
     }
-    # Of user and token there can be one.
-    assert set(given) == {setting.name for setting in SETTINGS} - {"schema_registry_token"}
+    with_token = {name: value for name, value in given.items() if not name.startswith(("kafka_", "schema_"))} | {
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "OAUTHBEARER",
+        "kafka_oauth_token_url": "https://login.example.com/token",
+        "kafka_oauth_client_id": "workers",
+        "kafka_oauth_client_secret": "correct horse",
+        "kafka_oauth_scope": "kafka",
+        "schema_registry_token": "a.b.c",
+    }
+    # Of a password and a token there can be one.
+    assert set(given) | set(with_token) == {setting.name for setting in SETTINGS}
     expected = load_settings(given)
     assert expected.bootstrap_servers == "a:1,[::1]:2"
     assert [secret.get_secret_value() for secret in expected.internal_secrets] == [
@@ -111,13 +131,16 @@ def test_every_setting_can_come_from_each_source(monkeypatch: pytest.MonkeyPatch
     assert (expected.zone, expected.acceptable_lag, expected.takeover_interval) == ("eu-west-1a", 500, 5.0)
     assert (expected.request_timeout, expected.shutdown_timeout) == (0.25, 120.0)
 
-    write_file(monkeypatch, tmp_path, "".join(f"{name}: '{value}'\n" for name, value in given.items()))
-    assert load_settings({}) == expected
-
-    monkeypatch.delenv("TABLEHOUSE_CONFIG")
-    for name, value in given.items():
-        monkeypatch.setenv(f"TABLEHOUSE_{name.upper()}", value)
-    assert load_settings({}) == expected
+    for spelled in (given, with_token):
+        expected = load_settings(spelled)
+        with pytest.MonkeyPatch.context() as here:
+            write_file(here, tmp_path, "".join(f"{name}: '{value}'\n" for name, value in spelled.items()))
+            assert load_settings({}) == expected
+        with pytest.MonkeyPatch.context() as here:
+            for setting in SETTINGS:
+                if setting.name in spelled:
+                    here.setenv(setting.variable, spelled[setting.name])
+            assert load_settings({}) == expected
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -138,6 +161,8 @@ def test_what_is_missing_is_named_with_every_way_to_give_it() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "right"),
     [
+        ("dead_letter_topic", "a b", "must be the name of a topic"),
+        ("dead_letter_topic", "..", "must be the name of a topic"),
         ("bootstrap_servers", "kafka", "must be host:port"),
         ("bootstrap_servers", "kafka:0", "must be host:port"),
         ("bootstrap_servers", "a:1,,b:2", "must be host:port"),

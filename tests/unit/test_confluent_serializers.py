@@ -43,7 +43,7 @@ def fetched(registry: SchemaRegistryClient, *subjects: str) -> FetchedSchemas:
     """Know all that was registered under some subjects, with what it refers to."""
     found = FetchedSchemas()
     for subject in subjects:
-        for version in registry.get_versions(subject):
+        for version in sorted(registry.get_versions(subject)):
             found.add(_schema(registry, subject, version))
     return found
 

@@ -49,6 +49,7 @@ def test_a_delete_event_deletes() -> None:
         (event(3, {"id": 1}), "not as it should be"),
         (b'{"id":1,"name":"flattened"}', "envelope none"),
         (b'{"id":1,"schema":"public","payload":{"id":1}}', "envelope none"),
+        (b'{"id":1,"schema":"public","payload":"text"}', "envelope none"),
         (event("c"), "op c whose after is not an object"),
         (event("u", "row"), "op u whose after is not an object"),
         (b'{"op":"r"}', "op r whose after is not an object"),

@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -11,7 +12,8 @@ from app.http.server import HttpServer, ServerOptions
 from app.model import TaskState
 from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
-from tests.support.cluster_fakes import FakeTables, Placed, snapshot, status
+from app.turns import Turns
+from tests.support.cluster_fakes import FakeSource, FakeTables, Placed, snapshot, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker
 from tests.support.schemas import NO_REGISTRY
 
@@ -55,6 +57,15 @@ async def test_a_worker_is_ready_once_every_task_has_caught_up_and_stays_so(work
     assert [layer["ok"] for layer in reply.json["layers"]] == [True, False, False, False]
 
 
+async def test_a_partition_that_has_stopped_for_good_keeps_no_worker_from_being_ready(worker: Worker) -> None:
+    stopped = status(partition=1, state=TaskState.SUSPENDED, stopped=True)
+    worker.local.states = [status(partition=0, state=TaskState.RESTORING), stopped]
+    assert (await worker.get("/readyz")).status == 503
+    worker.local.states = [status(partition=0), stopped]
+    reply = await worker.get("/readyz")
+    assert (reply.status, reply.json["layers"][-1]) == (200, {"name": "tasks", "ok": False, "behind": 1})
+
+
 async def test_verbose_readiness_shows_every_partition(worker: Worker) -> None:
     worker.local.states = [status(partition=1, state=TaskState.RESTORING)]
     assert "tasks" not in (await worker.get("/readyz")).json
@@ -76,6 +87,25 @@ async def test_draining_turns_readiness_off_while_reads_go_on(worker: Worker) ->
 async def test_a_worker_that_says_it_drains_is_not_ready(worker: Worker) -> None:
     worker.health.is_draining = True
     assert (await worker.get("/readyz")).json["status"] == "draining"
+
+
+async def test_stop_answers_what_arrives_on_an_idle_connection_right_after_it() -> None:
+    async with one_worker() as worker:
+        port = urlsplit(worker.server.bound.public_url).port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
+        writer.write(request)
+        first = await reader.readuntil(b'{"status":"alive"}')
+        assert b"connection: close" not in first.lower()
+        await worker.server.drain(1.0)
+        stopping = asyncio.create_task(worker.server.stop(1.0))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        writer.write(request)
+        second = await reader.readuntil(b'{"status":"alive"}')
+        assert b"connection: close" in second.lower()
+        await stopping
+        writer.close()
 
 
 async def test_stop_lets_a_request_in_flight_finish() -> None:
@@ -121,8 +151,10 @@ def server_on(port: int, internal_port: int) -> HttpServer:
         catalog=Catalog({}),
         view=ClusterView(),
         local=FakeTables(),
+        source=FakeSource(),
         health=FakeHealth(),
         metrics=Metrics("0"),
+        turns=Turns(),
         known=NO_REGISTRY,
     )
 

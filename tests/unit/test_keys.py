@@ -282,3 +282,39 @@ def test_the_empty_key_is_a_key_where_the_format_has_an_empty_form() -> None:
     assert key_format(KeySpec("string")).parse(b"").wires == (b"",)
     assert key_format(KeySpec("bytes")).parse(b"").wires == (b"",)
     assert key_format(KeySpec("json")).parse(b'""').wires == (b'""',)
+
+
+@pytest.mark.parametrize(
+    ("key", "canonical", "jackson"),
+    [
+        ("😀", '"😀"'.encode(), rb'"\uD83D\uDE00"'),
+        ("\x1f\x0b", rb'"\u001f\u000b"', rb'"\u001F\u000B"'),
+        ("\\u001f\n\x1f", rb'"\\u001f\n\u001f"', rb'"\\u001f\n\u001F"'),
+    ],
+)
+def test_a_json_key_that_jackson_escapes_otherwise_has_two_wire_forms(
+    key: str, canonical: bytes, jackson: bytes
+) -> None:
+    keys = key_format(KeySpec("json"))
+    assert keys.parse(canonical).wires == (canonical, jackson)
+    assert keys.store(canonical) == keys.store(jackson) == keys.parse(jackson).stored
+    assert keys.canonical(canonical) == canonical
+    assert keys.canonical(jackson) == jackson
+    assert keys.canonical(jackson.replace(b"\\u001F", b"\\u001f").lower()) == canonical
+    assert json.loads(jackson) == key
+
+
+@pytest.mark.parametrize("key", ["a", "é漢\u2028\x7f", '\\"/\n\b\f\r\t', "\\u00ab"])
+def test_a_json_key_that_jackson_writes_as_everyone_has_one_wire_form(key: str) -> None:
+    wire = json.dumps(key, ensure_ascii=False).encode()
+    assert key_format(KeySpec("json")).parse(wire).wires == (wire,)
+
+
+def test_of_a_key_of_one_member_a_url_carries_the_value_alone() -> None:
+    keys = key_format(KeySpec("json", ("id",), bare=True))
+    parsed = keys.parse(b"7")
+    assert parsed.wires == (b'{"id":7}',)
+    assert parsed.stored == keys.store(b'{"id":7}') == keys.store(b'{ "id" : 7 }')
+    for refused in (b'{"id":7}', b"[7]", b"a"):
+        with pytest.raises(InvalidKey, match="use a JSON string"):
+            keys.parse(refused)

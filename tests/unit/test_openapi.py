@@ -9,20 +9,25 @@ import pytest_asyncio
 
 from app import errors
 from app.formats.partitioners import partition_of
+from app.http.batch import BatchRoutes
 from app.http.consistency import HEADERS
-from app.http.dispatch import METHODS
 from app.http.health import HealthRoutes, Readiness
 from app.http.overview import OverviewRoutes
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
+from app.http.writes import WriteRoutes
+from app.routing.batch import Batches
 from app.routing.cluster import ClusterView
 from app.routing.query import Query
+from app.routing.slices import Slices
 from app.routing.survey import Survey
 from app.routing.tables import routed_tables
+from app.routing.writes import Writes
 from app.stores.rows import Row
 from app.telemetry import Metrics
-from tests.support.cluster_fakes import CATALOG, FakeTables, ScriptedPeer, status
-from tests.support.http_workers import FakeHealth, Worker, one_worker
+from app.turns import Turns
+from tests.support.cluster_fakes import CATALOG, FakeSource, FakeTables, ScriptedPeer, status
+from tests.support.http_workers import FakeHealth, Worker, one_worker, send
 from tests.support.schemas import NO_REGISTRY
 
 
@@ -38,11 +43,36 @@ def routes() -> PublicRoutes:
         metrics=metrics,
     )
 
+    turns = Turns()
+    batches = Batches(
+        tables=tables,
+        view=ClusterView(),
+        slices=Slices(local, turns, lambda: 0.0),
+        peer=ScriptedPeer(),
+        query=query,
+        worker_id="a",
+        clock=lambda: 0.0,
+        metrics=metrics,
+        turns=turns,
+    )
+
+    writes = Writes(
+        tables=tables,
+        view=ClusterView(),
+        source=FakeSource(),
+        query=query,
+        known=NO_REGISTRY,
+        clock=lambda: 0.0,
+        metrics=metrics,
+    )
+
     async def nobody() -> Survey:
         raise NotImplementedError
 
     return PublicRoutes(
-        RowRoutes(tables, query),
+        RowRoutes(tables, query, lambda: 0.0),
+        BatchRoutes(tables, batches, turns),
+        WriteRoutes(writes),
         OverviewRoutes(tables, nobody),
         HealthRoutes(Readiness(FakeHealth(), local.statuses), metrics, "0"),
     )
@@ -83,19 +113,21 @@ def resolve(read: Mapping[str, Any], reference: str) -> Any:
 
 async def test_the_document_describes_every_route_and_no_other(worker: Worker) -> None:
     paths = (await document(worker))["paths"]
-    assert set(paths) == {route.template for route in routes().all()}
-    for path, item in paths.items():
-        assert {method.upper() for method in item if method != "parameters"} == set(METHODS), path
+    described = {path: {method.upper() for method in item if method != "parameters"} for path, item in paths.items()}
+    assert described == {route.template: set(route.methods) for route in routes().all()}
 
 
 async def test_every_parameter_of_a_route_is_described(worker: Worker) -> None:
     read = await document(worker)
     for route in routes().all():
-        described = [resolve(read, p["$ref"]) for p in read["paths"][route.template].get("parameters", ())]
-        assert {p["name"] for p in described if p["in"] == "query"} == route.parameters
-        asked = {p["name"] for p in described if p["in"] == "header" and p["name"].startswith("Tablehouse-")}
-        assert asked == {HEADERS[name] for name in route.parameters & set(HEADERS)}
-        assert {p["name"] for p in described if p["in"] == "path"} == set(re.findall(r"{(\w+)}", route.template))
+        item = read["paths"][route.template]
+        for method, operation in route.operations.items():
+            listed = [*item.get("parameters", ()), *item[method.lower()].get("parameters", ())]
+            described = [resolve(read, p["$ref"]) for p in listed]
+            assert {p["name"] for p in described if p["in"] == "query"} == operation.parameters
+            asked = {p["name"] for p in described if p["in"] == "header" and p["name"].startswith("Tablehouse-")}
+            assert asked == {HEADERS[name] for name in operation.parameters & set(HEADERS)}
+            assert {p["name"] for p in described if p["in"] == "path"} == set(re.findall(r"{(\w+)}", route.template))
 
 
 async def test_every_reference_leads_somewhere_and_every_component_is_used(worker: Worker) -> None:
@@ -109,7 +141,7 @@ async def test_every_reference_leads_somewhere_and_every_component_is_used(worke
 
 async def test_operation_ids_are_unique(worker: Worker) -> None:
     paths = (await document(worker))["paths"].values()
-    ids = [item[method]["operationId"] for item in paths for method in ("get", "head")]
+    ids = [item[method]["operationId"] for item in paths for method in item if method != "parameters"]
     assert len(ids) == len(set(ids))
 
 
@@ -141,6 +173,20 @@ TARGETS = [
     ("/version", "/version"),
     ("/openapi.json", "/openapi.json"),
 ]
+
+
+async def test_a_batch_is_as_the_document_says(worker: Worker) -> None:
+    read = await document(worker)
+    operation = read["paths"]["/tables/{table}:batch-get"]["post"]
+    asked = {"keys": ["x", "y", 5]}
+    schema = {**operation["requestBody"]["content"]["application/json"]["schema"], "components": read["components"]}
+    jsonschema.Draft202012Validator(schema).validate(asked)
+    body = msgspec.json.encode(asked)
+    head = b"POST /tables/planes:batch-get HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+    reply = await send(worker.url, head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+    content = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.Draft202012Validator({**content, "components": read["components"]}).validate(reply.json)
+    assert [row.get("error", {}).get("code") for row in reply.json["rows"]] == [None, "key_not_found", "invalid_key"]
 
 
 @pytest.mark.parametrize(("target", "template"), TARGETS)

@@ -7,17 +7,19 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from app.catalog.spec import OnError
 from app.model import Epoch, TopicPartition
 from app.stores.store import StoreClosed
+from app.tasks.bad_records import BAD_RECORDS_LOGGED
+from app.tasks.dead_letters import LettersUndelivered
 from app.tasks.doubts import Doubts, Misplaced
-from app.tasks.ingest import LaneBatch
+from app.tasks.ingest import LaneBatch, RecordRefused
 from app.tasks.log import Bounds, Fenced, LogSlice, OutcomeUnknown
 from app.tasks.pipeline import (
     BYTES_A_SLICE,
     LANE_BATCH,
     LANE_BATCH_BYTES,
     RECORDS_A_SLICE,
-    SKIPS_LOGGED,
     NotContiguous,
     Pipeline,
 )
@@ -27,7 +29,7 @@ from app.telemetry import Metrics
 from app.turns import Turns
 from tests.model.broker import Log, Record
 from tests.model.loop import run_virtual
-from tests.model.ports import SimulatedClock, SimulatedWriter
+from tests.model.ports import SimulatedClock, SimulatedDeadLetters, SimulatedWriter
 from tests.model.store import Disk, MemoryStore
 from tests.model.tables import Table
 from tests.model.world import Weather, World
@@ -44,8 +46,8 @@ def records(first: int, after: int, value: bytes | None = b"v") -> list[Record]:
 class Owner:
     """An owner that has just claimed an empty changelog; batches of more than `limit` bytes do not fit."""
 
-    def __init__(self, table: str, limit: int) -> None:
-        self.table = Table(table)
+    def __init__(self, table: str, limit: int, on_error: OnError = "skip") -> None:
+        self.table = Table(table, on_error=on_error)
         self.changelog = self.table.changelog(SOURCE)
         self.world = World(1, [SOURCE], [self.changelog], limit)
         self.store = MemoryStore(Disk())
@@ -80,6 +82,7 @@ class Owner:
             self.replayer,
             self.writer,
             self.metrics,
+            SimulatedDeadLetters(self.world),
             self.doubts,
             Turns(),
             self.schemas,
@@ -116,6 +119,11 @@ class Owner:
         labels = {"table": self.table.name, "reason": reason}
         return self.metrics.registry.get_sample_value("tablehouse_records_skipped_total", labels) or 0.0
 
+    def lettered(self, reason: str) -> float:
+        """Return how many records were counted as written to the dead letters."""
+        labels = {"table": self.table.name, "reason": reason}
+        return self.metrics.registry.get_sample_value("tablehouse_dead_letters_total", labels) or 0.0
+
     def ingested(self) -> float:
         """Return how many records were counted as applied."""
         labels = {"table": self.table.name}
@@ -125,13 +133,15 @@ class Owner:
 Scene = Callable[[Owner, Pipeline], Coroutine[Any, Any, None]]
 
 
-def owned(table: str = "upsert", limit: int = 1_000_000) -> Callable[[Scene], Callable[[], None]]:
+def owned(
+    table: str = "upsert", limit: int = 1_000_000, on_error: OnError = "skip"
+) -> Callable[[Scene], Callable[[], None]]:
     """Make a test, on virtual time, of what happens to an owner and its pipeline."""
 
     def decorate(scene: Scene) -> Callable[[], None]:
         def test() -> None:
             async def run() -> None:
-                owner = Owner(table, limit)
+                owner = Owner(table, limit, on_error)
                 pipeline = await owner.claim()
                 await scene(owner, pipeline)
                 await pipeline.drop()
@@ -284,10 +294,10 @@ async def test_a_record_alone_that_does_not_fit_leaves_a_position_with_the_ancho
 
 @owned()
 async def test_skips_are_logged_up_to_a_number_and_summed_up_beyond_it(owner: Owner, pipeline: Pipeline) -> None:
-    many = SKIPS_LOGGED + 15
+    many = BAD_RECORDS_LOGGED + 15
     with capture_logs() as logs:
         await pipeline.feed(LaneBatch.of([Record(offset, 1, None, b"v") for offset in range(many)], 0, many))
-    assert [line["offset"] for line in named(logs, "record skipped")] == list(range(SKIPS_LOGGED))
+    assert [line["offset"] for line in named(logs, "record skipped")] == list(range(BAD_RECORDS_LOGGED))
     [line] = named(logs, "more records skipped")
     assert (line["count"], line["last_offset"], line["topic"], line["partition"]) == (15, many - 1, "source", 0)
     assert owner.skipped("null_key") == many
@@ -296,9 +306,9 @@ async def test_skips_are_logged_up_to_a_number_and_summed_up_beyond_it(owner: Ow
 @owned()
 async def test_as_many_skips_as_are_logged_need_no_sum(owner: Owner, pipeline: Pipeline) -> None:
     with capture_logs() as logs:
-        source = [Record(offset, 1, b"!", b"v") for offset in range(SKIPS_LOGGED)]
-        await pipeline.feed(LaneBatch.of(source, 0, SKIPS_LOGGED))
-    assert len(named(logs, "record skipped")) == SKIPS_LOGGED == owner.skipped("undecodable_key")
+        source = [Record(offset, 1, b"!", b"v") for offset in range(BAD_RECORDS_LOGGED)]
+        await pipeline.feed(LaneBatch.of(source, 0, BAD_RECORDS_LOGGED))
+    assert len(named(logs, "record skipped")) == BAD_RECORDS_LOGGED == owner.skipped("undecodable_key")
     assert not named(logs, "more records skipped")
 
 
@@ -467,3 +477,83 @@ async def test_drop_does_not_raise_what_the_flight_ended_with(owner: Owner, pipe
     await pipeline.drop()
     await pipeline.drop()
     assert owner.replayer.applied == -1
+
+
+@owned(on_error="dead_letter")
+async def test_dead_letters_are_written_before_the_position_passes_them(owner: Owner, pipeline: Pipeline) -> None:
+    owner.world.takes["letters.asked"] = 1.0
+    source = [*records(0, 2), Record(2, 1, None, b"v"), *records(3, 5)]
+    feeding = asyncio.ensure_future(pipeline.feed(LaneBatch.of(source, 0, 5)))
+    await owner.world.until(lambda: owner.world.under_way["letters.asked"] == 1, "letters are on their way")
+    assert (owner.batches(), owner.world.sent[1:], owner.world.letters) == ([], [], [])
+    await feeding
+    assert owner.world.letters == [("upsert", SOURCE, 2, "null_key")]
+    await pipeline.settle()
+    assert (owner.spans(), owner.replayer.applied) == ([(0, 4)], 4)
+    assert (owner.lettered("null_key"), owner.skipped("null_key")) == (1, 0)
+
+
+@owned(on_error="dead_letter")
+async def test_a_batch_before_the_bad_one_is_applied_while_letters_are_on_their_way(
+    owner: Owner, pipeline: Pipeline
+) -> None:
+    await pipeline.feed(LaneBatch.of(records(0, 2), 0, 2))
+    owner.world.takes["letters.asked"] = 100.0
+    feeding = asyncio.ensure_future(pipeline.feed(LaneBatch.of([Record(2, 1, b"!", b"v")], 2, 3)))
+    await owner.world.until(lambda: owner.applied == [1], "the batch before is applied")
+    assert owner.world.letters == []
+    feeding.cancel()
+    await asyncio.wait({feeding})
+    assert owner.spans() == [(0, 1)]
+
+
+@owned(on_error="dead_letter")
+async def test_letters_that_are_not_written_move_nothing_and_are_counted(owner: Owner, pipeline: Pipeline) -> None:
+    owner.world.letters_away = True
+    with capture_logs() as logs, pytest.raises(LettersUndelivered):
+        await pipeline.feed(LaneBatch.of([Record(0, 1, None, b"v")], 0, 1))
+    assert (owner.batches(), owner.applied, owner.lettered("null_key")) == ([], [], 0)
+    assert named(logs, "record dead-lettered") == []
+    labels = {"table": "upsert"}
+    assert owner.metrics.registry.get_sample_value("tablehouse_dead_letter_errors_total", labels) == 1
+
+
+@owned(limit=500, on_error="dead_letter")
+async def test_letters_of_a_batch_that_is_split_are_written_once(owner: Owner, pipeline: Pipeline) -> None:
+    source = [Record(offset, 1, b"k%d" % offset, b"!" if offset % 5 == 0 else b"v") for offset in range(60)]
+    source.append(Record(60, 1, b"big", b"x" * 600))
+    with capture_logs() as logs:
+        await pipeline.feed(LaneBatch.of(source, 0, 61))
+        await pipeline.settle()
+    assert len(owner.spans()) > 1
+    assert [offset for _, _, offset, _ in owner.world.letters] == list(range(0, 61, 5))
+    assert owner.world.letters[-1][3] == "oversized"
+    assert [line["offset"] for line in named(logs, "record dead-lettered")] == list(range(0, 61, 5))
+    assert (owner.lettered("undecodable_value"), owner.lettered("oversized")) == (12, 1)
+
+
+@owned(on_error="stop")
+async def test_a_stop_applies_everything_before_the_record_and_nothing_of_it_or_behind(
+    owner: Owner, pipeline: Pipeline
+) -> None:
+    source = [*records(0, 3), Record(5, 1, b"!", b"v"), *records(6, 9), Record(9, 1, None, b"v")]
+    for _ in range(2):
+        with pytest.raises(RecordRefused) as raised:
+            await pipeline.feed(LaneBatch.of(source, 0, 10))
+        assert raised.value.bad == (source[3], "undecodable_key", "a bad key")
+        assert str(raised.value) == "offset 5 of source[0] cannot become a row: undecodable_key, a bad key"
+        assert (owner.spans(), owner.replayer.applied, pipeline.needed) == ([(0, 4)], 4, 5)
+        assert set(owner.payloads()) == {b"\x01k0", b"\x01k1", b"\x01k2"}
+    assert (owner.skipped("undecodable_key"), owner.lettered("undecodable_key")) == (0, 0)
+
+
+@owned(limit=500, on_error="stop")
+async def test_a_stop_at_a_record_that_fits_in_no_batch_applies_everything_before_it(
+    owner: Owner, pipeline: Pipeline
+) -> None:
+    source = [*records(0, 20), Record(20, 1, b"big", b"x" * 600), *records(21, 30)]
+    with pytest.raises(RecordRefused, match=r"offset 20 of .* oversized"):
+        await pipeline.feed(LaneBatch.of(source, 0, 30))
+    assert owner.replayer.applied == 19
+    assert set(owner.payloads()) == {b"\x01k%d" % offset for offset in range(20)}
+    assert owner.log.end == owner.replayer.next_offset

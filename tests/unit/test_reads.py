@@ -1,6 +1,7 @@
 """A read in every state of a task, against one table that says what each may answer."""
 
 import itertools
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -148,6 +149,9 @@ class _Store:
         if self._content == "closed":
             raise StoreClosed("closed")
         return ROW if self._content == "row" and key == b"\x01key" else None
+
+    def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        return [self.get(key) for key in keys]
 
 
 def task_in(state: str, content: str, **changes: object) -> Task:
@@ -373,3 +377,50 @@ def test_a_lease_that_runs_out_while_the_store_is_read_makes_no_active(content: 
             reader.read(task, b"key", DEFAULT_CONSISTENCY)
     else:
         assert reader.read(task, b"key", DEFAULT_CONSISTENCY).freshness.role is role
+
+
+def outcome_of(read: Callable[[], object]) -> object:
+    """Return what a read gave, or the kind and details of its refusal."""
+    try:
+        return read()
+    except RequestError as error:
+        return type(error), error.detail, error.details
+
+
+@pytest.mark.parametrize("state", TaskState.__members__)
+@pytest.mark.parametrize("lease", LEASES)
+@pytest.mark.parametrize("content", [*CONTENTS, "closed"])
+@pytest.mark.parametrize("ask", [None, *ASKS])
+def test_a_key_of_many_gets_the_answer_of_a_single_one(state: str, lease: str, content: str, ask: str | None) -> None:
+    consistency = DEFAULT_CONSISTENCY if ask is None else ASKS[ask]
+    reader, task = Reader(_Lease(lease), MAX_STALENESS), task_in(state, content)
+
+    def of_many(key: bytes) -> tuple[bytes | None, object]:
+        result = reader.read_many(task, [b"key", b"none"], consistency)
+        payload = result.payloads[[b"key", b"none"].index(key)]
+        refusal = result.miss if payload is None else result.hit
+        if refusal is not None:
+            raise refusal
+        return payload, result.freshness
+
+    def single(key: bytes) -> tuple[bytes | None, object]:
+        result = reader.read(task, key, consistency)
+        return None if result.row is None else result.row.payload, result.freshness
+
+    for key in (b"key", b"none"):
+        assert outcome_of(lambda key=key: of_many(key)) == outcome_of(lambda key=key: single(key))  # type: ignore[misc]
+
+
+def test_a_lease_that_runs_out_while_many_are_read_makes_no_active() -> None:
+    lease, task = _Lease("good"), task_in("ACTIVE", "row")
+
+    class Slow(_Store):
+        def get(self, key: bytes) -> bytes | None:
+            lease.name = "lately lost"
+            return super().get(key)
+
+    cast("SimpleNamespace", task).store = Slow("row")
+    result = Reader(lease, MAX_STALENESS).read_many(task, [b"key", b"none"], DEFAULT_CONSISTENCY)
+    assert result.freshness.role is Role.SUSPENDED
+    assert result.hit is None
+    assert isinstance(result.miss, PartitionRestoring)

@@ -43,6 +43,16 @@ async def test_rows_and_checkpoint_are_there_once_written(opened: Opened) -> Non
     assert store.scan(b"", 10) == [(b"\x01b", b"2"), (b"\x01c", b"3")]
 
 
+async def test_many_rows_are_read_in_the_order_of_the_keys(opened: Opened) -> None:
+    store, close = opened
+    await store.write([(b"\x01a", b"1"), (b"\x01b", b"2")], b"first")
+    assert store.get_many([b"\x01b", b"\x01none", b"\x01a", b"\x01b"]) == [b"2", None, b"1", b"2"]
+    assert store.get_many([]) == []
+    close()
+    with pytest.raises(StoreClosed):
+        store.get_many([b"\x01a"])
+
+
 async def test_more_rows_than_a_chunk_come_with_one_checkpoint(opened: Opened) -> None:
     store, _ = opened
     rows = [(b"\x01%05d" % number, b"row %d" % number) for number in range(1234)]

@@ -91,6 +91,53 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   value: {{ .Values.containerPorts.internal | quote }}
 - name: TABLEHOUSE_ADVERTISED_URL
   value: http://$(POD_NAME).{{ include "tablehouse.fullname" . }}-headless.$(POD_NAMESPACE).svc.{{ .Values.clusterDomain }}:{{ .Values.containerPorts.internal }}
+{{- with .Values.kafka }}
+- name: TABLEHOUSE_KAFKA_SECURITY_PROTOCOL
+  value: {{ .securityProtocol }}
+{{- with .sasl }}
+{{- if .mechanism }}
+- name: TABLEHOUSE_KAFKA_SASL_MECHANISM
+  value: {{ .mechanism }}
+{{- $keys := dict "SASL_USERNAME" "username" "SASL_PASSWORD" "password" }}
+{{- if eq .mechanism "OAUTHBEARER" }}
+{{- $keys = dict "OAUTH_CLIENT_ID" "client-id" "OAUTH_CLIENT_SECRET" "client-secret" }}
+- name: TABLEHOUSE_KAFKA_OAUTH_TOKEN_URL
+  value: {{ .tokenUrl | quote }}
+{{- if .scope }}
+- name: TABLEHOUSE_KAFKA_OAUTH_SCOPE
+  value: {{ .scope | quote }}
+{{- end }}
+{{- end }}
+{{- $secret := .existingSecret }}
+{{- range $name, $key := $keys }}
+- name: TABLEHOUSE_KAFKA_{{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $secret }}
+      key: {{ $key }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .tls }}
+{{- if .existingSecret }}
+- name: TABLEHOUSE_KAFKA_CA
+  value: /etc/kafka-tls/ca.crt
+{{- if .clientCertificate }}
+- name: TABLEHOUSE_KAFKA_CERTIFICATE
+  value: /etc/kafka-tls/tls.crt
+- name: TABLEHOUSE_KAFKA_KEY
+  value: /etc/kafka-tls/tls.key
+{{- if .keyPasswordKey }}
+- name: TABLEHOUSE_KAFKA_KEY_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: {{ .keyPasswordKey }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if .Values.zone }}
 - name: TABLEHOUSE_ZONE
   value: {{ .Values.zone | quote }}
@@ -128,6 +175,39 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $problems := list -}}
 {{- if not .Values.kafka.bootstrapServers -}}
   {{- $problems = append $problems "kafka.bootstrapServers is required: host:port, or several with commas between, like kafka-1:9092,kafka-2:9092" -}}
+{{- end -}}
+
+{{- with .Values.kafka -}}
+  {{- $login := hasPrefix "SASL_" .securityProtocol -}}
+  {{- $encrypted := hasSuffix "SSL" .securityProtocol -}}
+  {{- if and $login (not .sasl.mechanism) -}}
+    {{- $problems = append $problems (printf "kafka.sasl.mechanism is required with kafka.securityProtocol %s: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER" .securityProtocol) -}}
+  {{- end -}}
+  {{- if and .sasl.mechanism (not $login) -}}
+    {{- $problems = append $problems (printf "kafka.sasl.mechanism is %s, which needs kafka.securityProtocol SASL_SSL or SASL_PLAINTEXT; it is %s" .sasl.mechanism .securityProtocol) -}}
+  {{- end -}}
+  {{- if and .sasl.mechanism (not .sasl.existingSecret) -}}
+    {{- $problems = append $problems (printf "kafka.sasl.existingSecret is required with kafka.sasl.mechanism %s: the Secret with the login" .sasl.mechanism) -}}
+  {{- end -}}
+  {{- if and .sasl.existingSecret (not .sasl.mechanism) -}}
+    {{- $problems = append $problems "kafka.sasl.mechanism is required with kafka.sasl.existingSecret" -}}
+  {{- end -}}
+  {{- $tokens := eq .sasl.mechanism "OAUTHBEARER" -}}
+  {{- if and $tokens (not .sasl.tokenUrl) -}}
+    {{- $problems = append $problems "kafka.sasl.tokenUrl is required with kafka.sasl.mechanism OAUTHBEARER" -}}
+  {{- end -}}
+  {{- if and (or .sasl.tokenUrl .sasl.scope) (not $tokens) -}}
+    {{- $problems = append $problems "kafka.sasl.tokenUrl and kafka.sasl.scope are for kafka.sasl.mechanism OAUTHBEARER" -}}
+  {{- end -}}
+  {{- if and .tls.existingSecret (not $encrypted) -}}
+    {{- $problems = append $problems (printf "kafka.tls.existingSecret needs kafka.securityProtocol SSL or SASL_SSL; it is %s" .securityProtocol) -}}
+  {{- end -}}
+  {{- if and .tls.clientCertificate (not .tls.existingSecret) -}}
+    {{- $problems = append $problems "kafka.tls.existingSecret is required with kafka.tls.clientCertificate: the Secret with tls.crt and tls.key" -}}
+  {{- end -}}
+  {{- if and .tls.keyPasswordKey (not .tls.clientCertificate) -}}
+    {{- $problems = append $problems "kafka.tls.clientCertificate is required with kafka.tls.keyPasswordKey" -}}
+  {{- end -}}
 {{- end -}}
 
 {{- $names := list -}}

@@ -1,0 +1,176 @@
+"""Rows of many keys with one request."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from app.catalog.spec import STRUCTURED_KEYS, TableSpec
+from app.errors import InvalidBody, InvalidKey, NotAcceptable, RequestError
+from app.http.answers import JSON_HEADERS, Streamed
+from app.http.conditions import accepts
+from app.http.consistency import asked
+from app.http.dispatch import Call
+from app.routing.batch import Batch, Batches, PartitionAnswer
+from app.routing.tables import RoutedTable, table_named
+from app.turns import Turns
+
+#: Keys of one request.
+MOST_KEYS = 10_000
+
+#: Bytes of a request's body.
+MAX_BODY_BYTES = 2 << 20
+
+_JSON = "application/json"
+
+#: Rows rendered in one go, about 1 us each for small ones, and the bytes that are handed to the connection at once.
+_ROWS_A_TURN = 256
+_BYTES_A_WRITE = 64 * 1024
+
+
+class _Request(msgspec.Struct, forbid_unknown_fields=True):
+    keys: list[Any]
+
+
+class _RawRequest(msgspec.Struct):
+    keys: list[msgspec.Raw]
+
+
+_requests = msgspec.json.Decoder(_Request)
+_raw_requests = msgspec.json.Decoder(_RawRequest)
+
+
+class BatchRoutes:
+    """The handler of `/tables/{table}:batch-get`."""
+
+    def __init__(self, tables: Mapping[str, RoutedTable], batches: Batches, turns: Turns) -> None:
+        self._tables = tables
+        self._batches = batches
+        self._turns = turns
+
+    async def batch_get(self, call: Call) -> web.StreamResponse:
+        """Answer with the rows of some keys, in the order asked, and with the freshness of their partitions."""
+        table = table_named(self._tables, call.variables["table"].decode("utf-8", "replace"))
+        if not accepts(call.headers.get("Accept"), _JSON):
+            raise NotAcceptable(f"a batch is {_JSON}, which the Accept header leaves out", available=[_JSON])
+        consistency, wait = asked(call.parameters, call.headers)
+        raw, texts = _keys(table.spec, await call.body.read((_JSON,), MAX_BODY_BYTES))
+        batch = self._batches.read(
+            table.spec.name,
+            texts,
+            deadline=call.deadline,
+            request_id=call.request_id,
+            consistency=consistency,
+            wait=wait,
+        )
+        pieces = self._pieces(batch, raw, _rendering(table))
+        first, second = await anext(pieces), await anext(pieces, None)
+        if second is None:
+            return web.Response(body=first, headers=JSON_HEADERS)
+        return Streamed((first, second), pieces, JSON_HEADERS)
+
+    async def _pieces(
+        self, batch: Batch, keys: Sequence[msgspec.Raw], render: Callable[[bytes], bytes]
+    ) -> AsyncGenerator[bytes]:
+        """Render the answer, in pieces of about _BYTES_A_WRITE."""
+        written = 0
+        buffer = bytearray(b'{"rows":[')
+        errors: dict[int, bytes] = {}
+        async for outcomes in batch.outcomes():
+            for start in range(0, len(outcomes), _ROWS_A_TURN):
+                if start:
+                    await self._turns.wait()
+                for outcome in outcomes[start : start + _ROWS_A_TURN]:
+                    if written:
+                        buffer += b","
+                    if isinstance(outcome, bytes):
+                        buffer += b'{"key":%b,"value":%b}' % (keys[written], render(outcome))
+                    else:
+                        buffer += b'{"key":%b,"error":%b}' % (keys[written], _error(outcome, errors))
+                    written += 1
+                    if len(buffer) >= _BYTES_A_WRITE:
+                        yield bytes(buffer)
+                        buffer.clear()
+            errors.clear()
+        answers = [_partition(number, answer) for number, answer in sorted(batch.partitions.items())]
+        yield bytes(buffer) + b'],"partitions":%b}' % msgspec.json.encode(answers)
+
+
+def _keys(table: TableSpec, body: bytes) -> tuple[Sequence[msgspec.Raw], Sequence[bytes | RequestError]]:
+    """Return each key as it stands in the body, and as the text that a URL would have, or why it has none.
+
+    Raises InvalidBody.
+    """
+    try:
+        given = _requests.decode(body).keys
+        raw = _raw_requests.decode(body).keys
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidBody(f'the body has to be JSON like {{"keys": ["a", "b"]}}: {error}') from None
+    if len(given) > MOST_KEYS:
+        raise InvalidBody(f"the batch has {len(given)} keys, at most {MOST_KEYS} are taken: ask in several batches")
+    integers, structures = table.source.key.format in {"int", "long"}, table.source.key.format in STRUCTURED_KEYS
+    return raw, [
+        key.encode()
+        if type(key) is str
+        else bytes(raw[number])
+        if structures or (integers and type(key) is int)
+        else _no_key(table, key)
+        for number, key in enumerate(given)
+    ]
+
+
+def _no_key(table: TableSpec, key: object) -> InvalidKey:
+    or_else = " or an integer" if table.source.key.format in {"int", "long"} else ""
+    return InvalidKey(
+        f"The key is {_KINDS.get(type(key), 'a number')} (key format {table.source.key}): use a string as it would "
+        f"stand in a URL{or_else}.",
+        table=table.name,
+    )
+
+
+_KINDS: Mapping[type, str] = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
+
+
+def _rendering(table: RoutedTable) -> Callable[[bytes], bytes]:
+    """Return how a payload is written as JSON."""
+    match table.content_type.partition(";")[0]:
+        case "application/json":
+            return _as_it_is
+        case "text/plain":
+            return _as_string
+    return _as_base64
+
+
+def _as_it_is(payload: bytes) -> bytes:
+    return payload
+
+
+def _as_string(payload: bytes) -> bytes:
+    return msgspec.json.encode(payload.decode())
+
+
+def _as_base64(payload: bytes) -> bytes:
+    return msgspec.json.encode(payload)
+
+
+def _error(error: RequestError, rendered: dict[int, bytes]) -> bytes:
+    """Render an error once for all the keys that have it."""
+    known = rendered.get(id(error))
+    if known is None:
+        known = rendered[id(error)] = msgspec.json.encode(
+            {"code": error.code, "detail": error.detail, "retryable": error.retryable}
+        )
+    return known
+
+
+def _partition(number: int, answer: PartitionAnswer) -> dict[str, object]:
+    freshness = answer.freshness
+    return {
+        "partition": number,
+        "position": f"{number}:{freshness.position}",
+        "role": freshness.role.value,
+        "lag_records": freshness.lag_records,
+        "staleness_ms": freshness.staleness_ms,
+        "served_by": answer.served_by,
+    }

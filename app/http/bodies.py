@@ -1,0 +1,70 @@
+"""The body of a request, read within a limit and the request's time."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from aiohttp import HttpVersion11, web
+
+from app.errors import InvalidBody, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+
+
+class Body:
+    """The body of one request; seconds_left says how much of the request's time is left."""
+
+    def __init__(self, request: web.BaseRequest, seconds_left: Callable[[], float]) -> None:
+        self._request = request
+        self._seconds_left = seconds_left
+
+    async def read(self, media_types: Sequence[str], limit: int) -> bytes:
+        """Return the whole body, of at most `limit` bytes; empty when there is none.
+
+        Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout when it has not arrived in the request's time, and
+        InvalidBody when the client ended it or broke its framing before it was whole.
+        """
+        self._check_type(media_types)
+        if (self._request.content_length or 0) > limit:
+            raise _too_large(limit)
+        try:
+            async with asyncio.timeout(max(0.0, self._seconds_left())):
+                return await self._read(limit)
+        except TimeoutError:
+            raise RequestTimeout("the body had not arrived when the request's time ran out") from None
+        except (ConnectionError, web.RequestPayloadError):
+            raise InvalidBody("the body ended before it was whole, or its chunks are malformed") from None
+
+    async def _read(self, limit: int) -> bytes:
+        request = self._request
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.version == HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # aiohttp counts it as the beginning of the answer.
+            request.writer.output_size = 0
+        body = bytearray()
+        while chunk := await request.content.readany():
+            body += chunk
+            if len(body) > limit:
+                raise _too_large(limit)
+        return bytes(body)
+
+    def _check_type(self, media_types: Sequence[str]) -> None:
+        headers = self._request.headers
+        taken = " or ".join(media_types)
+        encoding = headers.get("Content-Encoding", "identity").lower()
+        if encoding != "identity":
+            raise UnsupportedMediaType(
+                f"the body is encoded as {encoding}: send it as it is, without Content-Encoding",
+                available=list(media_types),
+            )
+        # One without a Content-Type is application/octet-stream here (RFC 9110, section 8.3).
+        if self._request.content_type not in media_types:
+            raise UnsupportedMediaType(
+                f"the body is {headers.get('Content-Type', 'without a Content-Type')}: send {taken}, and say so in "
+                "Content-Type",
+                available=list(media_types),
+            )
+        charset = (self._request.charset or "utf-8").lower()
+        if charset not in {"utf-8", "utf8", "us-ascii"}:
+            raise UnsupportedMediaType(f"the body is in {charset}: send UTF-8", available=list(media_types))
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body has more than {limit} bytes, which is the most that is taken here", limit=limit)

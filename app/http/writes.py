@@ -1,0 +1,93 @@
+"""Rows that callers write: PUT and DELETE where a row can be read."""
+
+from aiohttp import web
+
+from app.errors import InvalidBody, InvalidParameter
+from app.http.answers import json_answer
+from app.http.consistency import TIMEOUT_MS, timeout_of
+from app.http.dispatch import Call
+from app.http.freshness import PARTITION, POSITION
+from app.http.rows import key_parameter
+from app.routing.writes import Writes
+
+WAIT = "wait"
+
+#: The query parameters of every write.
+PARAMETERS = frozenset({WAIT, TIMEOUT_MS})
+
+_VISIBLE = b"visible"
+
+#: What asks for a write that depends on the row as it is, or for a part of one. To write all the same would be wrong.
+_REFUSED_HEADERS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "Content-Range")
+
+
+class WriteRoutes:
+    """The handlers of PUT and DELETE on `/tables/{table}/{key}` and `/tables/{table}:get`."""
+
+    def __init__(self, writes: Writes) -> None:
+        self._writes = writes
+
+    async def put_by_path(self, call: Call) -> web.StreamResponse:
+        """Write the row of the key in the path."""
+        return await self._put(call, call.variables["key"])
+
+    async def put_by_parameter(self, call: Call) -> web.StreamResponse:
+        """Write the row of the key in the query."""
+        return await self._put(call, key_parameter(call))
+
+    async def delete_by_path(self, call: Call) -> web.StreamResponse:
+        """Delete the row of the key in the path."""
+        return await self._write(call, call.variables["key"], None)
+
+    async def delete_by_parameter(self, call: Call) -> web.StreamResponse:
+        """Delete the row of the key in the query."""
+        return await self._write(call, key_parameter(call), None)
+
+    async def _put(self, call: Call, key: bytes) -> web.StreamResponse:
+        table = _table(call)
+        media_type = self._writes.content_type(table).partition(";")[0]
+        payload = await call.body.read((media_type,), self._writes.limit(table))
+        if not payload:
+            raise InvalidBody("the body is empty: send the row, or DELETE it", table=table)
+        return await self._write(call, key, payload)
+
+    async def _write(self, call: Call, key: bytes, payload: bytes | None) -> web.StreamResponse:
+        for name in _REFUSED_HEADERS:
+            if name in call.headers:
+                raise InvalidParameter(f"a write has no {name}: it is made whatever the row is", parameter=name)
+        waits, wait = _wait(call)
+        written = await self._writes.write(_table(call), key, payload, deadline=call.deadline)
+        partition, offset = written.positions[-1]
+        position = ",".join(f"{number}:{applied}" for number, applied in written.positions)
+        body: dict[str, object] = {
+            "table": written.table,
+            "partition": partition,
+            "offset": offset,
+            "position": position,
+        }
+        status = 200
+        if waits:
+            visible = await self._writes.visible(
+                written, key, deadline=call.deadline, request_id=call.request_id, wait=wait
+            )
+            body["visible"] = visible
+            status = 200 if visible else 202
+        return json_answer(body, status, {PARTITION: str(partition), POSITION: position})
+
+
+def _wait(call: Call) -> tuple[bool, float | None]:
+    """Say whether to wait until the row can be read, and for how many seconds if the caller says so."""
+    given = call.parameters.get(WAIT)
+    if given not in {None, _VISIBLE}:
+        raise InvalidParameter("wait has to be visible, or be left out", parameter=WAIT)
+    timeout = timeout_of(call.parameters, call.headers)
+    if timeout is not None and given is None:
+        raise InvalidParameter(
+            f"{TIMEOUT_MS} says how long to wait for the row to be visible: give wait=visible too, or neither",
+            parameter=TIMEOUT_MS,
+        )
+    return given is not None, timeout
+
+
+def _table(call: Call) -> str:
+    return call.variables["table"].decode("utf-8", "replace")

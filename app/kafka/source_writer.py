@@ -1,0 +1,200 @@
+"""Appends the records of callers to source topics, and knows of each whether it was written, was not, or nobody knows.
+
+Its producer is idempotent and keeps the order of a partition: a record whose outcome was given up as unknown stays in
+it, and those that come later wait behind it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from app.errors import DeadlineExceeded, PayloadTooLarge, SourceUnavailable
+from app.kafka.client import Connection
+from app.kafka.producers import stop_producer
+from app.model import TopicPartition
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for which a partition's leader is tried to be reached before a write is refused, and between two attempts.
+LEADER_PATIENCE = 2.0
+_RETRY = 0.1
+
+#: Answers of a broker that did not take the record.
+_NOT_TAKEN = (
+    InvalidTopicError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+
+
+class _NotSent(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
+    """The record was taken back before it was sent."""
+
+
+class KafkaSourceWriter:
+    """Appends to topics, by name, whose records have at most so many bytes."""
+
+    def __init__(self, connection: Connection, limits: Mapping[str, int]) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Connect; raises aiokafka's KafkaError when no broker is there, or none gives a producer id in time."""
+        try:
+            async with asyncio.timeout(self._connection.request_timeout):
+                await self._started()
+        except TimeoutError:
+            raise KafkaConnectionError("no broker gave a producer id in time") from None
+
+    async def stop(self) -> None:
+        """Disconnect, in time whatever waits; what was not acknowledged has an unknown outcome."""
+        self._stopped = True
+        if self._producer is not None:
+            self._retire(self._producer)
+        await asyncio.gather(*self._retiring)
+
+    def limit(self, topic: str) -> int:
+        """Return the most bytes that a record of a topic may have."""
+        return self._limits[topic]
+
+    async def append(self, partition: TopicPartition, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+        """Append a record and return its offset, once all in-sync replicas have it.
+
+        Raises PayloadTooLarge, SourceUnavailable when nothing was and will be written, and DeadlineExceeded when the
+        record may have been written or may be later.
+        """
+        limit, size = self._limits[partition.topic], _size(key, value)
+        if size > limit:
+            raise PayloadTooLarge(
+                f"the record would have {size} bytes, at most {limit} are taken by topic {partition.topic} "
+                "(max.message.bytes)",
+                limit=limit,
+            )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        producer, future = await self._hand_over(partition, key, value, deadline)
+        # When nobody waits any more its outcome interests nobody either.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            async with asyncio.timeout_at(deadline):
+                return int((await asyncio.shield(future)).offset)
+        except TimeoutError:
+            _take_back(producer, KafkaPartition(*partition))
+            if future.done() and isinstance(future.exception(), _NotSent):
+                raise _not_written(partition, "it was still waiting for its turn to be sent") from None
+            raise _unknown(partition, f"no acknowledgement within {timeout:.3g} s") from None
+        except _NotSent:
+            raise _not_written(partition, "those before it were not acknowledged in time") from None
+        except KafkaError as error:
+            # Its sequence number is used up, so the broker would refuse what this producer sends next.
+            self._retire(producer)
+            if isinstance(error, _NOT_TAKEN):
+                raise _not_written(partition, f"the broker refused the record: {error!r}") from None
+            raise _unknown(partition, repr(error)) from None
+
+    async def _hand_over(
+        self, partition: TopicPartition, key: bytes, value: bytes | None, deadline: float
+    ) -> tuple[AIOKafkaProducer, asyncio.Future[Any]]:
+        """Give the record to a producer that can reach the partition's leader; raises SourceUnavailable."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout(LEADER_PATIENCE):
+                    producer = await self._started()
+                    await _reach_leader(producer, KafkaPartition(*partition))
+                future: asyncio.Future[Any] = await producer.send(
+                    partition.topic, value=value, key=key, partition=partition.partition
+                )
+        except TimeoutError:
+            raise _not_written(partition, "its leader could not be reached in time, or takes nothing") from None
+        except KafkaError as error:
+            raise _not_written(partition, repr(error)) from None
+        return producer, future
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._stopped:
+                raise KafkaError("the worker is stopping")
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    **self._connection.arguments(),
+                    acks="all",
+                    enable_idempotence=True,
+                    linger_ms=0,
+                    max_request_size=max(self._limits.values()),
+                )
+                try:
+                    await producer.start()
+                except BaseException:
+                    self._retire(producer)
+                    raise
+                self._producer = producer
+            return self._producer
+
+    def _retire(self, producer: AIOKafkaProducer) -> None:
+        """Stop a producer in the background; the next record gets a new one."""
+        if self._producer is producer:
+            self._producer = None
+        retiring = asyncio.get_running_loop().create_task(stop_producer(producer))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+
+
+def _size(key: bytes, value: bytes | None) -> int:
+    """Return the bytes of a record batch with this one record, at most."""
+    return int(DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, []))
+
+
+async def _reach_leader(producer: AIOKafkaProducer, partition: KafkaPartition) -> None:
+    """Wait until there is a connection to the leader of a partition."""
+    client = producer.client
+    await producer.partitions_for(partition.topic)
+    while True:
+        leader = client.cluster.leader_for_partition(partition)
+        if leader not in {None, -1} and await client.ready(leader):
+            return
+        await client.force_metadata_update()
+        await asyncio.sleep(_RETRY)
+
+
+def _take_back(producer: AIOKafkaProducer, partition: KafkaPartition) -> None:
+    """Take back what waits for a partition and was never tried to be sent, so that it certainly never is."""
+    batches = producer._message_accumulator._batches
+    for batch in [batch for batch in batches.get(partition, ()) if batch.retry_count == 0]:
+        batches[partition].remove(batch)
+        batch.failure(_NotSent())
+        batch._drain_waiter.exception()  # nobody waits for it, or whoever does has been told
+    if partition in batches and not batches[partition]:
+        del batches[partition]
+
+
+def _not_written(partition: TopicPartition, why: str) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"nothing was written to partition {partition.partition} of topic {partition.topic}: {why}",
+        partition=partition.partition,
+    )
+
+
+def _unknown(partition: TopicPartition, why: str) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"the write to partition {partition.partition} of topic {partition.topic} may have happened, or may happen "
+        f"later: {why}",
+        partition=partition.partition,
+    )

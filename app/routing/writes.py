@@ -1,0 +1,170 @@
+"""Writes of one row: the record that makes it, appended to the table's source topic.
+
+A write changes no table. It is a record like those of any other producer, and the row follows when the partition's
+owner has applied it. What a crash leaves:
+
+before the record is sent        nothing was written
+sent, not acknowledged           it was written or not, and the caller gets no answer, or one that says so
+acknowledged, not yet answered   it was written; whoever asks from its position on sees it
+between two tombstones           of a key with several wire forms: as sent, not acknowledged
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from app.catalog.spec import TableSpec
+from app.errors import (
+    DeadlineExceeded,
+    InvalidBody,
+    InvalidKey,
+    KeySchemaUnknown,
+    NotWritable,
+    RequestError,
+    SchemaUnavailable,
+    UriTooLong,
+)
+from app.formats.encoding import Encoder, encoder
+from app.formats.errors import DecodeError
+from app.formats.partitioners import partition_of
+from app.formats.variants import Known
+from app.model import Consistency
+from app.routing.cluster import ClusterView
+from app.routing.query import Query, partition_count
+from app.routing.schemas import with_schemas
+from app.routing.tables import MAX_KEY_BYTES, RoutedTable, table_named
+from app.telemetry import Metrics
+
+
+class SourceWriter(Protocol):
+    """Appends to the source topics of writable tables."""
+
+    def limit(self, table: str) -> int:
+        """Return the most bytes that a record may have; raises SourceUnavailable while that is not known."""
+
+    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+        """Append a record and return its offset, once all in-sync replicas have it.
+
+        Raises MisplacedKeys for a table whose keys do not lie where its partitioner says, PayloadTooLarge for a record
+        over the limit, SourceUnavailable when nothing was and will be written, and DeadlineExceeded when nobody knows.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where in the table's source a write is: partitions and offsets of its records, that of the canonical key last."""
+
+    table: str
+    positions: tuple[tuple[int, int], ...]
+
+
+class Writes:
+    """Writes rows; clock is monotonic, in seconds, and deadlines are points on it."""
+
+    def __init__(
+        self,
+        *,
+        tables: Mapping[str, RoutedTable],
+        view: ClusterView,
+        source: SourceWriter,
+        query: Query,
+        known: Known,
+        clock: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self._tables = tables
+        self._view = view
+        self._source = source
+        self._query = query
+        self._clock = clock
+        self._metrics = metrics
+        self._schemas = known.schemas
+        self._encoders = {name: encoder(table.spec, known) for name, table in tables.items() if table.spec.writable}
+
+    def content_type(self, table: str) -> str:
+        """Return the media type that a row's payload has to be of; raises TableNotFound and NotWritable."""
+        return self._encoder(table_named(self._tables, table).spec).content_type
+
+    def limit(self, table: str) -> int:
+        """Return the most bytes that a payload may have; raises SourceUnavailable while that is not known."""
+        return self._source.limit(table)
+
+    async def write(self, table: str, key_text: bytes, payload: bytes | None, *, deadline: float) -> Written:
+        """Write a row, or with a payload of None delete it, whether there is one or not.
+
+        Raises TableNotFound, NotWritable, InvalidKey, UriTooLong and InvalidBody for the question, KeySchemaUnknown and
+        SchemaUnavailable without the schemas to write with, PartitionUnassigned before the first assignment, and what
+        SourceWriter.append raises.
+        """
+        routed = table_named(self._tables, table)
+        wires, value = await self._encoded(routed.spec, key_text, payload, deadline)
+        # A row that is gone must not come back from under another form of its key.
+        keys = wires[:1] if value is not None else wires[::-1]
+        positions = []
+        started = self._clock()
+        result = "unavailable"
+        try:
+            count = partition_count(routed, self._view.current)
+            for key in keys:
+                partition = partition_of(routed.spec.source.partitioner, key, count)
+                left = max(0.0, deadline - self._clock())
+                positions.append((partition, await self._source.append(table, partition, key, value, left)))
+            result = "written"
+        except RequestError as error:
+            if positions:
+                result = "unknown"
+                raise DeadlineExceeded(
+                    f"the row is deleted under one form of its key and may be there under another: delete it again; "
+                    f"{error.detail}",
+                    **error.details,
+                ) from None
+            if isinstance(error, DeadlineExceeded):
+                result = "unknown"
+            raise
+        finally:
+            self._metrics.writes.labels(table, result).inc()
+        self._metrics.write_duration.labels(table).observe(self._clock() - started)
+        return Written(table, tuple(positions))
+
+    async def visible(
+        self, written: Written, key_text: bytes, *, deadline: float, request_id: str, wait: float | None
+    ) -> bool:
+        """Say whether reads see what was written, after up to `wait` seconds; None is as for Query.read."""
+        seen = Consistency(min_positions=written.positions)
+        try:
+            await self._query.read(
+                written.table, key_text, deadline=deadline, request_id=request_id, consistency=seen, wait=wait
+            )
+        except RequestError:
+            return False
+        return True
+
+    def _encoder(self, table: TableSpec) -> Encoder:
+        found = self._encoders.get(table.name)
+        if found is None:
+            raise NotWritable(
+                f"table {table.name} cannot be written to: set `writable: true` in its definition, if whoever reaches "
+                f"this worker may write to topic {table.source.topic}",
+                table=table.name,
+                allow=["GET", "HEAD"],
+            )
+        return found
+
+    async def _encoded(
+        self, table: TableSpec, key_text: bytes, payload: bytes | None, deadline: float
+    ) -> tuple[tuple[bytes, ...], bytes | None]:
+        if len(key_text) > MAX_KEY_BYTES:
+            raise UriTooLong(
+                f"the key has {len(key_text)} bytes, at most {MAX_KEY_BYTES} are allowed", table=table.name
+            )
+        try:
+            encode = partial(self._encoder(table).encode, key_text, payload)
+            return await with_schemas(self._schemas, encode, max(0.0, deadline - self._clock()))
+        except (InvalidKey, KeySchemaUnknown, SchemaUnavailable) as error:
+            raise type(error)(error.detail, **{"table": table.name, **error.details}) from None
+        except DecodeError as error:
+            raise InvalidBody(
+                f"the body is no row of table {table.name}, whose values are {table.source.value}: {error}",
+                table=table.name,
+            ) from None

@@ -1,0 +1,101 @@
+"""What becomes of records that cannot become rows: a dead letter, a skip, or a stop.
+
+Whatever it is, it is over before the position passes them: a dead letter is acknowledged before the changelog batch is
+appended that covers its record.
+"""
+
+from typing import assert_never
+
+import structlog
+
+from app.tasks.dead_letters import DeadLetter, DeadLetters, LettersUndelivered
+from app.tasks.ingest import BadRecord, RecordRefused, TableCodec
+from app.tasks.log import LogRecord
+from app.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+#: Records that could not become rows are logged one by one up to this many a batch, and summed up beyond it.
+BAD_RECORDS_LOGGED = 10
+
+
+class BadRecords:
+    """Those of the batch that a pipeline is at."""
+
+    def __init__(self, table: str, codec: TableCodec, dead_letters: DeadLetters | None, metrics: Metrics) -> None:
+        self._table = table
+        self._source = codec.source
+        self._on_error = codec.on_error
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._found: list[BadRecord] = []
+
+    def clear(self) -> None:
+        """Forget them, since their batch is folded again."""
+        self._found.clear()
+
+    def add(self, record: LogRecord, reason: str, detail: str) -> None:
+        """See Skips."""
+        self._found.append(BadRecord(record, reason, detail))
+
+    @property
+    def stop_at(self) -> BadRecord | None:
+        """Return the record that nothing may be applied beyond; None when there is none."""
+        return self._found[0] if self._found and self._on_error == "stop" else None
+
+    def refusal(self, bad: BadRecord) -> RecordRefused:
+        """Return what to raise where nothing is left to apply before a record."""
+        return RecordRefused(self._source, bad)
+
+    async def pass_over(self) -> None:
+        """Do with them as the table says, and return when their position may be appended.
+
+        Raises LettersUndelivered, and RecordRefused where the table wants to stop.
+        """
+        if not self._found:
+            return
+        match self._on_error:
+            case "dead_letter":
+                await self._send()
+                self._report("record dead-lettered", "more records dead-lettered")
+                counter = self._metrics.dead_letters
+            case "skip":
+                self._report("record skipped", "more records skipped")
+                counter = self._metrics.records_skipped
+            case "stop":
+                raise self.refusal(self._found[0])
+            case other:
+                assert_never(other)
+        for bad in self._found:
+            counter.labels(self._table, bad.reason).inc()
+        self.clear()
+
+    async def _send(self) -> None:
+        if self._dead_letters is None:
+            raise AssertionError(f"table {self._table} sends dead letters, and nobody writes them")
+        try:
+            await self._dead_letters.send([DeadLetter(self._table, self._source, bad) for bad in self._found])
+        except LettersUndelivered:
+            self._metrics.dead_letter_errors.labels(self._table).inc()
+            raise
+
+    def _report(self, one: str, many: str) -> None:
+        for record, reason, detail in self._found[:BAD_RECORDS_LOGGED]:
+            log.warning(
+                one,
+                table=self._table,
+                topic=self._source.topic,
+                partition=self._source.partition,
+                offset=record.offset,
+                reason=reason,
+                detail=detail,
+            )
+        if len(self._found) > BAD_RECORDS_LOGGED:
+            log.warning(
+                many,
+                table=self._table,
+                topic=self._source.topic,
+                partition=self._source.partition,
+                count=len(self._found) - BAD_RECORDS_LOGGED,
+                last_offset=self._found[-1].record.offset,
+            )

@@ -1,0 +1,197 @@
+"""Records of callers on a real broker: written, not written, or nobody knows, and it says which."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import OutOfOrderSequenceNumber
+
+from app.demo.broker import EmbeddedKafka
+from app.errors import DeadlineExceeded, PayloadTooLarge, RequestError, SourceUnavailable
+from app.kafka.client import Connection
+from app.kafka.source_writer import KafkaSourceWriter
+from app.model import TopicPartition
+from tests.support.kafka import create_topic, unique
+from tests.support.polling import until
+
+_LIMIT = 1_000_000
+
+
+@contextlib.asynccontextmanager
+async def writing(kafka: EmbeddedKafka, topic: str, limit: int = _LIMIT) -> AsyncIterator[KafkaSourceWriter]:
+    writer = KafkaSourceWriter(Connection(kafka.bootstrap_servers, "test", request_timeout=5.0), {topic: limit})
+    try:
+        yield writer
+    finally:
+        await writer.stop()
+
+
+async def records(kafka: EmbeddedKafka, topic: str, partition: int = 0) -> list[tuple[bytes | None, bytes | None]]:
+    """Read everything that a partition holds."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
+    await consumer.start()
+    try:
+        place = KafkaPartition(topic, partition)
+        consumer.assign([place])
+        await consumer.seek_to_beginning(place)
+        end = (await consumer.end_offsets([place]))[place]
+        found: list[tuple[bytes | None, bytes | None]] = []
+        while await consumer.position(place) < end:
+            for batch in (await consumer.getmany(timeout_ms=1000)).values():
+                found += [(record.key, record.value) for record in batch]
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def test_records_and_tombstones_are_appended_and_their_offsets_told(kafka: EmbeddedKafka) -> None:
+    topic = unique("written")
+    await create_topic(kafka.bootstrap_servers, topic, 2)
+    async with writing(kafka, topic) as writer:
+        place = TopicPartition(topic, 1)
+        offsets = [await writer.append(place, b"k%d" % n, None if n == 2 else b"v", 10.0) for n in range(4)]
+        assert offsets == [0, 1, 2, 3]
+        many = await asyncio.gather(*(writer.append(place, b"m%d" % n, b"v", 10.0) for n in range(200)))
+        assert sorted(many) == list(range(4, 204))
+    found = await records(kafka, topic, 1)
+    assert found[:4] == [(b"k0", b"v"), (b"k1", b"v"), (b"k2", None), (b"k3", b"v")]
+    assert [found[offset][0] for offset in many] == [b"m%d" % n for n in range(200)]
+
+
+async def test_a_record_over_the_topic_s_limit_is_refused_and_one_below_it_is_not(kafka: EmbeddedKafka) -> None:
+    topic, limit = unique("limited"), 20_000
+    await create_topic(kafka.bootstrap_servers, topic, 1, {"max.message.bytes": str(limit)})
+    async with writing(kafka, topic, limit) as writer:
+        place = TopicPartition(topic, 0)
+        with pytest.raises(PayloadTooLarge, match=r"20000 .*max\.message\.bytes"):
+            await writer.append(place, b"k", b"x" * limit, 10.0)
+        assert await writer.append(place, b"k", b"x" * (limit - 200), 10.0) == 0
+
+
+async def test_what_the_broker_refuses_was_not_written_and_the_next_record_is(kafka: EmbeddedKafka) -> None:
+    topic = unique("refused")
+    await create_topic(kafka.bootstrap_servers, topic, 1, {"max.message.bytes": "5000"})
+    # The topic's limit was lowered after the writer had learnt of it.
+    async with writing(kafka, topic) as writer:
+        place = TopicPartition(topic, 0)
+        assert await writer.append(place, b"k", b"1", 10.0) == 0
+        with pytest.raises(SourceUnavailable, match=r"nothing was written.*MessageSizeTooLarge"):
+            await writer.append(place, b"k", b"x" * 20_000, 10.0)
+        assert await writer.append(place, b"k", b"2", 10.0) == 1
+
+
+async def test_a_producer_that_the_broker_does_not_follow_any_more_is_replaced(kafka: EmbeddedKafka) -> None:
+    topic = unique("sequence")
+    await create_topic(kafka.bootstrap_servers, topic, 1)
+    async with writing(kafka, topic) as writer:
+        place = TopicPartition(topic, 0)
+        assert await writer.append(place, b"k", b"1", 10.0) == 0
+        producer = writer._producer  # noqa: SLF001 - what aiokafka leaves behind when a batch expires without a leader
+        assert producer is not None
+        producer._txn_manager.increment_sequence_number(KafkaPartition(topic, 0), 1)  # noqa: SLF001
+        with pytest.raises(DeadlineExceeded, match=OutOfOrderSequenceNumber.__name__):
+            await writer.append(place, b"k", b"2", 10.0)
+        assert await writer.append(place, b"k", b"3", 10.0) == 1
+
+
+async def test_while_a_broker_is_paused_nobody_knows_or_nothing_is_written(rough_kafka: EmbeddedKafka) -> None:
+    topic = unique("paused")
+    await create_topic(rough_kafka.bootstrap_servers, topic, 1)
+    async with writing(rough_kafka, topic) as writer:
+        place = TopicPartition(topic, 0)
+        assert await writer.append(place, b"k", b"before", 10.0) == 0
+        rough_kafka.pause()
+        sent: list[bytes] = []
+
+        async def unknown() -> bool:
+            # A signal takes its time, so that the broker may still answer.
+            sent.append(b"sent %d" % len(sent))
+            try:
+                await writer.append(place, b"k", sent[-1], 0.5)
+            except DeadlineExceeded as error:
+                return "may have happened, or may happen later" in error.detail
+            return False
+
+        await until(unknown, "the broker does not answer any more")
+        # It waits behind the one that was sent, and is taken back.
+        with pytest.raises(SourceUnavailable, match="nothing was written"):
+            await writer.append(place, b"k", b"waited", 0.5)
+        rough_kafka.resume()
+
+        async def after() -> bool:
+            try:
+                await writer.append(place, b"k", b"after", 1.0)
+            except RequestError as error:
+                raise AssertionError(error.detail) from None
+            return True
+
+        await until(after, "writes work again")
+    values = [value for _, value in await records(rough_kafka, topic)]
+    assert b"waited" not in values
+    assert values[0] == b"before"
+    assert values[-1] == b"after"
+    assert [value for value in values if value in sent] == sent
+
+
+async def test_while_no_broker_is_there_nothing_is_written_and_afterwards_it_is(rough_kafka: EmbeddedKafka) -> None:
+    topic = unique("away")
+    await create_topic(rough_kafka.bootstrap_servers, topic, 1)
+    async with writing(rough_kafka, topic) as writer:
+        place = TopicPartition(topic, 0)
+        assert await writer.append(place, b"k", b"before", 10.0) == 0
+        rough_kafka.kill()
+        try:
+            refused = 0
+
+            async def not_reached() -> bool:
+                nonlocal refused
+                try:
+                    await writer.append(place, b"k", b"meanwhile", 3.0)
+                except SourceUnavailable:
+                    refused += 1
+                except DeadlineExceeded:  # the connection was not known to be gone
+                    refused = 0
+                return refused == 2
+
+            await until(not_reached, "writes are refused")
+        finally:
+            rough_kafka.restart()
+
+        async def after() -> bool:
+            try:
+                await writer.append(place, b"k", b"after", 2.0)
+            except RequestError as error:
+                raise AssertionError(error.detail) from None
+            return True
+
+        await until(after, "writes work again")
+    values = [value for _, value in await records(rough_kafka, topic)]
+    assert values[0] == b"before"
+    assert values[-1] == b"after"
+    assert values.count(b"meanwhile") <= 1
+
+
+async def test_a_topic_that_is_gone_is_no_write(kafka: EmbeddedKafka) -> None:
+    topic = unique("gone")
+    await create_topic(kafka.bootstrap_servers, topic, 1, {"min.insync.replicas": "1"})
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    await admin.delete_topics([topic])
+    await admin.close()
+    async with writing(kafka, topic) as writer:
+        with pytest.raises(SourceUnavailable, match="nothing was written"):
+            await writer.append(TopicPartition(topic, 0), b"k", b"1", 3.0)
+
+
+async def test_a_writer_that_stops_takes_nothing_more(kafka: EmbeddedKafka) -> None:
+    topic = unique("stopped")
+    await create_topic(kafka.bootstrap_servers, topic, 1)
+    async with writing(kafka, topic) as writer:
+        await writer.append(TopicPartition(topic, 0), b"k", b"1", 10.0)
+        await writer.stop()
+        with pytest.raises(SourceUnavailable, match="stopping"):
+            await writer.append(TopicPartition(topic, 0), b"k", b"2", 10.0)

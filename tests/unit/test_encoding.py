@@ -1,0 +1,66 @@
+"""What a caller writes becomes a record that ingest makes the same row of."""
+
+import pytest
+
+from app.catalog.spec import KeyFormatName, KeySpec, PartitionerName, SourceSpec, TableSpec, ValueFormatName, ValueSpec
+from app.errors import InvalidKey
+from app.formats.encoding import encoder
+from app.formats.errors import DecodeError
+from app.formats.keys import key_format
+from app.formats.values import value_format
+from tests.support.schemas import NO_REGISTRY
+
+
+def table(
+    key: KeyFormatName, value: ValueFormatName = "json", *fields: str, partitioner: PartitionerName = "murmur2"
+) -> TableSpec:
+    return TableSpec("t", SourceSpec("s", KeySpec(key, fields), ValueSpec(value), partitioner), writable=True)
+
+
+@pytest.mark.parametrize(
+    ("definition", "text", "wire"),
+    [
+        (table("string"), "h\u00e9/".encode(), "h\u00e9/".encode()),
+        (table("bytes"), b"_wA", b"\xff\x00"),
+        (table("int"), b"-2", b"\xff\xff\xff\xfe"),
+        (table("long"), b"7", b"\x00" * 7 + b"\x07"),
+        (
+            table("uuid"),
+            b"123E4567-E89B-12D3-A456-426614174000",
+            b"123e4567-e89b-12d3-a456-426614174000",
+        ),
+        (table("json", "json", "a", "b"), b'{ "b": 1.0, "a": "x" }', b'{"a":"x","b":1.0}'),
+        (table("string"), b"", b""),
+    ],
+)
+def test_a_key_is_written_in_its_canonical_wire_form_which_is_read_as_the_same_key(
+    definition: TableSpec, text: bytes, wire: bytes
+) -> None:
+    assert encoder(definition, NO_REGISTRY).encode(text, b"{}") == ((wire,), b"{}")
+    keys = key_format(definition.source.key)
+    assert keys.store(wire) == keys.parse(text).stored
+
+
+@pytest.mark.parametrize(
+    ("value", "payload"), [("json", b' {"a": 1.50} '), ("string", "\u00e9".encode()), ("bytes", b"\xff\x00")]
+)
+def test_a_payload_is_written_as_it_is_and_ingest_keeps_it(value: ValueFormatName, payload: bytes) -> None:
+    definition = table("string", value)
+    key, written = encoder(definition, NO_REGISTRY).encode(b"k", payload)
+    assert (key, written) == ((b"k",), payload)
+    assert value_format(definition, NO_REGISTRY.schemas).decode(payload) == payload
+    assert encoder(definition, NO_REGISTRY).encode(b"k", None) == ((b"k",), None)
+    assert encoder(definition, NO_REGISTRY).content_type == value_format(definition, NO_REGISTRY.schemas).content_type
+
+
+@pytest.mark.parametrize(("value", "payload"), [("json", b"{"), ("json", b"\xff"), ("string", b"\xff")])
+def test_a_payload_that_would_be_a_bad_record_is_refused(value: ValueFormatName, payload: bytes) -> None:
+    with pytest.raises(DecodeError):
+        encoder(table("string", value), NO_REGISTRY).encode(b"k", payload)
+
+
+def test_a_key_that_has_no_partition_of_its_own_is_refused() -> None:
+    with pytest.raises(InvalidKey, match="empty"):
+        encoder(table("string", partitioner="crc32"), NO_REGISTRY).encode(b"", b"{}")
+    with pytest.raises(InvalidKey):
+        encoder(table("int"), NO_REGISTRY).encode(b"x", None)

@@ -1,0 +1,218 @@
+"""PUT and DELETE through real servers over a source that notes what it is given."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+import pytest_asyncio
+
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from app.errors import DeadlineExceeded, MisplacedKeys, RequestError, SourceUnavailable
+from app.formats.partitioners import partition_of
+from app.stores.rows import Row
+from tests.support.cluster_fakes import Placed, snapshot
+from tests.support.http_workers import Reply, Worker, one_worker, send, start_worker, two_workers
+
+JSON = {"Content-Type": "application/json"}
+PARTITION = partition_of("murmur2", b"N1", 4)
+
+
+@pytest_asyncio.fixture
+async def worker() -> AsyncIterator[Worker]:
+    async with one_worker() as running:
+        yield running
+
+
+async def write(
+    worker: Worker, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> Reply:
+    """PUT a body, or DELETE without one."""
+    given = (JSON if body is not None else {}) if headers is None else headers
+    lines = [f"{'DELETE' if body is None else 'PUT'} {target} HTTP/1.1", "Host: test"]
+    lines += [f"{name}: {value}" for name, value in given.items()]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    return await send(worker.url, "\r\n".join([*lines, "", ""]).encode() + (body or b""))
+
+
+async def test_a_row_is_written_to_the_partition_of_its_key_and_the_answer_says_where(worker: Worker) -> None:
+    reply = await write(worker, "/tables/planes/N1", b' {"seats": 55} ')
+    assert worker.source.records == [("planes", PARTITION, b"N1", b' {"seats": 55} ')]
+    assert (reply.status, reply.json) == (
+        200,
+        {"table": "planes", "partition": PARTITION, "offset": 100, "position": f"{PARTITION}:100"},
+    )
+    assert reply.headers["tablehouse-position"] == f"{PARTITION}:100"
+    assert reply.headers["tablehouse-partition"] == str(PARTITION)
+    assert reply.headers["cache-control"] == "no-cache"
+
+
+async def test_a_row_is_deleted_by_a_tombstone_whether_there_is_one_or_not(worker: Worker) -> None:
+    reply = await write(worker, "/tables/planes/N1")
+    assert (reply.status, reply.json["offset"]) == (200, 100)
+    assert worker.source.records == [("planes", PARTITION, b"N1", None)]
+
+
+async def test_a_row_is_deleted_under_every_form_of_its_key_and_written_under_the_canonical_one() -> None:
+    people = TableSpec("people", SourceSpec("planes-topic", KeySpec("json"), ValueSpec("json")), writable=True)
+    canonical, other = '"\U0001f601"'.encode(), b'"\\uD83D\\uDE01"'
+    places = [partition_of("murmur2", key, 4) for key in (canonical, other)]
+    assert places[0] != places[1]
+    worker = await start_worker("a", Catalog({"people": people}))
+    worker.view.swap(snapshot(Placed("a", worker.internal, {"planes-topic": range(4)})))
+    worker.source.on_append = worker.local.advance
+    try:
+        target = "/tables/people/%22%F0%9F%98%81%22?wait=visible"
+        put = await write(worker, target, b"1")
+        assert (put.status, put.json["position"]) == (200, f"{places[0]}:100")
+        deleted = await write(worker, target)
+        assert (deleted.status, deleted.json["offset"]) == (200, 101)
+        assert deleted.json["position"] == f"{places[1]}:100,{places[0]}:101"
+        assert deleted.headers["tablehouse-position"] == deleted.json["position"]
+        assert [record[1:] for record in worker.source.records] == [
+            (places[0], canonical, b"1"),
+            (places[1], other, None),
+            (places[0], canonical, None),
+        ]
+        worker.source.error, worker.source.taken = SourceUnavailable("nothing was written"), 4
+        partly = await write(worker, target)
+        assert (partly.status, partly.json["code"]) == (504, "deadline_exceeded")
+        assert "delete it again" in partly.json["detail"]
+    finally:
+        await worker.server.stop(1.0)
+
+
+async def test_keys_that_do_not_survive_in_a_path_are_written_by_parameter(worker: Worker) -> None:
+    assert (await write(worker, "/tables/planes:get?key=..%2F", b"1")).status == 200
+    assert (await write(worker, "/tables/planes:get?key=")).status == 200
+    assert [record[2:] for record in worker.source.records] == [(b"../", b"1"), (b"", None)]
+    assert (await write(worker, "/tables/planes:get", b"1")).json["code"] == "invalid_parameter"
+
+
+async def test_binary_rows_are_written_as_they_are(worker: Worker) -> None:
+    octets = {"Content-Type": "application/octet-stream"}
+    for headers in (octets, {}):
+        assert (await write(worker, "/tables/blobs/_wA", b"\x00\xff", headers)).status == 200
+    assert {record[2:] for record in worker.source.records} == {(b"\xff\x00", b"\x00\xff")}
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "headers", "status", "code"),
+    [
+        ("/tables/planes/N1", b"{", JSON, 400, "invalid_body"),
+        ("/tables/planes/N1", b"", JSON, 400, "invalid_body"),
+        ("/tables/planes/N1", b'"\xff"', JSON, 400, "invalid_body"),
+        ("/tables/planes/N1", b"1", {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
+        ("/tables/planes/N1", b"1", {}, 415, "unsupported_media_type"),
+        ("/tables/planes/N1", b" " * 1_001, JSON, 413, "payload_too_large"),
+        ("/tables/planes/%FF", b"1", JSON, 400, "invalid_key"),
+        ("/tables/planes/" + "k" * 9_000, b"1", JSON, 414, "uri_too_long"),
+        ("/tables/nope/N1", b"1", JSON, 404, "table_not_found"),
+        ("/tables/numbers/1", b"1", {"Content-Type": "text/plain"}, 405, "not_writable"),
+        ("/tables/planes/N1?wait=acknowledged", b"1", JSON, 400, "invalid_parameter"),
+        ("/tables/planes/N1?timeout_ms=5", b"1", JSON, 400, "invalid_parameter"),
+        ("/tables/planes/N1?wait=visible&timeout_ms=x", b"1", JSON, 400, "invalid_parameter"),
+        ("/tables/planes/N1?read=any", b"1", JSON, 400, "invalid_parameter"),
+        ("/tables/planes/N1", b"1", {**JSON, "If-Match": '"a"'}, 400, "invalid_parameter"),
+        ("/tables/planes/N1", b"1", {**JSON, "If-None-Match": "*"}, 400, "invalid_parameter"),
+    ],
+)
+async def test_what_cannot_be_written_is_refused_and_nothing_is(
+    worker: Worker, target: str, body: bytes, headers: Mapping[str, str], status: int, code: str
+) -> None:
+    reply = await write(worker, target, body, headers)
+    assert (reply.status, reply.json["code"]) == (status, code)
+    assert worker.source.records == []
+
+
+async def test_a_table_that_is_not_writable_says_what_to_set(worker: Worker) -> None:
+    reply = await write(worker, "/tables/numbers/1")
+    assert (reply.status, reply.json["code"], reply.headers["allow"]) == (405, "not_writable", "GET, HEAD")
+    assert "writable: true" in reply.json["detail"]
+    assert "numbers-topic" in reply.json["detail"]
+
+
+async def test_other_methods_of_a_row_are_named(worker: Worker) -> None:
+    reply = await worker.get("/tables/planes/N1", method="PATCH")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, PUT, DELETE")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "result"),
+    [
+        (SourceUnavailable("nothing was written"), 503, "unavailable"),
+        (MisplacedKeys("a key lies elsewhere", retry_after=60), 503, "unavailable"),
+        (DeadlineExceeded("the write may have happened"), 504, "unknown"),
+    ],
+)
+async def test_a_write_that_failed_says_whether_it_may_have_happened(
+    worker: Worker, error: RequestError, status: int, result: str
+) -> None:
+    worker.source.error = error
+    reply = await write(worker, "/tables/planes/N1", b"1")
+    assert (reply.status, reply.json["detail"]) == (status, error.detail)
+    metrics = (await worker.get("/metrics")).body.decode()
+    assert f'tablehouse_writes_total{{result="{result}",table="planes"}} 1.0' in metrics
+
+
+async def test_a_worker_without_an_assignment_knows_no_partition_to_write_to() -> None:
+    worker = await start_worker("lonely")
+    try:
+        reply = await write(worker, "/tables/planes/N1", b"1")
+        assert (reply.status, reply.json["code"]) == (503, "partition_unassigned")
+        assert worker.source.records == []
+    finally:
+        await worker.server.stop(1.0)
+
+
+async def test_a_write_can_wait_until_it_is_seen_wherever_the_row_is() -> None:
+    async with two_workers() as workers:
+        for asked in workers:
+            for key in (b"k1", b"k3"):
+                owner = workers[0 if partition_of("murmur2", key, 4) < 2 else 1]
+                owner.local.applied.clear()
+                owner.local.waiting.clear()
+                writing = asyncio.create_task(write(asked, f"/tables/planes/{key.decode()}?wait=visible", b"1"))
+                await asyncio.wait_for(owner.local.waiting.wait(), 5)
+                assert not writing.done()
+                _, partition, _, value = asked.source.records[-1]
+                owner.local.rows["planes", partition, key] = Row(value or b"", 0, 200)
+                owner.local.advance(partition, 200)
+                reply = await writing
+                assert (reply.status, reply.json["visible"]) == (200, True)
+
+
+async def test_a_deleted_row_is_seen_as_well(worker: Worker) -> None:
+    worker.source.on_append = worker.local.advance
+    reply = await write(worker, "/tables/planes/N1?wait=visible")
+    assert (reply.status, reply.json["visible"]) == (200, True)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Tablehouse-Timeout-Ms": "20"}])
+async def test_a_write_that_is_not_seen_in_time_is_a_202_with_its_position(
+    worker: Worker, headers: Mapping[str, str]
+) -> None:
+    query = "" if headers else "&timeout_ms=20"
+    reply = await write(worker, f"/tables/planes/N1?wait=visible{query}", b"1", {**JSON, **headers})
+    assert (reply.status, reply.json["visible"]) == (202, False)
+    assert reply.json["position"] == f"{PARTITION}:100"
+    assert len(worker.source.records) == 1
+
+
+async def test_a_body_that_does_not_arrive_writes_nothing() -> None:
+    async with one_worker(timeout=0.2) as worker:
+        head = (
+            b"PUT /tables/planes/N1 HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n1"
+        )
+        reply = await send(worker.url, head)
+        assert (reply.status, reply.json["code"]) == (408, "request_timeout")
+        assert worker.source.records == []
+
+
+async def test_a_chunked_body_over_the_limit_is_refused_as_it_comes(worker: Worker) -> None:
+    head = (
+        b"PUT /tables/planes/N1 HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    )
+    chunk = b"1f4\r\n" + b" " * 500 + b"\r\n"
+    reply = await send(worker.url, head + b"\r\n" + 3 * chunk)
+    assert (reply.status, reply.json["code"], reply.json["limit"]) == (413, "payload_too_large", 1_000)
