@@ -8,6 +8,7 @@ their names.
 import os
 import re
 import tempfile
+from binascii import a2b_base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,9 +145,11 @@ def _pool(schema: Schema) -> descriptor_pool.DescriptorPool:
 
 def _compiled(schema: Schema) -> descriptor_pb2.FileDescriptorSet:
     with tempfile.TemporaryDirectory(prefix="tablehouse-proto-") as name:
-        folder = Path(name) / "schemas"
-        _write(folder, _FILE, schema)
-        out, included = Path(name) / "descriptors", [f"-I{path}" for path in (folder, *_INCLUDED)]
+        folder, out, given = Path(name) / "schemas", Path(name) / "out", Path(name) / "given"
+        compiled = descriptor_pb2.FileDescriptorSet()
+        _write(folder, _FILE, schema, compiled)
+        given.write_bytes(compiled.SerializeToString())
+        included = [*(f"-I{path}" for path in (folder, *_INCLUDED)), f"--descriptor_set_in={given}"]
         with _what_protoc_says(Path(name) / "reason") as said:
             failed = protoc.main(["protoc", *included, "--include_imports", f"--descriptor_set_out={out}", _FILE])
             reason = said().replace(f"{folder}/", "").replace(_FILE, "it")
@@ -173,13 +176,29 @@ def _first_words(written: IO[str]) -> str:
     return " ".join(line.strip() for line in written if not _LOGGED.match(line))[:_LONGEST_REASON]
 
 
-def _write(folder: Path, name: str, schema: Schema) -> None:
-    """Write a schema and its references under the names by which they import each other."""
+def _write(folder: Path, name: str, schema: Schema, compiled: descriptor_pb2.FileDescriptorSet) -> None:
+    """Write a schema and its references under the names by which they import each other.
+
+    Those that a client has registered as descriptors, and the registry gives as they came, go into `compiled`.
+    """
     parts = name.split("/")
     if len(name) > _LONGEST_NAME or "\0" in name or {"", ".", ".."} & set(parts):
         raise DecodeError(f"schema {schema.id} has a reference of the name {name!r}, which is none of a file")
     file = folder.joinpath(*parts)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(schema.text.encode("utf-8", errors="replace"))
+    descriptor = _descriptor_in(schema.text)
+    if descriptor is None:
+        file.write_bytes(schema.text.encode("utf-8", errors="replace"))
+    else:
+        descriptor.name = name
+        compiled.file.append(descriptor)
     for reference in schema.references:
-        _write(folder, reference.name, reference.schema)
+        _write(folder, reference.name, reference.schema, compiled)
+
+
+def _descriptor_in(text: str) -> descriptor_pb2.FileDescriptorProto | None:
+    """Return a schema that stands as base64 of its descriptor; None for one that is text."""
+    try:
+        return descriptor_pb2.FileDescriptorProto.FromString(a2b_base64(text, strict_mode=True))
+    except (ValueError, message.DecodeError):  # text has characters that base64 has not
+        return None
