@@ -70,9 +70,9 @@ async def _run(setting: Setting) -> list[Seen]:
             for number in range(_CLIENTS)
         ]
         await asyncio.sleep(_BEFORE)
+        # Before the signal, since it takes a moment until the process is gone.
+        late = time.monotonic() - began - _BEFORE
         killed.kill()
-        killed_at = time.monotonic()
-        late = killed_at - began - _BEFORE
         seen = [one for each in await asyncio.gather(*clients) for one in each]
     return sorted((Seen(one.at - late, one.kind, one.staleness_ms) for one in seen), key=lambda one: one.at)
 
