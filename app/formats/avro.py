@@ -161,9 +161,12 @@ class Resolution:
 
     def _unresolvable(self, error: Exception) -> DecodeError:
         written, wanted = self.ids
-        named = "the schema in the table's file" if wanted == FILE_SCHEMA else f"schema {wanted}, which the table wants"
         reason = _MARKED.sub(r"\1", str(error))[:_LONGEST_REASON]
-        return DecodeError(f"schema {written} cannot be read as {named}: {reason}")
+        return DecodeError(f"schema {written} cannot be read as {_named(wanted)}: {reason}")
+
+
+def _named(schema: int) -> str:
+    return "the schema in the table's file" if schema == FILE_SCHEMA else f"schema {schema}, which the table wants"
 
 
 @remembered
@@ -175,7 +178,14 @@ def resolution(written: Schema, wanted: Schema, *, rendered: bool = True) -> Res
     writer, reader = readable(written, rendered=rendered), readable(wanted, rendered=rendered)
     if writer.wrapped != reader.wrapped:  # a union of records may become one of them
         writer, reader = (readable(schema, rendered=rendered, wrapped=True) for schema in (written, wanted))
-    ids, same = (written.id, wanted.id), written.id == wanted.id
+    ids = (written.id, wanted.id)
+    same = written.id == wanted.id or writer.parsed == reader.parsed
+    twin = None if same else writer.twin() or reader.twin()
+    if twin is not None:
+        raise DecodeError(
+            f"schema {written.id} cannot be read as {_named(wanted.id)}: a union of one of them has two types called "
+            f"{twin}, in different namespaces, which could be mistaken for each other"
+        )
     floats = writer.floats
     if floats and not same:
         fields = reader.content["fields"]

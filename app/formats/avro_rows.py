@@ -33,17 +33,17 @@ class AvroRows:
         Raises DecodeError for a row that the schema does not describe, and SchemaNeeded while it is not known.
         """
         schema = self._reader.schema()
-        return Encoded(_written(to_avro, row, schema), None if schema.id == FILE_SCHEMA else schema.id)
+        return Encoded(_described(to_avro, row, schema), None if schema.id == FILE_SCHEMA else schema.id)
 
     def framed(self, row: bytes) -> bytes:
         """Return a row as a record's value, behind the id of its schema; raises as `encode` does."""
         schema = self._reader.schema()
         if schema.id == FILE_SCHEMA:
             raise DecodeError("the table's schema is in a file, and has no id that a record could name")
-        return _written(to_framed_avro, row, schema)
+        return _described(to_framed_avro, row, schema)
 
 
-def _written(write: Callable[[bytes, Schema], bytes], row: bytes, schema: Schema) -> bytes:
+def _described(write: Callable[[bytes, Schema], bytes], row: bytes, schema: Schema) -> bytes:
     try:
         return write(row, schema)
     except DecodeError as error:

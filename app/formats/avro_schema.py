@@ -5,7 +5,7 @@ is gets a logical type of our own, whose function returns text.
 """
 
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -124,6 +124,19 @@ class Readable:
         """The schema itself."""
         return self.parsed["fields"][0]["type"] if self.wrapped else self.parsed
 
+    def twin(self) -> str | None:
+        """Return a name that two types of one union have, in different namespaces.
+
+        fastavro takes them for each other where it reads values of one schema as another's.
+        """
+        for schema in self.types.values():
+            for field in schema.get("fields", ()):
+                for union in _unions(field["type"]):
+                    names = [kind.rpartition(".")[2] for kind in map(_name_of, union) if kind not in _KINDS]
+                    if len(set(names)) < len(names):
+                        return next(name for name in names if names.count(name) > 1)
+        return None
+
     def wrap(self, value: Any) -> Any:
         """Return a value of the schema as fastavro writes it."""
         return {WHOLE: value} if self.wrapped else value
@@ -162,6 +175,21 @@ def _readable(schema: Schema, *, rendered: bool, wrapped: bool) -> Readable:
                 field["type"] = plain
                 floats.append(field["name"])
     return Readable(parsed, wrapped, types, tuple(floats))
+
+
+def _unions(schema: Any) -> Iterator[list[Any]]:
+    """Yield the unions in a field's schema, without those of named types."""
+    match schema:
+        case list():
+            yield schema
+            for branch in schema:
+                yield from _unions(branch)
+        case {"items": inner} | {"values": inner}:
+            yield from _unions(inner)
+
+
+def _name_of(schema: Any) -> str:
+    return str(schema["name"]) if isinstance(schema, dict) and "name" in schema else kind_of(schema)
 
 
 def _is_float(schema: Any) -> bool:

@@ -34,6 +34,10 @@ from app.formats.remembered import remembered
 from app.formats.schemas import Schema
 from app.formats.variants import KeyVariants, Known
 
+#: The types of Avro that keys can have, and those under which URLs are read.
+_TYPES = {"string": "string", "int": "integer", "long": "integer", "bytes": "bytes", "boolean": "boolean"}
+_INT = 1 << 31
+
 _DECIMAL = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
@@ -200,23 +204,24 @@ class AvroKey:
 
     def _encoded(self, scalars: list[Any], schema: "_KeySchema") -> bytes | None:
         """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40."""
+        if any(
+            kind == "int" and not -_INT <= scalar < _INT for kind, scalar in zip(schema.kinds, scalars, strict=True)
+        ):
+            return None
         if schema.reading.bare:
             return bytes(scalars[0])
         content = BytesIO()
-        parts = dict(zip(self._spec.fields, scalars, strict=True)) if self._spec.fields else scalars[0]
-        value = schema.ready.wrap(parts)
-        # Its writer takes any number for an int.
-        if not fastavro.validate(value, schema.ready.parsed, raise_errors=False, strict=True):
-            return None
-        fastavro.schemaless_writer(content, schema.ready.parsed, value)
+        value = dict(zip(self._spec.fields, scalars, strict=True)) if self._spec.fields else scalars[0]
+        fastavro.schemaless_writer(content, schema.ready.parsed, schema.ready.wrap(value))
         return content.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
 class _KeySchema:
-    """A schema of keys, and the types of its scalars; int and long are both `integer`."""
+    """A schema of keys, and the types of its scalars: `kinds` as in the schema, in `types` int and long as integer."""
 
     id: int
+    kinds: tuple[str, ...]
     types: tuple[str, ...]
     ready: Readable
     reading: Resolution
@@ -227,23 +232,23 @@ def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
     """Return a schema ready for keys; raises DecodeError for one of other keys than scalars, or records of `fields`."""
     ready, number = readable(schema, rendered=False), schema.id
     if not fields:
-        types: tuple[str, ...] = (_type_of(ready.content, f"schema {number}"),)
+        kinds: tuple[str, ...] = (_kind_of(ready.content, f"schema {number}"),)
     elif ready.wrapped:
         raise DecodeError(f"its schema {number} is no record, and the table's keys are records of {', '.join(fields)}")
     else:
-        kinds = {field["name"]: field["type"] for field in ready.content["fields"]}
-        if set(kinds) != set(fields):
+        found = {field["name"]: field["type"] for field in ready.content["fields"]}
+        if set(found) != set(fields):
             raise DecodeError(
-                f"its schema {number} has the fields {', '.join(kinds)}, and the table's keys have {', '.join(fields)}"
+                f"its schema {number} has the fields {', '.join(found)}, and the table's keys have {', '.join(fields)}"
             )
-        types = tuple(_type_of(kinds[name], f"field {name} of schema {number}") for name in fields)
-    return _KeySchema(number, types, ready, resolution(schema, schema, rendered=False))
+        kinds = tuple(_kind_of(found[name], f"field {name} of schema {number}") for name in fields)
+    types = tuple(_TYPES[kind] for kind in kinds)
+    return _KeySchema(number, kinds, types, ready, resolution(schema, schema, rendered=False))
 
 
-def _type_of(schema: Any, what: str) -> str:
+def _kind_of(schema: Any, what: str) -> str:
     kind = kind_of(schema)
-    kind = {"int": "integer", "long": "integer"}.get(kind, kind)
-    if kind not in _PARSERS:
+    if kind not in _TYPES:
         raise DecodeError(f"{what} is of type {kind}, and a key is a string, int, long, bytes or boolean")
     return kind
 

@@ -137,54 +137,19 @@ def _pool(schema: Schema) -> descriptor_pool.DescriptorPool:
     """Return a schema with all that it refers to; some 5 ms for a schema that was not seen before."""
     if schema.kind != "PROTOBUF":
         raise DecodeError(f"schema {schema.id} is of type {schema.kind}, and the table's format is protobuf")
-    serialised = _serialised(schema)
     pool = descriptor_pool.DescriptorPool()
-    try:
-        for file in _compiled(schema).file if serialised is None else _linked(schema):
-            pool.Add(file)
-        pool.FindFileByName(_FILE)
-    except (TypeError, KeyError) as error:  # what protoc made is whole; what a producer registered need not be
-        raise DecodeError(f"schema {schema.id} is no Protobuf that can be used: {error}") from error
+    for file in _compiled(schema).file:
+        pool.Add(file)
     return pool
-
-
-def _serialised(schema: Schema) -> descriptor_pb2.FileDescriptorProto | None:
-    """Return a schema whose text is its descriptor in base64; None for any other text.
-
-    So do Confluent's clients of Python and others register schemas; some registries hand them out as they came.
-    """
-    try:
-        return descriptor_pb2.FileDescriptorProto.FromString(a2b_base64(schema.text, strict_mode=True))
-    except (ValueError, message.DecodeError):  # a2b_base64's own error is a ValueError
-        return None
-
-
-def _linked(schema: Schema) -> list[descriptor_pb2.FileDescriptorProto]:
-    """Return a schema that is a descriptor, after all that it imports."""
-    files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
-
-    def add(name: str, one: Schema) -> None:
-        file = _serialised(one)
-        if file is None:
-            raise DecodeError(f"schema {schema.id} is a descriptor, and {name}, which it refers to, is a text")
-        file.name = name
-        for reference in one.references:
-            if reference.name not in files:
-                add(reference.name, reference.schema)
-        files[name] = file
-
-    add(_FILE, schema)
-    known = sorted({name for file in files.values() for name in file.dependency} - set(files))
-    imports = "".join(f'import "{name}";' for name in known)
-    included = _compiled(Schema(schema.id, "PROTOBUF", f'syntax = "proto3";{imports}'))
-    return [*(file for file in included.file if file.name != _FILE), *files.values()]
 
 
 def _compiled(schema: Schema) -> descriptor_pb2.FileDescriptorSet:
     with tempfile.TemporaryDirectory(prefix="tablehouse-proto-") as name:
-        folder = Path(name) / "schemas"
-        _write(folder, _FILE, schema)
-        out, included = Path(name) / "descriptors", [f"-I{path}" for path in (folder, *_INCLUDED)]
+        folder, out, given = Path(name) / "schemas", Path(name) / "out", Path(name) / "given"
+        compiled = descriptor_pb2.FileDescriptorSet()
+        _write(folder, _FILE, schema, compiled)
+        given.write_bytes(compiled.SerializeToString())
+        included = [*(f"-I{path}" for path in (folder, *_INCLUDED)), f"--descriptor_set_in={given}"]
         with _what_protoc_says(Path(name) / "reason") as said:
             failed = protoc.main(["protoc", *included, "--include_imports", f"--descriptor_set_out={out}", _FILE])
             reason = said().replace(f"{folder}/", "").replace(_FILE, "it")
@@ -211,13 +176,29 @@ def _first_words(written: IO[str]) -> str:
     return " ".join(line.strip() for line in written if not _LOGGED.match(line))[:_LONGEST_REASON]
 
 
-def _write(folder: Path, name: str, schema: Schema) -> None:
-    """Write a schema and its references under the names by which they import each other."""
+def _write(folder: Path, name: str, schema: Schema, compiled: descriptor_pb2.FileDescriptorSet) -> None:
+    """Write a schema and its references under the names by which they import each other.
+
+    Those that a client has registered as descriptors, and the registry gives as they came, go into `compiled`.
+    """
     parts = name.split("/")
     if len(name) > _LONGEST_NAME or "\0" in name or {"", ".", ".."} & set(parts):
         raise DecodeError(f"schema {schema.id} has a reference of the name {name!r}, which is none of a file")
     file = folder.joinpath(*parts)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(schema.text.encode("utf-8", errors="replace"))
+    descriptor = _descriptor_in(schema.text)
+    if descriptor is None:
+        file.write_bytes(schema.text.encode("utf-8", errors="replace"))
+    else:
+        descriptor.name = name
+        compiled.file.append(descriptor)
     for reference in schema.references:
-        _write(folder, reference.name, reference.schema)
+        _write(folder, reference.name, reference.schema, compiled)
+
+
+def _descriptor_in(text: str) -> descriptor_pb2.FileDescriptorProto | None:
+    """Return a schema that stands as base64 of its descriptor; None for one that is text."""
+    try:
+        return descriptor_pb2.FileDescriptorProto.FromString(a2b_base64(text, strict_mode=True))
+    except (ValueError, message.DecodeError):  # text has characters that base64 has not
+        return None

@@ -241,6 +241,20 @@ def test_a_record_becomes_one_of_a_union_and_back() -> None:
         shown(union, written(union, ("B", {"b": 1})), one)
 
 
+def test_types_of_one_name_in_a_union_are_never_mistaken_for_each_other() -> None:
+    twins = [record(("p", "int", 0), name="v1.X"), record(("q", "int", 0), name="v2.X")]
+    before = record(("u", {"type": "array", "items": ["null", *twins]}))
+    value = written(before, {"u": [None, ("v2.X", {"q": 7}), ("v1.X", {"p": 8})]})
+    rows = {"u": [None, {"q": 7}, {"p": 8}]}
+    assert shown(before, value) == rows
+    assert shown(before, value, json.loads(json.dumps(before))) == rows
+    reason = "schema 1 cannot be read as schema 2, which the table wants: .* two types called X"
+    after = {**before, "fields": [{"name": "n", "type": "int", "default": 1}, *before["fields"]]}
+    for one, other in ((before, after), (before, record()), (record(), after)):
+        with pytest.raises(DecodeError, match=reason):
+            shown(one, value, other)
+
+
 @pytest.mark.parametrize(
     ("before", "value", "after"),
     [

@@ -233,7 +233,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
 
 
 def as_text(schemas: FetchedSchemas, registry: SchemaRegistryClient) -> ProtobufReader:
-    """Read with the schemas as text, which is how a real registry gives them: the client sends descriptors."""
+    """Read with the schemas as text, which most registries make of the descriptors that the client sends."""
     common = Schema(900, "PROTOBUF", COMMON)
     [version] = registry.get_versions("orders-value")
     number = _schema(registry, "orders-value", version).id
@@ -254,8 +254,8 @@ def test_values_of_the_protobuf_serializer(registry: SchemaRegistryClient, gener
             (order.Line, order.Line(what="x")),
         )
     ]
-    read = as_text(fetched(registry, "orders-value"), registry)
-    assert [json.loads(read(wire)) for wire in wires] == [
+    schemas = fetched(registry, "orders-value")
+    rows = [
         {
             "id": str(2**60 + 1),
             "lines": [{"what": "tea", "price": {"currency": "EUR", "cents": "-5"}}],
@@ -264,3 +264,5 @@ def test_values_of_the_protobuf_serializer(registry: SchemaRegistryClient, gener
         {"who": "ü"},
         {"what": "x"},
     ]
+    for read in (ProtobufReader(schemas), as_text(schemas, registry)):
+        assert [json.loads(read(wire)) for wire in wires] == rows
