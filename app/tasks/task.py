@@ -180,6 +180,20 @@ class Task:
             self._waiting.remove(waiter)
         return self.applied >= offset
 
+    async def keeps_up(self, acceptable_lag: int) -> bool:
+        """Say whether a standby lacks so many records at most of what its owner has; False while nobody can tell.
+
+        Where the owner is behind its source itself, as one that has stopped or waits for a schema, it is the changelog
+        that says so.
+        """
+        lag = self.lag_records
+        if lag is not None and lag <= acceptable_lag:
+            return True
+        try:
+            return await self._takeover.lacking() <= acceptable_lag
+        except LogUnavailable:
+            return False
+
     def _on_applied(self) -> None:
         applied = self.applied
         self._freshness.applied(applied)
