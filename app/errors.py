@@ -30,6 +30,7 @@
         |-- PositionNotReached     503 position_not_reached
         |-- MisplacedKeys          503 misplaced_keys
         |-- KeySchemaUnknown       503 key_schema_unknown
+        |-- SchemaUnavailable      503 schema_unavailable
         |-- OwnerUnreachable       503 owner_unreachable
         |-- SourceUnavailable      503 source_unavailable
         |-- Draining               503 draining
@@ -231,6 +232,13 @@ class KeySchemaUnknown(RequestError):
     """No schema of the topic's keys is known yet, so nobody can say which key the caller means."""
 
     code, status, title = "key_schema_unknown", 503, "Key schema unknown"
+    retryable = True
+
+
+class SchemaUnavailable(RequestError):
+    """A schema that the answer or the write needs could not be had from the registry in time; nothing was written."""
+
+    code, status, title = "schema_unavailable", 503, "Schema unavailable"
     retryable = True
 
 

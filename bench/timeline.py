@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 
 import click
@@ -35,11 +36,12 @@ _READS_A_SECOND = 400
 _SESSION_SECONDS = 6
 _BEFORE, _AFTER = 3.0, 12.0
 _BIN = 0.1
-_KINDS = ("active", "standby", "suspended", "no row")
+_KINDS = ("row of the active", "row of a standby", "row, suspended", "404", "503", "no answer")
+_ROWS_OF = dict(zip(("active", "standby", "suspended"), _KINDS, strict=False))
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """One answer: seconds since the kill, the role of the copy that gave a row or `no row`, and its staleness."""
+    """A request by when it was due, in seconds since the kill: one of _KINDS, and the staleness a row came with."""
 
     at: float
     kind: str
@@ -68,9 +70,9 @@ async def _run(setting: Setting) -> list[Seen]:
             for number in range(_CLIENTS)
         ]
         await asyncio.sleep(_BEFORE)
+        # Before the signal, since it takes a moment until the process is gone.
+        late = time.monotonic() - began - _BEFORE
         killed.kill()
-        killed_at = time.monotonic()
-        late = killed_at - began - _BEFORE
         seen = [one for each in await asyncio.gather(*clients) for one in each]
     return sorted((Seen(one.at - late, one.kind, one.staleness_ms) for one in seen), key=lambda one: one.at)
 
@@ -97,10 +99,12 @@ async def _ask(port: int, paths: Sequence[str], zero: float) -> list[Seen]:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             answer = await client.ask(paths[number % len(paths)])
             staleness = answer.headers.get("tablehouse-staleness-ms")
-            kind = answer.headers["tablehouse-role"] if answer.status == 200 else "no row"  # noqa: PLR2004
-            known = int(staleness) if staleness is not None and kind != "no row" else None
-            seen.append(Seen(time.monotonic() - zero, kind, known))
-            number, due = number + 1, max(due + pause, time.monotonic() - 1)
+            if answer.status == HTTPStatus.OK:
+                known = None if staleness is None else int(staleness)
+                seen.append(Seen(due - zero, _ROWS_OF[answer.headers["tablehouse-role"]], known))
+            else:
+                seen.append(Seen(due - zero, str(answer.status) if answer.status else "no answer", None))
+            number, due = number + 1, due + pause
     return seen
 
 
@@ -119,9 +123,10 @@ def staleness(timeline: Timeline) -> str:
     """Draw what the stalest answer of each tenth of a second said of its staleness."""
     stalest: dict[int, int] = {}
     for one in timeline.seen:
-        place = int(one.at // _BIN)
-        stalest[place] = max(stalest.get(place, 0), one.staleness_ms or 0)
-    curve = [Point(place * _BIN, stalest.get(place, 0)) for place in _bins()]
+        if one.staleness_ms is not None:
+            place = int(one.at // _BIN)
+            stalest[place] = max(stalest.get(place, 0), one.staleness_ms)
+    curve = [Point(place * _BIN, stalest[place]) for place in _bins() if place in stalest]
     return _plot(timeline, "How stale they said they were", Axis("ms, the stalest"), {"staleness": curve})
 
 
@@ -130,9 +135,13 @@ def _bins() -> range:
 
 
 def _plot(timeline: Timeline, title: str, up: Axis, curves: Mapping[str, Sequence[Point]]) -> str:
-    owned = max((one.at for one in timeline.seen if one.kind != "active"), default=0.0)
+    owned = max((one.at for one in timeline.seen if one.kind != _KINDS[0]), default=0.0)
+    standby = min((one.at for one in timeline.seen if one.at > 0 and one.kind == _KINDS[1]), default=0.0)
+    marks = {"SIGKILL": 0.0, f"first row of a standby, after {1000 * standby:.0f} ms": standby}
     title = f"{title}: an owner is killed, session time-out {timeline.session_seconds} s"
-    return plot(title, Axis("seconds since the kill"), up, curves, {"SIGKILL": 0.0, "the next owner has all": owned})
+    return plot(
+        title, Axis("seconds since the kill"), up, curves, marks | {"last answer that was not the active's": owned}
+    )
 
 
 @click.command(help="Kill the owner of the keys that are read, and draw what the reader sees.")

@@ -11,7 +11,7 @@ import yaml
 
 from app.catalog.reader import Fields, Reader, Text, children
 from app.catalog.source import MEMBER, read_source
-from app.catalog.spec import DEFAULT_STANDBYS, STRUCTURED_VALUES, Catalog, SourceSpec, TableSpec
+from app.catalog.spec import DEFAULT_STANDBYS, STRUCTURED_VALUES, Catalog, SchemaFile, SourceSpec, TableSpec
 from app.errors import CatalogError
 from app.marked_yaml import Entry, YamlError, line_of, read_yaml
 
@@ -161,17 +161,19 @@ def _check_columns(reader: Reader, line: int, field: str, source: SourceSpec, co
 
 def _check_writable(reader: Reader, entries: dict[str, Entry], field: str, source: SourceSpec) -> None:
     """Refuse writes where a row does not say what the record of the source would have to be."""
+    unknown, no_id = "a row does not say what the record would be", "records of it name no schema by its id"
+    value, key, avro = source.value, source.key, source.value.format == "avro"
     obstacles = {
-        "columns": "columns" in entries,
-        f"envelope {source.envelope}": source.envelope != "none",
-        f"value {source.value}": source.value.format in {"avro", "protobuf", "json_sr"},
-        f"key {source.key.format}": source.key.format in {"avro", "json_sr", "json_connect"},
+        "columns": (unknown, "columns" in entries),
+        f"envelope {source.envelope}": (unknown, source.envelope != "none"),
+        f"value {value}": (unknown, value.format in {"protobuf", "json_sr"}),
+        f"framing {value.framing}": (no_id, avro and value.framing != "registry"),
+        "a schema from a file": (no_id, avro and value.framing == "registry" and isinstance(value.schema, SchemaFile)),
+        f"key {key.format}": (unknown, key.format in {"json_sr", "json_connect"}),
     }
-    for obstacle in (name for name, stands in obstacles.items() if stands):
+    for obstacle, why in ((name, why) for name, (why, stands) in obstacles.items() if stands):
         reader.problem(
-            entries["writable"].line,
-            f"{field}.writable",
-            f"cannot be true with {obstacle}: a row does not say what the record would be; leave it out",
+            entries["writable"].line, f"{field}.writable", f"cannot be true with {obstacle}: {why}; leave it out"
         )
 
 

@@ -7,14 +7,15 @@
 | bytes, fixed                            | base64                                                              |
 | enum, uuid                              | a string                                                            |
 | union                                   | the value of its branch, without the branch's name                  |
-| decimal                                 | `"12.30"`, with its scale                                           |
+| decimal, Debezium's VariableScaleDecimal | `"12.30"`, with its scale                                          |
 | date, time, timestamp, local-timestamp  | see temporal.py                                                     |
 
 So do Kafka Connect's and Debezium's names for dates and times. Values are read by the logical types that they were
 written with.
 """
 
-from functools import lru_cache
+import re
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -22,9 +23,10 @@ import fastavro
 import msgspec
 
 from app.catalog.spec import SchemaFile, ValueSpec
-from app.formats.avro_schema import readable
+from app.formats.avro_schema import WHOLE, Readable, float_text, given, kind_of, readable
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, schema_id
+from app.formats.remembered import remembered
 from app.formats.schemas import Schema, Schemas
 
 _encode = msgspec.json.Encoder().encode
@@ -33,11 +35,12 @@ _encode = msgspec.json.Encoder().encode
 _SINGLE_OBJECT = b"\xc3\x01"
 _FINGERPRINT_END = 10
 
-#: Schemas that are kept ready.
-_KEPT = 1024
+#: The id of a schema that comes from a file; the registry has no negative ones.
+FILE_SCHEMA = -1
 
-#: The id of a schema that comes from a file and not from the registry.
-FILE_SCHEMA = 0
+#: What avro_schema.py makes of a simple type, as fastavro shows it, and the most of fastavro's words that are shown.
+_MARKED = re.compile(r"\{'type': '(\w+)', 'logicalType': 'tablehouse-[^}]*\}")
+_LONGEST_REASON = 300
 
 
 def subject_of(topic: str) -> str:
@@ -52,12 +55,18 @@ class AvroReader:
         self._spec = spec
         self._subject = subject_of(topic)
         self._schemas = schemas
+        #: By the ids of the schema that a value was written with and of the wanted one.
+        self._resolutions: dict[tuple[int, int], Resolution] = {}
         self._file = Schema(FILE_SCHEMA, "AVRO", spec.schema.text) if isinstance(spec.schema, SchemaFile) else None
 
     def __call__(self, value: bytes) -> bytes:
         """Return a value's JSON text; raises DecodeError and SchemaNeeded."""
         written, start = self._written(value)
-        return _encode(read(value, start, written, self.schema(written)))
+        wanted = self.schema(written)
+        ready = self._resolutions.get((written.id, wanted.id))
+        if ready is None:
+            ready = self._resolutions[written.id, wanted.id] = resolution(written, wanted)
+        return _encode(ready.read(value, start) if start != FRAME_SIZE else ready.read_framed(value))
 
     def schema(self, written: Schema | None = None) -> Schema:
         """Return the schema of the rows; of the latest, the one known since `written` was.
@@ -89,43 +98,110 @@ class AvroReader:
         if value[:2] != _SINGLE_OBJECT:
             raise DecodeError("it does not begin with the two bytes c3 01 of Avro's single-object encoding")
         schema = self._fixed()
-        if value[2:_FINGERPRINT_END] != fingerprint(schema.text):
+        if value[2:_FINGERPRINT_END] != fingerprint(schema):
             raise DecodeError("it was written with another schema than the table names, by its fingerprint")
         return schema
 
 
-@lru_cache(_KEPT)
-def fingerprint(text: str) -> bytes:
-    """Return the eight bytes by which single-object encoding names a schema."""
-    canonical = fastavro.schema.to_parsing_canonical_form(msgspec.json.decode(text))
+@remembered
+def fingerprint(schema: Schema) -> bytes:
+    """Return the eight bytes by which single-object encoding names a schema; raises DecodeError."""
+    if schema.references:
+        raise DecodeError(
+            f"schema {schema.id} refers to others, and single-object encoding takes a schema that is whole"
+        )
+    try:
+        parsed = fastavro.parse_schema(given(schema), _ignore_default_error=True)
+        canonical = fastavro.schema.to_parsing_canonical_form(parsed)
+    except Exception as error:  # fastavro raises whatever it stumbles over
+        raise DecodeError(f"schema {schema.id} cannot be used: {error}") from error
     # The specification writes them little-endian, and fastavro prints them so.
     return bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
 
 
-def read(value: bytes, start: int, written: Schema, wanted: Schema, *, rendered: bool = True) -> Any:
-    """Return what stands in `value` from `start` on, as values that JSON can show, or not `rendered`.
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How values that were written with one schema are read as another's; the ids and what fastavro takes.
 
-    Raises DecodeError when it was not written with that schema, or cannot be read as the wanted one.
+    `wanted` is None when it is the same. `bare` is set when values are bytes and nothing around them: behind a frame
+    Confluent's serialisers write them without their length. `floats` are the fields to look at: see Readable.
     """
-    writer = readable(written, rendered=rendered)
-    reader = None if written.id == wanted.id else readable(wanted, rendered=rendered)
-    content = BytesIO(value)
-    content.seek(start)
-    try:
-        found = fastavro.schemaless_reader(content, writer.parsed, None if reader is None else reader.parsed)
-    except DecodeError:
-        raise
-    except fastavro.read.SchemaResolutionError as error:
-        raise DecodeError(f"schema {written.id} cannot be read as {_named(wanted)}: {error}") from error
-    except Exception as error:  # bytes of another schema can break anything in fastavro
-        raise DecodeError(f"it cannot be read with schema {written.id} ({type(error).__name__})") from error
-    left = len(value) - content.tell()
-    if left:
-        raise DecodeError(f"{left} bytes are left over after it was read with schema {written.id}")
-    return writer.unwrap(found)
+
+    ids: tuple[int, int]
+    written: Any
+    wanted: Any
+    wrapped: bool
+    bare: bool
+    floats: tuple[str, ...]
+
+    def read_framed(self, value: bytes) -> Any:
+        """Return what stands behind the frame of a schema registry; raises DecodeError."""
+        return self.read(with_length(value[FRAME_SIZE:]), 0) if self.bare else self.read(value, FRAME_SIZE)
+
+    def read(self, value: bytes, start: int) -> Any:
+        """Return what stands in `value` from `start` on; raises DecodeError."""
+        content = BytesIO(value)
+        content.seek(start)
+        try:
+            found: Any = fastavro.schemaless_reader(content, self.written, self.wanted)
+        except DecodeError:
+            raise
+        except fastavro.read.SchemaResolutionError as error:
+            raise self._unresolvable(error) from error
+        except Exception as error:  # bytes of another schema can break anything in fastavro
+            raise DecodeError(f"it cannot be read with schema {self.ids[0]} ({type(error).__name__})") from error
+        left = len(value) - content.tell()
+        if left:
+            raise DecodeError(f"{left} bytes are left over after it was read with schema {self.ids[0]}")
+        for name in self.floats:
+            number = found[name]
+            if number is not None and number - number:  # 0 unless it is infinite or not a number
+                found[name] = float_text(number)
+        return found[WHOLE] if self.wrapped else found
+
+    def _unresolvable(self, error: Exception) -> DecodeError:
+        written, wanted = self.ids
+        reason = _MARKED.sub(r"\1", str(error))[:_LONGEST_REASON]
+        return DecodeError(f"schema {written} cannot be read as {_named(wanted)}: {reason}")
 
 
-def _named(schema: Schema) -> str:
-    return (
-        "the schema in the table's file" if schema.id == FILE_SCHEMA else f"schema {schema.id}, which the table wants"
-    )
+def _named(schema: int) -> str:
+    return "the schema in the table's file" if schema == FILE_SCHEMA else f"schema {schema}, which the table wants"
+
+
+@remembered
+def resolution(written: Schema, wanted: Schema, *, rendered: bool = True) -> Resolution:
+    """Return how values of one schema become those of another, as values that JSON can show, or not `rendered`.
+
+    Raises DecodeError for schemas that cannot be used. That one cannot be read as the other, values tell.
+    """
+    writer, reader = readable(written, rendered=rendered), readable(wanted, rendered=rendered)
+    if writer.wrapped != reader.wrapped:  # a union of records may become one of them
+        writer, reader = (readable(schema, rendered=rendered, wrapped=True) for schema in (written, wanted))
+    ids = (written.id, wanted.id)
+    same = written.id == wanted.id or writer.parsed == reader.parsed
+    twin = None if same else writer.twin() or reader.twin()
+    if twin is not None:
+        raise DecodeError(
+            f"schema {written.id} cannot be read as {_named(wanted.id)}: a union of one of them has two types called "
+            f"{twin}, in different namespaces, which could be mistaken for each other"
+        )
+    floats = writer.floats
+    if floats and not same:
+        fields = reader.content["fields"]
+        by_alias = {alias: field["name"] for field in fields for alias in field.get("aliases", ())}
+        names = by_alias | {field["name"]: field["name"] for field in fields}
+        floats = tuple(names[name] for name in floats if name in names)
+    return Resolution(ids, writer.parsed, None if same else reader.parsed, writer.wrapped, is_bare(writer), floats)
+
+
+def is_bare(schema: Readable) -> bool:
+    """Whether values of a schema are bytes and nothing around them."""
+    return kind_of(schema.content) == "bytes"
+
+
+def with_length(content: bytes) -> bytes:
+    """Return bytes as Avro has them."""
+    length = BytesIO()
+    fastavro.schemaless_writer(length, "long", len(content))
+    return length.getvalue() + content

@@ -4,9 +4,9 @@ fastavro calls a function for each value whose schema has a logical type. Here e
 is gets a logical type of our own, whose function returns text.
 """
 
-from collections.abc import Callable, Mapping
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from math import isfinite
 from typing import Any
 from uuid import UUID
@@ -16,14 +16,13 @@ import msgspec
 from fastavro.read import LOGICAL_READERS
 
 from app.formats.errors import DecodeError
+from app.formats.remembered import remembered
 from app.formats.schemas import Schema
 from app.formats.temporal import date_text, decimal_text, time_text, timestamp_text
 
-#: The field of a record around a schema that is none.
+#: The field of a record around another schema, and the name of that record.
 WHOLE = "whole"
-
-#: Schemas that are kept ready.
-_KEPT = 1024
+_WRAPPER = "tablehouse_whole"
 
 #: From a value to its text, as fastavro calls it: the value, the schema that it was written with, and the wanted one.
 Render = Callable[..., str | float]
@@ -33,15 +32,25 @@ def _decimal(value: bytes, schema: Mapping[str, Any], _: object = None) -> str:
     return decimal_text(int.from_bytes(value, "big", signed=True), schema["scale"])
 
 
-def _float(value: float, *_: object) -> str | float:
-    if isfinite(value):
-        return value
+def _variable_decimal(value: Mapping[str, Any], *_: object) -> str:
+    return decimal_text(int.from_bytes(value["value"], "big", signed=True), value["scale"])
+
+
+def float_text(value: float) -> str:
+    """Return how a float stands in JSON that is no number there."""
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124  NaN is not itself
+
+
+def _float(value: float, *_: object) -> str | float:
+    return value if isfinite(value) else float_text(value)
 
 
 def _timestamp(digits: int, zone: str) -> Render:
     return lambda value, *_: timestamp_text(value, digits, zone)
 
+
+#: How a record is rendered that is a decimal with a scale of its own.
+VARIABLE_DECIMAL = "variable-decimal"
 
 #: What is rendered, and how: by the type and its logical type in the Avro specification or its name in Kafka Connect.
 _RENDERED: dict[tuple[str, str], tuple[str, Render]] = {
@@ -63,9 +72,17 @@ _RENDERED: dict[tuple[str, str], tuple[str, Render]] = {
     ("long", "io.debezium.time.Timestamp"): ("local-timestamp-3", _timestamp(3, "")),
     ("long", "io.debezium.time.MicroTimestamp"): ("local-timestamp-6", _timestamp(6, "")),
     ("long", "io.debezium.time.NanoTimestamp"): ("local-timestamp-9", _timestamp(9, "")),
+    ("record", "io.debezium.data.VariableScaleDecimal"): (VARIABLE_DECIMAL, _variable_decimal),
     ("float", ""): ("float", _float),
     ("double", ""): ("float", _float),
 }
+_FLOATS = frozenset({"float", "double"})
+_KINDS = frozenset(
+    {
+        *("null", "boolean", "int", "long", "float", "double", "bytes", "string"),
+        *("record", "error", "enum", "array", "map", "fixed"),
+    }
+)
 _PREFIX = "tablehouse-"
 _RENDERS: dict[str, Render] = {}
 for (_kind, _), (_name, _render) in _RENDERED.items():
@@ -93,51 +110,93 @@ class Readable:
     """A schema as fastavro takes it: always a record, whose one field WHOLE is what is meant if `wrapped` is set.
 
     Other schemas would be looked at anew for each value, and a record of one field has that field's bytes. `types` are
-    the named types, by their full names.
+    the named types, by their full names. `floats` are the fields that are floats or null: for these alone nothing is
+    called, so whoever has read a value has to look whether they are finite.
     """
 
     parsed: Any
     wrapped: bool
     types: Mapping[str, Any]
+    floats: tuple[str, ...]
 
     @property
     def content(self) -> Any:
         """The schema itself."""
         return self.parsed["fields"][0]["type"] if self.wrapped else self.parsed
 
+    def twin(self) -> str | None:
+        """Return a name that two types of one union have, in different namespaces.
+
+        fastavro takes them for each other where it reads values of one schema as another's.
+        """
+        for schema in self.types.values():
+            for field in schema.get("fields", ()):
+                for union in _unions(field["type"]):
+                    names = [kind.rpartition(".")[2] for kind in map(_name_of, union) if kind not in _KINDS]
+                    if len(set(names)) < len(names):
+                        return next(name for name in names if names.count(name) > 1)
+        return None
+
     def wrap(self, value: Any) -> Any:
         """Return a value of the schema as fastavro writes it."""
         return {WHOLE: value} if self.wrapped else value
 
-    def unwrap(self, value: Any) -> Any:
-        """Return what of a value that fastavro has read is the schema's."""
-        return value[WHOLE] if self.wrapped else value
 
+@remembered
+def readable(schema: Schema, *, rendered: bool = True, wrapped: bool = False) -> Readable:
+    """Return a schema marked for rendering, or without any logical types; `wrapped` in any case, or only if need be.
 
-@lru_cache(_KEPT)
-def readable(schema: Schema, *, rendered: bool = True) -> Readable:
-    """Return a schema marked for rendering, or without any logical types.
-
-    Raises DecodeError for what is no Avro schema, and for a type that contains itself: JSON could show it, but nothing
-    bounds how deep it is.
+    Raises DecodeError for what is no Avro schema, and for what nothing bounds: a type that contains itself, of which
+    JSON would be as deep as its writer likes, and an array of things that take no bytes.
     """
     if schema.kind != "AVRO":
         raise DecodeError(f"schema {schema.id} is of type {schema.kind}, and the table's format is avro")
-    types: dict[str, Any] = {}
     try:
-        for reference in _references(schema):
-            _parse(_given(reference), types, rendered=rendered)
-        given = _given(schema)
-        wrapped = kind_of(given) not in {"record", "error"}
-        if wrapped:
-            given = {"type": "record", "name": "Whole", "fields": [{"name": WHOLE, "type": given}]}
-        parsed = _parse(given, types, rendered=rendered)
-    except DecodeError:
-        raise
+        return _readable(schema, rendered=rendered, wrapped=wrapped)
     except Exception as error:  # fastavro raises whatever it stumbles over
-        raise DecodeError(f"schema {schema.id} cannot be used: {error}") from error
-    _Defaults(types).render(parsed)
-    return Readable(parsed, wrapped, types)
+        raise DecodeError(f"schema {schema.id} cannot be used: {error or type(error).__name__}") from error
+
+
+def _readable(schema: Schema, *, rendered: bool, wrapped: bool) -> Readable:
+    types: dict[str, Any] = {}
+    bounds = _Bounds()
+    for reference in _references(schema):
+        _parse(given(reference), types, bounds, rendered=rendered)
+    content = given(schema)
+    wrapped = wrapped or kind_of(content) not in {"record", "error"}
+    if wrapped:
+        content = {"type": "record", "name": _WRAPPER, "fields": [{"name": WHOLE, "type": content}]}
+    parsed = _parse(content, types, bounds, rendered=rendered)
+    floats = []
+    if rendered and not wrapped:
+        for field in parsed["fields"]:
+            plain = _marked(field["type"], rendered=False)
+            if _is_float(plain):
+                field["type"] = plain
+                floats.append(field["name"])
+    return Readable(parsed, wrapped, types, tuple(floats))
+
+
+def _unions(schema: Any) -> Iterator[list[Any]]:
+    """Yield the unions in a field's schema, without those of named types."""
+    match schema:
+        case list():
+            yield schema
+            for branch in schema:
+                yield from _unions(branch)
+        case {"items": inner} | {"values": inner}:
+            yield from _unions(inner)
+
+
+def _name_of(schema: Any) -> str:
+    return str(schema["name"]) if isinstance(schema, dict) and "name" in schema else kind_of(schema)
+
+
+def _is_float(schema: Any) -> bool:
+    if isinstance(schema, list):
+        kinds = [kind_of(branch) for branch in schema if kind_of(branch) != "null"]
+        return len(kinds) == 1 and kinds[0] in _FLOATS
+    return kind_of(schema) in _FLOATS
 
 
 def _references(schema: Schema) -> list[Schema]:
@@ -150,37 +209,82 @@ def _references(schema: Schema) -> list[Schema]:
     return list(found.values())
 
 
-def _given(schema: Schema) -> Any:
+def given(schema: Schema) -> Any:
+    """Return a schema as its text has it."""
     try:
         return msgspec.json.decode(schema.text)
     except msgspec.DecodeError:
         return schema.text.strip()  # some registries keep the name of a primitive type without its quotes
 
 
-def _parse(given: Any, types: dict[str, Any], *, rendered: bool) -> Any:
-    # Twice, because only the first resolves names, and the second has to see what was marked.
-    resolved = fastavro.parse_schema(given, named_schemas=dict(types), _write_hint=False)
-    _refuse_recursion(resolved, dict(types), [])
-    return fastavro.parse_schema(_marked(resolved, rendered=rendered), named_schemas=types, _force=True)
+def _parse(content: Any, types: dict[str, Any], bounds: "_Bounds", *, rendered: bool) -> Any:
+    # Twice, because only the first resolves names, and the second has to see what was marked. Defaults may be integers
+    # where floats are meant, which fastavro would not let pass.
+    content = _unfolded(content)
+    resolved = fastavro.parse_schema(content, named_schemas=dict(types), _write_hint=False, _ignore_default_error=True)
+    bounds.takes_bytes(resolved)
+    parsed = fastavro.parse_schema(
+        _marked(resolved, rendered=rendered), named_schemas=types, _force=True, _ignore_default_error=True
+    )
+    _Defaults(types).render(parsed)
+    return parsed
 
 
-def _refuse_recursion(schema: Any, types: dict[str, Any], within: list[str]) -> None:
+class _Bounds:
+    """Refuses schemas of which a few bytes could be a value of any size or depth."""
+
+    def __init__(self) -> None:
+        #: By the names of types, whether they take bytes at all; None while it is being found out.
+        self._known: dict[str, bool | None] = {}
+
+    def takes_bytes(self, schema: Any) -> bool:
+        """Say whether each value of a schema, with its names resolved, has one byte at least; raises DecodeError."""
+        match schema:
+            case {"type": "record" | "error" | "fixed", "name": name}:
+                self._known[name] = None
+                found = self._known[name] = self._contents(schema)
+                return found
+            case dict() | list():
+                return self._contents(schema)
+        return self._named(str(schema))
+
+    def _contents(self, schema: Any) -> bool:
+        match schema:
+            case {"fields": fields}:
+                return True in [self.takes_bytes(field["type"]) for field in fields]
+            case {"size": size}:
+                return bool(size)
+            case {"items": items}:
+                if not self.takes_bytes(items):
+                    raise DecodeError("it has an array of items that take no bytes, so nothing bounds their number")
+            case {"values": values}:
+                self.takes_bytes(values)
+            case {"type": inner}:
+                return self.takes_bytes(inner)
+            case list():
+                for branch in schema:
+                    self.takes_bytes(branch)
+        return True
+
+    def _named(self, name: str) -> bool:
+        found = self._known.get(name, name != "null")
+        if found is None:
+            raise DecodeError(f"its type {name} contains itself, so nothing bounds how deep its values are")
+        return found
+
+
+def _unfolded(schema: Any) -> Any:
+    """Return a schema without objects whose `type` is another schema, or the name of one, which is the same."""
     match schema:
         case list():
-            for branch in schema:
-                _refuse_recursion(branch, types, within)
-        case {"type": "record" | "error", "name": name, "fields": fields}:
-            types[name] = schema
-            for field in fields:
-                _refuse_recursion(field["type"], types, [*within, name])
-        case {"type": "array", "items": inner} | {"type": "map", "values": inner}:
-            _refuse_recursion(inner, types, within)
-        case {"type": dict() | list() as inner}:
-            _refuse_recursion(inner, types, within)
-        case str() if schema in within:
-            raise DecodeError(f"type {schema} contains itself, and rows cannot: take the columns of another schema")
-        case str() if schema in types:
-            _refuse_recursion(types[schema], types, within)
+            return [_unfolded(branch) for branch in schema]
+        case {"type": inner} if not isinstance(inner, str) or inner not in _KINDS:
+            return _unfolded(inner)
+        case {"fields": list() as fields}:
+            return schema | {"fields": [field | {"type": _unfolded(field["type"])} for field in fields]}
+        case dict():
+            return schema | {name: _unfolded(schema[name]) for name in ("items", "values") if name in schema}
+    return schema
 
 
 def _marked(schema: Any, *, rendered: bool) -> Any:
@@ -199,8 +303,6 @@ def _marked(schema: Any, *, rendered: bool) -> Any:
     }
     if "fields" in marked:
         marked["fields"] = [{**field, "type": _marked(field["type"], rendered=rendered)} for field in marked["fields"]]
-    if not isinstance(marked["type"], str):
-        return {**marked, "type": _marked(marked["type"], rendered=rendered)}
     return marked | (_mark(schema) if rendered else {})
 
 
@@ -209,13 +311,13 @@ def _mark(schema: Mapping[str, Any]) -> dict[str, Any]:
     for name in (str(schema.get("logicalType", "")), str(schema.get("connect.name", "")), ""):
         if (schema["type"], name) in _RENDERED:
             found = _RENDERED[schema["type"], name][0]
-            scale = {"scale": int(schema.get("scale", 0))} if found == "decimal" else {}
+            scale = {"scale": schema.get("scale", 0)} if found == "decimal" else {}
             return {"logicalType": _PREFIX + found, **scale}
     return {}
 
 
 class _Defaults:
-    """Renders the defaults of a parsed schema, which fastavro hands out as they stand."""
+    """Makes the defaults of a parsed schema what rows show, since fastavro hands them out as they stand."""
 
     def __init__(self, types: Mapping[str, Any]) -> None:
         self._types = types
@@ -237,27 +339,39 @@ class _Defaults:
                 self.render(inner)
 
     def _rendered(self, default: Any, schema: Any) -> Any:
+        if isinstance(schema, str) and schema in self._types:
+            schema = self._types[schema]
         match schema:
+            case _ if default is None:
+                found = None
             case list():
-                return self._rendered(default, schema[0]) if schema else default
-            case str() if schema in self._types:
-                return self._rendered(default, self._types[schema])
-            case {"type": dict() | list() as inner}:
-                return self._rendered(default, inner)
-        return self._of_kind(default, schema)
-
-    def _of_kind(self, default: Any, schema: Any) -> Any:
-        match schema:
+                found = self._rendered(default, next(branch for branch in schema if kind_of(branch) != "null"))
             case {"type": "record" | "error", "fields": fields}:
-                return {
-                    field["name"]: self._rendered(default.get(field["name"], field.get("default")), field["type"])
+                # The fields' own defaults have been rendered: a type is defined before a default of it.
+                found = {
+                    field["name"]: self._rendered(default[field["name"]], field["type"])
+                    if field["name"] in default
+                    else field["default"]
                     for field in fields
                 }
+                if rendered_as(schema) == VARIABLE_DECIMAL:
+                    found = _variable_decimal(found | {"value": a2b_base64(found["value"])})
             case {"type": "array", "items": items}:
-                return [self._rendered(item, items) for item in default]
+                found = [self._rendered(item, items) for item in default]
             case {"type": "map", "values": values}:
-                return {name: self._rendered(value, values) for name, value in default.items()}
-        # Bytes stand in a schema as text, a character each.
-        value = default.encode("latin-1") if kind_of(schema) in {"bytes", "fixed"} else default
-        logical = schema.get("logicalType") if isinstance(schema, dict) else None
-        return _RENDERS[logical](value, schema) if logical in _RENDERS else value
+                found = {name: self._rendered(value, values) for name, value in default.items()}
+            case _:
+                found = _scalar(default, schema)
+        return found
+
+
+def _scalar(default: Any, schema: Any) -> Any:
+    kind, rendered = kind_of(schema), rendered_as(schema)
+    value = default
+    if kind in {"bytes", "fixed"}:
+        value = default.encode("latin-1")  # a character for each byte
+    elif kind in _FLOATS:
+        value = float(default)
+    if rendered:
+        return _RENDERS[_PREFIX + rendered](value, schema)
+    return b2a_base64(value, newline=False).decode() if isinstance(value, bytes) else value

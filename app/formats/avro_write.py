@@ -1,5 +1,6 @@
 """From the JSON of a row to Avro: the way back of avro.py, for rows that callers write."""
 
+import sys
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping
@@ -9,14 +10,17 @@ from uuid import UUID
 
 import fastavro
 
-from app.formats.avro_schema import Readable, kind_of, readable, rendered_as
+from app.formats.avro import is_bare
+from app.formats.avro_schema import VARIABLE_DECIMAL, Readable, kind_of, readable, rendered_as
 from app.formats.errors import DecodeError
+from app.formats.framing import frame
 from app.formats.json_text import decode_json
 from app.formats.schemas import Schema
 from app.formats.temporal import days, time_units, timestamp_units, unscaled
 
 _BITS = {"int": 31, "long": 63}
 _NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
+_GREATEST = {"float": (2 - 2**-23) * 2.0**127, "double": sys.float_info.max}
 
 
 def to_avro(text: bytes, schema: Schema) -> bytes:
@@ -25,10 +29,19 @@ def to_avro(text: bytes, schema: Schema) -> bytes:
     Raises DecodeError, naming the field, for JSON that the schema does not describe.
     """
     ready = readable(schema)
-    value = _Values(ready).of(decode_json(text), ready.content, "it")
     content = BytesIO()
-    fastavro.schemaless_writer(content, ready.parsed, ready.wrap(value))
+    fastavro.schemaless_writer(content, ready.parsed, ready.wrap(_value(text, ready)))
     return content.getvalue()
+
+
+def to_framed_avro(text: bytes, schema: Schema) -> bytes:
+    """Return the same behind the frame of a schema registry, where bytes alone have no length; see Resolution."""
+    ready = readable(schema)
+    return frame(schema.id, _value(text, ready) if is_bare(ready) else to_avro(text, schema))
+
+
+def _value(text: bytes, ready: Readable) -> Any:
+    return _Values(ready).of(decode_json(text), ready.content, "it")
 
 
 class _Values:
@@ -44,9 +57,7 @@ class _Values:
         match schema:
             case list():
                 return self._of_union(value, schema, path)
-            case {"type": dict() | list() as inner}:
-                return self.of(value, inner, path)
-            case {"type": "record" | "error", "fields": fields}:
+            case {"type": "record" | "error", "fields": fields} if rendered_as(schema) != VARIABLE_DECIMAL:
                 return self._of_record(value, fields, path)
             case {"type": "array", "items": items}:
                 if not isinstance(value, list):
@@ -74,7 +85,8 @@ class _Values:
         for name, field in known.items():
             if name not in value and "default" not in field:
                 raise DecodeError(f"{_member(path, name)} is missing, and the schema has no default for it")
-            written[name] = self.of(value.get(name, field.get("default")), field["type"], _member(path, name))
+            given = value[name] if name in value else field["default"]
+            written[name] = self.of(given, field["type"], _member(path, name))
         return written
 
     def _of_union(self, value: Any, branches: list[Any], path: str) -> Any:
@@ -95,24 +107,25 @@ def _scalar(value: Any, schema: Any) -> Any:
     if rendered and rendered != "float":
         if not isinstance(value, str):
             raise DecodeError(f"it has to be a {rendered.rstrip('-0123456789')} in a string")
-        return _from_text(value, rendered, schema)
+        written = _from_text(value, rendered, schema)
+        return _integer(written, schema) if kind in _BITS else written
     return _PLAIN[kind](value, schema)
 
 
 def _from_text(text: str, rendered: str, schema: Mapping[str, Any]) -> Any:
+    if rendered == "decimal":
+        return _decimal(text, schema)
+    if rendered == VARIABLE_DECIMAL:
+        scale = len(text.partition(".")[2])
+        return {"scale": scale, "value": _twos_complement(unscaled(text, scale))}
+    if rendered == "uuid":
+        return _uuid(text)
+    if rendered == "date":
+        return days(text)
     name, _, digits = rendered.rpartition("-")
-    match name or rendered:
-        case "date":
-            return days(text)
-        case "time":
-            return time_units(text, int(digits))
-        case "timestamp":
-            return timestamp_units(text, int(digits), "Z")
-        case "local-timestamp":
-            return timestamp_units(text, int(digits), "")
-        case "uuid":
-            return _uuid(text)
-    return _decimal(text, schema)
+    if name == "time":
+        return time_units(text, int(digits))
+    return timestamp_units(text, int(digits), "Z" if name == "timestamp" else "")
 
 
 def _uuid(text: str) -> bytes:
@@ -124,11 +137,14 @@ def _uuid(text: str) -> bytes:
 
 def _decimal(text: str, schema: Mapping[str, Any]) -> bytes:
     number = unscaled(text, schema["scale"])
-    size = schema["size"] if schema["type"] == "fixed" else (number + (number < 0)).bit_length() // 8 + 1
-    try:
-        return number.to_bytes(size, "big", signed=True)
-    except OverflowError:
-        raise DecodeError(f"it does not fit into the {size} bytes of the schema's decimal") from None
+    if abs(number) >= 10 ** schema["precision"]:
+        raise DecodeError(f"it has more than the {schema['precision']} digits of the schema's decimal")
+    # fastavro has seen to it that so many digits fit.
+    return number.to_bytes(schema["size"], "big", signed=True) if "size" in schema else _twos_complement(number)
+
+
+def _twos_complement(number: int) -> bytes:
+    return number.to_bytes((number + (number < 0)).bit_length() // 8 + 1, "big", signed=True)
 
 
 def _null(value: Any, _: Any) -> None:
@@ -149,11 +165,14 @@ def _integer(value: Any, schema: Any) -> int:
     return value
 
 
-def _float(value: Any, _: Any) -> float:
+def _float(value: Any, schema: Any) -> float:
     if isinstance(value, str) and value in _NOT_FINITE:
         return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DecodeError('it has to be a number, "NaN", "Infinity" or "-Infinity"')
+    kind = kind_of(schema)
+    if abs(value) > _GREATEST[kind]:
+        raise DecodeError(f"it is beyond the range of a {kind}")
     return float(value)
 
 

@@ -19,7 +19,6 @@ Types of strings (ZonedTimestamp, Uuid, Enum, Json and so on), and bytes, which 
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from functools import lru_cache
 
 import msgspec
@@ -27,6 +26,7 @@ import msgspec
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_json, decode_with
 from app.formats.members import Members
+from app.formats.temporal import date_text, decimal_text, time_text, timestamp_text
 
 #: From the text of a payload to the text of a row's member; None where it is copied as it stands.
 Converter = Callable[[bytes], bytes] | None
@@ -34,8 +34,6 @@ Converter = Callable[[bytes], bytes] | None
 #: Schemas whose converters are kept; a schema with its converter takes some 20 KB.
 _SCHEMAS_KEPT = 256
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  what has a zone is in UTC, the rest has none
-_DAY_SECONDS = 86_400
 _NULL = b"null"
 
 _list: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
@@ -178,7 +176,7 @@ def _decimal(schema: Schema) -> Callable[[bytes], bytes]:
     def convert(text: bytes) -> bytes:
         match decode_json(text):
             case str(value):
-                return _encode(unscaled_text(value, scale))
+                return _encode(_base64_decimal(value, scale))
             case int() | float() as value if not isinstance(value, bool):
                 return b'"' + text + b'"'  # as decimal.format=NUMERIC writes it, with every digit
         raise DecodeError("a Decimal is neither base64 nor a number")
@@ -190,50 +188,33 @@ def _variable_scale(_: Schema) -> Callable[[bytes], bytes]:
     def convert(text: bytes) -> bytes:
         match decode_json(text):
             case {"scale": int(scale), "value": str(value)}:
-                return _encode(unscaled_text(value, scale))
+                return _encode(_base64_decimal(value, scale))
         raise DecodeError("a VariableScaleDecimal has no scale and value")
 
     return convert
 
 
-def unscaled_text(text: str, scale: int) -> str:
+def _base64_decimal(text: str, scale: int) -> str:
     """Return the digits of a decimal whose unscaled value stands as base64 of a big-endian two's complement."""
     try:
         unscaled = int.from_bytes(a2b_base64(text, strict_mode=True), "big", signed=True)
     except (Base64Error, ValueError) as error:
         raise DecodeError("a decimal is not base64") from error
-    sign, digits = "-" if unscaled < 0 else "", str(abs(unscaled))
-    if scale <= 0:
-        return sign + digits + "0" * (-scale if unscaled else 0)
-    digits = digits.rjust(scale + 1, "0")
-    return f"{sign}{digits[:-scale]}.{digits[-scale:]}"
+    return decimal_text(unscaled, scale)
 
 
 def _date(_: Schema) -> Callable[[bytes], bytes]:
-    return lambda text: _encode(_at(_integer(text) * _DAY_SECONDS).date().isoformat())
+    return lambda text: _encode(date_text(_integer(text)))
 
 
 def _time(digits: int) -> Callable[[Schema], Callable[[bytes], bytes]]:
     """Return what reads times of a day, counted in units of 10 ** -digits seconds."""
-
-    def convert(text: bytes) -> bytes:
-        seconds, fraction = divmod(_integer(text), 10**digits)
-        # 24:00:00 is the end of a day, and a time that PostgreSQL has.
-        if not 0 <= seconds <= _DAY_SECONDS:
-            raise DecodeError("it is no time of a day")
-        return _encode(f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:0{digits}}")
-
-    return lambda _: convert
+    return lambda _: lambda text: _encode(time_text(_integer(text), digits))
 
 
 def _timestamp(digits: int, zone: str) -> Callable[[Schema], Callable[[bytes], bytes]]:
     """Return what reads timestamps, counted in units of 10 ** -digits seconds."""
-
-    def convert(text: bytes) -> bytes:
-        seconds, fraction = divmod(_integer(text), 10**digits)
-        return _encode(f"{_at(seconds).isoformat()}.{fraction:0{digits}}{zone}")
-
-    return lambda _: convert
+    return lambda _: lambda text: _encode(timestamp_text(_integer(text), digits, zone))
 
 
 def _integer(text: bytes) -> int:
@@ -241,13 +222,6 @@ def _integer(text: bytes) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise DecodeError("a date or time is not an integer")
     return value
-
-
-def _at(seconds: int) -> datetime:
-    try:
-        return _EPOCH + timedelta(seconds=seconds)
-    except OverflowError as error:
-        raise DecodeError("a date is outside of the years 1 to 9999") from error
 
 
 #: What is made of a value of a type, by the name of its schema.

@@ -1,9 +1,11 @@
 """From a key's text and a row's payload back to the record of the source that would make the row."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from app.catalog.spec import TableSpec
 from app.errors import InvalidKey
+from app.formats.avro_rows import avro_rows
 from app.formats.keyed import source_keys
 from app.formats.keys import KeyFormat
 from app.formats.partitioners import places_empty_keys
@@ -21,34 +23,53 @@ class Encoder(Protocol):
     def encode(self, key_text: bytes, payload: bytes | None) -> tuple[tuple[bytes, ...], bytes | None]:
         """Return the key in its wire forms, the canonical one first, and the value in its: None for a payload of None.
 
-        A row is written under the canonical form. A deleted one may lie under any of them, and each gets a tombstone.
+        A row is written under the canonical form: of a key behind a schema that is the newest schema known. A deleted
+        one may lie under any of them, and each gets a tombstone.
 
-        Raises InvalidKey for a key, percent-decoded, that cannot be read or written, and DecodeError for a payload that
-        ingest could not make a row of.
+        Raises InvalidKey for a key, percent-decoded, that cannot be read or written, KeySchemaUnknown while no schema
+        tells how, DecodeError for a payload that ingest could not make a row of, and SchemaNeeded.
         """
 
 
-class PlainEncoder:
-    """Records whose values are the payloads themselves, checked as ingest does it."""
+class RecordEncoder:
+    """Records whose values `write` makes of payloads."""
 
-    def __init__(self, keys: KeyFormat, values: ValueFormat, *, empty_keys: bool) -> None:
-        self.content_type = values.content_type
+    def __init__(
+        self, keys: KeyFormat, content_type: str, write: Callable[[bytes], bytes], *, empty_keys: bool
+    ) -> None:
+        self.content_type = content_type
         self._keys = keys
-        self._values = values
+        self._write = write
         self._empty_keys = empty_keys
 
     def encode(self, key_text: bytes, payload: bytes | None) -> tuple[tuple[bytes, ...], bytes | None]:
         """See Encoder."""
         wires = self._keys.parse(key_text).wires
+        if not wires:
+            raise InvalidKey("The key is none that a schema of the topic's keys can have, like a number beyond an int.")
         if not wires[0] and not self._empty_keys:
             raise InvalidKey("The key is empty, and the topic's partitioner spreads empty keys over all partitions.")
-        if payload is not None:
-            self._values.decode(payload)
-        return wires, payload
+        return wires, None if payload is None else self._write(payload)
 
 
 def encoder(table: TableSpec, known: Known) -> Encoder:
     """Return how the records of a writable table's source are written."""
     source = table.source
-    keys, values = source_keys(source, known), value_format(table, known.schemas)
-    return PlainEncoder(keys, values, empty_keys=places_empty_keys(source.partitioner))
+    values = value_format(table, known.schemas)
+    avro = avro_rows(table, known.schemas)
+    return RecordEncoder(
+        source_keys(source, known),
+        values.content_type,
+        _as_it_is(values) if avro is None else avro.framed,
+        empty_keys=places_empty_keys(source.partitioner),
+    )
+
+
+def _as_it_is(values: ValueFormat) -> Callable[[bytes], bytes]:
+    """Return what checks a payload as ingest does; it is the record's value."""
+
+    def checked(payload: bytes) -> bytes:
+        values.decode(payload)
+        return payload
+
+    return checked

@@ -13,7 +13,8 @@ The stored form does not depend on the variant, so a key has one row in each par
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -21,16 +22,21 @@ import fastavro
 
 from app.catalog.spec import KeySpec, SourceSpec
 from app.errors import InvalidKey, KeySchemaUnknown
-from app.formats.avro import read
-from app.formats.avro_schema import kind_of, readable
+from app.formats.avro import Resolution, resolution
+from app.formats.avro_schema import Readable, kind_of, readable
 from app.formats.connect_json import unwrap
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, frame, schema_id
 from app.formats.json_text import decode_json
 from app.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
 from app.formats.ordered import SIGN, Scalar
+from app.formats.remembered import remembered
 from app.formats.schemas import Schema
 from app.formats.variants import KeyVariants, Known
+
+#: The types of Avro that keys can have, and those under which URLs are read.
+_TYPES = {"string": "string", "int": "integer", "long": "integer", "bytes": "bytes", "boolean": "boolean"}
+_INT = 1 << 31
 
 _DECIMAL = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
@@ -129,33 +135,38 @@ class AvroKey:
         self._spec = spec
         self._members = KeyMembers(spec)
         self._variants = variants
+        #: The variants of last time, and what they came to.
+        self._seen: tuple[tuple[bytes, ...], tuple[_KeySchema, ...]] = ((), ())
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
-        schemas = [self._variants.schemas.known(int.from_bytes(variant, "big")) for variant in self._variants.known]
-        if not schemas:
+        usable = self._usable(self._variants.known)
+        if not usable:
+            topic = self._variants.topic
             raise KeySchemaUnknown(
-                f"no schema of the keys of {self._variants.topic} is known yet, so nobody can say what this key would "
-                f"be: none is registered as {self._variants.topic}-key, and no record was read"
+                f"no schema of the keys of {topic} is known yet, so nobody can say what this key would be: none that "
+                f"the table can have is registered as {topic}-key, and no record was read"
             )
-        scalars = self._scalars(text, _types(schemas[-1], self._spec))
-        wires = [frame(schema.id, content) for schema in schemas if (content := self._encoded(scalars, schema))]
+        types = usable[-1].types
+        scalars = self._scalars(text, types)
+        wires = [
+            frame(schema.id, content)
+            for schema in usable
+            if schema.types == types and (content := self._encoded(scalars, schema)) is not None
+        ]
         return Key(stored_scalars(_comparable(scalars)), tuple(wires), enumerable=False)
 
     def store(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         number = schema_id(wire)
-        schema = self._variants.schemas.known(number)
-        types = _types(schema, self._spec)
-        known = self._variants.known
-        if known:
-            oldest = _types(self._variants.schemas.known(int.from_bytes(known[-1], "big")), self._spec)
-            if types != oldest:
-                raise DecodeError(
-                    f"its schema {number} makes keys of {', '.join(types)}, and keys of {self._variants.topic} are of "
-                    f"{', '.join(oldest)}"
-                )
-        value = read(wire, FRAME_SIZE, schema, schema, rendered=False)
+        schema = _key_schema(self._variants.schemas.known(number), self._spec.fields)
+        usable = self._usable(self._variants.known)
+        if usable and schema.types != usable[-1].types:
+            raise DecodeError(
+                f"its schema {number} makes keys of {', '.join(schema.types)}, and keys of {self._variants.topic} are "
+                f"of {', '.join(usable[-1].types)}, as in schema {usable[-1].id}"
+            )
+        value = schema.reading.read_framed(wire)
         scalars = [value[name] for name in self._spec.fields] if self._spec.fields else [value]
         self._variants.learn(wire[1:FRAME_SIZE])
         return stored_scalars(_comparable(scalars))
@@ -163,6 +174,20 @@ class AvroKey:
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         return wire
+
+    def _usable(self, known: tuple[bytes, ...]) -> tuple["_KeySchema", ...]:
+        """Return the schemas that the table's keys can have, in the order of the variants."""
+        before, usable = self._seen
+        if before is not known:
+            found = []
+            for variant in known:
+                # A subject may have had another kind of key once, and two tables of a topic other fields.
+                with suppress(DecodeError):
+                    schema = self._variants.schemas.known(int.from_bytes(variant, "big"))
+                    found.append(_key_schema(schema, self._spec.fields))
+            usable = tuple(found)
+            self._seen = known, usable
+        return usable
 
     def _scalars(self, text: bytes, types: tuple[str, ...]) -> list[Any]:
         if self._spec.fields and not self._spec.bare:
@@ -177,42 +202,53 @@ class AvroKey:
             texts = [text]
         return [_PARSERS[kind](one, kind) for one, kind in zip(texts, types, strict=True)]
 
-    def _encoded(self, scalars: list[Any], schema: Schema) -> bytes | None:
+    def _encoded(self, scalars: list[Any], schema: "_KeySchema") -> bytes | None:
         """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40."""
+        if any(
+            kind == "int" and not -_INT <= scalar < _INT for kind, scalar in zip(schema.kinds, scalars, strict=True)
+        ):
+            return None
+        if schema.reading.bare:
+            return bytes(scalars[0])
         content = BytesIO()
         value = dict(zip(self._spec.fields, scalars, strict=True)) if self._spec.fields else scalars[0]
-        ready = readable(schema, rendered=False)
-        try:
-            fastavro.schemaless_writer(content, ready.parsed, ready.wrap(value), strict=True)
-        except (ValueError, OverflowError):
-            return None
+        fastavro.schemaless_writer(content, schema.ready.parsed, schema.ready.wrap(value))
         return content.getvalue()
 
 
-def _types(schema: Schema, spec: KeySpec) -> tuple[str, ...]:
-    """Return the types of a key's scalars; int and long are both `integer`. Raises DecodeError for other keys."""
-    return _checked_types(schema, spec.fields)
+@dataclass(frozen=True, slots=True)
+class _KeySchema:
+    """A schema of keys, and the types of its scalars: `kinds` as in the schema, in `types` int and long as integer."""
+
+    id: int
+    kinds: tuple[str, ...]
+    types: tuple[str, ...]
+    ready: Readable
+    reading: Resolution
 
 
-@lru_cache(256)
-def _checked_types(schema: Schema, fields: tuple[str, ...]) -> tuple[str, ...]:
+@remembered
+def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
+    """Return a schema ready for keys; raises DecodeError for one of other keys than scalars, or records of `fields`."""
     ready, number = readable(schema, rendered=False), schema.id
     if not fields:
-        return (_type_of(ready.content, f"schema {number}"),)
-    if ready.wrapped:
+        kinds: tuple[str, ...] = (_kind_of(ready.content, f"schema {number}"),)
+    elif ready.wrapped:
         raise DecodeError(f"its schema {number} is no record, and the table's keys are records of {', '.join(fields)}")
-    types = {field["name"]: field["type"] for field in ready.content["fields"]}
-    if set(types) != set(fields):
-        raise DecodeError(
-            f"its schema {number} has the fields {', '.join(types)}, and the table's keys have {', '.join(fields)}"
-        )
-    return tuple(_type_of(types[name], f"field {name} of schema {number}") for name in fields)
+    else:
+        found = {field["name"]: field["type"] for field in ready.content["fields"]}
+        if set(found) != set(fields):
+            raise DecodeError(
+                f"its schema {number} has the fields {', '.join(found)}, and the table's keys have {', '.join(fields)}"
+            )
+        kinds = tuple(_kind_of(found[name], f"field {name} of schema {number}") for name in fields)
+    types = tuple(_TYPES[kind] for kind in kinds)
+    return _KeySchema(number, kinds, types, ready, resolution(schema, schema, rendered=False))
 
 
-def _type_of(schema: Any, what: str) -> str:
+def _kind_of(schema: Any, what: str) -> str:
     kind = kind_of(schema)
-    kind = {"int": "integer", "long": "integer"}.get(kind, kind)
-    if kind not in _PARSERS:
+    if kind not in _TYPES:
         raise DecodeError(f"{what} is of type {kind}, and a key is a string, int, long, bytes or boolean")
     return kind
 

@@ -1,27 +1,53 @@
 """Protobuf values as JSON text: the JSON mapping of proto3, with the fields' names as in the schema.
 
 In that mapping 64-bit integers are strings, bytes are base64, enums are their names, and a field without presence that
-has its default is there all the same, so that all rows of a table have the same members.
+has its default is there all the same, so that all rows of a table have the same members. They stand in the order of
+their names.
 """
 
+import os
+import re
 import tempfile
-from collections.abc import Callable
-from functools import lru_cache
+from binascii import a2b_base64
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+import msgspec
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message, message_factory
 from google.protobuf.descriptor import Descriptor
+from google.type import date_pb2
 from grpc_tools import protoc
 
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, schema_id
+from app.formats.remembered import remembered
 from app.formats.schemas import Schema, Schemas
 
-_FILE = "schema.proto"
-#: The types that every schema may import without a reference: Google's own.
-_INCLUDED = Path(protoc.__file__).parent / "_proto"
+#: The name of a schema itself, which none of those that it imports has.
+_FILE = "__tablehouse__.proto"
+
+#: Where the files are that schemas import without a reference: confluent/*, google/protobuf/* and google/type/*.
+_INCLUDED = (
+    Path(__file__).parent / "proto",
+    Path(protoc.__file__).parent / "_proto",
+    Path(date_pb2.__file__).parents[2],
+)
+
+#: The longest name of a reference, so that it can be a file's.
+_LONGEST_NAME = 200
+
+#: Of protoc's words, how many are shown.
+_LONGEST_REASON = 300
+
+#: How lines begin that are no reason: of a schema that does not say its syntax, as those of proto2 need not.
+_LOGGED = re.compile(r"WARNING: All log messages|[IWE][0-9]{4}")
+
 _MOST_INDEXES = 32
-_KEPT = 1024
+_STDERR = 2
+
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class ProtobufReader:
@@ -34,16 +60,7 @@ class ProtobufReader:
         """Return a value's JSON text; raises DecodeError and SchemaNeeded."""
         number = schema_id(value)
         indexes, start = _indexes(value, FRAME_SIZE)
-        kind = _message(self._schemas.known(number), indexes)
-        found = kind()
-        try:
-            found.ParseFromString(value[start:])
-            text: str = json_format.MessageToJson(
-                found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
-            )
-        except (message.DecodeError, json_format.Error, ValueError, RecursionError) as error:
-            raise DecodeError(f"it cannot be read with schema {number} ({type(error).__name__})") from error
-        return text.encode()
+        return _message(self._schemas.known(number), indexes)(value[start:])
 
 
 def _indexes(value: bytes, start: int) -> tuple[tuple[int, ...], int]:
@@ -74,14 +91,31 @@ def _varint(value: bytes, start: int) -> tuple[int, int]:
     raise DecodeError("it ends before it says which message of its schema it is")
 
 
-@lru_cache(_KEPT)
-def _message(schema: Schema, indexes: tuple[int, ...]) -> Callable[[], message.Message]:
-    descriptor = _descriptor(schema, indexes)
-    return message_factory.GetMessageClass(descriptor)
+@remembered
+def _message(schema: Schema, indexes: tuple[int, ...]) -> Callable[[bytes], bytes]:
+    """Return what makes JSON text of a message; it raises DecodeError."""
+    pool = _pool(schema)
+    kind = message_factory.GetMessageClass(_descriptor(schema, pool, indexes))
+
+    def convert(content: bytes) -> bytes:
+        try:
+            found: message.Message = kind.FromString(content)
+            return _encode(
+                json_format.MessageToDict(
+                    found,
+                    preserving_proto_field_name=True,
+                    always_print_fields_with_no_presence=True,
+                    descriptor_pool=pool,
+                )
+            )
+        except Exception as error:  # bytes of another message can break anything in protobuf
+            raise DecodeError(f"it cannot be read with schema {schema.id} ({type(error).__name__})") from error
+
+    return convert
 
 
-def _descriptor(schema: Schema, indexes: tuple[int, ...]) -> Descriptor:
-    file = _pool(schema).FindFileByName(_FILE)
+def _descriptor(schema: Schema, pool: descriptor_pool.DescriptorPool, indexes: tuple[int, ...]) -> Descriptor:
+    file = pool.FindFileByName(_FILE)
     messages = list(file.message_types_by_name.values())
     found: Descriptor | None = None
     for index in indexes:
@@ -90,15 +124,17 @@ def _descriptor(schema: Schema, indexes: tuple[int, ...]) -> Descriptor:
                 f"it is message {'.'.join(map(str, indexes))} of schema {schema.id}, which has no such message"
             )
         found = messages[index]
+        if found.GetOptions().map_entry:
+            raise DecodeError(f"it is message {'.'.join(map(str, indexes))} of schema {schema.id}, an entry of a map")
         messages = list(found.nested_types)
     if found is None:
         raise AssertionError("a message has a place")
     return found
 
 
-@lru_cache(_KEPT)
+@remembered
 def _pool(schema: Schema) -> descriptor_pool.DescriptorPool:
-    """Return a schema with all that it refers to; some 10 ms for a schema that was not seen before."""
+    """Return a schema with all that it refers to; some 5 ms for a schema that was not seen before."""
     if schema.kind != "PROTOBUF":
         raise DecodeError(f"schema {schema.id} is of type {schema.kind}, and the table's format is protobuf")
     pool = descriptor_pool.DescriptorPool()
@@ -109,23 +145,60 @@ def _pool(schema: Schema) -> descriptor_pool.DescriptorPool:
 
 def _compiled(schema: Schema) -> descriptor_pb2.FileDescriptorSet:
     with tempfile.TemporaryDirectory(prefix="tablehouse-proto-") as name:
-        folder = Path(name)
-        _write(folder, _FILE, schema)
-        out = folder / "descriptors"
-        failed = protoc.main(
-            ["protoc", f"-I{folder}", f"-I{_INCLUDED}", "--include_imports", f"--descriptor_set_out={out}", _FILE]
-        )
+        folder, out, given = Path(name) / "schemas", Path(name) / "out", Path(name) / "given"
+        compiled = descriptor_pb2.FileDescriptorSet()
+        _write(folder, _FILE, schema, compiled)
+        given.write_bytes(compiled.SerializeToString())
+        included = [*(f"-I{path}" for path in (folder, *_INCLUDED)), f"--descriptor_set_in={given}"]
+        with _what_protoc_says(Path(name) / "reason") as said:
+            failed = protoc.main(["protoc", *included, "--include_imports", f"--descriptor_set_out={out}", _FILE])
+            reason = said().replace(f"{folder}/", "").replace(_FILE, "it")
         if failed:
-            raise DecodeError(f"schema {schema.id} is no Protobuf that protoc takes; its log has the reason")
+            raise DecodeError(f"schema {schema.id} is no Protobuf that protoc takes: {reason}")
         return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
 
 
-def _write(folder: Path, name: str, schema: Schema) -> None:
-    """Write a schema and its references under the names by which they import each other."""
-    file = (folder / name).resolve()
-    if not file.is_relative_to(folder.resolve()):
-        raise DecodeError(f"schema {schema.id} has a reference of the name {name!r}, which leads out of its folder")
+@contextmanager
+def _what_protoc_says(file: Path) -> Iterator[Callable[[], str]]:
+    """Let protoc, which runs in this process and holds the interpreter's lock, write its reasons into a file."""
+    stderr = os.dup(_STDERR)
+    try:
+        with file.open("w+", encoding="utf-8", errors="replace") as written:
+            os.dup2(written.fileno(), _STDERR)
+            yield lambda: _first_words(written)
+    finally:
+        os.dup2(stderr, _STDERR)
+        os.close(stderr)
+
+
+def _first_words(written: IO[str]) -> str:
+    written.seek(0)
+    return " ".join(line.strip() for line in written if not _LOGGED.match(line))[:_LONGEST_REASON]
+
+
+def _write(folder: Path, name: str, schema: Schema, compiled: descriptor_pb2.FileDescriptorSet) -> None:
+    """Write a schema and its references under the names by which they import each other.
+
+    Those that a client has registered as descriptors, and the registry gives as they came, go into `compiled`.
+    """
+    parts = name.split("/")
+    if len(name) > _LONGEST_NAME or "\0" in name or {"", ".", ".."} & set(parts):
+        raise DecodeError(f"schema {schema.id} has a reference of the name {name!r}, which is none of a file")
+    file = folder.joinpath(*parts)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(schema.text, encoding="utf-8")
+    descriptor = _descriptor_in(schema.text)
+    if descriptor is None:
+        file.write_bytes(schema.text.encode("utf-8", errors="replace"))
+    else:
+        descriptor.name = name
+        compiled.file.append(descriptor)
     for reference in schema.references:
-        _write(folder, reference.name, reference.schema)
+        _write(folder, reference.name, reference.schema, compiled)
+
+
+def _descriptor_in(text: str) -> descriptor_pb2.FileDescriptorProto | None:
+    """Return a schema that stands as base64 of its descriptor; None for one that is text."""
+    try:
+        return descriptor_pb2.FileDescriptorProto.FromString(a2b_base64(text, strict_mode=True))
+    except (ValueError, message.DecodeError):  # text has characters that base64 has not
+        return None

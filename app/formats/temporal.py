@@ -12,12 +12,18 @@ from app.formats.errors import DecodeError
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  what has a zone is in UTC, the rest has none
 _DAY_SECONDS = 86_400
 
+#: Digits of a decimal, as of an integer in JSON: a scale of millions would be a text of megabytes.
+_MOST_DIGITS = 4300
+_MOST_BITS = (10**_MOST_DIGITS - 1).bit_length() - 1
+
 _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?")
 _TIME = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?")
 
 
 def decimal_text(unscaled: int, scale: int) -> str:
-    """Return the digits of unscaled * 10 ** -scale, all `scale` of them behind the point."""
+    """Return the digits of unscaled * 10 ** -scale, all `scale` of them behind the point; raises DecodeError."""
+    if unscaled.bit_length() > _MOST_BITS or abs(scale) > _MOST_DIGITS:
+        raise DecodeError(f"a decimal has more than {_MOST_DIGITS} digits")
     sign, digits = "-" if unscaled < 0 else "", str(abs(unscaled))
     if scale <= 0:
         return sign + digits + "0" * (-scale if unscaled else 0)
@@ -27,7 +33,7 @@ def decimal_text(unscaled: int, scale: int) -> str:
 
 def unscaled(text: str, scale: int) -> int:
     """Return what decimal_text makes `text` of; raises DecodeError for other text and for more digits than `scale`."""
-    match = _DECIMAL.fullmatch(text)
+    match = _DECIMAL.fullmatch(text) if len(text) <= _MOST_DIGITS else None
     if match is None:
         raise DecodeError('it has to be the digits of a decimal in a string, like "12.30"')
     sign, whole, fraction = match[1], match[2], match[3] or ""
@@ -49,16 +55,19 @@ def date_text(days: int) -> str:
 def days(text: str) -> int:
     """Return what date_text makes `text` of; raises DecodeError."""
     try:
-        return (date.fromisoformat(text) - _EPOCH.date()).days
+        found = date.fromisoformat(text)
     except ValueError:
-        raise DecodeError('it has to be a date, like "2013-01-31"') from None
+        found = None
+    if found is None or found.isoformat() != text:
+        raise DecodeError('it has to be a date, like "2013-01-31"')
+    return (found - _EPOCH.date()).days
 
 
 def time_text(units: int, digits: int) -> str:
     """Return a time of day; 24:00:00 is the end of a day, and a time that PostgreSQL has. Raises DecodeError."""
-    seconds, fraction = divmod(units, _second(digits))
-    if not 0 <= seconds <= _DAY_SECONDS:
+    if not 0 <= units <= _DAY_SECONDS * _second(digits):
         raise DecodeError("it is no time of a day")
+    seconds, fraction = divmod(units, _second(digits))
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:0{digits}}"
 
 
@@ -68,7 +77,10 @@ def time_units(text: str, digits: int) -> int:
     if match is None:
         raise DecodeError('it has to be a time of day, like "05:17:00.123"')
     seconds = int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3])
-    return seconds * _second(digits) + _fraction(match[4] or "", digits)
+    units = seconds * _second(digits) + _fraction(match[4] or "", digits)
+    if units > _DAY_SECONDS * _second(digits):
+        raise DecodeError("it is no time of a day")
+    return units
 
 
 def timestamp_text(units: int, digits: int, zone: str) -> str:

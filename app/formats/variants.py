@@ -9,8 +9,8 @@ knows asks every partition.
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
 
-#: Variants of one topic's keys; each is one more partition to ask for every read.
-MOST_VARIANTS = 32
+#: Variants of one topic's keys; each may be one more partition to ask for every read.
+MOST_VARIANTS = 256
 
 
 class KeyVariants:

@@ -1,26 +1,38 @@
 """Request headers that choose between answers: Accept and If-None-Match (RFC 9110)."""
 
 import re
+from collections.abc import Sequence
 
 _ENTITY_TAG = re.compile(r'\s*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
 
 
 def accepts(accept: str | None, content_type: str) -> bool:
-    """Whether a caller takes a media type; parameters other than q are not compared.
+    """Whether a caller takes a media type; parameters other than q are not compared."""
+    return _preference(accept, content_type) > 0
+
+
+def preferred(accept: str | None, content_types: Sequence[str]) -> str | None:
+    """Return the media type that a caller likes best, of several the first; None when it takes none of them."""
+    best = max(content_types, key=lambda content_type: _preference(accept, content_type))
+    return best if accepts(accept, best) else None
+
+
+def _preference(accept: str | None, content_type: str) -> float:
+    """Return how much a caller likes a media type, 0 for not at all.
 
     Of the ranges that match, the most specific one decides. A missing or blank header takes everything.
     """
     if accept is None or accept == "*/*" or not accept.strip():
-        return True
+        return 1.0
     media_type = content_type.partition(";")[0]
     ranges = {"*/*": 0, media_type.partition("/")[0] + "/*": 1, media_type: 2}
-    best, taken = -1, False
+    best, liked = -1, 0.0
     for item in accept.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
         rank = ranges.get(name, -1)
         if rank > best:
-            best, taken = rank, _quality(parameters) > 0
-    return taken
+            best, liked = rank, _quality(parameters)
+    return liked
 
 
 def _quality(parameters: list[str]) -> float:

@@ -1,22 +1,28 @@
 """Rows by key, and where a key is held."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from aiohttp import web
 
 from app.errors import InvalidParameter, KeyNotFound, NotAcceptable
+from app.formats.avro_rows import Encoded
+from app.formats.errors import DecodeError
 from app.http.answers import json_answer
-from app.http.conditions import accepts, none_match
+from app.http.conditions import none_match, preferred
 from app.http.consistency import asked
 from app.http.dispatch import Call
 from app.http.freshness import freshness_headers
 from app.http.problems import problem
 from app.model import HostInfo
 from app.routing.query import Answer, Query, missing_detail
+from app.routing.schemas import with_schemas
 from app.routing.tables import RoutedTable, table_named
 from app.stores.rows import Row
+
+#: The id of the schema that a row in Avro was written with.
+SCHEMA_ID = "Tablehouse-Schema-Id"
 
 #: Milliseconds since 1970 that an HTTP date can say, up to the year 9999; others get no Last-Modified.
 _DATES = range(253_402_300_800_000)
@@ -25,9 +31,10 @@ _DATES = range(253_402_300_800_000)
 class RowRoutes:
     """The handlers of `/tables/{table}/{key}`, `/tables/{table}:get` and `/tables/{table}:locate`."""
 
-    def __init__(self, tables: Mapping[str, RoutedTable], query: Query) -> None:
+    def __init__(self, tables: Mapping[str, RoutedTable], query: Query, clock: Callable[[], float]) -> None:
         self._tables = tables
         self._query = query
+        self._clock = clock
 
     async def by_path(self, call: Call) -> web.Response:
         """Answer with the row of the key in the path."""
@@ -58,11 +65,12 @@ class RowRoutes:
     async def _row(self, call: Call, key: bytes) -> web.Response:
         name = _table(call)
         table = table_named(self._tables, name)
-        if not accepts(call.headers.get("Accept"), table.content_type):
+        content_type = preferred(call.headers.get("Accept"), table.content_types)
+        if content_type is None:
             raise NotAcceptable(
-                f"rows of table {name} are {table.content_type}, which the Accept header leaves out",
+                f"rows of table {name} are {' or '.join(table.content_types)}, which the Accept header leaves out",
                 table=name,
-                available=[table.content_type],
+                available=list(table.content_types),
             )
         consistency, wait = asked(call.parameters, call.headers)
         answer = await self._query.read(
@@ -76,11 +84,29 @@ class RowRoutes:
             )
             missing.headers.update(freshness_headers(freshness, answer.served_by))
             return missing
-        headers = row_headers(answer, row)
+        headers, body = row_headers(answer, row), row.payload
+        if content_type != table.content_type:
+            encoded = await self._in_avro(table, row, call.deadline)
+            body = encoded.content
+            headers.update(_avro_headers(encoded, headers["ETag"]))
         if none_match(_joined(call, "If-None-Match"), headers["ETag"]):
             return web.Response(status=304, headers=headers)
-        headers["Content-Type"] = table.content_type
-        return web.Response(body=row.payload, headers=headers)
+        headers["Content-Type"] = content_type
+        return web.Response(body=body, headers=headers)
+
+    async def _in_avro(self, table: RoutedTable, row: Row, deadline: float) -> Encoded:
+        """Return a row in Avro. Raises SchemaUnavailable, and NotAcceptable for one of before the schema changed."""
+        if table.avro is None:
+            raise AssertionError("Avro was offered for a table that has none")
+        left = max(0.0, deadline - self._clock())
+        try:
+            return await with_schemas(table.avro.schemas, partial(table.avro.encode, row.payload), left)
+        except DecodeError as error:
+            raise NotAcceptable(
+                f"the row cannot be had in Avro, since {error}; ask for {table.content_type}",
+                table=table.spec.name,
+                available=[table.content_type],
+            ) from None
 
 
 def row_headers(answer: Answer, row: Row) -> dict[str, str]:
@@ -98,6 +124,13 @@ def row_headers(answer: Answer, row: Row) -> dict[str, str]:
 def entity_tag(table: RoutedTable, partition: int, row: Row) -> str:
     """Make the strong validator of a row: no two of its states share definition, partition and source offset."""
     return f'"{table.digest[:8]}-{partition}-{row.offset}"'
+
+
+def _avro_headers(encoded: Encoded, etag: str) -> dict[str, str]:
+    """Name the schema of a row in Avro; its bytes depend on that, and so does its validator."""
+    schema_id = encoded.schema_id
+    headers = {"ETag": f'{etag[:-1]}-avro-{"file" if schema_id is None else schema_id}"'}
+    return headers if schema_id is None else headers | {SCHEMA_ID: str(schema_id)}
 
 
 def _joined(call: Call, name: str) -> str | None:

@@ -167,7 +167,7 @@ class HttpServer:
             metrics=self._metrics,
         )
         public = PublicRoutes(
-            RowRoutes(self._tables, query),
+            RowRoutes(self._tables, query, self._clock),
             BatchRoutes(self._tables, batches, self._turns),
             WriteRoutes(writes),
             OverviewRoutes(self._tables, self._survey),

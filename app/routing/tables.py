@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from app.catalog.fingerprint import definition, digest
 from app.catalog.spec import Catalog, TableSpec
 from app.errors import InvalidKey, KeySchemaUnknown, TableNotFound, UriTooLong
+from app.formats.avro_rows import AVRO, AvroRows, avro_rows
 from app.formats.keyed import source_keys
 from app.formats.keys import Key, KeyFormat
 from app.formats.partitioners import partition_of
@@ -29,6 +30,13 @@ class RoutedTable:
     keys: KeyFormat
     content_type: str
     digest: str
+    #: How rows become Avro, for whoever asks for it; None where they cannot.
+    avro: AvroRows | None = None
+
+    @property
+    def content_types(self) -> tuple[str, ...]:
+        """Every media type that a single row can be had in, the usual one first."""
+        return (self.content_type,) if self.avro is None else (self.content_type, AVRO)
 
     def parse(self, key_text: bytes) -> Key:
         """Parse percent-decoded key text; raises InvalidKey and UriTooLong."""
@@ -64,6 +72,7 @@ def routed_tables(catalog: Catalog, group: str, known: Known) -> Mapping[str, Ro
             keys=source_keys(spec.source, known),
             content_type=value_format(spec, known.schemas).content_type,
             digest=digest(definition(spec) | {"version": str(spec.version), "group": group}),
+            avro=avro_rows(spec, known.schemas),
         )
         for name, spec in catalog.tables.items()
     }

@@ -11,6 +11,7 @@ between two tombstones           of a key with several wire forms: as sent, not 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from app.catalog.spec import TableSpec
@@ -18,8 +19,10 @@ from app.errors import (
     DeadlineExceeded,
     InvalidBody,
     InvalidKey,
+    KeySchemaUnknown,
     NotWritable,
     RequestError,
+    SchemaUnavailable,
     UriTooLong,
 )
 from app.formats.encoding import Encoder, encoder
@@ -29,6 +32,7 @@ from app.formats.variants import Known
 from app.model import Consistency
 from app.routing.cluster import ClusterView
 from app.routing.query import Query, partition_count
+from app.routing.schemas import with_schemas
 from app.routing.tables import MAX_KEY_BYTES, RoutedTable, table_named
 from app.telemetry import Metrics
 
@@ -75,6 +79,7 @@ class Writes:
         self._query = query
         self._clock = clock
         self._metrics = metrics
+        self._schemas = known.schemas
         self._encoders = {name: encoder(table.spec, known) for name, table in tables.items() if table.spec.writable}
 
     def content_type(self, table: str) -> str:
@@ -88,11 +93,12 @@ class Writes:
     async def write(self, table: str, key_text: bytes, payload: bytes | None, *, deadline: float) -> Written:
         """Write a row, or with a payload of None delete it, whether there is one or not.
 
-        Raises TableNotFound, NotWritable, InvalidKey, UriTooLong and InvalidBody for the question, PartitionUnassigned
-        before the first assignment, and what SourceWriter.append raises.
+        Raises TableNotFound, NotWritable, InvalidKey, UriTooLong and InvalidBody for the question, KeySchemaUnknown and
+        SchemaUnavailable without the schemas to write with, PartitionUnassigned before the first assignment, and what
+        SourceWriter.append raises.
         """
         routed = table_named(self._tables, table)
-        wires, value = self._encoded(routed.spec, key_text, payload)
+        wires, value = await self._encoded(routed.spec, key_text, payload, deadline)
         # A row that is gone must not come back from under another form of its key.
         keys = wires[:1] if value is not None else wires[::-1]
         positions = []
@@ -145,17 +151,18 @@ class Writes:
             )
         return found
 
-    def _encoded(
-        self, table: TableSpec, key_text: bytes, payload: bytes | None
+    async def _encoded(
+        self, table: TableSpec, key_text: bytes, payload: bytes | None, deadline: float
     ) -> tuple[tuple[bytes, ...], bytes | None]:
         if len(key_text) > MAX_KEY_BYTES:
             raise UriTooLong(
                 f"the key has {len(key_text)} bytes, at most {MAX_KEY_BYTES} are allowed", table=table.name
             )
         try:
-            return self._encoder(table).encode(key_text, payload)
-        except InvalidKey as error:
-            raise InvalidKey(error.detail, **{"table": table.name, **error.details}) from None
+            encode = partial(self._encoder(table).encode, key_text, payload)
+            return await with_schemas(self._schemas, encode, max(0.0, deadline - self._clock()))
+        except (InvalidKey, KeySchemaUnknown, SchemaUnavailable) as error:
+            raise type(error)(error.detail, **{"table": table.name, **error.details}) from None
         except DecodeError as error:
             raise InvalidBody(
                 f"the body is no row of table {table.name}, whose values are {table.source.value}: {error}",

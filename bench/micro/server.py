@@ -177,7 +177,7 @@ def _server(local: _Tables) -> Server:
         return Survey(view.current, ())
 
     routes = PublicRoutes(
-        RowRoutes(tables, query),
+        RowRoutes(tables, query, clock),
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
         OverviewRoutes(tables, survey),

@@ -30,7 +30,7 @@ from tests.model.world import World
 PATIENCE = 1.0
 MAX_STALENESS = 30.0
 
-#: Metrics cost a millisecond to make, and nothing here reads them.
+#: Metrics cost a millisecond to make, so all workers of all simulations share them.
 METRICS = Metrics("0")
 
 

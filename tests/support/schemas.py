@@ -73,6 +73,30 @@ class MemorySchemas:
         return f"schema {needed} of the registry in memory" + ("" if self._there.is_set() else ": away")
 
 
+class FetchedSchemas(NoSchemas):
+    """Implements Schemas: all that were given have been fetched, and the last given is the latest of every subject."""
+
+    def __init__(self, *schemas: Schema) -> None:
+        self._schemas = {schema.id: schema for schema in schemas}
+
+    def add(self, schema: Schema) -> None:
+        """Let a schema be known, and the latest."""
+        self._schemas[schema.id] = schema
+
+    def known(self, schema_id: int) -> Schema:
+        """See Schemas."""
+        if schema_id not in self._schemas:
+            raise SchemaNeeded(schema_id)
+        return self._schemas[schema_id]
+
+    def latest(self, subject: str, writer: int) -> Schema:
+        """See Schemas."""
+        del writer
+        if not self._schemas:
+            raise SchemaNeeded(subject)
+        return list(self._schemas.values())[-1]
+
+
 def framed(schema_id: int, payload: bytes) -> bytes:
     """Put a payload into Confluent's frame."""
     return b"\0" + schema_id.to_bytes(4, "big") + payload

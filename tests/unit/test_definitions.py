@@ -9,9 +9,12 @@ from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, Va
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
 from app.formats.partitioners import partition_of
+from app.formats.schemas import SchemaNeeded
+from app.formats.variants import Known
 from app.model import TopicPartition
 from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of
-from tests.support.schemas import NO_REGISTRY
+from tests.support.avro import avro_schema
+from tests.support.schemas import NO_REGISTRY, FetchedSchemas, framed
 
 TABLE = TableSpec("planes", SourceSpec("planes-raw", KeySpec("string"), ValueSpec("json")))
 UUID = "123e4567-e89b-12d3-a456-42661417400a"
@@ -109,3 +112,27 @@ def test_an_empty_key_is_a_key_only_where_the_producers_have_a_partition_for_it(
 ) -> None:
     table = replace(TABLE, source=replace(TABLE.source, partitioner=partitioner))
     assert codec_of(table, 0, 3, NO_REGISTRY).empty_keys is kept
+
+
+def test_a_key_behind_a_schema_belongs_where_its_own_bytes_put_it() -> None:
+    table = replace(TABLE, source=replace(TABLE.source, key=KeySpec("avro")))
+    known = Known(FetchedSchemas(avro_schema(1, "string"), avro_schema(2, "string")))
+    one, other = framed(1, b"\x02a"), framed(2, b"\x02a")
+    count = next(n for n in range(2, 50) if partition_of("murmur2", one, n) != partition_of("murmur2", other, n))
+    codec = codec_of(table, partition_of("murmur2", one, count), count, known)
+    assert codec.store_key(one) == codec.store_key(other)
+    assert codec.misplaced([one]) is None
+    assert codec.misplaced([one, other]) == 1
+
+
+def test_the_codec_of_a_table_in_avro_learns_the_schemas_of_its_keys_for_whoever_looks_them_up() -> None:
+    source = SourceSpec("orders", KeySpec("avro"), ValueSpec("avro"))
+    known = Known(FetchedSchemas(avro_schema(1, "string")))
+    codec = codec_of(replace(TABLE, source=source), 0, 1, known)
+    assert codec.decode_value(framed(1, b"\x02a"), ()) == b'"a"'
+    codec.store_key(framed(1, b"\x02a"))
+    assert known.keys_of("orders").known == ((1).to_bytes(4, "big"),)
+    with pytest.raises(SchemaNeeded):
+        codec.store_key(framed(2, b"\x02a"))
+    with pytest.raises(SchemaNeeded):
+        codec.decode_value(framed(2, b"\x02a"), ())

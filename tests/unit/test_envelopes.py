@@ -237,6 +237,7 @@ def test_with_a_schema_deletes_columns_and_refusals_are_as_without() -> None:
         (CONNECT + "Decimal", "%", "member v: a decimal is not base64"),
         (CONNECT + "Decimal", True, "member v: a Decimal is neither"),
         (DEBEZIUM + "data.VariableScaleDecimal", {"scale": "a"}, "member v: a VariableScaleDecimal"),
+        (DEBEZIUM + "data.VariableScaleDecimal", {"scale": -(2**31), "value": "AQ=="}, "more than 4300 digits"),
         (CONNECT + "Date", 10**9, "member v: a date is outside of the years 1 to 9999"),
         (DEBEZIUM + "time.MicroTimestamp", 9223372036825200000, "member v: a date is outside"),
         (DEBEZIUM + "time.MicroTimestamp", "x", "member v: a date or time is not an integer"),

@@ -70,7 +70,7 @@ def routes() -> PublicRoutes:
         raise NotImplementedError
 
     return PublicRoutes(
-        RowRoutes(tables, query),
+        RowRoutes(tables, query, lambda: 0.0),
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
         OverviewRoutes(tables, nobody),

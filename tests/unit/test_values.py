@@ -74,6 +74,55 @@ def test_a_value_that_is_not_strict_json_is_a_decode_error(value: bytes, columns
         format_of("json", columns).decode(value)
 
 
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"a":1,"b":5,"a":2}',
+        b'{"b":5,"a":[],"a":{},"a":2}',
+        b'{"a":1,"b":5,"\\u0061":2}',
+    ],
+)
+def test_of_members_with_one_name_the_last_counts(value: bytes) -> None:
+    assert format_of("json").decode(value) == value
+    assert format_of("json", {"x": "a"}).decode(value) == b'{"x":2}'
+
+
+@pytest.mark.parametrize("digits", ["9007199254740993", "-9007199254740993", "18446744073709551616", "1" * 4300])
+def test_integers_beyond_those_of_doubles_keep_every_digit(digits: str) -> None:
+    value = f'{{"a":{digits}}}'.encode()
+    assert format_of("json").decode(value) == value
+    assert format_of("json", {"a": "a"}).decode(value) == value
+
+
+@pytest.mark.parametrize("value", [b'{"a":NaN}', b'{"a":-Infinity}', b'{"a":1e309}', b'{"a":%s}' % (b"1" * 4301)])
+@pytest.mark.parametrize("columns", [None, {"a": "a"}])
+def test_numbers_that_json_lacks_and_those_too_long_are_refused(
+    value: bytes, columns: Mapping[str, str] | None
+) -> None:
+    with pytest.raises(DecodeError, match=r"not JSON|out of range"):
+        format_of("json", columns).decode(value)
+
+
+@pytest.mark.parametrize("columns", [None, {"a": "a"}])
+def test_nesting_is_taken_up_to_a_depth_and_refused_beyond(columns: Mapping[str, str] | None) -> None:
+    shallow = b'{"a":' + b"[" * 100 + b"]" * 100 + b"}"
+    assert format_of("json", columns).decode(shallow) == shallow
+    for deep in (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"a":' * 100_000 + b"1" + b"}" * 100_000):
+        with pytest.raises(DecodeError, match="nested too deeply"):
+            format_of("json", columns).decode(deep)
+
+
+def test_a_value_of_ten_mebibytes_is_a_value_like_any_other() -> None:
+    big = b'{"a":"' + b"x" * (10 * MIB) + b'","b":1}'
+    assert format_of("json").decode(big) == big
+    assert format_of("json", {"b": "b"}).decode(big) == b'{"b":1}'
+    many = b"[" + b"1," * (5 * MIB) + b"1]"
+    assert format_of("json").decode(many) == many
+
+
 def test_columns_rename_and_order_members_and_keep_every_digit_of_their_numbers() -> None:
     value = b'{ "b" : 1.10 , "a":123456789012345678901234567890, "c" : {"x": [1, 2]}, "d": "\\u00fc" }'
     columns = {"first": "a", "second": "b", "third": "c", "fourth": "d", "again": "a"}

@@ -1,0 +1,310 @@
+"""Keys behind schemas: what is stored, where a lookup begins, and what is refused."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.catalog.spec import KeyFormatName, KeySpec, SourceSpec, ValueSpec
+from app.errors import InvalidKey, KeySchemaUnknown
+from app.formats.errors import DecodeError
+from app.formats.keyed import source_keys
+from app.formats.keys import KeyFormat
+from app.formats.schemas import Schema, SchemaNeeded
+from app.formats.variants import MOST_VARIANTS, Known
+from tests.support.avro import avro_schema, record, written
+from tests.support.schemas import FetchedSchemas, MemorySchemas, framed
+
+TEXT, INT, LONG = avro_schema(1, "string"), avro_schema(2, "int"), avro_schema(3, "long")
+PAIR = record(("b", "string"), ("a", "long"), name="Key")
+
+
+def keys_of(spec: KeySpec, *schemas: Schema, known: Known | None = None) -> KeyFormat:
+    return source_keys(SourceSpec("orders", spec, ValueSpec("json")), known or Known(FetchedSchemas(*schemas)))
+
+
+def avro_keys(*schemas: Schema, fields: tuple[str, ...] = (), bare: bool = False) -> KeyFormat:
+    return keys_of(KeySpec("avro", fields, bare), *schemas)
+
+
+# Avro
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "url"),
+    [
+        ("string", "a/ü", "a/ü".encode()),
+        ("string", "", b""),
+        ("string", "42", b"42"),
+        ("int", -(2**31), b"-2147483648"),
+        ("long", 2**63 - 1, b"9223372036854775807"),
+        ("long", 0, b"0"),
+        ("boolean", False, b"false"),
+        ({"type": "string", "logicalType": "uuid"}, "x", b"x"),
+        ({"type": "int", "logicalType": "date"}, 5, b"5"),
+    ],
+)
+def test_a_primitive_avro_key_is_its_text_in_a_url(schema: Any, value: Any, url: bytes) -> None:
+    keys = avro_keys(avro_schema(7, schema))
+    wire = framed(7, written(schema if isinstance(schema, str) else schema["type"], value))
+    stored = keys.store(wire)
+    key = keys.parse(url)
+    assert (key.stored, key.wires, key.enumerable) == (stored, (wire,), False)
+
+
+def test_avro_bytes_are_base64url_in_a_url_padded_or_not() -> None:
+    keys = avro_keys(avro_schema(7, "bytes"))
+    stored = keys.store(framed(7, b"\xff\x00"))
+    assert keys.parse(b"_wA").stored == keys.parse(b"_wA=").stored == stored
+    assert keys.parse(b"_wA").wires == (framed(7, b"\xff\x00"),)
+
+
+def test_an_avro_record_is_a_json_object_of_its_fields_stored_in_the_order_of_the_table() -> None:
+    keys = avro_keys(avro_schema(7, PAIR), fields=("a", "b"))
+    wire = framed(7, written(PAIR, {"a": 5, "b": "x"}))
+    stored = keys.store(wire)
+    key = keys.parse(b'{"b":"x", "a":5}')
+    assert (key.stored, key.wires) == (stored, (wire,))
+    later = keys.store(framed(7, written(PAIR, {"a": 6, "b": "a"})))
+    assert stored < later
+
+
+def test_the_field_of_a_bare_key_stands_in_a_url_alone() -> None:
+    schema = record(("id", "string"), name="Key")
+    keys = avro_keys(avro_schema(7, schema), fields=("id",), bare=True)
+    wire = framed(7, written(schema, {"id": "42"}))
+    stored = keys.store(wire)
+    assert (keys.parse(b"42").stored, keys.parse(b"42").wires) == (stored, (wire,))
+
+
+@pytest.mark.parametrize(
+    ("schema", "fields", "url", "reason"),
+    [
+        ("string", (), b"\xff", "not valid UTF-8"),
+        ("long", (), b"x", "not an integer of 64 bits"),
+        ("long", (), b"01", "not an integer"),
+        ("long", (), b"9223372036854775808", "not an integer"),
+        ("boolean", (), b"1", "use true or false"),
+        ("bytes", (), b"a", "not base64url"),
+        ("bytes", (), b"a+/=", "not base64url"),
+        (PAIR, ("a", "b"), b"5", "members are not exactly a, b"),
+        (PAIR, ("a", "b"), b'{"a":1}', "members are not exactly a, b"),
+        (PAIR, ("a", "b"), b'{"a":1,"b":null}', "a string, an integer, true or false"),
+        (PAIR, ("a", "b"), b'{"a":1.5,"b":"x"}', "a string, an integer, true or false"),
+        (PAIR, ("a", "b"), b'{"a":"x","b":"x"}', "not an integer"),
+        (PAIR, ("a", "b"), b"{", "not JSON"),
+    ],
+)
+def test_a_url_that_is_no_key_of_the_schema_is_refused_with_what_would_be(
+    schema: Any, fields: tuple[str, ...], url: bytes, reason: str
+) -> None:
+    keys = avro_keys(avro_schema(7, schema), fields=fields)
+    with_schema = {"string": "a", "long": 1, "boolean": True, "bytes": b"a"}
+    content = written(schema, with_schema[schema] if isinstance(schema, str) else {"a": 1, "b": "x"})
+    keys.store(framed(7, b"a" if schema == "bytes" else content))
+    with pytest.raises(InvalidKey, match=reason):
+        keys.parse(url)
+
+
+def test_a_key_has_one_wire_form_for_each_schema_the_one_learnt_last_first() -> None:
+    keys = avro_keys(INT, LONG, avro_schema(4, {"type": "long", "doc": "newer"}))
+    stored = [keys.store(framed(number, written("long", 42))) for number in (2, 3, 4)]
+    assert len(set(stored)) == 1
+    assert keys.parse(b"42").wires == tuple(framed(number, written("long", 42)) for number in (4, 3, 2))
+
+
+def test_an_int_has_no_form_of_a_greater_number() -> None:
+    keys = avro_keys(INT, LONG)
+    keys.store(framed(2, written("int", 1)))
+    assert keys.parse(str(2**40).encode()).wires == ()
+    keys.store(framed(3, written("long", 1)))
+    assert keys.parse(str(2**40).encode()).wires == (framed(3, written("long", 2**40)),)
+
+
+def test_a_schema_of_another_type_than_the_first_is_refused_by_name() -> None:
+    keys = avro_keys(TEXT, LONG)
+    keys.store(framed(1, written("string", "42")))
+    with pytest.raises(
+        DecodeError, match="schema 3 makes keys of integer, and keys of orders are of string, as in schema 1"
+    ):
+        keys.store(framed(3, written("long", 42)))
+    assert keys.parse(b"42").wires == (framed(1, written("string", "42")),)
+
+
+@pytest.mark.parametrize(
+    ("schema", "fields", "reason"),
+    [
+        ("double", (), "schema 7 is of type double"),
+        (["null", "string"], (), "schema 7 is of type union"),
+        (PAIR, (), "schema 7 is of type record"),
+        ("string", ("a",), "schema 7 is no record, and the table's keys are records of a"),
+        (PAIR, ("a",), "schema 7 has the fields b, a, and the table's keys have a"),
+        (record(("a", ["null", "int"])), ("a",), "field a of schema 7 is of type union"),
+        (record(("a", record(("x", "int"), name="X"))), ("a",), "field a of schema 7 is of type record"),
+    ],
+)
+def test_a_schema_that_makes_no_keys_of_the_table_is_refused(schema: Any, fields: tuple[str, ...], reason: str) -> None:
+    keys = avro_keys(avro_schema(7, schema), fields=fields)
+    for _ in range(2):
+        with pytest.raises(DecodeError, match=reason):
+            keys.store(framed(7, b"\x00\x00"))
+    with pytest.raises(KeySchemaUnknown):
+        keys.parse(b"x")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x04a", b"\x02ab", b"\x02\xff", b"\xff" * 12])
+def test_content_that_is_no_avro_is_a_decode_error_and_its_schema_not_learnt(content: bytes) -> None:
+    keys = avro_keys(TEXT)
+    with pytest.raises(DecodeError):
+        keys.store(framed(1, content))
+    with pytest.raises(KeySchemaUnknown):
+        keys.parse(b"a")
+
+
+async def test_registered_schemas_that_no_key_of_the_table_can_have_are_passed_over() -> None:
+    schemas = MemorySchemas(avro_schema(1, "double"), Schema(2, "JSON", "{}"), avro_schema(3, PAIR))
+    schemas.registered[4] = avro_schema(4, "long")
+    known = Known(schemas)
+    keys = keys_of(KeySpec("avro"), known=known)
+    pairs = keys_of(KeySpec("avro", ("a", "b")), known=known)
+    with pytest.raises(KeySchemaUnknown, match="none that the table can have is registered as orders-key"):
+        keys.parse(b"42")
+    schemas.subjects["orders-key"] = [1, 2]
+    await known.keys_of("orders").refresh()
+    with pytest.raises(KeySchemaUnknown):
+        keys.parse(b"42")
+    schemas.subjects["orders-key"] = [1, 2, 3, 4]
+    await known.keys_of("orders").refresh()
+    assert keys.parse(b"42").wires == (framed(4, written("long", 42)),)
+    assert pairs.parse(b'{"a":1,"b":"x"}').wires == (framed(3, written(PAIR, {"a": 1, "b": "x"})),)
+
+
+def test_keys_whose_schema_is_not_there_ask_for_it() -> None:
+    for spec in (KeySpec("avro"), KeySpec("json_sr")):
+        with pytest.raises(SchemaNeeded):
+            keys_of(spec).store(framed(5, b"1"))
+        with pytest.raises(DecodeError, match="does not begin with a zero byte"):
+            keys_of(spec).store(b"1")
+
+
+def in_avro(kind: str, values: list[Any]) -> list[bytes]:
+    keys = avro_keys(avro_schema(1, kind))
+    return [keys.store(framed(1, value if kind == "bytes" else written(kind, value))) for value in values]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=8),
+    st.lists(st.text(), max_size=8),
+    st.lists(st.binary(), max_size=8),
+)
+def test_avro_keys_are_stored_in_the_order_of_their_values(
+    numbers: list[int], texts: list[str], some: list[bytes]
+) -> None:
+    assert sorted(in_avro("long", numbers)) == in_avro("long", sorted(numbers))
+    assert sorted(in_avro("string", texts)) == in_avro("string", sorted(texts))
+    assert sorted(in_avro("bytes", some)) == in_avro("bytes", sorted(some))
+
+
+# JSON behind the id of its schema
+
+
+def test_a_json_key_behind_an_id_has_one_wire_form_for_each_id() -> None:
+    keys = keys_of(KeySpec("json_sr", ("b", "a")), Schema(1, "JSON", "{}"), Schema(2, "JSON", "{}"))
+    assert keys.parse(b'{"a":1,"b":2}').wires == ()
+    stored = keys.store(framed(1, b'{ "a": 1, "b": 2 }'))
+    assert keys.store(framed(2, b'{"b":2,"a":1}')) == stored
+    key = keys.parse(b'{"a":1,"b":2}')
+    assert (key.stored, key.enumerable) == (stored, False)
+    assert key.wires == (framed(2, b'{"b":2,"a":1}'), framed(1, b'{"b":2,"a":1}'))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a":1}', b"1e999", b'"\xff"'])
+def test_json_that_is_no_key_is_refused_and_its_schema_not_learnt(content: bytes) -> None:
+    keys = keys_of(KeySpec("json_sr"), Schema(1, "JSON", "{}"))
+    with pytest.raises(DecodeError):
+        keys.store(framed(1, content))
+    assert keys.parse(b"1").wires == ()
+
+
+def test_a_json_key_behind_the_id_of_another_kind_of_schema_is_refused() -> None:
+    keys = keys_of(KeySpec("json_sr"), TEXT)
+    with pytest.raises(DecodeError, match="schema 1 is of type AVRO, and the keys' format is json_sr"):
+        keys.store(framed(1, b"1"))
+
+
+# Kafka Connect's JSON
+
+
+def connect_key(payload: str, version: int = 1) -> bytes:
+    """Write a key as Debezium does with schemas enabled."""
+    schema = {
+        "type": "struct",
+        "fields": [{"type": "int32", "optional": False, "field": "id"}],
+        "optional": False,
+        "name": f"dbserver1.inventory.customers.v{version}.Key",
+    }
+    return b'{"schema":' + json.dumps(schema, separators=(",", ":")).encode() + b',"payload":' + payload.encode() + b"}"
+
+
+def test_a_key_of_debezium_is_its_payload_and_its_schemas_text_a_variant() -> None:
+    keys = keys_of(KeySpec("json_connect", ("id",), bare=True))
+    assert keys.parse(b"1004").wires == ()
+    stored = keys.store(connect_key('{"id":1004}'))
+    assert keys.store(connect_key('{"id":1004}', version=2)) == stored
+    key = keys.parse(b"1004")
+    assert (key.stored, key.enumerable) == (stored, False)
+    assert key.wires == (connect_key('{"id":1004}', version=2), connect_key('{"id":1004}'))
+    assert keys.store(connect_key('{"id":1003}')) < stored
+
+
+@pytest.mark.parametrize(
+    ("wire", "reason"),
+    [
+        (b'{"id":1}', "not an object of schema and payload"),
+        (b'{"payload":{"id":1},"schema":{}}', "not an object of schema and payload"),
+        (b'{"schema":{"type":5},"payload":{"id":1}}', "not an object of schema and payload"),
+        (b'{"schema":{"type":"struct"},"payload":{"id":1},"more":1}', "not an object of schema and payload"),
+        (b"", "not JSON"),
+        (b'{"schema":', "not JSON"),
+        (b'{"schema":{"type":"struct"},"payload":[1]}', "it is not an object"),
+        (b'{"schema":{"type":"struct"},"payload":{"no":1}}', "members are not exactly id"),
+    ],
+)
+def test_what_is_no_key_of_connect_is_refused(wire: bytes, reason: str) -> None:
+    keys = keys_of(KeySpec("json_connect", ("id",), bare=True))
+    with pytest.raises(DecodeError, match=reason):
+        keys.store(wire)
+    assert keys.parse(b"1").wires == ()
+
+
+# Variants
+
+
+def test_more_variants_than_can_be_looked_for_are_refused() -> None:
+    keys = keys_of(KeySpec("json_connect", ("id",)))
+    for version in range(MOST_VARIANTS):
+        keys.store(connect_key('{"id":1}', version))
+    keys.store(connect_key('{"id":2}', 0))
+    with pytest.raises(DecodeError, match=f"more than {MOST_VARIANTS} schemas"):
+        keys.store(connect_key('{"id":1}', MOST_VARIANTS))
+    assert len(keys.parse(b'{"id":1}').wires) == MOST_VARIANTS
+
+
+@pytest.mark.parametrize("name", ["avro", "json_sr", "json_connect"])
+def test_formats_with_variants_say_that_their_wire_forms_cannot_be_enumerated(name: KeyFormatName) -> None:
+    keys = keys_of(KeySpec(name))
+    assert (keys.name, keys.enumerable, keys.canonical_wire) == (name, False, False)
+    assert keys.canonical(b"anything") == b"anything"
+
+
+def test_tables_of_one_topic_learn_from_each_other_and_those_of_another_do_not() -> None:
+    known = Known(FetchedSchemas(TEXT))
+    first, second = (source_keys(SourceSpec("orders", KeySpec("avro"), ValueSpec("json")), known) for _ in range(2))
+    other = source_keys(SourceSpec("refunds", KeySpec("avro"), ValueSpec("json")), known)
+    first.store(framed(1, written("string", "a")))
+    assert second.parse(b"a").wires == (framed(1, written("string", "a")),)
+    with pytest.raises(KeySchemaUnknown, match="refunds"):
+        other.parse(b"a")
