@@ -8,6 +8,7 @@ import pytest
 
 from app.errors import NotOwner, PartitionRestoring, PositionNotReached
 from app.model import Consistency, ReadMode, Role, TaskState
+from app.tasks.task import STANDS_STILL
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
 from tests.model.worker import Worker
@@ -183,6 +184,8 @@ async def test_a_standby_of_an_owner_that_has_stopped_can_take_over_however_far_
         lambda: scenario.task(standby, "upsert").lag_records == 0 and task.lag_records == len(EARLY * 10) + 1,
         "the standby knows that",
     )
+    assert not await running.shards.warm({SOURCE}, 0), "the owner may yet get on"
+    await asyncio.sleep(2 * STANDS_STILL)
     assert await running.shards.warm({SOURCE}, 0)
     fair = scenario.world.weather
     scenario.world.weather = replace(fair, unavailable=1)
