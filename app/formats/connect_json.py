@@ -90,9 +90,12 @@ def converter(schema: bytes, member: str | None = None) -> Converter:
     read = decode_with(_schema, schema)
     if read is None:  # values without a schema
         return None
-    if member is None:
-        return converter_of(read)
-    return next((converter_of(field) for field in read.fields if field.field == member), None)
+    try:
+        if member is None:
+            return converter_of(read)
+        return next((converter_of(field) for field in read.fields if field.field == member), None)
+    except RecursionError as error:
+        raise DecodeError("its schema is nested too deeply") from error
 
 
 def converter_of(schema: Schema) -> Converter:

@@ -335,9 +335,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         """Ask for a rebalance, in which the leader gives this worker what it has restored as a standby."""
         while True:
             await asyncio.sleep(_WARMING_INTERVAL)
-            waited, settings = monotonic() - self._assigned_at, self._settings
-            if waited >= settings.takeover_interval and shards.warm(self._warming, settings.acceptable_lag):
-                log.info("warm", partitions=[str(source) for source in sorted(self._warming)])
+            waited, warming, settings = monotonic() - self._assigned_at, self._warming, self._settings
+            if waited < settings.takeover_interval or not await shards.warm(warming, settings.acceptable_lag):
+                continue
+            # An assignment may have come meanwhile, and have given this worker something else to restore.
+            if warming is self._warming:
+                log.info("warm", partitions=[str(source) for source in sorted(warming)])
                 self._warming = frozenset()
                 self.app.consumer.rejoin()
 

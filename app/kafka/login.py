@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator, collect_hosts
+from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator, ScramAuthenticator, collect_hosts
 from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaConnectionError,
@@ -32,6 +32,10 @@ class _TokenRefused(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
     """The broker does not accept the token."""
 
 
+class _Impostor(KafkaError):  # type: ignore[misc]
+    """Who answers does not prove to know the password, as a broker does in SCRAM."""
+
+
 class _StrictOAuth(OAuthAuthenticator):  # type: ignore[misc]
     """aiokafka's, which takes whatever a broker answers to a token for its consent."""
 
@@ -41,9 +45,27 @@ class _StrictOAuth(OAuthAuthenticator):  # type: ignore[misc]
         return await super().step(payload)
 
 
+class _NamingScram(ScramAuthenticator):  # type: ignore[misc]
+    """aiokafka's, which raises whatever it stumbles over when an answer is not the one to this password."""
+
+    async def step(self, payload: bytes | None) -> Any:
+        try:
+            return await super().step(payload)
+        except (ValueError, LookupError, AttributeError) as error:
+            raise _Impostor(repr(error)) from error
+
+
 class _Login(AIOKafkaConnection):  # type: ignore[misc]
     def authenticator_oauth(self) -> _StrictOAuth:
         return _StrictOAuth(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
+
+    def authenticator_scram(self) -> _NamingScram:
+        return _NamingScram(
+            loop=self._loop,
+            sasl_plain_password=self._sasl_plain_password,
+            sasl_plain_username=self._sasl_plain_username,
+            sasl_mechanism=self._sasl_mechanism,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +148,11 @@ def _tls_refusal(broker: str, cause: BaseException) -> str | None:
 def _login_refusal(broker: str, cause: BaseException, security: Security) -> str | None:
     if isinstance(cause, _TokenRefused):
         return f"{broker} refuses the token of OAUTHBEARER: {cause.args[0]}"
+    if isinstance(cause, _Impostor):
+        return (
+            f"{broker} does not prove that it knows the password of {security.username} ({security.mechanism}), so it "
+            "is not the broker that it should be (bootstrap_servers)"
+        )
     if isinstance(cause, UnsupportedSaslMechanismError):
         return f"{broker} does not offer {security.mechanism} (kafka_sasl_mechanism)"
     if isinstance(cause, IllegalSaslStateError):

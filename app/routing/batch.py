@@ -47,8 +47,9 @@ KEYS_A_TURN = 256
 #: Roles, each of which says less about a row than the one before.
 _LESS_CERTAIN = (Role.ACTIVE, Role.STANDBY, Role.SUSPENDED)
 
-#: Single reads in one go, at some 10 us each where the rows are here.
-ALONE_A_TURN = 50
+#: Single reads at the same time. Where the rows are here each takes some 10 us; a worker that does not answer holds up
+#: those alone that have to ask it.
+ALONE_AT_ONCE = 32
 
 #: A row's payload, or why the key has none: KeyNotFound where there is no row, any other error where nobody could tell.
 Outcome = bytes | RequestError
@@ -188,10 +189,11 @@ class Batch:
                 await self._parts.turns.wait()
             self._group(range(start, min(start + KEYS_A_TURN, end)), groups, alone)
         await self._ask(list(groups.values()))
-        for number, (index, text) in enumerate(alone):
-            if number % ALONE_A_TURN == 0:
-                await self._parts.turns.wait()
-            self._outcomes[index] = await self._ask_alone(text)
+        for start in range(0, len(alone), ALONE_AT_ONCE):
+            await self._parts.turns.wait()
+            async with asyncio.TaskGroup() as tasks:
+                for index, text in alone[start : start + ALONE_AT_ONCE]:
+                    tasks.create_task(self._ask_alone(index, text))
 
     def _group(self, indexes: range, groups: dict[int, _Group], alone: list[tuple[int, bytes]]) -> None:
         """Add keys to the groups of their partitions, and those that may lie in several to the ones to ask alone."""
@@ -226,7 +228,7 @@ class Batch:
             group.indexes.append(index)
             group.stored_keys.append(stored_key)
 
-    async def _ask_alone(self, text: bytes) -> Outcome:
+    async def _ask_alone(self, index: int, text: bytes) -> None:
         asked = self._asked
         try:
             answer = await self._parts.query.read(
@@ -238,10 +240,11 @@ class Batch:
                 wait=max(0.0, asked.waits_until - self._parts.clock()),
             )
         except RequestError as error:
-            return error
+            self._outcomes[index] = error
+            return
         self._label(answer.result.freshness, answer.served_by)
         row = answer.result.row
-        return self._not_found(answer.result.freshness) if row is None else row.payload
+        self._outcomes[index] = self._not_found(answer.result.freshness) if row is None else row.payload
 
     async def _ask(self, groups: Sequence[_Group]) -> None:
         """Ask the candidates of each group in turn, and once more those that a newer snapshot may help."""

@@ -14,6 +14,10 @@ from app.model import TopicPartition
 from app.stores.rows import ROW_PREFIX
 from app.tasks.log import LogRecord
 
+#: What a format may stumble over in bytes that nobody thought of. A record that can be kept as a dead letter must not
+#: end every worker that comes to it; an OSError or MemoryError is not about the record.
+_STUMBLES = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError)
+
 
 class LaneBatch(NamedTuple):
     """Source records on their way to a task, for every offset from `first` up to, not including, `next_offset`.
@@ -112,15 +116,15 @@ class Folding:
                     continue
             try:
                 key = store_key(wire)
-            except DecodeError as error:
-                skip(record, "undecodable_key", str(error))
+            except _STUMBLES as error:
+                skip(record, "undecodable_key", _why(error))
                 continue
             value = record.value
             if value is not None:
                 try:
                     value = decode_value(value, record.headers)
-                except DecodeError as error:
-                    skip(record, "undecodable_value", str(error))
+                except _STUMBLES as error:
+                    skip(record, "undecodable_value", _why(error))
                     continue
             append_wire(wire)
             append(Decoded(ROW_PREFIX + key, value, record.timestamp, record.offset))
@@ -132,3 +136,8 @@ class Folding:
 
     def _lookup(self, key: bytes) -> bytes | None:
         return self.rows[key] if key in self.rows else self._lookup_before(key)
+
+
+def _why(error: Exception) -> str:
+    """Say what is wrong with a record; only a DecodeError's message is known to have nothing of its content."""
+    return str(error) if isinstance(error, DecodeError) else f"reading it failed with a {type(error).__name__}"

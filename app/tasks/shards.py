@@ -139,13 +139,18 @@ class Shards:
         for held in self._held.values():
             held.shard.limit, held.shard.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
 
-    def warm(self, shards: Collection[TopicPartition], acceptable_lag: int) -> bool:
-        """Say whether every task of these shards can be read, and lacks so many source records at most."""
+    async def warm(self, shards: Collection[TopicPartition], acceptable_lag: int) -> bool:
+        """Say whether every task of these shards can be read, and lacks so many records at most of what its owner has.
+
+        Within the changelog readers' deadline.
+        """
         tasks = [task for source in shards if source in self._held for task in self._held[source].tasks.values()]
-        return bool(tasks) and all(
-            task.state >= TaskState.STANDBY and task.lag_records is not None and task.lag_records <= acceptable_lag
-            for task in tasks
-        )
+        if not tasks or any(task.state < TaskState.STANDBY for task in tasks):
+            return False
+        for task in tasks:
+            if not await task.keeps_up(acceptable_lag):
+                return False
+        return True
 
     async def suspend(self, patience: float, reason: str) -> None:
         """Stop owning and following, and keep the stores open and readable until the next assignment.

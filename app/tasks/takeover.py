@@ -152,6 +152,10 @@ class Takeover:
         """Ask for the source's bounds."""
         return (await self._ports.sources.bounds([self._source]))[self._source]
 
+    async def lacking(self) -> int:
+        """Return how many changelog records are not replayed yet; raises LogUnavailable."""
+        return max(0, (await self._changelog_bounds()).end - self._replayer.next_offset)
+
     async def _changelog_bounds(self) -> Bounds:
         changelog = self._replayer.changelog
         return (await self._ports.changelog.bounds([changelog]))[changelog]

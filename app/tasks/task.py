@@ -39,6 +39,9 @@ SLICE_PATIENCE = 1.0
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
 
+#: An owner that has applied nothing for so many seconds, though there is something, stands still.
+STANDS_STILL = 60.0
+
 #: What ends an attempt to own and is over by itself, or when a person acts: the task stays as readable as it was.
 _PASSING: Mapping[type[Exception], str] = {
     LeaseLost: "the group is rebalancing",
@@ -94,6 +97,8 @@ class Task:
         self._freshness = SourceEnds()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._asked_at = 0.0
+        #: The position that was reached last, and when.
+        self._moved_to, self._moved_at = -1, ports.clock.monotonic()
         self._log = log.bind(table=self.table, partition=partition)
 
     # What others ask of it
@@ -180,8 +185,27 @@ class Task:
             self._waiting.remove(waiter)
         return self.applied >= offset
 
+    async def keeps_up(self, acceptable_lag: int) -> bool:
+        """Say whether a standby lacks so many records at most of what its owner has; False while nobody can tell.
+
+        Of an owner that stands still before something in its source, as one that has stopped or waits for a schema, it
+        is the changelog that says so. From one that gets on, however far behind, nothing is taken: whoever took over
+        could say of no key that it does not exist before it has caught up.
+        """
+        lag = self.lag_records
+        if lag is not None and lag <= acceptable_lag:
+            return True
+        if self._ports.clock.monotonic() - self._moved_at < STANDS_STILL:
+            return False
+        try:
+            return await self._takeover.lacking() <= acceptable_lag
+        except LogUnavailable:
+            return False
+
     def _on_applied(self) -> None:
         applied = self.applied
+        if applied != self._moved_to:
+            self._moved_to, self._moved_at = applied, self._ports.clock.monotonic()
         self._freshness.applied(applied)
         if self._waiting:
             for _, reached in [waiter for waiter in self._waiting if waiter[0] <= applied]:

@@ -154,6 +154,27 @@ CASES: dict[str, Case] = {
     "a partition has stopped": Case(
         dict([_one("tablehouse_partition_stopped", "1+0x60", table="t", partition="3")]), 30, (_STOPPED,)
     ),
+    "a partition that has stopped has an owner": Case(
+        dict(
+            [
+                _one("tablehouse_partition_stopped", "1+0x60", table="t", partition="3"),
+                _state("1+0x60", "suspended"),
+                _state("1+0x60", "standby", "tablehouse-1"),
+            ]
+        ),
+        30,
+        (_STOPPED,),
+    ),
+    "a suspended partition has not stopped": Case(
+        dict(
+            [
+                _one("tablehouse_partition_stopped", "0+0x60", table="t", partition="3"),
+                _state("1+0x60", "suspended"),
+            ]
+        ),
+        30,
+        (_NO_OWNER,),
+    ),
     "no partition has stopped": Case(
         dict([_one("tablehouse_partition_stopped", "0+0x60", table="t", partition="3")]), 30
     ),

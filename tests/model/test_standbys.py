@@ -1,13 +1,16 @@
 """Standbys: they follow what the owner appends, answer while nobody else can, and take over without a replay."""
 
 import asyncio
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
 
 from app.errors import NotOwner, PartitionRestoring, PositionNotReached
 from app.model import Consistency, ReadMode, Role, TaskState
+from app.tasks.task import STANDS_STILL
 from tests.model.scenario import SOURCE, Scenario, simulated
+from tests.model.tables import Table
 from tests.model.worker import Worker
 
 EARLY = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"c", b"4")]
@@ -164,3 +167,49 @@ async def test_whoever_waits_for_a_position_is_told_at_once_when_the_partition_l
     await scenario.world.until(waiting.done, "the wait has ended", 100)
     with pytest.raises(NotOwner):
         await waiting
+
+
+@simulated("count", "upsert", workers=2, seeds=range(4))
+async def test_a_standby_of_an_owner_that_has_stopped_can_take_over_however_far_the_source_has_gone_on(
+    scenario: Scenario,
+) -> None:
+    for worker in scenario.workers:
+        worker.tables = [Table("count", on_error="stop"), Table("upsert")]
+    owner, standby = await _with_standby(scenario)
+    scenario.produce((None, b"no key"), *EARLY * 10)
+    await scenario.world.until(lambda: scenario.task(owner).stopped, "the owner has stopped")
+    task, running = scenario.task(standby), standby.running
+    assert running is not None
+    await scenario.world.until(
+        lambda: scenario.task(standby, "upsert").lag_records == 0 and task.lag_records == len(EARLY * 10) + 1,
+        "the standby knows that",
+    )
+    assert not await running.shards.warm({SOURCE}, 0), "the owner may yet get on"
+    await asyncio.sleep(2 * STANDS_STILL)
+    assert await running.shards.warm({SOURCE}, 0)
+    fair = scenario.world.weather
+    scenario.world.weather = replace(fair, unavailable=1)
+    assert not await running.shards.warm({SOURCE}, 0), "nobody can tell"
+    scenario.world.weather = fair
+    owner.kill()
+    await scenario.world.until(
+        lambda: scenario.task(standby).stopped, "the standby has taken over, and stopped too", 400
+    )
+    assert task.applied == len(EARLY) - 1
+
+
+@simulated("count", workers=2, seeds=range(4))
+async def test_a_standby_that_is_not_there_yet_cannot_take_over(scenario: Scenario) -> None:
+    _, standby = scenario.workers
+    scenario.world.group.follows = 1.0
+    scenario.world.group.place = lambda _source, members: min(members)
+    await scenario.started(*EARLY)
+    standby.start()
+    await scenario.world.until(lambda: bool(standby.tasks()), "it holds the partition")
+    running = standby.running
+    assert running is not None
+    assert scenario.task(standby).state < TaskState.STANDBY
+    assert not await running.shards.warm({SOURCE}, 1000)
+    await _follows(scenario, standby)
+    assert await running.shards.warm({SOURCE}, 0)
+    assert not await running.shards.warm(set(), 1000)

@@ -217,6 +217,13 @@ def test_a_decimal_that_connect_writes_as_a_number_keeps_every_digit() -> None:
     assert opened("debezium", text) == b'{"v":"12345678901234567890.10"}'
 
 
+def test_a_schema_that_is_nested_too_deeply_is_a_reason_to_refuse_it() -> None:
+    schema = '{"type":"struct","fields":[' * 400 + '{"type":"string","field":"v"}' + '],"field":"v"}' * 400
+    text = with_schema({"v": None}, {"type": "string", "field": "deep"})
+    with pytest.raises(DecodeError, match="schema is nested too deeply"):
+        opened("debezium", text.replace(b'{"type": "string", "field": "deep"}', schema.encode()))
+
+
 def test_a_row_whose_schema_means_nothing_more_is_copied_byte_for_byte() -> None:
     text = with_schema({"v": 0}, {"type": "double", "field": "v"}).replace(b'{"v": 0}', b'{ "v" : 1.10 }')
     assert opened("debezium", text) == b'{ "v" : 1.10 }'

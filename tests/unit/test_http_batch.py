@@ -160,6 +160,41 @@ async def test_a_json_key_is_its_text_or_its_value_and_is_found_in_whichever_par
         await worker.server.stop(1.0)
 
 
+async def test_keys_of_several_forms_do_not_wait_for_a_worker_that_others_have_to_ask() -> None:
+    people = Catalog({"people": TableSpec("people", SourceSpec("planes-topic", KeySpec("json"), ValueSpec("json")))})
+    a, c = [await start_worker(name, people, timeout=1.0) for name in "ac"]
+    open_here: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: open_here.append(writer), "127.0.0.1", 0)
+    members = [
+        Placed("a", a.internal, {}),
+        Placed("b", f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}", {"planes-topic": [0, 1]}),
+        Placed("c", c.internal, {"planes-topic": [2, 3]}),
+    ]
+    for worker in (a, c):
+        worker.view.swap(snapshot(*members))
+    c.local.held = {2, 3}
+    try:
+        keys = key_format(KeySpec("json"))
+        texts = [f'"{chr(0x1F600 + number)}"' for number in range(64)]
+        parsed = {text: keys.parse(text.encode()) for text in texts}
+        places = {text: {partition(wire) for wire in key.wires} for text, key in parsed.items()}
+        held_up = [text for text in texts if len(parsed[text].wires) > 1 and places[text] <= {0, 1}][:2]
+        free = [text for text in texts if len(parsed[text].wires) > 1 and places[text] <= {2, 3}][:2]
+        for text in free:
+            for place in places[text]:
+                c.local.rows["people", place, parsed[text].stored] = Row(b"1", 0, 1)
+        answer = await batch(a, [*held_up, *free], "people")
+        assert (len(held_up), len(free)) == (2, 2)
+        assert codes(answer)[2:] == ["", ""]
+        assert "" not in codes(answer)[:2]
+    finally:
+        silent.close()
+        for writer in open_here:
+            writer.close()
+        for worker in (a, c):
+            await worker.server.stop(1.0)
+
+
 async def test_one_bad_key_spoils_no_other(worker: Worker) -> None:
     put([worker], b"x", b"1")
     answer = await batch(worker, ["x", 5, "k" * 9000, "x"])

@@ -218,3 +218,30 @@ def test_a_slice_is_folded_on_top_of_the_ones_before_it() -> None:
     found.add([record(0, b"a", b"1"), record(1, b"b", None)])
     found.add([record(2, b"a", b"2"), record(3, b"b", b"3")])
     assert found.rows == {b"\x01A": b"<0><1><2>", b"\x01B": b"<3>"}
+
+
+@pytest.mark.parametrize("failure", [ValueError, IndexError, OverflowError, TypeError, AttributeError, RecursionError])
+def test_what_a_format_stumbles_over_is_a_bad_record_that_tells_nothing_of_its_content(
+    failure: type[Exception],
+) -> None:
+    def stumble(data: bytes, *_: object) -> bytes:
+        if data == b"odd":
+            raise failure(data)
+        return data
+
+    said: list[tuple[int, str, str]] = []
+    codec = replace(CODEC, store_key=stumble, decode_value=stumble)
+    folding = Folding(codec, lambda record, reason, detail: said.append((record.offset, reason, detail)), never)
+    folding.add([record(0, b"odd", b"1"), record(1, b"k", b"odd"), record(2, b"k", b"2")])
+    assert list(folding.rows.values()) == [row(b"2", 2)]
+    detail = f"reading it failed with a {failure.__name__}"
+    assert said == [(0, "undecodable_key", detail), (1, "undecodable_value", detail)]
+
+
+def test_a_disk_or_memory_that_fails_is_nothing_against_the_record() -> None:
+    def fail(_value: bytes, _headers: Sequence[tuple[str, bytes]]) -> bytes:
+        raise OSError("no space left on device")
+
+    folding = Folding(replace(CODEC, decode_value=fail), no_skip, never)
+    with pytest.raises(OSError, match="no space left"):
+        folding.add([record(0, b"k", b"v")])
