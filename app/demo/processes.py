@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,9 @@ _PORTS = range(20_000, 32_000)
 # Linux ends a tied child when the thread that started it ends, not the process: so one thread, which lives as
 # long as the process, starts them all, whichever thread of a test or a pool asked.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="child-starter")
+
+#: The ports that this process was given lately.
+_given_out: deque[int] = deque(maxlen=1000)
 
 
 def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -74,10 +78,12 @@ def last_lines(log: Path, count: int = 20) -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nothing listens now."""
+    """Return a port of 127.0.0.1 on which nothing listens now, another one each time."""
     for _ in range(1000):
         port = secrets.choice(_PORTS)
-        if port_is_free(port):
+        # One that was given out before may be about to be bound.
+        if port not in _given_out and port_is_free(port):
+            _given_out.append(port)
             return port
     raise SetupError(f"no free port found on 127.0.0.1 between {_PORTS.start} and {_PORTS.stop - 1}")
 

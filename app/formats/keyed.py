@@ -125,7 +125,11 @@ class ConnectJsonKey(_JsonVariants):
 
 
 class AvroKey:
-    """A scalar in Avro, or a record of such. The type is that of the oldest schema known; others are refused."""
+    """A scalar in Avro, or a record of such.
+
+    The stored form is that of the text in a URL, whatever the type: which schemas a worker knows, and which first,
+    decides nothing about where it looks for a row. A string "7" and a long 7 are one key, as they are in a URL.
+    """
 
     name = "avro"
     canonical_wire = False
@@ -147,29 +151,29 @@ class AvroKey:
                 f"no schema of the keys of {topic} is known yet, so nobody can say what this key would be: none that "
                 f"the table can have is registered as {topic}-key, and no record was read"
             )
-        types = usable[-1].types
-        scalars = self._scalars(text, types)
-        wires = [
-            frame(schema.id, content)
-            for schema in usable
-            if schema.types == types and (content := self._encoded(scalars, schema)) is not None
-        ]
-        return Key(stored_scalars(_comparable(scalars)), tuple(wires), enumerable=False)
+        texts = self._texts(text)
+        wires: list[bytes] = []
+        refused: InvalidKey | None = None
+        for schema in usable:
+            try:
+                content = self._encoded(_scalars(texts, schema), schema)
+            except InvalidKey as error:
+                refused = refused or error
+                continue
+            if content is not None:
+                wires.append(frame(schema.id, content))
+        if refused is not None and not wires:
+            raise refused
+        return Key(_stored(texts), tuple(wires), enumerable=False)
 
     def store(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         number = schema_id(wire)
         schema = _key_schema(self._variants.schemas.known(number), self._spec.fields)
-        usable = self._usable(self._variants.known)
-        if usable and schema.types != usable[-1].types:
-            raise DecodeError(
-                f"its schema {number} makes keys of {', '.join(schema.types)}, and keys of {self._variants.topic} are "
-                f"of {', '.join(usable[-1].types)}, as in schema {usable[-1].id}"
-            )
         value = schema.reading.read_framed(wire)
         scalars = [value[name] for name in self._spec.fields] if self._spec.fields else [value]
         self._variants.learn(wire[1:FRAME_SIZE])
-        return stored_scalars(_comparable(scalars))
+        return _stored([_text_of(scalar) for scalar in scalars])
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
@@ -189,7 +193,8 @@ class AvroKey:
             self._seen = known, usable
         return usable
 
-    def _scalars(self, text: bytes, types: tuple[str, ...]) -> list[Any]:
+    def _texts(self, text: bytes) -> list[bytes]:
+        """Return the text of each of a key's scalars, as it would stand in a URL alone; raises InvalidKey."""
         if self._spec.fields and not self._spec.bare:
             try:
                 value = decode_json(text)
@@ -197,10 +202,8 @@ class AvroKey:
                 raise self._members.invalid(str(error)) from error
             if not isinstance(value, dict) or set(value) != set(self._spec.fields):
                 raise self._members.invalid(f"its members are not exactly {', '.join(self._spec.fields)}")
-            texts = [_text_of(value[name]) for name in self._spec.fields]
-        else:
-            texts = [text]
-        return [_PARSERS[kind](one, kind) for one, kind in zip(texts, types, strict=True)]
+            return [_member(value[name]) for name in self._spec.fields]
+        return [text]
 
     def _encoded(self, scalars: list[Any], schema: "_KeySchema") -> bytes | None:
         """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40."""
@@ -253,18 +256,35 @@ def _kind_of(schema: Any, what: str) -> str:
     return kind
 
 
-def _comparable(scalars: list[Any]) -> list[Scalar]:
-    """Return scalars that have an order; bytes become the text of the same numbers, in the same order."""
-    return [scalar.decode("latin-1") if isinstance(scalar, bytes) else scalar for scalar in scalars]
+def _scalars(texts: list[bytes], schema: _KeySchema) -> list[Any]:
+    """Return what texts are by a schema's types; raises InvalidKey."""
+    return [_PARSERS[kind](one, kind) for one, kind in zip(texts, schema.types, strict=True)]
 
 
-def _text_of(value: object) -> bytes:
-    """Return a member of a URL's JSON as it would stand in a URL alone."""
-    match value:
+def _stored(texts: list[bytes]) -> bytes:
+    """Return the stored form of a key's texts, in which integers are in the order of their values."""
+    return stored_scalars([_ordered(text) for text in texts])
+
+
+def _ordered(text: bytes) -> Scalar:
+    number = int(text) if _DECIMAL.fullmatch(text) else SIGN
+    return number if -SIGN <= number < SIGN else _string(text, "")
+
+
+def _text_of(scalar: str | bytes | float) -> bytes:
+    """Return a record's scalar as it stands in a URL: what the parsers below make a scalar of, and nothing else."""
+    match scalar:
         case bool():
-            return b"true" if value else b"false"
-        case int() | str():
-            return str(value).encode()
+            return b"true" if scalar else b"false"
+        case bytes():
+            return urlsafe_b64encode(scalar).rstrip(b"=")
+    return str(scalar).encode()
+
+
+def _member(value: object) -> bytes:
+    """Return a member of a URL's JSON as it would stand in a URL alone."""
+    if isinstance(value, bool | int | str):
+        return _text_of(value)
     raise InvalidKey("The key is not of key format avro: each member is a string, an integer, true or false.")
 
 
@@ -287,11 +307,11 @@ def _integer(text: bytes, _: str) -> int:
 
 def _bytes(text: bytes, _: str) -> bytes:
     try:
-        found = urlsafe_b64decode(text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4))
+        found = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
     except ValueError:
         found = b""
-    if text.rstrip(b"=") != urlsafe_b64encode(found).rstrip(b"="):
-        raise InvalidKey("The key is not base64url (Avro bytes): use A-Z a-z 0-9 - _, with the padding = or without.")
+    if text != urlsafe_b64encode(found).rstrip(b"="):
+        raise InvalidKey("The key is not base64url (Avro bytes): use A-Z a-z 0-9 - _, without padding.")
     return found
 
 
