@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -25,6 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app import setting_values as values
 from app.errors import ConfigError
 from app.kafka_access import contradictions
 from app.marked_yaml import YamlError, entries_of, kind_of, line_of, read_yaml
@@ -33,8 +33,6 @@ PREFIX = "TABLEHOUSE_"
 #: The environment variable that names the file of settings; there need not be one.
 CONFIG_VARIABLE = "TABLEHOUSE_CONFIG"
 
-_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 #: Settings whose values no message repeats.
 _MASKED = frozenset(
     {
@@ -47,172 +45,14 @@ _MASKED = frozenset(
         "schema_registry_token",
     }
 )
-_LEAST_MEMORY = 64 << 20
-_HIGHEST_PORT = 65535
-_LONGEST_SECRET = 10_000
 
 # What Kubernetes puts into the pods of a namespace that has a service called tablehouse or tablehouse-<x>.
 _SERVICE_LINK = re.compile(r"TABLEHOUSE_(.*_)?(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)")
 
 
-def _quantity(value: object, units: Mapping[str, float]) -> float | None:
-    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([a-zA-Z]*)", str(value))
-    return float(match[1]) * units[match[2]] if match and match[2] in units else None
-
-
-def _duration(lowest: float, highest: float, words: str) -> BeforeValidator:
-    def seconds(value: object) -> float:
-        duration = _quantity(value, _SECONDS)
-        if duration is None or not lowest <= duration <= highest:
-            raise ValueError(f"must be a duration {words}, like 500ms, 10s, 5m or 1h")
-        return duration
-
-    return BeforeValidator(seconds)
-
-
-def _memory(value: object) -> int:
-    size = _quantity(value, _BYTES)
-    if size is None or size < _LEAST_MEMORY:
-        raise ValueError("must be a size from 64MiB on, like 512MiB or 4GiB")
-    return int(size)
-
-
-def _secrets(value: object) -> tuple[SecretStr, ...]:
-    secrets = [secret.strip() for secret in str(value).split(",")]
-    if not all(re.fullmatch(r"[\x21-\x7e]{16,200}", secret) for secret in secrets):
-        raise ValueError(
-            "must be a secret of 16 to 200 printable ASCII characters without spaces and commas, or several with "
-            "commas between, or be left out"
-        )
-    return tuple(SecretStr(secret) for secret in secrets)
-
-
-def _records(value: object) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", str(value)):
-        raise ValueError("must be a number of records, like 10000; 0 for none")
-    return int(str(value))
-
-
-def _zone(value: object) -> str:
-    if not re.fullmatch(r"[a-zA-Z0-9._-]{0,100}", str(value)):
-        raise ValueError("must be up to 100 letters, digits, '.', _ and -")
-    return str(value)
-
-
-def _port(value: object) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", str(value)) or not 1 <= int(str(value)) <= _HIGHEST_PORT:
-        raise ValueError(f"must be a port from 1 to {_HIGHEST_PORT}")
-    return int(str(value))
-
-
-def _servers(value: object) -> str:
-    servers = [server.strip() for server in str(value).split(",")]
-    for server in servers:
-        host, _, port = server.rpartition(":")
-        try:
-            _port(port)
-        except ValueError:
-            host = ""
-        if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host):
-            raise ValueError("must be host:port, or several with commas between, like kafka-1:9092,kafka-2:9092")
-    return ",".join(servers)
-
-
-def _group(value: object) -> str:
-    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}", str(value)):
-        raise ValueError("must be up to 100 letters, digits, '.', _ and -, a letter or digit first")
-    return str(value)
-
-
-def _host(value: object) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._:-]+", str(value)):
-        raise ValueError("must be an address or a host name of this machine, like 0.0.0.0 or 127.0.0.1")
-    return str(value)
-
-
-def _path(value: object) -> Path:
-    if not str(value) or "\0" in str(value):
-        raise ValueError("must be a path")
-    return Path(str(value))
-
-
-def _url(value: object) -> str:
-    problem = ValueError("must be http://host or http://host:port and nothing after it, as peers reach it")
-    try:
-        parts = urlsplit(str(value))
-        usable = parts.scheme == "http" and parts.hostname and parts.port != 0
-    except ValueError:
-        raise problem from None
-    if not usable or str(value) != f"http://{parts.netloc}" or not re.fullmatch(r"[\w.:\[\]-]+", parts.netloc):
-        raise problem
-    return str(value)
-
-
-def _text(value: object) -> str:
-    if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]{0,998}[\x21-\x7e])?", str(value)):
-        raise ValueError("must be 1 to 1000 printable ASCII characters, none of its ends a space, or be left out")
-    return str(value)
-
-
-def _secret(value: object) -> SecretStr:
-    # Files and secrets often end in a line break that nobody meant.
-    secret = str(value).rstrip("\r\n")
-    if not 1 <= len(secret) <= _LONGEST_SECRET or not secret.isprintable():
-        raise ValueError(f"must be a secret of 1 to {_LONGEST_SECRET} printable characters, or be left out")
-    return SecretStr(secret)
-
-
-def _token_url(value: object) -> str:
-    problem = ValueError("must be the https:// or http:// URL of a token endpoint, without user, password and fragment")
-    try:
-        parts = urlsplit(str(value))
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        raise problem from None
-    if not usable or "@" in parts.netloc or parts.fragment or not re.fullmatch(r"[\x21-\x7e]+", str(value)):
-        raise problem
-    return str(value)
-
-
-def _registry_urls(value: object) -> tuple[str, ...]:
-    urls = [url.strip().rstrip("/") for url in str(value).split(",")]
-    for url in urls:
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable or not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w.~%/-]*)?", url):
-            raise ValueError(
-                "must be http://host:port or https://host, with the path below which /subjects is, or several URLs of "
-                "one registry with commas between; user and password belong into settings of their own"
-            )
-    return tuple(urls)
-
-
-def _header_secret(value: object) -> SecretStr:
-    secret = str(value).strip()
-    if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?", secret):
-        raise ValueError("must be printable ASCII characters, 8192 at most")
-    return SecretStr(secret)
-
-
-def _user(value: object) -> str:
-    user = str(value).strip()
-    if not re.fullmatch(r"[\x20-\x39\x3b-\x7e]{1,255}", user):
-        raise ValueError("must be up to 255 printable ASCII characters without a colon")
-    return user
-
-
 def _default_url(settings: Mapping[str, Any]) -> str:
     # A port that could not be used is missing here, and is reported on its own.
     return f"http://{socket.gethostname()}:{settings.get('internal_port', '')}"
-
-
-def _topic(value: object) -> str:
-    if not re.fullmatch(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}", str(value)):
-        raise ValueError("must be the name of a topic: up to 249 letters, digits, '.', _ and -")
-    return str(value)
 
 
 def _default_dead_letters(settings: Mapping[str, Any]) -> str:
@@ -231,136 +71,136 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    bootstrap_servers: Annotated[str, BeforeValidator(_servers)] = Field(
+    bootstrap_servers: Annotated[str, BeforeValidator(values.servers)] = Field(
         description="Kafka brokers to ask first, host:port with commas between.",
     )
-    tables: Annotated[Path, BeforeValidator(_path)] = Field(
+    tables: Annotated[Path, BeforeValidator(values.path)] = Field(
         description="The file that defines the tables.",
     )
-    group: Annotated[str, BeforeValidator(_group)] = Field(
+    group: Annotated[str, BeforeValidator(values.group)] = Field(
         default="tablehouse",
         description="Workers of one group share the tables between them: the consumer group, and the first part "
         "of the names of its changelog topics.",
     )
-    dead_letter_topic: Annotated[str, BeforeValidator(_topic)] = Field(
+    dead_letter_topic: Annotated[str, BeforeValidator(values.topic)] = Field(
         default_factory=_default_dead_letters,
         json_schema_extra={"default": "<group>-dead-letters"},
         description="The topic for records that cannot become rows, of tables whose on_error is dead_letter. It is "
         "created if it is missing.",
     )
-    data_dir: Annotated[Path, BeforeValidator(_path)] = Field(
+    data_dir: Annotated[Path, BeforeValidator(values.path)] = Field(
         default="./data",
         validate_default=True,
         description="Where this worker keeps its stores and its identity. One worker to a directory.",
     )
-    http_host: Annotated[str, BeforeValidator(_host)] = Field(
+    http_host: Annotated[str, BeforeValidator(values.host)] = Field(
         # Peers have to reach the internal listener for the group to answer at all.
         default="0.0.0.0",  # noqa: S104
         description="The address both listeners bind; 127.0.0.1 shuts out other machines, peers included.",
     )
-    http_port: Annotated[int, BeforeValidator(_port)] = Field(
+    http_port: Annotated[int, BeforeValidator(values.port)] = Field(
         default=8080,
         description="The port of the public listener.",
     )
-    internal_port: Annotated[int, BeforeValidator(_port)] = Field(
+    internal_port: Annotated[int, BeforeValidator(values.port)] = Field(
         default=9080,
         description="The port of the internal listener, for other workers only.",
     )
-    advertised_url: Annotated[str, BeforeValidator(_url)] = Field(
+    advertised_url: Annotated[str, BeforeValidator(values.url)] = Field(
         default_factory=_default_url,
         json_schema_extra={"default": "http://<host name>:<internal port>"},
         description="The URL at which other workers reach the internal listener of this one.",
     )
-    internal_secrets: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secrets)] = Field(
+    internal_secrets: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(values.secrets)] = Field(
         default=(),
         validate_default=False,
         json_schema_extra={"default": "none"},
         description="Secrets between workers, with commas between: the first is sent with every hop, and each is "
         "accepted. Without any, the internal listener answers everybody who reaches it.",
     )
-    schema_registry: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_registry_urls)] = Field(
+    schema_registry: Annotated[tuple[str, ...], NoDecode, BeforeValidator(values.registry_urls)] = Field(
         default=(),
         validate_default=False,
         json_schema_extra={"default": "none"},
         description="The schema registry, a URL below which /subjects is; or several of one registry with commas "
         "between, of which the next is asked when one does not answer.",
     )
-    schema_registry_user: Annotated[str | None, BeforeValidator(_user)] = Field(
+    schema_registry_user: Annotated[str | None, BeforeValidator(values.user)] = Field(
         default=None,
         validate_default=False,
         json_schema_extra={"default": "none"},
         description="The user's name that the schema registry is shown, with the password.",
     )
-    schema_registry_password: Annotated[SecretStr | None, BeforeValidator(_header_secret)] = Field(
+    schema_registry_password: Annotated[SecretStr | None, BeforeValidator(values.header_secret)] = Field(
         default=None,
         validate_default=False,
         json_schema_extra={"default": "none"},
         description="The password that the schema registry is shown, with the user's name.",
     )
-    schema_registry_token: Annotated[SecretStr | None, BeforeValidator(_header_secret)] = Field(
+    schema_registry_token: Annotated[SecretStr | None, BeforeValidator(values.header_secret)] = Field(
         default=None,
         validate_default=False,
         json_schema_extra={"default": "none"},
         description="The bearer token that the schema registry is shown instead of user and password.",
     )
-    schema_registry_ca: Annotated[Path | None, BeforeValidator(_path)] = Field(
+    schema_registry_ca: Annotated[Path | None, BeforeValidator(values.path)] = Field(
         default=None,
         validate_default=False,
         json_schema_extra={"default": "none"},
         description="A PEM file of the authorities that the certificate of the schema registry may come from; without "
         "it, those that the system trusts.",
     )
-    schema_registry_certificate: Annotated[Path | None, BeforeValidator(_path)] = Field(
+    schema_registry_certificate: Annotated[Path | None, BeforeValidator(values.path)] = Field(
         default=None,
         validate_default=False,
         json_schema_extra={"default": "none"},
         description="A PEM file with the certificate that this worker shows the schema registry; its key too, unless "
         "that has a file of its own.",
     )
-    schema_registry_key: Annotated[Path | None, BeforeValidator(_path)] = Field(
+    schema_registry_key: Annotated[Path | None, BeforeValidator(values.path)] = Field(
         default=None,
         validate_default=False,
         json_schema_extra={"default": "none"},
         description="A PEM file with the key, not encrypted, of the certificate that the schema registry is shown.",
     )
-    zone: Annotated[str, BeforeValidator(_zone)] = Field(
+    zone: Annotated[str, BeforeValidator(values.zone)] = Field(
         default="",
         description="Where this worker runs, like eu-west-1a. Standbys are kept in other zones than their owners where "
         "there are any.",
     )
-    memory_budget: Annotated[int, BeforeValidator(_memory)] = Field(
+    memory_budget: Annotated[int, BeforeValidator(values.memory)] = Field(
         default="512MiB",
         validate_default=True,
         description="Memory for stores, what is fetched ahead and what waits, beside Python itself; at least 64MiB.",
     )
-    session_timeout: Annotated[float, _duration(1, 1800, "from 1s to 30m")] = Field(
+    session_timeout: Annotated[float, values.duration(1, 1800, "from 1s to 30m")] = Field(
         default="10s",
         validate_default=True,
         description="After this long without a heartbeat the group takes a worker's partitions away. The "
         "broker has bounds of its own for it (group.min.session.timeout.ms).",
     )
-    max_staleness: Annotated[float, _duration(0, 31_536_000, "from 0s to 365d")] = Field(
+    max_staleness: Annotated[float, values.duration(0, 31_536_000, "from 0s to 365d")] = Field(
         default="1h",
         validate_default=True,
         description="How old the answer of a copy that is not the active may be when the caller gives no bound: a "
         "standby's staleness, or the time since a suspended worker's last good heartbeat.",
     )
-    acceptable_lag: Annotated[int, BeforeValidator(_records)] = Field(
+    acceptable_lag: Annotated[int, BeforeValidator(values.records)] = Field(
         default=10_000,
         description="A worker that lacks more records of a partition restores it as a standby before it owns it.",
     )
-    takeover_interval: Annotated[float, _duration(1, 86_400, "from 1s to 1d")] = Field(
+    takeover_interval: Annotated[float, values.duration(1, 86_400, "from 1s to 1d")] = Field(
         default="1m",
         validate_default=True,
         description="A worker that has restored what it is to take over asks for a rebalance not sooner than this long "
         "after the one before.",
     )
-    request_timeout: Annotated[float, _duration(0.01, 600, "from 10ms to 10m")] = Field(
+    request_timeout: Annotated[float, values.duration(0.01, 600, "from 10ms to 10m")] = Field(
         default="5s",
         validate_default=True,
         description="How long one read may take, its hops to other workers included.",
     )
-    shutdown_timeout: Annotated[float, _duration(1, 3600, "from 1s to 1h")] = Field(
+    shutdown_timeout: Annotated[float, values.duration(1, 3600, "from 1s to 1h")] = Field(
         default="25s",
         validate_default=True,
         description="A worker that was told to stop has ended after this long, whatever hangs.",
@@ -374,53 +214,53 @@ class Settings(BaseSettings):
         json_schema_extra=_NONE,
         description="How this worker logs in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.",
     )
-    kafka_sasl_username: Annotated[str, BeforeValidator(_text)] | None = Field(
+    kafka_sasl_username: Annotated[str, BeforeValidator(values.text)] | None = Field(
         default=None,
         json_schema_extra=_NONE,
         description="Who logs in, with PLAIN and SCRAM.",
     )
-    kafka_sasl_password: Annotated[SecretStr, BeforeValidator(_secret)] | None = Field(
+    kafka_sasl_password: Annotated[SecretStr, BeforeValidator(values.secret)] | None = Field(
         default=None,
         json_schema_extra=_NONE,
         description="The password, with PLAIN and SCRAM.",
     )
-    kafka_oauth_token_url: Annotated[str, BeforeValidator(_token_url)] | None = Field(
+    kafka_oauth_token_url: Annotated[str, BeforeValidator(values.token_url)] | None = Field(
         default=None,
         json_schema_extra=_NONE,
         description="Where tokens come from with OAUTHBEARER: the token endpoint of the identity provider.",
     )
-    kafka_oauth_client_id: Annotated[str, BeforeValidator(_text)] | None = Field(
+    kafka_oauth_client_id: Annotated[str, BeforeValidator(values.text)] | None = Field(
         default=None,
         json_schema_extra=_NONE,
         description="Who asks for tokens, with OAUTHBEARER.",
     )
-    kafka_oauth_client_secret: Annotated[SecretStr, BeforeValidator(_secret)] | None = Field(
+    kafka_oauth_client_secret: Annotated[SecretStr, BeforeValidator(values.secret)] | None = Field(
         default=None,
         json_schema_extra=_NONE,
         description="The secret of the client, with OAUTHBEARER.",
     )
-    kafka_oauth_scope: Annotated[str, BeforeValidator(_text)] | None = Field(
+    kafka_oauth_scope: Annotated[str, BeforeValidator(values.text)] | None = Field(
         default=None,
         json_schema_extra=_NONE,
         description="The scope that tokens are asked for, with OAUTHBEARER, where the provider wants one.",
     )
-    kafka_ca: Annotated[Path, BeforeValidator(_path)] | None = Field(
+    kafka_ca: Annotated[Path, BeforeValidator(values.path)] | None = Field(
         default=None,
         json_schema_extra={"default": "those of the system"},
         description="A PEM file of the authorities that the brokers' certificates are trusted from. Host names are "
         "always checked.",
     )
-    kafka_certificate: Annotated[Path, BeforeValidator(_path)] | None = Field(
+    kafka_certificate: Annotated[Path, BeforeValidator(values.path)] | None = Field(
         default=None,
         json_schema_extra=_NONE,
         description="A PEM file of the certificate that this worker shows to brokers (mTLS), its chain after it.",
     )
-    kafka_key: Annotated[Path, BeforeValidator(_path)] | None = Field(
+    kafka_key: Annotated[Path, BeforeValidator(values.path)] | None = Field(
         default=None,
         json_schema_extra=_NONE,
         description="A PEM file of the private key of that certificate.",
     )
-    kafka_key_password: Annotated[SecretStr, BeforeValidator(_secret)] | None = Field(
+    kafka_key_password: Annotated[SecretStr, BeforeValidator(values.secret)] | None = Field(
         default=None,
         json_schema_extra=_NONE,
         description="The password of that key, when it is encrypted.",
@@ -467,8 +307,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let flags win over the environment, and that over the file. Raises ConfigError for a bad file."""
-        values = {name: text for name, (_, text) in _read_file().items()}
-        return init_settings, env_settings, InitSettingsSource(settings_cls, values)
+        in_file = {name: text for name, (_, text) in _read_file().items()}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -576,21 +416,21 @@ def _read_file() -> dict[str, tuple[int, str]]:
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path}:{line_of(root)}: must be a mapping of settings, this is {kind_of(root)}")
     problems = []
-    values: dict[str, tuple[int, str]] = {}
+    found: dict[str, tuple[int, str]] = {}
     names = [setting.name for setting in SETTINGS]
     for entry in entries_of(root):
         place = f"{path}:{entry.line}: {entry.key}"
         if entry.key not in names:
             problems.append(f"{place} is not a setting; {_suggestion(entry.key, names)}")
-        elif entry.key in values:
-            problems.append(f"{place} is given twice, first on line {values[entry.key][0]}; keep one")
+        elif entry.key in found:
+            problems.append(f"{place} is given twice, first on line {found[entry.key][0]}; keep one")
         elif not isinstance(entry.node, yaml.ScalarNode) or entry.node.tag == "tag:yaml.org,2002:null":
             problems.append(f"{place}: must be text or a number, this is {kind_of(entry.node)}")
         else:
-            values[entry.key] = (entry.line, entry.node.value)
+            found[entry.key] = (entry.line, entry.node.value)
     if problems:
         raise ConfigError("\n".join(problems))
-    return values
+    return found
 
 
 def _suggestion(name: str, known: list[str]) -> str:
