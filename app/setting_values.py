@@ -134,7 +134,7 @@ def secret(value: object) -> SecretStr:
     # Files and secrets often end in a line break that nobody meant.
     given = str(value).rstrip("\r\n")
     if not 1 <= len(given) <= _LONGEST_SECRET or not given.isprintable():
-        raise ValueError(f"must be a given of 1 to {_LONGEST_SECRET} printable characters, or be left out")
+        raise ValueError(f"must be a secret of 1 to {_LONGEST_SECRET} printable characters, or be left out")
     return SecretStr(given)
 
 

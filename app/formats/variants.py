@@ -14,7 +14,10 @@ MOST_VARIANTS = 256
 
 
 class KeyVariants:
-    """The variants of the keys of one source topic, the one learnt last first."""
+    """The variants of the keys of one source topic: those that the registry lists from its newest on, before them others.
+
+    What it does not list yet was learnt from a record, and is newer, or is no schema's id.
+    """
 
     def __init__(self, topic: str, schemas: Schemas) -> None:
         self.topic = topic
@@ -39,8 +42,12 @@ class KeyVariants:
 
     async def refresh(self) -> None:
         """Learn what the registry lists for the topic's keys; waits for it as long as it is away."""
-        for schema_id in await self.schemas.fetch_subject(f"{self.topic}-key"):
-            self.learn(schema_id.to_bytes(4, "big"))
+        listed = [number.to_bytes(4, "big") for number in await self.schemas.fetch_subject(f"{self.topic}-key")]
+        for variant in listed:
+            self.learn(variant)
+        order = (*(variant for variant in self._known if variant not in listed), *reversed(listed))
+        if order != self._known:
+            self._known = order
 
 
 class Known:

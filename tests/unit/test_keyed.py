@@ -191,6 +191,23 @@ async def test_registered_schemas_that_no_key_of_the_table_can_have_are_passed_o
     assert pairs.parse(b'{"a":1,"b":"x"}').wires == (framed(3, written(PAIR, {"a": 1, "b": "x"})),)
 
 
+@pytest.mark.parametrize("read_first", [3, 5, None])
+async def test_the_newest_version_comes_first_whichever_was_read_before_the_registry_was_asked(
+    read_first: int | None,
+) -> None:
+    schemas = MemorySchemas(*(Schema(number, "JSON", "{}") for number in (3, 5, 9)))
+    schemas.subjects["orders-key"] = [3, 5]
+    known = Known(schemas)
+    keys = keys_of(KeySpec("json_sr"), known=known)
+    if read_first is not None:
+        keys.store(framed(read_first, b"1"))
+    await known.keys_of("orders").refresh()
+    assert keys.parse(b"1").wires == (framed(5, b"1"), framed(3, b"1"))
+    keys.store(framed(9, b"1"))
+    await known.keys_of("orders").refresh()
+    assert keys.parse(b"1").wires == (framed(9, b"1"), framed(5, b"1"), framed(3, b"1"))
+
+
 def test_keys_whose_schema_is_not_there_ask_for_it() -> None:
     for spec in (KeySpec("avro"), KeySpec("json_sr")):
         with pytest.raises(SchemaNeeded):
