@@ -14,7 +14,7 @@ MOST_VARIANTS = 256
 
 
 class KeyVariants:
-    """The variants of the keys of one source topic: those that the registry lists from its newest on, before them others.
+    """The variants of the keys of one topic: those that the registry lists from its newest on, before them others.
 
     What it does not list yet was learnt from a record, and is newer, or is no schema's id.
     """

@@ -197,6 +197,8 @@ async def test_the_newest_version_comes_first_whichever_was_read_before_the_regi
 ) -> None:
     schemas = MemorySchemas(*(Schema(number, "JSON", "{}") for number in (3, 5, 9)))
     schemas.subjects["orders-key"] = [3, 5]
+    for number in (3, 5, 9):
+        await schemas.fetch(number)
     known = Known(schemas)
     keys = keys_of(KeySpec("json_sr"), known=known)
     if read_first is not None:
