@@ -77,8 +77,9 @@ _LISTING = (
     "offset_listing.py: a metadata request about given topics into given metadata; a ListOffsets answer of v1 or newer"
 )
 _LOGIN = (
-    "login.py: what a broker answers to a token must reach the authenticator's next step; a connection that ends must "
-    "fail its requests with the reason as their cause; tokens.py: what token() raises must fail a connection alone"
+    "login.py: what a broker answers to a token must reach the authenticator's next step; SCRAM's step must raise for "
+    "an answer that does not fit the password; a connection that ends must fail its requests with the reason as their "
+    "cause; tokens.py: what token() raises must fail a connection alone"
 )
 _ASSIGNOR = (
     "assignor.py: how the coordinator calls the assignor, and what it does with a user_data that it does not know"
@@ -292,6 +293,9 @@ PINNED: dict[str, Pinned] = {
     ),
     "aiokafka.conn:AIOKafkaConnection._do_sasl_handshake": Pinned("self", "d8bd36f67e143937", _LOGIN),
     "aiokafka.conn:AIOKafkaConnection.authenticator_oauth": Pinned("self", "5ef8352fe96d2ea7", _LOGIN),
+    "aiokafka.conn:AIOKafkaConnection.authenticator_scram": Pinned("self", "49cc0e4a1a205fb4", _LOGIN),
+    "aiokafka.conn:BaseSaslAuthenticator.step": Pinned("self, payload", "c65ff5d02a63906c", _LOGIN),
+    "aiokafka.conn:ScramAuthenticator.authenticator_scram": Pinned("self", "ec36ed278032a801", _LOGIN),
     "aiokafka.conn:AIOKafkaConnection.close": Pinned("self, reason, exc", "3566becd3ed72c60", _LOGIN),
     "aiokafka.conn:OAuthAuthenticator.step": Pinned("self, payload", "a8f3cf2229774d5f", _LOGIN),
     "aiokafka.client:AIOKafkaClient._get_conn": Pinned("self, node_id, group, no_hint", "273cc4accb6d61fa", _LOGIN),
@@ -316,11 +320,15 @@ REACHED_FOR = {
     "_generation_id": "aiokafka.protocol.group:HeartbeatRequest.__init__",
     "_isolation_level": "aiokafka.consumer.fetcher:PartitionRecords",
     "_key_deserializer": "aiokafka.consumer.fetcher:PartitionRecords",
+    "_loop": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
     "_prefetch_backoff": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",
     "_records": "aiokafka.consumer.fetcher:PartitionRecords",
+    "_sasl_mechanism": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
     "_sasl_oauth_token_provider": "aiokafka.conn:AIOKafkaConnection.authenticator_oauth",
+    "_sasl_plain_password": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
+    "_sasl_plain_username": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
     "_send_req": "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req",
     "_sender": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_sequence_numbers": "aiokafka.producer.transaction_manager:TransactionManager.__init__",
