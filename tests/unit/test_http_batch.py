@@ -214,6 +214,7 @@ async def test_one_bad_key_spoils_no_other(worker: Worker) -> None:
         (b'{"keys": [], "fields": []}', 400, "invalid_body"),
         (msgspec.json.encode({"keys": ["x"] * (MOST_KEYS + 1)}), 400, "invalid_body"),
         (b" " * (MAX_BODY_BYTES + 1), 413, "payload_too_large"),
+        (b" " * (10 << 20), 413, "payload_too_large"),
     ],
 )
 async def test_a_body_that_is_no_batch_is_refused(worker: Worker, body: bytes, status: int, code: str) -> None:

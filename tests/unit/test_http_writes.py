@@ -105,6 +105,7 @@ async def test_binary_rows_are_written_as_they_are(worker: Worker) -> None:
         ("/tables/planes/N1", b"1", {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
         ("/tables/planes/N1", b"1", {}, 415, "unsupported_media_type"),
         ("/tables/planes/N1", b" " * 1_001, JSON, 413, "payload_too_large"),
+        ("/tables/planes/N1", b" " * (10 << 20), JSON, 413, "payload_too_large"),
         ("/tables/planes/%FF", b"1", JSON, 400, "invalid_key"),
         ("/tables/planes/" + "k" * 9_000, b"1", JSON, 414, "uri_too_long"),
         ("/tables/nope/N1", b"1", JSON, 404, "table_not_found"),
