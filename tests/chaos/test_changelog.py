@@ -7,6 +7,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.errors import PolicyViolationError
 
 from app.demo.broker import EmbeddedKafka
 from tests.chaos.history import Answer
@@ -29,7 +30,16 @@ async def truncate(bootstrap: str, topic: str) -> None:
         settings = {name: value for name, value, _, source, *_ in entries if source == _SET_FOR_TOPIC}
         await _alter(admin, topic, settings | {"cleanup.policy": "compact,delete"})
         # -1 is the high watermark.
-        await admin.delete_records({TopicPartition(topic, number): RecordsToDelete(-1) for number in range(PARTITIONS)})
+        all_records = {TopicPartition(topic, number): RecordsToDelete(-1) for number in range(PARTITIONS)}
+
+        async def deleted() -> bool:
+            try:
+                await admin.delete_records(all_records)
+            except PolicyViolationError:  # the broker acknowledges a policy a little before it goes by it
+                return False
+            return True
+
+        await until(deleted, f"the records of {topic} are deleted")
         await _alter(admin, topic, settings)
     finally:
         await admin.close()
