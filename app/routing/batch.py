@@ -9,10 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.errors import (
-    DeadlineExceeded,
     KeyNotFound,
-    NotOwner,
-    OwnerUnreachable,
     RequestError,
 )
 from app.formats.partitioners import partitions_of
@@ -23,9 +20,10 @@ from app.routing.ports import BatchHop, Peer, Slice, Unresponsive, Wanted
 from app.routing.query import (
     ASK_THE_NEXT,
     NOT_OWNER_PAUSE,
-    SHARE,
     WAITING_SHARE,
     Query,
+    counted_forward,
+    hop_seconds,
     missing_detail,
     partition_count,
     trusted,
@@ -326,9 +324,7 @@ class Batch:
         if host.worker_id == parts.worker_id:
             slices = await parts.slices.read(asked.routed.spec.name, wanted, asked.consistency, waits_until)
             return slices, parts.worker_id
-        left, wait = self._deadline - started, max(0.0, waits_until - started)
-        if left <= 0:
-            raise DeadlineExceeded(f"no time was left to ask {host.worker_id}, which holds the partition")
+        wait = max(0.0, waits_until - started)
         hop = BatchHop(
             table=asked.routed.spec.name,
             wanted=wanted,
@@ -338,22 +334,10 @@ class Batch:
             partitions=asked.count,
             generation=generation,
             request_id=asked.request_id,
-            # The wait is the caller's and is not cut short for those that follow, who hardly know more.
-            timeout=wait + (left - wait) * SHARE if followed else left,
+            timeout=hop_seconds(host, self._deadline - started, wait, followed=followed),
         )
-        outcome = "refused"
-        try:
+        with counted_forward(parts.metrics, parts.clock):
             answer = await parts.peer.read_many(host, hop)
-            outcome = "ok"
-        except NotOwner:
-            outcome = "not_owner"
-            raise
-        except OwnerUnreachable:
-            outcome = "unreachable"
-            raise
-        finally:
-            parts.metrics.forwards.labels(outcome).inc()
-            parts.metrics.forward_duration.observe(parts.clock() - started)
         return answer.slices, answer.worker_id
 
     def _take_over(self, group: _Group, candidate: Candidate, slices: Sequence[Slice], worker_id: str) -> None:

@@ -4,7 +4,8 @@ This and batch.py are the only places that forward. DESIGN.md beside it says why
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -237,9 +238,6 @@ class Query:
                 self._local, routed.spec.name, question.partition, question.stored_key, consistency, wait
             )
             return Answer(routed, trusted(result, consistency), self._worker_id, "local")
-        left = question.deadline - started
-        if left <= 0:
-            raise DeadlineExceeded(f"no time was left to ask {host.worker_id}, which holds the partition")
         hop = Hop(
             table=routed.spec.name,
             partition=question.partition,
@@ -250,23 +248,40 @@ class Query:
             partitions=question.count,
             generation=generation,
             request_id=question.request_id,
-            # The wait is the caller's and is not cut short for those that follow, who hardly know more.
-            timeout=wait + (left - wait) * SHARE if later else left,
+            timeout=hop_seconds(host, question.deadline - started, wait, followed=bool(later)),
         )
-        outcome = "refused"
-        try:
+        with counted_forward(self._metrics, self._clock):
             read = await self._peer.read(host, hop)
-            outcome = "ok"
-        except NotOwner:
-            outcome = "not_owner"
-            raise
-        except OwnerUnreachable:
-            outcome = "unreachable"
-            raise
-        finally:
-            self._metrics.forwards.labels(outcome).inc()
-            self._metrics.forward_duration.observe(self._clock() - started)
         return Answer(routed, trusted(read.result, consistency), read.worker_id, "forwarded")
+
+
+def hop_seconds(host: HostInfo, left: float, wait: float, *, followed: bool) -> float:
+    """Return the time-out of a hop, `wait` included, with so much time left; others may follow it.
+
+    Raises DeadlineExceeded when none is left.
+    """
+    if left <= 0:
+        raise DeadlineExceeded(f"no time was left to ask {host.worker_id}, which holds the partition")
+    # The wait is the caller's and is not cut short for those that follow, who hardly know more.
+    return wait + (left - wait) * SHARE if followed else left
+
+
+@contextmanager
+def counted_forward(metrics: Metrics, clock: Callable[[], float]) -> Iterator[None]:
+    """Count a hop to another worker by how it ends, and the time it takes."""
+    started, outcome = clock(), "refused"
+    try:
+        yield
+        outcome = "ok"
+    except NotOwner:
+        outcome = "not_owner"
+        raise
+    except OwnerUnreachable:
+        outcome = "unreachable"
+        raise
+    finally:
+        metrics.forwards.labels(outcome).inc()
+        metrics.forward_duration.observe(clock() - started)
 
 
 class _TableMetrics:
