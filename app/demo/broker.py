@@ -10,8 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from app.demo import processes
 from app.demo.kafka_jars import java, kafka_class_path
@@ -70,7 +68,7 @@ class Listener:
         return f"127.0.0.1:{self.port}"
 
 
-class EmbeddedKafka:
+class EmbeddedKafka(processes.Service):
     """One to three brokers (KRaft, combined with their controllers) on 127.0.0.1, their data in `data_dir`.
 
     Started again over the same folder, it holds the same data. Ports are free ones, unless `port` names the
@@ -113,15 +111,6 @@ class EmbeddedKafka:
     def bootstrap_servers(self) -> str:
         """`host:port` of every broker, separated by commas."""
         return ",".join(f"127.0.0.1:{node.port}" for node in self._nodes)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start every broker and return when all of them answer and know each other.

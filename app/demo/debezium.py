@@ -6,8 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
@@ -68,7 +67,7 @@ def postgres_connector(postgres: Postgres, name: str, tables: Sequence[str], **s
     return {property_: str(value) for property_, value in properties.items()}
 
 
-class Debezium:
+class Debezium(processes.Service):
     """A standalone worker of Kafka Connect on 127.0.0.1 that runs some connectors; its files are in `folder`.
 
     Started again over the same folder it goes on where it was. On Linux it dies with this process, even when it is
@@ -81,15 +80,6 @@ class Debezium:
         self._connectors = connectors
         self._url = f"http://127.0.0.1:{processes.free_port()}"
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def log(self) -> Path:

@@ -9,8 +9,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from app.demo import processes
 from app.errors import SetupError
@@ -37,7 +35,7 @@ _SETTINGS = {
 }
 
 
-class Postgres:
+class Postgres(processes.Service):
     """A database cluster with logical replication on 127.0.0.1, in a folder of its own that goes with it.
 
     On Linux it dies with this process, even when it is killed. PostgreSQL refuses to run as root: started by root, it
@@ -48,15 +46,6 @@ class Postgres:
         self.port = processes.free_port() if port is None else port
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it and return when it answers.

@@ -8,10 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from app.errors import SetupError
 
@@ -28,6 +31,27 @@ _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="child-starter")
 
 #: The ports that this process was given lately.
 _given_out: deque[int] = deque(maxlen=1000)
+
+
+class Service(ABC):
+    """Something that runs while its context lasts."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it and return when it can be used; raises SetupError with nothing left running."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop it, cleanly within a few seconds or else by SIGKILL."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:

@@ -9,8 +9,6 @@ import tempfile
 import time
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 
@@ -30,7 +28,7 @@ _STOP_GRACE = 10.0
 _POLL = 0.1
 
 
-class EmbeddedRegistry:
+class EmbeddedRegistry(processes.Service):
     """A registry on 127.0.0.1, its schemas in `data_dir`.
 
     Started again over the same folder it has the same schemas, at the same URL for the life of the object. On Linux it
@@ -51,15 +49,6 @@ class EmbeddedRegistry:
     @property
     def _log(self) -> Path:
         return self._folder / "registry.log"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it and return when it answers.
