@@ -11,6 +11,7 @@ The stored form does not depend on the variant, so a key has one row in each par
 """
 
 import re
+from abc import ABC, abstractmethod
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -53,7 +54,7 @@ def source_keys(source: SourceSpec, known: Known) -> KeyFormat:
     return key_format(source.key)
 
 
-class _JsonVariants:
+class _JsonVariants(ABC):
     """What the formats have in common whose content is JSON."""
 
     canonical_wire = False
@@ -82,11 +83,13 @@ class _JsonVariants:
         """See KeyFormat."""
         return wire
 
+    @abstractmethod
     def _split(self, wire: bytes) -> tuple[bytes, bytes]:
-        raise NotImplementedError
+        """Return the variant of a wire form, and its JSON; raises DecodeError and SchemaNeeded."""
 
+    @abstractmethod
     def _wire(self, variant: bytes, content: bytes) -> bytes:
-        raise NotImplementedError
+        """Return the wire form of a key's JSON under a variant."""
 
 
 class FramedJsonKey(_JsonVariants):
