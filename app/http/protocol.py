@@ -64,7 +64,7 @@ class Protocol(web_protocol.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Answer a plain request at once, between two others; the rest is aiohttp's."""
         if self._plain is not None and self._whole:
-            if self._between_requests():
+            if self.is_idle:
                 answer = self._plain.answer(data)
                 if answer is not None and self.transport is not None:
                     self.transport.write(answer)
@@ -73,7 +73,8 @@ class Protocol(web_protocol.RequestHandler):
             self._whole = _is_one_bodiless_request(data)
         super().data_received(data)
 
-    def _between_requests(self) -> bool:
+    @property
+    def is_idle(self) -> bool:
         """Say whether the connection waits for a request, with everything before it answered."""
         waiter = self._waiter
         return (
@@ -115,6 +116,11 @@ class Server(web.Server):
     def __call__(self) -> Protocol:
         """Make the protocol of a new connection."""
         return Protocol(self, loop=self._loop, metrics=self._metrics, plain=self._plain)
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether every connection waits for a request."""
+        return all(connection.is_idle for connection in self.connections if isinstance(connection, Protocol))
 
 
 def _error_of(status: int, exc: BaseException | None) -> RequestError:

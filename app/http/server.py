@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from app.http.batch import BatchRoutes
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness, WorkerHealth
 from app.http.internal import InternalRoutes
+from app.http.listener import Listener
 from app.http.observations import Observations
 from app.http.overview import OverviewRoutes
 from app.http.peer import HttpPeer
@@ -39,8 +39,8 @@ from app.turns import Turns
 #: Seconds between the end of listening and the end of idle connections, in which requests on their way are answered.
 LAST_CALL = 0.05
 
-#: Connections that may wait to be accepted; the kernel caps it.
-BACKLOG = 1024
+#: Seconds between two looks whether all connections are idle.
+_LOOK = 0.01
 
 #: Seconds that /cluster and /tables wait for the other workers at most.
 SURVEY_SECONDS = 2.0
@@ -114,7 +114,7 @@ class HttpServer:
         self._peer: HttpPeer | None = None
         self._plain: PlainReads | None = None
         self._dispatchers: list[Dispatcher] = []
-        self._listeners: list[tuple[asyncio.Server, Server]] = []
+        self._listeners: list[Listener] = []
         self._bound: Bound | None = None
         self._lag: asyncio.Task[None] | None = None
 
@@ -199,33 +199,46 @@ class HttpServer:
         answered, because a load balancer takes a while to notice.
         """
         self._readiness.drain()
-        if self._plain is not None:
-            self._plain.close()
-        for dispatcher in self._dispatchers:
-            dispatcher.close()
+        self._close_with_each_answer()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 for dispatcher in self._dispatchers:
                     await dispatcher.idle.wait()
 
     async def stop(self, seconds: float) -> None:
-        """Close the listeners, let what is in flight finish for `seconds` at most, and close every connection."""
+        """Stop listening, answer whoever has connected and asked, for `seconds` at most, and close every connection."""
         if self._lag is not None:
             self._lag.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._lag
-        for listener, _ in self._listeners:
-            listener.close()
-        # A request that a client has sent on an idle connection may not have been read yet.
-        await asyncio.sleep(min(seconds, LAST_CALL))
-        for _, server in self._listeners:
-            server.pre_shutdown()
+        self._close_with_each_answer()
+        for listener in self._listeners:
+            await listener.close()
+        until = asyncio.get_running_loop().time() + seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._last_call()
+        for listener in self._listeners:
+            listener.server.pre_shutdown()
         # aiohttp takes a timeout of 0 for none at all.
-        await asyncio.gather(*(server.shutdown(max(seconds, 0.01)) for _, server in self._listeners))
+        left = max(until - asyncio.get_running_loop().time(), 0.01)
+        await asyncio.gather(*(listener.server.shutdown(left) for listener in self._listeners))
         self._listeners.clear()
         if self._peer is not None:
             await self._peer.close()
             self._peer = None
+
+    def _close_with_each_answer(self) -> None:
+        if self._plain is not None:
+            self._plain.close()
+        for dispatcher in self._dispatchers:
+            dispatcher.close()
+
+    async def _last_call(self) -> None:
+        """Wait until no connection has a request, or one on its way here, to be answered."""
+        await asyncio.sleep(LAST_CALL)
+        while not all(listener.server.is_idle for listener in self._listeners):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(_LOOK)
 
     def _in_flight(self) -> int:
         return sum(dispatcher.in_flight for dispatcher in self._dispatchers)
@@ -237,23 +250,6 @@ class HttpServer:
 
     async def _listen(self, dispatcher: Dispatcher, port: int, setting: str, plain: PlainReads | None) -> str:
         """Serve on one port and return its URL."""
-        host = self._options.host
-        server = Server(dispatcher, self._metrics, plain)
-        try:
-            listener = await asyncio.get_running_loop().create_server(server, host, port, backlog=BACKLOG)
-        except OSError as error:
-            raise ConfigError(_bind_problem(error, host, port, setting)) from None
-        self._listeners.append((listener, server))
-        bound_host, bound_port = listener.sockets[0].getsockname()[:2]
-        if bound_host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-            bound_host = "127.0.0.1"
-        return f"http://[{bound_host}]:{bound_port}" if ":" in bound_host else f"http://{bound_host}:{bound_port}"
-
-
-def _bind_problem(error: OSError, host: str, port: int, setting: str) -> str:
-    variable = f"TABLEHOUSE_{setting.upper()}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{setting}: port {port} on {host} is in use by another process: set {variable} to a free port"
-    if error.errno == errno.EACCES:
-        return f"{setting}: this user may not listen on port {port}: set {variable} to 1024 or above"
-    return f"{setting}: cannot listen on {host}:{port}: {error.strerror}: check TABLEHOUSE_HTTP_HOST and {variable}"
+        listener = await Listener.bind(Server(dispatcher, self._metrics, plain), self._options.host, port, setting)
+        self._listeners.append(listener)
+        return listener.url

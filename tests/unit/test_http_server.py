@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from app.catalog.spec import Catalog
 from app.errors import ConfigError
@@ -106,6 +107,57 @@ async def test_stop_answers_what_arrives_on_an_idle_connection_right_after_it() 
         assert b"connection: close" in second.lower()
         await stopping
         writer.close()
+
+
+def _all_of(client: socket.socket) -> bytes:
+    with client, client.makefile("rb") as answer:
+        return answer.read()
+
+
+@pytest.mark.parametrize("drained", [True, False])
+def test_stop_answers_everyone_who_had_connected_and_asked_while_the_loop_was_busy(*, drained: bool) -> None:
+    request = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
+
+    async def stopped_under_load() -> None:
+        async with one_worker() as worker:
+            port = urlsplit(worker.server.bound.public_url).port
+            if drained:
+                await worker.server.drain(1.0)
+            # Blocking calls, so that the loop has neither accepted a connection nor read a request when it stops.
+            clients = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(100)]
+            for client in clients[1:]:
+                client.sendall(request)
+            await worker.server.stop(5.0)
+            for client in clients[1:]:
+                answer = await asyncio.to_thread(_all_of, client)
+                assert answer.startswith(b"HTTP/1.1 200 "), answer
+                assert b"connection: close" in answer.lower()
+            assert await asyncio.to_thread(_all_of, clients[0]) == b"", "nobody has asked on this connection"
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), 5)
+
+    uvloop.run(stopped_under_load())
+
+
+async def test_stop_waits_for_an_answer_no_longer_than_it_was_told() -> None:
+    entered = asyncio.Event()
+
+    async def silent_owner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        entered.set()
+        await reader.read()
+        writer.close()
+
+    owner = await asyncio.start_server(silent_owner, "127.0.0.1", 0)
+    async with one_worker(timeout=60.0) as worker:
+        port = owner.sockets[0].getsockname()[1]
+        worker.view.swap(snapshot(Placed("m", f"http://127.0.0.1:{port}", {"planes-topic": range(4)})))
+        asked = asyncio.create_task(worker.get("/tables/planes/x"))
+        await entered.wait()
+        async with asyncio.timeout(10):
+            await worker.server.stop(0.2)
+            with pytest.raises(asyncio.IncompleteReadError):
+                await asked
+        owner.close()
 
 
 async def test_stop_lets_a_request_in_flight_finish() -> None:
