@@ -13,7 +13,8 @@ from tests.support.oracle import replay_source
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess
 
-#: Connections that a worker opens to another one.
+#: Connections that a worker opens to another one for hops that do not wait; as many again may serve those that do,
+#: which are a few of the recorder's.
 _MOST_CONNECTIONS = 64
 
 
@@ -71,13 +72,13 @@ async def test_one_slow_peer_holds_up_only_its_own_partitions(
             waiting = [asyncio.create_task(http.get(asked.url + table.path(key))) for key in remote * 4]
 
             async def arrived() -> bool:
-                return line.connections == _MOST_CONNECTIONS
+                return line.connections >= _MOST_CONNECTIONS
 
             await until(arrived, "the slow line is used as much as it may be")
             here = await asyncio.gather(*(http.get(asked.url + table.path(key)) for key in local * 4))
             assert {answer.status for answer in here} == {200}
             assert not any(task.done() for task in waiting), "those who wait for the slow peer still do"
-            assert line.most_connections == _MOST_CONNECTIONS
+            assert len(waiting) > 2 * _MOST_CONNECTIONS >= line.most_connections
             there = await asyncio.gather(*waiting)
             assert {answer.status for answer in there} <= {200, 503, 504}, {answer.status for answer in there}
             line.delay = 0.0
