@@ -12,7 +12,8 @@ from app.http.answers import JSON_HEADERS, Streamed
 from app.http.conditions import accepts
 from app.http.consistency import asked
 from app.http.dispatch import Call
-from app.routing.batch import Batch, Batches, PartitionAnswer
+from app.routing.batch import Batch, Batches
+from app.routing.outcomes import PartitionAnswer
 from app.routing.tables import RoutedTable, table_named
 from app.turns import Turns
 

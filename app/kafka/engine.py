@@ -1,7 +1,7 @@
 """The engine of a worker: prepares topics and clients, takes part in the group, and owns the shards it is given."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
 from typing import Protocol, TypeVar
@@ -13,7 +13,7 @@ from mode import Service
 from app.catalog.fingerprint import catalog_digest
 from app.catalog.spec import REGISTRY_FORMATS, Catalog, TableSpec
 from app.config import Settings
-from app.errors import BrokersRefuse, Draining, MisplacedKeys, NotOwner, PartitionRestoring, SourceUnavailable
+from app.errors import BrokersRefuse
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
 from app.formats.variants import Known
@@ -23,14 +23,17 @@ from app.kafka.client import Connection
 from app.kafka.consumer import LANE_FETCH_BYTES, GroupOptions, LaneConsumer
 from app.kafka.dead_letters import KafkaDeadLetters
 from app.kafka.faust_app import TablehouseApp
+from app.kafka.health import Health
 from app.kafka.lease import GroupLease
+from app.kafka.local_side import LocalSide
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
 from app.kafka.login import check_login
+from app.kafka.partition_counts import PartitionCounts
 from app.kafka.probe import probe_epochs
 from app.kafka.security import security_of
 from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Topics, prepare
-from app.model import Consistency, TaskStatus, TopicPartition
+from app.model import TopicPartition
 from app.placement.wire import MemberMetadata
 from app.routing.cluster import ClusterView, shards_of, snapshot_of
 from app.stores.data_directory import DataDirectory
@@ -38,11 +41,10 @@ from app.stores.rocksdb import RocksShard, StoreMemory
 from app.tasks import background
 from app.tasks.clock import SystemClock
 from app.tasks.definitions import changelog_topic
-from app.tasks.digest import PartitionDigest
-from app.tasks.doubts import Doubts, Growth, Misplaced
+from app.tasks.doubts import Doubts, Misplaced
 from app.tasks.log import OutcomeUnknown
 from app.tasks.ports import Ports
-from app.tasks.reads import MISPLACED_RETRY_AFTER, Reader, ReadResult, SliceResult
+from app.tasks.reads import Reader
 from app.tasks.shards import Shards, ShardSettings
 from app.telemetry import Metrics
 from app.turns import Turns
@@ -54,9 +56,6 @@ _RETRY = 1.0
 
 #: Seconds that a batch in flight is given to be acknowledged when a rebalance or a stop interrupts it.
 _PATIENCE = 2.0
-
-#: Seconds between two looks at the partition counts that the consumer knows.
-_PARTITION_COUNTS_INTERVAL = 1.0
 
 #: Seconds between two looks at what keeps this worker from the brokers, while the group's coordinator does not answer.
 _OUTAGE_INTERVAL = 2.0
@@ -100,7 +99,10 @@ def _fetch_bytes(budget: int, partitions: int, most: int) -> int:
 
 
 class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
-    """The Kafka side of a worker; the local side of every read, and the worker's health."""
+    """The Kafka side of a worker.
+
+    `local` is its own part in every request, `health` what there is to say of its state.
+    """
 
     def __init__(
         self,
@@ -127,16 +129,22 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._doubts = Doubts(self._tell_the_group)
         for table in catalog.tables.values():
             metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
-        self._trouble: str | None = "starting"
-        self._disagreements: list[str] = []
-        #: What keeps this worker from the brokers since it started; None while nothing does.
-        self._outage: str | None = None
+        self.local = LocalSide(catalog, self._doubt)
+        self.health = Health(
+            settings,
+            catalog,
+            directory.worker_id,
+            view,
+            self._lease,
+            statuses=self.local.statuses,
+            doubt=self._doubt,
+            registry_trouble=lambda: schemas.trouble,
+        )
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
-        self._source_writer: KafkaSourceWriter | None = None
+        self._counts: PartitionCounts | None = None
         self._clients: list[_Client] = []
         self._upkeep: list[asyncio.Task[None]] = []
-        self._stopping = False
         self._revoked_at: float | None = None
         self._assigned_at = 0.0
         #: What the leader wants this worker to own once it has restored it.
@@ -170,7 +178,6 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         for client in [client for client in clients if client is not None]:
             await self._until_reachable(client.start)
             self._clients.append(client)
-        self._source_writer = source_writer
         consumer: LaneConsumer = self.app.consumer
         ports = Ports(
             changelog=changelog,
@@ -201,6 +208,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             ports,
             Reader(self._lease, self._settings.max_staleness),
         )
+        self.local.open(self._shards, source_writer)
+        self._counts = PartitionCounts(topics.partitions, self._doubts)
         self._assignor = TableAssignor(
             self._describe, topics.partitions, self._catalog.standbys, self._settings.acceptable_lag
         )
@@ -222,13 +231,13 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             for name, work in (
                 ("flush", self._shards.keep_flushed()),
                 ("source ends", self._shards.watch_source_ends()),
-                ("partition counts", self._watch_partition_counts(topics.partitions)),
+                ("partition counts", self._counts.watch(consumer.partition_counts)),
                 ("outages", self._explain_outages()),
                 ("warming", self._take_over_once_warm(self._shards)),
                 ("key schemas", self._watch_key_schemas()),
             )
         ]
-        self._trouble = "joining the group"
+        self.health.trouble = "joining the group"
 
     async def on_stop(self) -> None:
         """Close the stores and the clients; the consumer has left the group before."""
@@ -241,7 +250,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     def drain(self) -> None:
         """Take note that the worker is stopping."""
-        self._stopping = True
+        self.local.drain()
+        self.health.drain()
 
     async def _prepare(self) -> Topics:
         await check_login(self._connection)
@@ -260,7 +270,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             try:
                 return await attempt()
             except (KafkaError, OutcomeUnknown) as error:
-                self._trouble = f"no broker of {self._settings.bootstrap_servers} can be used: {error}"
+                self.health.trouble = f"no broker of {self._settings.bootstrap_servers} can be used: {error}"
                 log.warning(
                     "no broker can be used; trying again",
                     bootstrap_servers=self._settings.bootstrap_servers,
@@ -274,17 +284,17 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         while True:
             await asyncio.sleep(_OUTAGE_INTERVAL)
             outage = None
-            if not self.broker_reachable():
+            if not self.health.broker_reachable():
                 try:
                     await check_login(self._connection)
                 except (BrokersRefuse, KafkaError) as error:
                     outage = str(error)
-            if outage is not None and outage != self._outage:
+            if outage is not None and outage != self.health.outage:
                 log.warning("the brokers cannot be used; trying again", reason=outage)
-            self._outage = outage
+            self.health.outage = outage
 
     def _on_fatal(self, error: Exception) -> None:
-        self._trouble = str(error)
+        self.health.trouble = str(error)
         self.add_future(self.crash(error))
 
     # Tables of which a miss proves nothing
@@ -298,26 +308,6 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     def _tell_the_group(self) -> None:
         """Have everybody learn what a task of this worker found; see _describe() and assigned()."""
         self.app.consumer.rejoin()
-
-    async def _watch_partition_counts(self, checked: Mapping[str, int]) -> None:
-        known: dict[str, Growth] = {}
-        while True:
-            grown = {
-                topic: Growth(checked[topic], now)
-                for topic, now in self.app.consumer.partition_counts().items()
-                if now != checked[topic]
-            }
-            if grown != known:
-                known = grown
-                self._doubts.grown(grown)
-                for topic, growth in grown.items():
-                    log.error(
-                        "the partition count of a source has changed; misses of its tables are no longer proof",
-                        topic=topic,
-                        built_with=growth.built,
-                        now=growth.now,
-                    )
-            await asyncio.sleep(_PARTITION_COUNTS_INTERVAL)
 
     async def _watch_key_schemas(self) -> None:
         """Learn of each schema that keys may have, so that lookups go where they are written with it."""
@@ -362,148 +352,22 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         if self._shards is not None:
             self._revoked_at = monotonic()
             await self._shards.suspend(
-                _PATIENCE, "the worker is stopping" if self._stopping else "the group is rebalancing"
+                _PATIENCE, "the worker is stopping" if self.health.draining() else "the group is rebalancing"
             )
 
     async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
         """Route by the new assignment, and own what it gives to this worker."""
-        if self._shards is None or self._assignor is None or self._assignor.latest is None:
+        if self._shards is None or self._counts is None or self._assignor is None or self._assignor.latest is None:
             raise AssertionError("assigned before the engine was ready")
         assignment = self._assignor.latest
-        self._view.swap(snapshot_of(generation, self._agreed(assignment.partitions), assignment.members))
+        counts, self.health.disagreements = self._counts.agreed(assignment.partitions)
+        self._view.swap(snapshot_of(generation, counts, assignment.members))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
         self._shards.assign(generation, partitions, frozenset(shards_of(assignment.own.standbys)))
         self._warming, self._assigned_at = frozenset(shards_of(assignment.own.warming)), monotonic()
-        self._trouble = None
+        self.health.trouble = None
         self._metrics.generation.set(generation)
         self._metrics.rebalances.inc()
         if self._revoked_at is not None:
             self._metrics.rebalance_duration.observe(monotonic() - self._revoked_at)
         log.info("assigned", generation=generation, partitions=[str(partition) for partition in sorted(partitions)])
-
-    def _agreed(self, counted: Mapping[str, int]) -> dict[str, int]:
-        """Return the partition counts that the group's leader placed by, without those that this worker's differ from.
-
-        They do after a topic has grown, while workers from before and after that are in the group. Whoever hashes with
-        one count would look in the wrong partition of a table that was built with the other.
-        """
-        built = {} if self._assignor is None else self._assignor.partitions
-        differing = {topic: count for topic, count in counted.items() if built.get(topic, count) != count}
-        self._disagreements = [
-            f"the group's leader counts {count} partitions of {topic} and this worker {built[topic]}: no key of its "
-            "tables can be looked up here until the workers that were started before the topic grew are restarted"
-            for topic, count in differing.items()
-        ]
-        for disagreement in self._disagreements:
-            log.warning("partition counts differ", reason=disagreement)
-        return {topic: count for topic, count in counted.items() if topic not in differing}
-
-    # The local side of reads
-
-    def _joined_shards(self) -> Shards:
-        if self._shards is None:
-            raise NotOwner("this worker has not joined the group yet")
-        return self._shards
-
-    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
-        """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
-        return self._here(lambda shards: shards.read(table, partition, stored_key, consistency))
-
-    def read_many(
-        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
-    ) -> SliceResult:
-        """Read the first of some keys here and now; raises what read() raises."""
-        return self._here(lambda shards: shards.read_many(table, partition, stored_keys, consistency))
-
-    def _here(self, read: Callable[[Shards], Result]) -> Result:
-        shards = self._joined_shards()
-        try:
-            return read(shards)
-        except PartitionRestoring as error:
-            if self._stopping:
-                raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
-            raise
-
-    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
-        """Wait until a source offset is applied here; raises what Shards.wait_for_position raises."""
-        await self._joined_shards().wait_for_position(table, partition, offset, timeout)
-
-    async def digest(self, table: str, partition: int) -> PartitionDigest:
-        """Count and hash the rows of a partition held here; raises what Shards.digest raises."""
-        return await self._joined_shards().digest(table, partition)
-
-    def statuses(self) -> Sequence[TaskStatus]:
-        """Return the status of every task of this worker."""
-        return [] if self._shards is None else self._shards.statuses()
-
-    # Writes
-
-    def _writer(self, table: str) -> KafkaSourceWriter:
-        if self._source_writer is None:
-            raise SourceUnavailable(f"nothing was written to table {table}: this worker has reached no broker yet")
-        return self._source_writer
-
-    def limit(self, table: str) -> int:
-        """Return the most bytes that a record of a writable table's source may have; raises SourceUnavailable."""
-        return self._writer(table).limit(self._catalog.tables[table].source.topic)
-
-    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
-        """Append a record to a writable table's source; raises MisplacedKeys, and what the source writer does."""
-        spec = self._catalog.tables[table]
-        doubt = self._doubt(spec)
-        if doubt is not None:
-            raise MisplacedKeys(
-                f"nothing was written to table {table}, since its keys do not lie where they are looked for: {doubt}",
-                retry_after=MISPLACED_RETRY_AFTER,
-                table=table,
-                partition=partition,
-            )
-        return await self._writer(table).append(TopicPartition(spec.source.topic, partition), key, value, timeout)
-
-    # Health
-
-    def joined(self) -> bool:
-        """Say whether the group has given this worker its part.
-
-        Another worker with the same URL, a ghost of a process without a lasting data directory, has to leave first.
-        """
-        current, me = self._view.current, self._directory.worker_id
-        rivals = [
-            member.worker_id
-            for member in current.members
-            if member.url == self._settings.advertised_url and member.worker_id != me
-        ]
-        return current.generation >= 0 and not rivals
-
-    def broker_reachable(self) -> bool:
-        """Say whether the group's coordinator answered lately."""
-        return self._lease.age() < self._settings.session_timeout
-
-    def draining(self) -> bool:
-        """Say whether the worker is stopping."""
-        return self._stopping
-
-    def generation(self) -> int:
-        """Return the group's generation, -1 before the first."""
-        return self._view.current.generation
-
-    def reasons(self) -> Sequence[str]:
-        """Say what keeps the worker from being as it should be."""
-        doubts = [
-            f"misses of table {table.name} prove nothing: {doubt}"
-            for table in self._catalog.tables.values()
-            if (doubt := self._doubt(table)) is not None
-        ]
-        registry = self._schemas.trouble
-        stopped = [
-            f"partition {task.partition} of table {task.table} has {task.reason}"
-            for task in self.statuses()
-            if task.stopped
-        ]
-        return [
-            *(trouble for trouble in (self._trouble, self._outage) if trouble is not None),
-            *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
-            *self._disagreements,
-            *doubts,
-            *stopped,
-        ]

@@ -5,17 +5,15 @@ is held of it does not grow with it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.errors import (
-    KeyNotFound,
-    RequestError,
-)
+from app.errors import RequestError
 from app.formats.partitioners import partitions_of
-from app.model import Consistency, Freshness, HostInfo, Role, TopicPartition
+from app.model import Consistency, HostInfo, TopicPartition
 from app.routing.candidates import Candidate
 from app.routing.cluster import ClusterView
+from app.routing.outcomes import Outcome, Outcomes, PartitionAnswer
 from app.routing.ports import BatchHop, Peer, Slice, Unresponsive, Wanted
 from app.routing.query import (
     ASK_THE_NEXT,
@@ -24,7 +22,6 @@ from app.routing.query import (
     Query,
     counted_forward,
     hop_seconds,
-    missing_detail,
     partition_count,
     trusted,
 )
@@ -42,23 +39,9 @@ LEAST_WINDOW = 16
 #: Keys parsed in one go, about 1 us each.
 KEYS_A_TURN = 256
 
-#: Roles, each of which says less about a row than the one before.
-_LESS_CERTAIN = (Role.ACTIVE, Role.STANDBY, Role.SUSPENDED)
-
 #: Single reads at the same time. Where the rows are here each takes some 10 us; a worker that does not answer holds up
 #: those alone that have to ask it.
 ALONE_AT_ONCE = 32
-
-#: A row's payload, or why the key has none: KeyNotFound where there is no row, any other error where nobody could tell.
-Outcome = bytes | RequestError
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionAnswer:
-    """Under which label a partition's keys were answered, and by whom."""
-
-    freshness: Freshness
-    served_by: str
 
 
 @dataclass(slots=True)
@@ -145,36 +128,31 @@ class Batches:
 
 
 class Batch:
-    """One batch on its way; to be iterated over once.
-
-    partitions say how fresh the answers are, by partition, of those that were given so far; where a partition was asked
-    more than once, it is the worst of each figure.
-    """
+    """One batch on its way; to be iterated over once."""
 
     def __init__(self, parts: _Parts, asked: _Asked, keys: Sequence[bytes | RequestError], deadline: float) -> None:
-        self.partitions: dict[int, PartitionAnswer] = {}
         self._parts = parts
         self._asked = asked
         self._keys = keys
         #: A point on the clock, which moves on while the client takes what there is.
         self._deadline = deadline
-        #: By key, None while there is none and once it was handed out.
-        self._outcomes: list[Outcome | None] = [None] * len(keys)
+        self._outcomes = Outcomes(asked.routed.spec.name, len(keys), parts.metrics)
+
+    @property
+    def partitions(self) -> Mapping[int, PartitionAnswer]:
+        """How fresh the answers given so far are, by partition."""
+        return self._outcomes.partitions
 
     async def outcomes(self) -> AsyncIterator[Sequence[Outcome]]:
         """Give the outcome of each key in order, as many at once as there are; looks for more when asked for more."""
         first, window = 0, WINDOW
         while first < len(self._keys):
             await self._look_up(first, min(first + window, len(self._keys)))
-            try:
-                end = self._outcomes.index(None, first)
-            except ValueError:
-                end = len(self._keys)
+            ready = self._outcomes.take(first)
             # Where rows are large few keys are answered at once, and the others would be looked at again and again.
-            window = min(WINDOW, max(LEAST_WINDOW, 2 * (end - first)))
-            ready = [outcome for outcome in self._outcomes[first:end] if outcome is not None]
-            self._outcomes[first:end] = [None] * (end - first)
-            first, given_at = end, self._parts.clock()
+            window = min(WINDOW, max(LEAST_WINDOW, 2 * len(ready)))
+            first += len(ready)
+            given_at = self._parts.clock()
             yield ready
             self._deadline += self._parts.clock() - given_at
 
@@ -201,16 +179,16 @@ class Batch:
         stored: list[bytes] = []
         wires: list[bytes] = []
         for index in indexes:
-            if outcomes[index] is not None:
+            if outcomes.has(index):
                 continue
             text = keys[index]
             if isinstance(text, RequestError):
-                outcomes[index] = text
+                outcomes.set(index, text)
                 continue
             try:
                 key = parse(text)
             except RequestError as error:
-                outcomes[index] = error
+                outcomes.set(index, error)
                 continue
             if len(key.wires) != 1 or not key.enumerable:
                 alone.append((index, text))
@@ -238,11 +216,14 @@ class Batch:
                 wait=max(0.0, asked.waits_until - self._parts.clock()),
             )
         except RequestError as error:
-            self._outcomes[index] = error
+            self._outcomes.set(index, error)
             return
-        self._label(answer.result.freshness, answer.served_by)
+        self._outcomes.label(answer.result.freshness, answer.served_by)
         row = answer.result.row
-        self._outcomes[index] = self._not_found(answer.result.freshness) if row is None else row.payload
+        if row is None:
+            self._outcomes.missing(index, answer.result.freshness)
+        else:
+            self._outcomes.set(index, row.payload)
 
     async def _ask(self, groups: Sequence[_Group]) -> None:
         """Ask the candidates of each group in turn, and once more those that a newer snapshot may help."""
@@ -264,7 +245,7 @@ class Batch:
         generation = self._parts.view.current.generation
         for group in groups:
             place = (asked.routed.spec.name, group.partition)
-            self._settle(
+            self._outcomes.fail(
                 group.indexes, explained(last_answer(group.refusals, *place), group.refusals, *place, generation)
             )
 
@@ -360,27 +341,24 @@ class Batch:
         self, group: _Group, candidate: Candidate, result: SliceResult, places: range, worker_id: str
     ) -> Sequence[int]:
         """Take the outcomes of a slice; return the places of the group that somebody else has to be asked for."""
-        outcomes, indexes = self._outcomes, group.indexes
+        indexes = group.indexes
+        there: list[tuple[int, bytes]] = []
         missing: list[int] = []
-        if result.hit is None:
-            for place, payload in zip(places, result.payloads, strict=True):
-                if payload is None:
-                    missing.append(place)
-                else:
-                    outcomes[indexes[place]] = payload
-            hits, kept = len(places) - len(missing), []
-        else:
-            missing = [place for place, payload in zip(places, result.payloads, strict=True) if payload is None]
-            there = [place for place, payload in zip(places, result.payloads, strict=True) if payload is not None]
-            hits, kept = 0, list(self._refused(group, candidate, result.hit, there))
+        for place, payload in zip(places, result.payloads, strict=True):
+            if payload is None:
+                missing.append(place)
+            else:
+                there.append((place, payload))
+        kept: list[int] = []
+        if result.hit is not None:
+            kept += self._refused(group, candidate, result.hit, [place for place, _ in there])
+            there = []
         refusal = self._miss_refusal(result) if missing else None
         if refusal is not None:
             kept += self._refused(group, candidate, refusal, missing)
-        elif missing:
-            self._settle([indexes[place] for place in missing], self._not_found(result.freshness))
-        self._count(result.freshness, hits, 0 if refusal else len(missing))
-        if hits or (missing and refusal is None):
-            self._label(result.freshness, worker_id)
+            missing = []
+        rows = [(indexes[place], payload) for place, payload in there]
+        self._outcomes.answer(rows, [indexes[place] for place in missing], result.freshness, worker_id)
         return kept
 
     def _miss_refusal(self, result: SliceResult) -> RequestError | None:
@@ -404,54 +382,8 @@ class Batch:
         asked = self._asked
         refusals = [*group.refusals, Refusal(candidate, error)]
         where = (asked.routed.spec.name, group.partition, self._parts.view.current.generation)
-        self._settle([group.indexes[place] for place in places], explained(error, refusals, *where))
+        self._outcomes.fail([group.indexes[place] for place in places], explained(error, refusals, *where))
         return ()
-
-    def _settle(self, indexes: Sequence[int], error: RequestError) -> None:
-        for index in indexes:
-            self._outcomes[index] = error
-        if indexes and not isinstance(error, KeyNotFound):
-            self._parts.metrics.reads.labels(self._asked.routed.spec.name, "unavailable").inc(len(indexes))
-
-    def _not_found(self, freshness: Freshness) -> KeyNotFound:
-        name = self._asked.routed.spec.name
-        return KeyNotFound(missing_detail(name, freshness.role), table=name, partition=freshness.partition)
-
-    def _label(self, freshness: Freshness, worker_id: str) -> None:
-        answer, known = PartitionAnswer(freshness, worker_id), self.partitions.get(freshness.partition)
-        self.partitions[freshness.partition] = answer if known is None else _worse(known, answer)
-
-    def _count(self, freshness: Freshness, hits: int, misses: int) -> None:
-        reads, name = self._parts.metrics.reads, self._asked.routed.spec.name
-        if freshness.role is not Role.ACTIVE:
-            reads.labels(name, "stale").inc(hits + misses)
-            return
-        reads.labels(name, "hit").inc(hits)
-        reads.labels(name, "miss").inc(misses)
-
-
-def _worse(one: PartitionAnswer, other: PartitionAnswer) -> PartitionAnswer:
-    """Return a label that is true of the answers under both, served by the one whose role says less."""
-    if one.freshness == other.freshness:
-        return one
-    less = max(one, other, key=lambda answer: _LESS_CERTAIN.index(answer.freshness.role))
-    both = (one.freshness, other.freshness)
-    return PartitionAnswer(
-        Freshness(
-            partition=less.freshness.partition,
-            position=min(freshness.position for freshness in both),
-            role=less.freshness.role,
-            lag_records=_most(freshness.lag_records for freshness in both),
-            staleness_ms=_most(freshness.staleness_ms for freshness in both),
-        ),
-        less.served_by,
-    )
-
-
-def _most(figures: Iterable[int | None]) -> int | None:
-    """Return the highest; one that is not known may be higher than all."""
-    known = list(figures)
-    return None if None in known else max(figure for figure in known if figure is not None)
 
 
 def _keep(group: _Group, places: Sequence[int]) -> None:

@@ -268,7 +268,7 @@ async def delete(kafka: EmbeddedKafka, topic: str) -> None:
 
 def waits_because(running: RunningEngine, why: str) -> Callable[[], Awaitable[bool]]:
     async def ask() -> bool:
-        assert why in running.reason("t"), running.engine.statuses()
+        assert why in running.reason("t"), running.engine.local.statuses()
         return True
 
     return ask
@@ -293,7 +293,7 @@ async def test_a_stopped_partition_is_read_as_far_as_it_is_and_goes_on_with_anot
             await until(waits_because(running, "stopped by on_error: offset 1 of"), "it has stopped")
             await running.wait_position("sibling", 0, 2)
             await until(in_states(running, t=TaskState.SUSPENDED, sibling=TaskState.ACTIVE), "the sibling goes on")
-            [reason] = running.engine.reasons()
+            [reason] = running.engine.health.reasons()
             assert reason.startswith(f"partition 0 of table t has stopped by on_error: offset 1 of {topic}[0]")
             found = running.read("t", b"a")
             assert found.row is not None
@@ -304,5 +304,5 @@ async def test_a_stopped_partition_is_read_as_far_as_it_is_and_goes_on_with_anot
     async with running_engine(kafka, tmp_path, passing, group) as running:
         await running.wait_active(2)
         assert running.read("t", b"c").row is not None
-        assert running.engine.reasons() == []
+        assert running.engine.health.reasons() == []
     assert [one.origin for one in await letters(kafka.bootstrap_servers, f"{group}-dead-letters")] == [("t", topic, 1)]

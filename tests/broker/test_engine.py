@@ -70,9 +70,9 @@ async def test_rebalances_and_refetches_under_load_leave_no_gap_and_nothing_twic
             producing = asyncio.create_task(
                 produce(kafka.bootstrap_servers, topic, rows(round_number * 4000, (round_number + 1) * 4000, 500))
             )
-            position = sum(task.position for task in running.engine.statuses())
+            position = sum(task.position for task in running.engine.local.statuses())
             await until(moved_on(running, position + chosen.randrange(500)), "records are being applied")
-            generation = running.engine.generation()
+            generation = running.engine.health.generation()
             running.consumer.client._coordinator.request_rejoin()
             await until(in_generation(running, generation + 1), "the group has rebalanced")
             await producing
@@ -100,14 +100,14 @@ def count_calls(owner: object, name: str) -> Callable[[], int]:
 
 def moved_on(running: RunningEngine, position: int) -> Callable[[], Awaitable[bool]]:
     async def ask() -> bool:
-        return sum(task.position for task in running.engine.statuses()) > position
+        return sum(task.position for task in running.engine.local.statuses()) > position
 
     return ask
 
 
 def in_generation(running: RunningEngine, generation: int) -> Callable[[], Awaitable[bool]]:
     async def ask() -> bool:
-        return running.engine.generation() >= generation
+        return running.engine.health.generation() >= generation
 
     return ask
 
@@ -293,7 +293,7 @@ async def test_a_source_that_was_recreated_while_no_worker_ran_is_refused_and_th
 
 def waits_because(running: RunningEngine, why: str) -> Callable[[], Awaitable[bool]]:
     async def ask() -> bool:
-        assert why in running.reason("t"), running.engine.statuses()
+        assert why in running.reason("t"), running.engine.local.statuses()
         return True
 
     return ask

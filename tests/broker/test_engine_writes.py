@@ -31,12 +31,12 @@ async def test_what_is_written_becomes_a_row_and_a_tombstone_deletes_it(kafka: E
         await running.wait_active(2)
         engine, place = running.engine, partition_of("murmur2", b"k", 2)
         for value in (b'{"n":1}', None, b'{"n":2}'):
-            offset = await engine.append("t", place, b"k", value, 10.0)
-            await engine.wait_for_position("t", place, offset, 10.0)
-            seen = engine.read("t", place, b"k", Consistency(min_positions=((place, offset),)))
+            offset = await engine.local.append("t", place, b"k", value, 10.0)
+            await engine.local.wait_for_position("t", place, offset, 10.0)
+            seen = engine.local.read("t", place, b"k", Consistency(min_positions=((place, offset),)))
             assert (None if seen.row is None else seen.row.payload) == value
             assert seen.row is None or seen.row.offset == offset
-        many = engine.read_many("t", place, [b"none", b"k"], Consistency())
+        many = engine.local.read_many("t", place, [b"none", b"k"], Consistency())
         assert many.payloads == [None, b'{"n":2}']
         await running.check_equal("t", 2)
 
@@ -47,12 +47,12 @@ async def test_the_limit_is_the_topic_s_and_a_worker_that_reached_no_broker_yet_
     _, group, definition = await new_table(kafka, settings={"max.message.bytes": "54321"})
     idle = RunningEngine(kafka, tmp_path / "idle", definition, unique("idle"))
     with pytest.raises(SourceUnavailable, match="no broker"):
-        idle.engine.limit("t")
+        idle.engine.local.limit("t")
     with pytest.raises(SourceUnavailable, match="no broker"):
-        await idle.engine.append("t", 0, b"k", b"1", 1.0)
+        await idle.engine.local.append("t", 0, b"k", b"1", 1.0)
     idle.engine._directory.release()  # noqa: SLF001 - the engine was not started, so stopping it does not
     async with running_engine(kafka, tmp_path / "running", definition, group) as running:
-        assert running.engine.limit("t") == 54321
+        assert running.engine.local.limit("t") == 54321
 
 
 async def test_while_nobody_knows_where_keys_belong_nothing_is_written(kafka: EmbeddedKafka, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_while_nobody_knows_where_keys_belong_nothing_is_written(kafka: Em
 
         await until(doubted, "the misplaced key is found")
         with pytest.raises(MisplacedKeys, match="nothing was written") as refused:
-            await running.engine.append("t", place, b"k", b"2", 10.0)
+            await running.engine.local.append("t", place, b"k", b"2", 10.0)
         assert refused.value.retry_after == 60
 
 
@@ -77,10 +77,10 @@ async def test_a_paused_broker_delays_an_answer_no_longer_than_the_request_and_t
     _, group, definition = await new_table(rough_kafka)
     async with running_engine(rough_kafka, tmp_path, definition, group) as running:
         await running.wait_active(1)
-        offset = await running.engine.append("t", 0, b"k", b"1", 10.0)
-        await running.engine.wait_for_position("t", 0, offset, 10.0)
+        offset = await running.engine.local.append("t", 0, b"k", b"1", 10.0)
+        await running.engine.local.wait_for_position("t", 0, offset, 10.0)
         rough_kafka.pause()
-        writes = [running.engine.append("t", 0, b"k%d" % number, b"2", 0.5) for number in range(20)]
+        writes = [running.engine.local.append("t", 0, b"k%d" % number, b"2", 0.5) for number in range(20)]
         async with asyncio.timeout(20):
             outcomes = await asyncio.gather(*writes, return_exceptions=True)
         assert all(isinstance(outcome, (DeadlineExceeded, SourceUnavailable)) for outcome in outcomes), outcomes
@@ -88,10 +88,10 @@ async def test_a_paused_broker_delays_an_answer_no_longer_than_the_request_and_t
 
         async def written() -> bool:
             try:
-                after = await running.engine.append("t", 0, b"k", b"3", 2.0)
+                after = await running.engine.local.append("t", 0, b"k", b"3", 2.0)
             except RequestError as error:
                 raise AssertionError(error.detail) from None
-            await running.engine.wait_for_position("t", 0, after, 10.0)
+            await running.engine.local.wait_for_position("t", 0, after, 10.0)
             return True
 
         await until(written, "writes go on", 60.0)

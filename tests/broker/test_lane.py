@@ -116,7 +116,7 @@ async def test_a_corrupt_batch_holds_up_its_own_lane_alone_is_reported_once_and_
 
 
 def positions(running: RunningEngine) -> dict[int, int]:
-    return {task.partition: task.position for task in running.engine.statuses()}
+    return {task.partition: task.position for task in running.engine.local.statuses()}
 
 
 async def wait_positions(running: RunningEngine, offset: int) -> None:
@@ -272,12 +272,12 @@ async def test_an_odd_answer_of_the_coordinator_that_passes_ends_nothing(kafka: 
     topic, group, definition = await new_source(kafka)
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
-        generation = running.engine.generation()
+        generation = running.engine.health.generation()
         answered = answer_with_errors(running, JoinGroupRequest, RebalanceInProgressError.errno, 1)
         running.consumer.client._coordinator.request_rejoin()
 
         async def joined_again() -> bool:
-            return running.engine.generation() > generation
+            return running.engine.health.generation() > generation
 
         await until(joined_again, "the group has rebalanced")
         assert answered() == 1

@@ -66,7 +66,7 @@ async def wait_reason(running: RunningEngine, name: str, words: str, partition: 
 
     async def said() -> str:
         found = running.reason(name, partition)
-        assert words in found, running.engine.statuses()
+        assert words in found, running.engine.local.statuses()
         return found
 
     return await until(said, f"{name}[{partition}]: {words}", 60)
@@ -90,7 +90,7 @@ async def test_a_registry_that_is_down_at_the_start_holds_up_what_needs_it_and_n
         refused = f"waits for schema {schema_id} of the registry {own_registry.url}: connection refused"
         assert await wait_reason(running, "planes", refused) == refused
         assert f"the schema registry does not answer: {own_registry.url}: connection refused" in (
-            running.engine.reasons()
+            running.engine.health.reasons()
         )
         await running.wait_position("raw", 0, 499)
         await running.wait_position("raw", 1, -1)
@@ -112,7 +112,7 @@ async def test_a_registry_that_is_down_at_the_start_holds_up_what_needs_it_and_n
         assert running.metric("tablehouse_partitions_waiting_for_schemas", table="planes") == 0
         for number in (0, 250, 499):
             assert row(running, "planes", b"k%d" % number) == b'{"n":"%d"}' % number
-        assert (await running.engine.digest("planes", 0)).rows == 500
+        assert (await running.engine.local.digest("planes", 0)).rows == 500
         assert running.metric("tablehouse_dead_letters_total", table="planes", reason="undecodable_value") == 0
 
 
@@ -146,7 +146,7 @@ async def test_a_registry_that_goes_and_comes_loses_nothing_through_a_restart(
         await wait_reason(running, "planes", refused)
         assert running.states()["planes", 0] is TaskState.ACTIVE
         assert row(running, "planes", b"k99") == b'{"n":"49"}'
-        assert known <= running.engine.statuses()[0].position < last
+        assert known <= running.engine.local.statuses()[0].position < last
 
     restarted = client(tmp_path, own_registry, Metrics("0"))
     async with running_engine(kafka, tmp_path, definition, group, restarted) as running:
@@ -156,7 +156,7 @@ async def test_a_registry_that_goes_and_comes_loses_nothing_through_a_restart(
         await running.wait_active(1)
         expected = [b'{"n":"%d"}' % number for number in range(4)]
         assert [row(running, "planes", b"k%d" % number) for number in range(100, 104)] == expected
-        assert (await running.engine.digest("planes", 0)).rows == 104
+        assert (await running.engine.local.digest("planes", 0)).rows == 104
 
 
 async def test_a_worker_starts_and_is_live_while_the_registry_is_down(

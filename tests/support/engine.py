@@ -60,18 +60,18 @@ class RunningEngine:
 
     def states(self) -> dict[tuple[str, int], TaskState]:
         """Return the state of every task."""
-        return {(task.table, task.partition): task.state for task in self.engine.statuses()}
+        return {(task.table, task.partition): task.state for task in self.engine.local.statuses()}
 
     def reason(self, table: str, partition: int = 0) -> str:
         """Return why a task is not active; empty when it is."""
-        found = {(task.table, task.partition): task.reason for task in self.engine.statuses()}
+        found = {(task.table, task.partition): task.reason for task in self.engine.local.statuses()}
         return found.get((table, partition)) or ""
 
     async def wait_active(self, tasks: int) -> None:
         """Wait until that many tasks are there, and all of them active."""
 
         async def active() -> bool:
-            statuses = self.engine.statuses()
+            statuses = self.engine.local.statuses()
             assert len(statuses) == tasks, statuses
             assert all(task.state is TaskState.ACTIVE for task in statuses), statuses
             return True
@@ -82,15 +82,15 @@ class RunningEngine:
         """Wait until a task has applied everything up to a source offset."""
 
         async def applied() -> bool:
-            positions = {(task.table, task.partition): task.position for task in self.engine.statuses()}
-            assert positions.get((table, partition), -1) >= offset, self.engine.statuses()
+            positions = {(task.table, task.partition): task.position for task in self.engine.local.statuses()}
+            assert positions.get((table, partition), -1) >= offset, self.engine.local.statuses()
             return True
 
         await until(applied, f"{table}[{partition}] is at {offset}")
 
     def read(self, table: str, key: bytes, partition: int = 0) -> ReadResult:
         """Read a row here; raises what a reader would be told."""
-        return self.engine.read(table, partition, key, DEFAULT_CONSISTENCY)
+        return self.engine.local.read(table, partition, key, DEFAULT_CONSISTENCY)
 
     async def check_equal(self, table: str, partitions: int) -> dict[int, Content]:
         """Check every partition of a table against a replay of its source, and return what it holds."""
@@ -100,7 +100,7 @@ class RunningEngine:
             await self.wait_position(table, partition, end - 1)
         right = contents(expected, FORMS["string"])
         for partition, content in right.items():
-            found = await self.engine.digest(table, partition)
+            found = await self.engine.local.digest(table, partition)
             assert found.position_after == expected.ends[partition] - 1
             assert (found.rows, found.rows_hash) == content.digest(), f"{table}[{partition}] differs from its source"
         return right

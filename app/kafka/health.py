@@ -1,0 +1,93 @@
+"""Whether a worker is as it should be, and what keeps it from that."""
+
+from collections.abc import Callable, Sequence
+
+from app.catalog.spec import Catalog, TableSpec
+from app.config import Settings
+from app.kafka.lease import GroupLease
+from app.model import TaskStatus
+from app.routing.cluster import ClusterView
+
+
+class Health:
+    """What the engine knows of its state, for readiness and for people.
+
+    `trouble` is what keeps the worker from taking part in the group, `outage` what has kept it from the brokers since,
+    `disagreements` what it and the group's leader count differently; the engine sets them. doubt says why a miss of a
+    table proves nothing, registry_trouble what is wrong with the schema registry; None when nothing is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        worker_id: str,
+        view: ClusterView,
+        lease: GroupLease,
+        *,
+        statuses: Callable[[], Sequence[TaskStatus]],
+        doubt: Callable[[TableSpec], str | None],
+        registry_trouble: Callable[[], str | None],
+    ) -> None:
+        self.trouble: str | None = "starting"
+        self.outage: str | None = None
+        self.disagreements: Sequence[str] = ()
+        self._settings = settings
+        self._catalog = catalog
+        self._worker_id = worker_id
+        self._view = view
+        self._lease = lease
+        self._statuses = statuses
+        self._doubt = doubt
+        self._registry_trouble = registry_trouble
+        self._draining = False
+
+    def drain(self) -> None:
+        """Take note that the worker is stopping."""
+        self._draining = True
+
+    def joined(self) -> bool:
+        """Say whether the group has given this worker its part.
+
+        Another worker with the same URL, a ghost of a process without a lasting data directory, has to leave first.
+        """
+        current = self._view.current
+        rivals = [
+            member.worker_id
+            for member in current.members
+            if member.url == self._settings.advertised_url and member.worker_id != self._worker_id
+        ]
+        return current.generation >= 0 and not rivals
+
+    def broker_reachable(self) -> bool:
+        """Say whether the group's coordinator answered lately."""
+        return self._lease.age() < self._settings.session_timeout
+
+    def draining(self) -> bool:
+        """Say whether the worker is stopping."""
+        return self._draining
+
+    def generation(self) -> int:
+        """Return the group's generation, -1 before the first."""
+        return self._view.current.generation
+
+    def reasons(self) -> Sequence[str]:
+        """Say what keeps the worker from being as it should be."""
+        doubts = [
+            f"misses of table {table.name} prove nothing: {doubt}"
+            for table in self._catalog.tables.values()
+            if (doubt := self._doubt(table)) is not None
+        ]
+        registry = self._registry_trouble()
+        stopped = [
+            f"partition {task.partition} of table {task.table} has {task.reason}"
+            for task in self._statuses()
+            if task.stopped
+        ]
+        return [
+            *(trouble for trouble in (self.trouble, self.outage) if trouble is not None),
+            *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
+            *self.disagreements,
+            *doubts,
+            *stopped,
+        ]

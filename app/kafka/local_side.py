@@ -1,0 +1,98 @@
+"""What this worker itself does for requests: reads of the shards it holds, and writes to source topics."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from app.catalog.spec import Catalog, TableSpec
+from app.errors import Draining, MisplacedKeys, NotOwner, PartitionRestoring, SourceUnavailable
+from app.kafka.source_writer import KafkaSourceWriter
+from app.model import Consistency, TaskStatus, TopicPartition
+from app.tasks.digest import PartitionDigest
+from app.tasks.reads import MISPLACED_RETRY_AFTER, ReadResult, SliceResult
+from app.tasks.shards import Shards
+
+Result = TypeVar("Result")
+
+
+class LocalSide:
+    """There from the start, and says what is missing until the worker has reached a broker.
+
+    doubt says why a miss of a table proves nothing; None when it does.
+    """
+
+    def __init__(self, catalog: Catalog, doubt: Callable[[TableSpec], str | None]) -> None:
+        self._catalog = catalog
+        self._doubt = doubt
+        self._shards: Shards | None = None
+        self._source_writer: KafkaSourceWriter | None = None
+        self._draining = False
+
+    def open(self, shards: Shards, source_writer: KafkaSourceWriter | None) -> None:
+        """Answer from these shards from here on; the writer is None where no table is writable."""
+        self._shards, self._source_writer = shards, source_writer
+
+    def drain(self) -> None:
+        """Say that the worker is stopping where that is why it cannot answer."""
+        self._draining = True
+
+    # Reads
+
+    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
+        """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
+        return self._here(lambda shards: shards.read(table, partition, stored_key, consistency))
+
+    def read_many(
+        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
+    ) -> SliceResult:
+        """Read the first of some keys here and now; raises what read() raises."""
+        return self._here(lambda shards: shards.read_many(table, partition, stored_keys, consistency))
+
+    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until a source offset is applied here; raises what Shards.wait_for_position raises."""
+        await self._joined_shards().wait_for_position(table, partition, offset, timeout)
+
+    async def digest(self, table: str, partition: int) -> PartitionDigest:
+        """Count and hash the rows of a partition held here; raises what Shards.digest raises."""
+        return await self._joined_shards().digest(table, partition)
+
+    def statuses(self) -> Sequence[TaskStatus]:
+        """Return the status of every task of this worker."""
+        return [] if self._shards is None else self._shards.statuses()
+
+    def _here(self, read: Callable[[Shards], Result]) -> Result:
+        shards = self._joined_shards()
+        try:
+            return read(shards)
+        except PartitionRestoring as error:
+            if self._draining:
+                raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
+            raise
+
+    def _joined_shards(self) -> Shards:
+        if self._shards is None:
+            raise NotOwner("this worker has not joined the group yet")
+        return self._shards
+
+    # Writes
+
+    def limit(self, table: str) -> int:
+        """Return the most bytes that a record of a writable table's source may have; raises SourceUnavailable."""
+        return self._writer(table).limit(self._catalog.tables[table].source.topic)
+
+    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+        """Append a record to a writable table's source; raises MisplacedKeys, and what the source writer does."""
+        spec = self._catalog.tables[table]
+        doubt = self._doubt(spec)
+        if doubt is not None:
+            raise MisplacedKeys(
+                f"nothing was written to table {table}, since its keys do not lie where they are looked for: {doubt}",
+                retry_after=MISPLACED_RETRY_AFTER,
+                table=table,
+                partition=partition,
+            )
+        return await self._writer(table).append(TopicPartition(spec.source.topic, partition), key, value, timeout)
+
+    def _writer(self, table: str) -> KafkaSourceWriter:
+        if self._source_writer is None:
+            raise SourceUnavailable(f"nothing was written to table {table}: this worker has reached no broker yet")
+        return self._source_writer
