@@ -1,6 +1,7 @@
 """The command line: `tablehouse worker`, `check`, `dead-letters` and `version`."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import version as installed_version
@@ -67,6 +68,8 @@ def worker(**flags: str | None) -> None:
 
 def _run_worker(settings: Settings) -> int:
     """Wire the parts of a worker together and run them."""
+    # The first process of a container would ignore the signal until Faust has handlers of its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     catalog = load_catalog(settings.tables)
     directory = DataDirectory.acquire(settings.data_dir)
     configure_logging(settings.log_format, settings.log_level, directory.worker_id)

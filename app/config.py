@@ -77,12 +77,12 @@ class Settings(BaseSettings):
     tables: Annotated[Path, BeforeValidator(values.path)] = Field(
         description="The file that defines the tables.",
     )
-    group: Annotated[str, BeforeValidator(values.group)] = Field(
+    group: Annotated[str, BeforeValidator(values.group, json_schema_input_type=values.Group)] = Field(
         default="tablehouse",
         description="Workers of one group share the tables between them: the consumer group, and the first part "
         "of the names of its changelog topics.",
     )
-    dead_letter_topic: Annotated[str, BeforeValidator(values.topic)] = Field(
+    dead_letter_topic: Annotated[str, BeforeValidator(values.topic, json_schema_input_type=values.Topic)] = Field(
         default_factory=_default_dead_letters,
         json_schema_extra={"default": "<group>-dead-letters"},
         description="The topic for records that cannot become rows, of tables whose on_error is dead_letter. It is "
@@ -168,7 +168,7 @@ class Settings(BaseSettings):
         description="Where this worker runs, like eu-west-1a. Standbys are kept in other zones than their owners where "
         "there are any.",
     )
-    memory_budget: Annotated[int, BeforeValidator(values.memory)] = Field(
+    memory_budget: Annotated[int, BeforeValidator(values.memory, json_schema_input_type=values.Size)] = Field(
         default="512MiB",
         validate_default=True,
         description="Memory for stores, what is fetched ahead and what waits, beside Python itself; at least 64MiB.",
@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         description="How old the answer of a copy that is not the active may be when the caller gives no bound: a "
         "standby's staleness, or the time since a suspended worker's last good heartbeat.",
     )
-    acceptable_lag: Annotated[int, BeforeValidator(values.records)] = Field(
+    acceptable_lag: Annotated[int, BeforeValidator(values.records, json_schema_input_type=values.Records)] = Field(
         default=10_000,
         description="A worker that lacks more records of a partition restores it as a standby before it owns it.",
     )

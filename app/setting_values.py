@@ -6,15 +6,24 @@ The error says what would be right, and begins with "must".
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _LEAST_MEMORY = 64 << 20
 _HIGHEST_PORT = 65535
 _LONGEST_SECRET = 10_000
+
+# What some settings look like as they are written, for schemas of them: bounds are not in it.
+_NUMBER = r"^[0-9]{1,18}(\.[0-9]{1,9})? ?"
+_Duration = Annotated[str, Field(pattern=_NUMBER + r"(ms|s|m|h|d)?$")] | Annotated[int, Field(ge=0)]
+Size = Annotated[str, Field(pattern=_NUMBER + r"(B|KiB|MiB|GiB|TiB)?$")] | Annotated[int, Field(ge=_LEAST_MEMORY)]
+Records = Annotated[str, Field(pattern=r"^[0-9]{1,18}$")] | Annotated[int, Field(ge=0)]
+Topic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+Group = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$")]
 
 
 def _quantity(value: object, units: Mapping[str, float]) -> float | None:
@@ -31,7 +40,7 @@ def duration(lowest: float, highest: float, words: str) -> BeforeValidator:
             raise ValueError(f"must be a duration {words}, like 500ms, 10s, 5m or 1h")
         return length
 
-    return BeforeValidator(seconds)
+    return BeforeValidator(seconds, json_schema_input_type=_Duration)
 
 
 def memory(value: object) -> int:

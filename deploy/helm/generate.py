@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from app.config import SETTINGS
+from app.config import SETTINGS, Setting, Settings
 
 CHART = Path(__file__).with_name("tablehouse")
 _TABLES_SCHEMA = Path(__file__).parents[2] / "app" / "catalog" / "tables.schema.json"
@@ -110,13 +110,21 @@ def with_generated(schema: str) -> str:
         "additionalProperties": False,
         "required": ["shutdown_timeout"],
         "properties": {
-            setting.name: {"description": setting.description, "$ref": "#/$defs/setting"}
+            setting.name: {"description": setting.description, **_written(setting)}
             for setting in SETTINGS
             if setting.name not in DECIDED_BY_CHART
         },
     }
-    document["properties"]["settings"]["properties"]["shutdown_timeout"] = {"$ref": "#/$defs/duration"}
     return json.dumps(document, indent=2) + "\n"
+
+
+def _written(setting: Setting) -> dict[str, Any]:
+    """Return the schema of a setting's text; of most there is more to know than a schema can say."""
+    known = Settings.model_json_schema()["properties"][setting.name]
+    for word in ("enum", "pattern", "anyOf"):
+        if word in known and {"type": "null"} not in known.get("anyOf", ()):
+            return {word: known[word]}
+    return {"$ref": "#/$defs/setting"}
 
 
 def _for_helm(part: Any) -> Any:

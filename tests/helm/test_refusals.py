@@ -17,6 +17,10 @@ def _kafka(**given: Any) -> dict[str, Any]:
     return {"kafka": {"bootstrapServers": "kafka:9092", **given}}
 
 
+def _registry(**given: str) -> dict[str, Any]:
+    return {"settings": {"schema_registry": "https://registry:8081"}, "schemaRegistry": given}
+
+
 # Values that must not be installed, and what the message has to name.
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no brokers": ({"kafka": {}}, ["kafka.bootstrapServers is required", "kafka-1:9092"]),
@@ -36,6 +40,19 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a setting that does not exist": ({"settings": {"memory_buget": "1GiB"}}, ["settings", "memory_buget"]),
     "a setting that the chart decides": ({"settings": {"http_port": 80}}, ["settings", "http_port"]),
     "a setting that is no text": ({"settings": {"log_level": ["info"]}}, ["settings", "log_level"]),
+    "a level of logging that does not exist": ({"settings": {"log_level": "trace"}}, ["settings", "log_level"]),
+    "a size in a unit that the worker does not know": (
+        {"settings": {"memory_budget": "900M"}},
+        ["settings", "memory_budget"],
+    ),
+    "a size that is too small": ({"settings": {"memory_budget": 900}}, ["settings", "memory_budget"]),
+    "a time that is none": ({"settings": {"session_timeout": "soon"}}, ["settings", "session_timeout"]),
+    "records that are no number": ({"settings": {"acceptable_lag": "1k"}}, ["settings", "acceptable_lag"]),
+    "a group that cannot be": ({"settings": {"group": "my group"}}, ["settings", "group"]),
+    "a topic for dead letters that cannot be": (
+        {"settings": {"dead_letter_topic": "dead letters"}},
+        ["settings", "dead_letter_topic"],
+    ),
     "no shutdown time": ({"settings": {"shutdown_timeout": None}}, ["settings", "shutdown_timeout"]),
     "a shutdown time that is no duration": ({"settings": {"shutdown_timeout": "25x"}}, ["shutdown_timeout"]),
     "a grace period that is too short": (
@@ -71,6 +88,26 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "memory that does not hold the budget": (
         {"settings": {"memory_budget": "2GiB"}},
         ["resources.limits.memory is 1Gi", "settings.memory_budget, 2GiB"],
+    ),
+    "two ways into the schema registry": (
+        _registry(existingSecret="registry", userKey="user", passwordKey="password", tokenKey="token"),
+        ["schemaRegistry.tokenKey excludes schemaRegistry.userKey"],
+    ),
+    "a user of the schema registry without a password": (
+        _registry(existingSecret="registry", userKey="user"),
+        ["schemaRegistry.userKey and schemaRegistry.passwordKey belong together"],
+    ),
+    "a token for the schema registry from nowhere": (
+        _registry(tokenKey="token"),
+        ["schemaRegistry.existingSecret is required with schemaRegistry.userKey, passwordKey or tokenKey"],
+    ),
+    "a secret of the schema registry without keys": (
+        _registry(existingSecret="registry"),
+        ["schemaRegistry.existingSecret needs"],
+    ),
+    "memory in another notation that does not hold the budget": (
+        {"resources": {"limits": {"memory": "5e8"}}},
+        ["resources.limits.memory is 500000000"],
     ),
     "an ingress without hosts": ({"ingress": {"enabled": True}}, ["ingress.hosts is required"]),
     "a test of no table": (

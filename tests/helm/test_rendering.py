@@ -44,6 +44,13 @@ def test_both_releases_of_helm_render_the_same(values: dict[str, Any], home: Pat
     assert HELM_3.template(values, home) == HELM_4.template(values, home)
 
 
+@pytest.mark.parametrize("limit", ["2e9", "1.5E9", "1P", "1Ei", 2_000_000_000])
+def test_memory_may_be_written_in_every_way_that_kubernetes_or_a_setting_knows(
+    limit: str | int, helm: Helm, home: Path
+) -> None:
+    helm.template({"resources": {"limits": {"memory": limit}}}, home)
+
+
 def test_the_package_renders_as_the_folder_does(helm: Helm, home: Path) -> None:
     helm.run("package", str(CHART), "--destination", str(home), home=home)
     (package,) = home.glob("tablehouse-*.tgz")

@@ -31,8 +31,11 @@ CASES: dict[str, dict[str, Any]] = {
             "existingSecret": "registry",
             "userKey": "user",
             "passwordKey": "password",
-            "tokenKey": "token",
         },
+    },
+    "a schema registry by token": {
+        "settings": {"schema_registry": "https://registry:8081", "shutdown_timeout": "25s"},
+        "schemaRegistry": {"existingSecret": "registry", "tokenKey": "token"},
     },
     "a login by password over TLS": {
         "kafka": {

@@ -83,6 +83,18 @@ def test_worker_without_its_settings_says_so_without_a_traceback_and_exits_with_
     ]
 
 
+def test_a_worker_that_is_told_to_stop_before_it_has_started_ends_at_once(tmp_path: Path) -> None:
+    tables = tmp_path / "tables.yaml"
+    os.mkfifo(tables)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "worker", "--bootstrap-servers", "localhost:1", "--tables", str(tables)]
+    )
+    # Opened once the worker has opened it to read, which goes on until it is closed.
+    with tables.open("w"):
+        worker.terminate()
+        assert worker.wait(10) == 0
+
+
 def test_version_prints_the_installed_version() -> None:
     result = CliRunner().invoke(cli.main, ["version"])
     assert (result.exit_code, result.stdout) == (0, "tablehouse 0.1.0\n")

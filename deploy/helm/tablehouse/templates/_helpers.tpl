@@ -59,9 +59,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* Bytes of a size as settings spell it (512MiB), or as Kubernetes does (1Gi, 500M). */}}
 {{- define "tablehouse.bytes" -}}
 {{- $text := include "tablehouse.text" . -}}
-{{- $unit := regexFind "[a-zA-Z]*$" $text | trimSuffix "B" -}}
-{{- $factors := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
-{{- mulf (float64 (regexFind "^[0-9.]+" $text)) (get $factors $unit | default 1.0) -}}
+{{- $number := regexFind "^[0-9.]+([eE][+-]?[0-9]+)?" $text -}}
+{{- $unit := trimPrefix $number $text | trim | trimSuffix "B" -}}
+{{- $factors := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
+{{- mulf (float64 $number) (get $factors $unit) -}}
 {{- end -}}
 
 {{/* Labels of the series that belong to these workers. */}}
@@ -253,8 +254,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{- with .Values.schemaRegistry -}}
-  {{- if and .existingSecret (not (or .tokenKey (and .userKey .passwordKey))) -}}
+  {{- $login := or .userKey .passwordKey -}}
+  {{- if and .existingSecret (not (or .tokenKey $login)) -}}
     {{- $problems = append $problems "schemaRegistry.existingSecret needs schemaRegistry.userKey and schemaRegistry.passwordKey, or schemaRegistry.tokenKey: the keys of that Secret" -}}
+  {{- end -}}
+  {{- if and $login (not (and .userKey .passwordKey)) -}}
+    {{- $problems = append $problems "schemaRegistry.userKey and schemaRegistry.passwordKey belong together, and one is missing" -}}
+  {{- end -}}
+  {{- if and $login .tokenKey -}}
+    {{- $problems = append $problems "schemaRegistry.tokenKey excludes schemaRegistry.userKey and schemaRegistry.passwordKey: the registry takes one of them" -}}
+  {{- end -}}
+  {{- if and (or $login .tokenKey) (not .existingSecret) -}}
+    {{- $problems = append $problems "schemaRegistry.existingSecret is required with schemaRegistry.userKey, passwordKey or tokenKey: the Secret that has them" -}}
   {{- end -}}
   {{- if and .existingSecret (not $.Values.settings.schema_registry) -}}
     {{- $problems = append $problems "settings.schema_registry is required with schemaRegistry.existingSecret: the URL of the schema registry" -}}
