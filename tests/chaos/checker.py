@@ -7,11 +7,22 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tests.chaos.history import Answer
+from tests.chaos.ledger import Ledger
 from tests.support.monotone import Said, regressions
 from tests.support.oracle import Expected, Record
 
 #: What a hop leaves of the caller's time for saying that it failed.
 _HOP_SHARE = 0.9
+
+#: Seconds that the listing of the source's end may be old from which a lag is counted.
+_LISTED = 3.0
+
+#: A staleness is rounded down to milliseconds.
+_MILLISECOND = 0.001
+
+#: Seconds from the attempt to connect within which a request has to be sent so that a stopping worker surely answers:
+#: a little less than it gives those who have connected when it ceases to listen (LAST_CALL in app/http/server.py).
+_PROMPT = 0.04
 
 
 class Lie(enum.StrEnum):
@@ -28,7 +39,11 @@ class Lie(enum.StrEnum):
     BEYOND = "a position past the topic's end"
     UNEXPECTED = "a status, code or header that is no answer"
     EARLY = "a 504 before the deadline"
+    LATE = "an answer after the request's time"
     SILENT = "no answer from a worker that was well"
+    ABANDONED = "a question that a stopping worker had taken and has not answered in time, or at all"
+    LOOSE = "an answer that does not say that it is within the bound that was asked for"
+    FLATTERED = "a lag or a staleness below what it was"
 
 
 class Span(NamedTuple):
@@ -42,15 +57,32 @@ class Span(NamedTuple):
 class Rules:
     """What the test knows about its faults.
 
-    request_timeout is the workers' setting, in seconds. outages are, by URL, when connections may fail. floor is, by
-    partition, the end of the topic that every worker had applied before the history began. strangers are, by worker id,
-    when a worker surely owned nothing, because others were seen to own everything.
+    request_timeout is the workers' setting, in seconds, and slack how much longer an answer may take on a machine that
+    has other work. outages are, by URL, when connections may fail; leaves when a worker was stopping, from the signal
+    until it had ended, so that connections may be refused. floor is, by partition, the end of the topic that every
+    worker had applied before the history began. strangers are, by worker id, when a worker surely owned nothing,
+    because others were seen to own everything. ledger is what the writer knows.
     """
 
     request_timeout: float = 5.0
+    slack: float = 3.0
     outages: Mapping[str, Sequence[Span]] = field(default_factory=dict)
+    leaves: Mapping[str, Sequence[Span]] = field(default_factory=dict)
     floor: Mapping[int, int] = field(default_factory=dict)
     strangers: Mapping[str, Sequence[Span]] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def leaving(self, answer: Answer) -> bool:
+        """Say whether the worker that was asked was stopping at any moment of a question."""
+        return _touches(answer, self.leaves.get(answer.url, ()))
+
+    def out(self, answer: Answer) -> bool:
+        """Say whether the worker that was asked may have been gone at any moment of a question."""
+        return _touches(answer, self.outages.get(answer.url, ()))
+
+
+def _touches(answer: Answer, spans: Iterable[Span]) -> bool:
+    return any(span.begin <= answer.answered and answer.asked <= span.end for span in spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +107,12 @@ def judge(history: Sequence[Answer], expected: Expected, rules: Rules) -> list[F
 
 
 def _judge_one(answer: Answer, expected: Expected, rules: Rules) -> Iterator[Finding]:
+    yield from _judge_connection(answer, rules)
     if answer.status == 0:
-        outages = rules.outages.get(answer.url, ())
-        if not any(span.begin <= answer.answered and answer.asked <= span.end for span in outages):
-            yield Finding(Lie.SILENT, answer, list(outages))
-    elif answer.status == 503:
+        return
+    if answer.answered - answer.asked > rules.request_timeout + rules.slack and not rules.out(answer):
+        yield Finding(Lie.LATE, answer, f"a request has {rules.request_timeout} s")
+    if answer.status == 503:
         if not answer.code or not answer.retry_after.isdigit() or int(answer.retry_after) < 1:
             yield Finding(Lie.UNEXPECTED, answer, "a 503 has a code and Retry-After")
         if answer.code == "position_not_reached" and not answer.token:
@@ -87,12 +120,51 @@ def _judge_one(answer: Answer, expected: Expected, rules: Rules) -> Iterator[Fin
     elif answer.status == 504:
         if answer.answered - answer.asked < _HOP_SHARE * rules.request_timeout:
             yield Finding(Lie.EARLY, answer, f"the deadline is {rules.request_timeout} s")
+        if rules.leaving(answer):
+            yield Finding(Lie.ABANDONED, answer, rules.leaves[answer.url])
     elif answer.status == 200 or (answer.status == 404 and answer.code == "key_not_found"):
         yield from _judge_labels(answer, expected, rules)
+        yield from _judge_figures(answer, rules.ledger)
         records = expected.history.get(answer.key.encode(), [])
         yield from _judge_miss(answer, records, rules) if answer.status == 404 else _judge_row(answer, records)
     else:
         yield Finding(Lie.UNEXPECTED, answer, "200, 404 key_not_found, 503 or 504")
+
+
+def _judge_connection(answer: Answer, rules: Rules) -> Iterator[Finding]:
+    """Check that a question was taken and answered.
+
+    A worker that stops answers everybody until it ceases to listen, and refuses then. Whoever has connected by then and
+    sends at once is answered as well; not so a client that is slow, or one that sends on a connection that idles. That
+    one may be told by the closing of it, and is not judged.
+    """
+    if rules.leaving(answer):
+        if 0 <= answer.cut <= _PROMPT or "Timeout" in answer.error:
+            yield Finding(Lie.ABANDONED, answer, rules.leaves[answer.url])
+    elif (answer.status == 0 or answer.cut >= 0) and not rules.out(answer):
+        yield Finding(Lie.SILENT, answer, list(rules.outages.get(answer.url, ())))
+
+
+def _judge_figures(answer: Answer, ledger: Ledger) -> Iterator[Finding]:
+    """Check lag and staleness against the bounds that were asked for, and against what had been acknowledged."""
+    for what, figure in (("max_lag", answer.lag), ("max_staleness_ms", answer.staleness_ms)):
+        bound = _bound(answer, what)
+        if bound is not None and (not figure or int(figure) > bound):
+            yield Finding(Lie.LOOSE, answer, f"{what} of {figure or 'nothing'}")
+    if answer.lag:
+        known = ledger.highest(answer.partition, answer.asked - _LISTED) - answer.position
+        if known > int(answer.lag):
+            yield Finding(Lie.FLATTERED, answer, f"{known} records are not applied")
+    if answer.staleness_ms:
+        fresh_at = answer.asked - int(answer.staleness_ms) / 1000 - _MILLISECOND
+        known = ledger.highest(answer.partition, fresh_at)
+        if known > answer.position:
+            yield Finding(Lie.FLATTERED, answer, f"offset {known} was there before that and is not applied")
+
+
+def _bound(answer: Answer, what: str) -> int | None:
+    found = [part for part in answer.query.split("&") if part.startswith(f"{what}=")]
+    return int(found[0].partition("=")[2]) if found else None
 
 
 def _judge_labels(answer: Answer, expected: Expected, rules: Rules) -> Iterator[Finding]:
@@ -116,13 +188,19 @@ def _asks_for(answer: Answer, what: str) -> bool:
 
 
 def _judge_miss(answer: Answer, records: Sequence[Record], rules: Rules) -> Iterator[Finding]:
-    if answer.role == "suspended" or (answer.role == "standby" and not _asks_for(answer, "read=any")):
+    bounded = any(_bound(answer, what) is not None for what in ("max_lag", "max_staleness_ms"))
+    takes_standbys = _asks_for(answer, "read=any") or (bounded and not _asks_for(answer, "read=active"))
+    if answer.role == "suspended" or (answer.role == "standby" and not takes_standbys):
         yield Finding(Lie.FALSE_MISS, answer, "only an active says that a key does not exist")
     position = answer.position
     if answer.role == "active":
         # No active came to be without having applied what there was.
         position = max(position, rules.floor.get(answer.partition, 0) - 1)
-    possible = _from(records, position)
+    possible = [
+        record
+        for record in _from(records, position)
+        if record.offset <= position or rules.ledger.may_be_there(record.partition, record.offset, answer.answered)
+    ]
     # What is applied after the label is taken may show, so a later delete makes the miss true.
     if possible and all(record.value is not None for record in possible) and possible[0].offset <= position:
         yield Finding(Lie.FALSE_MISS, answer, possible[0])

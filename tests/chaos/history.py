@@ -11,6 +11,9 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     Times are seconds of the machine's monotonic clock, which all its processes share. Status 0 stands for a connection
     that failed or took too long, and `error` says how. Without their header, partition and position are -2, and the
     others are empty. `query` is what was asked for beyond the key, `token` the positions sent as `min_position`.
+    `refused` says that nobody listened. `cut` is not negative when a connection broke without an answer that was made
+    for this question, whether or not a second one brought it: how many seconds lay between the attempt to connect and
+    the request being sent.
     """
 
     asked: float
@@ -22,6 +25,8 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     query: str = ""
     token: str = ""
     error: str = ""
+    refused: bool = False
+    cut: float = -1.0
     code: str = ""
     retry_after: str = ""
     role: str = ""

@@ -12,8 +12,10 @@ import random
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, Any
 
 import aiohttp
 import msgspec
@@ -40,11 +42,15 @@ class Way(msgspec.Struct, frozen=True):
 _WAITING = "timeout_ms=200"
 
 WAYS = [
-    Way(weight=4),
+    Way(weight=6),
     Way("read=any", weight=2),
     Way("read=active"),
     Way(own=True),
     Way("read=any", own=True, weight=2),
+    Way("max_staleness_ms=1200"),
+    Way("read=any&max_staleness_ms=1200"),
+    Way("max_lag=20"),
+    Way("read=any&max_lag=20"),
 ]
 
 
@@ -62,6 +68,44 @@ class Plan(msgspec.Struct, frozen=True):
     rate: float = 60.0
     patience: float = 20.0
     ways: list[Way] = msgspec.field(default_factory=lambda: list(WAYS))
+
+
+@dataclass(slots=True)
+class Connection:
+    """How a question went out: when a connection of its own was begun, and when it was sent; 0 for never.
+
+    cut is what Answer says, of a connection after which aiohttp has tried another one, as it does once.
+    """
+
+    begun: float = 0.0
+    sent: float = 0.0
+    cut: float = -1.0
+
+    def over(self) -> None:
+        """Take note that this connection has brought no answer."""
+        if self.begun and self.sent:
+            self.cut = self.sent - self.begun
+        self.begun = self.sent = 0.0
+
+
+def tracing() -> aiohttp.TraceConfig:
+    """Note in the Connection that a request has as its context how it goes out."""
+
+    async def begin(_session: object, context: SimpleNamespace, _what: Any) -> None:
+        context.trace_request_ctx.over()
+        context.trace_request_ctx.begun = time.monotonic()
+
+    async def reuse(_session: object, context: SimpleNamespace, _what: Any) -> None:
+        context.trace_request_ctx.over()
+
+    async def sent(_session: object, context: SimpleNamespace, _what: Any) -> None:
+        context.trace_request_ctx.sent = time.monotonic()
+
+    traces = aiohttp.TraceConfig()
+    traces.on_connection_create_start.append(begin)
+    traces.on_connection_reuseconn.append(reuse)
+    traces.on_request_headers_sent.append(sent)
+    return traces
 
 
 class Recorder:
@@ -102,11 +146,15 @@ class Recorder:
         token = ",".join(f"{partition}:{seen}" for partition, seen in self._highest.items()) if way.own else ""
         query = "&".join(part for part in (way.query, token and f"min_position={token}&{_WAITING}") if part)
         target = f"{url}{self._tables[table].path(key.encode())}{'?' if query else ''}{query}"
-        asked = time.monotonic()
+        connection, asked = Connection(), time.monotonic()
         try:
-            answer = await self._http.get(target)
+            answer = await self._http.get(target, connection)
         except (aiohttp.ClientError, TimeoutError) as error:
-            seen = Answer(asked, time.monotonic(), url, table, key, 0, query, token, repr(error))
+            connection.over()
+            refused = isinstance(error, aiohttp.ClientConnectorError)
+            seen = Answer(
+                asked, time.monotonic(), url, table, key, 0, query, token, repr(error), refused, connection.cut
+            )
         else:
             answered, headers = time.monotonic(), answer.headers
             said = headers.get("tablehouse-position", "-2:-2")
@@ -121,6 +169,7 @@ class Recorder:
                 answer.status,
                 query,
                 token,
+                cut=connection.cut,
                 code=answer.json.get("code", "") if problem else "",
                 retry_after=headers.get("retry-after", ""),
                 role=headers.get("tablehouse-role", ""),
@@ -144,7 +193,7 @@ async def main(plan: Plan) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     with Path(plan.history).open("ab") as out:  # noqa: ASYNC230 - appending a line to a local file is what it is for
-        async with client(plan.patience) as http:
+        async with client(plan.patience, [tracing()]) as http:
             await Recorder(plan, http, out).run(stopping)
 
 

@@ -1,5 +1,6 @@
 """Workers under load, a client that records everything, and the judgement at the end: what every fault happens to."""
 
+import asyncio
 import os
 import random
 import re
@@ -18,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from app.demo import processes
 from tests.chaos.checker import Rules, Span, judge
 from tests.chaos.history import Answer, Recording
+from tests.chaos.ledger import Ledger
 from tests.chaos.recorder import WAYS, Plan
 from tests.support.cluster import Checked, check_equal
 from tests.support.kafka import create_topic, unique
@@ -31,7 +33,14 @@ WHOLE = os.environ.get("CHAOS") == "whole"
 
 PARTITIONS = 4
 KEYS = [f"key-{number}".encode() for number in range(200)]
-NEVER = [f"never-{number}".encode() for number in range(200)]
+#: Keys that are deleted and created again all the time; the others in KEYS stay.
+FLEETING = [f"fleeting-{number}".encode() for number in range(100)]
+NEVER = [f"never-{number}".encode() for number in range(100)]
+
+#: So few records that who comes with nothing has to be warmed up before it owns anything. They have to be more than a
+#: partition gets between two heartbeats, which are up to 150 here: for that long an owner goes on after another member
+#: has asked for a rebalance and stands still, and with less nobody would ever have caught up with it.
+_ACCEPTABLE_LAG = 300
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -60,6 +69,7 @@ class Scene:
     load: Load
     recording: Recording
     outages: dict[str, list[Span]] = field(default_factory=dict)
+    leaves: dict[str, list[Span]] = field(default_factory=dict)
     strangers: dict[str, list[Span]] = field(default_factory=dict)
     floor: dict[int, int] = field(default_factory=dict)
 
@@ -83,10 +93,14 @@ class Scene:
         worker.kill()
 
     async def leave(self, worker: WorkerProcess) -> None:
-        """End a worker by SIGTERM."""
-        self.harmed(worker)
+        """End a worker by SIGTERM: it answers everybody for as long as it listens, which is judged."""
+        begin = time.monotonic()
+        spans = self.leaves.setdefault(worker.url, [])
+        spans.append(Span(begin))
         worker.terminate()
         assert await worker.wait_exit() == 0, worker.log_end()
+        self.harmed(worker)
+        spans[-1] = Span(begin, time.monotonic())
 
     async def start(self, *workers: WorkerProcess) -> None:
         """Start workers, again or for the first time, and wait until they are ready."""
@@ -95,6 +109,15 @@ class Scene:
         await all_ready(*workers)
         for worker in workers:
             self.healed(worker)
+
+    async def grown(self) -> None:
+        """Wait until there is so much in every partition that who has nothing of it is not near to its owner."""
+
+        async def enough() -> bool:
+            counted = Counter(record.partition for record in self.load.written)
+            return all(counted[number] > 2 * _ACCEPTABLE_LAG for number in range(PARTITIONS))
+
+        await until(enough, "every partition has grown", HEALED)
 
     async def shared(self, *workers: WorkerProcess) -> bool:
         """Say whether every partition is active on one of these workers, and each of them has some."""
@@ -106,8 +129,7 @@ class Scene:
         among = workers or tuple(self.running)
         names = ", ".join(worker.folder.name for worker in among)
         await until(lambda: self.shared(*among), f"{names} share every partition", seconds)
-        for worker in among:
-            await self.served(worker, seconds)
+        await asyncio.gather(*(self.served(worker, seconds) for worker in among))
 
     async def served(self, worker: WorkerProcess, seconds: float = HEALED, count: int = 40) -> None:
         """Wait until a worker answers that many plain questions in a row as an active does, from now on."""
@@ -144,7 +166,13 @@ class Scene:
 
     def rules(self) -> Rules:
         """Return what the checker has to know."""
-        return Rules(outages=self.outages, floor=self.floor, strangers=self.strangers)
+        return Rules(
+            outages=self.outages,
+            leaves=self.leaves,
+            floor=self.floor,
+            strangers=self.strangers,
+            ledger=Ledger(self.load.written),
+        )
 
 
 @asynccontextmanager
@@ -171,9 +199,10 @@ async def scene(
     checked = [Checked(name, topic, PARTITIONS, standbys=standbys) for name in ("first", "second")]
     await create_topic(bootstrap, topic, PARTITIONS)
     definition = tables(*(table.entry() for table in checked))
+    settings = {"acceptable_lag": str(_ACCEPTABLE_LAG), "takeover_interval": "1s", **settings}
     made = [make_worker(bootstrap, definition, group=group, **settings) for _ in range(workers)]
     prepare(made)
-    async with Load(bootstrap, topic, KEYS, seed, patience=180.0) as load:
+    async with Load(bootstrap, topic, KEYS, seed, fleeting=FLEETING, patience=180.0) as load:
         floor = dict((await replay_source(bootstrap, topic, PARTITIONS)).ends)
         first, later = made[:start], made[len(made) if start is None else start :]
         recording = Recording(folder / "history")
@@ -185,7 +214,7 @@ async def scene(
         plan = Plan(
             [worker.url for worker in [*first, *later]],
             [table.name for table in checked],
-            [key.decode() for key in [*KEYS, *NEVER]],
+            [key.decode() for key in [*KEYS, *FLEETING, *NEVER]],
             str(folder / "history"),
             seed,
         )
@@ -205,6 +234,7 @@ PATHS = {
     "replays from the start": r"\breplaying +changelog=.* offset=0\b",
     "replays from a checkpoint": r"\breplaying +changelog=.* offset=[1-9]",
     "promotions of standbys": r"\bpromoted\b",
+    "copies warmed up": r"\bwarm +partitions=",
     "quarantines": r"store quarantined",
 }
 
@@ -240,7 +270,7 @@ async def _judge(cluster: Scene, *, equal: bool) -> None:
     lies = judge(history, expected, cluster.rules())
     assert not lies, f"{len(lies)} of {len(history)} answers are lies:\n" + "\n".join(map(str, lies[:_SHOWN]))
     assert {answer.status for answer in history} >= {200, 404}, "the history proves nothing"
-    asked = {(one.query.partition("&")[0].partition("min_position")[0], bool(one.token)) for one in history}
+    asked = {(one.query.partition("min_position=")[0].rstrip("&"), bool(one.token)) for one in history}
     assert asked >= {(way.query, way.own) for way in WAYS}, f"not every way to ask was taken: {asked}"
     if equal:
         strangers = {table.name: NEVER for table in cluster.tables}

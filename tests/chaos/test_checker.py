@@ -1,5 +1,7 @@
 """Made-up histories: the honest one passes, and each lie is found and called by its name."""
 
+import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,10 @@ import pytest
 
 from tests.chaos.checker import Lie, Rules, Span, judge
 from tests.chaos.history import Answer, Recording
+from tests.chaos.ledger import Ledger
+from tests.chaos.recorder import Plan, Recorder, tracing
+from tests.support.cluster import client
+from tests.support.load import Written
 from tests.support.oracle import Expected, Record
 
 URL = "http://one"
@@ -20,12 +26,17 @@ EXPECTED = Expected(
         ],
         b"b": [Record(1, 3, 1, b"b", b"b3")],
         b"gone": [Record(0, 2, 1, b"gone", b"g2"), Record(0, 6, 1, b"gone", None)],
+        b"later": [Record(1, 2, 1, b"later", b"l2"), Record(1, 4, 1, b"later", None)],
     },
     {0: 10, 1: 5},
 )
 RULES = Rules(
     request_timeout=5.0,
+    slack=1.0,
     outages={URL: [Span(100.0, 110.0)]},
+    leaves={URL: [Span(200.0, 210.0)]},
+    # The writer knows of some of its records only.
+    ledger=Ledger([Written(0, 8, 50.0, 51.0), Written(1, 3, 52.0, 53.0), Written(1, 4, 60.0, 61.0)]),
     floor={0: 1, 1: 4},
     strangers={"zombie": [Span(20.0, 30.0)]},
 )
@@ -61,6 +72,10 @@ def lack(status: int, **other: Any) -> Answer:
     return msgspec.convert(values | other, Answer)
 
 
+#: What a stopping worker does to who asks it.
+REFUSED: dict[str, Any] = {"error": "refused", "refused": True, "asked": 205.0, "answered": 205.1}
+BROKEN: dict[str, Any] = {"error": "ServerDisconnectedError()", "asked": 205.0, "answered": 205.1}
+
 HONEST = [
     row("a", 0, 0, 2),
     row("a", 0, 4, 5, asked=3.0, answered=4.0),
@@ -86,6 +101,18 @@ HONEST = [
     # The zombie may answer for what it can prove to be old, and may be an active again later.
     row("a", 0, 4, 5, asked=21.0, answered=22.0, served_by="zombie", role="suspended"),
     row("a", 0, 8, 9, asked=29.0, answered=31.0, served_by="zombie"),
+    # What is applied after the label was taken may show, as far as it had been sent.
+    miss("later", 1, 3, role="standby", query="read=any", asked=60.0, answered=62.0),
+    row("a", 0, 8, 9, query="max_lag=0", lag="0", asked=50.0, answered=50.5),
+    miss("absent", 0, 9, query="max_staleness_ms=40", staleness_ms="40", role="standby", asked=60.0, answered=60.5),
+    # Lags are counted from a listing that is 3 s old at most, stalenesses from when it was.
+    miss("never", 1, 2, lag="0", staleness_ms="1000", role="standby", query="read=any", asked=54.0, answered=54.5),
+    miss("never", 1, 2, lag="1", staleness_ms="4500", role="standby", query="read=any", asked=57.0, answered=57.5),
+    # A worker that stops: refused, or too late on a connection that idled or was not used at once.
+    lack(0, **REFUSED),
+    lack(0, **BROKEN),
+    lack(0, **BROKEN, cut=0.3),
+    miss("absent", 0, 9, asked=201.0, answered=202.0),
 ]
 
 LIES = {
@@ -150,6 +177,44 @@ LIES = {
     "a 504 before its time": (Lie.EARLY, lack(504, code="deadline_exceeded", answered=3.0)),
     "no answer from a worker that is well": (Lie.SILENT, lack(0, error="refused")),
     "no answer from a worker that is back": (Lie.SILENT, lack(0, error="refused", asked=110.5, answered=111.0)),
+    "an answer at the second attempt only": (Lie.SILENT, row("a", 0, 4, 5, cut=0.01)),
+    "a row after the request's time": (Lie.LATE, row("a", 0, 8, 9, asked=60.0, answered=66.5)),
+    "a miss after the request's time": (Lie.LATE, miss("never", 0, 9, asked=60.0, answered=66.5)),
+    "a 503 after the request's time": (
+        Lie.LATE,
+        lack(503, code="owner_unreachable", retry_after="1", answered=7.5),
+    ),
+    "a 504 after the request's time": (Lie.LATE, lack(504, code="deadline_exceeded", answered=7.5)),
+    "a stopping worker that cuts off who has sent at once": (Lie.ABANDONED, lack(0, **BROKEN, cut=0.01)),
+    "a stopping worker that answers at the second attempt only": (
+        Lie.ABANDONED,
+        row("a", 0, 8, 9, asked=205.0, answered=205.1, cut=0.01),
+    ),
+    "a stopping worker that says nothing": (
+        Lie.ABANDONED,
+        lack(0, error="TimeoutError()", asked=190.0, answered=205.0),
+    ),
+    "a stopping worker that runs out of time": (
+        Lie.ABANDONED,
+        lack(504, code="deadline_exceeded", asked=203.0, answered=207.9),
+    ),
+    "a miss that only a later delete would make true": (Lie.FALSE_MISS, miss("later", 1, 3, asked=58.0, answered=59.0)),
+    "a lag above the bound": (Lie.LOOSE, row("a", 0, 4, 5, query="read=any&max_lag=3", lag="4")),
+    "no lag, and a bound": (Lie.LOOSE, row("a", 0, 4, 5, query="max_lag=3")),
+    "a staleness above the bound": (Lie.LOOSE, row("a", 0, 4, 5, query="max_staleness_ms=30", staleness_ms="31")),
+    "no staleness, and a bound": (Lie.LOOSE, miss("never", 0, 5, query="max_staleness_ms=30&min_position=0:1")),
+    "a miss by a standby that was not asked for, within a bound": (
+        Lie.FALSE_MISS,
+        miss("never", 0, 5, role="standby", query="read=active&max_lag=30", lag="4"),
+    ),
+    "a lag without what was there for long": (
+        Lie.FLATTERED,
+        miss("never", 1, 2, lag="0", role="standby", query="read=any", asked=57.0, answered=57.5),
+    ),
+    "a staleness that something older is missing from": (
+        Lie.FLATTERED,
+        row("a", 0, 4, 5, staleness_ms="2000", role="standby", asked=54.0, answered=54.5),
+    ),
 }
 
 #: Each of these answers is right by itself.
@@ -209,3 +274,24 @@ def test_a_recording_gives_whole_lines_only_and_goes_on_where_it_was(tmp_path: P
     with path.open("ab") as file:
         file.write(second[20:] + b"\n")
     assert recording.refresh() == HONEST[:2]
+
+
+async def test_the_recorder_notes_that_a_connection_of_its_own_was_cut_and_that_one_was_refused() -> None:
+    def cut(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def asked(url: str) -> Answer:
+        out, stopping = io.BytesIO(), asyncio.Event()
+        stopping.set()
+        async with client(5.0, [tracing()]) as http:
+            await Recorder(Plan([url], ["t"], ["a"], "", 0), http, out).run(stopping)
+        return msgspec.json.decode(out.getvalue(), type=Answer)
+
+    server = await asyncio.start_server(cut, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        seen = await asked(url)
+        assert (seen.status, seen.refused) == (0, False)
+        assert 0 <= seen.cut < seen.answered - seen.asked
+    seen = await asked(url)
+    assert (seen.status, seen.refused, seen.cut) == (0, True, -1.0)

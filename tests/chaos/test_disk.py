@@ -10,7 +10,7 @@ import pytest
 
 from app.demo.broker import EmbeddedKafka
 from tests.chaos.disk import behead_manifests, cut_manifests, delete, fill, flip_bytes
-from tests.chaos.scene import HEALED, amount, scene
+from tests.chaos.scene import HEALED, amount, paths, scene
 from tests.support.kafka import produce
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess
@@ -44,8 +44,12 @@ async def test_a_damaged_store_is_never_believed(
             # Gracefully, so that everything is in its files.
             await cluster.leave(victim)
             damage(victim.data_dir, cluster.random)
+            await cluster.grown()
+            before = paths([victim])["copies warmed up"]
             await cluster.start(victim)
             await cluster.settled()
+            if damage is delete:
+                assert paths([victim])["copies warmed up"] > before, victim.log_end()
             if counted:
 
                 async def quarantined(worker: WorkerProcess = victim) -> bool:

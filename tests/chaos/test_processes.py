@@ -60,8 +60,13 @@ async def test_sigstop_past_the_session_time_out_and_sigcont(
 async def test_joins_and_leaves_in_a_row(kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path) -> None:
     async with scene(kafka.bootstrap_servers, make_worker, tmp_path, workers=3, start=2) as cluster:
         guest = cluster.workers[2]
-        for _ in range(amount(2, 20)):
+        await cluster.grown()
+        for number in range(amount(2, 20)):
             await cluster.start(guest)
+            if number == 0:
+                # It came with nothing, and owns something once it has restored that.
+                await cluster.settled()
+                assert paths([guest])["copies warmed up"] > 0, guest.log_end()
             await cluster.load.more(cluster.random.randrange(1, 200))
             await cluster.leave(guest)
         await cluster.settled()
@@ -71,8 +76,11 @@ async def test_one_worker_becomes_four_and_then_two(
     kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
     async with scene(kafka.bootstrap_servers, make_worker, tmp_path, workers=4, start=1) as cluster:
+        await cluster.grown()
         await cluster.start(*cluster.workers[1:])
         await cluster.settled(*cluster.workers)
+        warmed = [paths([worker])["copies warmed up"] for worker in cluster.workers]
+        assert warmed[0] == 0 < min(warmed[1:]), warmed
         for leaver in cluster.random.sample(cluster.workers, 2):
             await cluster.leave(leaver)
         await cluster.settled()

@@ -42,19 +42,22 @@ class Client:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    async def get(self, url: str) -> Answer:
-        """GET a URL whose path is percent-encoded already."""
-        async with self._session.get(URL(url, encoded=True)) as answer:
+    async def get(self, url: str, context: object = None) -> Answer:
+        """GET a URL whose path is percent-encoded already; traces get the context."""
+        async with self._session.get(URL(url, encoded=True), trace_request_ctx=context) as answer:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             return Answer(answer.status, headers, await answer.read())
 
 
 @asynccontextmanager
-async def client(seconds: float = 20.0) -> AsyncIterator[Client]:
+async def client(seconds: float = 20.0, traces: Sequence[aiohttp.TraceConfig] = ()) -> AsyncIterator[Client]:
     """Open a client whose requests may take this long."""
-    timeout = aiohttp.ClientTimeout(total=seconds)
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=False) as session:
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=seconds),
+        connector=aiohttp.TCPConnector(limit=0),
+        auto_decompress=False,
+        trace_configs=list(traces),
+    ) as session:
         yield Client(session)
 
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import aiohttp
 from aiokafka import AIOKafkaProducer
@@ -29,18 +29,52 @@ _BATCH = 20
 UNAVAILABLE = {"partition_restoring", "partition_unassigned", "owner_unreachable", "draining", "too_stale"}
 
 
-class Load:
-    """Writes new values of the same keys on and on; each value is written once only."""
+#: The share of tombstones among what is written to keys that come and go.
+_DELETES = 0.5
 
-    def __init__(self, bootstrap: str, topic: str, keys: Sequence[bytes], seed: int, *, patience: float = 40.0) -> None:
+
+class Written(NamedTuple):
+    """One record that was acknowledged: where it is, and the monotonic times between which it came there."""
+
+    partition: int
+    offset: int
+    sent: float
+    acknowledged: float
+
+
+class Load:
+    """Writes new values of the same keys on and on; each value is written once only.
+
+    `keys` always have a row, `fleeting` ones are deleted and created again all the time. `written` is every record that
+    was acknowledged, in this order; there may be more in the topic once it has ended.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        keys: Sequence[bytes],
+        seed: int,
+        *,
+        fleeting: Sequence[bytes] = (),
+        patience: float = 40.0,
+    ) -> None:
         """Take how many seconds a record may take, which must be more than a broker will be away."""
         self._bootstrap = bootstrap
         self._topic = topic
         self._keys = keys
+        self._fleeting = frozenset(fleeting)
+        self._all = [*keys, *fleeting]
         self._patience = patience
         self._random = random.Random(seed)
         self._task: asyncio.Task[None] | None = None
-        self.acknowledged = 0
+        self._made = 0
+        self.written: list[Written] = []
+
+    @property
+    def acknowledged(self) -> int:
+        """How many records are written."""
+        return len(self.written)
 
     async def __aenter__(self) -> Self:
         """Write every key once, and go on from there in the background."""
@@ -52,7 +86,7 @@ class Load:
             request_timeout_ms=int(self._patience * 1000),
         )
         await self._producer.start()
-        await self._write(self._keys)
+        await self._write([(key, self._value(key)) for key in self._all])
         self._task = asyncio.create_task(self._go_on())
         return self
 
@@ -77,18 +111,22 @@ class Load:
 
         await until(written, f"{count} more records are written", 60.0)
 
-    async def _write(self, keys: Sequence[bytes]) -> None:
-        values = [b'{"n":%d,"of":"%s"}' % (self.acknowledged + index, key) for index, key in enumerate(keys)]
-        for future in [
-            await self._producer.send(self._topic, key=key, value=value)
-            for key, value in zip(keys, values, strict=True)
-        ]:
-            await future
-        self.acknowledged += len(keys)
+    def _value(self, key: bytes) -> bytes:
+        self._made += 1
+        return b'{"n":%d,"of":"%s"}' % (self._made, key)
+
+    def _update(self, key: bytes) -> bytes | None:
+        return None if key in self._fleeting and self._random.random() < _DELETES else self._value(key)
+
+    async def _write(self, updates: Sequence[tuple[bytes, bytes | None]]) -> None:
+        sent = time.monotonic()
+        for future in [await self._producer.send(self._topic, key=key, value=value) for key, value in updates]:
+            there = await future
+            self.written.append(Written(there.partition, there.offset, sent, time.monotonic()))
 
     async def _go_on(self) -> None:
         while True:
-            await self._write(self._random.choices(self._keys, k=_BATCH))
+            await self._write([(key, self._update(key)) for key in self._random.choices(self._all, k=_BATCH)])
             await asyncio.sleep(_BETWEEN_BATCHES)
 
 
