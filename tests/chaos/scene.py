@@ -6,7 +6,7 @@ import random
 import re
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +47,9 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 #: Lies shown of a history that has many.
 _SHOWN = 5
 
+#: Seconds between two looks at who owns what, which are much fewer than a generation lasts.
+_BETWEEN_LOOKS = 0.2
+
 #: Seconds until a cluster has to serve everything again after a fault.
 HEALED = 60.0
 
@@ -72,6 +75,8 @@ class Scene:
     leaves: dict[str, list[Span]] = field(default_factory=dict)
     strangers: dict[str, list[Span]] = field(default_factory=dict)
     floor: dict[int, int] = field(default_factory=dict)
+    #: Who said to be the active of what in which generation: by generation, table and partition.
+    owners: dict[tuple[int, str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
 
     @property
     def running(self) -> list[WorkerProcess]:
@@ -164,6 +169,17 @@ class Scene:
         """Return the id by which a worker's answers name it."""
         return str(msgspec.json.decode((worker.data_dir / "worker.json").read_bytes())["worker_id"])
 
+    async def watch_owners(self, worker: WorkerProcess) -> None:
+        """Note who owns what until cancelled: what a worker says of its generation and its tasks is of one moment."""
+        while True:
+            _, seen = await worker.document("/readyz?verbose")
+            if seen is not None:
+                (generation,) = (layer["generation"] for layer in seen["layers"] if layer["name"] == "group")
+                for task in seen["tasks"]:
+                    if task["state"] == "active":
+                        self.owners[generation, task["table"], task["partition"]].add(worker.folder.name)
+            await asyncio.sleep(_BETWEEN_LOOKS)
+
     def rules(self) -> Rules:
         """Return what the checker has to know."""
         return Rules(
@@ -219,7 +235,8 @@ async def scene(
             seed,
         )
         with _recording(plan, folder):
-            yield cluster
+            async with _watching(cluster):
+                yield cluster
             await load.more(100)
     await _judge(cluster, equal=equal)
 
@@ -243,6 +260,22 @@ def paths(workers: Sequence[WorkerProcess]) -> dict[str, int]:
     """Count how often the workers, with all the processes they had, went each path of the protocol."""
     text = "\n".join(_COLOURS.sub("", worker.log_text()) for worker in workers)
     return {name: len(re.findall(pattern, text)) for name, pattern in PATHS.items()}
+
+
+@asynccontextmanager
+async def _watching(cluster: Scene) -> AsyncIterator[None]:
+    """Watch while the block runs who owns what: in no generation two of the workers own the same."""
+    watches = [asyncio.create_task(cluster.watch_owners(worker)) for worker in cluster.workers]
+    try:
+        yield
+    finally:
+        for watch in watches:
+            watch.cancel()
+        ended = await asyncio.gather(*watches, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
+    assert cluster.owners, "nobody was seen to own anything"
+    twice = {what: names for what, names in cluster.owners.items() if len(names) > 1}
+    assert not twice, f"owned by more than one in the same generation: {twice}"
 
 
 @contextmanager

@@ -5,9 +5,18 @@ from pathlib import Path
 
 from app.demo.broker import EmbeddedKafka
 from tests.chaos.checker import Span
-from tests.chaos.scene import HEALED, PARTITIONS, WHOLE, amount, paths, scene
+from tests.chaos.scene import HEALED, PARTITIONS, WHOLE, Scene, amount, paths, scene
 from tests.support.polling import until
-from tests.support.worker import MakeWorker
+from tests.support.worker import MakeWorker, WorkerProcess
+
+#: Paths of the protocol that many faults of all kinds cannot but take.
+REQUIRED = {
+    "claims",
+    "replays from the start",
+    "replays from a checkpoint",
+    "promotions of standbys",
+    "copies warmed up",
+}
 
 
 async def test_sigkill_at_random_moments(kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path) -> None:
@@ -95,6 +104,60 @@ async def test_a_rolling_restart(kafka: EmbeddedKafka, make_worker: MakeWorker, 
                 await cluster.leave(worker)
                 await cluster.start(worker)
                 await cluster.settled()
+
+
+async def frozen(cluster: Scene, victim: WorkerProcess) -> None:
+    """Stop a worker with SIGSTOP, for a moment or until the others own everything, and let it run on."""
+    cluster.harmed(victim)
+    victim.pause()
+    if cluster.random.random() < 2 / 3:
+        others = [worker for worker in cluster.workers if worker is not victim]
+        await until(lambda: cluster.shared(*others), "the others own everything", HEALED)
+    await cluster.load.more(cluster.random.randrange(1, 400))
+    victim.resume()
+    # Before this it may answer late what it was asked meanwhile.
+    await cluster.settled()
+    cluster.healed(victim)
+
+
+async def killed(cluster: Scene, victim: WorkerProcess) -> None:
+    """Kill a worker, and start it again in its session's time or after it."""
+    cluster.kill(victim)
+    await cluster.load.more(cluster.random.randrange(1, 3000))
+    await cluster.start(victim)
+
+
+async def killed_at_once(cluster: Scene, victim: WorkerProcess) -> None:
+    """Kill a worker and start it again at once."""
+    cluster.kill(victim)
+    await cluster.start(victim)
+
+
+async def left(cluster: Scene, victim: WorkerProcess) -> None:
+    """Stop a worker gracefully, and start it again."""
+    await cluster.leave(victim)
+    await cluster.load.more(cluster.random.randrange(1, 400))
+    await cluster.start(victim)
+
+
+async def test_faults_of_all_kinds_at_random_moments(
+    kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    faults = [frozen, killed, killed_at_once, left]
+    async with scene(kafka.bootstrap_servers, make_worker, tmp_path, workers=3) as cluster:
+        for number in range(amount(len(faults), 30)):
+            if number % len(faults) == 0:
+                cluster.random.shuffle(faults)
+            await cluster.load.more(cluster.random.randrange(1, 600))
+            await faults[number % len(faults)](cluster, cluster.random.choice(cluster.workers))
+        await cluster.settled()
+        taken = paths(cluster.workers)
+        print(taken)  # noqa: T201 - what has happened at all is shown
+        assert taken["claims"] > 0, taken
+        assert taken["replays from a checkpoint"] > 0, taken
+        if WHOLE:
+            untaken = {name for name, number in taken.items() if not number} & REQUIRED
+            assert not untaken, f"never happened: {untaken}; {taken}"
 
 
 async def test_every_partition_has_one_owner_after_all_workers_were_killed_at_once(
