@@ -9,7 +9,7 @@ import yaml
 from app.model import TaskState
 from app.telemetry import Metrics
 from deploy.helm.generate import CHART
-from tests.helm.alerts import CASES
+from tests.helm.alerts import CASES, RUNNING
 from tests.support.helm import HELM_4, only
 from tests.support.helm_cases import MONITORED
 from tests.support.promtool import promtool
@@ -34,7 +34,9 @@ def test_alerts_fire_when_they_should_and_at_no_other_time(tmp_path: Path) -> No
         {
             "name": name,
             "interval": "1m",
-            "input_series": [{"series": series, "values": values} for series, values in case.series.items()],
+            "input_series": [
+                {"series": series, "values": values} for series, values in {**RUNNING, **case.series}.items()
+            ],
             "promql_expr_test": [
                 {
                     "expr": 'ALERTS{alertstate="firing"}',
