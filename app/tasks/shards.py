@@ -417,6 +417,7 @@ class Shards:
             for source, held in shards.items():
                 metrics.store_size.labels(source.topic, str(source.partition)).set(held.store.size())
             metrics.disk_free.set(directory.free())
+            metrics.disk_size.set(directory.size())
         except (OSError, StoreError) as error:
             log.error("the data directory fails", path=str(directory.path), error=str(error))
 
