@@ -1,15 +1,22 @@
 """The group's assignor: placement's pure function behind aiokafka's assignor protocol."""
 
+import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import structlog
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+from aiokafka.coordinator.protocol import (
+    ConsumerProtocol,
+    ConsumerProtocolMemberAssignment,
+    ConsumerProtocolMemberMetadata,
+)
 
 from app.catalog.spec import DEFAULT_STANDBYS
 from app.placement.assign import assignments, place
+from app.placement.eligible import eligible
 from app.placement.wire import (
     PROTOCOL,
     Assignment,
@@ -22,6 +29,15 @@ from app.placement.wire import (
 )
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What is placed: the partition counts by topic, and by member its topics and what it says of itself."""
+
+    partitions: Mapping[str, int]
+    subscriptions: Mapping[str, frozenset[str]]
+    described: Mapping[str, bytes]
 
 
 class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka is not typed
@@ -48,6 +64,25 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         self._acceptable_lag = acceptable_lag
         self.partitions = partitions
         self.latest: Assignment | None = None
+        #: A group for which the messages were made ahead.
+        self._ahead: tuple[_Group, dict[str, ConsumerProtocolMemberAssignment]] | None = None
+
+    def attach(self, coordinator: Any) -> None:
+        """Have an aiokafka GroupCoordinator wait while a thread places, from here on.
+
+        aiokafka calls assign() on the event loop and takes no awaitable, and a large group takes seconds
+        (bench/README.md): reads and heartbeats of the leader would stand still. A thread of Python takes its turns with
+        the loop, some milliseconds each.
+        """
+        perform = coordinator._perform_assignment
+
+        async def place_and_perform(response: Any) -> Any:
+            members = {member[0]: ConsumerProtocol.METADATA.decode(member[-1]) for member in response.members}
+            group = self._group(coordinator._cluster, members)
+            self._ahead = group, await asyncio.to_thread(self._messages, group)
+            return await perform(response)
+
+        coordinator._perform_assignment = place_and_perform
 
     def metadata(self, topics: set[str]) -> ConsumerProtocolMemberMetadata:
         """Return what goes into the JoinGroup request."""
@@ -60,10 +95,17 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         return ConsumerProtocolMemberMetadata(self.version, sorted(topics), encode_metadata(described))
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, ConsumerProtocolMemberAssignment]:
-        """Place all shards; called on the worker that leads the group.
+        """Give out what was placed ahead; called on the worker that leads the group.
 
-        aiokafka calls it on the event loop and takes no awaitable, so the loop stands still for as long as it takes;
-        bench/placement.py measures that.
+        It places here and now where the group is another than it was: where aiokafka has learnt of a topic meanwhile,
+        which only others read.
+        """
+        group = self._group(cluster, members)
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead is not None and ahead[0] == group else self._messages(group)
+
+    def _group(self, cluster: Any, members: Mapping[str, Any]) -> _Group:
+        """Describe the group.
 
         Partition counts are those this worker has checked against the changelogs; for topics that only others read, as
         in the middle of a rolling deployment, they are the cluster's, and these have the default number of standbys.
@@ -73,14 +115,18 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         for topic in sorted(frozenset().union(*subscriptions.values())):
             if topic not in partitions:
                 partitions[topic] = len(cluster.partitions_for_topic(topic) or ())
-        described = {member: decode_metadata(metadata.user_data) for member, metadata in members.items()}
+        return _Group(partitions, subscriptions, {member: metadata.user_data for member, metadata in members.items()})
+
+    def _messages(self, group: _Group) -> dict[str, ConsumerProtocolMemberAssignment]:
+        """Place all shards and make the message to each member; in any thread."""
+        described = {member: decode_metadata(data) for member, data in group.described.items()}
         catalogs = {metadata.worker_id: metadata.catalog_digest for metadata in described.values()}
         if len(set(catalogs.values())) > 1:
             # As it should be in the middle of a rolling deployment, and at no other time.
             log.warning("workers of the group have different tables.yaml files", catalogs=catalogs)
-        placed = self._place(described, partitions, subscriptions)
-        log.info("placed", members=len(members), shards=sum(partitions.values()))
-        encoded = encode_assignments(assignments(described, placed, partitions))
+        placed = self._place(described, group.partitions, group.subscriptions)
+        log.info("placed", members=len(described), shards=sum(group.partitions.values()))
+        encoded = encode_assignments(assignments(described, placed, group.partitions))
         return {
             member: ConsumerProtocolMemberAssignment(self.version, sorted(placed[member].actives.items()), data)
             for member, data in encoded.items()
@@ -96,10 +142,14 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         partitions: Mapping[str, int],
         subscriptions: Mapping[str, frozenset[str]],
     ) -> dict[str, MemberAssignment]:
-        """Place each topic on the members that read it: all the same, but in the middle of a rolling deployment."""
+        """Place each topic on the members that read it: all the same, but in the middle of a rolling deployment.
+
+        Who may hold shards is decided over the whole group: a ghost may be its worker's only member that reads a topic.
+        """
+        chosen = frozenset(eligible(members))
         readers: dict[frozenset[str], dict[str, int]] = {}
         for topic, count in partitions.items():
-            subscribed = frozenset(member for member in members if topic in subscriptions[member])
+            subscribed = frozenset(member for member in chosen if topic in subscriptions[member])
             readers.setdefault(subscribed, {})[topic] = count
         placed = {member: MemberAssignment(actives={}, standbys={}) for member in members}
         for subscribed, counts in readers.items():

@@ -82,7 +82,8 @@ _LOGIN = (
     "cause; tokens.py: what token() raises must fail a connection alone"
 )
 _ASSIGNOR = (
-    "assignor.py: how the coordinator calls the assignor, and what it does with a user_data that it does not know"
+    "assignor.py: how the coordinator calls the assignor, with which members and cluster, from _perform_assignment "
+    "alone; what it does with a user_data that it does not know"
 )
 
 PINNED: dict[str, Pinned] = {
@@ -323,6 +324,7 @@ REACHED_FOR = {
     "_loop": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
+    "_perform_assignment": "aiokafka.consumer.group_coordinator:GroupCoordinator._perform_assignment",
     "_prefetch_backoff": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",
     "_records": "aiokafka.consumer.fetcher:PartitionRecords",
     "_sasl_mechanism": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",

@@ -40,7 +40,7 @@ NEVER = [f"never-{number}".encode() for number in range(100)]
 #: So few records that who comes with nothing has to be warmed up before it owns anything. They have to be more than a
 #: partition gets between two heartbeats, which are up to 150 here: for that long an owner goes on after another member
 #: has asked for a rebalance and stands still, and with less nobody would ever have caught up with it.
-_ACCEPTABLE_LAG = 300
+ACCEPTABLE_LAG = 300
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -120,7 +120,7 @@ class Scene:
 
         async def enough() -> bool:
             counted = Counter(record.partition for record in self.load.written)
-            return all(counted[number] > 2 * _ACCEPTABLE_LAG for number in range(PARTITIONS))
+            return all(counted[number] > 2 * ACCEPTABLE_LAG for number in range(PARTITIONS))
 
         await until(enough, "every partition has grown", HEALED)
 
@@ -215,7 +215,7 @@ async def scene(
     checked = [Checked(name, topic, PARTITIONS, standbys=standbys) for name in ("first", "second")]
     await create_topic(bootstrap, topic, PARTITIONS)
     definition = tables(*(table.entry() for table in checked))
-    settings = {"acceptable_lag": str(_ACCEPTABLE_LAG), "takeover_interval": "1s", **settings}
+    settings = {"acceptable_lag": str(ACCEPTABLE_LAG), "takeover_interval": "1s", **settings}
     made = [make_worker(bootstrap, definition, group=group, **settings) for _ in range(workers)]
     prepare(made)
     async with Load(bootstrap, topic, KEYS, seed, fleeting=FLEETING, patience=180.0) as load:

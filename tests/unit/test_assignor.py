@@ -19,15 +19,19 @@ class Cluster:
 class Worker:
     """A member that reads some topics, and the assignor that it runs."""
 
-    def __init__(self, name: str, topics: Collection[str], standbys: Mapping[str, int]) -> None:
+    def __init__(
+        self, name: str, topics: Collection[str], standbys: Mapping[str, int], incarnation: int = 1, url: str = ""
+    ) -> None:
         self.topics = set(topics)
         self.positions: dict[str, dict[int, int]] = {}
         self._name = name
+        self._incarnation = incarnation
+        self._url = url or f"http://{name}:9080"
         counts = {topic: COUNTS[topic] for topic in topics}
         self.assignor = TableAssignor(self._describe, counts, standbys, acceptable_lag=10)
 
     def _describe(self) -> MemberMetadata:
-        return MemberMetadata(self._name, 1, f"http://{self._name}:9080", str(sorted(self.topics)), self.positions)
+        return MemberMetadata(self._name, self._incarnation, self._url, str(sorted(self.topics)), self.positions)
 
     def joins(self) -> Any:
         """Return what it sends to the group."""
@@ -61,6 +65,32 @@ def test_each_topic_has_its_number_of_standbys_and_every_worker_is_told_of_all_o
     assert told["a"].members == told["b"].members == told["c"].members
     copies = [shard for member in told["a"].members for shard in shards_of(member.standbys)]
     assert {shard: copies.count(shard) for shard in copies} == {("flights", partition): 2 for partition in range(4)}
+
+
+def test_a_ghost_gets_nothing_of_a_topic_that_its_worker_reads_no_more() -> None:
+    old, new = {"flights": 1, "weather": 1}, {"flights": 1}
+    workers = {
+        "ghost": Worker("w1", old, old),
+        "back": Worker("w1", new, new, incarnation=2),
+        "other": Worker("w2", new, new),
+    }
+    told = rebalance("other", workers)
+    assert not shards_of(told["ghost"].own.actives) | shards_of(told["ghost"].own.standbys)
+    assert owners({name: assignment.own for name, assignment in told.items()}).keys() == {
+        ("flights", partition) for partition in range(4)
+    }
+
+
+def test_one_of_two_workers_with_one_url_gets_nothing_whatever_topics_it_reads() -> None:
+    old, new = {"flights": 1, "weather": 1}, {"flights": 1}
+    workers = {
+        "first": Worker("w1", old, old, url="http://same:9080"),
+        "second": Worker("w2", new, new, url="http://same:9080"),
+    }
+    workers["second"].positions = {"flights": {0: 5, 1: 5}}
+    told = rebalance("first", workers)
+    assert not shards_of(told["first"].own.actives)
+    assert len(shards_of(told["second"].own.actives)) == COUNTS["flights"]
 
 
 def test_while_tables_are_rolled_out_each_topic_stays_with_its_readers_standbys_included() -> None:
