@@ -21,7 +21,7 @@ REQUIRED = {
 
 async def test_sigkill_at_random_moments(kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path) -> None:
     async with scene(kafka.bootstrap_servers, make_worker, tmp_path) as cluster:
-        for _ in range(amount(6, 50)):
+        for _ in range(amount(4, 50)):
             victim = cluster.random.choice(cluster.workers)
             (survivor,) = (worker for worker in cluster.workers if worker is not victim)
             await cluster.load.more(cluster.random.randrange(1, 400))
@@ -75,9 +75,10 @@ async def test_joins_and_leaves_in_a_row(kafka: EmbeddedKafka, make_worker: Make
             if number == 0:
                 # It came with nothing, and owns something once it has restored that.
                 await cluster.settled()
-                assert paths([guest])["copies warmed up"] > 0, guest.log_end()
+                assert paths([guest])["promotions of standbys"] > 0, guest.log_end()
             await cluster.load.more(cluster.random.randrange(1, 200))
             await cluster.leave(guest)
+        assert paths([guest])["copies warmed up"] > 0, paths([guest])
         await cluster.settled()
 
 
@@ -88,8 +89,8 @@ async def test_one_worker_becomes_four_and_then_two(
         await cluster.grown()
         await cluster.start(*cluster.workers[1:])
         await cluster.settled(*cluster.workers)
-        warmed = [paths([worker])["copies warmed up"] for worker in cluster.workers]
-        assert warmed[0] == 0 < min(warmed[1:]), warmed
+        taken = paths(cluster.workers[1:])
+        assert taken["copies warmed up"] > 0, taken
         for leaver in cluster.random.sample(cluster.workers, 2):
             await cluster.leave(leaver)
         await cluster.settled()
