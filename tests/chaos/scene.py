@@ -136,7 +136,7 @@ class Scene:
         await until(lambda: self.shared(*among), f"{names} share every partition", seconds)
         await asyncio.gather(*(self.served(worker, seconds) for worker in among))
 
-    async def served(self, worker: WorkerProcess, seconds: float = HEALED, count: int = 40) -> None:
+    async def served(self, worker: WorkerProcess, seconds: float = HEALED, count: int = 24) -> None:
         """Wait until a worker answers that many plain questions in a row as an active does, from now on."""
         since = time.monotonic()
 

@@ -21,7 +21,7 @@ REQUIRED = {
 
 async def test_sigkill_at_random_moments(kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path) -> None:
     async with scene(kafka.bootstrap_servers, make_worker, tmp_path) as cluster:
-        for _ in range(amount(4, 50)):
+        for _ in range(amount(3, 50)):
             victim = cluster.random.choice(cluster.workers)
             (survivor,) = (worker for worker in cluster.workers if worker is not victim)
             await cluster.load.more(cluster.random.randrange(1, 400))
