@@ -421,8 +421,9 @@ class Task:
     # Ingesting
 
     async def _ingest(self) -> None:
+        listed_at = self._ports.clock.monotonic()
         bounds = await self._takeover.source_bounds()
-        self.observe_source_end(bounds.end, self._ports.clock.monotonic())
+        self.observe_source_end(bounds.end, listed_at)
         self._target = bounds.end
         if self.state < TaskState.SUSPENDED:
             self.reason = "catching up with the source"

@@ -2,14 +2,17 @@
 
 import asyncio
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 
 from app.model import Role, TaskState
 from app.stores.rows import LAYOUT_VERSION
+from app.tasks.log import Bounds
 from app.tasks.pipeline import IDLE_POSITION_INTERVAL
 from app.tasks.records import POSITION_KEY, Checkpoint, decode, encode
 from app.tasks.replay import FingerprintChanged
+from app.tasks.takeover import Takeover
 from tests.model.history import wear_out
 from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
 from tests.model.tables import Table
@@ -409,3 +412,22 @@ async def test_an_idle_owner_repeats_its_position_every_hour(scenario: Scenario)
     await scenario.caught_up()
     assert scenario.rows() == {b"a": b"2"}
     scenario.check()
+
+
+@simulated("count", seeds=range(4))
+async def test_an_active_is_as_stale_as_the_listing_by_which_it_has_caught_up(scenario: Scenario) -> None:
+    source_bounds = Takeover.source_bounds
+
+    async def source_bounds_late(takeover: Takeover) -> Bounds:
+        bounds = await source_bounds(takeover)
+        await asyncio.sleep(5)
+        return bounds
+
+    with (
+        patch.object(Takeover, "source_bounds", source_bounds_late),
+        patch("app.tasks.shards.SOURCE_ENDS_INTERVAL", 1e6),
+    ):
+        await scenario.started((b"a", b"1"), (b"b", b"2"))
+        staleness = scenario.task().staleness_ms
+        assert staleness is not None
+        assert staleness >= 5000
