@@ -187,8 +187,8 @@ class Settings(BaseSettings):
     )
     acceptable_lag: Annotated[int, BeforeValidator(values.records, json_schema_input_type=values.Records)] = Field(
         default=10_000,
-        description="A worker that lacks more records of a partition restores it as a standby before it owns it. Let it "
-        "be what a partition gets in some seconds at least: its owner goes on while the group rebalances.",
+        description="A worker that lacks more records of a partition restores it as a standby before it owns it. Let "
+        "it be what a partition gets in some seconds at least: its owner goes on while the group rebalances.",
     )
     takeover_interval: Annotated[float, values.duration(1, 86_400, "from 1s to 1d")] = Field(
         default="1m",
