@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import faust
 from faust.app.base import BootStrategy
 from faust.transport.conductor import Conductor
+from faust.transport.consumer import Fetcher
 from faust.transport.drivers.aiokafka import Transport
 from faust.types import TP
 from mode import Service
@@ -35,11 +36,23 @@ class _Subscription(Conductor):  # type: ignore[misc]  # faust's base has untype
         await self.app.consumer.subscribe(self.app.sources)
 
 
+class _Fetcher(Fetcher):  # type: ignore[misc]  # faust's base has untyped parts
+    """Runs the lane; being cancelled is how it ends. Faust's takes that in the middle of a rebalance for a crash."""
+
+    @Service.task  # type: ignore[untyped-decorator]  # mode is not typed enough
+    async def _fetcher(self) -> None:
+        try:
+            await self.app.consumer._drain_messages(self)
+        finally:
+            self.set_shutdown()
+
+
 class _LaneTransport(Transport):  # type: ignore[misc]
     """aiokafka, driven by the lane."""
 
     Consumer = LaneConsumer
     Conductor = _Subscription
+    Fetcher = _Fetcher
 
 
 class _BootStrategy(BootStrategy):  # type: ignore[misc]

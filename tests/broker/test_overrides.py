@@ -316,6 +316,7 @@ REACHED_FOR = {
     "_coordination_task": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_coordinator": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_do_heartbeat": "aiokafka.consumer.group_coordinator:GroupCoordinator._do_heartbeat",
+    "_drain_messages": "faust.transport.consumer:Consumer._drain_messages",
     "_drain_waiter": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
     "_fetcher": "faust.app.base:BootStrategy.server",
     "_generation_id": "aiokafka.protocol.group:HeartbeatRequest.__init__",

@@ -145,6 +145,33 @@ async def test_a_worker_leaves_gracefully_and_comes_back(
         await cluster.watch.served(leaver.url)
 
 
+async def test_a_worker_that_is_told_to_stop_in_the_middle_of_a_rebalance_ends_well(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    async with scene(kafka, make_worker, may_fail=[0, 1]) as cluster:
+        stopped, paused = cluster.workers
+        await cluster.load.more(100)
+        paused.pause()
+        # The group waits for the paused one, until its session is over.
+        third = make_worker(cluster.bootstrap, stopped.tables_file.read_text("utf-8"), group=cluster.group)
+        third.start()
+
+        async def rebalancing() -> bool:
+            return any(task["reason"] == "the group is rebalancing" for task in await stopped.tasks())
+
+        await until(rebalancing, "the group is rebalancing", 30.0)
+        stopped.terminate()
+        assert await stopped.wait_exit() == 0, stopped.log_end()
+        paused.resume()
+        third.terminate()
+        assert await third.wait_exit() == 0, third.log_end()
+        stopped.start()
+        await stopped.wait_ready()
+        await until(cluster.shared, "both workers have partitions again", 30.0)
+        for worker in cluster.workers:
+            await cluster.watch.served(worker.url)
+
+
 async def test_a_second_worker_starts_in_the_middle_of_ingest(kafka: EmbeddedKafka, make_worker: MakeWorker) -> None:
     async with scene(kafka, make_worker, may_fail=[1], start=1) as cluster:
         first, second = cluster.workers
