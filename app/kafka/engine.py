@@ -136,7 +136,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             directory.worker_id,
             view,
             self._lease,
-            statuses=self.local.statuses,
+            self.local,
             doubt=self._doubt,
             registry_trouble=lambda: schemas.trouble,
         )
@@ -250,8 +250,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     def drain(self) -> None:
         """Take note that the worker is stopping."""
-        self.local.drain()
-        self.health.drain()
+        self.local.draining = True
 
     async def _prepare(self) -> Topics:
         await check_login(self._connection)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from app.catalog.spec import Catalog, TableSpec
 from app.config import Settings
 from app.kafka.lease import GroupLease
-from app.model import TaskStatus
+from app.kafka.local_side import LocalSide
 from app.routing.cluster import ClusterView
 
 
@@ -24,8 +24,8 @@ class Health:
         worker_id: str,
         view: ClusterView,
         lease: GroupLease,
+        local: LocalSide,
         *,
-        statuses: Callable[[], Sequence[TaskStatus]],
         doubt: Callable[[TableSpec], str | None],
         registry_trouble: Callable[[], str | None],
     ) -> None:
@@ -37,14 +37,9 @@ class Health:
         self._worker_id = worker_id
         self._view = view
         self._lease = lease
-        self._statuses = statuses
+        self._local = local
         self._doubt = doubt
         self._registry_trouble = registry_trouble
-        self._draining = False
-
-    def drain(self) -> None:
-        """Take note that the worker is stopping."""
-        self._draining = True
 
     def joined(self) -> bool:
         """Say whether the group has given this worker its part.
@@ -65,7 +60,7 @@ class Health:
 
     def draining(self) -> bool:
         """Say whether the worker is stopping."""
-        return self._draining
+        return self._local.draining
 
     def generation(self) -> int:
         """Return the group's generation, -1 before the first."""
@@ -81,7 +76,7 @@ class Health:
         registry = self._registry_trouble()
         stopped = [
             f"partition {task.partition} of table {task.table} has {task.reason}"
-            for task in self._statuses()
+            for task in self._local.statuses()
             if task.stopped
         ]
         return [

@@ -17,7 +17,8 @@ Result = TypeVar("Result")
 class LocalSide:
     """There from the start, and says what is missing until the worker has reached a broker.
 
-    doubt says why a miss of a table proves nothing; None when it does.
+    doubt says why a miss of a table proves nothing; None when it does. `draining` is set when the worker is stopping,
+    and said where that is why it cannot answer.
     """
 
     def __init__(self, catalog: Catalog, doubt: Callable[[TableSpec], str | None]) -> None:
@@ -25,15 +26,11 @@ class LocalSide:
         self._doubt = doubt
         self._shards: Shards | None = None
         self._source_writer: KafkaSourceWriter | None = None
-        self._draining = False
+        self.draining = False
 
     def open(self, shards: Shards, source_writer: KafkaSourceWriter | None) -> None:
         """Answer from these shards from here on; the writer is None where no table is writable."""
         self._shards, self._source_writer = shards, source_writer
-
-    def drain(self) -> None:
-        """Say that the worker is stopping where that is why it cannot answer."""
-        self._draining = True
 
     # Reads
 
@@ -64,7 +61,7 @@ class LocalSide:
         try:
             return read(shards)
         except PartitionRestoring as error:
-            if self._draining:
+            if self.draining:
                 raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
             raise
 

@@ -22,6 +22,7 @@ from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult, SliceResult
 from app.tasks.shard import Shard
+from app.tasks.source_ends import SOURCE_ENDS_INTERVAL
 from app.tasks.task import FIRST_PAUSE, LONGEST_PAUSE, Task
 
 log = structlog.get_logger(__name__)
@@ -30,9 +31,6 @@ Result = TypeVar("Result")
 
 #: Seconds between flushes. There is no write-ahead log, so this bounds the tail that is replayed after a SIGKILL.
 FLUSH_INTERVAL = 30.0
-
-#: Seconds between listings of the sources' ends, on which lag and staleness rest.
-SOURCE_ENDS_INTERVAL = 1.0
 
 #: Source records that may wait in the inboxes of a worker, and the least that each shard gets of them, however many
 #: there are; what they take in bytes is bounded beside that.

@@ -2,9 +2,12 @@
 
 from collections import deque
 
-#: Seconds for which a listed end says how far behind a position is, three times what lies between two listings. When
-#: the broker does not answer, or the process was paused, there may be records that nobody here has heard of.
-KNOWN_SECONDS = 3.0
+#: Seconds between listings of the sources' ends, on which lag and staleness rest.
+SOURCE_ENDS_INTERVAL = 1.0
+
+#: Seconds for which a listed end says how far behind a position is. When the broker does not answer, or the process was
+#: paused, there may be records that nobody here has heard of.
+KNOWN_SECONDS = 3 * SOURCE_ENDS_INTERVAL
 
 #: Ends that are remembered. They are listed each second, so a task that is more than a minute behind gets its staleness
 #: in steps of the two seconds, then four, that are left between those which stay.

@@ -5,13 +5,13 @@ comes from the JSON Schema of tables.yaml, and `settings` from the settings that
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from app.config import SETTINGS, Setting, Settings
+from app.config import SETTINGS, Settings
 
 CHART = Path(__file__).with_name("tablehouse")
 _TABLES_SCHEMA = Path(__file__).parents[2] / "app" / "catalog" / "tables.schema.json"
@@ -105,12 +105,13 @@ def with_generated(schema: str) -> str:
     # Empty is the default, for which the chart has a better message than the schema.
     document["properties"]["tables"] = {"type": "array", "items": tables["properties"]["tables"]["items"]}
     document["$defs"] |= tables["$defs"]
+    known = Settings.model_json_schema()["properties"]
     document["properties"]["settings"] = {
         "type": "object",
         "additionalProperties": False,
         "required": ["shutdown_timeout"],
         "properties": {
-            setting.name: {"description": setting.description, **_written(setting)}
+            setting.name: {"description": setting.description, **_written(known[setting.name])}
             for setting in SETTINGS
             if setting.name not in DECIDED_BY_CHART
         },
@@ -118,9 +119,8 @@ def with_generated(schema: str) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _written(setting: Setting) -> dict[str, Any]:
-    """Return the schema of a setting's text; of most there is more to know than a schema can say."""
-    known = Settings.model_json_schema()["properties"][setting.name]
+def _written(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a setting's text, from pydantic's; of most there is more to know than a schema can say."""
     for word in ("enum", "pattern", "anyOf"):
         if word in known and {"type": "null"} not in known.get("anyOf", ()):
             return {word: known[word]}

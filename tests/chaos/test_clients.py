@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from app.demo.broker import EmbeddedKafka
+from bench.usage import resident_bytes
 from tests.chaos.scene import KEYS, amount, scene
 from tests.support.http_workers import connected, read_reply
-from tests.support.worker import MakeWorker, WorkerProcess
+from tests.support.worker import MakeWorker
 
 #: Bytes of a worker's memory for each connection, in which its stores may grow, too. An idle connection takes 6 KiB.
 _MOST_BYTES = 32 * 1024
@@ -33,7 +34,7 @@ async def test_thousands_of_connections_slow_clients_and_malformed_requests(
     assert allowed > connections + slow + 500, "the test needs more open files than this process may have (ulimit -n)"
     async with scene(kafka.bootstrap_servers, make_worker, tmp_path) as cluster, AsyncExitStack() as stack:
         asked = cluster.workers[0]
-        before = _memory(asked)
+        before = resident_bytes(asked.pid)
         idle = [await stack.enter_async_context(connected(asked.url)) for _ in range(connections)]
         dribbling = [asyncio.create_task(_dribble(asked.url)) for _ in range(slow)]
         for _ in range(amount(5, 50)):
@@ -43,7 +44,7 @@ async def test_thousands_of_connections_slow_clients_and_malformed_requests(
                     assert (await read_reply(reader)).status == status, request[:80]
                     assert await reader.read() == b"", "what follows cannot be framed"
         await cluster.served(asked)
-        taken = _memory(asked) - before
+        taken = resident_bytes(asked.pid) - before
         assert taken < _MOST_BYTES * (connections + slow), f"{taken >> 20} MiB for {connections + slow} connections"
         for reader, writer in idle[:: connections // 100]:
             writer.write(b"GET /tables/first/%b HTTP/1.1\r\nHost: a\r\n\r\n" % cluster.random.choice(KEYS))
@@ -60,10 +61,3 @@ async def _dribble(url: str) -> None:
             writer.write(bytes([byte]))
             await asyncio.sleep(0.02)
         await reader.read()
-
-
-def _memory(worker: WorkerProcess) -> int:
-    """Return the bytes of a worker's memory that are in use."""
-    status = Path(f"/proc/{worker.pid}/status").read_text("ascii")
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return 1024 * int(line.split()[1])

@@ -108,6 +108,11 @@ class Scenario:
 
         self.world.on_hop = on_hop
 
+    async def leaves(self, worker: Worker) -> None:
+        """Have a worker leave the group and end."""
+        worker.leave()
+        await self.world.until(lambda: not worker.alive, f"{worker.name} has left")
+
     def at(self, point: str, action: Callable[[], object], worker: Worker | None = None) -> Callable[[], bool]:
         """Do something the first time a worker is at a point; the function returned says whether that was."""
         done: list[str] = []

@@ -37,8 +37,7 @@ async def test_a_shard_of_which_one_table_is_rebuilt_is_as_far_as_that_table(sce
 async def test_a_restarted_worker_reports_what_it_saved_until_its_store_is_open(scenario: Scenario) -> None:
     worker = scenario.workers[0]
     await scenario.started(*RECORDS)
-    worker.leave()
-    await scenario.world.until(lambda: not worker.alive, "left")
+    await scenario.leaves(worker)
     scenario.world.takes["store.open"] = 10
     worker.start()
     await scenario.world.until(lambda: bool(worker.tasks()), "it opens its store")
@@ -51,8 +50,7 @@ async def test_a_restarted_worker_reports_what_it_saved_until_its_store_is_open(
 async def test_a_store_that_was_thrown_away_counts_for_nothing_before_it_is_open_again(scenario: Scenario) -> None:
     worker = scenario.workers[0]
     await scenario.started(*RECORDS)
-    worker.leave()
-    await scenario.world.until(lambda: not worker.alive, "left")
+    await scenario.leaves(worker)
     worker.folder(SOURCE).corrupt = True
     reported: list[int | None] = []
     destroyed = scenario.at("store.destroy done", lambda: reported.append(_reported(worker)), worker)

@@ -133,8 +133,7 @@ async def test_a_store_that_cannot_be_opened_is_tried_again_and_says_why(scenari
 async def test_a_store_that_is_corrupt_is_deleted_and_rebuilt_however_often_that_fails(scenario: Scenario) -> None:
     worker = scenario.workers[0]
     await scenario.started(*RECORDS)
-    worker.leave()
-    await scenario.world.until(lambda: not worker.alive, "left")
+    await scenario.leaves(worker)
     worker.folder(SOURCE).corrupt = True
     worker.folder(SOURCE).refusals["destroy"] = 3
     scenario.produce(*RECORDS[:4])
@@ -163,8 +162,7 @@ async def test_what_a_failing_close_did_not_flush_is_replayed(scenario: Scenario
 async def test_a_worker_that_leaves_keeps_all_it_has_applied(scenario: Scenario) -> None:
     worker = scenario.workers[0]
     await scenario.started(*RECORDS)
-    worker.leave()
-    await scenario.world.until(lambda: not worker.alive, "left")
+    await scenario.leaves(worker)
     assert worker.folder(SOURCE).holder is None
     assert not any(disk.unflushed for disk in worker.disks.values())
     assert worker.positions == {SOURCE.topic: {SOURCE.partition: len(RECORDS) - 1}}

@@ -8,8 +8,7 @@ import pytest
 
 from app.errors import NotOwner, PartitionRestoring, PositionNotReached, TooStale
 from app.model import Consistency, ReadMode, Role, TaskState
-from app.tasks.shards import SOURCE_ENDS_INTERVAL
-from app.tasks.source_ends import KNOWN_SECONDS
+from app.tasks.source_ends import KNOWN_SECONDS, SOURCE_ENDS_INTERVAL
 from app.tasks.task import OWNER_PATIENCE
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
