@@ -25,13 +25,10 @@ NOW_MS = 10**12
 
 class _Clock:
     def __init__(self) -> None:
-        self.now_ms = NOW_MS
+        self.brokers_ms = NOW_MS
 
-    def monotonic(self) -> float:
-        return self.now_ms / 1000
-
-    def wall_ms(self) -> int:
-        return self.now_ms
+    def now_ms(self) -> int:
+        return self.brokers_ms
 
 
 class _Changelog:
@@ -221,7 +218,7 @@ async def test_a_store_older_than_the_retention_of_tombstones_is_not_trusted_unl
     changelog: _Changelog,
 ) -> None:
     replay = _Replay(await _built(changelog))
-    replay.clock.now_ms += DELETE_RETENTION_MS + 1
+    replay.clock.brokers_ms += DELETE_RETENTION_MS + 1
     assert replay.begin(changelog.end).readable
     with pytest.raises(Untrusted, match="retention of tombstones"):
         replay.begin(changelog.end + 1)
