@@ -69,8 +69,10 @@ def test_a_standby_reads_over_no_hole_whatever_its_clock_says(hours: int) -> Non
         scenario.produce((b"c", b"1"), (b"d", b"1"))
         await scenario.caught_up(owner)
         # It stands still before its first slice, for so long that compaction gets at what it is about to read.
-        reached = scenario.at("read.asked", lambda: standby.process and standby.process.stop(), standby)
         standby.start()
+        process = standby.process
+        assert process is not None
+        reached = scenario.at("read.asked", process.stop, standby)
         await scenario.world.until(reached, "about to read")
         scenario.produce((b"a", b"2"), (b"e", b"3"), (b"b", b"4"), (b"e", b"5"), (b"f", b"6"))
         await scenario.caught_up(owner)
@@ -86,8 +88,7 @@ def test_a_standby_reads_over_no_hole_whatever_its_clock_says(hours: int) -> Non
                     scenario.checks.read(standby, SOURCE, task, key, ANY)
 
         scenario.world.on_hop = on_hop
-        assert standby.process is not None
-        standby.process.go_on()
+        process.go_on()
         await _follows(scenario)
         scenario.world.on_hop = None
         assert scenario.rows(standby) == scenario.rows(owner)
