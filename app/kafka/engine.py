@@ -13,10 +13,11 @@ from mode import Service
 from app.catalog.fingerprint import catalog_digest
 from app.catalog.spec import REGISTRY_FORMATS, Catalog, TableSpec
 from app.config import Settings
-from app.errors import BrokersRefuse
+from app.errors import BrokersRefuse, TopicError
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
 from app.formats.variants import Known
+from app.kafka import broker_time
 from app.kafka.assignor import TableAssignor
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
@@ -39,7 +40,7 @@ from app.routing.cluster import ClusterView, shards_of, snapshot_of
 from app.stores.data_directory import DataDirectory
 from app.stores.rocksdb import RocksShard, StoreMemory
 from app.tasks import background
-from app.tasks.clock import SystemClock
+from app.tasks.clock import MEASURING_INTERVAL, MeasuredClock, SystemClock
 from app.tasks.definitions import changelog_topic
 from app.tasks.doubts import Doubts, Misplaced
 from app.tasks.log import OutcomeUnknown
@@ -123,6 +124,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self.known = Known(schemas)
         self._connection = Connection(settings.bootstrap_servers, directory.worker_id, security=security_of(settings))
         self._clock = SystemClock()
+        self._broker_clock = MeasuredClock(self._clock)
         self._lease = GroupLease(settings.session_timeout, self._clock)
         #: Shared by everything long on this event loop.
         self.turns = Turns()
@@ -186,6 +188,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             dead_letters=letters,
             lease=self._lease,
             clock=self._clock,
+            broker_clock=self._broker_clock,
             metrics=self._metrics,
             doubts=self._doubts,
             known=self.known,
@@ -233,6 +236,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 ("source ends", self._shards.watch_source_ends()),
                 ("partition counts", self._counts.watch(consumer.partition_counts)),
                 ("outages", self._explain_outages()),
+                ("broker clock", self._keep_measuring()),
                 ("warming", self._take_over_once_warm(self._shards)),
                 ("key schemas", self._watch_key_schemas()),
             )
@@ -255,6 +259,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     async def _prepare(self) -> Topics:
         await check_login(self._connection)
         await probe_epochs(self._connection, self._settings.group)
+        await self._measure_broker_clock()
         return await prepare(self._connection, self._settings.group, self._catalog, self._settings.dead_letter_topic)
 
     def _dead_letters(self, topics: Topics) -> KafkaDeadLetters | None:
@@ -291,6 +296,18 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             if outage is not None and outage != self.health.outage:
                 log.warning("the brokers cannot be used; trying again", reason=outage)
             self.health.outage = outage
+
+    async def _measure_broker_clock(self) -> None:
+        await broker_time.measure(self._connection, self._settings.group, self._clock, self._broker_clock)
+
+    async def _keep_measuring(self) -> None:
+        """Measure the brokers' clock now and then, since no two clocks run at quite the same speed for ever."""
+        while True:
+            await asyncio.sleep(MEASURING_INTERVAL)
+            try:
+                await self._measure_broker_clock()
+            except (KafkaError, TopicError) as error:
+                log.warning("the brokers' clock cannot be measured; counting on from the last time", error=str(error))
 
     def _on_fatal(self, error: Exception) -> None:
         self.health.trouble = str(error)

@@ -138,8 +138,12 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return seconds that never go back and count while the machine sleeps."""
 
-    def wall_ms(self) -> int:
-        """Return milliseconds since 1970."""
+
+class BrokerClock(Protocol):
+    """The clock by which brokers stamp what they append, and judge how old it is."""
+
+    def now_ms(self) -> int:
+        """Return milliseconds since 1970; may be ahead of the brokers, and never behind them."""
 
 
 class LaneControl(Protocol):

@@ -306,11 +306,12 @@ class Pipeline:
 
     async def _deliver(self, prepared: _Prepared) -> None:
         replayer = self._replayer
+        sent_at = replayer.now_ms()
         base = await self._writer.append(self._changelog, self._epoch, prepared.batch)
         end = base + prepared.count
         if base != replayer.next_offset:
             raise NotContiguous(end)
-        await replayer.record(prepared.rows, prepared.position, self._epoch, end)
+        await replayer.record(prepared.rows, prepared.position, self._epoch, end, sent_at)
         self._ingested.inc(prepared.source_records)
         self._on_applied()
 

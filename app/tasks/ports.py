@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from app.formats.variants import Known
 from app.tasks.dead_letters import DeadLetters
 from app.tasks.doubts import Doubts
-from app.tasks.log import ChangelogWriter, Clock, Lease, LogReader
+from app.tasks.log import BrokerClock, ChangelogWriter, Clock, Lease, LogReader
 from app.telemetry import Metrics
 from app.turns import Turns
 
@@ -25,6 +25,7 @@ class Ports:
     dead_letters: DeadLetters | None
     lease: Lease
     clock: Clock
+    broker_clock: BrokerClock
     metrics: Metrics
     doubts: Doubts
     known: Known

@@ -14,7 +14,7 @@ from app.model import NO_EPOCH, Epoch, TopicPartition
 from app.stores.rows import LAYOUT_VERSION, ROW_PREFIX
 from app.stores.store import TaskStore
 from app.tasks.doubts import Doubts
-from app.tasks.log import Bounds, Clock, LogRecord, LogSlice
+from app.tasks.log import Bounds, BrokerClock, LogRecord, LogSlice
 from app.tasks.records import (
     CLAIM_KEY,
     POSITION_KEY,
@@ -70,7 +70,7 @@ class Replayer:
     after the store has been written. `claim` is the newest claim seen by this process, None before the first.
     """
 
-    def __init__(self, identity: Identity, store: TaskStore, clock: Clock, doubts: Doubts) -> None:
+    def __init__(self, identity: Identity, store: TaskStore, clock: BrokerClock, doubts: Doubts) -> None:
         self._identity = identity
         self._doubts = doubts
         self.store = store
@@ -121,6 +121,10 @@ class Replayer:
         """Return the last source offset applied; -1 before the first."""
         return -1 if self.position is None else self.position.last
 
+    def now_ms(self) -> int:
+        """Return the brokers' time, by which the age of the changelog's records is measured."""
+        return self._clock.now_ms()
+
     async def forget(self) -> None:
         """Throw the store's content away; what follows replays the whole changelog."""
         await self.store.wipe()
@@ -165,8 +169,7 @@ class Replayer:
             )
         if self.next_offset > bounds.end:
             raise Untrusted(f"it is at changelog offset {self.next_offset}, past the log's end {bounds.end}")
-        age = self._clock.wall_ms() - self.applied_at
-        if 0 < self.next_offset < bounds.end and age > DELETE_RETENTION_MS:
+        if 0 < self.next_offset < bounds.end and self.now_ms() - self.applied_at > DELETE_RETENTION_MS:
             raise Untrusted("it is older than the retention of tombstones, so it may have missed deletes")
         if self.readable_from < 0:
             self.readable_from = bounds.end
@@ -203,8 +206,17 @@ class Replayer:
                 "from its source"
             )
 
+    def tears(self, piece: LogSlice) -> bool:
+        """Say whether a store that has applied a slice may miss rows that compaction keeps only behind it.
+
+        Where the last record is too young for compaction, so is all that follows. One without records tells nothing.
+        """
+        if piece.next_offset < self.readable_from:
+            return False
+        return not piece.records or self.now_ms() - piece.records[-1].timestamp > MIN_COMPACTION_LAG_MS // 2
+
     def postpone_reading(self, end: int) -> None:
-        """Make the store unreadable until `end` when what is being replayed is old enough to have been compacted."""
+        """Make the store unreadable until `end`."""
         self.readable_from = max(self.readable_from, end)
 
     async def apply(self, piece: LogSlice) -> int:  # noqa: C901, PLR0912 - one loop over every record restored
@@ -258,11 +270,18 @@ class Replayer:
         return len(done)
 
     async def record(
-        self, rows: Mapping[bytes, bytes | None], position: PositionRecord, epoch: Epoch, next_offset: int
+        self,
+        rows: Mapping[bytes, bytes | None],
+        position: PositionRecord,
+        epoch: Epoch,
+        next_offset: int,
+        sent_at: int,
     ) -> None:
-        """Write what the owner itself has appended, once the append is acknowledged and stands right at next_offset."""
-        applied_at, claim_offset = self._clock.wall_ms(), self.claim_offset
-        await self._commit(rows, next_offset, applied_at, epoch, claim_offset, position, unbroken=True)
+        """Write what the owner itself has appended, once the append is acknowledged and stands right at next_offset.
+
+        `sent_at` is what now_ms() said before the append.
+        """
+        await self._commit(rows, next_offset, sent_at, epoch, self.claim_offset, position, unbroken=True)
 
     async def _commit(
         self,

@@ -11,7 +11,7 @@ from app.model import Epoch, TopicPartition
 from app.tasks.log import Bounds, Cursor, Fenced, LogSlice, OffsetOutOfRange
 from app.tasks.ports import Ports
 from app.tasks.records import CLAIM_KEY, Claim, anchor_of, encode
-from app.tasks.replay import MIN_COMPACTION_LAG_MS, ChangelogRefused, Replayer
+from app.tasks.replay import ChangelogRefused, Replayer
 from app.tasks.shard import SourceLost
 
 log = structlog.get_logger(__name__)
@@ -192,10 +192,10 @@ class Takeover:
         replayer, ports = self._replayer, self._ports
         piece = await cursor.next()
         await ports.turns.wait()
-        ports.metrics.restore_records.labels(replayer.table).inc(await replayer.apply(piece))
-        age = ports.clock.wall_ms() - piece.records[-1].timestamp if piece.records else 0
-        if age > MIN_COMPACTION_LAG_MS // 2 and piece.next_offset > replayer.readable_from:
+        if replayer.tears(piece):
+            # Before it is applied, so that nobody reads the store in between.
             replayer.postpone_reading((await self._changelog_bounds()).end)
+        ports.metrics.restore_records.labels(replayer.table).inc(await replayer.apply(piece))
         return piece.next_offset
 
     async def _check_source(self) -> None:

@@ -84,7 +84,7 @@ class Task:
         self._shard = shard
         self._ports = ports
         self._on_store_failed = on_store_failed
-        self._replayer = Replayer(identity, store, ports.clock, ports.doubts)
+        self._replayer = Replayer(identity, store, ports.broker_clock, ports.doubts)
         self._takeover = Takeover(self._replayer, shard.source, ports)
         self._loaded = False
         #: What the task does in the present generation: own its partition or follow whoever does.

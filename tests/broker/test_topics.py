@@ -1,5 +1,7 @@
 import asyncio
+import time
 from collections.abc import Mapping
+from time import monotonic
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -10,10 +12,12 @@ from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.demo.broker import EmbeddedKafka
 from app.errors import BrokerUnfit, TopicError
 from app.kafka import topics
+from app.kafka.broker_time import measure
 from app.kafka.client import Connection
 from app.kafka.probe import probe_epochs
 from app.kafka.topics import BATCH_OVERHEAD, Topics
 from app.model import Epoch, TopicPartition
+from app.tasks.clock import MeasuredClock
 from tests.support.changelog import connection
 from tests.support.kafka import create_topic, unique
 
@@ -194,6 +198,35 @@ async def test_workers_that_probe_at_once_do_not_mind_each_other(kafka: Embedded
     group = unique("group")
 
     await asyncio.gather(*(probe_epochs(connection(kafka.bootstrap_servers), group) for _ in range(4)))
+
+
+class _Machine:
+    """A clock that counts from anywhere."""
+
+    def monotonic(self) -> float:
+        """Return seconds."""
+        return monotonic() - 5_000
+
+
+async def test_a_broker_tells_its_time_again_and_again_whatever_the_machine_counts_from(kafka: EmbeddedKafka) -> None:
+    group, machine = unique("group"), _Machine()
+    for _ in range(2):
+        clock = MeasuredClock(machine)
+        before_ms = time.time() * 1000
+        await measure(connection(kafka.bootstrap_servers), group, machine, clock)
+        # The broker runs on this machine, and its clock shows whole milliseconds.
+        assert before_ms - 1 <= clock.now_ms() <= time.time() * 1000 + 10_000
+    assert (await settings_of(kafka, f"{group}-clock-probe"))["message.timestamp.type"] == "LogAppendTime"
+
+
+async def test_a_topic_on_which_brokers_do_not_tell_the_time_is_refused_and_says_what_to_alter(
+    kafka: EmbeddedKafka,
+) -> None:
+    group, machine = unique("group"), _Machine()
+    await create_topic(kafka.bootstrap_servers, f"{group}-clock-probe", 1, {"message.timestamp.type": "CreateTime"})
+
+    with pytest.raises(TopicError, match=f"topic {group}-clock-probe: message.timestamp.type must be LogAppendTime"):
+        await measure(connection(kafka.bootstrap_servers), group, machine, MeasuredClock(machine))
 
 
 class _CarelessWriter:

@@ -134,10 +134,11 @@ class Log:
         limit = next(young, self.end)
         return [offset for offset in self.batches if offset <= limit]
 
-    def compact(self, before: int) -> int:
+    def compact(self, before: int, reached: int | None = None) -> int:
         """Compact what lies before an offset; return how many records went.
 
-        Tombstones go as soon as any broker could remove them, which is a compaction lag after their retention began.
+        With `reached` it is in the middle of that: what lies from there on is as it was. Tombstones go as soon as any
+        broker could remove them, which is a compaction lag after their retention began.
         """
         now = self._wall_ms()
         newest = {record.key: record.offset for record in self.records if record.offset < before}
@@ -145,7 +146,7 @@ class Log:
         kept = [
             record
             for record in self.records
-            if record.offset >= before
+            if record.offset >= (before if reached is None else reached)
             or (newest[record.key] == record.offset and (record.value is not None or record.timestamp > horizon))
         ]
         gone = len(self.records) - len(kept)

@@ -18,6 +18,10 @@ from tests.model.world import LATEST, WALL_SPEED, Weather, World
 #: Virtual seconds that things go wrong.
 DURATION = 30.0
 
+#: How far somebody sets the broker's clock at once: more, and what is young there could be compacted before any worker
+#: has asked for the time again.
+MOST_SET_MS = 20 * 60 * 1000
+
 #: Where faults tell the most, they come so many times more often.
 _FRAGILE = {"store": 8, "claim": 20, "append": 5, "letters": 20, "read": 3}
 
@@ -248,10 +252,14 @@ class History:
             world.group.rebalance()
         if dice < 0.3:
             for changelog in world.changelogs.values():
-                if changelog.compact(choose.choice(changelog.cleanable())):
+                before, reached = choose.choice(places := changelog.cleanable()), choose.choice(places)
+                if changelog.compact(before, reached if reached < before else None):
                     world.paths["compaction"] += 1
         elif dice < 0.42:
             world.group.rebalance()
+        elif dice < 0.43 and not world.broker_set_ms:
+            world.broker_set_ms = choose.choice((-1, 1)) * choose.randint(1, MOST_SET_MS)
+            world.paths["the broker's clock is set"] += 1
         elif dice < 0.45:
             log.append([(b"a stranger's", b"record")])
         elif dice < 0.48:

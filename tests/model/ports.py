@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from app.model import Epoch, TopicPartition
+from app.tasks.clock import MeasuredClock
 from app.tasks.dead_letters import DeadLetter, LettersUndelivered
 from app.tasks.log import Bounds, Fenced, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, OutcomeUnknown
 from app.tasks.records import epoch_headers
@@ -18,19 +19,40 @@ SLICE = 5
 
 
 class SimulatedClock:
-    """Implements Clock; the wall clock may differ from the broker's by `skew_ms`."""
-
-    def __init__(self, world: World, skew_ms: int = 0) -> None:
-        self._world = world
-        self._skew_ms = skew_ms
+    """Implements Clock."""
 
     def monotonic(self) -> float:
         """See Clock."""
         return asyncio.get_running_loop().time()
 
-    def wall_ms(self) -> int:
+
+class MachineClock:
+    """Implements Clock at the speed of the broker's; it differs from that by `skew_ms` until somebody sets either."""
+
+    def __init__(self, world: World, skew_ms: int) -> None:
+        self._world = world
+        self._ahead_ms = world.wall_ms() - world.elapsed_ms() + skew_ms
+
+    def monotonic(self) -> float:
         """See Clock."""
-        return self._world.wall_ms() + self._skew_ms
+        return (self._world.elapsed_ms() + self._ahead_ms) / 1000
+
+
+async def measure(world: World, clock: MachineClock, broker_clock: MeasuredClock) -> None:
+    """Ask the broker for its time, as a worker does."""
+    asked_at = clock.monotonic()
+    await world.hop("time.asked")
+    stamped_ms = world.wall_ms()
+    await world.hop("time.answered")
+    broker_clock.measured(stamped_ms, asked_at)
+
+
+def measured_clock(world: World) -> MeasuredClock:
+    """Return a clock that knows the broker's time."""
+    clock = MachineClock(world, 0)
+    broker_clock = MeasuredClock(clock)
+    broker_clock.measured(world.wall_ms(), clock.monotonic())
+    return broker_clock
 
 
 class _Cursor:

@@ -33,6 +33,7 @@ WAYS = {
     "store cannot be opened; trying again": "a store cannot be opened",
     "store not flushed at closing": "a store cannot be flushed at the end",
     "compaction": "compaction removes rows",
+    "the broker's clock is set": "the broker's clock jumps",
     "tombstones gone": "compaction removes tombstones",
     "active": "a task catches up",
     "standby": "a standby has replayed what there is",

@@ -11,24 +11,37 @@ from app.formats.variants import Known
 from app.model import DEFAULT_CONSISTENCY, Consistency, TaskState, TopicPartition
 from app.stores.data_directory import DataDirectory
 from app.stores.store import StoreClosed, StoreCorrupt
+from app.tasks.clock import MEASURING_INTERVAL, MeasuredClock
 from app.tasks.doubts import Doubts
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult
 from app.tasks.shards import Shards, ShardSettings
 from app.tasks.task import Task
 from app.telemetry import Metrics
+from tests.model.broker import HOUR_MS
 from tests.model.group import HEARTBEAT_INTERVAL, MemberLease
 from tests.model.lane import SimulatedLane
 from tests.model.loop import Process
-from tests.model.ports import SimulatedClock, SimulatedDeadLetters, SimulatedReader, SimulatedTurns, SimulatedWriter
+from tests.model.ports import (
+    MachineClock,
+    SimulatedClock,
+    SimulatedDeadLetters,
+    SimulatedReader,
+    SimulatedTurns,
+    SimulatedWriter,
+    measure,
+)
 from tests.model.schemas import SimulatedSchemas
 from tests.model.store import Disk, Folder, MemoryShard, random_crash
 from tests.model.tables import Table
-from tests.model.world import World
+from tests.model.world import WALL_SPEED, World
 
 #: Seconds a batch in flight is given at a rebalance.
 PATIENCE = 1.0
 MAX_STALENESS = 30.0
+
+#: How far the clock of a machine may be off.
+MOST_SKEW_MS = 6 * HOUR_MS
 
 #: Metrics cost a millisecond to make, so all workers of all simulations share them.
 METRICS = Metrics("0")
@@ -45,6 +58,8 @@ class Worker:
         self.positions: dict[str, dict[int, int]] = {}
         self.failures: list[Exception] = []
         self.incarnation = 0
+        #: How far the clock of its machine is ahead of the broker's; at random for each process without.
+        self.skew_ms: int | None = None
         #: Bytes free on its disk.
         self.free = 1 << 40
         self._world = world
@@ -162,6 +177,9 @@ class _Run:
         self.lease = MemberLease(member, world.group, world.hop)
         self.lane = SimulatedLane(world)
         self.leaving = False
+        skew = world.choose.randint(-MOST_SKEW_MS, MOST_SKEW_MS) if worker.skew_ms is None else worker.skew_ms
+        self._clock = MachineClock(world, skew)
+        self._broker_clock = MeasuredClock(self._clock)
         schemas = SimulatedSchemas(world)
         self.shards = Shards(
             ShardSettings(
@@ -185,7 +203,8 @@ class _Run:
                 writer=SimulatedWriter(world),
                 dead_letters=SimulatedDeadLetters(world),
                 lease=self.lease,
-                clock=SimulatedClock(world, world.choose.randint(-300_000, 300_000)),
+                clock=SimulatedClock(),
+                broker_clock=self._broker_clock,
                 metrics=METRICS,
                 doubts=Doubts(lambda: None),
                 known=Known(schemas),
@@ -208,6 +227,7 @@ class _Run:
 
     async def main(self) -> None:
         """Join, own what is given, suspend at every rebalance, until told to leave."""
+        await measure(self.world, self._clock, self._broker_clock)
         upkeep = [
             self._keep(coroutine)
             for coroutine in (
@@ -215,6 +235,7 @@ class _Run:
                 self.shards.keep_flushed(),
                 self.shards.watch_source_ends(),
                 self._keep_committing(),
+                self._keep_measuring(),
             )
         ]
         while not self.leaving:
@@ -243,6 +264,11 @@ class _Run:
         upkeep = asyncio.create_task(coroutine)
         upkeep.add_done_callback(ended)
         return upkeep
+
+    async def _keep_measuring(self) -> None:
+        while True:
+            await asyncio.sleep(MEASURING_INTERVAL / WALL_SPEED)
+            await measure(self.world, self._clock, self._broker_clock)
 
     async def _keep_committing(self) -> None:
         """Commit now and then."""

@@ -97,6 +97,8 @@ class World:
         #: What is in the dead-letter topic: table, source partition, offset and reason; and whether it can be written.
         self.letters: list[tuple[str, TopicPartition, int, str]] = []
         self.letters_away = False
+        #: How far somebody has set the broker's clock forward, in milliseconds.
+        self.broker_set_ms = 0
         loop = asyncio.get_running_loop()
         if isinstance(loop, VirtualLoop):
             loop.hop = self.hop
@@ -105,7 +107,12 @@ class World:
 
     def wall_ms(self) -> int:
         """Return the broker's time."""
-        return _WALL_START_MS + int(asyncio.get_running_loop().time() * 1000 * WALL_SPEED)
+        return _WALL_START_MS + self.elapsed_ms() + self.broker_set_ms
+
+    @staticmethod
+    def elapsed_ms() -> int:
+        """Return how much time has passed, at the speed of the broker's clock, whatever somebody has set that to."""
+        return int(asyncio.get_running_loop().time() * 1000 * WALL_SPEED)
 
     def outside(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run something that belongs to no worker."""

@@ -16,10 +16,6 @@ class Clock:
         """Return seconds."""
         return self.now
 
-    def wall_ms(self) -> int:
-        """Return milliseconds."""
-        return int(self.now * 1000)
-
 
 def test_a_partition_that_failed_waits_for_a_pause_and_no_other_does() -> None:
     clock = Clock()

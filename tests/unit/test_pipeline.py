@@ -29,7 +29,7 @@ from app.telemetry import Metrics
 from app.turns import Turns
 from tests.model.broker import Log, Record
 from tests.model.loop import run_virtual
-from tests.model.ports import SimulatedClock, SimulatedDeadLetters, SimulatedWriter
+from tests.model.ports import SimulatedDeadLetters, SimulatedWriter, measured_clock
 from tests.model.store import Disk, MemoryStore
 from tests.model.tables import Table
 from tests.model.world import Weather, World
@@ -56,7 +56,7 @@ class Owner:
         self.doubts = Doubts(lambda: self.findings.append(1))
         self.writer = SimulatedWriter(self.world)
         self.codec = self.table.codec(SOURCE)
-        self.replayer = Replayer(self.table.identity(SOURCE), self.store, SimulatedClock(self.world), self.doubts)
+        self.replayer = Replayer(self.table.identity(SOURCE), self.store, measured_clock(self.world), self.doubts)
         self.applied: list[int] = []
         self.schemas = MemorySchemas()
         self.steps_aside = 0

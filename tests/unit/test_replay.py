@@ -8,6 +8,7 @@ from app.tasks.log import Bounds, LogSlice
 from app.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, encode, epoch_headers
 from app.tasks.replay import (
     DELETE_RETENTION_MS,
+    MIN_COMPACTION_LAG_MS,
     ChangelogRefused,
     FingerprintChanged,
     Identity,
@@ -25,13 +26,10 @@ NOW_MS = 10**12
 
 class _Clock:
     def __init__(self) -> None:
-        self.now_ms = NOW_MS
+        self.brokers_ms = NOW_MS
 
-    def monotonic(self) -> float:
-        return self.now_ms / 1000
-
-    def wall_ms(self) -> int:
-        return self.now_ms
+    def now_ms(self) -> int:
+        return self.brokers_ms
 
 
 class _Changelog:
@@ -221,7 +219,7 @@ async def test_a_store_older_than_the_retention_of_tombstones_is_not_trusted_unl
     changelog: _Changelog,
 ) -> None:
     replay = _Replay(await _built(changelog))
-    replay.clock.now_ms += DELETE_RETENTION_MS + 1
+    replay.clock.brokers_ms += DELETE_RETENTION_MS + 1
     assert replay.begin(changelog.end).readable
     with pytest.raises(Untrusted, match="retention of tombstones"):
         replay.begin(changelog.end + 1)
@@ -294,6 +292,35 @@ async def test_a_replayer_far_behind_becomes_unreadable_until_the_present_end(ch
         readable.append(replayer.readable)
     replayer.postpone_reading(1)
     assert [*readable, replayer.readable] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "ends_at", "torn"),
+    [
+        (MIN_COMPACTION_LAG_MS // 2, 5, False),
+        (MIN_COMPACTION_LAG_MS // 2 + 1, 5, True),
+        (MIN_COMPACTION_LAG_MS // 2 + 1, 3, True),
+        (MIN_COMPACTION_LAG_MS // 2 + 1, 2, False),
+        (-MIN_COMPACTION_LAG_MS, 5, False),
+    ],
+    ids=["young", "old", "old, and ends where reading begins", "old, and ends before", "of a broker that is ahead"],
+)
+async def test_what_ends_with_an_old_record_may_have_holes_that_are_filled_further_on(
+    changelog: _Changelog, age_ms: int, ends_at: int, *, torn: bool
+) -> None:
+    replay = _Replay()
+    replayer = replay.begin(3)
+    changelog.row(b"a", b"1")
+    changelog.position(0, 0)
+    changelog.row(b"b", b"2")
+    changelog.position(1, 1)
+    replay.clock.brokers_ms += age_ms
+    assert replayer.tears(changelog.slice(0, ends_at)) is torn
+
+
+async def test_offsets_without_records_at_the_end_of_a_replay_may_be_holes() -> None:
+    replayer = _Replay().begin(3)
+    assert [replayer.tears(LogSlice([], following)) for following in (2, 3, 4)] == [False, True, True]
 
 
 async def test_forgetting_leaves_nothing(changelog: _Changelog) -> None:

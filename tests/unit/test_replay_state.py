@@ -39,10 +39,9 @@ CHECKPOINT = Checkpoint(
 
 
 class _Clock:
-    def monotonic(self) -> float:
-        return 0.0
+    """Implements BrokerClock."""
 
-    def wall_ms(self) -> int:
+    def now_ms(self) -> int:
         return NOW_MS
 
 
@@ -152,18 +151,18 @@ async def test_a_write_that_fails_moves_nothing() -> None:
     with pytest.raises(StoreClosed):
         await replayer.apply(LogSlice([record(12, b"\x01a", b"1"), position(13, 10, 10)], 14))
     with pytest.raises(StoreClosed):
-        await replayer.record({b"\x01a": b"1"}, PositionRecord(10, 10, EPOCH), EPOCH, 14)
+        await replayer.record({b"\x01a": b"1"}, PositionRecord(10, 10, EPOCH), EPOCH, 14, NOW_MS)
     assert (replayer.next_offset, replayer.position, replayer.applied) == (12, POSITION, 9)
 
 
 async def test_what_the_owner_appended_moves_the_store_and_its_checkpoint_together() -> None:
     replayer, store = await started()
     following = PositionRecord(10, 11, EPOCH)
-    await replayer.record({b"\x01a": b"1"}, following, EPOCH, 14)
+    await replayer.record({b"\x01a": b"1"}, following, EPOCH, 14, NOW_MS - 3)
     assert store.rows() == {b"\x01a": b"1"}
     assert (replayer.next_offset, replayer.position) == (14, following)
     checkpoint = checkpoint_of(store)
-    assert (checkpoint.next_offset, checkpoint.position, checkpoint.applied_at) == (14, following, NOW_MS)
+    assert (checkpoint.next_offset, checkpoint.position, checkpoint.applied_at) == (14, following, NOW_MS - 3)
     assert (checkpoint.log_id, checkpoint.claim_offset, checkpoint.fingerprint) == (b"log", 2, FINGERPRINT)
 
 
@@ -200,7 +199,7 @@ async def test_a_claim_does_not_excuse_a_batch_that_does_not_follow() -> None:
 async def test_what_follows_a_position_without_a_hole_has_to_follow_it_after_a_restart_too(*, appended: bool) -> None:
     replayer, store = await started()
     if appended:
-        await replayer.record({b"\x01a": b"1"}, PositionRecord(10, 10, EPOCH), EPOCH, 14)
+        await replayer.record({b"\x01a": b"1"}, PositionRecord(10, 10, EPOCH), EPOCH, 14, NOW_MS)
     else:
         # Half of the batch after it is there as well.
         half = record(14, b"\x01a", b"2")
@@ -385,7 +384,7 @@ async def test_a_claim_that_was_seen_and_not_written_says_nothing_of_a_log_read_
 
 async def test_forgetting_makes_it_a_store_that_was_never_written() -> None:
     replayer, store = await started()
-    await replayer.record({b"\x01a": b"1"}, PositionRecord(10, 10, EPOCH), EPOCH, 14)
+    await replayer.record({b"\x01a": b"1"}, PositionRecord(10, 10, EPOCH), EPOCH, 14, NOW_MS)
     await replayer.forget()
     assert (store.rows(), store.checkpoint()) == ({}, None)
     assert (replayer.next_offset, replayer.log_id, replayer.epoch, replayer.position) == (0, b"", NO_EPOCH, None)

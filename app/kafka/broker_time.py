@@ -1,0 +1,36 @@
+"""Asks a broker what time it is, by a record that it stamps."""
+
+from aiokafka import AIOKafkaProducer
+
+from app.errors import TopicError
+from app.kafka.client import Connection
+from app.kafka.producers import stop_producer
+from app.kafka.topics import create_internal_topic
+from app.tasks.clock import MeasuredClock
+from app.tasks.log import Clock
+
+_SETTINGS = {"message.timestamp.type": "LogAppendTime", "cleanup.policy": "delete", "retention.ms": "3600000"}
+
+#: aiokafka's word for a timestamp that the broker gave.
+_LOG_APPEND_TIME = 1
+
+
+async def measure(connection: Connection, group: str, clock: Clock, broker_clock: MeasuredClock) -> None:
+    """Append a record to a topic made for that, and have `broker_clock` know when it was appended.
+
+    Raises TopicError, and aiokafka's KafkaError when the broker does not answer.
+    """
+    topic = f"{group}-clock-probe"
+    await create_internal_topic(connection, topic, _SETTINGS)
+    producer = AIOKafkaProducer(**connection.arguments(), acks=1)
+    await producer.start()
+    try:
+        # What waits for the topic to be known would count as time that the append took.
+        await producer.partitions_for(topic)
+        asked_at = clock.monotonic()
+        appended = await producer.send_and_wait(topic, b"", partition=0)
+    finally:
+        await stop_producer(producer)
+    if appended.timestamp_type != _LOG_APPEND_TIME:
+        raise TopicError(f"topic {topic}: message.timestamp.type must be LogAppendTime; alter the topic's settings")
+    broker_clock.measured(appended.timestamp, asked_at)
