@@ -1,15 +1,19 @@
 """The group's assignor: placement's pure function behind aiokafka's assignor protocol."""
 
+import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+from aiokafka.errors import ConsumerStoppedError
 
 from app.catalog.spec import DEFAULT_STANDBYS
 from app.placement.assign import assignments, place
+from app.placement.eligible import eligible
 from app.placement.wire import (
     PROTOCOL,
     Assignment,
@@ -59,36 +63,62 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
             )
         return ConsumerProtocolMemberMetadata(self.version, sorted(topics), encode_metadata(described))
 
-    def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, ConsumerProtocolMemberAssignment]:
-        """Place all shards; called on the worker that leads the group.
+    def attach(self, coordinator: Any) -> None:
+        """Have an aiokafka GroupCoordinator place in a thread, from here on; DESIGN.md says what that takes.
 
-        aiokafka calls it on the event loop and takes no awaitable, so the loop stands still for as long as it takes;
-        bench/placement.py measures that.
+        The event loop goes on meanwhile, but shares the GIL with the thread: it waits for it up to a switch interval,
+        5 ms, whenever it has given it away.
+        """
+        perform = coordinator._perform_assignment
+
+        async def perform_in_thread(response: Any) -> dict[str, bytes]:
+            while True:
+                placing = await perform(response)
+                counts = coordinator._metadata_snapshot
+                placed = await _with_heartbeats(coordinator, placing)
+                # A change would have asked for a rebalance, which aiokafka forgets when it is given assignments.
+                if coordinator._metadata_snapshot == counts:
+                    return placed
+                log.info("partition counts have changed while shards were placed; placing again")
+
+        coordinator._perform_assignment = perform_in_thread
+
+    def assign(self, cluster: Any, members: Mapping[str, Any]) -> Callable[[], dict[str, bytes]]:
+        """Return what places all shards and encodes the assignments; called on the worker that leads the group.
+
+        aiokafka calls it on the event loop. What is returned may take seconds (bench/placement.py measures that) and
+        is for a thread: it shares nothing with the loop that either of them changes.
 
         Partition counts are those this worker has checked against the changelogs; for topics that only others read, as
         in the middle of a rolling deployment, they are the cluster's, and these have the default number of standbys.
         """
-        subscriptions = {member: frozenset(metadata.subscription) for member, metadata in members.items()}
         partitions = dict(self.partitions)
-        for topic in sorted(frozenset().union(*subscriptions.values())):
+        for topic in sorted(frozenset().union(*(metadata.subscription for metadata in members.values()))):
             if topic not in partitions:
                 partitions[topic] = len(cluster.partitions_for_topic(topic) or ())
+        return partial(self._assignments, dict(members), partitions)
+
+    def on_assignment(self, assignment: Any) -> None:
+        """Take up what the leader has sent."""
+        self.latest = decode_assignment(assignment.user_data)
+
+    def _assignments(self, members: Mapping[str, Any], partitions: Mapping[str, int]) -> dict[str, bytes]:
+        """Return what each member is sent."""
         described = {member: decode_metadata(metadata.user_data) for member, metadata in members.items()}
         catalogs = {metadata.worker_id: metadata.catalog_digest for metadata in described.values()}
         if len(set(catalogs.values())) > 1:
             # As it should be in the middle of a rolling deployment, and at no other time.
             log.warning("workers of the group have different tables.yaml files", catalogs=catalogs)
+        subscriptions = {member: frozenset(metadata.subscription) for member, metadata in members.items()}
         placed = self._place(described, partitions, subscriptions)
         log.info("placed", members=len(members), shards=sum(partitions.values()))
         encoded = encode_assignments(assignments(described, placed, partitions))
         return {
-            member: ConsumerProtocolMemberAssignment(self.version, sorted(placed[member].actives.items()), data)
+            member: ConsumerProtocolMemberAssignment(
+                self.version, sorted(placed[member].actives.items()), data
+            ).encode()
             for member, data in encoded.items()
         }
-
-    def on_assignment(self, assignment: Any) -> None:
-        """Take up what the leader has sent."""
-        self.latest = decode_assignment(assignment.user_data)
 
     def _place(
         self,
@@ -96,10 +126,15 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         partitions: Mapping[str, int],
         subscriptions: Mapping[str, frozenset[str]],
     ) -> dict[str, MemberAssignment]:
-        """Place each topic on the members that read it: all the same, but in the middle of a rolling deployment."""
+        """Place each topic on the members that read it: all the same, but in the middle of a rolling deployment.
+
+        Who may hold shards is chosen from the whole group: among the readers of a topic that its successor does not
+        read, a ghost would not be known for one.
+        """
+        chosen = eligible(members)
         readers: dict[frozenset[str], dict[str, int]] = {}
         for topic, count in partitions.items():
-            subscribed = frozenset(member for member in members if topic in subscriptions[member])
+            subscribed = frozenset(member for member in chosen if topic in subscriptions[member])
             readers.setdefault(subscribed, {})[topic] = count
         placed = {member: MemberAssignment(actives={}, standbys={}) for member in members}
         for subscribed, counts in readers.items():
@@ -112,3 +147,22 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
                     warming={**placed[member].warming, **part.warming},
                 )
         return placed
+
+
+async def _with_heartbeats(coordinator: Any, placing: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
+    """Run it in a thread; what a heartbeat's answer says of the group is taken up as at any other time.
+
+    Raises ConsumerStoppedError when the consumer stops, for the group to be left at once; the thread ends by itself.
+    """
+    placed = asyncio.create_task(asyncio.to_thread(placing))
+    interval = coordinator._heartbeat_interval_ms / 1000
+    try:
+        while True:
+            await asyncio.wait({placed, coordinator._closing}, timeout=interval, return_when=asyncio.FIRST_COMPLETED)
+            if placed.done():
+                return placed.result()
+            if coordinator._closing.done():
+                raise ConsumerStoppedError
+            await coordinator._do_heartbeat()
+    finally:
+        placed.cancel()

@@ -129,6 +129,7 @@ class LaneConsumer(NoRecordPath):
     ) -> None:
         """Set what start() works with."""
         self.lanes, self.lease, self._options, self._turns = lanes, lease, options, turns
+        self._assignor = assignor
         self._committed: dict[TopicPartition, int] = {}
         #: Partitions whose lanes want records.
         self._flowing: set[KafkaPartition] = set()
@@ -183,6 +184,7 @@ class LaneConsumer(NoRecordPath):
         """Join the group."""
         self.client.subscribe(sorted(topics), listener=_Listener(self))
         self.lease.attach(self.client._coordinator)
+        self._assignor.attach(self.client._coordinator)
 
     def rejoin(self) -> None:
         """Have the group rebalance, because this worker has something new to say of itself."""

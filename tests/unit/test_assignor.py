@@ -1,6 +1,10 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from app.kafka.assignor import TableAssignor
 from app.placement.wire import Assignment, MemberMetadata, decode_assignment, decode_metadata
 from tests.support.placement import owners, shards_of
@@ -19,15 +23,23 @@ class Cluster:
 class Worker:
     """A member that reads some topics, and the assignor that it runs."""
 
-    def __init__(self, name: str, topics: Collection[str], standbys: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        topics: Collection[str],
+        standbys: Mapping[str, int],
+        *,
+        incarnation: int = 1,
+        url: str | None = None,
+    ) -> None:
         self.topics = set(topics)
         self.positions: dict[str, dict[int, int]] = {}
-        self._name = name
+        self.name, self.incarnation, self.url = name, incarnation, url or f"http://{name}:9080"
         counts = {topic: COUNTS[topic] for topic in topics}
         self.assignor = TableAssignor(self._describe, counts, standbys, acceptable_lag=10)
 
     def _describe(self) -> MemberMetadata:
-        return MemberMetadata(self._name, 1, f"http://{self._name}:9080", str(sorted(self.topics)), self.positions)
+        return MemberMetadata(self.name, self.incarnation, self.url, str(sorted(self.topics)), self.positions)
 
     def joins(self) -> Any:
         """Return what it sends to the group."""
@@ -35,7 +47,8 @@ class Worker:
 
 
 def rebalance(leader: str, workers: Mapping[str, Worker]) -> dict[str, Assignment]:
-    sent = workers[leader].assignor.assign(Cluster(), {name: worker.joins() for name, worker in workers.items()})
+    place = workers[leader].assignor.assign(Cluster(), {name: worker.joins() for name, worker in workers.items()})
+    sent = {name: ConsumerProtocol.ASSIGNMENT.decode(data) for name, data in place().items()}
     for name, worker in workers.items():
         worker.assignor.on_assignment(sent[name])
         assert {(topic, tuple(held)) for topic, held in sent[name].assignment} == {
@@ -81,6 +94,74 @@ def test_while_tables_are_rolled_out_each_topic_stays_with_its_readers_standbys_
             assert not shards_of(mine.actives) & shards_of(mine.standbys)
         following = sorted(shard for mine in own.values() for shard in shards_of(mine.standbys))
         assert following == sorted(owners(own))
+
+
+def held(told: Mapping[str, Assignment], name: str) -> set[tuple[str, int]]:
+    """Return the shards that a member was given, as active or standby."""
+    return shards_of(told[name].own.actives) | shards_of(told[name].own.standbys)
+
+
+def every(*topics: str) -> set[tuple[str, int]]:
+    return {(topic, partition) for topic in topics for partition in range(COUNTS[topic])}
+
+
+def test_a_ghost_gets_nothing_of_a_topic_that_its_worker_does_not_read_any_more() -> None:
+    old = {"flights": 1, "planes": 1}
+    workers = {
+        "ghost": Worker("w1", old, old),
+        "back": Worker("w1", ["flights"], old, incarnation=2),
+        "other": Worker("w2", old, old),
+    }
+    workers["ghost"].positions = {topic: dict.fromkeys(range(COUNTS[topic]), 1_000) for topic in old}
+    for leader in ("back", "other"):
+        told = rebalance(leader, workers)
+        assert held(told, "ghost") == set()
+        assert held(told, "back") == every("flights")
+        assert held(told, "other") == every("flights", "planes")
+
+
+def test_of_two_workers_with_one_url_one_waits_though_it_alone_reads_a_topic() -> None:
+    topics = {"flights": 1, "planes": 1}
+    workers = {
+        "first": Worker("w1", ["flights"], topics, url="http://pod-0:9080"),
+        "second": Worker("w2", topics, topics, url="http://pod-0:9080"),
+    }
+    told = rebalance("second", workers)
+    assert (held(told, "first"), held(told, "second")) == (every("flights"), set())
+    assert told["second"].partitions == {topic: COUNTS[topic] for topic in topics}
+
+
+@st.composite
+def rollouts(draw: st.DrawFn) -> dict[str, Worker]:
+    """Members of which some are ghosts, some share a URL, and each reads topics of its own."""
+    topics = st.sets(st.sampled_from(sorted(COUNTS)), min_size=1)
+    return {
+        f"m{number}": Worker(
+            draw(st.sampled_from("pqrs")),
+            draw(topics),
+            dict.fromkeys(COUNTS, 1),
+            incarnation=draw(st.integers(1, 3)),
+            url=draw(st.sampled_from([None, None, "http://same:9080"])),
+        )
+        for number in range(draw(st.integers(1, 6)))
+    }
+
+
+@given(rollouts())
+@settings(max_examples=100, deadline=None)
+def test_shards_are_given_to_one_process_of_a_worker_and_of_a_url_whatever_each_reads(
+    workers: dict[str, Worker],
+) -> None:
+    told = rebalance("m0", workers)
+    holders = [workers[name] for name in workers if held(told, name)]
+    assert holders
+    newest: dict[str, int] = {}
+    for worker in workers.values():
+        newest[worker.name] = max(worker.incarnation, newest.get(worker.name, 0))
+    assert all(worker.incarnation == newest[worker.name] for worker in holders)
+    assert len({worker.name for worker in holders}) == len({worker.url for worker in holders}) == len(holders)
+    placed = owners({name: assignment.own for name, assignment in told.items()})
+    assert placed.keys() == every(*frozenset().union(*(worker.topics for worker in holders)))
 
 
 def test_who_is_beyond_the_acceptable_lag_is_told_what_it_is_warmed_up_for() -> None:
