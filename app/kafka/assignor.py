@@ -9,7 +9,6 @@ import msgspec
 import structlog
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
-from aiokafka.errors import ConsumerStoppedError
 
 from app.catalog.spec import DEFAULT_STANDBYS
 from app.placement.assign import assignments, place
@@ -152,7 +151,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
 async def _with_heartbeats(coordinator: Any, placing: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
     """Run it in a thread; what a heartbeat's answer says of the group is taken up as at any other time.
 
-    Raises ConsumerStoppedError when the consumer stops, for the group to be left at once; the thread ends by itself.
+    When the consumer stops, the group is left at once, with nothing for anybody; the thread ends by itself.
     """
     placed = asyncio.create_task(asyncio.to_thread(placing))
     interval = coordinator._heartbeat_interval_ms / 1000
@@ -162,7 +161,9 @@ async def _with_heartbeats(coordinator: Any, placing: Callable[[], dict[str, byt
             if placed.done():
                 return placed.result()
             if coordinator._closing.done():
-                raise ConsumerStoppedError
+                await coordinator._maybe_leave_group()
+                # To the broker this is nobody now, and it refuses what is sent.
+                return {}
             await coordinator._do_heartbeat()
     finally:
         placed.cancel()

@@ -87,7 +87,8 @@ _ASSIGNOR = (
 _PLACING = (
     "assignor.py: _perform_assignment must return what assign() did and do nothing with it but log it; its caller must "
     "take bytes, and keep no request to rejoin; _metadata_snapshot must be replaced when partition counts change; no "
-    "heartbeat task from the join to its end; close() must set _closing first, and leave the group after an error"
+    "heartbeat task from the join to its end; close() must set _closing first and may find the group left already, of "
+    "which the assignments must say nothing: no member id, no generation"
 )
 
 PINNED: dict[str, Pinned] = {
@@ -294,6 +295,9 @@ PINNED: dict[str, Pinned] = {
         "self, cluster", "3da1a9e4eff94254", _PLACING
     ),
     "aiokafka.consumer.group_coordinator:GroupCoordinator.close": Pinned("self", "b05de61667743c4d", _PLACING),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_leave_group": Pinned(
+        "self", "2d93d31da89f384a", _PLACING
+    ),
     "aiokafka.consumer.group_coordinator:GroupCoordinator.ensure_active_group": Pinned(
         "self, subscription, prev_assignment", "13a1b4457ff89d02", _PLACING
     ),
@@ -341,6 +345,7 @@ REACHED_FOR = {
     "_isolation_level": "aiokafka.consumer.fetcher:PartitionRecords",
     "_key_deserializer": "aiokafka.consumer.fetcher:PartitionRecords",
     "_loop": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
+    "_maybe_leave_group": "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_leave_group",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_metadata_snapshot": "aiokafka.consumer.group_coordinator:BaseCoordinator._handle_metadata_update",
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
