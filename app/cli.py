@@ -1,6 +1,7 @@
 """The command line: `tablehouse worker`, `check`, `dead-letters` and `version`."""
 
 import asyncio
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -70,6 +71,7 @@ def _run_worker(settings: Settings) -> int:
     """Wire the parts of a worker together and run them."""
     # The first process of a container would ignore the signal until Faust has handlers of its own.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _allow_many_files()
     catalog = load_catalog(settings.tables)
     directory = DataDirectory.acquire(settings.data_dir)
     configure_logging(settings.log_format, settings.log_level, directory.worker_id)
@@ -109,6 +111,15 @@ def _run_worker(settings: Settings) -> int:
         known=engine.known,
     )
     return run(engine, server, settings.shutdown_timeout)
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files as far as this process may: every connection is one, and so is every SST.
+
+    Many systems begin with 1,024, for the sake of programs that could not do with more.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @main.command()

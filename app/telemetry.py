@@ -175,6 +175,7 @@ class Metrics:
         self.store_size = self._gauge("store_size_bytes", "Size of a shard's store on disk.", "topic", "partition")
         self.store_quarantines = self._counter("store_quarantines", "Stores thrown away and rebuilt.", "table")
         self.disk_free = self._gauge("disk_free_bytes", "Space left where the data directory is.")
+        self.disk_size = self._gauge("disk_size_bytes", "Space where the data directory is, free or not.")
         self.ingest_records = self._counter("ingest_records", "Source records applied.", "table")
         self.records_skipped = self._counter(
             "records_skipped", "Source records that became no row and were skipped.", "table", "reason"

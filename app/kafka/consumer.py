@@ -117,6 +117,7 @@ class LaneConsumer(NoRecordPath):
     client: AIOKafkaConsumer
     lanes: Lanes
     lease: GroupLease
+    assignor: TableAssignor
 
     def connect(
         self,
@@ -128,8 +129,7 @@ class LaneConsumer(NoRecordPath):
         turns: Turns,
     ) -> None:
         """Set what start() works with."""
-        self.lanes, self.lease, self._options, self._turns = lanes, lease, options, turns
-        self._assignor = assignor
+        self.lanes, self.lease, self.assignor, self._options, self._turns = lanes, lease, assignor, options, turns
         self._committed: dict[TopicPartition, int] = {}
         #: Partitions whose lanes want records.
         self._flowing: set[KafkaPartition] = set()
@@ -184,7 +184,7 @@ class LaneConsumer(NoRecordPath):
         """Join the group."""
         self.client.subscribe(sorted(topics), listener=_Listener(self))
         self.lease.attach(self.client._coordinator)
-        self._assignor.attach(self.client._coordinator)
+        self.assignor.attach(self.client._coordinator)
 
     def rejoin(self) -> None:
         """Have the group rebalance, because this worker has something new to say of itself."""

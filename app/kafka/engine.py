@@ -326,11 +326,13 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         while True:
             await asyncio.sleep(_WARMING_INTERVAL)
             waited, warming, settings = monotonic() - self._assigned_at, self._warming, self._settings
-            if waited < settings.takeover_interval or not await shards.warm(warming, settings.acceptable_lag):
+            if waited < settings.takeover_interval:
                 continue
+            warm = await shards.warm(warming, settings.acceptable_lag)
             # An assignment may have come meanwhile, and have given this worker something else to restore.
-            if warming is self._warming:
-                log.info("warm", partitions=[str(source) for source in sorted(warming)])
+            if warm and warming is self._warming:
+                log.info("warm", partitions=[str(source) for source in warm])
+                # The assignment that follows says what is still to be restored.
                 self._warming = frozenset()
                 self.app.consumer.rejoin()
 

@@ -1,10 +1,9 @@
 """Runs a worker's services under Faust's Worker, until a signal or an error ends them."""
 
 import asyncio
+import faulthandler
 import gc
-import os
 import signal
-import threading
 from typing import Protocol
 
 import faust
@@ -77,15 +76,11 @@ class _Worker(faust.Worker):  # type: ignore[misc]  # faust's Worker has untyped
 
 
 def _end_after(seconds: float) -> None:
-    """End the process whatever hangs; what was not flushed is in the changelog."""
+    """End the process whatever hangs, and show where; what was not flushed is in the changelog.
 
-    def end() -> None:
-        log.error("not stopped in time; ending the process", seconds=seconds)
-        os._exit(1)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    Not a Python thread: a call into a library may hang with the interpreter's lock held.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True)
 
 
 def _relieve_collector() -> None:

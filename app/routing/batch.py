@@ -14,7 +14,7 @@ from app.model import Consistency, HostInfo, TopicPartition
 from app.routing.candidates import Candidate
 from app.routing.cluster import ClusterView
 from app.routing.outcomes import Outcome, Outcomes, PartitionAnswer
-from app.routing.ports import BatchHop, Peer, Slice, Unresponsive, Wanted
+from app.routing.ports import BatchHop, Peer, Slice, Wanted
 from app.routing.query import (
     ASK_THE_NEXT,
     NOT_OWNER_PAUSE,
@@ -285,12 +285,13 @@ class Batch:
         try:
             slices, worker_id = await self._slices(host, wanted, generation, waits=waits, followed=followed)
         except RequestError as error:
-            if isinstance(error, Unresponsive):
-                self._parts.query.candidates.avoid(host)
+            if isinstance(error, ASK_THE_NEXT):
+                self._parts.query.candidates.heard(host, error)
             for group, candidate in groups:
                 kept = self._refused(group, candidate, error, range(len(group.indexes)))
                 _keep(group, kept)
             return
+        self._parts.query.candidates.heard(host)
         for group, candidate in groups:
             said = [part for part in slices if part.partition == group.partition]
             self._take_over(group, candidate, said, worker_id)

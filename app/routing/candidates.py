@@ -1,14 +1,20 @@
 """Which workers may answer a read, in the order in which they are asked."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from app.errors import RequestError
 from app.model import HostInfo, ReadMode, Role, TopicPartition
 from app.routing.cluster import ClusterSnapshot
+from app.routing.ports import Unresponsive
 
-#: Seconds for which an unresponsive worker is asked last: after a kill only the first requests pay for finding out,
-#: and a worker that is back is asked first again long before anybody can tell.
+#: Seconds for which an unresponsive worker is asked last. Then one request asks it in its turn again, while the others
+#: go on without it: those that were out when it ended pay for finding out, and then one a second for looking again.
 AVOIDED_SECONDS = 1.0
+
+#: Seconds after which a worker that nobody has had to try again is forgotten; most are processes that ended.
+_REMEMBERED_SECONDS = 60.0
 
 
 class Candidate(NamedTuple):
@@ -24,14 +30,15 @@ class Candidates:
     def __init__(self, worker_id: str, clock: Callable[[], float]) -> None:
         self._worker_id = worker_id
         self._clock = clock
-        #: When each worker that was found unresponsive lately may be asked in its turn again.
+        #: When each worker that was found unresponsive, and was not heard of since, is to be tried again.
         self._avoided: dict[HostInfo, float] = {}
 
     def of(self, shard: TopicPartition, snapshot: ClusterSnapshot, mode: ReadMode) -> list[Candidate]:
         """List the workers that may answer for a partition, each once.
 
         The active, then the standbys, this worker before the others; the active alone for ReadMode.ACTIVE; for
-        ReadMode.ANY this worker before all if it is one of them. A worker that was unresponsive lately stands last.
+        ReadMode.ANY this worker before all if it is one of them. A worker that was found unresponsive stands last, but
+        for the caller who is to try it again.
         """
         active = snapshot.actives.get(shard)
         found = [] if active is None else [Candidate(active, Role.ACTIVE)]
@@ -40,8 +47,12 @@ class Candidates:
             found += sorted(standbys, key=self._is_elsewhere)
         if mode is ReadMode.ANY:
             found.sort(key=self._is_elsewhere)
-        if self._avoided:
-            found.sort(key=self._is_avoided)
+        if self._avoided and found:
+            if self._is_due(found[0]):
+                self._avoid(found[0].host)
+                found[1:] = sorted(found[1:], key=self._is_avoided)
+            else:
+                found.sort(key=self._is_avoided)
         return found
 
     def worth_waiting(self, later: Sequence[Candidate]) -> bool:
@@ -52,14 +63,23 @@ class Candidates:
         """
         return not any(other.role is Role.ACTIVE and not self._is_avoided(other) for other in later)
 
-    def avoid(self, host: HostInfo) -> None:
-        """Take note that a worker was unresponsive just now."""
+    def heard(self, host: HostInfo, error: RequestError | None = None) -> None:
+        """Take note of what became of a question to a worker: an answer, or an error that sends one to the next."""
+        if isinstance(error, Unresponsive):
+            self._avoid(host)
+        elif self._avoided:
+            self._avoided.pop(host, None)
+
+    def _avoid(self, host: HostInfo) -> None:
         now = self._clock()
-        self._avoided = {other: until for other, until in self._avoided.items() if until > now}
+        self._avoided = {other: until for other, until in self._avoided.items() if until + _REMEMBERED_SECONDS > now}
         self._avoided[host] = now + AVOIDED_SECONDS
 
     def _is_elsewhere(self, candidate: Candidate) -> bool:
         return candidate.host.worker_id != self._worker_id
 
     def _is_avoided(self, candidate: Candidate) -> bool:
-        return self._avoided.get(candidate.host, 0.0) > self._clock()
+        return candidate.host in self._avoided
+
+    def _is_due(self, candidate: Candidate) -> bool:
+        return self._avoided.get(candidate.host, math.inf) <= self._clock()

@@ -23,7 +23,7 @@ from app.errors import (
 from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role, TopicPartition
 from app.routing.candidates import Candidate, Candidates
 from app.routing.cluster import ClusterSnapshot, ClusterView
-from app.routing.ports import Hop, LocalTables, Peer, Unresponsive, read_or_wait
+from app.routing.ports import Hop, LocalTables, Peer, read_or_wait
 from app.routing.refusals import Refusal, explained, last_answer, worth_asking_again
 from app.routing.spread import first_row, newest_row
 from app.routing.tables import RoutedTable, table_named
@@ -208,14 +208,16 @@ class Query:
                 if refusals and self._clock() >= question.deadline:
                     break
                 try:
-                    return await self._ask_host(candidate, question, snapshot.generation, later=candidates[number:])
+                    answer = await self._ask_host(candidate, question, snapshot.generation, later=candidates[number:])
                 except ASK_THE_NEXT as error:
-                    if isinstance(error, Unresponsive):
-                        self.candidates.avoid(candidate.host)
+                    self.candidates.heard(candidate.host, error)
                     refusals.append(Refusal(candidate, error))
                 except RequestError as error:
                     refusals.append(Refusal(candidate, error))
                     raise explained(error, refusals, *place, snapshot.generation) from None
+                else:
+                    self.candidates.heard(candidate.host)
+                    return answer
         raise explained(last_answer(refusals, *place), refusals, *place, self._view.current.generation)
 
     async def _worth_asking_again(

@@ -80,6 +80,10 @@ class DataDirectory:
         """Return the bytes that are free where the directory is; raises OSError."""
         return shutil.disk_usage(self.path).free
 
+    def size(self) -> int:
+        """Return the bytes of the file system that the directory is on, free or not; raises OSError."""
+        return shutil.disk_usage(self.path).total
+
     def positions(self) -> dict[str, dict[int, int]]:
         """Return the positions last saved, by topic and partition; empty when there are none that can be read."""
         try:

@@ -72,6 +72,8 @@ class _Held:
     active: bool
     opened: asyncio.Task[None] | None = None
     leaving: bool = False
+    #: Whether what was on the disk was thrown away.
+    destroyed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +141,18 @@ class Shards:
         for held in self._held.values():
             held.shard.limit, held.shard.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
 
-    async def warm(self, shards: Collection[TopicPartition], acceptable_lag: int) -> bool:
-        """Say whether every task of these shards can be read, and lacks so many records at most of what its owner has.
+    async def warm(self, shards: Collection[TopicPartition], acceptable_lag: int) -> list[TopicPartition]:
+        """Return those of these shards that can be taken over: each of their tasks can be read, and keeps_up().
 
-        Within the changelog readers' deadline.
+        Within the changelog readers' deadline for each.
         """
-        tasks = [task for source in shards if source in self._held for task in self._held[source].tasks.values()]
-        if not tasks or any(task.state < TaskState.STANDBY for task in tasks):
+        return [source for source in sorted(shards) if await self._is_warm(source, acceptable_lag)]
+
+    async def _is_warm(self, source: TopicPartition, acceptable_lag: int) -> bool:
+        held = self._held.get(source)
+        if held is None or any(task.state < TaskState.STANDBY for task in held.tasks.values()):
             return False
-        for task in tasks:
+        for task in held.tasks.values():
             if not await task.keeps_up(acceptable_lag):
                 return False
         return True
@@ -247,6 +252,7 @@ class Shards:
             log.error("store quarantined; it is rebuilt from the changelog", shard=str(source), error=str(error))
             for task in held.tasks.values():
                 self.ports.metrics.store_quarantines.labels(task.table).inc()
+            held.destroyed = True
             await asyncio.to_thread(held.store.destroy)
             raise
 
@@ -308,12 +314,20 @@ class Shards:
         return offsets
 
     def positions(self) -> dict[str, dict[int, int]]:
-        """Return how far each shard is, those on disk that are not held now included: what placement goes by."""
+        """Return how far each shard is, those on disk that are not held now included: what placement goes by.
+
+        A shard is as far as its last table. What is being rebuilt counts for as far as that has got, what cannot be
+        trusted for nothing, and a store that is not open yet for what was last saved of it.
+        """
         positions = self.settings.directory.positions()
         for source, held in self._held.items():
-            known = [task.applied for task in held.tasks.values() if task.readable]
-            if known:
-                positions.setdefault(source.topic, {})[source.partition] = min(known)
+            tasks = held.tasks.values()
+            opening = any(task.state is TaskState.OPENING for task in tasks)
+            if opening and not held.destroyed:
+                continue
+            worthless = opening or any(task.state is TaskState.QUARANTINED for task in tasks)
+            position = -1 if worthless else min(task.applied for task in tasks)
+            positions.setdefault(source.topic, {})[source.partition] = position
         return positions
 
     # Reads
@@ -403,6 +417,7 @@ class Shards:
             for source, held in shards.items():
                 metrics.store_size.labels(source.topic, str(source.partition)).set(held.store.size())
             metrics.disk_free.set(directory.free())
+            metrics.disk_size.set(directory.size())
         except (OSError, StoreError) as error:
             log.error("the data directory fails", path=str(directory.path), error=str(error))
 

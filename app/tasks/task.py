@@ -39,8 +39,8 @@ SLICE_PATIENCE = 1.0
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
 
-#: An owner that has applied nothing for so many seconds, though there is something, stands still.
-STANDS_STILL = 60.0
+#: Seconds for which a standby waits for an owner to catch up with the source before it takes over all the same.
+OWNER_PATIENCE = 60.0
 
 #: What ends an attempt to own and is over by itself, or when a person acts: the task stays as readable as it was.
 _PASSING: Mapping[type[Exception], str] = {
@@ -97,8 +97,8 @@ class Task:
         self._freshness = SourceEnds()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._asked_at = 0.0
-        #: The position that was reached last, and when.
-        self._moved_to, self._moved_at = -1, ports.clock.monotonic()
+        #: When it began to follow or, after that, last had nearly everything of the source.
+        self._near_at = ports.clock.monotonic()
         self._log = log.bind(table=self.table, partition=partition)
 
     # What others ask of it
@@ -126,7 +126,7 @@ class Task:
     @property
     def lag_records(self) -> int | None:
         """Return how many source offsets are not applied yet; None while the source's end is not known."""
-        end = self._freshness.end
+        end = self._freshness.end(self._ports.clock.monotonic())
         return None if end is None else max(0, end - 1 - self.applied)
 
     @property
@@ -186,16 +186,18 @@ class Task:
         return self.applied >= offset
 
     async def keeps_up(self, acceptable_lag: int) -> bool:
-        """Say whether a standby lacks so many records at most of what its owner has; False while nobody can tell.
+        """Say whether a standby is to take over, lacking so many records at most of what its owner has.
 
-        Of an owner that stands still before something in its source, as one that has stopped or waits for a schema, it
-        is the changelog that says so. From one that gets on, however far behind, nothing is taken: whoever took over
-        could say of no key that it does not exist before it has caught up.
+        One that lacks no more of the source is. An owner that is further behind is given OWNER_PATIENCE seconds, since
+        whoever takes over says of no key that it does not exist before it has caught up with the source. After that the
+        changelog decides: the owner may have stopped at a record, wait for a schema, or have more to do than it can,
+        which is when another worker is needed most. False while nobody can tell.
         """
-        lag = self.lag_records
+        now, lag = self._ports.clock.monotonic(), self.lag_records
         if lag is not None and lag <= acceptable_lag:
+            self._near_at = now
             return True
-        if self._ports.clock.monotonic() - self._moved_at < STANDS_STILL:
+        if now - self._near_at < OWNER_PATIENCE:
             return False
         try:
             return await self._takeover.lacking() <= acceptable_lag
@@ -204,8 +206,6 @@ class Task:
 
     def _on_applied(self) -> None:
         applied = self.applied
-        if applied != self._moved_to:
-            self._moved_to, self._moved_at = applied, self._ports.clock.monotonic()
         self._freshness.applied(applied)
         if self._waiting:
             for _, reached in [waiter for waiter in self._waiting if waiter[0] <= applied]:
@@ -229,7 +229,7 @@ class Task:
         self._start(after=None)
 
     def _start(self, after: asyncio.Task[None] | None) -> None:
-        self._asked_at = self._ports.clock.monotonic()
+        self._asked_at = self._near_at = self._ports.clock.monotonic()
         self.stopped = False
         name = f"{'own' if self._owns else 'follow'} {self.table}[{self.partition}] in generation {self.generation}"
         self._work = asyncio.get_running_loop().create_task(self._keep_at_it(self.generation, after), name=name)

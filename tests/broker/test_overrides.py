@@ -82,7 +82,8 @@ _LOGIN = (
     "cause; tokens.py: what token() raises must fail a connection alone"
 )
 _ASSIGNOR = (
-    "assignor.py: how the coordinator calls the assignor, and what it does with a user_data that it does not know"
+    "assignor.py: how the coordinator calls the assignor, with which members and cluster, from _perform_assignment "
+    "alone; what it does with a user_data that it does not know"
 )
 _PLACING = (
     "assignor.py: _perform_assignment must return what assign() did and do nothing with it but log it; its caller must "

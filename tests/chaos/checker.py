@@ -1,5 +1,6 @@
 """The judgement of a whole history against the replay of the source topic: every lie in it, by its kind."""
 
+import bisect
 import enum
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,11 +8,21 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tests.chaos.history import Answer
+from tests.support.load import Acknowledged
 from tests.support.monotone import Said, regressions
 from tests.support.oracle import Expected, Record
 
 #: What a hop leaves of the caller's time for saying that it failed.
 _HOP_SHARE = 0.9
+
+#: Seconds that an answer may be late on a machine that has more to do than it can.
+_SLACK = 5.0
+
+#: Seconds that the listing may be old by which a lag is counted.
+_LISTED = 3.0
+
+#: Seconds between what a worker does and what its client knows of it.
+_SEEN = 0.5
 
 
 class Lie(enum.StrEnum):
@@ -29,6 +40,10 @@ class Lie(enum.StrEnum):
     UNEXPECTED = "a status, code or header that is no answer"
     EARLY = "a 504 before the deadline"
     SILENT = "no answer from a worker that was well"
+    CUT_OFF = "no answer to what was asked on a connection to a worker that was told to stop"
+    LATE = "an answer long after the deadline"
+    BOUND = "an answer beyond a bound that was asked for, or one that does not say where it is within it"
+    FRESHER = "a lag or a staleness below what it was"
 
 
 class Span(NamedTuple):
@@ -44,13 +59,25 @@ class Rules:
 
     request_timeout is the workers' setting, in seconds. outages are, by URL, when connections may fail. floor is, by
     partition, the end of the topic that every worker had applied before the history began. strangers are, by worker id,
-    when a worker surely owned nothing, because others were seen to own everything.
+    when a worker surely owned nothing, because others were seen to own everything. stops are, by URL, when a worker was
+    told to stop and might not listen. acknowledged are by_partition().
     """
 
     request_timeout: float = 5.0
     outages: Mapping[str, Sequence[Span]] = field(default_factory=dict)
     floor: Mapping[int, int] = field(default_factory=dict)
     strangers: Mapping[str, Sequence[Span]] = field(default_factory=dict)
+    stops: Mapping[str, Sequence[Span]] = field(default_factory=dict)
+    acknowledged: Mapping[int, Sequence[tuple[float, int]]] = field(default_factory=dict)
+
+
+def by_partition(records: Iterable[Acknowledged]) -> dict[int, list[tuple[float, int]]]:
+    """Return times, and the highest offset that was acknowledged by then, in order."""
+    known: dict[int, list[tuple[float, int]]] = {}
+    for at, partition, offset in sorted(records):
+        times = known.setdefault(partition, [])
+        times.append((at, max(offset, times[-1][1] if times else -1)))
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +102,11 @@ def judge(history: Sequence[Answer], expected: Expected, rules: Rules) -> list[F
 
 
 def _judge_one(answer: Answer, expected: Expected, rules: Rules) -> Iterator[Finding]:
+    if not _during(answer, rules.outages):
+        yield from _judge_time(answer, rules)
     if answer.status == 0:
-        outages = rules.outages.get(answer.url, ())
-        if not any(span.begin <= answer.answered and answer.asked <= span.end for span in outages):
-            yield Finding(Lie.SILENT, answer, list(outages))
-    elif answer.status == 503:
+        return
+    if answer.status == 503:
         if not answer.code or not answer.retry_after.isdigit() or int(answer.retry_after) < 1:
             yield Finding(Lie.UNEXPECTED, answer, "a 503 has a code and Retry-After")
         if answer.code == "position_not_reached" and not answer.token:
@@ -89,6 +116,7 @@ def _judge_one(answer: Answer, expected: Expected, rules: Rules) -> Iterator[Fin
             yield Finding(Lie.EARLY, answer, f"the deadline is {rules.request_timeout} s")
     elif answer.status == 200 or (answer.status == 404 and answer.code == "key_not_found"):
         yield from _judge_labels(answer, expected, rules)
+        yield from _judge_freshness(answer, rules)
         records = expected.history.get(answer.key.encode(), [])
         yield from _judge_miss(answer, records, rules) if answer.status == 404 else _judge_row(answer, records)
     else:
@@ -111,12 +139,58 @@ def _judge_labels(answer: Answer, expected: Expected, rules: Rules) -> Iterator[
         yield Finding(Lie.WRONG_COPY, answer, answer.query)
 
 
+def _judge_time(answer: Answer, rules: Rules) -> Iterator[Finding]:
+    """Check that a worker that was well has answered, in time."""
+    if answer.status:
+        if answer.answered - answer.asked > rules.request_timeout + _SLACK:
+            yield Finding(Lie.LATE, answer, f"the deadline is {rules.request_timeout} s")
+    elif not _during(answer, rules.stops):
+        yield Finding(Lie.SILENT, answer, list(rules.outages.get(answer.url, ())))
+    elif not answer.error.startswith("ClientConnectorError"):
+        yield Finding(Lie.CUT_OFF, answer, list(rules.stops[answer.url]))
+
+
+def _during(answer: Answer, times: Mapping[str, Sequence[Span]]) -> bool:
+    """Say whether a worker was asked, or answered, in one of these times."""
+    return any(span.begin <= answer.answered and answer.asked <= span.end for span in times.get(answer.url, ()))
+
+
+def _judge_freshness(answer: Answer, rules: Rules) -> Iterator[Finding]:
+    """Check the bounds that were asked for, and both figures against what the broker had acknowledged."""
+    for name, figure in (("max_staleness_ms", answer.staleness_ms), ("max_lag", answer.lag)):
+        bound = _value_of(answer, name)
+        if bound is not None and (not figure or int(figure) > bound):
+            yield Finding(Lie.BOUND, answer, f"{name}={bound}")
+    if answer.lag:
+        there = _acknowledged(rules, answer.partition, answer.asked - _LISTED - _SEEN)
+        if answer.position + int(answer.lag) < there:
+            yield Finding(Lie.FRESHER, answer, f"offset {there} was acknowledged, and it counts {answer.lag} records")
+    if answer.staleness_ms:
+        there = _acknowledged(rules, answer.partition, answer.asked - int(answer.staleness_ms) / 1000 - _SEEN)
+        if answer.position < there:
+            yield Finding(Lie.FRESHER, answer, f"offset {there} had been acknowledged for {answer.staleness_ms} ms")
+
+
+def _acknowledged(rules: Rules, partition: int, at: float) -> int:
+    """Return the highest offset that was acknowledged at a time; -1 when none was."""
+    times = rules.acknowledged.get(partition, ())
+    index = bisect.bisect_right(times, (at, -1))
+    return times[index - 1][1] if index else -1
+
+
 def _asks_for(answer: Answer, what: str) -> bool:
     return what in answer.query.split("&")
 
 
+def _value_of(answer: Answer, name: str) -> int | None:
+    values = [part.removeprefix(f"{name}=") for part in answer.query.split("&") if part.startswith(f"{name}=")]
+    return int(values[0]) if values else None
+
+
 def _judge_miss(answer: Answer, records: Sequence[Record], rules: Rules) -> Iterator[Finding]:
-    if answer.role == "suspended" or (answer.role == "standby" and not _asks_for(answer, "read=any")):
+    bounded = any(_value_of(answer, name) is not None for name in ("max_staleness_ms", "max_lag"))
+    asked_for_copies = bounded or _asks_for(answer, "read=any")
+    if answer.role == "suspended" or (answer.role == "standby" and not asked_for_copies):
         yield Finding(Lie.FALSE_MISS, answer, "only an active says that a key does not exist")
     position = answer.position
     if answer.role == "active":

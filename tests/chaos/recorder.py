@@ -43,6 +43,8 @@ WAYS = [
     Way(weight=4),
     Way("read=any", weight=2),
     Way("read=active"),
+    Way("max_staleness_ms=3000"),
+    Way("max_lag=20"),
     Way(own=True),
     Way("read=any", own=True, weight=2),
 ]

@@ -1,5 +1,6 @@
 """Workers under load, a client that records everything, and the judgement at the end: what every fault happens to."""
 
+import math
 import os
 import random
 import re
@@ -16,7 +17,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from app.demo import processes
-from tests.chaos.checker import Rules, Span, judge
+from tests.chaos.checker import Rules, Span, by_partition, judge
 from tests.chaos.history import Answer, Recording
 from tests.chaos.recorder import WAYS, Plan
 from tests.support.cluster import Checked, check_equal
@@ -31,6 +32,7 @@ WHOLE = os.environ.get("CHAOS") == "whole"
 
 PARTITIONS = 4
 KEYS = [f"key-{number}".encode() for number in range(200)]
+FLEETING = [f"fleeting-{number}".encode() for number in range(50)]
 NEVER = [f"never-{number}".encode() for number in range(200)]
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -60,6 +62,7 @@ class Scene:
     load: Load
     recording: Recording
     outages: dict[str, list[Span]] = field(default_factory=dict)
+    stops: dict[str, list[Span]] = field(default_factory=dict)
     strangers: dict[str, list[Span]] = field(default_factory=dict)
     floor: dict[int, int] = field(default_factory=dict)
 
@@ -73,9 +76,10 @@ class Scene:
         self.outages.setdefault(worker.url, []).append(Span(time.monotonic()))
 
     def healed(self, worker: WorkerProcess) -> None:
-        """Take note that connections to a worker may fail no more."""
-        spans = self.outages[worker.url]
-        spans[-1] = Span(spans[-1].begin, time.monotonic())
+        """Take note that a worker listens again, and connections to it may fail no more."""
+        for spans in (self.outages.get(worker.url), self.stops.get(worker.url)):
+            if spans and spans[-1].end == math.inf:
+                spans[-1] = Span(spans[-1].begin, time.monotonic())
 
     def kill(self, worker: WorkerProcess) -> None:
         """End a worker by SIGKILL."""
@@ -83,8 +87,8 @@ class Scene:
         worker.kill()
 
     async def leave(self, worker: WorkerProcess) -> None:
-        """End a worker by SIGTERM."""
-        self.harmed(worker)
+        """End a worker by SIGTERM: until it is ready again it may not listen, and does nothing worse."""
+        self.stops.setdefault(worker.url, []).append(Span(time.monotonic()))
         worker.terminate()
         assert await worker.wait_exit() == 0, worker.log_end()
 
@@ -144,7 +148,13 @@ class Scene:
 
     def rules(self) -> Rules:
         """Return what the checker has to know."""
-        return Rules(outages=self.outages, floor=self.floor, strangers=self.strangers)
+        return Rules(
+            outages=self.outages,
+            stops=self.stops,
+            floor=self.floor,
+            strangers=self.strangers,
+            acknowledged=by_partition(self.load.records),
+        )
 
 
 @asynccontextmanager
@@ -171,9 +181,11 @@ async def scene(
     checked = [Checked(name, topic, PARTITIONS, standbys=standbys) for name in ("first", "second")]
     await create_topic(bootstrap, topic, PARTITIONS)
     definition = tables(*(table.entry() for table in checked))
+    # So that whoever joins has something to restore before it can own anything; a standby lacks a tenth of it at times.
+    settings = {"acceptable_lag": "200", **settings}
     made = [make_worker(bootstrap, definition, group=group, **settings) for _ in range(workers)]
     prepare(made)
-    async with Load(bootstrap, topic, KEYS, seed, patience=180.0) as load:
+    async with Load(bootstrap, topic, KEYS, seed, fleeting=FLEETING, patience=180.0) as load:
         floor = dict((await replay_source(bootstrap, topic, PARTITIONS)).ends)
         first, later = made[:start], made[len(made) if start is None else start :]
         recording = Recording(folder / "history")
@@ -185,7 +197,7 @@ async def scene(
         plan = Plan(
             [worker.url for worker in [*first, *later]],
             [table.name for table in checked],
-            [key.decode() for key in [*KEYS, *NEVER]],
+            [key.decode() for key in [*KEYS, *NEVER, *FLEETING]],
             str(folder / "history"),
             seed,
         )
@@ -204,6 +216,7 @@ PATHS = {
     "unknown outcomes": r"the outcome of an append is not known",
     "replays from the start": r"\breplaying +changelog=.* offset=0\b",
     "replays from a checkpoint": r"\breplaying +changelog=.* offset=[1-9]",
+    "hand-overs to a warm worker": r"\bwarm +partitions=",
     "promotions of standbys": r"\bpromoted\b",
     "quarantines": r"store quarantined",
 }

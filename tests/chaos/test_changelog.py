@@ -10,7 +10,6 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.errors import PolicyViolationError
 
 from app.demo.broker import EmbeddedKafka
-from tests.chaos.history import Answer
 from tests.chaos.scene import HEALED, PARTITIONS, Scene, scene
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess
@@ -75,7 +74,7 @@ async def waits(worker: WorkerProcess, table: str, why: str) -> bool:
     return any(why in reason for reason in reasons) and why in worker.log_text()
 
 
-async def test_a_store_behind_a_truncated_changelog_is_refused_aloud_and_the_other_table_is_served(
+async def test_a_store_behind_a_truncated_changelog_is_refused_aloud_and_owns_nothing_until_it_is_the_last(
     kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
     async with scene(kafka.bootstrap_servers, make_worker, tmp_path, equal=False) as cluster:
@@ -87,14 +86,14 @@ async def test_a_store_behind_a_truncated_changelog_is_refused_aloud_and_the_oth
         await truncate(cluster.bootstrap, changelog(cluster))
         behind.start()
         await until(lambda: waits(behind, truncated, "its first records were deleted"), "it is refused", HEALED)
-
-        def refused(answer: Answer) -> bool:
-            return answer.table == truncated and answer.status == 503
-
-        await cluster.answered(behind, 10, refused)
-        await cluster.answered(behind, 40, lambda answer: answer.table == whole and answer.role == "active")
-        await cluster.answered(behind, 10, lambda answer: answer.table == truncated and answer.role == "active")
         cluster.healed(behind)
+        await cluster.served(behind)
+        await cluster.served(other)
+        await cluster.leave(other)
+        await cluster.answered(behind, 20, lambda answer: answer.table == truncated and answer.status == 503)
+        await cluster.answered(behind, 40, lambda answer: answer.table == whole and answer.role == "active")
+        await cluster.start(other)
+        await cluster.settled(other)
 
 
 async def test_a_changelog_that_is_truncated_under_its_owners_changes_nothing(

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.chaos.checker import Lie, Rules, Span, judge
+from tests.chaos.checker import Lie, Rules, Span, by_partition, judge
 from tests.chaos.history import Answer, Recording
+from tests.support.load import Acknowledged
 from tests.support.oracle import Expected, Record
 
 URL = "http://one"
@@ -28,7 +29,11 @@ RULES = Rules(
     outages={URL: [Span(100.0, 110.0)]},
     floor={0: 1, 1: 4},
     strangers={"zombie": [Span(20.0, 30.0)]},
+    stops={URL: [Span(200.0, 210.0)]},
+    acknowledged=by_partition([Acknowledged(300.0, 0, 8), Acknowledged(301.0, 0, 9), Acknowledged(300.5, 1, 4)]),
 )
+
+REFUSED = "ClientConnectorError('Cannot connect to host')"
 
 
 def row(key: str, partition: int, offset: int, position: int, *, sent: str = "", **other: Any) -> Answer:
@@ -86,6 +91,14 @@ HONEST = [
     # The zombie may answer for what it can prove to be old, and may be an active again later.
     row("a", 0, 4, 5, asked=21.0, answered=22.0, served_by="zombie", role="suspended"),
     row("a", 0, 8, 9, asked=29.0, answered=31.0, served_by="zombie"),
+    miss("never", 1, 3, role="standby", query="max_lag=3", lag="3", asked=9.0, answered=9.5),
+    row("a", 0, 4, 5, role="standby", query="max_staleness_ms=90", staleness_ms="90", asked=9.0, answered=9.5),
+    lack(0, error=REFUSED, asked=205.0, answered=205.1),
+    row("a", 0, 8, 9, asked=100.5, answered=115.0),
+    # What was acknowledged a moment ago need not have been listed yet, and who knows no lag says none.
+    row("a", 0, 8, 8, role="standby", lag="0", staleness_ms="2500", asked=303.0, answered=303.1),
+    row("a", 0, 4, 7, role="standby", asked=309.0, answered=309.1),
+    row("a", 0, 4, 7, role="standby", lag="2", staleness_ms="10000", asked=309.0, answered=309.1),
 ]
 
 LIES = {
@@ -148,6 +161,28 @@ LIES = {
     "a 500": (Lie.UNEXPECTED, lack(500, code="internal")),
     "a 404 for the table": (Lie.UNEXPECTED, lack(404, code="table_not_found")),
     "a 504 before its time": (Lie.EARLY, lack(504, code="deadline_exceeded", answered=3.0)),
+    "no answer to what was asked of a worker that stops": (
+        Lie.CUT_OFF,
+        lack(0, error="ServerDisconnectedError()", asked=205.0, answered=205.1),
+    ),
+    "a 503 long after the deadline": (
+        Lie.LATE,
+        lack(503, code="draining", retry_after="1", asked=1.0, answered=11.5),
+    ),
+    "more lag than was asked for": (Lie.BOUND, row("a", 0, 8, 9, query="max_lag=3", lag="4")),
+    "more staleness than was asked for": (
+        Lie.BOUND,
+        row("a", 0, 8, 9, query="max_staleness_ms=3", staleness_ms="4"),
+    ),
+    "a bound that nobody knows to be kept": (Lie.BOUND, row("a", 0, 8, 9, query="max_lag=3")),
+    "a lag below what it was": (
+        Lie.FRESHER,
+        row("a", 0, 4, 7, role="standby", lag="1", asked=309.0, answered=309.1),
+    ),
+    "a staleness below what it was": (
+        Lie.FRESHER,
+        row("a", 0, 4, 7, role="standby", staleness_ms="5000", asked=309.0, answered=309.1),
+    ),
     "no answer from a worker that is well": (Lie.SILENT, lack(0, error="refused")),
     "no answer from a worker that is back": (Lie.SILENT, lack(0, error="refused", asked=110.5, answered=111.0)),
 }

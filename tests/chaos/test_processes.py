@@ -67,12 +67,43 @@ async def test_joins_and_leaves_in_a_row(kafka: EmbeddedKafka, make_worker: Make
         await cluster.settled()
 
 
+async def test_pauses_kills_and_stops_at_random_moments(
+    kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    async with scene(kafka.bootstrap_servers, make_worker, tmp_path, workers=3) as cluster:
+        for _ in range(amount(4, 40)):
+            victim = cluster.random.choice(cluster.workers)
+            await cluster.load.more(cluster.random.randrange(1, 400))
+            fault = cluster.random.choice(("pause", "kill", "stop"))
+            if fault == "pause":
+                # Up to some seconds, of which the session has three.
+                cluster.harmed(victim)
+                victim.pause()
+                await cluster.load.more(cluster.random.randrange(1, 4000))
+                victim.resume()
+                await cluster.served(victim)
+                cluster.healed(victim)
+            elif fault == "kill":
+                cluster.kill(victim)
+                await cluster.load.more(cluster.random.randrange(1, 400))
+                await cluster.start(victim)
+            else:
+                await cluster.leave(victim)
+                await cluster.start(victim)
+        await cluster.settled()
+        if WHOLE:
+            taken = paths(cluster.workers)
+            wanted = ("claims", "promotions of standbys", "replays from a checkpoint", "hand-overs to a warm worker")
+            assert all(taken[name] for name in wanted), taken
+
+
 async def test_one_worker_becomes_four_and_then_two(
     kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
     async with scene(kafka.bootstrap_servers, make_worker, tmp_path, workers=4, start=1) as cluster:
         await cluster.start(*cluster.workers[1:])
         await cluster.settled(*cluster.workers)
+        assert paths(cluster.workers)["hand-overs to a warm worker"] > 0, "who joined must have had to restore"
         for leaver in cluster.random.sample(cluster.workers, 2):
             await cluster.leave(leaver)
         await cluster.settled()

@@ -10,7 +10,10 @@ _WORKERS = 'namespace="tables",job="tablehouse"'
 
 @dataclass(frozen=True)
 class Case:
-    """Series by their text; the minute to look at; the alerts that fire then, as `name{label="value"}`."""
+    """Series by their text; the minute to look at; the alerts that fire then, as `name{label="value"}`.
+
+    A worker is seen all the time, unless the series say otherwise.
+    """
 
     series: dict[str, str]
     minute: int
@@ -20,6 +23,14 @@ class Case:
 def _one(metric: str, values: str, worker: str = "tablehouse-0", **labels: str) -> tuple[str, str]:
     more = "".join(f',{name}="{value}"' for name, value in labels.items())
     return f'{metric}{{{_WORKERS},instance="{worker}"{more}}}', values
+
+
+def _disk(values: str) -> tuple[str, str]:
+    return _one("tablehouse_disk_free_bytes", values)
+
+
+def _disk_size() -> tuple[str, str]:
+    return _one("tablehouse_disk_size_bytes", "20000000000+0x120")
 
 
 def _reads(unavailable: int, hits: int) -> dict[str, str]:
@@ -58,10 +69,17 @@ def _budget(name: str, severity: str) -> str:
     return f'Tablehouse{name}{{namespace="tables",release="tablehouse",severity="{severity}"}}'
 
 
+_BUILD, _ALWAYS = _one("tablehouse_build_info", "1+0x600", version="1.0.0")
+
+#: What each case has beside its own series.
+RUNNING = {_BUILD: _ALWAYS}
+
+_NO_WORKERS = f'TablehouseNoWorkers{{{_WORKERS},severity="critical"}}'
 _NO_OWNER = 'TablehousePartitionWithoutOwner{partition="3",severity="critical",table="t"}'
 _TWO_OWNERS = 'TablehousePartitionWithTwoOwners{partition="3",severity="critical",table="t"}'
 _STALLED = f'TablehouseRestoreStalled{{{_WORKERS},instance="tablehouse-0",partition="3",severity="warning",table="t"}}'
 _DISK = f'TablehouseDiskFullIn4h{{{_WORKERS},instance="tablehouse-0",severity="critical"}}'
+_ALMOST_FULL = f'TablehouseDiskAlmostFull{{{_WORKERS},instance="tablehouse-0",severity="critical"}}'
 _STOPPED = 'TablehousePartitionStopped{partition="3",severity="critical",table="t"}'
 _WAITING = 'TablehousePartitionsWaitForSchemas{severity="warning",table="t"}'
 _IN_DOUBT = 'TablehouseMissesInDoubt{severity="critical",table="t"}'
@@ -98,6 +116,9 @@ CASES: dict[str, Case] = {
     ),
     "one copy of ten is stale": Case(_staleness(600, *[1] * 9), 400, (_budget("FreshnessBudgetSlow", "warning"),)),
     "no copy is stale": Case(_staleness(0, 59, 60), 400),
+    "all workers have been gone for hours": Case({_BUILD: "1+0x20 stale"}, 400, (_NO_WORKERS,)),
+    "no worker is seen for a moment": Case({_BUILD: "1+0x20 stale _x3 1+0x60"}, 25),
+    "one worker of two has gone": Case(dict([_one("tablehouse_build_info", "1+0x20 stale", "tablehouse-1")]), 60),
     "the only worker of a partition has gone": Case(dict([_state("1+0x20 stale", "active")]), 30, (_NO_OWNER,)),
     "a partition is suspended everywhere": Case(
         dict([_state("1+0x60", "suspended"), _state("1+0x60", "standby", "tablehouse-1")]), 30, (_NO_OWNER,)
@@ -119,8 +140,35 @@ CASES: dict[str, Case] = {
         dict([_remaining("5000+0x7 4000+0x7 3000+0x7 2000+0x7 1000+0x7"), _state("1+0x60", "restoring")]), 31
     ),
     "an active copy stays behind": Case(dict([_remaining("5+0x60"), _state("1+0x60", "active")]), 30),
-    "a disk fills up": Case(dict([_one("tablehouse_disk_free_bytes", "20000000000-100000000x120")]), 100, (_DISK,)),
-    "a disk fills up slowly": Case(dict([_one("tablehouse_disk_free_bytes", "20000000000-10000000x120")]), 100),
+    "a disk fills up": Case(dict([_disk("20000000000-100000000x120")]), 100, (_DISK,)),
+    "a disk fills up slowly": Case(dict([_disk("20000000000-10000000x120")]), 100),
+    "a disk fills up while a partition is restored": Case(
+        dict([_disk("20000000000-100000000x120"), _state("1+0x120", "restoring")]), 100
+    ),
+    "a disk fills up at another worker than the one that restores": Case(
+        dict([_disk("20000000000-100000000x120"), _state("1+0x120", "restoring", "tablehouse-1")]), 100, (_DISK,)
+    ),
+    "a disk was filled by a restore that is over": Case(
+        dict(
+            [
+                _disk("20000000000-200000000x60 8000000000+0x60"),
+                _state("1+0x60 stale", "restoring"),
+                _state("_x61 1+0x120", "active"),
+            ]
+        ),
+        75,
+    ),
+    "a disk goes on filling up long after a restore": Case(
+        dict(
+            [_disk("20000000000-100000000x180"), _state("1+0x60 stale", "restoring"), _state("_x61 1+0x120", "active")]
+        ),
+        150,
+        (_DISK,),
+    ),
+    "a disk is almost full, also while a partition is restored": Case(
+        dict([_disk("1900000000+0x120"), _disk_size(), _state("1+0x120", "restoring")]), 30, (_ALMOST_FULL,)
+    ),
+    "a disk has some space left": Case(dict([_disk("2100000000+0x120"), _disk_size()]), 30),
     "a partition waits for a schema": Case(
         dict([_one("tablehouse_partitions_waiting_for_schemas", "1+0x60", table="t")]), 30, (_WAITING,)
     ),

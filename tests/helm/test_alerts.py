@@ -9,7 +9,7 @@ import yaml
 from app.model import TaskState
 from app.telemetry import Metrics
 from deploy.helm.generate import CHART
-from tests.helm.alerts import CASES
+from tests.helm.alerts import CASES, RUNNING
 from tests.support.helm import HELM_4, only
 from tests.support.helm_cases import MONITORED
 from tests.support.promtool import promtool
@@ -34,7 +34,9 @@ def test_alerts_fire_when_they_should_and_at_no_other_time(tmp_path: Path) -> No
         {
             "name": name,
             "interval": "1m",
-            "input_series": [{"series": series, "values": values} for series, values in case.series.items()],
+            "input_series": [
+                {"series": series, "values": values} for series, values in {**RUNNING, **case.series}.items()
+            ],
             "promql_expr_test": [
                 {
                     "expr": 'ALERTS{alertstate="firing"}',
@@ -69,6 +71,35 @@ def test_an_alert_says_what_it_is_about(tmp_path: Path) -> None:
         ],
     }
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump({"rule_files": ["rules.yaml"], "tests": [test]}), "utf-8")
+    promtool("test", "rules", "tests.yaml", folder=tmp_path)
+
+
+def test_the_readme_s_query_tells_the_partitions_that_lack_a_copy(tmp_path: Path) -> None:
+    (query,) = re.findall(
+        r"^```\n(count by .*?)^```$", (CHART / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+    def copies(partition: int, *states: str) -> list[dict[str, str]]:
+        labels = f'namespace="tables",job="tablehouse",table="t",partition="{partition}"'
+        return [
+            {"series": f'tablehouse_partition_state{{{labels},instance="{worker}",state="{state}"}}', "values": "1+0x9"}
+            for worker, state in enumerate(states)
+        ]
+
+    lacking = [copies(1, "active"), copies(2, "active", "restoring"), copies(3, "opening")]
+    whole = [copies(4, "active", "standby"), copies(5, "active", "standby", "standby")]
+    test = {
+        "interval": "1m",
+        "input_series": [series for partition in lacking + whole for series in partition],
+        "promql_expr_test": [
+            {
+                "expr": query,
+                "eval_time": "5m",
+                "exp_samples": [{"labels": f'{{table="t",partition="{number}"}}', "value": 1} for number in (1, 2, 3)],
+            }
+        ],
+    }
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}), "utf-8")
     promtool("test", "rules", "tests.yaml", folder=tmp_path)
 
 

@@ -173,6 +173,8 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"commonLabels": {"app.kubernetes.io/name": "x"}},
         ["commonLabels", "app.kubernetes.io"],
     ),
+    "a zone that no node can have": ({"zone": "eu-1a-"}, ["zone", "pattern"]),
+    "the label of the group": ({"podLabels": {"tablehouse-group": "x"}}, ["podLabels", "tablehouse-group"]),
     "a policy that does not exist": ({"podManagementPolicy": "Serial"}, ["podManagementPolicy"]),
     "a name that cannot be": ({"fullnameOverride": "Table_House"}, ["fullnameOverride"]),
     "security that the product does not have": ({"auth": {"existingSecret": "keys"}}, ["auth"]),

@@ -1,4 +1,5 @@
 import base64
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import pytest
 import yaml
 
 from deploy.helm.generate import CHART
-from tests.support.helm import HELM_3, HELM_4, REQUIRED, Helm, only
+from tests.support.helm import HELM_3, HELM_4, NAMESPACE, RELEASE, REQUIRED, Helm, only
 from tests.support.helm_cases import CASES
+from tests.support.kubernetes_api import running
 
 _OLDEST, _NEWEST = "1.27", "1.37"
+_ZONE = "topology.kubernetes.io/zone"
 _SCHEMAS = yaml.safe_load(Path(__file__).with_name("operator_schemas.yaml").read_text("utf-8"))
 
 every_case = pytest.mark.parametrize("values", CASES.values(), ids=CASES)
@@ -140,6 +143,7 @@ def test_a_closed_public_port_lets_the_test_in(home: Path) -> None:
     objects = HELM_4.template(CASES["closed network"], home)
     public = only(objects, "NetworkPolicy")["spec"]["ingress"][0]
     (clients,) = public["from"]
+    assert clients["namespaceSelector"] == {}
     assert clients["podSelector"]["matchLabels"].items() <= only(objects, "Pod")["metadata"]["labels"].items()
 
 
@@ -198,12 +202,114 @@ def test_pods_are_replaced_when_the_tables_change_and_only_then(home: Path) -> N
     assert template({}) != template({"tables": CASES["every kind of table"]["tables"]})
 
 
-def test_an_autoscaler_takes_no_worker_away_and_decides_their_number_alone(home: Path) -> None:
+def test_an_autoscaler_takes_no_worker_away_and_adds_one_at_a_time(home: Path) -> None:
     objects = HELM_4.template(CASES["autoscaling"], home)
     behaviour = only(objects, "HorizontalPodAutoscaler")["spec"]["behavior"]
     assert behaviour["scaleDown"] == {"selectPolicy": "Disabled"}
     assert behaviour["scaleUp"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 600}]
-    assert "replicas" not in only(objects, "StatefulSet")["spec"]
+
+
+def test_an_autoscaled_release_begins_with_the_fewest_workers(helm: Helm, home: Path) -> None:
+    assert only(helm.template(CASES["autoscaling"], home), "StatefulSet")["spec"]["replicas"] == 2
+
+
+def test_with_an_autoscaler_an_upgrade_keeps_the_workers_that_run(helm: Helm, home: Path) -> None:
+    for replicas in (5, 0):
+        with running(RELEASE, NAMESPACE, replicas) as flags:
+            autoscaled = helm.template(CASES["autoscaling"], home, CHART, *flags)
+            fixed = helm.template({"replicaCount": 4}, home, CHART, *flags)
+        assert only(autoscaled, "StatefulSet")["spec"]["replicas"] == replicas
+        assert only(fixed, "StatefulSet")["spec"]["replicas"] == 4
+
+
+def test_workers_of_a_zone_run_on_its_nodes_and_are_not_spread_over_zones(home: Path) -> None:
+    objects = HELM_4.template({**CASES["a zone of a group"], "nodeSelector": {"disk": "ssd"}}, home)
+    pod = only(objects, "StatefulSet")["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"disk": "ssd", _ZONE: "eu-1a"}
+    assert [one["topologyKey"] for one in pod["topologySpreadConstraints"]] == ["kubernetes.io/hostname"]
+    # The test may have to tolerate what the workers do.
+    assert only(objects, "Pod")["spec"]["nodeSelector"] == pod["nodeSelector"]
+
+
+def test_a_zone_that_the_values_place_themselves_is_left_to_them(home: Path) -> None:
+    def selector(**placement: Any) -> Any:
+        pod = only(HELM_4.template({"zone": "rack-1", **placement}, home), "StatefulSet")["spec"]["template"]["spec"]
+        return pod.get("nodeSelector")
+
+    def affinity(key: str, value: str) -> Any:
+        term = {"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]}
+        return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+
+    assert selector(nodeSelector={_ZONE: "eu-1a"}) == {_ZONE: "eu-1a"}
+    assert selector(nodeSelector={"rack": "rack-1"}) == {"rack": "rack-1"}
+    assert selector(affinity=affinity(_ZONE, "eu-1a")) is None
+    assert selector(affinity=affinity("rack", "rack-1")) is None
+    assert selector(affinity=affinity("arch", "arm64")) == {_ZONE: "rack-1"}
+
+
+def test_a_constraint_of_the_values_keeps_its_own_selector(home: Path) -> None:
+    constraint = {"topologyKey": "rack", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway"}
+    others = {"matchExpressions": [{"key": "tier", "operator": "In", "values": ["back"]}]}
+    own = {**constraint, "topologyKey": _ZONE, "labelSelector": others}
+    objects = HELM_4.template({"zone": "eu-1a", "topologySpreadConstraints": [constraint, own]}, home)
+    workers = only(objects, "StatefulSet")["spec"]
+    with_default, with_own = workers["template"]["spec"]["topologySpreadConstraints"]
+    assert with_default == {**constraint, "labelSelector": workers["selector"]}
+    assert with_own == own
+
+
+def test_one_budget_can_be_that_of_a_whole_group(home: Path) -> None:
+    def rendered(release: str, **values: Any) -> list[dict[str, Any]]:
+        return HELM_4.template(
+            {"settings": {"group": "shop", "shutdown_timeout": "25s"}, **values}, home, release=release
+        )
+
+    one = rendered("tablehouse-a", podDisruptionBudget={"wholeGroup": True})
+    other = rendered("tablehouse-b", podDisruptionBudget={"enabled": False})
+    selector = only(one, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]
+    for objects in (one, other):
+        assert selector.items() <= only(objects, "StatefulSet")["spec"]["template"]["metadata"]["labels"].items()
+    assert not [document for document in other if document["kind"] == "PodDisruptionBudget"]
+
+
+def test_groups_have_labels_of_their_own_however_long_they_are(home: Path) -> None:
+    def label(group: str | int) -> Any:
+        objects = HELM_4.template({"settings": {"group": group, "shutdown_timeout": "25s"}}, home)
+        return only(objects, "StatefulSet")["spec"]["template"]["metadata"]["labels"]["tablehouse-group"]
+
+    assert label("shop.Eu_1") == "shop.Eu_1"
+    assert label(17) == "17"
+    labels = {label("g" * 99 + end) for end in ("a", "b")} | {label("shop-"), label("shop")}
+    assert len(labels) == 4
+    assert all(re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?", one) for one in labels)
+
+
+def test_labels_that_are_given_twice_are_there_once_as_the_more_particular_says(home: Path) -> None:
+    objects = HELM_4.template(CASES["names, image and labels"], home)
+    labels = {one["kind"]: one["metadata"]["labels"] for one in objects}
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert (labels[kind]["release"], labels[kind]["team"]) == ("prometheus", "data")
+    assert only(objects, "ConfigMap", "rows-dashboard")["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert labels["Pod"]["rows-client"] == "true"
+
+
+def test_names_of_digits_stay_texts(home: Path) -> None:
+    values = CASES["tested and monitored"]
+    for document in HELM_4.template(values, home, release="123", namespace="456"):
+        if schema := _SCHEMAS.get(document["kind"]):
+            jsonschema.validate(document, schema)
+        else:
+            kubernetes_validate.validate(document, _NEWEST, strict=True)
+        assert document["metadata"]["labels"]["app.kubernetes.io/instance"] == "123"
+
+
+def test_what_the_test_of_the_release_printed_can_be_read_afterwards(home: Path) -> None:
+    values = {**CASES["placed"], "test": {"table": "airlines", "key": "UA"}}
+    objects = HELM_4.template(values, home)
+    test, workers = only(objects, "Pod"), only(objects, "StatefulSet")["spec"]["template"]["spec"]
+    assert test["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
+    assert (test["spec"]["tolerations"], test["spec"]["nodeSelector"]) == (workers["tolerations"], {"disk": "ssd"})
+    assert {"requests", "limits"} <= test["spec"]["containers"][0]["resources"].keys()
 
 
 def test_nothing_but_what_was_asked_for_is_made(home: Path) -> None:

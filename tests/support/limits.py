@@ -32,3 +32,10 @@ def free_file_handles(count: int) -> Iterator[None]:
         os.close(handle)
     with _lowered(resource.RLIMIT_NOFILE, free[-1]):
         yield
+
+
+@contextmanager
+def few_open_files(count: int) -> Iterator[None]:
+    """Have what is started meanwhile begin with a limit of so many open files, which it may raise."""
+    with _lowered(resource.RLIMIT_NOFILE, count):
+        yield

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import aiohttp
 from aiokafka import AIOKafkaProducer
@@ -29,18 +29,40 @@ _BATCH = 20
 UNAVAILABLE = {"partition_restoring", "partition_unassigned", "owner_unreachable", "draining", "too_stale"}
 
 
-class Load:
-    """Writes new values of the same keys on and on; each value is written once only."""
+class Acknowledged(NamedTuple):
+    """When the broker had acknowledged a record, on the machine's monotonic clock, and where it is."""
 
-    def __init__(self, bootstrap: str, topic: str, keys: Sequence[bytes], seed: int, *, patience: float = 40.0) -> None:
+    at: float
+    partition: int
+    offset: int
+
+
+class Load:
+    """Writes new values of the same keys on and on; each value is written once only.
+
+    The fleeting keys are deleted half of the time.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        keys: Sequence[bytes],
+        seed: int,
+        *,
+        fleeting: Sequence[bytes] = (),
+        patience: float = 40.0,
+    ) -> None:
         """Take how many seconds a record may take, which must be more than a broker will be away."""
         self._bootstrap = bootstrap
         self._topic = topic
         self._keys = keys
+        self._fleeting = fleeting
         self._patience = patience
         self._random = random.Random(seed)
         self._task: asyncio.Task[None] | None = None
         self.acknowledged = 0
+        self.records: list[Acknowledged] = []
 
     async def __aenter__(self) -> Self:
         """Write every key once, and go on from there in the background."""
@@ -78,17 +100,23 @@ class Load:
         await until(written, f"{count} more records are written", 60.0)
 
     async def _write(self, keys: Sequence[bytes]) -> None:
-        values = [b'{"n":%d,"of":"%s"}' % (self.acknowledged + index, key) for index, key in enumerate(keys)]
-        for future in [
-            await self._producer.send(self._topic, key=key, value=value)
-            for key, value in zip(keys, values, strict=True)
-        ]:
-            await future
+        futures = [
+            await self._producer.send(self._topic, key=key, value=self._value(key, self.acknowledged + index))
+            for index, key in enumerate(keys)
+        ]
+        for future in futures:
+            written = await future
+            self.records.append(Acknowledged(time.monotonic(), written.partition, written.offset))
         self.acknowledged += len(keys)
+
+    def _value(self, key: bytes, number: int) -> bytes | None:
+        if key in self._fleeting and self._random.random() < 0.5:
+            return None
+        return b'{"n":%d,"of":"%s"}' % (number, key)
 
     async def _go_on(self) -> None:
         while True:
-            await self._write(self._random.choices(self._keys, k=_BATCH))
+            await self._write(self._random.choices([*self._keys, *self._fleeting], k=_BATCH))
             await asyncio.sleep(_BETWEEN_BATCHES)
 
 

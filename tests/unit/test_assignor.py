@@ -24,17 +24,13 @@ class Worker:
     """A member that reads some topics, and the assignor that it runs."""
 
     def __init__(
-        self,
-        name: str,
-        topics: Collection[str],
-        standbys: Mapping[str, int],
-        *,
-        incarnation: int = 1,
-        url: str | None = None,
+        self, name: str, topics: Collection[str], standbys: Mapping[str, int], incarnation: int = 1, url: str = ""
     ) -> None:
         self.topics = set(topics)
         self.positions: dict[str, dict[int, int]] = {}
-        self.name, self.incarnation, self.url = name, incarnation, url or f"http://{name}:9080"
+        self.name = name
+        self.incarnation = incarnation
+        self.url = url or f"http://{name}:9080"
         counts = {topic: COUNTS[topic] for topic in topics}
         self.assignor = TableAssignor(self._describe, counts, standbys, acceptable_lag=10)
 
@@ -76,6 +72,67 @@ def test_each_topic_has_its_number_of_standbys_and_every_worker_is_told_of_all_o
     assert {shard: copies.count(shard) for shard in copies} == {("flights", partition): 2 for partition in range(4)}
 
 
+def test_a_ghost_gets_nothing_of_a_topic_that_its_worker_reads_no_more() -> None:
+    old, new = {"flights": 1, "weather": 1}, {"flights": 1}
+    workers = {
+        "ghost": Worker("w1", old, old),
+        "back": Worker("w1", new, new, incarnation=2),
+        "other": Worker("w2", new, new),
+    }
+    told = rebalance("other", workers)
+    assert not shards_of(told["ghost"].own.actives) | shards_of(told["ghost"].own.standbys)
+    assert owners({name: assignment.own for name, assignment in told.items()}).keys() == {
+        ("flights", partition) for partition in range(4)
+    }
+
+
+def test_one_of_two_workers_with_one_url_gets_nothing_whatever_topics_it_reads() -> None:
+    old, new = {"flights": 1, "weather": 1}, {"flights": 1}
+    workers = {
+        "first": Worker("w1", old, old, url="http://same:9080"),
+        "second": Worker("w2", new, new, url="http://same:9080"),
+    }
+    workers["second"].positions = {"flights": {0: 5, 1: 5}}
+    told = rebalance("first", workers)
+    assert not shards_of(told["first"].own.actives)
+    assert len(shards_of(told["second"].own.actives)) == COUNTS["flights"]
+
+
+@st.composite
+def rollouts(draw: st.DrawFn) -> dict[str, Worker]:
+    """Members of which some are ghosts, some share a URL, and each reads topics of its own."""
+    topics = st.sets(st.sampled_from(sorted(COUNTS)), min_size=1)
+    return {
+        f"m{number}": Worker(
+            draw(st.sampled_from("pqrs")),
+            draw(topics),
+            dict.fromkeys(COUNTS, 1),
+            incarnation=draw(st.integers(1, 3)),
+            url=draw(st.sampled_from(["", "", "http://same:9080"])),
+        )
+        for number in range(draw(st.integers(1, 6)))
+    }
+
+
+@given(rollouts())
+@settings(max_examples=100, deadline=None)
+def test_shards_are_given_to_one_process_of_a_worker_and_of_a_url_whatever_each_reads(
+    workers: dict[str, Worker],
+) -> None:
+    told = rebalance("m0", workers)
+    given_to = {name: shards_of(mine.own.actives) | shards_of(mine.own.standbys) for name, mine in told.items()}
+    holders = [worker for name, worker in workers.items() if given_to[name]]
+    assert holders
+    newest: dict[str, int] = {}
+    for worker in workers.values():
+        newest[worker.name] = max(worker.incarnation, newest.get(worker.name, 0))
+    assert all(worker.incarnation == newest[worker.name] for worker in holders)
+    assert len({worker.name for worker in holders}) == len({worker.url for worker in holders}) == len(holders)
+    placed = owners({name: assignment.own for name, assignment in told.items()})
+    read = frozenset().union(*(worker.topics for worker in holders))
+    assert placed.keys() == {(topic, partition) for topic in read for partition in range(COUNTS[topic])}
+
+
 def test_while_tables_are_rolled_out_each_topic_stays_with_its_readers_standbys_included() -> None:
     old = {"flights": 1, "planes": 1}
     new = {"flights": 1, "weather": 1}
@@ -94,74 +151,6 @@ def test_while_tables_are_rolled_out_each_topic_stays_with_its_readers_standbys_
             assert not shards_of(mine.actives) & shards_of(mine.standbys)
         following = sorted(shard for mine in own.values() for shard in shards_of(mine.standbys))
         assert following == sorted(owners(own))
-
-
-def held(told: Mapping[str, Assignment], name: str) -> set[tuple[str, int]]:
-    """Return the shards that a member was given, as active or standby."""
-    return shards_of(told[name].own.actives) | shards_of(told[name].own.standbys)
-
-
-def every(*topics: str) -> set[tuple[str, int]]:
-    return {(topic, partition) for topic in topics for partition in range(COUNTS[topic])}
-
-
-def test_a_ghost_gets_nothing_of_a_topic_that_its_worker_does_not_read_any_more() -> None:
-    old = {"flights": 1, "planes": 1}
-    workers = {
-        "ghost": Worker("w1", old, old),
-        "back": Worker("w1", ["flights"], old, incarnation=2),
-        "other": Worker("w2", old, old),
-    }
-    workers["ghost"].positions = {topic: dict.fromkeys(range(COUNTS[topic]), 1_000) for topic in old}
-    for leader in ("back", "other"):
-        told = rebalance(leader, workers)
-        assert held(told, "ghost") == set()
-        assert held(told, "back") == every("flights")
-        assert held(told, "other") == every("flights", "planes")
-
-
-def test_of_two_workers_with_one_url_one_waits_though_it_alone_reads_a_topic() -> None:
-    topics = {"flights": 1, "planes": 1}
-    workers = {
-        "first": Worker("w1", ["flights"], topics, url="http://pod-0:9080"),
-        "second": Worker("w2", topics, topics, url="http://pod-0:9080"),
-    }
-    told = rebalance("second", workers)
-    assert (held(told, "first"), held(told, "second")) == (every("flights"), set())
-    assert told["second"].partitions == {topic: COUNTS[topic] for topic in topics}
-
-
-@st.composite
-def rollouts(draw: st.DrawFn) -> dict[str, Worker]:
-    """Members of which some are ghosts, some share a URL, and each reads topics of its own."""
-    topics = st.sets(st.sampled_from(sorted(COUNTS)), min_size=1)
-    return {
-        f"m{number}": Worker(
-            draw(st.sampled_from("pqrs")),
-            draw(topics),
-            dict.fromkeys(COUNTS, 1),
-            incarnation=draw(st.integers(1, 3)),
-            url=draw(st.sampled_from([None, None, "http://same:9080"])),
-        )
-        for number in range(draw(st.integers(1, 6)))
-    }
-
-
-@given(rollouts())
-@settings(max_examples=100, deadline=None)
-def test_shards_are_given_to_one_process_of_a_worker_and_of_a_url_whatever_each_reads(
-    workers: dict[str, Worker],
-) -> None:
-    told = rebalance("m0", workers)
-    holders = [workers[name] for name in workers if held(told, name)]
-    assert holders
-    newest: dict[str, int] = {}
-    for worker in workers.values():
-        newest[worker.name] = max(worker.incarnation, newest.get(worker.name, 0))
-    assert all(worker.incarnation == newest[worker.name] for worker in holders)
-    assert len({worker.name for worker in holders}) == len({worker.url for worker in holders}) == len(holders)
-    placed = owners({name: assignment.own for name, assignment in told.items()})
-    assert placed.keys() == every(*frozenset().union(*(worker.topics for worker in holders)))
 
 
 def test_who_is_beyond_the_acceptable_lag_is_told_what_it_is_warmed_up_for() -> None:

@@ -1,6 +1,9 @@
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from click.testing import CliRunner
 
 from app import cli
 from app.config import SETTINGS, Settings
+from tests.support.limits import few_open_files
 
 GOOD = "tables:\n  - {name: planes, source: {topic: planes, key: string, value: json}}\n"
 
@@ -83,16 +87,33 @@ def test_worker_without_its_settings_says_so_without_a_traceback_and_exits_with_
     ]
 
 
-def test_a_worker_that_is_told_to_stop_before_it_has_started_ends_at_once(tmp_path: Path) -> None:
-    tables = tmp_path / "tables.yaml"
+@contextmanager
+def _starting_worker(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a worker that waits for its tables while the context lasts."""
+    tables = folder / "tables.yaml"
     os.mkfifo(tables)
     worker = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "worker", "--bootstrap-servers", "localhost:1", "--tables", str(tables)]
     )
-    # Opened once the worker has opened it to read, which goes on until it is closed.
-    with tables.open("w"):
+    try:
+        # Opened once the worker has opened it to read, which goes on until it is closed.
+        with tables.open("w"):
+            yield worker
+    finally:
+        worker.kill()
+        worker.wait(10)
+
+
+def test_a_worker_that_is_told_to_stop_before_it_has_started_ends_at_once(tmp_path: Path) -> None:
+    with _starting_worker(tmp_path) as worker:
         worker.terminate()
         assert worker.wait(10) == 0
+
+
+def test_a_worker_opens_as_many_files_as_it_may(tmp_path: Path) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with few_open_files(256), _starting_worker(tmp_path) as worker:
+        assert resource.prlimit(worker.pid, resource.RLIMIT_NOFILE) == (most, most)
 
 
 def test_version_prints_the_installed_version() -> None:

@@ -144,3 +144,11 @@ def test_positions_saved_by_several_threads_at_once_are_whole(tmp_path: Path) ->
         for saved in [threads.submit(save, positions) for positions in written]:
             saved.result()
     directory.release()
+
+
+def test_what_is_free_is_a_part_of_the_file_system(tmp_path: Path) -> None:
+    directory = DataDirectory.acquire(tmp_path)
+    described = os.statvfs(tmp_path)
+    assert directory.size() == described.f_blocks * described.f_frsize
+    assert 0 < directory.free() <= directory.size()
+    directory.release()

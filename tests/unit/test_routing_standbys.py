@@ -16,8 +16,8 @@ from app.errors import (
     RequestError,
     TooStale,
 )
-from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, ReadMode, Role
-from app.routing.candidates import AVOIDED_SECONDS
+from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
+from app.routing.candidates import AVOIDED_SECONDS, Candidates
 from app.routing.ports import Unresponsive
 from app.tasks.reads import ReadResult
 from tests.support.cluster_fakes import Placed, ScriptedPeer, everything, snapshot
@@ -284,6 +284,33 @@ async def test_only_the_first_read_after_a_kill_pays_for_finding_out() -> None:
     setting.clock.now += AVOIDED_SECONDS
     setting.peer.script[:] = [found()]
     assert (await setting.read()).served_by == "a"
+
+
+def first_of(candidates: Candidates, setting: Setting, mode: ReadMode = ReadMode.PREFER_ACTIVE) -> HostInfo:
+    return candidates.of(TopicPartition("planes-topic", PARTITION), setting.view.current, mode)[0].host
+
+
+async def test_one_read_a_second_tries_a_worker_that_hangs_and_the_others_go_on_without_it() -> None:
+    setting = elsewhere()
+    candidates = Candidates("me", setting.clock)
+    active = first_of(candidates, setting)
+    for _ in range(3):
+        candidates.heard(active, Unresponsive("silent"))
+        assert [first_of(candidates, setting).worker_id for _ in range(3)] == ["s1"] * 3
+        setting.clock.now += AVOIDED_SECONDS
+        assert [first_of(candidates, setting).worker_id for _ in range(3)] == ["a", "s1", "s1"]
+    candidates.heard(active, NotOwner("not here"))
+    assert [first_of(candidates, setting) for _ in range(3)] == [active] * 3
+
+
+async def test_who_asks_another_first_does_not_use_up_the_turn_of_a_worker_to_be_tried_again() -> None:
+    setting = elsewhere()
+    candidates = Candidates("s1", setting.clock)
+    active = first_of(candidates, setting)
+    candidates.heard(active, Unresponsive("silent"))
+    setting.clock.now += AVOIDED_SECONDS
+    assert first_of(candidates, setting, ReadMode.ANY).worker_id == "s1"
+    assert first_of(candidates, setting) == active
 
 
 async def test_an_avoided_worker_is_still_asked_when_nobody_else_answers() -> None:

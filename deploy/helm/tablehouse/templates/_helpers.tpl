@@ -18,15 +18,66 @@
 {{- end -}}
 
 {{- define "tablehouse.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "tablehouse.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "tablehouse.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: worker
+{{- end -}}
+
+{{- define "tablehouse.group" -}}
+{{- default (include "tablehouse.fullname" .) (include "tablehouse.text" (default "" .Values.settings.group)) -}}
+{{- end -}}
+
+{{/* The group as a label, which has at most 63 characters and ends with a letter or digit; others get a hash behind them. */}}
+{{- define "tablehouse.groupLabels" -}}
+{{- $group := include "tablehouse.group" . -}}
+{{- if not (regexMatch "^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?$" $group) -}}
+{{- $group = printf "%s-%s" (trunc 50 $group) (sha256sum $group | trunc 10) -}}
+{{- end -}}
+tablehouse-group: {{ $group | quote }}
+{{- end -}}
+
+{{/* With an autoscaler the number is its own: what runs is kept, and a first install begins with the fewest. */}}
+{{- define "tablehouse.replicas" -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "tablehouse.fullname" .) -}}
+{{- dig "spec" "replicas" .Values.autoscaling.minReplicas $running -}}
+{{- else -}}
+{{- .Values.replicaCount -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A zone is that of nodes, unless nodeSelector or a required node affinity names the zone, or the nodes' label of it. */}}
+{{- define "tablehouse.nodeSelector" -}}
+{{- $label := "topology.kubernetes.io/zone" -}}
+{{- $selector := deepCopy .Values.nodeSelector -}}
+{{- with .Values.zone -}}
+{{- $affinity := dig "nodeAffinity" "requiredDuringSchedulingIgnoredDuringExecution" dict $.Values.affinity -}}
+{{- $placed := list $.Values.nodeSelector $affinity | toJson -}}
+{{- if not (or (contains (quote $label) $placed) (contains (quote .) $placed)) -}}
+{{- $_ := set $selector $label . -}}
+{{- end -}}
+{{- end -}}
+{{- if $selector }}{{ toYaml $selector }}{{ end -}}
+{{- end -}}
+
+{{/* Pods of one zone are not spread over zones. */}}
+{{- define "tablehouse.topologySpreadConstraints" -}}
+{{- $workers := dict "matchLabels" (include "tablehouse.selectorLabels" . | fromYaml) -}}
+{{- $constraints := list -}}
+{{- range .Values.topologySpreadConstraints -}}
+{{- if hasKey . "labelSelector" -}}
+{{- $constraints = append $constraints . -}}
+{{- else if not (and $.Values.zone (eq (toString .topologyKey) "topology.kubernetes.io/zone")) -}}
+{{- $constraints = append $constraints (set (deepCopy .) "labelSelector" $workers) -}}
+{{- end -}}
+{{- end -}}
+{{- if $constraints }}{{ toYaml $constraints }}{{ end -}}
 {{- end -}}
 
 {{- define "tablehouse.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/name: {{ include "tablehouse.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "tablehouse.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- with .Values.commonLabels }}
