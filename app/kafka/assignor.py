@@ -2,17 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
-from aiokafka.coordinator.protocol import (
-    ConsumerProtocol,
-    ConsumerProtocolMemberAssignment,
-    ConsumerProtocolMemberMetadata,
-)
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
 from app.catalog.spec import DEFAULT_STANDBYS
 from app.placement.assign import assignments, place
@@ -29,15 +25,6 @@ from app.placement.wire import (
 )
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """What is placed: the partition counts by topic, and by member its topics and what it says of itself."""
-
-    partitions: Mapping[str, int]
-    subscriptions: Mapping[str, frozenset[str]]
-    described: Mapping[str, bytes]
 
 
 class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka is not typed
@@ -64,25 +51,6 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         self._acceptable_lag = acceptable_lag
         self.partitions = partitions
         self.latest: Assignment | None = None
-        #: A group for which the messages were made ahead.
-        self._ahead: tuple[_Group, dict[str, ConsumerProtocolMemberAssignment]] | None = None
-
-    def attach(self, coordinator: Any) -> None:
-        """Have an aiokafka GroupCoordinator wait while a thread places, from here on.
-
-        aiokafka calls assign() on the event loop and takes no awaitable, and a large group takes seconds
-        (bench/README.md): reads and heartbeats of the leader would stand still. A thread of Python takes its turns with
-        the loop, some milliseconds each.
-        """
-        perform = coordinator._perform_assignment
-
-        async def place_and_perform(response: Any) -> Any:
-            members = {member[0]: ConsumerProtocol.METADATA.decode(member[-1]) for member in response.members}
-            group = self._group(coordinator._cluster, members)
-            self._ahead = group, await asyncio.to_thread(self._messages, group)
-            return await perform(response)
-
-        coordinator._perform_assignment = place_and_perform
 
     def metadata(self, topics: set[str]) -> ConsumerProtocolMemberMetadata:
         """Return what goes into the JoinGroup request."""
@@ -94,47 +62,62 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
             )
         return ConsumerProtocolMemberMetadata(self.version, sorted(topics), encode_metadata(described))
 
-    def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, ConsumerProtocolMemberAssignment]:
-        """Give out what was placed ahead; called on the worker that leads the group.
+    def attach(self, coordinator: Any) -> None:
+        """Have an aiokafka GroupCoordinator place in a thread, from here on; DESIGN.md says what that takes.
 
-        It places here and now where the group is another than it was: where aiokafka has learnt of a topic meanwhile,
-        which only others read.
+        The event loop goes on meanwhile, but shares the GIL with the thread: it waits for it up to a switch interval,
+        5 ms, whenever it has given it away.
         """
-        group = self._group(cluster, members)
-        ahead, self._ahead = self._ahead, None
-        return ahead[1] if ahead is not None and ahead[0] == group else self._messages(group)
+        perform = coordinator._perform_assignment
 
-    def _group(self, cluster: Any, members: Mapping[str, Any]) -> _Group:
-        """Describe the group.
+        async def perform_in_thread(response: Any) -> dict[str, bytes]:
+            while True:
+                placing = await perform(response)
+                counts = coordinator._metadata_snapshot
+                placed = await _with_heartbeats(coordinator, placing)
+                # A change would have asked for a rebalance, which aiokafka forgets when it is given assignments.
+                if coordinator._metadata_snapshot == counts:
+                    return placed
+                log.info("partition counts have changed while shards were placed; placing again")
+
+        coordinator._perform_assignment = perform_in_thread
+
+    def assign(self, cluster: Any, members: Mapping[str, Any]) -> Callable[[], dict[str, bytes]]:
+        """Return what places all shards and encodes the assignments; called on the worker that leads the group.
+
+        aiokafka calls it on the event loop. What is returned may take seconds (bench/placement.py measures that) and
+        is for a thread: it shares nothing with the loop that either of them changes.
 
         Partition counts are those this worker has checked against the changelogs; for topics that only others read, as
         in the middle of a rolling deployment, they are the cluster's, and these have the default number of standbys.
         """
-        subscriptions = {member: frozenset(metadata.subscription) for member, metadata in members.items()}
         partitions = dict(self.partitions)
-        for topic in sorted(frozenset().union(*subscriptions.values())):
+        for topic in sorted(frozenset().union(*(metadata.subscription for metadata in members.values()))):
             if topic not in partitions:
                 partitions[topic] = len(cluster.partitions_for_topic(topic) or ())
-        return _Group(partitions, subscriptions, {member: metadata.user_data for member, metadata in members.items()})
-
-    def _messages(self, group: _Group) -> dict[str, ConsumerProtocolMemberAssignment]:
-        """Place all shards and make the message to each member; in any thread."""
-        described = {member: decode_metadata(data) for member, data in group.described.items()}
-        catalogs = {metadata.worker_id: metadata.catalog_digest for metadata in described.values()}
-        if len(set(catalogs.values())) > 1:
-            # As it should be in the middle of a rolling deployment, and at no other time.
-            log.warning("workers of the group have different tables.yaml files", catalogs=catalogs)
-        placed = self._place(described, group.partitions, group.subscriptions)
-        log.info("placed", members=len(described), shards=sum(group.partitions.values()))
-        encoded = encode_assignments(assignments(described, placed, group.partitions))
-        return {
-            member: ConsumerProtocolMemberAssignment(self.version, sorted(placed[member].actives.items()), data)
-            for member, data in encoded.items()
-        }
+        return partial(self._assignments, dict(members), partitions)
 
     def on_assignment(self, assignment: Any) -> None:
         """Take up what the leader has sent."""
         self.latest = decode_assignment(assignment.user_data)
+
+    def _assignments(self, members: Mapping[str, Any], partitions: Mapping[str, int]) -> dict[str, bytes]:
+        """Return what each member is sent."""
+        described = {member: decode_metadata(metadata.user_data) for member, metadata in members.items()}
+        catalogs = {metadata.worker_id: metadata.catalog_digest for metadata in described.values()}
+        if len(set(catalogs.values())) > 1:
+            # As it should be in the middle of a rolling deployment, and at no other time.
+            log.warning("workers of the group have different tables.yaml files", catalogs=catalogs)
+        subscriptions = {member: frozenset(metadata.subscription) for member, metadata in members.items()}
+        placed = self._place(described, partitions, subscriptions)
+        log.info("placed", members=len(members), shards=sum(partitions.values()))
+        encoded = encode_assignments(assignments(described, placed, partitions))
+        return {
+            member: ConsumerProtocolMemberAssignment(
+                self.version, sorted(placed[member].actives.items()), data
+            ).encode()
+            for member, data in encoded.items()
+        }
 
     def _place(
         self,
@@ -144,9 +127,10 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     ) -> dict[str, MemberAssignment]:
         """Place each topic on the members that read it: all the same, but in the middle of a rolling deployment.
 
-        Who may hold shards is decided over the whole group: a ghost may be its worker's only member that reads a topic.
+        Who may hold shards is chosen from the whole group: among the readers of a topic that its successor does not
+        read, a ghost would not be known for one.
         """
-        chosen = frozenset(eligible(members))
+        chosen = eligible(members)
         readers: dict[frozenset[str], dict[str, int]] = {}
         for topic, count in partitions.items():
             subscribed = frozenset(member for member in chosen if topic in subscriptions[member])
@@ -162,3 +146,24 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
                     warming={**placed[member].warming, **part.warming},
                 )
         return placed
+
+
+async def _with_heartbeats(coordinator: Any, placing: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
+    """Run it in a thread; what a heartbeat's answer says of the group is taken up as at any other time.
+
+    When the consumer stops, the group is left at once, with nothing for anybody; the thread ends by itself.
+    """
+    placed = asyncio.create_task(asyncio.to_thread(placing))
+    interval = coordinator._heartbeat_interval_ms / 1000
+    try:
+        while True:
+            await asyncio.wait({placed, coordinator._closing}, timeout=interval, return_when=asyncio.FIRST_COMPLETED)
+            if placed.done():
+                return placed.result()
+            if coordinator._closing.done():
+                await coordinator._maybe_leave_group()
+                # To the broker this is nobody now, and it refuses what is sent.
+                return {}
+            await coordinator._do_heartbeat()
+    finally:
+        placed.cancel()

@@ -1,4 +1,4 @@
-"""Which members of a group may hold shards.
+"""Which members of a group may hold shards; it takes the whole group to say, whatever each member reads.
 
 - A ghost gets nothing: of several members with one worker id only the highest incarnation counts (and of equal
   incarnations, which a copied data directory makes, the lowest member id).

@@ -1,8 +1,5 @@
-import asyncio
-
 # ruff: noqa: SLF001 - errors are made where aiokafka makes them, and files of the broker are changed
 import contextlib
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,6 @@ import app.kafka.group_watch as module
 from app.demo.broker import EmbeddedKafka
 from app.kafka.group_watch import GroupFailed
 from app.model import TopicPartition
-from app.placement.assign import place
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, produce, produce_with_codec, unique
 from tests.support.polling import until
@@ -223,25 +219,6 @@ async def test_a_group_that_is_not_of_workers_ends_the_worker_which_says_why(
     finally:
         await stranger.stop()
     assert f"group {group} cannot be joined: InconsistentGroupProtocolError" in worker.log_text()
-
-
-async def test_the_event_loop_goes_on_while_the_leader_places(
-    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, group, definition = await new_source(kafka)
-    loop, turns = asyncio.get_running_loop(), list[bool]()
-
-    def place_slowly(*arguments: Any) -> Any:
-        turn = threading.Event()
-        loop.call_soon_threadsafe(turn.set)
-        turns.append(turn.wait(5))
-        return place(*arguments)
-
-    monkeypatch.setattr("app.kafka.assignor.place", place_slowly)
-    async with running_engine(kafka, tmp_path, definition, group) as running:
-        await running.wait_active(PARTITIONS)
-    assert turns
-    assert all(turns), "while it was placed the loop had no turn"
 
 
 async def test_a_coordination_that_has_ended_ends_the_worker(

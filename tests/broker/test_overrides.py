@@ -85,6 +85,12 @@ _ASSIGNOR = (
     "assignor.py: how the coordinator calls the assignor, with which members and cluster, from _perform_assignment "
     "alone; what it does with a user_data that it does not know"
 )
+_PLACING = (
+    "assignor.py: _perform_assignment must return what assign() did and do nothing with it but log it; its caller must "
+    "take bytes, and keep no request to rejoin; _metadata_snapshot must be replaced when partition counts change; no "
+    "heartbeat task from the join to its end; close() must set _closing first and may find the group left already, of "
+    "which the assignments must say nothing: no member id, no generation"
+)
 
 PINNED: dict[str, Pinned] = {
     "faust.transport.consumer:Consumer._drain_messages": Pinned("self, fetcher", "f5292b0eea7f5f43", _LANE),
@@ -278,7 +284,23 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.cluster:ClusterMetadata.update_metadata": Pinned("self, metadata", "4950806a1f3a6a2d", _LISTING),
     "aiokafka.protocol.offset:OffsetRequest": Pinned("class", "4677f3e1108a9499", _LISTING),
     "aiokafka.consumer.group_coordinator:GroupCoordinator._perform_assignment": Pinned(
-        "self, response", "8f5d8477b01340d3", _ASSIGNOR
+        "self, response", "8f5d8477b01340d3", _PLACING
+    ),
+    "aiokafka.consumer.group_coordinator:CoordinatorGroupRebalance._on_join_leader": Pinned(
+        "self, response", "2a1078dde28426e8", _PLACING
+    ),
+    "aiokafka.consumer.group_coordinator:CoordinatorGroupRebalance._send_sync_group_request": Pinned(
+        "self, request", "a504eecc33b9722c", _PLACING
+    ),
+    "aiokafka.consumer.group_coordinator:BaseCoordinator._handle_metadata_update": Pinned(
+        "self, cluster", "3da1a9e4eff94254", _PLACING
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.close": Pinned("self", "b05de61667743c4d", _PLACING),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_leave_group": Pinned(
+        "self", "2d93d31da89f384a", _PLACING
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.ensure_active_group": Pinned(
+        "self, subscription, prev_assignment", "13a1b4457ff89d02", _PLACING
     ),
     "aiokafka.coordinator.assignors.abstract:AbstractPartitionAssignor.name": Pinned(
         "property", "a550251adc8cf786", _ASSIGNOR
@@ -310,6 +332,7 @@ REACHED_FOR = {
     "_builder": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
     "_check_crcs": "aiokafka.consumer.fetcher:PartitionRecords",
     "_client": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
+    "_closing": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_cluster": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
     "_consume_aborted_up_to": "aiokafka.consumer.fetcher:PartitionRecords",
     "_contains_abort_marker": "aiokafka.consumer.fetcher:PartitionRecords",
@@ -320,10 +343,13 @@ REACHED_FOR = {
     "_drain_waiter": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
     "_fetcher": "faust.app.base:BootStrategy.server",
     "_generation_id": "aiokafka.protocol.group:HeartbeatRequest.__init__",
+    "_heartbeat_interval_ms": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_isolation_level": "aiokafka.consumer.fetcher:PartitionRecords",
     "_key_deserializer": "aiokafka.consumer.fetcher:PartitionRecords",
     "_loop": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
+    "_maybe_leave_group": "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_leave_group",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
+    "_metadata_snapshot": "aiokafka.consumer.group_coordinator:BaseCoordinator._handle_metadata_update",
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
     "_perform_assignment": "aiokafka.consumer.group_coordinator:GroupCoordinator._perform_assignment",
     "_prefetch_backoff": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",

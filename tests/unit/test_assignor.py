@@ -1,6 +1,10 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from app.kafka.assignor import TableAssignor
 from app.placement.wire import Assignment, MemberMetadata, decode_assignment, decode_metadata
 from tests.support.placement import owners, shards_of
@@ -24,14 +28,14 @@ class Worker:
     ) -> None:
         self.topics = set(topics)
         self.positions: dict[str, dict[int, int]] = {}
-        self._name = name
-        self._incarnation = incarnation
-        self._url = url or f"http://{name}:9080"
+        self.name = name
+        self.incarnation = incarnation
+        self.url = url or f"http://{name}:9080"
         counts = {topic: COUNTS[topic] for topic in topics}
         self.assignor = TableAssignor(self._describe, counts, standbys, acceptable_lag=10)
 
     def _describe(self) -> MemberMetadata:
-        return MemberMetadata(self._name, self._incarnation, self._url, str(sorted(self.topics)), self.positions)
+        return MemberMetadata(self.name, self.incarnation, self.url, str(sorted(self.topics)), self.positions)
 
     def joins(self) -> Any:
         """Return what it sends to the group."""
@@ -39,7 +43,8 @@ class Worker:
 
 
 def rebalance(leader: str, workers: Mapping[str, Worker]) -> dict[str, Assignment]:
-    sent = workers[leader].assignor.assign(Cluster(), {name: worker.joins() for name, worker in workers.items()})
+    place = workers[leader].assignor.assign(Cluster(), {name: worker.joins() for name, worker in workers.items()})
+    sent = {name: ConsumerProtocol.ASSIGNMENT.decode(data) for name, data in place().items()}
     for name, worker in workers.items():
         worker.assignor.on_assignment(sent[name])
         assert {(topic, tuple(held)) for topic, held in sent[name].assignment} == {
@@ -91,6 +96,41 @@ def test_one_of_two_workers_with_one_url_gets_nothing_whatever_topics_it_reads()
     told = rebalance("first", workers)
     assert not shards_of(told["first"].own.actives)
     assert len(shards_of(told["second"].own.actives)) == COUNTS["flights"]
+
+
+@st.composite
+def rollouts(draw: st.DrawFn) -> dict[str, Worker]:
+    """Members of which some are ghosts, some share a URL, and each reads topics of its own."""
+    topics = st.sets(st.sampled_from(sorted(COUNTS)), min_size=1)
+    return {
+        f"m{number}": Worker(
+            draw(st.sampled_from("pqrs")),
+            draw(topics),
+            dict.fromkeys(COUNTS, 1),
+            incarnation=draw(st.integers(1, 3)),
+            url=draw(st.sampled_from(["", "", "http://same:9080"])),
+        )
+        for number in range(draw(st.integers(1, 6)))
+    }
+
+
+@given(rollouts())
+@settings(max_examples=100, deadline=None)
+def test_shards_are_given_to_one_process_of_a_worker_and_of_a_url_whatever_each_reads(
+    workers: dict[str, Worker],
+) -> None:
+    told = rebalance("m0", workers)
+    given_to = {name: shards_of(mine.own.actives) | shards_of(mine.own.standbys) for name, mine in told.items()}
+    holders = [worker for name, worker in workers.items() if given_to[name]]
+    assert holders
+    newest: dict[str, int] = {}
+    for worker in workers.values():
+        newest[worker.name] = max(worker.incarnation, newest.get(worker.name, 0))
+    assert all(worker.incarnation == newest[worker.name] for worker in holders)
+    assert len({worker.name for worker in holders}) == len({worker.url for worker in holders}) == len(holders)
+    placed = owners({name: assignment.own for name, assignment in told.items()})
+    read = frozenset().union(*(worker.topics for worker in holders))
+    assert placed.keys() == {(topic, partition) for topic in read for partition in range(COUNTS[topic])}
 
 
 def test_while_tables_are_rolled_out_each_topic_stays_with_its_readers_standbys_included() -> None:

@@ -1,0 +1,155 @@
+# ruff: noqa: SLF001 - what the coordinator and the lease know meanwhile
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.protocol.group import HeartbeatRequest, LeaveGroupRequest
+
+import app.kafka.assignor as module
+from app.demo.broker import EmbeddedKafka
+from app.placement.assign import place
+from app.placement.wire import MemberAssignment
+from tests.support.engine import RunningEngine, running_engine
+from tests.support.kafka import create_topic, produce, unique
+from tests.support.polling import until
+from tests.support.worker import table, tables
+
+PARTITIONS = 2
+
+#: Heartbeats of a worker in more than its session, of 3 s with running_engine: one each 0.5 s.
+MORE_THAN_A_SESSION = 8
+
+
+class SlowPlacement:
+    """Stands for place(): begins, and does not go on before the event loop has let it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.go_on = threading.Event()
+
+    def __call__(self, *arguments: Any) -> Mapping[str, MemberAssignment]:
+        """Place, once that is let go on."""
+        self.calls += 1
+        assert self.go_on.wait(20), "the event loop stands still while shards are placed"
+        return place(*arguments)
+
+
+@contextlib.contextmanager
+def slow_placement(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowPlacement]:
+    slow = SlowPlacement()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "place", slow)
+        try:
+            yield slow
+        finally:
+            slow.go_on.set()
+
+
+async def new_source(kafka: EmbeddedKafka) -> tuple[str, str, str]:
+    """Create a source topic; return it, a group, and a definition of table `t` over it."""
+    topic = unique("source")
+    await create_topic(kafka.bootstrap_servers, topic, PARTITIONS)
+    return topic, unique("group"), tables(table("t", topic))
+
+
+async def begin_rebalance(running: RunningEngine, slow: SlowPlacement) -> int:
+    """Return once shards are being placed, and the generation for which they are."""
+    before = running.engine.health.generation()
+    running.consumer.rejoin()
+
+    async def begun() -> bool:
+        return slow.calls > 0
+
+    await until(begun, "shards are placed")
+    generation = int(running.consumer.client._coordinator.generation)
+    assert generation > before == running.engine.health.generation()
+    return generation
+
+
+async def end_rebalance(running: RunningEngine, generation: int) -> None:
+    """Wait until what was placed is taken up; it must not have come to another generation."""
+
+    async def assigned() -> bool:
+        return running.engine.health.generation() >= generation
+
+    await until(assigned, f"generation {generation} is assigned")
+    assert running.engine.health.generation() == generation
+    await running.wait_active(PARTITIONS)
+
+
+def watch(running: RunningEngine, kind: type) -> list[tuple[Any, int]]:
+    """Return where requests of a kind will be with the error codes of their answers."""
+    coordinator, answers = running.consumer.client._coordinator, []
+    send = coordinator._send_req
+
+    async def keep(request: Any) -> Any:
+        answer = await send(request)
+        if isinstance(request, kind):
+            answers.append((request, answer.error_code))
+        return answer
+
+    coordinator._send_req = keep
+    return answers
+
+
+async def test_the_worker_that_leads_answers_reads_and_heartbeats_while_it_places(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, group, definition = await new_source(kafka)
+    await produce(kafka.bootstrap_servers, topic, [(b"k", b'{"n":1}', 0)])
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(PARTITIONS)
+        await running.wait_position("t", 0, 0)
+        answers = watch(running, HeartbeatRequest)
+        with slow_placement(monkeypatch) as slow:
+            generation = await begin_rebalance(running, slow)
+
+            async def outlasts_the_session() -> bool:
+                assert running.read("t", b"k").row is not None
+                good = [request for request, error in answers if request._generation_id == generation and error == 0]
+                return len(good) >= MORE_THAN_A_SESSION
+
+            await until(outlasts_the_session, "heartbeats are answered")
+            slow.go_on.set()
+            await end_rebalance(running, generation)
+            assert slow.calls == 1
+
+
+async def test_partition_counts_that_change_while_shards_are_placed_are_not_overlooked(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, group, definition = await new_source(kafka)
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(PARTITIONS)
+        with slow_placement(monkeypatch) as slow:
+            generation = await begin_rebalance(running, slow)
+            admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+            await admin.start()
+            try:
+                await admin.create_partitions({topic: NewPartitions(PARTITIONS + 1)})
+            finally:
+                await admin.close()
+
+            async def noticed() -> bool:
+                return running.consumer.partition_counts() == {topic: PARTITIONS + 1}
+
+            await until(noticed, "the worker knows of the new partition")
+            slow.go_on.set()
+            await end_rebalance(running, generation)
+            assert slow.calls == 2
+
+
+async def test_a_worker_that_stops_while_it_places_leaves_the_group_at_once(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, group, definition = await new_source(kafka)
+    with contextlib.ExitStack() as placing:
+        async with running_engine(kafka, tmp_path, definition, group) as running:
+            await running.wait_active(PARTITIONS)
+            left = watch(running, LeaveGroupRequest)
+            await begin_rebalance(running, placing.enter_context(slow_placement(monkeypatch)))
+    assert [error for _, error in left] == [0]
