@@ -7,7 +7,6 @@ tasks/DESIGN.md.
 """
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -184,9 +183,9 @@ class KafkaChangelogWriter:
         """Return the records as one record batch for append(); None when they do not fit in one."""
         builder = self._shared.client.create_batch()
         append, headers = builder.append, epoch_headers(epoch)
-        now = time.time_ns() // 1_000_000
         for key, value in records:
-            if append(timestamp=now, key=key, value=value, headers=headers) is None:
+            # The broker puts its own time in (message.timestamp.type).
+            if append(timestamp=0, key=key, value=value, headers=headers) is None:
                 return None
         builder.close()
         # aiokafka always takes a first record, however big it is.

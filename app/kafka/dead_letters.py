@@ -1,7 +1,6 @@
 """Writes dead letters with a producer of its own, apart from the changelogs' epochs."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import structlog
@@ -20,6 +19,7 @@ from app.tasks.dead_letters import (
     without_content,
     without_value,
 )
+from app.tasks.log import BrokerClock
 
 log = structlog.get_logger(__name__)
 
@@ -41,11 +41,14 @@ class KafkaDeadLetters:
     is there.
     """
 
-    def __init__(self, connection: Connection, topic: DeadLetterTopic, group: str, worker: str) -> None:
+    def __init__(
+        self, connection: Connection, topic: DeadLetterTopic, group: str, worker: str, clock: BrokerClock
+    ) -> None:
         self._connection = connection
         self._topic = topic
         self._group = group
         self._worker = worker
+        self._clock = clock
         self._limit = topic.limit
         self._producer: AIOKafkaProducer | None = None
         self._turn = asyncio.Lock()
@@ -119,11 +122,11 @@ class KafkaDeadLetters:
         batch: BatchBuilder | None = None
         for letter in letters:
             content = self._fitting(letter)
-            if batch is None or not _append(batch, content):
+            if batch is None or not self._append(batch, content):
                 if batch is not None:
                     yield batch
                 batch = producer.create_batch()
-                _append(batch, content)
+                self._append(batch, content)
         if batch is not None:
             batch.close()
             yield batch
@@ -137,7 +140,12 @@ class KafkaDeadLetters:
         return self._made(without_content, letter)
 
     def _made(self, make: Callable[[DeadLetter, str, str, int], Content], letter: DeadLetter) -> Content:
-        return make(letter, self._group, self._worker, _now_ms())
+        return make(letter, self._group, self._worker, self._clock.now_ms())
+
+    def _append(self, batch: BatchBuilder, content: Content) -> bool:
+        """Add to a batch, and say whether there was room; the first always has."""
+        key, value, headers = content
+        return batch.append(timestamp=self._clock.now_ms(), key=key, value=value, headers=list(headers)) is not None
 
     def _retire(self) -> None:
         producer, self._producer = self._producer, None
@@ -147,17 +155,7 @@ class KafkaDeadLetters:
             retiring.add_done_callback(self._retiring.discard)
 
 
-def _append(batch: BatchBuilder, content: Content) -> bool:
-    """Add to a batch, and say whether there was room; the first always has."""
-    key, value, headers = content
-    return batch.append(timestamp=_now_ms(), key=key, value=value, headers=list(headers)) is not None
-
-
 def _most_bytes(content: Content) -> int:
     """Return what a batch of this record alone takes, with room for its heads and lengths."""
     headers = sum(len(name.encode()) + len(value or b"") + 10 for name, value in content.headers)
     return len(content.key or b"") + len(content.value or b"") + headers + 128
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -174,7 +174,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             for table in self._catalog.tables.values()
             if table.writable
         }
-        source_writer = KafkaSourceWriter(self._connection, written) if written else None
+        source_writer = KafkaSourceWriter(self._connection, written, self._broker_clock) if written else None
         letters = self._dead_letters(topics)
         clients: list[_Client | None] = [changelog, sources, writer, source_writer, letters]
         for client in [client for client in clients if client is not None]:
@@ -266,7 +266,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         """Return the writer of dead letters; None where no table sends any."""
         if topics.dead_letters is None:
             return None
-        return KafkaDeadLetters(self._connection, topics.dead_letters, self._settings.group, self._directory.worker_id)
+        return KafkaDeadLetters(
+            self._connection, topics.dead_letters, self._settings.group, self._directory.worker_id, self._broker_clock
+        )
 
     async def _until_reachable(self, attempt: Callable[[], Awaitable[Result]]) -> Result | None:
         """Try until it works; None when the worker was stopped meanwhile."""

@@ -25,6 +25,7 @@ from app.errors import DeadlineExceeded, PayloadTooLarge, SourceUnavailable
 from app.kafka.client import Connection
 from app.kafka.producers import stop_producer
 from app.model import TopicPartition
+from app.tasks.log import BrokerClock
 
 log = structlog.get_logger(__name__)
 
@@ -46,11 +47,15 @@ class _NotSent(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
 
 
 class KafkaSourceWriter:
-    """Appends to topics, by name, whose records have at most so many bytes."""
+    """Appends to topics, by name, whose records have at most so many bytes.
 
-    def __init__(self, connection: Connection, limits: Mapping[str, int]) -> None:
+    Records get the brokers' time. Kafka 4 refuses what is an hour ahead of that (message.timestamp.after.max.ms).
+    """
+
+    def __init__(self, connection: Connection, limits: Mapping[str, int], clock: BrokerClock) -> None:
         self._connection = connection
         self._limits = limits
+        self._clock = clock
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -120,7 +125,11 @@ class KafkaSourceWriter:
                     producer = await self._started()
                     await _reach_leader(producer, KafkaPartition(*partition))
                 future: asyncio.Future[Any] = await producer.send(
-                    partition.topic, value=value, key=key, partition=partition.partition
+                    partition.topic,
+                    value=value,
+                    key=key,
+                    partition=partition.partition,
+                    timestamp_ms=self._clock.now_ms(),
                 )
         except TimeoutError:
             raise _not_written(partition, "its leader could not be reached in time, or takes nothing") from None

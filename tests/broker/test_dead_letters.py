@@ -16,10 +16,11 @@ from app.kafka.topics import DeadLetterTopic
 from app.model import Role, TaskState, TopicPartition
 from app.tasks.dead_letters import DeadLetter, LettersUndelivered, read_letter
 from app.tasks.ingest import BadRecord
+from app.tasks.log import BrokerClock
 from tests.model.broker import Record
 from tests.support.dead_letters import Letter, letters
 from tests.support.engine import RunningEngine, running_engine
-from tests.support.kafka import create_topic, produce, unique
+from tests.support.kafka import BROKERS_CLOCK, ShiftedClock, create_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, make_worker, table, tables
 
@@ -105,9 +106,29 @@ async def test_a_record_without_key_and_value_has_a_letter(kafka: EmbeddedKafka)
     assert (letter.key, letter.value) == (None, None)
 
 
-def writer(kafka: EmbeddedKafka, topic: str, partitions: int = 1, limit: int = 1_000_000) -> KafkaDeadLetters:
+async def test_a_letter_has_the_brokers_time_and_not_its_machine_s(kafka: EmbeddedKafka) -> None:
+    topic = unique("letters")
+    await create_topic(kafka.bootstrap_servers, topic, 1)
+    writing, before = writer(kafka, topic, clock=ShiftedClock(-3)), ShiftedClock(-3).now_ms()
+    await writing.start()
+    try:
+        await writing.send([letter_of(0, b"v")])
+    finally:
+        await writing.stop()
+    [letter] = await letters(kafka.bootstrap_servers, topic)
+    for time_ms in (letter.timestamp_ms, int(letter.header("__tablehouse.errors.time"))):
+        assert before <= time_ms <= ShiftedClock(-3).now_ms()
+
+
+def writer(
+    kafka: EmbeddedKafka,
+    topic: str,
+    partitions: int = 1,
+    limit: int = 1_000_000,
+    clock: BrokerClock = BROKERS_CLOCK,
+) -> KafkaDeadLetters:
     return KafkaDeadLetters(
-        Connection(kafka.bootstrap_servers, "w"), DeadLetterTopic(topic, partitions, limit), "group", "w"
+        Connection(kafka.bootstrap_servers, "w"), DeadLetterTopic(topic, partitions, limit), "group", "w", clock
     )
 
 

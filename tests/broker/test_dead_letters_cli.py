@@ -18,7 +18,7 @@ from app.tasks.ingest import BadRecord
 from tests.model.broker import Record
 from tests.support.dead_letters import letters
 from tests.support.engine import running_engine
-from tests.support.kafka import create_topic, produce, unique
+from tests.support.kafka import BROKERS_CLOCK, create_topic, produce, unique
 from tests.support.worker import table, tables
 
 
@@ -38,7 +38,11 @@ class Scene:
     async def write(self, *bad: tuple[str, int, BadRecord]) -> None:
         """Write letters of tables and partitions."""
         writer = KafkaDeadLetters(
-            Connection(self.bootstrap, "w"), DeadLetterTopic(self.topic, 1, 8_000_000), self.group, "w1"
+            Connection(self.bootstrap, "w"),
+            DeadLetterTopic(self.topic, 1, 8_000_000),
+            self.group,
+            "w1",
+            BROKERS_CLOCK,
         )
         await writer.start()
         try:

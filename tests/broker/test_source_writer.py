@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -15,15 +16,18 @@ from app.errors import DeadlineExceeded, PayloadTooLarge, RequestError, SourceUn
 from app.kafka.client import Connection
 from app.kafka.source_writer import KafkaSourceWriter
 from app.model import TopicPartition
-from tests.support.kafka import create_topic, unique
+from app.tasks.log import BrokerClock
+from tests.support.kafka import BROKERS_CLOCK, ShiftedClock, create_topic, unique
 from tests.support.polling import until
 
 _LIMIT = 1_000_000
 
 
 @contextlib.asynccontextmanager
-async def writing(kafka: EmbeddedKafka, topic: str, limit: int = _LIMIT) -> AsyncIterator[KafkaSourceWriter]:
-    writer = KafkaSourceWriter(Connection(kafka.bootstrap_servers, "test", request_timeout=5.0), {topic: limit})
+async def writing(
+    kafka: EmbeddedKafka, topic: str, limit: int = _LIMIT, clock: BrokerClock = BROKERS_CLOCK
+) -> AsyncIterator[KafkaSourceWriter]:
+    writer = KafkaSourceWriter(Connection(kafka.bootstrap_servers, "test", request_timeout=5.0), {topic: limit}, clock)
     try:
         yield writer
     finally:
@@ -31,6 +35,11 @@ async def writing(kafka: EmbeddedKafka, topic: str, limit: int = _LIMIT) -> Asyn
 
 
 async def records(kafka: EmbeddedKafka, topic: str, partition: int = 0) -> list[tuple[bytes | None, bytes | None]]:
+    """Read the keys and values of everything that a partition holds."""
+    return [(record.key, record.value) for record in await whole_records(kafka, topic, partition)]
+
+
+async def whole_records(kafka: EmbeddedKafka, topic: str, partition: int = 0) -> list[Any]:
     """Read everything that a partition holds."""
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
     await consumer.start()
@@ -39,10 +48,10 @@ async def records(kafka: EmbeddedKafka, topic: str, partition: int = 0) -> list[
         consumer.assign([place])
         await consumer.seek_to_beginning(place)
         end = (await consumer.end_offsets([place]))[place]
-        found: list[tuple[bytes | None, bytes | None]] = []
+        found: list[Any] = []
         while await consumer.position(place) < end:
             for batch in (await consumer.getmany(timeout_ms=1000)).values():
-                found += [(record.key, record.value) for record in batch]
+                found += batch
         return found
     finally:
         await consumer.stop()
@@ -60,6 +69,16 @@ async def test_records_and_tombstones_are_appended_and_their_offsets_told(kafka:
     found = await records(kafka, topic, 1)
     assert found[:4] == [(b"k0", b"v"), (b"k1", b"v"), (b"k2", None), (b"k3", b"v")]
     assert [found[offset][0] for offset in many] == [b"m%d" % n for n in range(200)]
+
+
+async def test_a_record_has_the_brokers_time_and_not_its_machine_s(kafka: EmbeddedKafka) -> None:
+    topic, brokers = unique("written"), ShiftedClock(-3)
+    await create_topic(kafka.bootstrap_servers, topic, 1)
+    before = brokers.now_ms()
+    async with writing(kafka, topic, clock=brokers) as writer:
+        await writer.append(TopicPartition(topic, 0), b"k", b"v", 10.0)
+    [record] = await whole_records(kafka, topic)
+    assert before <= record.timestamp <= brokers.now_ms()
 
 
 async def test_a_record_over_the_topic_s_limit_is_refused_and_one_below_it_is_not(kafka: EmbeddedKafka) -> None:

@@ -15,6 +15,7 @@ class Letter(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
+    timestamp_ms: int
 
     def header(self, name: str) -> str:
         """Return a header's text."""
@@ -50,7 +51,7 @@ async def letters(bootstrap: str, topic: str, partition: int = 0) -> list[Letter
         read: list[Letter] = []
         while await consumer.position(place) < end:
             for records in (await consumer.getmany(place, timeout_ms=1000)).values():
-                read += [Letter(one.offset, one.key, one.value, one.headers) for one in records]
+                read += [Letter(one.offset, one.key, one.value, one.headers, one.timestamp) for one in records]
         return read
     finally:
         await consumer.stop()

@@ -24,6 +24,20 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
         yield broker
 
 
+class ShiftedClock:
+    """Implements BrokerClock for brokers whose clock is that many hours ahead of the machine's."""
+
+    def __init__(self, hours: int = 0) -> None:
+        self._ahead_ms = hours * 3_600_000
+
+    def now_ms(self) -> int:
+        """See BrokerClock."""
+        return time.time_ns() // 1_000_000 + self._ahead_ms
+
+
+BROKERS_CLOCK = ShiftedClock()
+
+
 def unique(prefix: str) -> str:
     """Return a name for a topic, a group or a table that no other test uses."""
     return f"{prefix}-{uuid.uuid4().hex[:8]}"

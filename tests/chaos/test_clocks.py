@@ -1,0 +1,65 @@
+"""Clocks that jump: what a worker's machine takes for the time of day is nothing to it."""
+
+import time
+from pathlib import Path
+
+from app.demo.broker import EmbeddedKafka
+from tests.chaos.clocks import SetClock
+from tests.chaos.scene import HEALED, Scene, amount, paths, scene
+from tests.support.polling import until
+from tests.support.worker import MakeWorker, WorkerProcess
+
+#: Seconds without a rebalance after which none is on its way: workers ask for one each second while they want one.
+_STEADY = 3.0
+
+
+async def test_clocks_jump_by_an_hour(kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path) -> None:
+    clocks: list[SetClock] = []
+
+    def prepare(workers: list[WorkerProcess]) -> None:
+        clocks.extend(map(SetClock, workers))
+
+    async with scene(kafka.bootstrap_servers, make_worker, tmp_path, prepare=prepare) as cluster:
+        for number in range(amount(2, 12)):
+            generation = await _steady_generation(cluster)
+            hours = cluster.random.sample([-1, 1] if number % 2 else [-6, 6], 2)
+            for clock, ahead in zip(clocks, hours, strict=True):
+                await clock.set(ahead)
+            await cluster.load.more(200)
+            for worker in cluster.workers:
+                await cluster.served(worker)
+                await cluster.answered(worker, 20, lambda one: one.status == 200 and one.role == "standby")
+            assert await _generations(cluster) == generation, "a jump has cost somebody its place in the group"
+            # One that starts asks how old its store is.
+            victim = cluster.random.choice(cluster.workers)
+            cluster.kill(victim)
+            await cluster.load.more(cluster.random.randrange(1, 400))
+            await cluster.start(victim)
+            await cluster.settled()
+        taken = paths(cluster.workers)
+        assert taken["quarantines"] == 0, taken
+        assert taken["replays from a checkpoint"] > 0, taken
+
+
+async def _steady_generation(cluster: Scene) -> set[int]:
+    """Wait until the group has rebalanced for the last time, and return its generation."""
+    seen: set[int] = set()
+    since = time.monotonic()
+
+    async def steady() -> bool:
+        nonlocal seen, since
+        if (now := await _generations(cluster)) != seen:
+            seen, since = now, time.monotonic()
+        return len(seen) == 1 and time.monotonic() - since > _STEADY
+
+    await until(steady, "the group stands still", HEALED)
+    return seen
+
+
+async def _generations(cluster: Scene) -> set[int]:
+    """Return the generations that the workers are in."""
+    found: set[int] = set()
+    for worker in cluster.workers:
+        _, seen = await worker.document("/readyz?verbose")
+        found.update(layer["generation"] for layer in seen["layers"] if layer["name"] == "group")
+    return found
