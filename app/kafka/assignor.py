@@ -151,19 +151,30 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
 async def _with_heartbeats(coordinator: Any, placing: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
     """Run it in a thread; what a heartbeat's answer says of the group is taken up as at any other time.
 
-    When the consumer stops, the group is left at once, with nothing for anybody; the thread ends by itself.
+    When the consumer stops, the group is left at once, with nothing for anybody, and when the group has dropped this
+    member it joins again at once; the thread ends by itself.
     """
     placed = asyncio.create_task(asyncio.to_thread(placing))
-    interval = coordinator._heartbeat_interval_ms / 1000
+    dropped = asyncio.create_task(_heartbeats(coordinator))
+    closing = coordinator._closing
     try:
-        while True:
-            await asyncio.wait({placed, coordinator._closing}, timeout=interval, return_when=asyncio.FIRST_COMPLETED)
-            if placed.done():
-                return placed.result()
-            if coordinator._closing.done():
-                await coordinator._maybe_leave_group()
-                # To the broker this is nobody now, and it refuses what is sent.
-                return {}
-            await coordinator._do_heartbeat()
+        await asyncio.wait({placed, dropped, closing}, return_when=asyncio.FIRST_COMPLETED)
+        if placed.done():
+            return placed.result()
+        if closing.done():
+            await coordinator._maybe_leave_group()
+        else:
+            dropped.result()
+        # To the broker this is nobody now, and it refuses what is sent.
+        return {}
     finally:
         placed.cancel()
+        dropped.cancel()
+
+
+async def _heartbeats(coordinator: Any) -> None:
+    """Send heartbeats until one is answered with that the member is none of this generation; raises KafkaError."""
+    generation = coordinator.generation
+    while coordinator.generation == generation:
+        await asyncio.sleep(coordinator._heartbeat_interval_ms / 1000)
+        await coordinator._do_heartbeat()

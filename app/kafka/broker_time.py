@@ -1,6 +1,7 @@
 """Asks a broker what time it is, by a record that it stamps."""
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
 
 from app.errors import TopicError
 from app.kafka.client import Connection
@@ -11,6 +12,9 @@ from app.tasks.log import Clock
 
 _SETTINGS = {"message.timestamp.type": "LogAppendTime", "cleanup.policy": "delete", "retention.ms": "3600000"}
 
+#: Seconds: what has taken longer would have a worker count far ahead of the brokers, until it measures again.
+_SLOWEST = 60.0
+
 #: aiokafka's word for a timestamp that the broker gave.
 _LOG_APPEND_TIME = 1
 
@@ -18,7 +22,7 @@ _LOG_APPEND_TIME = 1
 async def measure(connection: Connection, group: str, clock: Clock, broker_clock: MeasuredClock) -> None:
     """Append a record to a topic made for that, and have `broker_clock` know when it was appended.
 
-    Raises TopicError, and aiokafka's KafkaError when the broker does not answer.
+    Raises TopicError, and aiokafka's KafkaError when the broker does not answer, or only after a minute.
     """
     topic = f"{group}-clock-probe"
     await create_internal_topic(connection, topic, _SETTINGS)
@@ -33,4 +37,6 @@ async def measure(connection: Connection, group: str, clock: Clock, broker_clock
         await stop_producer(producer)
     if appended.timestamp_type != _LOG_APPEND_TIME:
         raise TopicError(f"topic {topic}: message.timestamp.type must be LogAppendTime; alter the topic's settings")
+    if (seconds := clock.monotonic() - asked_at) > _SLOWEST:
+        raise KafkaTimeoutError(f"an append to topic {topic} took {seconds:.0f} s")
     broker_clock.measured(appended.timestamp, asked_at)

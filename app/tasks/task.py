@@ -28,7 +28,7 @@ from app.tasks.ports import Ports
 from app.tasks.replay import ChangelogRefused, FingerprintChanged, Identity, Replayer, Untrusted
 from app.tasks.shard import Inbox, LaneMovedOn, Shard, SourceLost
 from app.tasks.source_ends import SourceEnds
-from app.tasks.takeover import SourceRefused, Takeover
+from app.tasks.takeover import SourceRefused, StoodStill, Takeover
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +50,7 @@ _PASSING: Mapping[type[Exception], str] = {
     OutcomeUnknown: "the outcome of an append is not known",
     LettersUndelivered: "the dead letters cannot be written",
     LogUnavailable: "the broker cannot be asked",
+    StoodStill: "the worker has stood still for hours",
     StoreError: "the store failed",
     StoreClosed: "the store is closed",
     SourceLost: "the source has changed",

@@ -143,6 +143,28 @@ async def test_partition_counts_that_change_while_shards_are_placed_are_not_over
             assert slow.calls == 2
 
 
+async def test_a_worker_that_the_group_drops_while_it_places_joins_again_at_once(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, group, definition = await new_source(kafka)
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(PARTITIONS)
+        with slow_placement(monkeypatch) as slow:
+            await begin_rebalance(running, slow)
+            coordinator = running.consumer.client._coordinator
+            member = coordinator.member_id
+            await coordinator._send_req(LeaveGroupRequest(group, member))
+
+            async def places_again() -> bool:
+                return slow.calls > 1
+
+            # The first thread still waits.
+            await until(places_again, "shards are placed for another member")
+            assert coordinator.member_id != member
+            slow.go_on.set()
+            await end_rebalance(running, int(coordinator.generation))
+
+
 async def test_a_worker_that_stops_while_it_places_leaves_the_group_at_once(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from time import monotonic
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaTimeoutError
 
 import app.kafka.probe
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
@@ -227,6 +228,26 @@ async def test_a_topic_on_which_brokers_do_not_tell_the_time_is_refused_and_says
 
     with pytest.raises(TopicError, match=f"topic {group}-clock-probe: message.timestamp.type must be LogAppendTime"):
         await measure(connection(kafka.bootstrap_servers), group, machine, MeasuredClock(machine))
+
+
+class _Suspended(_Machine):
+    """One whose machine is suspended for an hour each time somebody looks at it."""
+
+    looks = 0
+
+    def monotonic(self) -> float:
+        """Return seconds."""
+        self.looks += 1
+        return super().monotonic() + 3600 * self.looks
+
+
+async def test_a_measurement_that_took_long_does_not_count(kafka: EmbeddedKafka) -> None:
+    group, machine = unique("group"), _Suspended()
+    clock = MeasuredClock(_Machine())
+    with pytest.raises(KafkaTimeoutError, match=f"an append to topic {group}-clock-probe took 3600 s"):
+        await measure(connection(kafka.bootstrap_servers), group, machine, clock)
+    with pytest.raises(AssertionError, match="before it was measured"):
+        clock.now_ms()
 
 
 class _CarelessWriter:

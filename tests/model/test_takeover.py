@@ -151,6 +151,38 @@ async def test_a_store_ahead_of_a_truncated_changelog_is_rebuilt(scenario: Scena
     scenario.check()
 
 
+@simulated("upsert", workers=2, seeds=range(6))
+async def test_a_standby_that_stood_still_beyond_the_retention_of_tombstones_is_rebuilt(scenario: Scenario) -> None:
+    scenario.world.group.follows = 1.0
+    scenario.world.group.place = lambda _source, members: min(members)
+    owner, standby = scenario.workers
+    await scenario.started(*EARLY)
+    standby.start()
+
+    def follows() -> bool:
+        tasks = standby.tasks()
+        return bool(tasks) and all(task.state is TaskState.STANDBY and task.applied + 1 == end for task in tasks)
+
+    end = scenario.source.end
+    await scenario.world.until(follows, "it follows", 200)
+    process = standby.process
+    assert process is not None
+    stopped = scenario.at("read.asked", process.stop, standby)
+    scenario.produce((b"b", b"5"))
+    await scenario.world.until(stopped, "it is about to read")
+    scenario.produce((b"a", None), (b"c", b"6"))
+    await scenario.caught_up(owner)
+    await asyncio.sleep(26 * HOUR)
+    scenario.produce((b"d", b"7"))
+    await scenario.caught_up(owner)
+    assert scenario.changelog.compact(scenario.changelog.cleanable()[-1]) > 0
+    process.go_on()
+    end = scenario.source.end
+    await scenario.world.until(follows, "it follows again", 200)
+    assert scenario.rows(standby) == scenario.rows(owner)
+    scenario.check()
+
+
 @simulated("count", workers=2)
 async def test_a_store_older_than_the_retention_of_tombstones_is_rebuilt(scenario: Scenario) -> None:
     worker, other = scenario.workers
