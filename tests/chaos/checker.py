@@ -61,7 +61,8 @@ class Rules:
     has other work. outages are, by URL, when connections may fail; leaves when a worker was stopping, from the signal
     until it had ended, so that connections may be refused. floor is, by partition, the end of the topic that every
     worker had applied before the history began. strangers are, by worker id, when a worker surely owned nothing,
-    because others were seen to own everything. ledger is what the writer knows.
+    because others were seen to own everything. hangs says whether a worker may hang, so that time runs out for who asks
+    for its rows. ledger is what the writer knows.
     """
 
     request_timeout: float = 5.0
@@ -70,6 +71,7 @@ class Rules:
     leaves: Mapping[str, Sequence[Span]] = field(default_factory=dict)
     floor: Mapping[int, int] = field(default_factory=dict)
     strangers: Mapping[str, Sequence[Span]] = field(default_factory=dict)
+    hangs: bool = True
     ledger: Ledger = field(default_factory=Ledger)
 
     def leaving(self, answer: Answer) -> bool:
@@ -118,10 +120,7 @@ def _judge_one(answer: Answer, expected: Expected, rules: Rules) -> Iterator[Fin
         if answer.code == "position_not_reached" and not answer.token:
             yield Finding(Lie.UNEXPECTED, answer, "no position was asked for")
     elif answer.status == 504:
-        if answer.answered - answer.asked < _HOP_SHARE * rules.request_timeout:
-            yield Finding(Lie.EARLY, answer, f"the deadline is {rules.request_timeout} s")
-        if rules.leaving(answer):
-            yield Finding(Lie.ABANDONED, answer, rules.leaves[answer.url])
+        yield from _judge_end_of_time(answer, rules)
     elif answer.status == 200 or (answer.status == 404 and answer.code == "key_not_found"):
         yield from _judge_labels(answer, expected, rules)
         yield from _judge_figures(answer, rules.ledger)
@@ -129,6 +128,15 @@ def _judge_one(answer: Answer, expected: Expected, rules: Rules) -> Iterator[Fin
         yield from _judge_miss(answer, records, rules) if answer.status == 404 else _judge_row(answer, records)
     else:
         yield Finding(Lie.UNEXPECTED, answer, "200, 404 key_not_found, 503 or 504")
+
+
+def _judge_end_of_time(answer: Answer, rules: Rules) -> Iterator[Finding]:
+    if answer.answered - answer.asked < _HOP_SHARE * rules.request_timeout:
+        yield Finding(Lie.EARLY, answer, f"the deadline is {rules.request_timeout} s")
+    if rules.leaving(answer):
+        yield Finding(Lie.ABANDONED, answer, rules.leaves[answer.url])
+    elif not rules.hangs:
+        yield Finding(Lie.LATE, answer, "nobody hangs")
 
 
 def _judge_connection(answer: Answer, rules: Rules) -> Iterator[Finding]:

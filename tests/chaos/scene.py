@@ -35,7 +35,7 @@ PARTITIONS = 4
 KEYS = [f"key-{number}".encode() for number in range(200)]
 #: Keys that are deleted and created again all the time; the others in KEYS stay.
 FLEETING = [f"fleeting-{number}".encode() for number in range(100)]
-NEVER = [f"never-{number}".encode() for number in range(100)]
+NEVER = [f"never-{number}".encode() for number in range(200)]
 
 #: So few records that who comes with nothing has to be warmed up before it owns anything. They have to be more than a
 #: partition gets between two heartbeats, which are up to 150 here: for that long an owner goes on after another member
@@ -71,6 +71,7 @@ class Scene:
     random: random.Random
     load: Load
     recording: Recording
+    hangs: bool = True
     outages: dict[str, list[Span]] = field(default_factory=dict)
     leaves: dict[str, list[Span]] = field(default_factory=dict)
     strangers: dict[str, list[Span]] = field(default_factory=dict)
@@ -128,6 +129,11 @@ class Scene:
         """Say whether every partition is active on one of these workers, and each of them has some."""
         held = [await worker.owned() for worker in workers]
         return all(held) and sum(map(len, held)) == len(self.tables) * PARTITIONS
+
+    async def whole(self) -> bool:
+        """Say whether every partition is active on one of the workers that run."""
+        held = [await worker.owned() for worker in self.running]
+        return sum(map(len, held)) == len(self.tables) * PARTITIONS
 
     async def settled(self, *workers: WorkerProcess, seconds: float = HEALED) -> None:
         """Wait until these workers (all that run, if none is named) share and answer everything."""
@@ -187,6 +193,7 @@ class Scene:
             leaves=self.leaves,
             floor=self.floor,
             strangers=self.strangers,
+            hangs=self.hangs,
             ledger=Ledger(self.load.written),
         )
 
@@ -200,6 +207,7 @@ async def scene(
     workers: int = 2,
     start: int | None = None,
     equal: bool = True,
+    hangs: bool = True,
     standbys: int = 1,
     prepare: Callable[[list[WorkerProcess]], None] = lambda _: None,
     **settings: str,
@@ -207,7 +215,8 @@ async def scene(
     """Start everything; at the end stop the load, compare with the oracle, and judge every answer.
 
     Of the workers, `start` are started, by default all; `prepare` may change them before. equal=False leaves the
-    comparison out, for a fault after which a table is refused.
+    comparison out, for a fault after which a table is refused. hangs=False says that nobody has a reason to run out of
+    time.
     """
     seed = int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"seed {seed}: CHAOS_SEED={seed} draws the same again")  # noqa: T201 - shown when the test fails
@@ -222,7 +231,9 @@ async def scene(
         floor = dict((await replay_source(bootstrap, topic, PARTITIONS)).ends)
         first, later = made[:start], made[len(made) if start is None else start :]
         recording = Recording(folder / "history")
-        cluster = Scene(bootstrap, group, topic, checked, made, random.Random(seed), load, recording, floor=floor)
+        cluster = Scene(
+            bootstrap, group, topic, checked, made, random.Random(seed), load, recording, hangs, floor=floor
+        )
         for worker in made:
             cluster.harmed(worker)
         await cluster.start(*first)

@@ -1,6 +1,7 @@
 """Made-up histories: the honest one passes, and each lie is found and called by its name."""
 
 import asyncio
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,13 @@ def test_an_honest_history_has_no_lie() -> None:
 @pytest.mark.parametrize(("lie", "answer"), LIES.values(), ids=LIES)
 def test_a_lie_is_found(lie: Lie, answer: Answer) -> None:
     assert lie in kinds(answer)
+
+
+def test_a_question_whose_time_runs_out_is_a_lie_where_nobody_hangs() -> None:
+    late = lack(504, code="deadline_exceeded", answered=5.5)
+    assert kinds(late) == set()
+    found = judge([late], EXPECTED, dataclasses.replace(RULES, hangs=False))
+    assert [finding.lie for finding in found] == [Lie.LATE]
 
 
 @pytest.mark.parametrize(("lie", "history"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
