@@ -136,7 +136,8 @@ async def wait_applied(http: Client, workers: Sequence[WorkerProcess], table: Ch
             for copy in held:
                 assert copy["position_before"] == copy["position_after"] == end - 1, (partition, end, held)
         for worker in workers:
-            waiting = [task for task in await worker.tasks() if task["state"] not in {"active", "standby"}]
+            tasks = [task for task in await worker.tasks() if task["table"] == table.name]
+            waiting = [task for task in tasks if task["state"] not in {"active", "standby"}]
             assert not waiting, waiting
         return True
 
