@@ -33,7 +33,8 @@ WAYS = {
     "store cannot be opened; trying again": "a store cannot be opened",
     "store not flushed at closing": "a store cannot be flushed at the end",
     "compaction": "compaction removes rows",
-    "the broker's clock is set": "the broker's clock jumps",
+    "the brokers' clocks are set": "the brokers' clocks jump",
+    "counting on from an old time": "a worker cannot learn the time again",
     "tombstones gone": "compaction removes tombstones",
     "active": "a task catches up",
     "standby": "a standby has replayed what there is",
@@ -54,6 +55,7 @@ FAULTS = (
     "store.flush",
     "turn",
     "schema.asked",
+    "time.asked",
 )
 ANSWERS = ("hit", "miss", "suspended", "standby", "standby miss", "not_owner", "partition_restoring")
 
