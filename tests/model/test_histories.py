@@ -17,7 +17,8 @@ ONE = os.environ.get("MODEL_SEED")
 #: What the engine logs and the world counts when it goes one of the protocol's ways.
 WAYS = {
     "claimed": "a claim is read back",
-    "claim lost": "a claim loses a race and is told success",
+    "claim answered as another": "a claim loses a race and is told success",
+    "claim lost": "a claim is not what is read back",
     "seal": "a producer id is sealed",
     "fenced": "the broker refuses an old epoch",
     "another owner has claimed the partition": "an owner is refused",

@@ -235,7 +235,7 @@ class World:
         if again:
             there = self.changelogs[request.partition].at(offset)
             if there is not None and there.value != value:
-                self.paths["claim lost"] += 1
+                self.paths["claim answered as another"] += 1
         elif claim.seals:
             self.paths["seal"] += 1
         else:
