@@ -21,7 +21,7 @@ PATHS = {
 }
 
 #: Of each of these, one is taken by the whole of the faults. A batch behind another owner's, a claim lost for certain,
-#: and a sealed producer id take timing that only the model has (tests/model/test_histories.py, WAYS).
+#: and a sealed producer id take timing that only the model has (WAYS in test_histories.py, and its counterexamples).
 NEEDED = [
     ("claims",),
     ("claims refused", "claims lost"),

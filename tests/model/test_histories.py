@@ -18,7 +18,6 @@ ONE = os.environ.get("MODEL_SEED")
 WAYS = {
     "claimed": "a claim is read back",
     "claim answered as another": "a claim loses a race and is told success",
-    "claim lost": "a claim is not what is read back",
     "seal": "a producer id is sealed",
     "fenced": "the broker refuses an old epoch",
     "another owner has claimed the partition": "an owner is refused",
