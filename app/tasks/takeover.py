@@ -137,14 +137,14 @@ class Takeover:
                 continue
             held = newest is not None and newest.nonce == claim.nonce and replayer.epoch == epoch
             ports.metrics.claims.labels(replayer.table, "held" if held else "lost").inc()
+            log.info(
+                "claimed" if held else "claim lost",
+                changelog=str(replayer.changelog),
+                epoch=tuple(epoch),
+                generation=generation,
+                offset=offset,
+            )
             if held:
-                log.info(
-                    "claimed",
-                    changelog=str(replayer.changelog),
-                    epoch=tuple(epoch),
-                    generation=generation,
-                    offset=offset,
-                )
                 return
 
     async def _read_back(self, offset: int) -> None:

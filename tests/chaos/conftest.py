@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.demo.broker import EmbeddedKafka
+from tests.chaos.paths import TAKEN, all_run, listed, never_taken
 from tests.chaos.scene import WHOLE
 
 #: Seconds for one test of the whole, in which faults are as long as they are meant.
@@ -15,6 +16,9 @@ _WHOLE_TIMEOUT = 1800
 
 #: Bytes of the small disk: room for two shards, and for more than a worker wants to see free before it goes on.
 _DISK = 192 << 20
+
+#: Whether tests were left out by what pytest was told, as by -k.
+_LEFT_OUT = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -26,6 +30,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("whole")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Take note that not everything is run."""
+    for item in items:
+        item.config.stash[_LEFT_OUT] = True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show how often all scenes together went each path of the protocol."""
+    if TAKEN:
+        terminalreporter.section("paths of the protocol, in all scenes")
+        terminalreporter.line(listed(TAKEN))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have the whole of the faults fail, where it was run to its end, when a path was never taken."""
+    yield
+    session, config = request.session, request.config
+    complete = all_run({item.path for item in session.items}, config.args, left_out=config.stash.get(_LEFT_OUT, False))
+    if WHOLE and complete and not session.testsfailed:
+        missing = never_taken(TAKEN)
+        assert not missing, f"never happened in any scene: {', '.join(missing)}"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -20,6 +19,7 @@ from app.demo import processes
 from tests.chaos.checker import Rules, Span, judge
 from tests.chaos.history import Answer, Recording
 from tests.chaos.ledger import Ledger
+from tests.chaos.paths import TAKEN, listed, paths_in
 from tests.chaos.recorder import WAYS, Plan
 from tests.support.cluster import Checked, check_equal
 from tests.support.kafka import create_topic, unique
@@ -41,8 +41,6 @@ NEVER = [f"never-{number}".encode() for number in range(200)]
 #: partition gets between two heartbeats, which are up to 150 here: for that long an owner goes on after another member
 #: has asked for a rebalance and stands still, and with less nobody would ever have caught up with it.
 ACCEPTABLE_LAG = 300
-
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 #: Lies shown of a history that has many.
 _SHOWN = 5
@@ -252,25 +250,9 @@ async def scene(
     await _judge(cluster, uncompared)
 
 
-#: What tells in a worker's log that a path of the protocol was taken. Logs outlive the processes, metrics do not.
-PATHS = {
-    "claims": r"\bclaimed +changelog=",
-    "claims refused": r"\bclaim refused\b",
-    "batches refused because of an old epoch": r"another owner has claimed the partition",
-    "batches behind another owner's": r"another owner has appended",
-    "unknown outcomes": r"the outcome of an append is not known",
-    "replays from the start": r"\breplaying +changelog=.* offset=0\b",
-    "replays from a checkpoint": r"\breplaying +changelog=.* offset=[1-9]",
-    "promotions of standbys": r"\bpromoted\b",
-    "copies warmed up": r"\bwarm +partitions=",
-    "quarantines": r"store quarantined",
-}
-
-
 def paths(workers: Sequence[WorkerProcess]) -> dict[str, int]:
     """Count how often the workers, with all the processes they had, went each path of the protocol."""
-    text = "\n".join(_COLOURS.sub("", worker.log_text()) for worker in workers)
-    return {name: len(re.findall(pattern, text)) for name, pattern in PATHS.items()}
+    return paths_in("\n".join(worker.log_text() for worker in workers))
 
 
 @asynccontextmanager
@@ -309,8 +291,9 @@ async def _judge(cluster: Scene, uncompared: Collection[str]) -> None:
     expected = await replay_source(cluster.bootstrap, cluster.topic, PARTITIONS)
     history = cluster.recording.refresh()
     print(summary(history))  # noqa: T201 - availability is counted, and shown
-    for name, number in paths(cluster.workers).items():
-        print(f"{number:6} {name}")  # noqa: T201 - what has happened at all is counted, and shown
+    taken = paths(cluster.workers)
+    TAKEN.update(taken)
+    print(listed(taken))  # noqa: T201 - what has happened at all is counted, and shown
     lies = judge(history, expected, cluster.rules())
     assert not lies, f"{len(lies)} of {len(history)} answers are lies:\n" + "\n".join(map(str, lies[:_SHOWN]))
     assert {answer.status for answer in history} >= {200, 404}, "the history proves nothing"

@@ -11,8 +11,9 @@ from tests.support.outages import killed
 from tests.support.polling import until
 from tests.support.worker import MakeWorker
 
-#: Seconds that a worker gets to shut down, and how much longer the interpreter may take to end.
-_SHUTDOWN, _INTERPRETER = 8, 4
+#: Seconds that a worker gets to shut down: twice what all that it waits for in vain takes together. At the deadline
+#: the process ends at once, so what is allowed beyond is for this one to notice on a busy machine.
+_SHUTDOWN, _NOTICED = 15, 2
 
 
 async def live_for(cluster: Scene, seconds: float) -> None:
@@ -57,7 +58,7 @@ async def test_sigterm_while_the_broker_is_gone(
             for worker in cluster.workers:
                 worker.terminate()
             for worker in cluster.workers:
-                await worker.wait_exit(_SHUTDOWN + _INTERPRETER)
+                assert await worker.wait_exit(_SHUTDOWN + _NOTICED) == 0, worker.log_end()
         await cluster.start(*cluster.workers)
         await cluster.settled()
 

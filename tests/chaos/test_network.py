@@ -1,6 +1,7 @@
 """The line between workers, while both reach the broker: cut, and slow."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,10 @@ from tests.support.worker import MakeWorker, WorkerProcess
 #: Connections that a worker opens to another one for hops that do not wait; as many again may serve those that do,
 #: which are a few of the recorder's.
 _MOST_CONNECTIONS = 64
+
+#: Hops that one question takes at most: every other worker, which is one here, is asked for the key's partition, and
+#: asked again only when it said "not mine" or a newer snapshot names it anew.
+_MOST_HOPS = 2
 
 
 @asynccontextmanager
@@ -34,6 +39,26 @@ async def connected(
             yield cluster, lines
 
 
+async def hops(cluster: Scene) -> float:
+    """Count the hops from worker to worker so far."""
+    return sum([await worker.metric("tablehouse_forward_requests_total") for worker in cluster.workers])
+
+
+async def in_proportion(cluster: Scene, made: float, since: float, until_when: float) -> None:
+    """Wait until so many questions of a time, but those to the owner, are known that the hops in it are no loop."""
+    own = {worker.url: cluster.id_of(worker) for worker in cluster.workers}
+
+    async def enough() -> bool:
+        # Those that were being answered when that time began made hops in it, too.
+        begin = since - cluster.rules().request_timeout
+        history = [one for one in cluster.recording.refresh() if begin <= one.asked <= until_when]
+        asked = [one for one in history if (one.served_by, one.role) != (own[one.url], "active")]
+        assert 0 < made <= _MOST_HOPS * len(asked), f"{made:g} hops for {len(asked)} questions for other workers"
+        return True
+
+    await until(enough, "hops are in proportion to what was asked")
+
+
 async def test_the_line_between_workers_is_cut_and_mended(
     kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path
 ) -> None:
@@ -46,6 +71,7 @@ async def test_the_line_between_workers_is_cut_and_mended(
             await cluster.answered(worker, 20, lambda one: one.status == 503 and one.code == "owner_unreachable")
 
         for _ in range(amount(1, 10)):
+            cut_at, before = time.monotonic(), await hops(cluster)
             for line in lines:
                 line.cut()
             await asyncio.gather(
@@ -53,6 +79,8 @@ async def test_the_line_between_workers_is_cut_and_mended(
             )
             for line in lines:
                 line.mend()
+            made, mended_at = await hops(cluster) - before, time.monotonic()
+            await in_proportion(cluster, made, cut_at, mended_at)
             await cluster.settled()
 
 

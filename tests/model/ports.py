@@ -27,31 +27,33 @@ class SimulatedClock:
 
 
 class MachineClock:
-    """Implements Clock at the speed of the broker's; it differs from that by `skew_ms` until somebody sets either."""
+    """Implements Clock, on a machine that counts `speed` seconds while a broker counts one."""
 
-    def __init__(self, world: World, skew_ms: int) -> None:
+    def __init__(self, world: World, speed: float) -> None:
         self._world = world
-        self._ahead_ms = world.wall_ms() - world.elapsed_ms() + skew_ms
+        self._speed = speed
 
     def monotonic(self) -> float:
         """See Clock."""
-        return (self._world.elapsed_ms() + self._ahead_ms) / 1000
+        return self._world.elapsed_ms() * self._speed / 1000
 
 
 async def measure(world: World, clock: MachineClock, broker_clock: MeasuredClock) -> None:
-    """Ask the broker for its time, as a worker does."""
+    """Ask the broker for its time, as a worker does; raises LogUnavailable."""
     asked_at = clock.monotonic()
     await world.hop("time.asked")
-    stamped_ms = world.wall_ms()
+    if world.probe_away() or world.happens(world.weather.unavailable):
+        raise LogUnavailable("no broker")
+    stamped_ms = world.probe_ms()
     await world.hop("time.answered")
     broker_clock.measured(stamped_ms, asked_at)
 
 
 def measured_clock(world: World) -> MeasuredClock:
     """Return a clock that knows the broker's time."""
-    clock = MachineClock(world, 0)
+    clock = MachineClock(world, 1.0)
     broker_clock = MeasuredClock(clock)
-    broker_clock.measured(world.wall_ms(), clock.monotonic())
+    broker_clock.measured(world.probe_ms(), clock.monotonic())
     return broker_clock
 
 

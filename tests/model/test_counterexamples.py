@@ -196,7 +196,7 @@ async def test_the_loser_of_a_claim_is_told_success_and_finds_out(scenario: Scen
     before = _claims()
     await scenario.started(*EARLY)
     assert reached()
-    assert world.paths["claim lost"] == 1
+    assert world.paths["claim answered as another"] == 1
     assert _claims() - before == Counter(lost=1, held=1)
     assert [request.producer for _, request in world.sent if request.claims] == [(0, 1), (0, 2)]
     assert {request.producer for _, request in world.sent if not request.claims} == {(0, 2)}

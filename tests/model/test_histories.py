@@ -17,7 +17,7 @@ ONE = os.environ.get("MODEL_SEED")
 #: What the engine logs and the world counts when it goes one of the protocol's ways.
 WAYS = {
     "claimed": "a claim is read back",
-    "claim lost": "a claim loses a race and is told success",
+    "claim answered as another": "a claim loses a race and is told success",
     "seal": "a producer id is sealed",
     "fenced": "the broker refuses an old epoch",
     "another owner has claimed the partition": "an owner is refused",
@@ -33,7 +33,8 @@ WAYS = {
     "store cannot be opened; trying again": "a store cannot be opened",
     "store not flushed at closing": "a store cannot be flushed at the end",
     "compaction": "compaction removes rows",
-    "the broker's clock is set": "the broker's clock jumps",
+    "the brokers' clocks are set": "the brokers' clocks jump",
+    "counting on from an old time": "a worker cannot learn the time again",
     "tombstones gone": "compaction removes tombstones",
     "active": "a task catches up",
     "standby": "a standby has replayed what there is",
@@ -54,6 +55,7 @@ FAULTS = (
     "store.flush",
     "turn",
     "schema.asked",
+    "time.asked",
 )
 ANSWERS = ("hit", "miss", "suspended", "standby", "standby miss", "not_owner", "partition_restoring")
 

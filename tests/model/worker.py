@@ -13,12 +13,12 @@ from app.stores.data_directory import DataDirectory
 from app.stores.store import StoreClosed, StoreCorrupt
 from app.tasks.clock import MEASURING_INTERVAL, MeasuredClock
 from app.tasks.doubts import Doubts
+from app.tasks.log import LogUnavailable
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult
 from app.tasks.shards import Shards, ShardSettings
 from app.tasks.task import Task
 from app.telemetry import Metrics
-from tests.model.broker import HOUR_MS
 from tests.model.group import HEARTBEAT_INTERVAL, MemberLease
 from tests.model.lane import SimulatedLane
 from tests.model.loop import Process
@@ -40,8 +40,11 @@ from tests.model.world import WALL_SPEED, World
 PATIENCE = 1.0
 MAX_STALENESS = 30.0
 
-#: How far the clock of a machine may be off.
-MOST_SKEW_MS = 6 * HOUR_MS
+#: By how much the clock of a machine may be faster or slower than a broker's: ten times what quartz is off by.
+MOST_DRIFT = 1e-3
+
+#: Seconds between two attempts to use a broker.
+_RETRY = 2.0
 
 #: Metrics cost a millisecond to make, so all workers of all simulations share them.
 METRICS = Metrics("0")
@@ -58,8 +61,8 @@ class Worker:
         self.positions: dict[str, dict[int, int]] = {}
         self.failures: list[Exception] = []
         self.incarnation = 0
-        #: How far the clock of its machine is ahead of the broker's; at random for each process without.
-        self.skew_ms: int | None = None
+        #: How many seconds the clock of its machine counts in one of a broker's.
+        self.speed = 1 + world.choose.uniform(-MOST_DRIFT, MOST_DRIFT)
         #: Bytes free on its disk.
         self.free = 1 << 40
         self._world = world
@@ -177,8 +180,7 @@ class _Run:
         self.lease = MemberLease(member, world.group, world.hop)
         self.lane = SimulatedLane(world)
         self.leaving = False
-        skew = world.choose.randint(-MOST_SKEW_MS, MOST_SKEW_MS) if worker.skew_ms is None else worker.skew_ms
-        self._clock = MachineClock(world, skew)
+        self._clock = MachineClock(world, worker.speed)
         self._broker_clock = MeasuredClock(self._clock)
         schemas = SimulatedSchemas(world)
         self.shards = Shards(
@@ -227,7 +229,8 @@ class _Run:
 
     async def main(self) -> None:
         """Join, own what is given, suspend at every rebalance, until told to leave."""
-        await measure(self.world, self._clock, self._broker_clock)
+        while not self.leaving and not await self._measured():  # noqa: ASYNC110 - attempts, not a poll
+            await asyncio.sleep(_RETRY)
         upkeep = [
             self._keep(coroutine)
             for coroutine in (
@@ -268,7 +271,16 @@ class _Run:
     async def _keep_measuring(self) -> None:
         while True:
             await asyncio.sleep(MEASURING_INTERVAL / WALL_SPEED)
+            if not await self._measured():
+                self.world.paths["counting on from an old time"] += 1
+
+    async def _measured(self) -> bool:
+        """Ask for the brokers' time, and say whether somebody answered."""
+        try:
             await measure(self.world, self._clock, self._broker_clock)
+        except LogUnavailable:
+            return False
+        return True
 
     async def _keep_committing(self) -> None:
         """Commit now and then."""

@@ -97,8 +97,12 @@ class World:
         #: What is in the dead-letter topic: table, source partition, offset and reason; and whether it can be written.
         self.letters: list[tuple[str, TopicPartition, int, str]] = []
         self.letters_away = False
-        #: How far somebody has set the broker's clock forward, in milliseconds.
+        #: How far somebody has set the brokers' clocks forward, in milliseconds.
         self.broker_set_ms = 0
+        #: How far the clock of the broker that is asked for the time is ahead of those that have the changelogs, in
+        #: milliseconds; and until when it does not answer, on the loop's clock.
+        self.probe_ahead_ms = 0
+        self.no_probe_until = 0.0
         loop = asyncio.get_running_loop()
         if isinstance(loop, VirtualLoop):
             loop.hop = self.hop
@@ -106,12 +110,20 @@ class World:
         self._coordinator = self.outside(self.group.run())
 
     def wall_ms(self) -> int:
-        """Return the broker's time."""
+        """Return the time of the brokers that have the changelogs, by which they stamp and compact."""
         return _WALL_START_MS + self.elapsed_ms() + self.broker_set_ms
+
+    def probe_ms(self) -> int:
+        """Return the time of the broker that workers ask for it."""
+        return self.wall_ms() + self.probe_ahead_ms
+
+    def probe_away(self) -> bool:
+        """Say whether nobody tells the time."""
+        return asyncio.get_running_loop().time() < self.no_probe_until
 
     @staticmethod
     def elapsed_ms() -> int:
-        """Return how much time has passed, at the speed of the broker's clock, whatever somebody has set that to."""
+        """Return how much time has passed, at the speed of the brokers' clocks, whatever somebody has set them to."""
         return int(asyncio.get_running_loop().time() * 1000 * WALL_SPEED)
 
     def outside(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -223,7 +235,7 @@ class World:
         if again:
             there = self.changelogs[request.partition].at(offset)
             if there is not None and there.value != value:
-                self.paths["claim lost"] += 1
+                self.paths["claim answered as another"] += 1
         elif claim.seals:
             self.paths["seal"] += 1
         else:
@@ -232,5 +244,5 @@ class World:
     def calm(self) -> None:
         """Let nothing more go wrong."""
         self.weather = FAIR
-        self.no_registry_until = 0.0
+        self.no_registry_until = self.no_probe_until = 0.0
         self.on_hop = None
