@@ -14,7 +14,9 @@ from app.kafka.client import Connection
 from app.kafka.offset_listing import OffsetListing, Unlisted
 from app.kafka.raw_records import raw
 from app.model import TopicPartition
-from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange
+from app.tasks.clock import SystemClock
+from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, StoodStill
+from app.tasks.replay import STOOD_STILL
 
 #: Records a slice has at most. Neither parsing them, at about 1 us each, nor writing them can be interrupted, so this
 #: bounds a reader's wait. (ROWS_A_CHUNK of stores/rocksdb.py is as much.)
@@ -45,6 +47,8 @@ SILENCE = 10.0
 #: Seconds that the answer to that may take.
 _ANSWER = 3.0
 
+_awake = SystemClock().monotonic
+
 _Listed = asyncio.Task[dict[TopicPartition, Bounds | Unlisted]]
 _Listing = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, Bounds]]]
 
@@ -57,6 +61,7 @@ class _Cursor:
         self.offset = offset
         self._reader = reader
         self._bounds = bounds
+        self._looked_at = _awake()
 
     async def next(self) -> LogSlice:
         """Wait for the next slice."""
@@ -64,6 +69,9 @@ class _Cursor:
         overdue = False
         while True:
             records, position = await self._reader.fetch(self)
+            before, self._looked_at = self._looked_at, _awake()
+            if self._looked_at - before > STOOD_STILL:
+                raise StoodStill(f"{self} was not looked at for {(self._looked_at - before) / 3600:.0f} h")
             if records or position > self.offset:
                 self.offset = position
                 return LogSlice(records, position)

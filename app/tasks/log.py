@@ -14,6 +14,10 @@ class LogUnavailable(Exception):
     """The broker could not be asked, or did not answer in time; asking again later is right."""
 
 
+class StoodStill(Exception):
+    """A reader has not looked at its log for so long that what it reads next may not be all that was written."""
+
+
 class OffsetOutOfRange(Exception):
     """The log does not reach to the offset asked for: it was truncated, deleted or recreated."""
 
@@ -67,6 +71,7 @@ class Cursor(Protocol):
 
         At the end of the log that takes as long as it takes. Raises OffsetOutOfRange, and LogUnavailable when the
         reader had to stop or, after some seconds, when nothing comes although the log goes on or nobody can tell.
+        Raises StoodStill when it was not looked at for half of the time for which tombstones are kept.
         """
 
 

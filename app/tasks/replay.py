@@ -36,6 +36,10 @@ log = structlog.get_logger(__name__)
 MIN_COMPACTION_LAG_MS = 3_600_000
 DELETE_RETENTION_MS = 86_400_000
 
+#: Seconds between two looks of a cursor beyond which deletes may have gone unread: the worker was stopped, or its
+#: machine slept. Then whoever reads has to begin anew, and ask how old its store is.
+STOOD_STILL = DELETE_RETENTION_MS / 2000
+
 #: The first byte of a row's key.
 _ROW = ROW_PREFIX[0]
 

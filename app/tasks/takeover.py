@@ -11,7 +11,7 @@ from app.model import Epoch, TopicPartition
 from app.tasks.log import Bounds, Cursor, Fenced, LogSlice, OffsetOutOfRange
 from app.tasks.ports import Ports
 from app.tasks.records import CLAIM_KEY, Claim, anchor_of, encode
-from app.tasks.replay import DELETE_RETENTION_MS, ChangelogRefused, Replayer
+from app.tasks.replay import ChangelogRefused, Replayer
 from app.tasks.shard import SourceLost
 
 log = structlog.get_logger(__name__)
@@ -19,19 +19,11 @@ log = structlog.get_logger(__name__)
 #: The producer epoch (int16 maximum) that carries nothing but the record which seals a producer id.
 SEALING_EPOCH = 32767
 
-#: Milliseconds between two slices after which an attempt to replay ends, since tombstones may have gone meanwhile, and
-#: the next attempt asks how old the store is. Owners append once an hour at least.
-_STOOD_STILL_MS = DELETE_RETENTION_MS // 2
-
 _NEW_VERSION = "Give the table a new version to build it anew from what the topic holds"
 
 
 class SourceRefused(Exception):
     """The source topic is not the one the position counts in, or has lost what comes after it."""
-
-
-class StoodStill(Exception):
-    """The worker has not run for so long that what it was about to apply may not be all that was written."""
 
 
 class Takeover:
@@ -44,8 +36,6 @@ class Takeover:
         self._foreign_reported = 0
         #: How many changelog records are still to be replayed; None when no replay is under way.
         self.remaining: int | None = None
-        #: When the replay under way began or got its last slice, in the brokers' time.
-        self._read_at = 0
 
     async def restore(self) -> None:
         """Replay the changelog to its end, and make sure that it and the source are what the store was built from.
@@ -189,7 +179,6 @@ class Takeover:
         try:
             async with ports.changelog.read(replayer.changelog, replayer.next_offset) as cursor:
                 replayer.rewind()
-                self._read_at = replayer.now_ms()
                 yield cursor
         finally:
             self.remaining = None
@@ -204,9 +193,6 @@ class Takeover:
         replayer, ports = self._replayer, self._ports
         piece = await cursor.next()
         await ports.turns.wait()
-        last, self._read_at = self._read_at, replayer.now_ms()
-        if self._read_at - last > _STOOD_STILL_MS:
-            raise StoodStill
         if replayer.tears(piece):
             # Before it is applied, so that nobody reads the store in between.
             replayer.postpone_reading((await self._changelog_bounds()).end)

@@ -22,13 +22,14 @@ from app.tasks.log import (
     LogUnavailable,
     OffsetOutOfRange,
     OutcomeUnknown,
+    StoodStill,
 )
 from app.tasks.pipeline import IDLE_POSITION_INTERVAL, NotContiguous, Pipeline
 from app.tasks.ports import Ports
 from app.tasks.replay import ChangelogRefused, FingerprintChanged, Identity, Replayer, Untrusted
 from app.tasks.shard import Inbox, LaneMovedOn, Shard, SourceLost
 from app.tasks.source_ends import SourceEnds
-from app.tasks.takeover import SourceRefused, StoodStill, Takeover
+from app.tasks.takeover import SourceRefused, Takeover
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ _PASSING: Mapping[type[Exception], str] = {
     OutcomeUnknown: "the outcome of an append is not known",
     LettersUndelivered: "the dead letters cannot be written",
     LogUnavailable: "the broker cannot be asked",
-    StoodStill: "the worker has stood still for hours",
+    StoodStill: "the worker has stood still",
     StoreError: "the store failed",
     StoreClosed: "the store is closed",
     SourceLost: "the source has changed",

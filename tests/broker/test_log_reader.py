@@ -1,6 +1,7 @@
 # ruff: noqa: SLF001 - aiokafka is made to fall silent where it would
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -13,7 +14,7 @@ import app.kafka.log_reader as module
 from app.demo.broker import EmbeddedKafka
 from app.kafka.log_reader import RECORDS_A_SLICE, KafkaLogReader
 from app.model import Epoch, TopicPartition
-from app.tasks.log import Bounds, Cursor, LogRecord, LogUnavailable, OffsetOutOfRange
+from app.tasks.log import Bounds, Cursor, LogRecord, LogUnavailable, OffsetOutOfRange, StoodStill
 from tests.support.changelog import changelog_writer, content, log_reader, new_log, read_to
 from tests.support.kafka import create_topic, produce, produce_with_codec, unique
 from tests.support.outages import paused
@@ -369,6 +370,24 @@ async def test_a_cursor_over_a_broker_that_stands_still_does_not_wait_for_ever(
             ):
                 await cursor.next()
         assert len(await read_to(reader, log, 0, 3)) == 3
+
+
+async def test_a_cursor_that_was_not_looked_at_for_half_a_day_says_so_and_reads_nothing_more(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = 0.0
+    monkeypatch.setattr(module, "_awake", lambda: hours * 3600)
+    (log,) = await new_log(kafka.bootstrap_servers)
+    await fill(kafka.bootstrap_servers, log, numbers(0, 2))
+    async with log_reader(kafka.bootstrap_servers) as reader, reader.read(log, 0) as cursor:
+        assert (await cursor.next()).next_offset == 2
+        hours += 11
+        await fill(kafka.bootstrap_servers, log, numbers(2, 3))
+        assert (await cursor.next()).next_offset == 3
+        hours += 13
+        await fill(kafka.bootstrap_servers, log, numbers(3, 4))
+        with pytest.raises(StoodStill, match=re.escape(f"{log.topic}[0] at offset 3 was not looked at for 13 h")):
+            await cursor.next()
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])

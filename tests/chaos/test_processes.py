@@ -9,16 +9,6 @@ from tests.chaos.scene import HEALED, PARTITIONS, WHOLE, Scene, amount, paths, s
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess
 
-#: Paths of the protocol that many faults of all kinds cannot but take.
-REQUIRED = {
-    "claims",
-    "replays from the start",
-    "replays from a checkpoint",
-    "promotions of standbys",
-    "copies warmed up",
-}
-
-
 #: What takeover_interval is unless set; scenes have it at a second.
 _SHIPPED_INTERVAL = "1m"
 
@@ -165,9 +155,6 @@ async def test_faults_of_all_kinds_at_random_moments(
         print(taken)  # noqa: T201 - what has happened at all is shown
         assert taken["claims"] > 0, taken
         assert taken["replays from a checkpoint"] > 0, taken
-        if WHOLE:
-            untaken = {name for name, number in taken.items() if not number} & REQUIRED
-            assert not untaken, f"never happened: {untaken}; {taken}"
 
 
 async def test_every_partition_has_one_owner_after_all_workers_were_killed_at_once(

@@ -8,8 +8,18 @@ from typing import Any, NamedTuple
 from app.model import Epoch, TopicPartition
 from app.tasks.clock import MeasuredClock
 from app.tasks.dead_letters import DeadLetter, LettersUndelivered
-from app.tasks.log import Bounds, Fenced, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, OutcomeUnknown
+from app.tasks.log import (
+    Bounds,
+    Fenced,
+    LogRecord,
+    LogSlice,
+    LogUnavailable,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    StoodStill,
+)
 from app.tasks.records import epoch_headers
+from app.tasks.replay import STOOD_STILL
 from app.turns import Turns
 from tests.model.broker import Log, Refused
 from tests.model.world import APPEND_TIMEOUT, Request, World
@@ -62,12 +72,16 @@ class _Cursor:
         self._world = world
         self._log = log
         self._offset = offset
+        self._looked_ms = world.elapsed_ms()
 
     async def next(self) -> LogSlice:
         """See Cursor: slices end anywhere, also in the middle of a batch."""
         world, log = self._world, self._log
         while True:
             await world.hop("read.asked")
+            before, self._looked_ms = self._looked_ms, world.elapsed_ms()
+            if self._looked_ms - before > 1000 * STOOD_STILL:
+                raise StoodStill
             if world.weather.unavailable and world.choose.random() < world.weather.unavailable:
                 raise LogUnavailable("no broker")
             if not log.start <= self._offset <= log.end:
@@ -75,6 +89,8 @@ class _Cursor:
             if self._offset < log.end:
                 break
             await world.changed(log)
+            # It has looked all the time.
+            self._looked_ms = world.elapsed_ms()
         records, following = log.read(self._offset, world.choose.randint(1, SLICE))
         # The records are on their way, and the log goes on changing.
         await world.hop("read.answered")

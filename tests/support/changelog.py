@@ -42,11 +42,10 @@ async def log_reader(bootstrap: str, *, request_timeout: float = 10.0) -> AsyncI
 
 
 async def new_log(bootstrap: str, partitions: int = 1, **settings: str) -> list[TopicPartition]:
-    """Create a topic, its settings spelled with _ for a dot, and return its partitions."""
-    topic = unique("log")
-    await create_topic(
-        bootstrap, topic, partitions, {name.replace("_", "."): value for name, value in settings.items()}
-    )
+    """Create a topic stamped as changelogs are, its settings spelled with _ for a dot, and return its partitions."""
+    topic, stamped = unique("log"), {"message.timestamp.type": "LogAppendTime"}
+    given = {name.replace("_", "."): value for name, value in settings.items()}
+    await create_topic(bootstrap, topic, partitions, stamped | given)
     return [TopicPartition(topic, partition) for partition in range(partitions)]
 
 
