@@ -1,0 +1,124 @@
+"""What docs/settings.md says that a worker has to be allowed, at a real broker with an authorizer."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.admin import CreateAclsRequest
+
+from app.demo.broker import EmbeddedKafka, Listener
+from tests.support.http_workers import ask
+from tests.support.kafka import create_topic, produce, unique
+from tests.support.polling import until
+from tests.support.worker import MakeWorker, WorkerProcess, table, tables
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+
+USER, PASSWORD = "worker", "correct horse"
+
+#: Of Kafka's protocol.
+RESOURCES = {"topic": 2, "group": 3}
+OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "DescribeConfigs": 10}
+LITERAL, ALLOW = 3, 3
+
+
+class Acl(NamedTuple):
+    """A line of the document: what is allowed on a resource, with the document's words for its name."""
+
+    resource: str
+    name: str
+    operation: str
+    condition: str
+
+
+def documented() -> list[Acl]:
+    """Return what the document says has to be allowed."""
+    found = re.findall(r"^\| (topic|group) `(\S+)`([^|]*) \| ([A-Z][\w, ]+) \|", DOCUMENT.read_text(), re.MULTILINE)
+    return [
+        Acl(resource, name, operation, condition)
+        for resource, name, condition, operations in found
+        for operation in operations.split(", ")
+    ]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EmbeddedKafka, Listener]]:
+    """Start a broker that lets its own port do everything, and a user of the other what ACLs allow."""
+    login = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+    listener = Listener(
+        "plain", "SASL_PLAINTEXT", {"sasl.enabled.mechanisms": "PLAIN", "plain.sasl.jaas.config": login}
+    )
+    properties = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+    }
+    folder = tmp_path_factory.mktemp("guarded")
+    with EmbeddedKafka(folder, listeners=[listener], properties=properties) as broker:
+        yield broker, listener
+
+
+async def allow(broker: EmbeddedKafka, names: dict[str, str], acls: list[Acl]) -> None:
+    """Allow the user what a document says, with these names in place of the document's."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    await admin.start()
+    try:
+        for acl in acls:
+            name = re.sub(r"<\w+>", lambda found: names[found[0]], acl.name)
+            request = CreateAclsRequest(
+                RESOURCES[acl.resource], name, LITERAL, f"User:{USER}", "*", OPERATIONS[acl.operation], ALLOW
+            )
+            answer = await admin._send_request(request)  # noqa: SLF001 - its client has no call for it
+            assert [error[0] for error in answer.creation_responses] == [0], answer
+    finally:
+        await admin.close()
+
+
+class Scene:
+    """A source topic with a writable table over it, and a worker that logs in as the user."""
+
+    def __init__(self, guarded: tuple[EmbeddedKafka, Listener], make_worker: MakeWorker) -> None:
+        self.broker, listener = guarded
+        self.topic, group = unique("source"), unique("group")
+        self.names = {"<group>": group, "<source>": self.topic, "<table>": "planes"}
+        self.worker: WorkerProcess = make_worker(
+            listener.bootstrap_servers,
+            tables(table("planes", self.topic) + "    writable: true\n"),
+            group=group,
+            kafka_security_protocol=listener.protocol,
+            kafka_sasl_mechanism="PLAIN",
+            kafka_sasl_username=USER,
+            kafka_sasl_password=PASSWORD,
+        )
+
+    async def start(self, acls: list[Acl]) -> None:
+        """Make the topic, with a row and a record that cannot be one, and start the worker with these ACLs."""
+        await create_topic(self.broker.bootstrap_servers, self.topic, 1)
+        records = [(b"N14228", b'{"seats":149}', None), (b"N24211", b"no JSON", None)]
+        await produce(self.broker.bootstrap_servers, self.topic, records)
+        await allow(self.broker, self.names, acls)
+        self.worker.start()
+
+    async def committed(self) -> bool:
+        """Say whether offsets were committed."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap_servers)
+        await admin.start()
+        try:
+            return bool(await admin.list_consumer_group_offsets(self.names["<group>"]))
+        finally:
+            await admin.close()
+
+
+async def test_a_worker_that_may_do_what_is_documented_reads_answers_and_writes(
+    guarded: tuple[EmbeddedKafka, Listener], make_worker: MakeWorker
+) -> None:
+    scene = Scene(guarded, make_worker)
+    await scene.start(documented())
+    worker = scene.worker
+    await worker.wait_ready()
+    answer = await worker.get("/tables/planes/N14228")
+    assert (answer.status, answer.body) == (200, b'{"seats":149}')
+    assert await worker.metric("tablehouse_dead_letters_total") == 1
+    await until(scene.committed, "offsets are committed", 60.0)
