@@ -186,7 +186,9 @@ class EmbeddedKafka(processes.Service):
         for node in self._nodes:
             node.folder.mkdir(exist_ok=True)
             # Anew at each start: the ports are others, the data is the same.
-            node.properties.write_text(_server_properties(node, self._nodes, self._listeners, self._properties), "utf-8")
+            node.properties.write_text(
+                _server_properties(node, self._nodes, self._listeners, self._properties), "utf-8"
+            )
             if not (node.folder / "data" / "meta.properties").exists():
                 tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.properties)]
                 for user, password in self._scram.items():

@@ -148,7 +148,7 @@ async def test_a_standby_that_has_caught_up_asks_for_a_rebalance_once_the_interv
             await joiner.wait_looks()
             assert (joiner.asked, running.engine.health.generation()) == (0, generation)
 
-            clock.now = 1.9 * HOUR
+            clock.now = 2 * HOUR
             await joiner.wait_generation(generation + 1)
             assert joiner.asked == 1
             assert not joiner.warming
