@@ -77,7 +77,7 @@ class EmbeddedKafka(processes.Service):
     several threads at once.
 
     `listeners` are more ports of a single broker, and `scram` are the users of SCRAM-SHA-512 with their passwords, made
-    when the data folder is.
+    when the data folder is. `properties` are more of every broker's.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class EmbeddedKafka(processes.Service):
         port: int | None = None,
         listeners: Sequence[Listener] = (),
         scram: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
     ) -> None:
         if not 1 <= brokers <= _MOST_BROKERS:
             raise ValueError(f"brokers={brokers}: 1 to {_MOST_BROKERS} are possible")
@@ -95,6 +96,7 @@ class EmbeddedKafka(processes.Service):
             raise ValueError(f"brokers={brokers}: more listeners are for a broker that is alone")
         self._listeners = listeners
         self._scram = scram or {}
+        self._properties = properties or {}
         self._data_dir = data_dir.absolute()
         self._fixed_port = port is not None
         self._nodes = [
@@ -184,7 +186,9 @@ class EmbeddedKafka(processes.Service):
         for node in self._nodes:
             node.folder.mkdir(exist_ok=True)
             # Anew at each start: the ports are others, the data is the same.
-            node.properties.write_text(_server_properties(node, self._nodes, self._listeners), "utf-8")
+            node.properties.write_text(
+                _server_properties(node, self._nodes, self._listeners, self._properties), "utf-8"
+            )
             if not (node.folder / "data" / "meta.properties").exists():
                 tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.properties)]
                 for user, password in self._scram.items():
@@ -216,7 +220,9 @@ def _new_cluster_id() -> str:
             return text
 
 
-def _server_properties(node: _Node, nodes: Sequence[_Node], more: Sequence[Listener]) -> str:
+def _server_properties(
+    node: _Node, nodes: Sequence[_Node], more: Sequence[Listener], properties: Mapping[str, str]
+) -> str:
     replicas = len(nodes)
     open_to_clients = [f"PLAINTEXT://127.0.0.1:{node.port}"]
     open_to_clients += [f"{listener.name.upper()}://{listener.bootstrap_servers}" for listener in more]
@@ -253,6 +259,7 @@ def _server_properties(node: _Node, nodes: Sequence[_Node], more: Sequence[Liste
         # Compaction happens while a test is looking.
         "log.cleaner.backoff.ms": 500,
     }
+    settings |= properties
     for listener in more:
         settings |= {f"listener.name.{listener.name}.{name}": value for name, value in listener.properties.items()}
     return "".join(f"{name}={value}\n" for name, value in settings.items())

@@ -45,6 +45,11 @@ class Member:
     standbys: set[Shard] = field(default_factory=set)
     warming: set[Shard] = field(default_factory=set)
 
+    @property
+    def open(self) -> set[Shard]:
+        """The shards that it can answer reads of; what was assigned to it and has no copy yet is still to be opened."""
+        return (self.actives | self.standbys) & self.copies.keys()
+
     def describe(self) -> MemberMetadata:
         """Return what it says of itself when it joins."""
         positions: dict[str, dict[int, int]] = {}

@@ -59,6 +59,11 @@ def check_rules(group: Group, placed: Mapping[str, MemberAssignment]) -> None:
     assert owner.keys() == every(group)
     for shard in owner:
         assert group.has_caught_up(owner[shard], shard), f"{shard} is on a cold member, {owner[shard]}"
+        # While the owner is new reads go on: it has the shard open, if anybody has who is as far.
+        able = {name for name in names if group.has_caught_up(name, shard)}
+        could_answer = {name for name in able if shard in group.members[name].open}
+        if could_answer and not any(shard in group.members[name].actives for name in able):
+            assert owner[shard] in could_answer, f"{shard} is on {owner[shard]}, and {could_answer} have it open"
         standbys = [name for name in names if shard in shards_of(placed[name].standbys)]
         warming = [name for name in names if shard in shards_of(placed[name].warming)]
         assert owner[shard] not in standbys
@@ -66,7 +71,7 @@ def check_rules(group: Group, placed: Mapping[str, MemberAssignment]) -> None:
         assert set(warming) <= set(standbys)
         for name in warming:
             member = group.members[name]
-            assert shard not in member.actives | member.standbys or not group.has_caught_up(name, shard)
+            assert shard not in member.open or not group.has_caught_up(name, shard)
         asked = min(group.standbys[shard[0]], len(names) - 1 - len(warming))
         assert len(standbys) - len(warming) == asked, f"{shard} has {standbys}"
     assert apart(loads(then, names)) <= 1
