@@ -18,6 +18,7 @@ from bench.measurements import (
     reads,
     restore,
     rolling,
+    slow_peer,
     start,
     writes,
 )
@@ -121,6 +122,7 @@ def targets(figures: Figures) -> list[Target]:
             lambda value: value <= 1000,  # noqa: PLR2004
         ),
         _failover(figures),
+        _replayed(figures),
         _line(
             "a fourth worker joins: GETs for existing keys without a row",
             "0 %",
@@ -153,6 +155,7 @@ def targets(figures: Figures) -> list[Target]:
             "{:.0f} ms",
             lambda value: value <= 1000,  # noqa: PLR2004
         ),
+        *_slow_peer(figures),
         *_growth(figures),
     ]
 
@@ -190,12 +193,36 @@ def _failover(figures: Figures) -> Target:
     )
 
 
+def _replayed(figures: Figures) -> Target:
+    replayed, lacked = figures.median(failover.REPLAYED), figures.median(failover.LACKED)
+    what, must = "the same, under ingest: changelog records replayed", "what its standby lacked, at most"
+    if replayed is None or lacked is None:
+        return Target(what, must, "", None, None)
+    return Target(what, must, "", f"{replayed:.0f} of {lacked:.0f}", replayed <= lacked)
+
+
 def _mixed(figures: Figures) -> Target:
     p99, kept = figures.median(mixed.P99), _share(figures.median(mixed.KEPT), figures.median(mixed.ALONE))
     what, must, aim = "2,000 GET/s while ingest runs: p99, ingest kept", "10 ms, 70 %", "5 ms, 85 %"
     if p99 is None or kept is None:
         return Target(what, must, aim, None, None)
     return Target(what, must, aim, f"{p99:.1f} ms, {kept:.0%}", p99 <= 10 and kept >= 0.7)  # noqa: PLR2004
+
+
+def _slow_peer(figures: Figures) -> list[Target]:
+    """Judge the two kinds of reads that do not need the slow worker."""
+    kinds = (("its own keys", slow_peer.LOCAL), ("keys of a third one", slow_peer.FORWARDED))
+    return [
+        _line(
+            f"a worker that is asked for keys of a slow one, too: p99 of GETs of {what}, over that before",
+            "below 2x",
+            "",
+            figures.median(names.ratio),
+            "{:.2f}x",
+            lambda value: value < 2,  # noqa: PLR2004
+        )
+        for what, names in kinds
+    ]
 
 
 def _growth(figures: Figures) -> list[Target]:
