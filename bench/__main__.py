@@ -57,7 +57,7 @@ _APART = ("avro",)
 #: What several workers do when one of them comes, goes or is slow: mostly waiting, so measured by itself.
 _AVAILABILITY = ("failover", "join", "rolling", "lag", "slow_peer")
 _NOTE = (
-    "Workers have `takeover_interval` at 1 s, while its default is 60 s: by default, the fourth worker that joins would "
+    "Workers have `takeover_interval` at 1 s, its default is 60 s: by default, the fourth worker that joins would "
     "own its part up to a minute later."
 )
 #: Cores that other programs may keep busy before a warning is due.

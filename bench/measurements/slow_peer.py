@@ -104,6 +104,8 @@ async def _asking(port: int, keys: Sequence[bytes], line: Proxy) -> AsyncIterato
     answers, ended = _Answers(), asyncio.Event()
 
     async def keep_asking(first: int) -> None:
+        # Evenly spread, as what comes back from a line that is a second late then is.
+        await asyncio.sleep(first * _EVERY / _CLIENTS)
         async with Client(port) as client:
             for number in count(first, _CLIENTS):
                 began = time.perf_counter()
