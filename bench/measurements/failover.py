@@ -42,11 +42,12 @@ _PAUSE = 0.005
 
 
 async def measure(setting: Setting) -> None:
-    """Measure Tablehouse and Kafka Streams, once each: most of it is the session's time-out."""
+    """Measure Tablehouse and Kafka Streams in turns, in new groups each time: how long it takes varies."""
     produced = await setting.topics.provide(setting.sized(_ROWS, _ROWS, PARTITIONS, updated_by="failover"))
     updates = Updates(produced.source, _STEP)
-    await _tablehouse(setting, produced.source, updates)
-    await _streams(setting, produced.source, updates)
+    for _ in range(setting.rounds):
+        await _tablehouse(setting, produced.source, updates)
+        await _streams(setting, produced.source, updates)
 
 
 async def _tablehouse(setting: Setting, source: Source, updates: Updates) -> None:
