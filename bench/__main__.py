@@ -57,8 +57,8 @@ _APART = ("avro",)
 #: What several workers do when one of them comes, goes or is slow: mostly waiting, so measured by itself.
 _AVAILABILITY = ("failover", "join", "rolling", "lag", "slow_peer")
 _NOTE = (
-    "Workers have `takeover_interval` at 1 s, its default is 60 s: by default, the fourth worker that joins would "
-    "own its part up to a minute later."
+    "Workers run with `takeover_interval` at 1 s in place of its default of 60 s, with which the fourth worker that "
+    "joins would own its part up to a minute later."
 )
 #: Cores that other programs may keep busy before a warning is due.
 _QUIET = 0.1

@@ -196,7 +196,7 @@ def _failover(figures: Figures) -> Target:
 def _replayed(figures: Figures) -> Target:
     """Judge every round by itself."""
     replayed, lacked = (figures.all().get(name, {}).get(OURS, ()) for name in (failover.REPLAYED, failover.LACKED))
-    what, must = "the same, under ingest: changelog records replayed", "what its standbys lacked, at most"
+    what, must = "the same: changelog records replayed by the next one", "what its standbys lacked, at most"
     if not replayed:
         return Target(what, must, "", None, None)
     pairs = list(zip(replayed, lacked, strict=True))
@@ -214,10 +214,13 @@ def _mixed(figures: Figures) -> Target:
 
 def _slow_peer(figures: Figures) -> list[Target]:
     """Judge the two kinds of reads that do not need the slow worker."""
-    kinds = (("its own keys", slow_peer.LOCAL), ("keys of a third one", slow_peer.FORWARDED))
+    kinds = (
+        ("a slow worker's keys are asked for as well: p99 of the asked one's own keys", slow_peer.LOCAL),
+        ("the same: p99 of keys forwarded to a third one", slow_peer.FORWARDED),
+    )
     return [
         _line(
-            f"a worker that is asked for keys of a slow one, too: p99 of GETs of {what}, over that before",
+            f"{what}, over that before",
             "below 2x",
             "",
             figures.median(names.ratio),
