@@ -26,6 +26,7 @@ from bench.measurements import (
     memory,
     mixed,
     rolling,
+    slow_peer,
     start,
     writes,
 )
@@ -49,11 +50,16 @@ _ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {
     "join": join.measure,
     "rolling": rolling.measure,
     "lag": lag.measure,
+    "slow_peer": slow_peer.measure,
 }
 #: Measured when asked for by name alone: it starts a schema registry.
 _APART = ("avro",)
-#: What several workers do when one of them comes or goes: mostly waiting, so measured by itself.
-_AVAILABILITY = ("failover", "join", "rolling", "lag")
+#: What several workers do when one of them comes, goes or is slow: mostly waiting, so measured by itself.
+_AVAILABILITY = ("failover", "join", "rolling", "lag", "slow_peer")
+_NOTE = (
+    "Workers run with `takeover_interval` at 1 s in place of its default of 60 s, with which the fourth worker that "
+    "joins would own its part up to a minute later."
+)
 #: Cores that other programs may keep busy before a warning is due.
 _QUIET = 0.1
 _NAMES = (*_PEERS, *_ALONE)
@@ -107,7 +113,8 @@ def main(
                 uvloop.run(_measure(setting, wanted))
     except SetupError as error:
         sys.exit(str(error))
-    click.echo(write(figures, machine, results, title))
+    notes = [_NOTE] if set(wanted) & set(_AVAILABILITY) else []
+    click.echo(write(figures, machine, results, title, notes))
     if figures.failures:
         sys.exit(1)
 

@@ -1,6 +1,6 @@
 """A run's results as files: JSON, Markdown and the plots."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -17,8 +17,11 @@ _PLOTS = {
 }
 
 
-def write(figures: Figures, machine: Mapping[str, str], folder: Path, title: str) -> str:
-    """Write everything into the folder, as files whose names begin with `title`, and return the Markdown."""
+def write(figures: Figures, machine: Mapping[str, str], folder: Path, title: str, notes: Sequence[str] = ()) -> str:
+    """Write everything into the folder, as files whose names begin with `title`, and return the Markdown.
+
+    `notes` are sentences that a reader has to know of before the figures.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = targets(figures)
     document = {
@@ -39,6 +42,7 @@ def write(figures: Figures, machine: Mapping[str, str], folder: Path, title: str
         [
             f"# Results: {title}",
             "",
+            *(f"{note}\n" for note in notes),
             markdown([line for line in lines if line.got is not None]),
             *(f"Not measured: {name}: {reason}\n" for name, reason in figures.failures.items()),
             *(f"![{_PLOTS[name][0]}]({title}-{name}.svg)\n" for name in drawn),

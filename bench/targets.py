@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.figures import FAUST, STREAMS, Figures
+from bench.figures import FAUST, OURS, STREAMS, Figures
 from bench.measurements import (
     batch,
     cache,
@@ -18,6 +18,7 @@ from bench.measurements import (
     reads,
     restore,
     rolling,
+    slow_peer,
     start,
     writes,
 )
@@ -121,6 +122,7 @@ def targets(figures: Figures) -> list[Target]:
             lambda value: value <= 1000,  # noqa: PLR2004
         ),
         _failover(figures),
+        _replayed(figures),
         _line(
             "a fourth worker joins: GETs for existing keys without a row",
             "0 %",
@@ -153,6 +155,7 @@ def targets(figures: Figures) -> list[Target]:
             "{:.0f} ms",
             lambda value: value <= 1000,  # noqa: PLR2004
         ),
+        *_slow_peer(figures),
         *_growth(figures),
     ]
 
@@ -190,12 +193,42 @@ def _failover(figures: Figures) -> Target:
     )
 
 
+def _replayed(figures: Figures) -> Target:
+    """Judge every round by itself."""
+    replayed, lacked = (figures.all().get(name, {}).get(OURS, ()) for name in (failover.REPLAYED, failover.LACKED))
+    what, must = "the same: changelog records replayed by the next one", "what its standbys lacked, at most"
+    if not replayed:
+        return Target(what, must, "", None, None)
+    pairs = list(zip(replayed, lacked, strict=True))
+    got = ", ".join(f"{few:.0f} of {most:.0f}" for few, most in pairs)
+    return Target(what, must, "", got, all(few <= most for few, most in pairs))
+
+
 def _mixed(figures: Figures) -> Target:
     p99, kept = figures.median(mixed.P99), _share(figures.median(mixed.KEPT), figures.median(mixed.ALONE))
     what, must, aim = "2,000 GET/s while ingest runs: p99, ingest kept", "10 ms, 70 %", "5 ms, 85 %"
     if p99 is None or kept is None:
         return Target(what, must, aim, None, None)
     return Target(what, must, aim, f"{p99:.1f} ms, {kept:.0%}", p99 <= 10 and kept >= 0.7)  # noqa: PLR2004
+
+
+def _slow_peer(figures: Figures) -> list[Target]:
+    """Judge the two kinds of reads that do not need the slow worker."""
+    kinds = (
+        ("a slow worker's keys are asked for as well: p99 of the asked one's own keys", slow_peer.LOCAL),
+        ("the same: p99 of keys forwarded to a third one", slow_peer.FORWARDED),
+    )
+    return [
+        _line(
+            f"{what}, over that before",
+            "below 2x",
+            "",
+            figures.median(names.ratio),
+            "{:.2f}x",
+            lambda value: value < 2,  # noqa: PLR2004
+        )
+        for what, names in kinds
+    ]
 
 
 def _growth(figures: Figures) -> list[Target]:

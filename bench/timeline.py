@@ -20,11 +20,10 @@ from app.demo.broker import EmbeddedKafka
 from bench.figures import Figures, Point
 from bench.http_client import Client
 from bench.machine import describe, divide_cores
-from bench.measurements.sharing import settled
-from bench.peers.tablehouse import Tablehouse
+from bench.measurements.sharing import keys_by_owner, settled
 from bench.plot import Axis, plot
 from bench.setting import Setting
-from bench.source import Source, Topics
+from bench.source import Topics
 from bench.updates import Updates
 
 _PARTITIONS = 6
@@ -63,7 +62,9 @@ async def _run(setting: Setting) -> list[Seen]:
     workers = setting.workers(produced.source.topic, 3, session_timeout=session, takeover_interval="1s")
     asked, _, killed = workers
     async with settled(workers, _PARTITIONS), updates.produced(setting.bootstrap, _UPDATES_A_SECOND):
-        paths = [f"/tables/table/{key.decode()}" for key in await _owned_by(killed, asked, produced.source)]
+        updated = map(produced.source.key, range(0, produced.source.keys, _STEP))
+        owned = await keys_by_owner(asked, updated)
+        paths = [f"/tables/table/{key.decode()}" for key in owned[killed.internal_url]]
         began = time.monotonic()
         clients = [
             asyncio.create_task(_ask(asked.port, paths[number::_CLIENTS], began + _BEFORE))
@@ -75,19 +76,6 @@ async def _run(setting: Setting) -> list[Seen]:
         killed.kill()
         seen = [one for each in await asyncio.gather(*clients) for one in each]
     return sorted((Seen(one.at - late, one.kind, one.staleness_ms) for one in seen), key=lambda one: one.at)
-
-
-async def _owned_by(owner: Tablehouse, asked: Tablehouse, source: Source) -> Sequence[bytes]:
-    """Return keys that are updated and belong to a worker."""
-    owned = []
-    async with Client(asked.port) as client:
-        for number in range(0, source.keys, _STEP):
-            key = source.key(number)
-            _, body = await client.get(f"/tables/table:locate?key={key.decode()}")
-            active = msgspec.json.decode(body)["locations"][0]["active"]
-            if active["url"] == owner.internal_url:
-                owned.append(key)
-    return owned
 
 
 async def _ask(port: int, paths: Sequence[str], zero: float) -> list[Seen]:

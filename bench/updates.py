@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -51,15 +52,15 @@ class Updates:
 
     async def _keep_producing(self, producer: AIOKafkaProducer, rate: float) -> None:
         choose = random.Random(_SEED)  # noqa: S311  reproducible, not secret
-        source, number = self._source, 0
+        source, number, due = self._source, 0, time.monotonic()
         while True:
             key = choose.choice(self._keys)
             value = b'{"id":"%b","update":%d}' % (key, number)
             self._values[key].append(value)
             partition = partition_of("murmur2", key, source.partitions)
             await producer.send(source.topic, value, key, partition=partition)
-            number += 1
-            await asyncio.sleep(1 / rate)
+            number, due = number + 1, due + 1 / rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
 def requests_for(keys: Sequence[bytes]) -> list[Request]:

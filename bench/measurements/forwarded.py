@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 
-import msgspec
-
-from bench.http_client import Client
 from bench.load import closed_loop, row_requests
-from bench.measurements.sharing import until_shared
+from bench.measurements.sharing import keys_by_owner, until_shared
 from bench.peers.peer import running
 from bench.peers.tablehouse import Tablehouse
 from bench.setting import Setting
@@ -42,12 +39,5 @@ async def measure(setting: Setting) -> None:
 
 async def divide(asked: Tablehouse, source: Source) -> tuple[Sequence[bytes], Sequence[bytes]]:
     """Return keys that the asked one of two workers owns, and keys that the other owns."""
-    local: list[bytes] = []
-    forwarded: list[bytes] = []
-    async with Client(asked.port) as client:
-        for number in range(min(KEYS, source.keys)):
-            key = source.key(number)
-            _, body = await client.get(f"/tables/table:locate?key={key.decode()}")
-            active = msgspec.json.decode(body)["locations"][0]["active"]
-            (local if active["url"] == asked.internal_url else forwarded).append(key)
-    return local, forwarded
+    owned = await keys_by_owner(asked, map(source.key, range(min(KEYS, source.keys))))
+    return owned[asked.internal_url], [key for url, keys in owned.items() if url != asked.internal_url for key in keys]

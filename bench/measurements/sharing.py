@@ -2,9 +2,11 @@
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
 
 from bench.http_client import Client
 from bench.peers.peer import running, until_at_rest
@@ -45,3 +47,13 @@ async def until_shared(workers: Sequence[Tablehouse], partitions: int, patience:
             if now > deadline:
                 raise TimeoutError(f"{len(workers)} workers do not share the table after {patience:.0f} s: {seen}")
             await asyncio.sleep(_PAUSE)
+
+
+async def keys_by_owner(asked: Tablehouse, keys: Iterable[bytes]) -> Mapping[str, Sequence[bytes]]:
+    """Divide keys of the table by the internal URL of the worker that owns them, as one that is asked says."""
+    owned: defaultdict[str, list[bytes]] = defaultdict(list)
+    async with Client(asked.port) as client:
+        for key in keys:
+            _, body = await client.get(f"/tables/table:locate?key={key.decode()}")
+            owned[msgspec.json.decode(body)["locations"][0]["active"]["url"]].append(key)
+    return owned

@@ -104,7 +104,8 @@ class ServerProcess:
     def kill(self) -> None:
         """Send SIGKILL and wait."""
         if self._process is not None:
-            processes.end([self._process], grace=0)
+            self._process.kill()
+            self._process.wait()
 
     def wipe(self) -> None:
         """Delete its state."""

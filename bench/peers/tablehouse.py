@@ -40,21 +40,22 @@ class Tablehouse(ServerProcess):
     def __init__(self, folder: Path, cores: Cores, group: Mapping[str, str]) -> None:
         super().__init__(folder, cores)
         self.port = processes.free_port()
-        internal_port = processes.free_port()
-        self.internal_url = f"http://127.0.0.1:{internal_port}"
+        self.internal_port = processes.free_port()
+        #: Where other workers reach it; another one has to be set before it starts.
+        self.internal_url = f"http://127.0.0.1:{self.internal_port}"
         self._settings = {
             "data_dir": str(self.state),
             "http_host": "127.0.0.1",
             "http_port": str(self.port),
-            "internal_port": str(internal_port),
-            "advertised_url": self.internal_url,
+            "internal_port": str(self.internal_port),
             **group,
         }
 
     def start(self) -> None:
         """See Peer."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TABLEHOUSE_")}
-        ours = {f"TABLEHOUSE_{name.upper()}": value for name, value in self._settings.items()}
+        settings = self._settings | {"advertised_url": self.internal_url}
+        ours = {f"TABLEHOUSE_{name.upper()}": value for name, value in settings.items()}
         self.spawn([sys.executable, "-m", "app.cli", "worker"], env=inherited | ours)
 
     async def tasks(self, client: Client) -> list[Task]:

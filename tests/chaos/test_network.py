@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from app.demo.broker import EmbeddedKafka
-from tests.chaos.proxy import Proxy, proxies
+from bench.proxy import Proxy, proxies
 from tests.chaos.scene import KEYS, PARTITIONS, Scene, amount, scene
 from tests.support.cluster import client
 from tests.support.oracle import replay_source
