@@ -63,11 +63,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         return ConsumerProtocolMemberMetadata(self.version, sorted(topics), encode_metadata(described))
 
     def attach(self, coordinator: Any) -> None:
-        """Have an aiokafka GroupCoordinator place in a thread, from here on; DESIGN.md says what that takes.
-
-        The event loop goes on meanwhile, but shares the GIL with the thread: it waits for it up to a switch interval,
-        5 ms, whenever it has given it away.
-        """
+        """Have an aiokafka GroupCoordinator place in a thread, from here on; DESIGN.md says what that takes."""
         perform = coordinator._perform_assignment
 
         async def perform_in_thread(response: Any) -> dict[str, bytes]:
@@ -76,7 +72,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
                 counts = coordinator._metadata_snapshot
                 placed = await _with_heartbeats(coordinator, placing)
                 # A change would have asked for a rebalance, which aiokafka forgets when it is given assignments.
-                if coordinator._metadata_snapshot == counts:
+                if not placed or coordinator._metadata_snapshot == counts:
                     return placed
                 log.info("partition counts have changed while shards were placed; placing again")
 
@@ -151,25 +147,25 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
 async def _with_heartbeats(coordinator: Any, placing: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
     """Run it in a thread; what a heartbeat's answer says of the group is taken up as at any other time.
 
-    When the consumer stops, the group is left at once, with nothing for anybody, and when the group has dropped this
-    member it joins again at once; the thread ends by itself.
+    Returns nothing for anybody when the consumer stops, which leaves the group at once, and when the group has dropped
+    this member, which joins again at once. The thread then ends by itself.
     """
     placed = asyncio.create_task(asyncio.to_thread(placing))
-    dropped = asyncio.create_task(_heartbeats(coordinator))
+    beating = asyncio.create_task(_heartbeats(coordinator))
     closing = coordinator._closing
     try:
-        await asyncio.wait({placed, dropped, closing}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({placed, beating, closing}, return_when=asyncio.FIRST_COMPLETED)
         if placed.done():
             return placed.result()
         if closing.done():
             await coordinator._maybe_leave_group()
         else:
-            dropped.result()
+            beating.result()
         # To the broker this is nobody now, and it refuses what is sent.
         return {}
     finally:
         placed.cancel()
-        dropped.cancel()
+        beating.cancel()
 
 
 async def _heartbeats(coordinator: Any) -> None:
@@ -177,4 +173,6 @@ async def _heartbeats(coordinator: Any) -> None:
     generation = coordinator.generation
     while coordinator.generation == generation:
         await asyncio.sleep(coordinator._heartbeat_interval_ms / 1000)
+        # A connection may be lost meanwhile, which nobody else would mend.
+        await coordinator.ensure_coordinator_known()
         await coordinator._do_heartbeat()

@@ -19,16 +19,20 @@ _SLOWEST = 60.0
 _LOG_APPEND_TIME = 1
 
 
+async def prepare_probe(connection: Connection, group: str) -> None:
+    """Make the topic that measure() appends to, unless it is there; raises TopicError and aiokafka's KafkaError."""
+    await create_internal_topic(connection, _topic(group), _SETTINGS)
+
+
 async def measure(connection: Connection, group: str, clock: Clock, broker_clock: MeasuredClock) -> None:
-    """Append a record to a topic made for that, and have `broker_clock` know when it was appended.
+    """Append a record to the topic made for that, and have `broker_clock` know when it was appended.
 
     Raises TopicError, and aiokafka's KafkaError when the broker does not answer, or only after a minute.
     """
-    topic = f"{group}-clock-probe"
-    await create_internal_topic(connection, topic, _SETTINGS)
+    topic = _topic(group)
     producer = AIOKafkaProducer(**connection.arguments(), acks=1)
-    await producer.start()
     try:
+        await producer.start()
         # What waits for the topic to be known would count as time that the append took.
         await producer.partitions_for(topic)
         asked_at = clock.monotonic()
@@ -40,3 +44,7 @@ async def measure(connection: Connection, group: str, clock: Clock, broker_clock
     if (seconds := clock.monotonic() - asked_at) > _SLOWEST:
         raise KafkaTimeoutError(f"an append to topic {topic} took {seconds:.0f} s")
     broker_clock.measured(appended.timestamp, asked_at)
+
+
+def _topic(group: str) -> str:
+    return f"{group}-clock-probe"

@@ -1,7 +1,7 @@
 """Writes dead letters with a producer of its own, apart from the changelogs' epochs."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -120,32 +120,25 @@ class KafkaDeadLetters:
 
     def _batches(self, producer: AIOKafkaProducer, letters: Sequence[DeadLetter]) -> Iterator[BatchBuilder]:
         batch: BatchBuilder | None = None
+        now_ms = self._clock.now_ms()
         for letter in letters:
-            content = self._fitting(letter)
-            if batch is None or not self._append(batch, content):
+            content = self._fitting(letter, now_ms)
+            if batch is None or not _append(batch, content, now_ms):
                 if batch is not None:
                     yield batch
                 batch = producer.create_batch()
-                self._append(batch, content)
+                _append(batch, content, now_ms)
         if batch is not None:
             batch.close()
             yield batch
 
-    def _fitting(self, letter: DeadLetter) -> Content:
+    def _fitting(self, letter: DeadLetter, now_ms: int) -> Content:
         """Return as much of a letter as one batch takes."""
         for make in (content_of, without_value):
-            content = self._made(make, letter)
+            content = make(letter, self._group, self._worker, now_ms)
             if _most_bytes(content) <= self._limit:
                 return content
-        return self._made(without_content, letter)
-
-    def _made(self, make: Callable[[DeadLetter, str, str, int], Content], letter: DeadLetter) -> Content:
-        return make(letter, self._group, self._worker, self._clock.now_ms())
-
-    def _append(self, batch: BatchBuilder, content: Content) -> bool:
-        """Add to a batch, and say whether there was room; the first always has."""
-        key, value, headers = content
-        return batch.append(timestamp=self._clock.now_ms(), key=key, value=value, headers=list(headers)) is not None
+        return without_content(letter, self._group, self._worker, now_ms)
 
     def _retire(self) -> None:
         producer, self._producer = self._producer, None
@@ -153,6 +146,12 @@ class KafkaDeadLetters:
             retiring = asyncio.create_task(stop_producer(producer))
             self._retiring.add(retiring)
             retiring.add_done_callback(self._retiring.discard)
+
+
+def _append(batch: BatchBuilder, content: Content, now_ms: int) -> bool:
+    """Add to a batch, and say whether there was room; the first always has."""
+    key, value, headers = content
+    return batch.append(timestamp=now_ms, key=key, value=value, headers=list(headers)) is not None
 
 
 def _most_bytes(content: Content) -> int:

@@ -13,7 +13,7 @@ from mode import Service
 from app.catalog.fingerprint import catalog_digest
 from app.catalog.spec import REGISTRY_FORMATS, Catalog, TableSpec
 from app.config import Settings
-from app.errors import BrokersRefuse, TopicError
+from app.errors import BrokersRefuse
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
 from app.formats.variants import Known
@@ -259,6 +259,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     async def _prepare(self) -> Topics:
         await check_login(self._connection)
         await probe_epochs(self._connection, self._settings.group)
+        await broker_time.prepare_probe(self._connection, self._settings.group)
         await self._measure_broker_clock()
         return await prepare(self._connection, self._settings.group, self._catalog, self._settings.dead_letter_topic)
 
@@ -275,7 +276,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         while not self.should_stop:
             try:
                 return await attempt()
-            except (KafkaError, OutcomeUnknown) as error:
+            except (KafkaError, OutcomeUnknown, TimeoutError) as error:
                 self.health.trouble = f"no broker of {self._settings.bootstrap_servers} can be used: {error}"
                 log.warning(
                     "no broker can be used; trying again",
@@ -308,8 +309,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             await asyncio.sleep(MEASURING_INTERVAL)
             try:
                 await self._measure_broker_clock()
-            except (KafkaError, TopicError) as error:
-                log.warning("the brokers' clock cannot be measured; counting on from the last time", error=str(error))
+            except Exception as error:  # noqa: BLE001 - counting on is right whatever has failed
+                log.warning("the brokers' clock cannot be measured; counting on from the last time", error=repr(error))
 
     def _on_fatal(self, error: Exception) -> None:
         self.health.trouble = str(error)

@@ -47,7 +47,8 @@ SILENCE = 10.0
 #: Seconds that the answer to that may take.
 _ANSWER = 3.0
 
-_awake = SystemClock().monotonic
+#: Seconds that go on while the machine sleeps, as those of `monotonic` may not.
+_elapsed = SystemClock().monotonic
 
 _Listed = asyncio.Task[dict[TopicPartition, Bounds | Unlisted]]
 _Listing = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, Bounds]]]
@@ -61,7 +62,7 @@ class _Cursor:
         self.offset = offset
         self._reader = reader
         self._bounds = bounds
-        self._looked_at = _awake()
+        self._looked_at = _elapsed()
 
     async def next(self) -> LogSlice:
         """Wait for the next slice."""
@@ -69,7 +70,7 @@ class _Cursor:
         overdue = False
         while True:
             records, position = await self._reader.fetch(self)
-            before, self._looked_at = self._looked_at, _awake()
+            before, self._looked_at = self._looked_at, _elapsed()
             if self._looked_at - before > STOOD_STILL:
                 raise StoodStill(f"{self} was not looked at for {(self._looked_at - before) / 3600:.0f} h")
             if records or position > self.offset:

@@ -65,7 +65,7 @@ class Copies:
             self.before[shard].append(member)
             self.open[shard].add(member)
         for shard in named(metadata.standbys.get(name, ())):
-            # One that was given a moment ago is not open before it has a position. (An active stays all the same.)
+            # One that was given a moment ago is not open before it has a position. (An active counts either way.)
             if member in self.positions[shard]:
                 self.open[shard].add(member)
         for shard in named(metadata.warming.get(name, ())):

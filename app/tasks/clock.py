@@ -37,7 +37,7 @@ class MeasuredClock:
         self._ahead_ms = stamped_ms - asked_at * 1000
 
     def now_ms(self) -> int:
-        """Return the brokers' time; too much by what the last measurement took, at most."""
+        """Return the brokers' time; right after a measurement it is ahead by what that took, at most."""
         if self._ahead_ms is None:
             raise AssertionError("the brokers' clock is asked before it was measured")
         return math.ceil(self._ahead_ms + self._clock.monotonic() * 1000)

@@ -148,7 +148,7 @@ class BrokerClock(Protocol):
     """The clock by which brokers stamp what they append, and judge how old it is."""
 
     def now_ms(self) -> int:
-        """Return milliseconds since 1970; may be ahead of the brokers, and never behind them."""
+        """Return milliseconds since 1970, rather ahead of the brokers than behind; tasks/DESIGN.md says how far off."""
 
 
 class LaneControl(Protocol):

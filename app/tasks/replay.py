@@ -186,6 +186,8 @@ class Replayer:
         if self._from_start:
             # A claim that was seen and not written may have stood in another log than the one that is read now.
             self.log_id, self.log_verified, self.claim = b"", False, None
+            # What deletes a row that is read from now on goes later than that; the clock may be ahead by as much.
+            self.applied_at = self.now_ms() - MIN_COMPACTION_LAG_MS // 2
 
     def verify_log(self, record: LogRecord | None) -> None:
         """Compare the first record at or after claim_offset with the claim that the store knows to stand there.
@@ -211,7 +213,7 @@ class Replayer:
             )
 
     def tears(self, piece: LogSlice) -> bool:
-        """Say whether a store that has applied a slice may miss rows that compaction keeps only behind it.
+        """Say whether a store that has applied a slice may miss rows that compaction keeps only further on.
 
         Where the last record is too young for compaction, so is all that follows. One without records tells nothing.
         """
@@ -254,7 +256,7 @@ class Replayer:
                 position = self._next_position(record, position)
                 done.update(self._open)
                 self._open.clear()
-                applied_at, complete_to = record.timestamp, record.offset + 1
+                applied_at, complete_to = max(applied_at, record.timestamp), record.offset + 1
             elif key == CLAIM_KEY:
                 self._see_claim(record)
                 claim_offset = record.offset
@@ -266,7 +268,7 @@ class Replayer:
         if not self._open:
             complete_to = piece.next_offset
             if piece.records:
-                applied_at = piece.records[-1].timestamp
+                applied_at = max(applied_at, piece.records[-1].timestamp)
         if complete_to > self.next_offset:
             # What is still open follows the last position, so up to there nothing can be missing.
             unbroken = bool(self._open) or (self._direct and self._expected == complete_to)

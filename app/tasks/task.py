@@ -51,7 +51,7 @@ _PASSING: Mapping[type[Exception], str] = {
     OutcomeUnknown: "the outcome of an append is not known",
     LettersUndelivered: "the dead letters cannot be written",
     LogUnavailable: "the broker cannot be asked",
-    StoodStill: "the worker has stood still",
+    StoodStill: "the log was not looked at for long",
     StoreError: "the store failed",
     StoreClosed: "the store is closed",
     SourceLost: "the source has changed",

@@ -4,16 +4,20 @@ import random
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.errors import KafkaTimeoutError
 from structlog.testing import capture_logs
 
 from app.demo.broker import EmbeddedKafka
-from app.errors import PartitionRestoring, TooStale
+from app.errors import PartitionRestoring, TooStale, TopicError
+from app.kafka import broker_time
+from app.kafka.broker_time import measure
 from app.model import Role, TaskState, TopicPartition
 from app.tasks.log import LogRecord
 from app.tasks.reads import ReadResult
@@ -370,3 +374,30 @@ async def test_two_tables_of_one_topic_hold_the_same_however_they_got_there(
         await produce(kafka.bootstrap_servers, topic, rows(9100, 9300, 300))
         await running.check_equal("old", 2)
         await running.check_equal("new", 2)
+
+
+async def test_the_brokers_clock_is_measured_again_and_again_whatever_fails_meanwhile(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [TimeoutError(), KafkaTimeoutError(), TopicError("altered"), AttributeError("of a library")]
+    tries = 0
+
+    async def measured(*arguments: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if 1 < tries <= 1 + len(failures):
+            raise failures[tries - 2]
+        await measure(*arguments)
+
+    monkeypatch.setattr(broker_time, "measure", measured)
+    monkeypatch.setattr("app.kafka.engine.MEASURING_INTERVAL", 0.02)
+    _, group, definition = await new_source(kafka)
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(1)
+        known = running.engine._broker_clock._ahead_ms
+
+        async def again() -> bool:
+            return tries > 1 + len(failures) and running.engine._broker_clock._ahead_ms != known
+
+        await until(again, "the brokers' clock is measured after all failures")
+        await running.wait_active(1)

@@ -376,7 +376,7 @@ async def test_a_cursor_that_was_not_looked_at_for_half_a_day_says_so_and_reads_
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hours = 0.0
-    monkeypatch.setattr(module, "_awake", lambda: hours * 3600)
+    monkeypatch.setattr(module, "_elapsed", lambda: hours * 3600)
     (log,) = await new_log(kafka.bootstrap_servers)
     await fill(kafka.bootstrap_servers, log, numbers(0, 2))
     async with log_reader(kafka.bootstrap_servers) as reader, reader.read(log, 0) as cursor:

@@ -88,8 +88,8 @@ _ASSIGNOR = (
 _PLACING = (
     "assignor.py: _perform_assignment must return what assign() did and do nothing with it but log it; its caller must "
     "take bytes, and keep no request to rejoin; _metadata_snapshot must be replaced when partition counts change; no "
-    "heartbeat task from the join to its end; close() must set _closing first and may find the group left already, of "
-    "which the assignments must say nothing: no member id, no generation"
+    "heartbeat task from the join to its end, and nobody who looks the coordinator up; close() must set _closing first "
+    "and may find the group left already, of which the assignments must say nothing: no member id, no generation"
 )
 
 PINNED: dict[str, Pinned] = {
@@ -298,6 +298,9 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.consumer.group_coordinator:GroupCoordinator.close": Pinned("self", "b05de61667743c4d", _PLACING),
     "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_leave_group": Pinned(
         "self", "2d93d31da89f384a", _PLACING
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.ensure_coordinator_known": Pinned(
+        "self", "82ef96b5c5728451", _PLACING
     ),
     "aiokafka.consumer.group_coordinator:GroupCoordinator.ensure_active_group": Pinned(
         "self, subscription, prev_assignment", "13a1b4457ff89d02", _PLACING

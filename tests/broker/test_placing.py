@@ -165,6 +165,26 @@ async def test_a_worker_that_the_group_drops_while_it_places_joins_again_at_once
             await end_rebalance(running, int(coordinator.generation))
 
 
+async def test_a_connection_to_the_coordinator_that_is_lost_while_shards_are_placed_is_made_anew(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, group, definition = await new_source(kafka)
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(PARTITIONS)
+        answers = watch(running, HeartbeatRequest)
+        with slow_placement(monkeypatch) as slow:
+            generation = await begin_rebalance(running, slow)
+            running.consumer.client._coordinator.coordinator_dead()
+
+            async def heard() -> bool:
+                return any(error == 0 for request, error in answers if request._generation_id == generation)
+
+            await until(heard, "a heartbeat is answered")
+            slow.go_on.set()
+            await end_rebalance(running, generation)
+            assert slow.calls == 1
+
+
 async def test_a_worker_that_stops_while_it_places_leaves_the_group_at_once(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

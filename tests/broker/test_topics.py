@@ -13,7 +13,7 @@ from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.demo.broker import EmbeddedKafka
 from app.errors import BrokerUnfit, TopicError
 from app.kafka import topics
-from app.kafka.broker_time import measure
+from app.kafka.broker_time import measure, prepare_probe
 from app.kafka.client import Connection
 from app.kafka.probe import probe_epochs
 from app.kafka.topics import BATCH_OVERHEAD, Topics
@@ -212,6 +212,7 @@ class _Machine:
 async def test_a_broker_tells_its_time_again_and_again_whatever_the_machine_counts_from(kafka: EmbeddedKafka) -> None:
     group, machine = unique("group"), _Machine()
     for _ in range(2):
+        await prepare_probe(connection(kafka.bootstrap_servers), group)
         clock = MeasuredClock(machine)
         before_ms = time.time() * 1000
         await measure(connection(kafka.bootstrap_servers), group, machine, clock)
@@ -244,6 +245,7 @@ class _Suspended(_Machine):
 async def test_a_measurement_that_took_long_does_not_count(kafka: EmbeddedKafka) -> None:
     group, machine = unique("group"), _Suspended()
     clock = MeasuredClock(_Machine())
+    await prepare_probe(connection(kafka.bootstrap_servers), group)
     with pytest.raises(KafkaTimeoutError, match=f"an append to topic {group}-clock-probe took 3600 s"):
         await measure(connection(kafka.bootstrap_servers), group, machine, clock)
     with pytest.raises(AssertionError, match="before it was measured"):

@@ -92,9 +92,10 @@ async def test_one_worker_becomes_four_and_then_two(
 
 
 async def test_a_rolling_restart(kafka: EmbeddedKafka, make_worker: MakeWorker, tmp_path: Path) -> None:
-    async with scene(
-        kafka.bootstrap_servers, make_worker, tmp_path, workers=3, hangs=False, takeover_interval=_SHIPPED_INTERVAL
-    ) as cluster:
+    async with scene(kafka.bootstrap_servers, make_worker, tmp_path, workers=3, hangs=False) as cluster:
+        for worker in cluster.workers:
+            # From its next start on.
+            worker.settings["takeover_interval"] = _SHIPPED_INTERVAL
         for _ in range(amount(1, 5)):
             for worker in cluster.workers:
                 await cluster.load.more(50)

@@ -18,7 +18,7 @@ from tests.model.world import LATEST, WALL_SPEED, Weather, World
 #: Virtual seconds that things go wrong.
 DURATION = 30.0
 
-#: How far the clocks of brokers are apart, and with that how far somebody sets them at once: with a minute of what a
+#: How far apart the clocks of brokers are; and that, plus how far somebody sets them at once: with a minute of what a
 #: machine's clock may be slower, that is the half of the compaction lag by which a worker may be behind.
 MOST_APART_MS = 25 * 60 * 1000
 MOST_OFF_MS = 29 * 60 * 1000

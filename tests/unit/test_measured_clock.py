@@ -1,4 +1,4 @@
-"""The brokers' time as a worker knows it: never behind them, and not its machine's."""
+"""The brokers' time as a worker knows it: what they said, and what has passed since by its own monotonic clock."""
 
 import pytest
 

@@ -225,6 +225,25 @@ async def test_a_store_older_than_the_retention_of_tombstones_is_not_trusted_unl
         replay.begin(changelog.end + 1)
 
 
+async def test_a_replay_from_the_start_may_be_interrupted_however_old_the_log_is(changelog: _Changelog) -> None:
+    for number in range(3):
+        changelog.row(b"a", b"%d" % number)
+        changelog.position(number, number)
+    replay = _Replay()
+    replay.clock.brokers_ms += 30 * DELETE_RETENTION_MS
+    replayer = replay.begin(changelog.end)
+    replayer.rewind()
+    await replayer.apply(changelog.slice(0, 2))
+    assert 0 < replayer.next_offset < changelog.end
+    replay.clock.brokers_ms += DELETE_RETENTION_MS - MIN_COMPACTION_LAG_MS // 2
+    again = _Replay(replay.disk)
+    again.clock.brokers_ms = replay.clock.brokers_ms
+    again.begin(changelog.end)
+    again.clock.brokers_ms += 1
+    with pytest.raises(Untrusted, match="retention of tombstones"):
+        again.begin(changelog.end)
+
+
 async def test_a_store_is_trusted_only_once_a_claim_has_shown_its_log(changelog: _Changelog) -> None:
     disk = await _built(changelog)
     replayer = _Replay(disk).begin(changelog.end)
