@@ -10,8 +10,6 @@ from app.kafka.topics import create_internal_topic
 from app.tasks.clock import MeasuredClock
 from app.tasks.log import Clock
 
-_SETTINGS = {"message.timestamp.type": "LogAppendTime", "cleanup.policy": "delete", "retention.ms": "3600000"}
-
 #: Seconds: what has taken longer would have a worker count far ahead of the brokers, until it measures again.
 _SLOWEST = 60.0
 
@@ -21,7 +19,7 @@ _LOG_APPEND_TIME = 1
 
 async def prepare_probe(connection: Connection, group: str) -> None:
     """Make the topic that measure() appends to, unless it is there; raises TopicError and aiokafka's KafkaError."""
-    await create_internal_topic(connection, _topic(group), _SETTINGS)
+    await create_internal_topic(connection, _topic(group), {"message.timestamp.type": "LogAppendTime"})
 
 
 async def measure(connection: Connection, group: str, clock: Clock, broker_clock: MeasuredClock) -> None:

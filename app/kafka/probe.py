@@ -17,7 +17,7 @@ async def probe_epochs(connection: Connection, group: str) -> None:
     when the broker did not answer, and aiokafka's KafkaError.
     """
     topic = f"{group}-epoch-probe"
-    await create_internal_topic(connection, topic, {"retention.ms": "3600000", "cleanup.policy": "delete"})
+    await create_internal_topic(connection, topic)
     writer = KafkaChangelogWriter(connection, 16 * 1024, producer_id=(1 << 61) + secrets.randbits(48))
     await writer.start()
     try:

@@ -137,12 +137,16 @@ async def _dead_letter_topic(admin: AIOKafkaAdminClient, name: str, largest: int
     return DeadLetterTopic(name, 1 if found is None else found.partitions, int(settings["max.message.bytes"]))
 
 
-async def create_internal_topic(connection: Connection, name: str, settings: Mapping[str, str]) -> None:
-    """Make a topic of one partition, unless it is there; raises TopicError and aiokafka's KafkaError."""
+async def create_internal_topic(connection: Connection, name: str, settings: Mapping[str, str] | None = None) -> None:
+    """Make a topic of one partition, unless it is there; raises TopicError and aiokafka's KafkaError.
+
+    It keeps what is written to it for an hour; `settings` are what else it needs.
+    """
+    kept = {"cleanup.policy": "delete", "retention.ms": "3600000"} | dict(settings or {})
     admin = AIOKafkaAdminClient(**connection.arguments())
     await admin.start()
     try:
-        answer = await admin.create_topics([NewTopic(name, 1, await _replication(admin), topic_configs=dict(settings))])
+        answer = await admin.create_topics([NewTopic(name, 1, await _replication(admin), topic_configs=kept)])
         _raise_for(answer.topic_errors)
     finally:
         await admin.close()

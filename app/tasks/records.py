@@ -82,9 +82,8 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `next_offset` is the changelog offset to go on reading at. `applied_at` is the append time of the newest changelog
     record applied, or when the replay from the start began if that is later (the brokers' clock, milliseconds).
-    `claim_offset` is where the newest claim seen stands. `unbroken`
-    says that no offset was missing between the record of `position` and `next_offset`, so the next position has to
-    follow it.
+    `claim_offset` is where the newest claim seen stands. `unbroken` says that no offset was missing between the record
+    of `position` and `next_offset`, so the next position has to follow it.
     """
 
     next_offset: int

@@ -21,18 +21,10 @@ from app.kafka.broker_time import measure
 from app.model import Role, TaskState, TopicPartition
 from app.tasks.log import LogRecord
 from app.tasks.reads import ReadResult
-from tests.support.engine import RunningEngine, running_engine
+from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import table, tables
-
-
-async def new_source(kafka: EmbeddedKafka, partitions: int = 1, **settings: str) -> tuple[str, str, str]:
-    """Create a source topic; return it, a group, and a definition of table `t` over it."""
-    topic = unique("source")
-    config = {name.replace("_", "."): value for name, value in settings.items()}
-    await create_topic(kafka.bootstrap_servers, topic, partitions, config)
-    return topic, unique("group"), tables(table("t", topic))
 
 
 def rows(start: int, end: int, keys: int = 100) -> list[tuple[bytes | None, bytes | None, int | None]]:

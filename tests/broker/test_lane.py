@@ -15,10 +15,10 @@ import app.kafka.group_watch as module
 from app.demo.broker import EmbeddedKafka
 from app.kafka.group_watch import GroupFailed
 from app.model import TopicPartition
-from tests.support.engine import RunningEngine, running_engine
-from tests.support.kafka import create_topic, produce, produce_with_codec, unique
+from tests.support.engine import RunningEngine, new_source, running_engine
+from tests.support.kafka import produce, produce_with_codec
 from tests.support.polling import until
-from tests.support.worker import MakeWorker, make_worker, table, tables
+from tests.support.worker import MakeWorker, make_worker
 
 __all__ = ["make_worker"]
 
@@ -26,13 +26,6 @@ PARTITIONS = 4
 
 #: So many that aiokafka hands out the spoilt partition before, between and after the others.
 ROUNDS = 4
-
-
-async def new_source(kafka: EmbeddedKafka, partitions: int = PARTITIONS) -> tuple[str, str, str]:
-    """Create a source topic; return it, a group, and a definition of table `t` over it."""
-    topic = unique("source")
-    await create_topic(kafka.bootstrap_servers, topic, partitions)
-    return topic, unique("group"), tables(table("t", topic))
 
 
 async def fill(kafka: EmbeddedKafka, topic: str, mark: str, count: int = 20) -> None:
@@ -88,7 +81,7 @@ async def lanes_paused(running: RunningEngine, topic: str) -> AsyncIterator[None
 async def test_a_corrupt_batch_holds_up_its_own_lane_alone_is_reported_once_and_nothing_is_passed_over(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
-    topic, group, definition = await new_source(kafka)
+    topic, group, definition = await new_source(kafka, PARTITIONS)
     bad = TopicPartition(topic, 2)
     with capture_logs() as logged:
         async with running_engine(kafka, tmp_path, definition, group) as running:
@@ -144,7 +137,7 @@ def tried_again(running: RunningEngine, source: TopicPartition) -> Callable[[], 
 async def test_a_topic_that_may_not_be_read_any_more_is_tried_again_and_goes_on_when_it_may(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
-    topic, group, definition = await new_source(kafka)
+    topic, group, definition = await new_source(kafka, PARTITIONS)
     source = TopicPartition(topic, 1)
     with capture_logs() as logged:
         async with running_engine(kafka, tmp_path, definition, group) as running:
@@ -208,7 +201,7 @@ def crashed(running: RunningEngine) -> Callable[[], Awaitable[str | None]]:
 async def test_a_group_that_is_not_of_workers_ends_the_worker_which_says_why(
     kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
-    topic, group, definition = await new_source(kafka)
+    topic, group, definition = await new_source(kafka, PARTITIONS)
     # With an assignor of its own kind.
     stranger = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap_servers, group_id=group)
     await stranger.start()
@@ -224,7 +217,7 @@ async def test_a_group_that_is_not_of_workers_ends_the_worker_which_says_why(
 async def test_a_coordination_that_has_ended_ends_the_worker(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, group, definition = await new_source(kafka)
+    _, group, definition = await new_source(kafka, PARTITIONS)
     async with crashing_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
         coordinator = running.consumer.client._coordinator
@@ -239,7 +232,7 @@ async def test_a_coordination_that_has_ended_ends_the_worker(
 
 
 async def test_fetching_that_has_ended_ends_the_worker(kafka: EmbeddedKafka, tmp_path: Path) -> None:
-    _, group, definition = await new_source(kafka)
+    _, group, definition = await new_source(kafka, PARTITIONS)
     async with crashing_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
 
@@ -269,7 +262,7 @@ def answer_with_errors(running: RunningEngine, kind: type, code: int, times: int
 
 
 async def test_an_odd_answer_of_the_coordinator_that_passes_ends_nothing(kafka: EmbeddedKafka, tmp_path: Path) -> None:
-    topic, group, definition = await new_source(kafka)
+    topic, group, definition = await new_source(kafka, PARTITIONS)
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
         generation = running.engine.health.generation()
@@ -290,7 +283,7 @@ async def test_odd_answers_of_the_coordinator_that_do_not_pass_end_the_worker(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 2.0)
-    _, group, definition = await new_source(kafka)
+    _, group, definition = await new_source(kafka, PARTITIONS)
     async with crashing_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
         # -1, which aiokafka's heartbeat ends at for good.

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.protocol.group import HeartbeatRequest, LeaveGroupRequest
 
 import app.kafka.assignor as module
 from app.demo.broker import EmbeddedKafka
 from app.placement.assign import place
 from app.placement.wire import MemberAssignment
-from tests.support.engine import RunningEngine, running_engine
-from tests.support.kafka import create_topic, produce, unique
+from tests.support.engine import RunningEngine, new_source, running_engine
+from tests.support.kafka import add_partitions, produce
 from tests.support.polling import until
-from tests.support.worker import table, tables
 
 PARTITIONS = 2
 
@@ -47,13 +45,6 @@ def slow_placement(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowPlacement]:
             yield slow
         finally:
             slow.go_on.set()
-
-
-async def new_source(kafka: EmbeddedKafka) -> tuple[str, str, str]:
-    """Create a source topic; return it, a group, and a definition of table `t` over it."""
-    topic = unique("source")
-    await create_topic(kafka.bootstrap_servers, topic, PARTITIONS)
-    return topic, unique("group"), tables(table("t", topic))
 
 
 async def begin_rebalance(running: RunningEngine, slow: SlowPlacement) -> int:
@@ -99,7 +90,7 @@ def watch(running: RunningEngine, kind: type) -> list[tuple[Any, int]]:
 async def test_the_worker_that_leads_answers_reads_and_heartbeats_while_it_places(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topic, group, definition = await new_source(kafka)
+    topic, group, definition = await new_source(kafka, PARTITIONS)
     await produce(kafka.bootstrap_servers, topic, [(b"k", b'{"n":1}', 0)])
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
@@ -122,17 +113,12 @@ async def test_the_worker_that_leads_answers_reads_and_heartbeats_while_it_place
 async def test_partition_counts_that_change_while_shards_are_placed_are_not_overlooked(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topic, group, definition = await new_source(kafka)
+    topic, group, definition = await new_source(kafka, PARTITIONS)
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
         with slow_placement(monkeypatch) as slow:
             generation = await begin_rebalance(running, slow)
-            admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-            await admin.start()
-            try:
-                await admin.create_partitions({topic: NewPartitions(PARTITIONS + 1)})
-            finally:
-                await admin.close()
+            await add_partitions(kafka.bootstrap_servers, topic, PARTITIONS + 1)
 
             async def noticed() -> bool:
                 return running.consumer.partition_counts() == {topic: PARTITIONS + 1}
@@ -146,7 +132,7 @@ async def test_partition_counts_that_change_while_shards_are_placed_are_not_over
 async def test_a_worker_that_the_group_drops_while_it_places_joins_again_at_once(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, group, definition = await new_source(kafka)
+    _, group, definition = await new_source(kafka, PARTITIONS)
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
         with slow_placement(monkeypatch) as slow:
@@ -168,7 +154,7 @@ async def test_a_worker_that_the_group_drops_while_it_places_joins_again_at_once
 async def test_a_connection_to_the_coordinator_that_is_lost_while_shards_are_placed_is_made_anew(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, group, definition = await new_source(kafka)
+    _, group, definition = await new_source(kafka, PARTITIONS)
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
         answers = watch(running, HeartbeatRequest)
@@ -188,7 +174,7 @@ async def test_a_connection_to_the_coordinator_that_is_lost_while_shards_are_pla
 async def test_a_worker_that_stops_while_it_places_leaves_the_group_at_once(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, group, definition = await new_source(kafka)
+    _, group, definition = await new_source(kafka, PARTITIONS)
     with contextlib.ExitStack() as placing:
         async with running_engine(kafka, tmp_path, definition, group) as running:
             await running.wait_active(PARTITIONS)

@@ -178,7 +178,7 @@ class Scene:
         while True:
             _, seen = await worker.document("/readyz?verbose")
             if seen is not None:
-                (generation,) = (layer["generation"] for layer in seen["layers"] if layer["name"] == "group")
+                generation = worker.generation_in(seen)
                 for task in seen["tasks"]:
                     if task["state"] == "active":
                         self.owners[generation, task["table"], task["partition"]].add(worker.folder.name)

@@ -59,8 +59,4 @@ async def _steady_generation(cluster: Scene) -> set[int]:
 
 async def _generations(cluster: Scene) -> set[int]:
     """Return the generations that the workers are in."""
-    found: set[int] = set()
-    for worker in cluster.workers:
-        _, seen = await worker.document("/readyz?verbose")
-        found.update(layer["generation"] for layer in seen["layers"] if layer["name"] == "group")
-    return found
+    return {worker.generation_in((await worker.document("/readyz?verbose"))[1]) for worker in cluster.workers}

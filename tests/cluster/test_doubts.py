@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
-
 from app.demo.broker import EmbeddedKafka
 from app.formats.partitioners import partition_of
 from app.model import TopicPartition
 from app.tasks.records import POSITION_KEY, PositionRecord, decode
 from tests.support.changelog import log_reader, read_to
-from tests.support.kafka import create_topic, produce, unique
+from tests.support.kafka import add_partitions, create_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, all_ready, table, tables
 
@@ -125,12 +123,7 @@ async def test_partitions_added_to_a_source_under_running_workers_end_every_404_
     topic = unique("growing")
     workers = await two_workers(kafka, make_worker, topic)
     assert await misses(workers) == {(404, "key_not_found")}
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.create_partitions({topic: NewPartitions(PARTITIONS + 2)})
-    finally:
-        await admin.close()
+    await add_partitions(kafka.bootstrap_servers, topic, PARTITIONS + 2)
 
     async def all_refused() -> bool:
         return await misses(workers) == {(503, "misplaced_keys")}
@@ -156,12 +149,7 @@ async def test_a_deployment_of_a_new_version_after_growth_answers_no_404_while_o
     old = make_worker(kafka.bootstrap_servers, tables(table("one", topic, standbys=0)), group=group)
     old.start()
     await old.wait_ready()
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.create_partitions({topic: NewPartitions(grown)})
-    finally:
-        await admin.close()
+    await add_partitions(kafka.bootstrap_servers, topic, grown)
     moved = [key for key in KEYS if partition_of("murmur2", key, grown) >= PARTITIONS]
     assert moved
     await produce(kafka.bootstrap_servers, topic, [(key, b"2", partition_of("murmur2", key, grown)) for key in moved])

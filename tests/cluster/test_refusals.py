@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
-
 from app.demo.broker import EmbeddedKafka
 from tests.support.cluster import Checked, check_equal
-from tests.support.kafka import create_topic, produce, unique
+from tests.support.kafka import add_partitions, create_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, table, tables
 
@@ -53,12 +51,7 @@ async def test_a_topic_with_more_partitions_than_its_table_was_built_with_is_ref
     await worker.wait_ready()
     worker.terminate()
     assert await worker.wait_exit() == 0
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.create_partitions({topic: NewPartitions(3)})
-    finally:
-        await admin.close()
+    await add_partitions(kafka.bootstrap_servers, topic, 3)
     said = await refusal(worker)
     assert f"{topic} has 3 partitions" in said
     assert "built with 2" in said

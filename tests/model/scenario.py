@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from app.model import TopicPartition
+from app.model import TaskState, TopicPartition
 from app.tasks.task import Task
 from tests.model.broker import HOUR_MS, Log, Pair
 from tests.model.checks import Checks
@@ -78,6 +78,18 @@ class Scenario:
 
         await self.world.until(gone_over, f"{to.name} owns", 400)
         await self.caught_up(to)
+
+    async def follows(self, standby: Worker) -> None:
+        """Wait until a worker has everything as a standby."""
+
+        def done() -> bool:
+            for failure in standby.failures:
+                raise failure
+            return bool(standby.tasks()) and all(
+                task.state is TaskState.STANDBY and task.applied + 1 == self.source.end for task in standby.tasks()
+            )
+
+        await self.world.until(done, "it follows", 200)
 
     def check(self, worker: Worker | None = None) -> None:
         """Compare every table with the source and with its changelog."""

@@ -23,19 +23,6 @@ ANY = Consistency(ReadMode.ANY)
 UNMEASURED = 48
 
 
-async def _follows(scenario: Scenario) -> None:
-    standby = scenario.workers[1]
-
-    def done() -> bool:
-        for failure in standby.failures:
-            raise failure
-        return bool(standby.tasks()) and all(
-            task.state is TaskState.STANDBY and task.applied + 1 == scenario.source.end for task in standby.tasks()
-        )
-
-    await scenario.world.until(done, "it follows", 200)
-
-
 async def _with_standby(scenario: Scenario, ahead: int, speed: float, unmeasured: int) -> None:
     """Start both workers, where the broker that tells the time is `ahead` minutes, and go on for some hours without."""
     scenario.world.group.follows = 1.0
@@ -44,7 +31,7 @@ async def _with_standby(scenario: Scenario, ahead: int, speed: float, unmeasured
     scenario.workers[1].speed = speed
     await scenario.started((b"a", b"1"), (b"b", b"1"))
     scenario.workers[1].start()
-    await _follows(scenario)
+    await scenario.follows(scenario.workers[1])
     if unmeasured:
         scenario.world.no_probe_until = math.inf
     await asyncio.sleep(UNMEASURED * HOUR)
@@ -67,7 +54,7 @@ def _unreadable_under_steady_ingest(ahead: int, speed: float, unmeasured: int = 
         for _ in range(200):
             scenario.produce(*EARLY)
             await asyncio.sleep(0.1)
-        await _follows(scenario)
+        await scenario.follows(scenario.workers[1])
 
     run()
     return unread
@@ -95,7 +82,7 @@ def _read_over_a_hole(ahead: int, speed: float, unmeasured: int = UNMEASURED) ->
         await _with_standby(scenario, ahead, speed, unmeasured)
         cleaned = scenario.changelog.end
         scenario.produce((b"c", b"1"), (b"d", b"1"))
-        await _follows(scenario)
+        await scenario.follows(scenario.workers[1])
         # It begins anew, and its first slice takes just so long that compaction gets at what it has to read.
         world = scenario.world
         world.takes["read.asked"] = 66 / 60 * HOUR
@@ -117,7 +104,7 @@ def _read_over_a_hole(ahead: int, speed: float, unmeasured: int = UNMEASURED) ->
                     scenario.checks.read(standby, SOURCE, task, key, ANY)
 
         scenario.world.on_hop = on_hop
-        await _follows(scenario)
+        await scenario.follows(scenario.workers[1])
         scenario.world.on_hop = None
         assert scenario.rows(standby) == scenario.rows(owner)
 
@@ -150,7 +137,7 @@ def _rebuilt_after(hours_away: float, ahead: int) -> bool:
         scenario.world.probe_ahead_ms = ahead * MINUTE_MS
         await scenario.started(*EARLY)
         standby.start()
-        await _follows(scenario)
+        await scenario.follows(scenario.workers[1])
         standby.kill(1000)
         scenario.produce((b"a", None), (b"b", b"5"))
         await scenario.caught_up(owner)

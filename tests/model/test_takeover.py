@@ -158,13 +158,7 @@ async def test_a_standby_that_stood_still_beyond_the_retention_of_tombstones_is_
     owner, standby = scenario.workers
     await scenario.started(*EARLY)
     standby.start()
-
-    def follows() -> bool:
-        tasks = standby.tasks()
-        return bool(tasks) and all(task.state is TaskState.STANDBY and task.applied + 1 == end for task in tasks)
-
-    end = scenario.source.end
-    await scenario.world.until(follows, "it follows", 200)
+    await scenario.follows(standby)
     world = scenario.world
 
     def on_hop(process: object, where: str) -> None:
@@ -184,9 +178,8 @@ async def test_a_standby_that_stood_still_beyond_the_retention_of_tombstones_is_
     scenario.produce((b"d", b"7"))
     await scenario.caught_up(owner)
     assert scenario.changelog.compact(scenario.changelog.cleanable()[-1]) > 0
-    end = scenario.source.end
     assert world.under_way["read.asked"] == 1
-    await world.until(follows, "it follows again", 200)
+    await scenario.follows(standby)
     assert scenario.rows(standby) == scenario.rows(owner)
     scenario.check()
 

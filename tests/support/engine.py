@@ -16,8 +16,21 @@ from app.routing.cluster import ClusterView
 from app.stores.data_directory import DataDirectory
 from app.tasks.reads import ReadResult
 from app.telemetry import Metrics
+from tests.support.kafka import create_topic, unique
 from tests.support.oracle import FORMS, Content, contents, replay_source
 from tests.support.polling import until
+from tests.support.worker import table, tables
+
+
+async def new_source(kafka: EmbeddedKafka, partitions: int = 1, **settings: str) -> tuple[str, str, str]:
+    """Create a source topic; return it, a group, and a definition of table `t` over it.
+
+    Settings of the topic are spelled with _ for a dot.
+    """
+    topic = unique("source")
+    config = {name.replace("_", "."): value for name, value in settings.items()}
+    await create_topic(kafka.bootstrap_servers, topic, partitions, config)
+    return topic, unique("group"), tables(table("t", topic))
 
 
 class RunningEngine:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 
 from app.demo.broker import EmbeddedKafka
 
@@ -65,6 +65,16 @@ async def create_topic(
                 return
             assert time.monotonic() < deadline, f"topic {name} has leaders for {len(led)} of {partitions}"
             await asyncio.sleep(0.02)
+    finally:
+        await admin.close()
+
+
+async def add_partitions(bootstrap: str, topic: str, count: int) -> None:
+    """Have a topic grow to that many partitions."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.create_partitions({topic: NewPartitions(count)})
     finally:
         await admin.close()
 

@@ -148,6 +148,12 @@ class WorkerProcess:
         except (aiohttp.ClientError, TimeoutError):
             return 0, None
 
+    @staticmethod
+    def generation_in(readiness: Mapping[str, Any]) -> int:
+        """Return the group's generation out of what /readyz says."""
+        (generation,) = (layer["generation"] for layer in readiness["layers"] if layer["name"] == "group")
+        return int(generation)
+
     async def tasks(self) -> list[dict[str, Any]]:
         """Return what /readyz?verbose says of each task; empty when there is no connection."""
         _, seen = await self.document("/readyz?verbose")
