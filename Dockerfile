@@ -5,11 +5,15 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
+# Dependencies come first, as the lock has them: they are built again only when it changes.
+COPY deploy/locks ./deploy/locks
+RUN python -m venv /opt/tablehouse \
+    && /opt/tablehouse/bin/pip install --no-deps --require-hashes --requirement deploy/locks/worker.txt \
+    && pip install --no-deps --require-hashes --requirement deploy/locks/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY app ./app
-RUN pip wheel --wheel-dir /wheels . \
-    && python -m venv /opt/tablehouse \
-    && /opt/tablehouse/bin/pip install --no-index --find-links /wheels tablehouse \
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/tablehouse/bin/pip install --no-index --no-deps --find-links /wheels tablehouse \
     && /opt/tablehouse/bin/pip uninstall --yes pip setuptools
 
 FROM python:${PYTHON}-slim-bookworm

@@ -89,7 +89,7 @@ def test_the_data_directory_is_the_user_s_and_the_one_the_chart_mounts(home: Pat
     assert folder in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
-@pytest.mark.parametrize("source", ["pyproject.toml", "README.md", "LICENSE", "app"])
+@pytest.mark.parametrize("source", ["pyproject.toml", "README.md", "LICENSE", "app", "deploy/locks"])
 def test_what_is_copied_exists_and_is_not_ignored(source: str) -> None:
     copied = {path.rstrip("/") for rest in _all(_stages()[0], "COPY") for path in rest.split()[:-1]}
     assert source in copied
@@ -108,6 +108,15 @@ def test_the_image_has_everything_that_the_wheel_is_built_from() -> None:
     kept = [line.removeprefix("!") for line in (_ROOT / ".dockerignore").read_text("utf-8").splitlines()]
     assert needed <= set(kept)
     assert {path for rest in _all(_stages()[0], "COPY") for path in rest.split()[:-1]} >= needed
+
+
+def test_everything_that_the_image_installs_is_locked_with_hashes() -> None:
+    installs = re.findall(r"pip install [^&]+", " && ".join(_all(_stages()[0], "RUN")))
+    ours = [line for line in installs if "--no-index" in line]
+    assert len(ours) == 1
+    for line in installs:
+        assert "--no-deps" in line
+        assert line in ours or re.search(r"--require-hashes --requirement deploy/locks/(worker|build)\.txt", line)
 
 
 def test_the_chart_s_version_is_that_of_the_project() -> None:
