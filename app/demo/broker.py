@@ -238,7 +238,6 @@ def _server_properties(
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": ",".join(protocols),
         "log.dirs": node.folder / "data",
-        "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,
         "offsets.topic.replication.factor": replicas,
         "transaction.state.log.replication.factor": replicas,
