@@ -33,7 +33,7 @@ from app.kafka.partition_counts import PartitionCounts
 from app.kafka.probe import probe_epochs
 from app.kafka.security import security_of
 from app.kafka.source_writer import KafkaSourceWriter
-from app.kafka.topics import Topics, prepare
+from app.kafka.topics import Replication, Topics, prepare
 from app.model import TopicPartition
 from app.placement.wire import MemberMetadata
 from app.routing.cluster import ClusterView, shards_of, snapshot_of
@@ -258,10 +258,11 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     async def _prepare(self) -> Topics:
         await check_login(self._connection)
-        await probe_epochs(self._connection, self._settings.group)
-        await broker_time.prepare_probe(self._connection, self._settings.group)
+        group, replication = self._settings.group, Replication(self._settings.replication_factor)
+        await probe_epochs(self._connection, group, replication)
+        await broker_time.prepare_probe(self._connection, group, replication)
         await self._measure_broker_clock()
-        return await prepare(self._connection, self._settings.group, self._catalog, self._settings.dead_letter_topic)
+        return await prepare(self._connection, group, self._catalog, self._settings.dead_letter_topic, replication)
 
     def _dead_letters(self, topics: Topics) -> KafkaDeadLetters | None:
         """Return the writer of dead letters; None where no table sends any."""

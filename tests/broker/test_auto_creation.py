@@ -27,17 +27,8 @@ from tests.support.changelog import log_reader
 from tests.support.engine import new_source, running_engine
 from tests.support.kafka import BROKERS_CLOCK, create_topic, produce, unique
 from tests.support.polling import until
+from tests.support.topics import topics_of
 from tests.support.worker import MakeWorker, table, tables
-
-
-async def topics_of(kafka: EmbeddedKafka) -> set[str]:
-    """Return the names of all topics, by a request that names none."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        return set(await admin.list_topics())
-    finally:
-        await admin.close()
 
 
 async def delete_topic(kafka: EmbeddedKafka, topic: str) -> None:

@@ -210,6 +210,7 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.producer.message_accumulator:MessageBatch.failure": Pinned(
         "self, exception", "49c036d0f9381604", _SETTLE
     ),
+    "aiokafka.producer.sender:Sender.__init__": Pinned("constructor", "75e29b571f0e5bbd", _STAMP),
     "aiokafka.producer.sender:Sender.close": Pinned("self", "f597446671e5cc70", _SETTLE),
     "aiokafka.producer.sender:Sender._sender_routine": Pinned("self", "0282c37ee94f4fbd", _SETTLE),
     "aiokafka.producer.message_accumulator:MessageAccumulator.fail_all": Pinned(
@@ -347,6 +348,8 @@ PINNED: dict[str, Pinned] = {
 
 #: Attributes with an underscore that app/kafka reaches for on objects of the libraries, and what pins them above.
 REACHED_FOR = {
+    "_acks": "aiokafka.producer.sender:Sender.__init__",
+    "_get_cluster_metadata": "aiokafka.admin.client:AIOKafkaAdminClient._get_cluster_metadata",
     "_aborted_producers": "aiokafka.consumer.fetcher:PartitionRecords",
     "_batches": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
     "_builder": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
