@@ -31,6 +31,7 @@ from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
 from app.kafka.login import check_login
 from app.kafka.partition_counts import PartitionCounts
 from app.kafka.probe import probe_epochs
+from app.kafka.replica_watch import ReplicaWatch
 from app.kafka.security import security_of
 from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Replication, Topics, prepare
@@ -213,6 +214,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         )
         self.local.open(self._shards, source_writer)
         self._counts = PartitionCounts(topics.partitions, self._doubts)
+        replicas = ReplicaWatch(self._connection, self._settings.group, self._catalog, topics.replicas, self._metrics)
+        self.health.replication = lambda: replicas.reasons
         self._assignor = TableAssignor(
             self._describe, topics.partitions, self._catalog.standbys, self._settings.acceptable_lag
         )
@@ -236,6 +239,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 ("source ends", self._shards.watch_source_ends()),
                 ("partition counts", self._counts.watch(consumer.partition_counts)),
                 ("outages", self._explain_outages()),
+                ("replicas", replicas.watch()),
                 ("broker clock", self._keep_measuring()),
                 ("warming", self._take_over_once_warm(self._shards)),
                 ("key schemas", self._watch_key_schemas()),
