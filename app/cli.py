@@ -1,4 +1,4 @@
-"""The command line: `tablehouse worker`, `check`, `dead-letters` and `version`."""
+"""The command line: `tablehouse worker`, `check`, `topics`, `dead-letters` and `version`."""
 
 import asyncio
 import resource
@@ -19,6 +19,7 @@ from app.errors import SetupError
 from app.routing.cluster import ClusterView
 from app.stores.data_directory import DataDirectory
 from app.telemetry import Metrics, configure_logging
+from app.topics_cli import topics
 
 #: The exit code of a process that cannot start as configured; click uses it for bad usage too.
 EXIT_SETUP = 2
@@ -41,6 +42,7 @@ def main() -> None:
 
 
 main.add_command(dead_letters)
+main.add_command(topics)
 
 
 def _setting_flags(command: Callable[..., None]) -> Callable[..., None]:

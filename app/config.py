@@ -88,6 +88,14 @@ class Settings(BaseSettings):
         description="The topic for records that cannot become rows, of tables whose on_error is dead_letter. It is "
         "created if it is missing.",
     )
+    replication_factor: (
+        Annotated[int, BeforeValidator(values.replicas, json_schema_input_type=values.Replicas)] | None
+    ) = Field(
+        default=None,
+        json_schema_extra={"default": "that of the cluster"},
+        description="How many replicas the topics have that a worker creates. By default as many as their source, the "
+        "brokers' default.replication.factor, or the number of brokers up to 3, whichever is most.",
+    )
     data_dir: Annotated[Path, BeforeValidator(values.path)] = Field(
         default="./data",
         validate_default=True,

@@ -22,6 +22,7 @@ _NUMBER = r"^[0-9]{1,18}(\.[0-9]{1,9})? ?"
 _Duration = Annotated[str, Field(pattern=_NUMBER + r"(ms|s|m|h|d)?$")] | Annotated[int, Field(ge=0)]
 Size = Annotated[str, Field(pattern=_NUMBER + r"(B|KiB|MiB|GiB|TiB)?$")] | Annotated[int, Field(ge=_LEAST_MEMORY)]
 Records = Annotated[str, Field(pattern=r"^[0-9]{1,18}$")] | Annotated[int, Field(ge=0)]
+Replicas = Annotated[str, Field(pattern=r"^[0-9]{1,3}$")] | Annotated[int, Field(ge=1)]
 Topic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 Group = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$")]
 
@@ -66,6 +67,13 @@ def records(value: object) -> int:
     """Read a number of records."""
     if not re.fullmatch(r"[0-9]{1,18}", str(value)):
         raise ValueError("must be a number of records, like 10000; 0 for none")
+    return int(str(value))
+
+
+def replicas(value: object) -> int:
+    """Read a number of replicas."""
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", str(value)):
+        raise ValueError("must be a number of replicas, like 3")
     return int(str(value))
 
 

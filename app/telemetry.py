@@ -196,6 +196,9 @@ class Metrics:
         self.changelog_produce_errors = self._counter(
             "changelog_produce_errors", "Changelog batches that failed or are overdue.", "table"
         )
+        self.changelog_replicas_missing = self._gauge(
+            "changelog_replicas_missing", "Replicas that a table's changelog has fewer than it should.", "table"
+        )
         self.claims = self._counter(
             "claims",
             "Claims of a changelog partition: held, refused (the broker knew a newer one) or lost (another stands).",

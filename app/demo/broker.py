@@ -1,6 +1,7 @@
 """A real Apache Kafka on this machine, from pip packages alone: for the demo, tests and benchmarks."""
 
 import base64
+import os
 import secrets
 import signal
 import socket
@@ -77,7 +78,7 @@ class EmbeddedKafka(processes.Service):
     several threads at once.
 
     `listeners` are more ports of a single broker, and `scram` are the users of SCRAM-SHA-512 with their passwords, made
-    when the data folder is. `properties` are more of every broker's.
+    when the data folder is. `properties` are more of every broker's, and `class_path` is a folder of classes of theirs.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class EmbeddedKafka(processes.Service):
         listeners: Sequence[Listener] = (),
         scram: Mapping[str, str] | None = None,
         properties: Mapping[str, str] | None = None,
+        class_path: Path | None = None,
     ) -> None:
         if not 1 <= brokers <= _MOST_BROKERS:
             raise ValueError(f"brokers={brokers}: 1 to {_MOST_BROKERS} are possible")
@@ -97,6 +99,7 @@ class EmbeddedKafka(processes.Service):
         self._listeners = listeners
         self._scram = scram or {}
         self._properties = properties or {}
+        self._class_path = class_path
         self._data_dir = data_dir.absolute()
         self._fixed_port = port is not None
         self._nodes = [
@@ -173,8 +176,12 @@ class EmbeddedKafka(processes.Service):
         processes.end([node.process for node in self._nodes if node.process is not None], grace=grace)
 
     def _launch(self, node: _Node) -> None:
-        command = [java(), *_JVM, "-cp", kafka_class_path(), "kafka.Kafka", str(node.properties)]
+        command = [java(), *_JVM, "-cp", self._classes(), "kafka.Kafka", str(node.properties)]
         node.process = processes.spawn(command, log=node.log)
+
+    def _classes(self) -> str:
+        jars = kafka_class_path()
+        return jars if self._class_path is None else f"{jars}{os.pathsep}{self._class_path}"
 
     def _format(self) -> None:
         cluster_file = self._data_dir / "cluster-id"
@@ -193,7 +200,7 @@ class EmbeddedKafka(processes.Service):
                 tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.properties)]
                 for user, password in self._scram.items():
                     tool += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
-                command = [java(), *_JVM, "-cp", kafka_class_path(), *tool]
+                command = [java(), *_JVM, "-cp", self._classes(), *tool]
                 formatting.append((node, processes.spawn(command, log=node.log)))
         for node, process in formatting:
             if process.wait(_READY_DEADLINE) != 0:
@@ -238,7 +245,6 @@ def _server_properties(
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": ",".join(protocols),
         "log.dirs": node.folder / "data",
-        "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,
         "offsets.topic.replication.factor": replicas,
         "transaction.state.log.replication.factor": replicas,

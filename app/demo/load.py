@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaConnectionError, TopicAlreadyExistsError, for_c
 from app.demo.flights import Record
 from app.errors import SetupError, TopicError
 from app.formats.partitioners import partition_of
+from app.kafka.client import Connection
 
 #: Partitions of each of the demonstration's topics.
 PARTITIONS = 4
@@ -22,7 +23,12 @@ PARTITIONS = 4
 _MOST_REPLICAS = 3
 _BATCH_BYTES = 256 * 1024
 _STOP_SECONDS = 10
+_REQUEST_SECONDS = 40
 _NO_ERROR = 0
+
+
+def _connection(bootstrap: str) -> Connection:
+    return Connection(bootstrap, "tablehouse-demo", request_timeout=_REQUEST_SECONDS)
 
 
 async def ensure_topics(bootstrap: str, names: Iterable[str]) -> None:
@@ -31,7 +37,7 @@ async def ensure_topics(bootstrap: str, names: Iterable[str]) -> None:
     Raises TopicError for one that exists with another partition count, or cannot be created, and SetupError
     when no broker answers.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**_connection(bootstrap).arguments())
     try:
         await admin.start()
     except KafkaConnectionError as error:
@@ -78,7 +84,7 @@ class Producer:
 
     def __init__(self, bootstrap: str) -> None:
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, max_batch_size=_BATCH_BYTES
+            **_connection(bootstrap).arguments(), acks="all", enable_idempotence=True, max_batch_size=_BATCH_BYTES
         )
 
     async def __aenter__(self) -> Self:

@@ -6,7 +6,7 @@ from aiokafka.errors import KafkaTimeoutError
 from app.errors import TopicError
 from app.kafka.client import Connection
 from app.kafka.producers import stop_producer
-from app.kafka.topics import create_internal_topic
+from app.kafka.topics import AUTOMATIC, CLOCK_PROBE, Replication, create_probe
 from app.tasks.clock import MeasuredClock
 from app.tasks.log import Clock
 
@@ -17,9 +17,9 @@ _SLOWEST = 60.0
 _LOG_APPEND_TIME = 1
 
 
-async def prepare_probe(connection: Connection, group: str) -> None:
+async def prepare_probe(connection: Connection, group: str, replication: Replication = AUTOMATIC) -> None:
     """Make the topic that measure() appends to, unless it is there; raises TopicError and aiokafka's KafkaError."""
-    await create_internal_topic(connection, _topic(group), {"message.timestamp.type": "LogAppendTime"})
+    await create_probe(connection, group, CLOCK_PROBE, replication)
 
 
 async def measure(connection: Connection, group: str, clock: Clock, broker_clock: MeasuredClock) -> None:
@@ -27,7 +27,7 @@ async def measure(connection: Connection, group: str, clock: Clock, broker_clock
 
     Raises TopicError, and aiokafka's KafkaError when the broker does not answer, or only after a minute.
     """
-    topic = _topic(group)
+    topic = f"{group}-{CLOCK_PROBE}"
     producer = AIOKafkaProducer(**connection.arguments(), acks=1)
     try:
         await producer.start()
@@ -42,7 +42,3 @@ async def measure(connection: Connection, group: str, clock: Clock, broker_clock
     if (seconds := clock.monotonic() - asked_at) > _SLOWEST:
         raise KafkaTimeoutError(f"an append to topic {topic} took {seconds:.0f} s")
     broker_clock.measured(appended.timestamp, asked_at)
-
-
-def _topic(group: str) -> str:
-    return f"{group}-clock-probe"

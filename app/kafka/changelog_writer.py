@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 #: Brokers allot producer ids from 0 upwards in blocks of 1,000; no cluster comes near this.
 PRODUCER_ID = 0x7AB1_E000_0000_0000
 
+#: Kafka's number for acks=all.
+ALL_IN_SYNC = -1
+
 #: How long an append may take before its outcome counts as unknown, in seconds, from when it is handed to aiokafka.
 #: What still waits for its turn has not happened, whatever the broker does, so that takes as long as it takes.
 APPEND_TIMEOUT = 10.0
@@ -89,7 +92,7 @@ class _Encoded(NamedTuple):
 class _EpochProducer:
     """An aiokafka producer on our epochs."""
 
-    def __init__(self, connection: Connection, batch_size: int, producer_id: int) -> None:
+    def __init__(self, connection: Connection, batch_size: int, producer_id: int, acks: int) -> None:
         self.epochs = EpochTransactionManager(producer_id)
         self._batch_size = batch_size
         self.client = AIOKafkaProducer(
@@ -98,6 +101,8 @@ class _EpochProducer:
         self.client._txn_manager = self.epochs
         self.client._message_accumulator._txn_manager = self.epochs
         self.client._sender._txn_manager = self.epochs
+        # aiokafka insists on all of them for what is idempotent, which brokers do not.
+        self.client._sender._acks = acks
         _bound_requests(self.client._message_accumulator, BYTES_IN_FLIGHT)
 
     async def send(self, partition: TopicPartition, builder: BatchBuilder) -> asyncio.Future[Any]:
@@ -140,7 +145,8 @@ def _bound_requests(accumulator: MessageAccumulator, limit: int) -> None:
 class KafkaChangelogWriter:
     """Implements ChangelogWriter.
 
-    batch_size is the limit of a batch in bytes, for topics that `limits` does not name.
+    batch_size is the limit of a batch in bytes, for topics that `limits` does not name. `acks` is how many replicas
+    have to have a batch: 1, or ALL_IN_SYNC.
 
     One producer serves all partitions. A batch whose outcome is unknown keeps its partition blocked in that producer,
     so the next claim goes out on a private one, and the partition returns to the shared one when that batch is settled.
@@ -155,11 +161,13 @@ class KafkaChangelogWriter:
         *,
         limits: Mapping[str, int] | None = None,
         producer_id: int = PRODUCER_ID,
+        acks: int = ALL_IN_SYNC,
     ) -> None:
         self._connection = connection
         self._batch_size = batch_size
         self._limits = limits or {}
         self._producer_id = producer_id
+        self._acks = acks
         self._shared = self._new_producer()
         self._private: dict[TopicPartition, _EpochProducer] = {}
         #: What the shared producer still has in hand for a partition, its outcome unknown.
@@ -225,7 +233,7 @@ class KafkaChangelogWriter:
         return await self._send(producer, partition, encoded.builder)
 
     def _new_producer(self) -> _EpochProducer:
-        return _EpochProducer(self._connection, self._batch_size, self._producer_id)
+        return _EpochProducer(self._connection, self._batch_size, self._producer_id, self._acks)
 
     async def _send(self, producer: _EpochProducer, partition: TopicPartition, builder: BatchBuilder) -> int:
         future: asyncio.Future[Any] | None = None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import app.kafka.metadata_requests  # noqa: F401 - before any client is made
 from app.kafka.security import PLAINTEXT, Security
 
 

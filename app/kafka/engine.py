@@ -31,9 +31,10 @@ from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
 from app.kafka.login import check_login
 from app.kafka.partition_counts import PartitionCounts
 from app.kafka.probe import probe_epochs
+from app.kafka.replica_watch import ReplicaWatch
 from app.kafka.security import security_of
 from app.kafka.source_writer import KafkaSourceWriter
-from app.kafka.topics import Topics, prepare
+from app.kafka.topics import Replication, Topics, prepare
 from app.model import TopicPartition
 from app.placement.wire import MemberMetadata
 from app.routing.cluster import ClusterView, shards_of, snapshot_of
@@ -213,6 +214,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         )
         self.local.open(self._shards, source_writer)
         self._counts = PartitionCounts(topics.partitions, self._doubts)
+        replicas = ReplicaWatch(self._connection, self._settings.group, self._catalog, topics.replicas, self._metrics)
+        self.health.replication = lambda: replicas.reasons
         self._assignor = TableAssignor(
             self._describe, topics.partitions, self._catalog.standbys, self._settings.acceptable_lag
         )
@@ -236,6 +239,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 ("source ends", self._shards.watch_source_ends()),
                 ("partition counts", self._counts.watch(consumer.partition_counts)),
                 ("outages", self._explain_outages()),
+                ("replicas", replicas.watch()),
                 ("broker clock", self._keep_measuring()),
                 ("warming", self._take_over_once_warm(self._shards)),
                 ("key schemas", self._watch_key_schemas()),
@@ -258,10 +262,11 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     async def _prepare(self) -> Topics:
         await check_login(self._connection)
-        await probe_epochs(self._connection, self._settings.group)
-        await broker_time.prepare_probe(self._connection, self._settings.group)
+        group, replication = self._settings.group, Replication(self._settings.replication_factor)
+        await probe_epochs(self._connection, group, replication)
+        await broker_time.prepare_probe(self._connection, group, replication)
         await self._measure_broker_clock()
-        return await prepare(self._connection, self._settings.group, self._catalog, self._settings.dead_letter_topic)
+        return await prepare(self._connection, group, self._catalog, self._settings.dead_letter_topic, replication)
 
     def _dead_letters(self, topics: Topics) -> KafkaDeadLetters | None:
         """Return the writer of dead letters; None where no table sends any."""

@@ -13,7 +13,8 @@ class Health:
     """What the engine knows of its state, for readiness and for people.
 
     `trouble` is what keeps the worker from taking part in the group, `outage` what has kept it from the brokers since,
-    `disagreements` what it and the group's leader count differently; the engine sets them. doubt says why a miss of a
+    `disagreements` what it and the group's leader count differently, and `replication` says which changelogs have too
+    few replicas; the engine sets them. doubt says why a miss of a
     table proves nothing, registry_trouble what is wrong with the schema registry; None when nothing is.
     """
 
@@ -32,6 +33,7 @@ class Health:
         self.trouble: str | None = "starting"
         self.outage: str | None = None
         self.disagreements: Sequence[str] = ()
+        self.replication: Callable[[], Sequence[str]] = tuple
         self._settings = settings
         self._catalog = catalog
         self._worker_id = worker_id
@@ -83,6 +85,7 @@ class Health:
             *(trouble for trouble in (self.trouble, self.outage) if trouble is not None),
             *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
             *self.disagreements,
+            *self.replication(),
             *doubts,
             *stopped,
         ]

@@ -12,15 +12,16 @@ from typing import Any
 from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator, ScramAuthenticator, collect_hosts
 from aiokafka.errors import (
     IllegalSaslStateError,
+    IncompatibleBrokerVersion,
     KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
-from aiokafka.protocol.metadata import MetadataRequest
 
 from app.errors import BrokersRefuse
 from app.kafka.client import Connection
+from app.kafka.metadata_requests import LookingRequest
 from app.kafka.security import Security
 from app.kafka.tokens import TokenUnavailable
 
@@ -104,7 +105,7 @@ async def _log_in(connection: Connection, host: str, port: int) -> _Failure | No
     try:
         await login.connect()
         # Some refusals show only in what comes after: of a certificate in TLS 1.3, of a client without a login.
-        await login.send(MetadataRequest([]))
+        await login.send(LookingRequest([]))
     except (OSError, KafkaError) as error:
         failure, made = _failure(connection, f"{host}:{port}", error), isinstance(error, KafkaError)
     finally:
@@ -120,6 +121,8 @@ def _failure(connection: Connection, broker: str, error: Exception) -> _Failure:
     cause = error.__cause__ if isinstance(error, KafkaConnectionError) and error.__cause__ is not None else error
     if isinstance(cause, TokenUnavailable):
         return _Failure(str(cause.args[0]), final=cause.refused)
+    if isinstance(cause, IncompatibleBrokerVersion):
+        return _Failure(f"{broker} is too old: {cause.args[0]}", final=True)
     refusal = _tls_refusal(broker, cause) or _login_refusal(broker, cause, security)
     if refusal is not None:
         return _Failure(refusal, final=True)

@@ -5,20 +5,20 @@ import secrets
 from app.errors import BrokerUnfit
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
-from app.kafka.topics import create_internal_topic
+from app.kafka.topics import AUTOMATIC, EPOCH_PROBE, Replication, create_probe
 from app.model import Epoch, TopicPartition
 from app.tasks.log import Fenced
 
 
-async def probe_epochs(connection: Connection, group: str) -> None:
+async def probe_epochs(connection: Connection, group: str, replication: Replication = AUTOMATIC) -> None:
     """Append under epoch 2 and then under epoch 1, which must be refused.
 
     Uses a producer id of its own each time, drawn below those of the changelogs. Raises BrokerUnfit, OutcomeUnknown
     when the broker did not answer, and aiokafka's KafkaError.
     """
-    topic = f"{group}-epoch-probe"
-    await create_internal_topic(connection, topic)
-    writer = KafkaChangelogWriter(connection, 16 * 1024, producer_id=(1 << 61) + secrets.randbits(48))
+    topic = await create_probe(connection, group, EPOCH_PROBE, replication)
+    # One replica will do for what nothing reads, or a replica that is away would keep every worker from starting.
+    writer = KafkaChangelogWriter(connection, 16 * 1024, producer_id=(1 << 61) + secrets.randbits(48), acks=1)
     await writer.start()
     try:
         partition = TopicPartition(topic, 0)

@@ -1,62 +1,41 @@
-"""The topics a worker stands on: its sources, which must be there, and its changelogs, which it makes."""
+"""The topics a worker stands on: its sources, which must be there, and those that it creates or checks."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import structlog
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from app.catalog.spec import Catalog
 from app.errors import TopicError
 from app.kafka.client import Connection
+from app.kafka.topic_admin import Cluster, Described, TopicAdmin
+from app.kafka.topic_plan import (
+    CHANGELOG,
+    MAX_AUTOMATIC_REPLICAS,
+    Rule,
+    Wanted,
+    changelog,
+    dead_letters,
+    insync_of,
+    internal,
+)
 from app.tasks.definitions import changelog_topic
-from app.tasks.replay import DELETE_RETENTION_MS, MIN_COMPACTION_LAG_MS
 
 log = structlog.get_logger(__name__)
 
-#: A changelog batch has the source's rows, their heads and a position record, so its limit is the source's plus this.
-BATCH_OVERHEAD = 64 * 1024
+_SIZE = "max.message.bytes"
 
-#: A dead letter has its record, and these many bytes of headers beside it, at most.
-LETTER_OVERHEAD = BATCH_OVERHEAD
-
-#: A record whose batch was compressed can be larger than its topic's max.message.bytes, so a dead-letter topic takes so
-#: many times as much, within what brokers take in one request (socket.request.max.bytes, 100 MiB by default).
-LETTER_ROOM, MOST_LETTER_BYTES = 8, 64 * 1024 * 1024
-
-#: How long dead letters are kept, in milliseconds, unless somebody alters the topic: 30 days.
-LETTER_RETENTION_MS = 30 * 86_400_000
-
-#: What a changelog must be set to: without any of these the changelog protocol does not hold (tasks/DESIGN.md).
-_REQUIRED = {
-    "cleanup.policy": "compact",
-    "message.timestamp.type": "LogAppendTime",
-    "unclean.leader.election.enable": "false",
-}
-#: And at least so many milliseconds of these.
-_AT_LEAST = {"min.compaction.lag.ms": MIN_COMPACTION_LAG_MS, "delete.retention.ms": DELETE_RETENTION_MS}
-
-
-#: How often, and how many seconds apart, a broker is asked about a topic that may have been created a moment ago.
+#: How often, and how many seconds apart, a topic is looked for that another worker created a moment ago.
 _ATTEMPTS, _PAUSE = 50, 0.1
 
+EPOCH_PROBE, CLOCK_PROBE = "epoch-probe", "clock-probe"
 
-@dataclass(frozen=True, slots=True)
-class Topics:
-    """What prepare() found.
-
-    partitions are counts by source topic, batch_limits and source_limits the bytes that a batch may have, by changelog
-    topic and by source topic. dead_letters is None where no table sends any.
-    """
-
-    partitions: Mapping[str, int]
-    batch_limits: Mapping[str, int]
-    source_limits: Mapping[str, int]
-    dead_letters: "DeadLetterTopic | None" = None
+#: What the topics of probes have to be set to.
+_PROBES: Mapping[str, tuple[Rule, ...]] = {
+    EPOCH_PROBE: (),
+    CLOCK_PROBE: (Rule("message.timestamp.type", "LogAppendTime"),),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,103 +47,154 @@ class DeadLetterTopic:
     limit: int
 
 
-async def prepare(connection: Connection, group: str, catalog: Catalog, dead_letter_topic: str) -> Topics:
-    """Check the sources, and make or check the changelogs, and the dead-letter topic where a table sends any.
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """What prepare() found.
 
-    Raises TopicError for what only a person can mend, and aiokafka's KafkaError when the brokers do not answer.
+    partitions are counts by source topic, batch_limits and source_limits the bytes that a batch may have, by changelog
+    topic and by source topic. dead_letters is None where no table sends any. replicas are those that each changelog is
+    to have.
     """
-    admin = AIOKafkaAdminClient(**connection.arguments())
-    await admin.start()
-    try:
-        partitions = await _source_partitions(admin, catalog)
-        sources = await _settings(admin, catalog.topics)
-        source_limits = {topic: int(settings["max.message.bytes"]) for topic, settings in sources.items()}
-        needed = {
-            changelog_topic(group, table): source_limits[table.source.topic] + BATCH_OVERHEAD
-            for table in catalog.tables.values()
-        }
-        changelogs = {
-            changelog_topic(group, table): partitions[table.source.topic] for table in catalog.tables.values()
-        }
-        existing = await _described(admin, changelogs)
-        for table in catalog.tables.values():
-            name, count = changelog_topic(group, table), partitions[table.source.topic]
-            if name in existing and existing[name].partitions != count:
-                raise TopicError(
-                    f"table {table.name}: topic {table.source.topic} has {count} partitions, but its changelog {name} "
-                    f"was built with {existing[name].partitions}; give the table a new version to build it anew"
-                )
-        missing = {name: count for name, count in changelogs.items() if name not in existing}
-        await _create(admin, missing, needed)
-        limits = await _check_settings(admin, needed, existing)
-        letters = None
-        if any(table.source.on_error == "dead_letter" for table in catalog.tables.values()):
-            if dead_letter_topic in {*catalog.topics, *changelogs}:
-                raise TopicError(
-                    f"dead_letter_topic is {dead_letter_topic}, which is a source or a changelog of a table; "
-                    "name another"
-                )
-            letters = await _dead_letter_topic(admin, dead_letter_topic, max(source_limits.values()))
-    finally:
-        await admin.close()
-    return Topics(partitions, limits, source_limits, letters)
+
+    partitions: Mapping[str, int]
+    batch_limits: Mapping[str, int]
+    source_limits: Mapping[str, int]
+    dead_letters: DeadLetterTopic | None
+    replicas: Mapping[str, int]
 
 
-async def _dead_letter_topic(admin: AIOKafkaAdminClient, name: str, largest: int) -> DeadLetterTopic:
-    """Make or check the dead-letter topic of sources whose batches have `largest` bytes at most."""
-    found = (await _described(admin, [name])).get(name)
-    if found is None:
-        replication, room = await _replication(admin), min(LETTER_ROOM * largest, MOST_LETTER_BYTES)
-        settings = {
-            "cleanup.policy": "delete",
-            "retention.ms": str(LETTER_RETENTION_MS),
-            "min.insync.replicas": str(_insync(replication)),
-            "max.message.bytes": str(max(room, largest + LETTER_OVERHEAD)),
-        }
-        answer = await admin.create_topics([NewTopic(name, 1, replication, topic_configs=settings)])
-        _raise_for(answer.topic_errors)
-        log.info("dead-letter topic created", topic=name, replication=replication)
-    settings = (await _settings_once_known(admin, [name]))[name]
-    wrong = []
-    if settings["cleanup.policy"] != "delete":
-        wrong.append(f"cleanup.policy is {settings['cleanup.policy']} and must be delete")
-    if int(settings["max.message.bytes"]) < largest + LETTER_OVERHEAD:
-        wrong.append(
-            f"max.message.bytes is {settings['max.message.bytes']} and must be at least {largest + LETTER_OVERHEAD}"
-        )
-    if wrong:
-        raise TopicError(f"dead-letter topic {name}: {'; '.join(wrong)}; alter the topic's settings")
-    return DeadLetterTopic(name, 1 if found is None else found.partitions, int(settings["max.message.bytes"]))
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """How many replicas topics are created with: that many, or as many as the cluster and their sources suggest."""
+
+    factor: int | None = None
+
+    def of(self, cluster: Cluster, source_replicas: int = 1) -> int:
+        """Return the replicas of a topic."""
+        automatic = max(source_replicas, cluster.default_replicas, min(MAX_AUTOMATIC_REPLICAS, cluster.brokers))
+        return automatic if self.factor is None else self.factor
 
 
-async def create_internal_topic(connection: Connection, name: str, settings: Mapping[str, str] | None = None) -> None:
-    """Make a topic of one partition, unless it is there; raises TopicError and aiokafka's KafkaError.
+AUTOMATIC = Replication()
 
-    It keeps what is written to it for an hour; `settings` are what else it needs.
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The topics that a group needs: its sources, and what it creates, with those that are there."""
+
+    sources: Mapping[str, Described]
+    source_limits: Mapping[str, int]
+    wanted: Mapping[str, Wanted]
+    existing: Mapping[str, Described]
+
+    @property
+    def missing(self) -> list[Wanted]:
+        """Return what is to be created."""
+        return [wanted for name, wanted in self.wanted.items() if name not in self.existing]
+
+
+async def survey(
+    admin: TopicAdmin, group: str, catalog: Catalog, dead_letter_topic: str, replication: Replication
+) -> Survey:
+    """Look at everything that a group needs but its probes; raises TopicError for what only a person can correct."""
+    sources = await admin.described(catalog.topics)
+    _require_sources(catalog, sources)
+    settings = await admin.settings(catalog.topics)
+    limits = {topic: int(found.values[_SIZE]) for topic, found in settings.items()}
+    # Without a source there is nothing to ask for the cluster's defaults, and nothing to create.
+    defaults = next((found.defaults for found in settings.values()), {})
+    cluster = await admin.cluster()
+    wanted: dict[str, Wanted] = {}
+    for table in catalog.tables.values():
+        topic, name = table.source.topic, changelog_topic(group, table)
+        source = sources[topic]
+        replicas = replication.of(cluster, source.replicas)
+        wanted[name] = changelog(name, source.partitions, replicas, limits[topic], defaults)
+    if any(table.source.on_error == "dead_letter" for table in catalog.tables.values()):
+        if dead_letter_topic in {*catalog.topics, *wanted}:
+            raise TopicError(
+                f"dead_letter_topic is {dead_letter_topic}, which is a source or a changelog of a table; name another"
+            )
+        replicas = replication.of(cluster, max(source.replicas for source in sources.values()))
+        wanted[dead_letter_topic] = dead_letters(dead_letter_topic, replicas, max(limits.values()), defaults)
+    existing = await admin.described(wanted)
+    found = Survey(sources, limits, wanted, existing)
+    _require_partitions(group, catalog, found)
+    return found
+
+
+def probes(group: str, cluster: Cluster, replication: Replication) -> list[Wanted]:
+    """Return the topics that workers probe brokers with."""
+    replicas = replication.of(cluster)
+    return [internal(f"{group}-{name}", replicas, rules) for name, rules in _PROBES.items()]
+
+
+async def prepare(
+    connection: Connection,
+    group: str,
+    catalog: Catalog,
+    dead_letter_topic: str,
+    replication: Replication = AUTOMATIC,
+) -> Topics:
+    """Check the sources, and create or check the changelogs, and the dead-letter topic where a table sends any.
+
+    Raises TopicError for what only a person can correct, and aiokafka's KafkaError when the brokers do not answer.
     """
-    kept = {"cleanup.policy": "delete", "retention.ms": "3600000"} | dict(settings or {})
-    admin = AIOKafkaAdminClient(**connection.arguments())
-    await admin.start()
-    try:
-        answer = await admin.create_topics([NewTopic(name, 1, await _replication(admin), topic_configs=kept)])
-        _raise_for(answer.topic_errors)
-    finally:
-        await admin.close()
+    async with TopicAdmin(connection) as admin:
+        found = await survey(admin, group, catalog, dead_letter_topic, replication)
+        raced = await admin.create(found.missing)
+        if raced:
+            # Created meanwhile, by another worker or by something else: look again.
+            there = await _described_once_known(admin, raced)
+            found = Survey(found.sources, found.source_limits, found.wanted, {**found.existing, **there})
+            _require_partitions(group, catalog, found)
+        limits = await _check_settings(connection, admin, found)
+    letters = None
+    if dead_letter_topic in found.wanted:
+        there_now = found.existing.get(dead_letter_topic)
+        partitions = 1 if there_now is None else there_now.partitions
+        letters = DeadLetterTopic(dead_letter_topic, partitions, limits.pop(dead_letter_topic))
+    return Topics(
+        partitions={topic: source.partitions for topic, source in found.sources.items()},
+        batch_limits=limits,
+        source_limits=found.source_limits,
+        dead_letters=letters,
+        replicas={name: found.wanted[name].replicas for name in limits},
+    )
+
+
+async def create_probe(connection: Connection, group: str, probe: str, replication: Replication = AUTOMATIC) -> str:
+    """Create the topic of a probe unless it is there, and return its name; raises TopicError and KafkaError."""
+    name = f"{group}-{probe}"
+    async with TopicAdmin(connection) as admin:
+        if not await admin.described([name]):
+            (wanted,) = (one for one in probes(group, await admin.cluster(), replication) if one.name == name)
+            await admin.create_with_what_is_up(wanted)
+    return name
 
 
 async def partition_count(connection: Connection, topic: str) -> int | None:
     """Return how many partitions a topic has, None when there is no such topic; raises aiokafka's KafkaError."""
-    admin = AIOKafkaAdminClient(**connection.arguments())
-    await admin.start()
-    try:
-        found = (await _described(admin, [topic])).get(topic)
-    finally:
-        await admin.close()
+    async with TopicAdmin(connection) as admin:
+        found = (await admin.described([topic])).get(topic)
     return None if found is None else found.partitions
 
 
-async def _source_partitions(admin: AIOKafkaAdminClient, catalog: Catalog) -> dict[str, int]:
-    found = await _described(admin, catalog.topics)
+async def replica_counts(connection: Connection, topics: Collection[str]) -> dict[str, int]:
+    """Return the replicas of topics that are there; raises aiokafka's KafkaError."""
+    async with TopicAdmin(connection) as admin:
+        return {name: found.replicas for name, found in (await admin.described(topics)).items()}
+
+
+def faults(wanted: Wanted, existing: Described | None, values: Mapping[str, str]) -> tuple[Rule, ...]:
+    """Return the rules that the settings of a topic break."""
+    rules = wanted.rules
+    if existing is not None and wanted.title == CHANGELOG:
+        rules += (Rule("min.insync.replicas", str(insync_of(existing.replicas)), at_least=True),)
+    return tuple(rule for rule in rules if not rule.holds(values.get(rule.setting)))
+
+
+def _require_sources(catalog: Catalog, found: Collection[str]) -> None:
     missing = [topic for topic in catalog.topics if topic not in found]
     if missing:
         tables = [table.name for topic in missing for table in catalog.tables_of(topic)]
@@ -172,107 +202,48 @@ async def _source_partitions(admin: AIOKafkaAdminClient, catalog: Catalog) -> di
             f"there is no topic {', '.join(missing)}, which {', '.join(tables)} would read: create it first, or "
             "correct `source.topic`"
         )
-    return {topic: found[topic].partitions for topic in catalog.topics}
 
 
-class _Described(NamedTuple):
-    partitions: int
-    replicas: int
+def _require_partitions(group: str, catalog: Catalog, found: Survey) -> None:
+    for table in catalog.tables.values():
+        name, topic = changelog_topic(group, table), table.source.topic
+        count = found.sources[topic].partitions
+        if name in found.existing and found.existing[name].partitions != count:
+            raise TopicError(
+                f"table {table.name}: topic {topic} has {count} partitions, but its changelog {name} was built with "
+                f"{found.existing[name].partitions}; give the table a new version to build it again"
+            )
 
 
-async def _described(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, _Described]:
-    described: dict[str, _Described] = {}
-    for found in await admin.describe_topics(list(topics)):
-        code = found["error_code"]
-        if code == 0:
-            partitions = found["partitions"]
-            described[found["topic"]] = _Described(len(partitions), min(len(each["replicas"]) for each in partitions))
-        elif code != UnknownTopicOrPartitionError.errno:
-            raise for_code(code)(f"describing topic {found['topic']}")
-    return described
-
-
-async def _settings(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
-    resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
-    settings: dict[str, dict[str, str]] = {}
-    for answer in await admin.describe_configs(resources):
-        for code, message, _type, name, entries in answer.resources:
-            if code:
-                raise for_code(code)(f"reading the settings of topic {name}: {message}")
-            settings[name] = {entry[0]: entry[1] for entry in entries}
-    return settings
-
-
-async def _settings_once_known(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the settings of topics of which the broker asked may not have heard yet."""
+async def _described_once_known(admin: TopicAdmin, names: Collection[str]) -> dict[str, Described]:
+    """Describe topics that were just created, of which the broker asked may not know yet."""
     for _ in range(_ATTEMPTS):
-        try:
-            return await _settings(admin, topics)
-        except UnknownTopicOrPartitionError:
-            await asyncio.sleep(_PAUSE)
-    return await _settings(admin, topics)
+        found = await admin.described(names)
+        if len(found) == len(names):
+            break
+        await asyncio.sleep(_PAUSE)
+    return found
 
 
-async def _replication(admin: AIOKafkaAdminClient) -> int:
-    return min(3, len((await admin.describe_cluster())["brokers"]))
-
-
-async def _create(admin: AIOKafkaAdminClient, changelogs: Mapping[str, int], limits: Mapping[str, int]) -> None:
-    if not changelogs:
-        return
-    replication = await _replication(admin)
-    if replication == 1:
-        log.warning("the cluster has one broker: acknowledged rows are lost with its disk", changelogs=list(changelogs))
-    settings = {
-        **_REQUIRED,
-        **{name: str(least) for name, least in _AT_LEAST.items()},
-        "min.insync.replicas": str(_insync(replication)),
-    }
-    answer = await admin.create_topics(
-        [
-            NewTopic(name, count, replication, topic_configs=settings | {"max.message.bytes": str(limits[name])})
-            for name, count in changelogs.items()
-        ]
-    )
-    _raise_for(answer.topic_errors)
-    log.info("changelogs created", changelogs=sorted(changelogs), replication=replication)
-
-
-def _raise_for(topic_errors: Iterable[tuple[str, int, str]]) -> None:
-    for name, code, message in topic_errors:
-        # Another worker may have been faster.
-        if code not in (0, TopicAlreadyExistsError.errno):
-            error = for_code(code)
-            if getattr(error, "retriable", False):
-                raise error(f"creating topic {name}: {message}")
-            raise TopicError(f"topic {name} cannot be created: {message or error.description}")
-
-
-def _insync(replicas: int) -> int:
-    """Return how many replicas have to have a row before it counts as acknowledged: one may always be away."""
-    return min(2, max(1, replicas - 1))
-
-
-async def _check_settings(
-    admin: AIOKafkaAdminClient, limits: Mapping[str, int], existing: Mapping[str, _Described]
-) -> dict[str, int]:
-    """Check the changelogs named in `limits`, and return the limits of their batches as they are set."""
-    set_limits: dict[str, int] = {}
-    for topic, found in (await _settings_once_known(admin, limits)).items():
-        at_least = {**_AT_LEAST, "max.message.bytes": limits[topic]}
-        if topic in existing:
-            at_least["min.insync.replicas"] = _insync(existing[topic].replicas)
-        wrong = [
-            f"{name} is {found.get(name)} and must be {right}"
-            for name, right in _REQUIRED.items()
-            if found.get(name) != right
-        ]
-        wrong += [
-            f"{name} is {found[name]} and must be at least {least}"
-            for name, least in at_least.items()
-            if int(found[name]) < least
-        ]
-        if wrong:
-            raise TopicError(f"changelog {topic}: {'; '.join(wrong)}; alter the topic's settings")
-        set_limits[topic] = int(found["max.message.bytes"])
-    return set_limits
+async def _check_settings(connection: Connection, admin: TopicAdmin, found: Survey) -> dict[str, int]:
+    """Check what there is now, and return the limits of batches as they are set."""
+    limits: dict[str, int] = {}
+    for name, settings in (await admin.settings(found.wanted)).items():
+        wanted = found.wanted[name]
+        broken = faults(wanted, found.existing.get(name), settings.values)
+        if broken:
+            what = "; ".join(rule.fault(settings.values.get(rule.setting)) for rule in broken)
+            raise TopicError(
+                f"{wanted.title} {name}: {what}; alter the topic's settings: {wanted.alter_command(connection, broken)}"
+            )
+        limits[name] = int(settings.values[_SIZE])
+        for rule in wanted.rules:
+            if rule.setting == _SIZE and limits[name] < int(rule.value):
+                log.warning(
+                    "topic takes smaller batches than it should; what is too large for it is not kept whole",
+                    topic=name,
+                    kind=wanted.title,
+                    max_message_bytes=limits[name],
+                    should_be=int(rule.value),
+                )
+    return limits

@@ -10,18 +10,22 @@ import hashlib
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from importlib.metadata import requires, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import aiokafka
 import pytest
 
 import app.kafka
 
 VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 LIBRARIES = ("faust", "mode", "aiokafka")
+
+_AIOKAFKA, _APP = Path(aiokafka.__file__).parent, Path(app.kafka.__file__).parents[1]
 
 
 class Pinned(NamedTuple):
@@ -75,6 +79,11 @@ _TAKE_BACK = (
 )
 _LISTING = (
     "offset_listing.py: a metadata request about given topics into given metadata; a ListOffsets answer of v1 or newer"
+)
+_LOOKING = (
+    "metadata_requests.py: every Metadata request must be made by the name MetadataRequest in aiokafka.client or "
+    "aiokafka.admin.client, looked up when it is made; build() must pass on what the constructor was given, and "
+    "leaves out whether topics may be created in versions before 4"
 )
 _LOGIN = (
     "login.py: what a broker answers to a token must reach the authenticator's next step; SCRAM's step must raise for "
@@ -201,6 +210,7 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.producer.message_accumulator:MessageBatch.failure": Pinned(
         "self, exception", "49c036d0f9381604", _SETTLE
     ),
+    "aiokafka.producer.sender:Sender.__init__": Pinned("constructor", "75e29b571f0e5bbd", _STAMP),
     "aiokafka.producer.sender:Sender.close": Pinned("self", "f597446671e5cc70", _SETTLE),
     "aiokafka.producer.sender:Sender._sender_routine": Pinned("self", "0282c37ee94f4fbd", _SETTLE),
     "aiokafka.producer.message_accumulator:MessageAccumulator.fail_all": Pinned(
@@ -279,6 +289,14 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.client:AIOKafkaClient._metadata_update": Pinned(
         "self, cluster_metadata, topics", "1238786f25bb46ff", _LISTING
     ),
+    "aiokafka.protocol.metadata:MetadataRequest.__init__": Pinned("constructor", "0a61978acdaa0a6b", _LOOKING),
+    "aiokafka.protocol.metadata:MetadataRequest.build": Pinned(
+        "self, request_struct_class", "cf33b672cfd961b7", _LOOKING
+    ),
+    "aiokafka.client:AIOKafkaClient.bootstrap": Pinned("self", "2af303a025918490", _LOOKING),
+    "aiokafka.admin.client:AIOKafkaAdminClient._get_cluster_metadata": Pinned(
+        "self, topics", "96b007daa72bd2c4", _LOOKING
+    ),
     "aiokafka.client:AIOKafkaClient.send": Pinned("self, node_id, request, group", "15af6ba4e9f8287a", _LISTING),
     "aiokafka.cluster:ClusterMetadata.leader_for_partition": Pinned("self, partition", "ea5d9e875120a488", _LISTING),
     "aiokafka.cluster:ClusterMetadata.update_metadata": Pinned("self, metadata", "4950806a1f3a6a2d", _LISTING),
@@ -330,6 +348,8 @@ PINNED: dict[str, Pinned] = {
 
 #: Attributes with an underscore that app/kafka reaches for on objects of the libraries, and what pins them above.
 REACHED_FOR = {
+    "_acks": "aiokafka.producer.sender:Sender.__init__",
+    "_get_cluster_metadata": "aiokafka.admin.client:AIOKafkaAdminClient._get_cluster_metadata",
     "_aborted_producers": "aiokafka.consumer.fetcher:PartitionRecords",
     "_batches": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
     "_builder": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
@@ -420,6 +440,24 @@ def test_every_private_that_is_reached_for_is_pinned() -> None:
 
     assert found == set(REACHED_FOR)
     assert set(REACHED_FOR.values()) <= set(PINNED)
+
+
+def test_metadata_is_asked_for_only_where_the_request_that_creates_no_topic_was_put() -> None:
+    asking = {
+        str(path.relative_to(_AIOKAFKA)): path.read_text("utf-8").count("MetadataRequest(")
+        for path in _AIOKAFKA.rglob("*.py")
+        if "protocol" not in path.parts and "MetadataRequest(" in path.read_text("utf-8")
+    }
+
+    assert asking == {"client.py": 2, "admin/client.py": 1}
+
+
+def test_whatever_makes_a_client_of_kafka_has_seen_to_it_that_no_topic_is_created() -> None:
+    clients = re.compile(r"AIOKafka(?:Client|Consumer|Producer|AdminClient)\((?!\))")
+    for path in _APP.rglob("*.py"):
+        for found in clients.finditer(text := path.read_text("utf-8")):
+            given = text[found.end() :].lstrip()
+            assert re.match(r"\*\*\w+(\.\w+|\(\w+\))*\.arguments\(\)", given), f"{path}: not made with a Connection"
 
 
 def _modules() -> list[ModuleType]:

@@ -1,11 +1,8 @@
 import asyncio
 import time
-from collections.abc import Mapping
 from time import monotonic
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaTimeoutError
 
 import app.kafka.probe
@@ -16,14 +13,16 @@ from app.kafka import topics
 from app.kafka.broker_time import measure, prepare_probe
 from app.kafka.client import Connection
 from app.kafka.probe import probe_epochs
-from app.kafka.topics import BATCH_OVERHEAD, Topics
+from app.kafka.topic_plan import BATCH_OVERHEAD
+from app.kafka.topics import Topics
 from app.model import Epoch, TopicPartition
 from app.tasks.clock import MeasuredClock
 from tests.support.changelog import connection
 from tests.support.kafka import create_topic, unique
+from tests.support.topics import catalog, partitions_of, settings_of, topics_of
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
-SOURCE_LIMIT = 300_000
+SOURCE_LIMIT = 2_000_000
 RIGHT = {
     "cleanup.policy": "compact",
     "message.timestamp.type": "LogAppendTime",
@@ -33,16 +32,7 @@ RIGHT = {
     "max.message.bytes": str(SOURCE_LIMIT + BATCH_OVERHEAD),
 }
 
-
-def catalog(*sources: str, version: int = 1) -> Catalog:
-    """Return a catalog of one table a source, with the names planes, planes1, planes2."""
-    names = ["planes" + (str(number) if number else "") for number in range(len(sources))]
-    return Catalog(
-        {
-            name: TableSpec(name, SourceSpec(source, KeySpec("string"), ValueSpec("json")), version=version)
-            for name, source in zip(names, sources, strict=True)
-        }
-    )
+ROOM = {"max.message.bytes": str(SOURCE_LIMIT)}
 
 
 async def prepare(to: Connection, group: str, tables: Catalog) -> Topics:
@@ -55,26 +45,6 @@ async def source_topic(kafka: EmbeddedKafka, partitions: int = 3) -> str:
     return topic
 
 
-async def settings_of(kafka: EmbeddedKafka, topic: str) -> Mapping[str, str]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-        return {entry[0]: entry[1] for entry in answer.resources[0][4]}
-    finally:
-        await admin.close()
-
-
-async def partitions_of(kafka: EmbeddedKafka, topic: str) -> int:
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        (found,) = await admin.describe_topics([topic])
-        return len(found["partitions"])
-    finally:
-        await admin.close()
-
-
 async def test_a_changelog_is_created_with_what_the_protocol_needs_and_as_many_partitions(kafka: EmbeddedKafka) -> None:
     group, topic = unique("group"), await source_topic(kafka)
 
@@ -85,7 +55,7 @@ async def test_a_changelog_is_created_with_what_the_protocol_needs_and_as_many_p
     settings = await settings_of(kafka, f"{group}-planes-changelog")
     assert {name: settings[name] for name in RIGHT} == RIGHT
     assert settings["min.insync.replicas"] == "1"
-    assert await partitions_of(kafka, f"{group}-planes-changelog") == 3
+    assert len(await partitions_of(kafka, f"{group}-planes-changelog")) == 3
 
 
 async def test_what_was_prepared_is_found_good_the_next_time(kafka: EmbeddedKafka) -> None:
@@ -117,7 +87,7 @@ async def test_several_workers_that_prepare_at_once_all_find_the_same(kafka: Emb
     )
 
     assert all(one == found[0] for one in found)
-    assert await partitions_of(kafka, f"{group}-planes1-changelog") == 2
+    assert len(await partitions_of(kafka, f"{group}-planes1-changelog")) == 2
 
 
 @pytest.mark.parametrize(
@@ -145,7 +115,11 @@ async def test_a_changelog_with_another_setting_is_refused_by_its_name(
     with pytest.raises(TopicError) as refusal:
         await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
 
-    assert str(refusal.value) == f"changelog {group}-planes-changelog: {said}; alter the topic's settings"
+    assert str(refusal.value).startswith(f"changelog {group}-planes-changelog: {said}; alter the topic's settings: ")
+    assert str(refusal.value).endswith(
+        f"kafka-configs.sh --bootstrap-server {kafka.bootstrap_servers} --alter --entity-type topics "
+        f"--entity-name {group}-planes-changelog --add-config {setting}={RIGHT[setting]}"
+    )
 
 
 async def test_a_changelog_that_keeps_more_than_is_needed_is_used(kafka: EmbeddedKafka) -> None:
@@ -166,15 +140,6 @@ async def test_a_missing_source_is_named_with_the_tables_that_would_read_it(kafk
     assert f"{group}-planes-changelog" not in await topics_of(kafka)
 
 
-async def topics_of(kafka: EmbeddedKafka) -> list[str]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        return list(await admin.list_topics())
-    finally:
-        await admin.close()
-
-
 async def test_a_changelog_of_another_partition_count_is_refused_with_both_numbers(kafka: EmbeddedKafka) -> None:
     group, topic = unique("group"), await source_topic(kafka, 3)
     await create_topic(kafka.bootstrap_servers, f"{group}-planes-changelog", 2, RIGHT)
@@ -186,7 +151,7 @@ async def test_a_changelog_of_another_partition_count_is_refused_with_both_numbe
     assert f"its changelog {group}-planes-changelog was built with 2" in str(refusal.value)
     # As the message says, a new version of the table gets a changelog of its own.
     await prepare(connection(kafka.bootstrap_servers), group, catalog(topic, version=2))
-    assert await partitions_of(kafka, f"{group}-planes-v2-changelog") == 3
+    assert len(await partitions_of(kafka, f"{group}-planes-v2-changelog")) == 3
 
 
 async def test_a_broker_that_refuses_older_epochs_passes_the_probe_again_and_again(kafka: EmbeddedKafka) -> None:
@@ -255,8 +220,8 @@ async def test_a_measurement_that_took_long_does_not_count(kafka: EmbeddedKafka)
 class _CarelessWriter:
     """Appends whatever it is given, as to a broker that does not compare epochs."""
 
-    def __init__(self, to: Connection, batch_size: int, producer_id: int) -> None:
-        del to, batch_size, producer_id
+    def __init__(self, to: Connection, batch_size: int, producer_id: int, acks: int) -> None:
+        del to, batch_size, producer_id, acks
         self.end = 0
 
     async def start(self) -> None:
@@ -303,7 +268,7 @@ async def test_a_dead_letter_topic_is_created_for_tables_that_send_any_and_takes
 
 async def test_a_dead_letter_topic_that_is_there_is_used_as_it_is(kafka: EmbeddedKafka) -> None:
     group, topic = unique("group"), await source_topic(kafka)
-    await create_topic(kafka.bootstrap_servers, f"{group}-dead-letters", 4, {"retention.ms": "1000"})
+    await create_topic(kafka.bootstrap_servers, f"{group}-dead-letters", 4, {"retention.ms": "1000", **ROOM})
 
     found = await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
 
@@ -327,12 +292,14 @@ async def test_a_dead_letter_topic_that_would_lose_letters_is_refused(
     kafka: EmbeddedKafka, setting: str, wrong: str, said: str
 ) -> None:
     group, topic = unique("group"), await source_topic(kafka)
-    await create_topic(kafka.bootstrap_servers, f"{group}-dead-letters", 1, {setting: wrong})
+    await create_topic(kafka.bootstrap_servers, f"{group}-dead-letters", 1, {**ROOM, setting: wrong})
 
     with pytest.raises(TopicError) as refusal:
         await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
 
-    assert str(refusal.value) == f"dead-letter topic {group}-dead-letters: {said}; alter the topic's settings"
+    assert str(refusal.value).startswith(
+        f"dead-letter topic {group}-dead-letters: {said}; alter the topic's settings: "
+    )
 
 
 async def test_a_source_is_no_dead_letter_topic(kafka: EmbeddedKafka) -> None:

@@ -175,6 +175,14 @@ CASES: dict[str, Case] = {
     "a partition waits for a schema now and then": Case(
         dict([_one("tablehouse_partitions_waiting_for_schemas", "0 1 0 1 0 0 0 1+0x3 0+0x30", table="t")]), 12
     ),
+    "a changelog has too few replicas": Case(
+        dict([_one("tablehouse_changelog_replicas_missing", "1+0x60", table="t")]),
+        30,
+        ('TablehouseChangelogReplicasMissing{severity="warning",table="t"}',),
+    ),
+    "a changelog has enough replicas": Case(
+        dict([_one("tablehouse_changelog_replicas_missing", "0+0x60", table="t")]), 30
+    ),
     "misses are in doubt": Case(dict([_one("tablehouse_misses_in_doubt", "1+0x60", table="t")]), 30, (_IN_DOUBT,)),
     "misses are proofs": Case(dict([_one("tablehouse_misses_in_doubt", "0+0x60", table="t")]), 30),
     **_counted(

@@ -71,6 +71,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "tables": "/etc/tables.yaml",
         "group": "g.1",
         "dead_letter_topic": "letters",
+        "replication_factor": "2",
         "data_dir": "/data",
         "http_host": "127.0.0.1",
         "http_port": "1234",
@@ -119,6 +120,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "correct-horse-battery",
         "staple-correct-horse",
     ]
+    assert expected.replication_factor == 2
     assert expected.schema_registry == ("https://registry-1:8081", "http://[::1]/apis/ccompat/v7")
     assert expected.schema_registry_user == "tablehouse"
     assert expected.schema_registry_password is not None
@@ -185,6 +187,7 @@ def test_what_is_missing_is_named_with_every_way_to_give_it() -> None:
         ("advertised_url", "http://worker:port", "must be http://host"),
         ("advertised_url", "http://[::1", "must be http://host"),
         ("zone", "eu west", "must be up to 100 letters"),
+        ("replication_factor", "0", "must be a number of replicas, like 3"),
         ("memory_budget", "63MiB", "must be a size from 64MiB on"),
         ("memory_budget", "512MB", "must be a size from 64MiB on"),
         ("memory_budget", "-1", "must be a size from 64MiB on"),

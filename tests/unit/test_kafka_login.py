@@ -15,7 +15,7 @@ from app.kafka.login import check_login
 from app.kafka.security import Security
 
 _MECHANISM = "SCRAM-SHA-512"
-_HANDSHAKE, _API_VERSIONS, _AUTHENTICATE = 17, 18, 36
+_METADATA, _HANDSHAKE, _API_VERSIONS, _AUTHENTICATE = 3, 17, 18, 36
 
 #: What the impostor answers to the client's first message.
 Answer = Callable[[bytes], bytes]
@@ -31,7 +31,8 @@ async def _impostor(first: Answer, last: bytes) -> AsyncIterator[str]:
 
     def body(kind: int, request: bytes) -> bytes:
         if kind == _API_VERSIONS:
-            kinds = ((_HANDSHAKE, 0, 1), (_API_VERSIONS, 0, 0), (_AUTHENTICATE, 0, 0))
+            # Metadata as Apache Kafka 0.10 knows it.
+            kinds = ((_METADATA, 0, 3), (_HANDSHAKE, 0, 1), (_API_VERSIONS, 0, 0), (_AUTHENTICATE, 0, 0))
             return struct.pack(">hi", 0, len(kinds)) + b"".join(struct.pack(">hhh", *one) for one in kinds)
         if kind == _HANDSHAKE:
             return struct.pack(">hi", 0, 1) + _text(_MECHANISM.encode())
@@ -74,3 +75,11 @@ async def test_who_does_not_prove_to_know_the_password_is_refused_by_name(first:
         with pytest.raises(BrokersRefuse) as caught:
             await check_login(Connection(address, "test", security=security))
     assert f"{address} does not prove that it knows the password of worker ({_MECHANISM})" in str(caught.value)
+
+
+async def test_a_broker_that_may_create_what_it_is_asked_about_is_refused_as_too_old() -> None:
+    async with _impostor(_challenge, b"") as address:
+        with pytest.raises(BrokersRefuse) as caught:
+            await check_login(Connection(address, "test"))
+    assert f"{address} is too old: the broker knows Metadata requests up to version 3 only" in str(caught.value)
+    assert str(caught.value).endswith("Apache Kafka 2.5 or newer is needed")

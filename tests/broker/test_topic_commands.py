@@ -1,0 +1,99 @@
+"""`tablehouse topics`, whose commands are read as Kafka's own tools read them."""
+
+import argparse
+import asyncio
+import shlex
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from app.cli import main
+from app.demo.broker import EmbeddedKafka
+from app.kafka import topics
+from app.kafka.client import Connection
+from tests.support.kafka import create_topic, unique
+from tests.support.topics import alter_topic, catalog, settings_of, topics_of
+from tests.support.worker import table, tables
+
+
+class Scene:
+    """A source, a group and the command line over them."""
+
+    def __init__(self, kafka: EmbeddedKafka, folder: Path) -> None:
+        self.kafka, self.topic, self.group = kafka, unique("source"), unique("group")
+        self.file = folder / "tables.yaml"
+        self.file.write_text(tables(table("planes", self.topic)), "utf-8")
+
+    async def run(self) -> Result:
+        """Run the command."""
+        flags = {"bootstrap-servers": self.kafka.bootstrap_servers, "tables": str(self.file), "group": self.group}
+        arguments = [word for name, value in flags.items() for word in (f"--{name}", value)]
+        return await asyncio.to_thread(CliRunner().invoke, main, ["topics", *arguments])
+
+    async def obey(self, commands: str) -> None:
+        """Do what the commands say."""
+        parser = argparse.ArgumentParser()
+        for flag in ("--create", "--if-not-exists", "--alter"):
+            parser.add_argument(flag, action="store_true")
+        for flag in ("--bootstrap-server", "--topic", "--entity-type", "--entity-name", "--add-config"):
+            parser.add_argument(flag)
+        for flag in ("--partitions", "--replication-factor"):
+            parser.add_argument(flag, type=int)
+        parser.add_argument("--config", action="append", default=[])
+        for tool, *arguments in map(shlex.split, commands.splitlines()):
+            given = parser.parse_args(arguments)
+            assert given.bootstrap_server == self.kafka.bootstrap_servers
+            if tool == "kafka-topics.sh":
+                settings = dict(setting.split("=", 1) for setting in given.config)
+                await create_topic(
+                    self.kafka.bootstrap_servers, given.topic, given.partitions, settings, given.replication_factor
+                )
+            else:
+                assert (tool, given.entity_type) == ("kafka-configs.sh", "topics")
+                found = await settings_of(self.kafka, given.entity_name)
+                altered = dict(setting.split("=", 1) for setting in given.add_config.split(","))
+                await alter_topic(self.kafka, given.entity_name, {"cleanup.policy": found["cleanup.policy"], **altered})
+
+
+async def test_the_commands_make_a_group_s_topics_as_a_worker_wants_them(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    scene = Scene(kafka, tmp_path)
+    await create_topic(kafka.bootstrap_servers, scene.topic, 3)
+    names = [f"{scene.group}-{name}" for name in ("planes-changelog", "dead-letters", "epoch-probe", "clock-probe")]
+
+    first = await scene.run()
+    assert (first.exit_code, first.stderr.splitlines()) == (0, [f"{name}: missing" for name in names])
+    assert not set(names) & await topics_of(kafka)
+    await scene.obey(first.stdout)
+
+    second = await scene.run()
+    assert (second.exit_code, second.stdout) == (0, "")
+    assert second.stderr.splitlines() == [f"{name}: as it has to be" for name in names]
+    found = await topics.prepare(
+        Connection(kafka.bootstrap_servers, "test"), scene.group, catalog(scene.topic), f"{scene.group}-dead-letters"
+    )
+    assert found.partitions == {scene.topic: 3}
+
+
+async def test_the_commands_correct_topics_that_are_there(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    scene = Scene(kafka, tmp_path)
+    await create_topic(kafka.bootstrap_servers, scene.topic, 1)
+    await create_topic(kafka.bootstrap_servers, f"{scene.group}-clock-probe", 1)
+    await create_topic(kafka.bootstrap_servers, f"{scene.group}-planes-changelog", 1, {"cleanup.policy": "compact"})
+
+    first = await scene.run()
+    assert (
+        f"{scene.group}-planes-changelog: message.timestamp.type is CreateTime and must be LogAppendTime; "
+        "min.compaction.lag.ms is 0 and must be at least 3600000" in first.stderr.splitlines()
+    )
+    await scene.obey(first.stdout)
+
+    assert (await scene.run()).stdout == ""
+
+
+async def test_a_missing_source_is_an_error_that_names_it(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    scene = Scene(kafka, tmp_path)
+
+    refused = await scene.run()
+
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"there is no topic {scene.topic}, which planes would read" in refused.stderr

@@ -1,0 +1,85 @@
+"""Clusters that are not as Kafka comes: with policies of hosted ones, and other defaults."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from app.demo.broker import EmbeddedKafka
+from app.errors import TopicError
+from app.kafka import topics
+from app.kafka.client import Connection
+from app.kafka.topic_plan import BATCH_OVERHEAD
+from tests.support.kafka import create_topic, produce, unique
+from tests.support.topic_policy import CLASS_NAME, write_policy
+from tests.support.topics import alter_topic, catalog, settings_of, topics_of
+from tests.support.worker import MakeWorker, table, tables
+
+CAP = 3_000_000
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """Start a broker whose cluster has a policy, and tombstones compacted within half an hour."""
+    folder = tmp_path_factory.mktemp("hosted")
+    forbidden = ["unclean.leader.election.enable", "delete.retention.ms", "min.insync.replicas"]
+    write_policy(folder / "classes", forbidden=forbidden, most_bytes=CAP)
+    properties = {
+        "create.topic.policy.class.name": CLASS_NAME,
+        "log.cleaner.max.compaction.lag.ms": str(HOUR_MS // 2),
+    }
+    with EmbeddedKafka(folder / "kafka", properties=properties, class_path=folder / "classes") as broker:
+        yield broker
+
+
+async def test_a_worker_starts_where_a_policy_refuses_what_is_the_default_anyway(
+    hosted: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic, group = unique("source"), unique("group")
+    await create_topic(hosted.bootstrap_servers, topic, 1)
+    await produce(hosted.bootstrap_servers, topic, [(b"a", b'{"n":1}', None), (b"b", b"no JSON", None)])
+
+    worker = make_worker(hosted.bootstrap_servers, tables(table("t", topic)), group=group)
+    worker.start()
+    await worker.wait_ready()
+
+    assert (await worker.get("/tables/t/a")).body == b'{"n":1}'
+    assert await worker.metric("tablehouse_dead_letters_total") == 1
+    settings = await settings_of(hosted, f"{group}-t-changelog")
+    assert settings["min.compaction.lag.ms"] == settings["max.compaction.lag.ms"] == str(HOUR_MS)
+    # 8 times the source's limit is over the cap, which one batch of the source is not.
+    assert (await settings_of(hosted, f"{group}-dead-letters"))["max.message.bytes"] == str(1_048_588 + BATCH_OVERHEAD)
+    assert "max.message.bytes may be 3000000 at most" in worker.log_text()
+
+
+async def test_topics_of_a_source_at_the_cap_of_the_cluster_are_as_large_as_it_allows(hosted: EmbeddedKafka) -> None:
+    topic, group = unique("source"), unique("group")
+    await create_topic(hosted.bootstrap_servers, topic, 1, {"max.message.bytes": str(CAP)})
+    connection = Connection(hosted.bootstrap_servers, "test")
+
+    for _ in range(2):
+        found = await topics.prepare(connection, group, catalog(topic), f"{group}-dead-letters")
+        assert found.batch_limits == {f"{group}-planes-changelog": CAP}
+        assert found.dead_letters == topics.DeadLetterTopic(f"{group}-dead-letters", 1, CAP)
+
+
+async def test_a_topic_that_no_policy_allows_is_named_with_the_command_that_would_create_it(
+    hosted: EmbeddedKafka,
+) -> None:
+    topic, group = unique("source"), unique("group")
+    await create_topic(hosted.bootstrap_servers, topic, 2)
+    await alter_topic(hosted, topic, {"max.message.bytes": str(2 * CAP)})
+
+    with pytest.raises(TopicError) as refusal:
+        await topics.prepare(
+            Connection(hosted.bootstrap_servers, "test"), group, catalog(topic), f"{group}-dead-letters"
+        )
+
+    assert str(refusal.value) == (
+        f"topic {group}-planes-changelog cannot be created: max.message.bytes may be {CAP} at most; create it with: "
+        f"kafka-topics.sh --bootstrap-server {hosted.bootstrap_servers} --create --if-not-exists "
+        f"--topic {group}-planes-changelog --partitions 2 --replication-factor 1 --config=cleanup.policy=compact "
+        f"--config=message.timestamp.type=LogAppendTime --config=min.compaction.lag.ms={HOUR_MS} "
+        f"--config=max.compaction.lag.ms={HOUR_MS} --config=max.message.bytes={2 * CAP}"
+    )
+    assert f"{group}-planes-changelog" not in await topics_of(hosted)
