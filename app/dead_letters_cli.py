@@ -14,7 +14,7 @@ import click
 
 from app.config import SETTINGS, Settings, load_settings
 from app.tasks.dead_letters import Content, LetterRead
-from app.tasks.log import LogUnavailable
+from app.tasks.log import NO_TIMESTAMP, LogUnavailable
 
 if TYPE_CHECKING:
     from app.kafka.letter_topic import LetterTopic
@@ -332,6 +332,8 @@ def _origin(letter: LetterRead) -> str:
 
 
 def _time(milliseconds: int) -> str:
+    if milliseconds == NO_TIMESTAMP:
+        return "none"
     try:
         return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError, OSError):

@@ -6,13 +6,18 @@ tenth (bench/README.md). A consumer asks for raw records with `key_deserializer=
 what aiokafka documents. Only getmany() gives raw records.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
+
+from app.kafka.record_batches import ReadRecord, UnreadableBatch, fetched_batches, read_batch
+from app.model import TopicPartition
+from app.tasks.log import NO_TIMESTAMP
 
 
 def raw(key: bytes) -> bytes:
@@ -24,20 +29,47 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
     """What was fetched of one partition; `next_fetch_offset` follows what was taken of it."""
 
     next_fetch_offset: int
-    #: The rest of the batch under way, and the offset after that batch.
+    #: The batch under way, its number, what was not taken of it, and the offset after it.
+    _batch: Any = None
+    _number = -1
     _rest: Iterator[Any] | None = None
     _after = -1
+    #: What is wrong with the batch under way behind its rest, and what take() raises next.
+    _broken: UnreadableBatch | None = None
+    _failure: UnreadableBatch | None = None
 
     def take(self, most: int) -> list[Any]:
-        """Return the next records, `most` of them unless there are no more; raises CorruptRecordException."""
+        """Return the next records, `most` of them unless there are no more.
+
+        Raises UnreadableBatch where the next ones cannot be read, once all before them were returned.
+        """
         # aiokafka's generator refers back to this, so all that was fetched would stay until garbage is collected.
         self._records_iterator = None
+        if self._failure is not None:
+            raise self._failure
         taken: list[Any] = []
+        try:
+            self._take(taken, most)
+        except UnreadableBatch as error:
+            if not taken:
+                raise
+            self._failure = error.with_traceback(None)
+        return taken
+
+    def _take(self, taken: list[Any], most: int) -> None:
         while len(taken) < most and (self._rest is not None or self._next_batch()):
-            piece = list(islice(self._rest or (), most - len(taken)))
+            try:
+                piece = list(islice(self._rest or (), most - len(taken)))
+                if piece and not piece[0].offset + len(piece) <= piece[-1].offset + 1 <= self._after:
+                    raise CorruptRecordException("the offsets of its records are wrong")  # noqa: TRY301 - calls cost time here
+            except Exception as error:  # noqa: BLE001 - decompressing and parsing raise what they like
+                self._read_carefully(error)
+                continue
             if not piece:
+                if self._broken is not None:
+                    raise self._broken
                 # Past what compaction removed from the end of the batch too, or it would be fetched again for ever.
-                self._rest, self.next_fetch_offset = None, self._after
+                self._rest, self.next_fetch_offset = None, max(self.next_fetch_offset, self._after)
                 continue
             after = piece[-1].offset + 1
             if piece[0].offset < self.next_fetch_offset:
@@ -45,27 +77,49 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
                 piece = [record for record in piece if record.offset >= self.next_fetch_offset]
             taken += piece
             self.next_fetch_offset = max(self.next_fetch_offset, after)
-        return taken
 
     def _next_batch(self) -> bool:
-        while self._records.has_next():
-            batch = self._records.next_batch()
-            if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(
-                    f"the checksum of a batch of {self._tp} at {self.next_fetch_offset} is wrong"
-                )
-            if self._holds_rows(batch):
-                # Chained, as the parser's iterator may not be asked for an iterator again, nor for more after its end.
-                self._rest, self._after = chain(batch), batch.next_offset
-                return True
-            self.next_fetch_offset = batch.next_offset
+        self._batch = None
+        try:
+            while self._records.has_next():
+                self._number += 1
+                self._batch = batch = self._records.next_batch()
+                if self._check_crcs and not batch.validate_crc():
+                    raise CorruptRecordException("its checksum is wrong")  # noqa: TRY301 - calls cost time here
+                if self._holds_rows(batch):
+                    # Chained, as the parser's iterator may not be asked for an iterator again, nor for more after its
+                    # end. A batch of a format without producers may be of one without timestamps.
+                    self._rest = map(_with_timestamp, batch) if batch.producer_id is None else chain(batch)
+                    self._after = batch.next_offset
+                    return True
+                self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
+        except Exception as error:
+            # A batch of an old format behind newer ones is left to the next fetch, which begins with it.
+            if not self._records.changes_to_old(self._number):
+                raise self._unreadable((), error) from error
         return False
 
+    def _read_carefully(self, error: Exception) -> None:
+        """Read the batch under way again, one record after the other, since the parser has given it up."""
+        records, failure = read_batch(self._records.batch(self._number), error)
+        # With the record of the last offset all are read, whatever follows it in the batch.
+        is_whole = failure is None or (records and records[-1].offset == self._after - 1)
+        self._broken = None if is_whole else self._unreadable(records, failure or error)
+        self._rest = iter(records)
+
+    def _unreadable(self, readable: Sequence[ReadRecord], cause: Exception) -> UnreadableBatch:
+        """Return what to raise after the first records of the batch under way."""
+        first = last = self.next_fetch_offset
+        if self._batch is not None:
+            first = readable[-1].offset + 1 if readable else getattr(self._batch, "base_offset", first)
+            last = max(last, self._batch.next_offset - 1)
+        return UnreadableBatch(TopicPartition(*self._tp), min(first, last), last, cause)
+
     def _holds_rows(self, batch: Any) -> bool:
-        """Say whether a batch is neither a marker of a transaction nor part of one that was aborted."""
+        """Return whether a batch is neither a marker of a transaction nor part of one that was aborted."""
         if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
             self._consume_aborted_up_to(batch.base_offset)
-            if batch.is_control_batch and self._contains_abort_marker(batch):
+            if batch.is_control_batch and _is_abort_marker(batch):
                 self._aborted_producers.discard(batch.producer_id)
             if batch.is_transactional and batch.producer_id in self._aborted_producers:
                 return False
@@ -92,5 +146,23 @@ class _Result(FetchResult):  # type: ignore[misc]  # aiokafka is not typed
         return taken
 
 
+def _is_abort_marker(batch: Any) -> bool:
+    """Return whether a control batch ends an aborted transaction.
+
+    One whose record compaction has removed does not. The batch stays in the log, since it tells the last sequence
+    number of its producer.
+    """
+    marker = next(batch, None)
+    return marker is not None and ControlRecord.parse(marker.key).type_ == ABORT_MARKER.type_
+
+
+def _with_timestamp(record: Any) -> Any:
+    """Return a record of an old message format, which had no timestamps at first."""
+    if record.timestamp is not None:
+        return record
+    return ReadRecord(record.offset, NO_TIMESTAMP, record.key, record.value, record.headers)
+
+
+fetcher.MemoryRecords = fetched_batches
 fetcher.PartitionRecords = _Records
 fetcher.FetchResult = _Result

@@ -9,6 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 from app.model import Epoch, TopicPartition
 
+#: The timestamp of a record without one, of Kafka's first message format or of a producer that gave none; the same in
+#: Kafka's own clients.
+NO_TIMESTAMP = -1
+
 
 class LogUnavailable(Exception):
     """The broker could not be asked, or did not answer in time; asking again later is right."""
@@ -31,7 +35,7 @@ class OutcomeUnknown(Exception):
 
 
 class LogRecord(Protocol):
-    """One record as read. `timestamp` is in milliseconds."""
+    """One record as read. `timestamp` is in milliseconds, or NO_TIMESTAMP."""
 
     @property
     def offset(self) -> int: ...  # noqa: D102

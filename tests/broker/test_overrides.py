@@ -62,6 +62,10 @@ _TAKEN = (
     "raw_records.py: what else getall() does; an iterator of records may be asked once; both classes are looked "
     "up in their module where they are made"
 )
+_BATCH = (
+    "record_batches.py: a batch must be decompressed into _buffer from _pos on, with _num_records records; "
+    "FetchedBatches: a parser of a fetch's batches must still take them all to have the format of the first"
+)
 _AHEAD = (
     "log_reader.py: _prefetch_backoff must be read for every answer; zero must let partitions be fetched one by one"
 )
@@ -250,6 +254,7 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.consumer.fetcher:FetchResult": Pinned("class", "15ed1f81d1be4234", _POSITION),
     "aiokafka.consumer.fetcher:FetchResult.getall": Pinned("self, max_records", "1b448682c740c086", _TAKEN),
     "aiokafka.consumer.fetcher:PartitionRecords": Pinned("class", "3f1579e88c9e8fa5", _POSITION),
+    "aiokafka.record.default_records:_DefaultRecordBatchPy": Pinned("class", "73d5746f2a0c6d83", _BATCH),
     "aiokafka.consumer.subscription_state:TopicPartitionState": Pinned("class", "4b3c9207efa24286", _POSITION),
     "aiokafka.consumer.subscription_state:Assignment.state_value": Pinned("self, tp", "37c879c7f277e6b5", _POSITION),
     "aiokafka.consumer.group_coordinator:GroupCoordinator._coordination_routine": Pinned(
@@ -352,13 +357,13 @@ REACHED_FOR = {
     "_get_cluster_metadata": "aiokafka.admin.client:AIOKafkaAdminClient._get_cluster_metadata",
     "_aborted_producers": "aiokafka.consumer.fetcher:PartitionRecords",
     "_batches": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
+    "_buffer": "aiokafka.record.default_records:_DefaultRecordBatchPy",
     "_builder": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
     "_check_crcs": "aiokafka.consumer.fetcher:PartitionRecords",
     "_client": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_closing": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_cluster": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
     "_consume_aborted_up_to": "aiokafka.consumer.fetcher:PartitionRecords",
-    "_contains_abort_marker": "aiokafka.consumer.fetcher:PartitionRecords",
     "_coordination_task": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_coordinator": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_do_heartbeat": "aiokafka.consumer.group_coordinator:GroupCoordinator._do_heartbeat",
@@ -371,10 +376,13 @@ REACHED_FOR = {
     "_key_deserializer": "aiokafka.consumer.fetcher:PartitionRecords",
     "_loop": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
     "_maybe_leave_group": "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_leave_group",
+    "_maybe_uncompress": "aiokafka.record.default_records:_DefaultRecordBatchPy",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_metadata_snapshot": "aiokafka.consumer.group_coordinator:BaseCoordinator._handle_metadata_update",
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
+    "_num_records": "aiokafka.record.default_records:_DefaultRecordBatchPy",
     "_perform_assignment": "aiokafka.consumer.group_coordinator:GroupCoordinator._perform_assignment",
+    "_pos": "aiokafka.record.default_records:_DefaultRecordBatchPy",
     "_prefetch_backoff": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",
     "_records": "aiokafka.consumer.fetcher:PartitionRecords",
     "_sasl_mechanism": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
