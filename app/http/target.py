@@ -1,7 +1,8 @@
 """The request target: raw path segments and query parameters, percent-decoded to the exact bytes.
 
 aiohttp's own accessors decode to text and cannot tell `%2F` from `/` or carry bytes that are no UTF-8, so
-keys are taken from the raw target. A `+` is a plus everywhere: only `%20` is a space.
+keys are taken from the raw target. A `+` is a plus in the path and a space in the query, where clients encode
+parameters as HTML forms do: they send `%2B` for a plus.
 """
 
 from collections.abc import Set as AbstractSet
@@ -34,12 +35,12 @@ def percent_decoded(raw: str) -> bytes:
 
 
 def query_parameters(raw: str, allowed: AbstractSet[str]) -> dict[str, bytes]:
-    """Decode a raw query string.
+    """Decode a raw query string. Only `&` separates parameters; `;` belongs to the value.
 
     Raises InvalidParameter, naming the parameter, for one that the route does not have or that comes twice.
     """
     parameters: dict[str, bytes] = {}
-    for item in raw.split("&") if raw else ():
+    for item in raw.replace("+", "%20").split("&") if raw else ():
         if not item:
             continue
         name_text, _, value = item.partition("=")

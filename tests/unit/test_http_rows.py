@@ -184,10 +184,24 @@ async def test_the_empty_key_is_asked_for_by_parameter(worker: Worker) -> None:
     assert ":get?key=" in str(document["detail"])
 
 
-async def test_a_plus_is_a_plus(worker: Worker) -> None:
-    put(worker, b"a+b", b"1")
-    assert (await worker.get("/tables/planes:get?key=a+b")).status == 200
-    assert (await worker.get("/tables/planes/a+b")).status == 200
+async def test_a_plus_is_a_plus_in_the_path_and_a_space_in_the_query(worker: Worker) -> None:
+    put(worker, b"a+b", b'"plus"')
+    put(worker, b"a b", b'"space"')
+    for target in ("/tables/planes/a+b", "/tables/planes/a%2Bb", "/tables/planes:get?key=a%2Bb"):
+        assert (await worker.get(target)).body == b'"plus"', target
+    for target in ("/tables/planes/a%20b", "/tables/planes:get?key=a+b", "/tables/planes:get?key=a%20b"):
+        assert (await worker.get(target)).body == b'"space"', target
+
+
+async def test_a_space_after_the_comma_between_positions_may_be_a_plus(worker: Worker) -> None:
+    put(worker, b"x", b"1")
+    for separator in (",+", ",%20", "%2C+"):
+        assert (await worker.get(f"/tables/planes/x?min_position=0:1{separator}1:1")).status == 200, separator
+
+
+async def test_a_semicolon_separates_nothing(worker: Worker) -> None:
+    put(worker, b"a;read=active", b"1")
+    assert (await worker.get("/tables/planes:get?key=a;read=active")).status == 200
 
 
 @pytest.mark.parametrize("text", ["%", "%4", "%zz", "ab%2", "%%41", "%+1"])
