@@ -34,6 +34,10 @@ class Pinned(NamedTuple):
 
 _LANE = "consumer.py: the lane stands in its place; compare what else it does (flags, offsets, exceptions)"
 _COMMITS = "consumer.py: commits read positions from the stores; who calls this, and what does it do besides?"
+_ADVISORY = (
+    "commits.py: what a commit and a fetch of committed offsets do to the membership and the coordinator, and which "
+    "answers end them; a connection must be kept by broker and group, whatever the group is"
+)
 _CALLBACKS = (
     "consumer.py, faust_app.py: rebalance callbacks; in which order, under which generation, who sees an exception?"
 )
@@ -124,6 +128,20 @@ PINNED: dict[str, Pinned] = {
     "faust.transport.consumer:Consumer._new_topicpartition": Pinned(
         "self, topic, partition", "9382c296eceb4c68", _COMMITS
     ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._do_commit_offsets": Pinned(
+        "self, assignment, offsets", "48eb3816d9ea549a", _ADVISORY
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_refresh_commit_offsets": Pinned(
+        "self, assignment", "c64e540952f13572", _ADVISORY
+    ),
+    "aiokafka.consumer.fetcher:Fetcher._update_fetch_positions": Pinned(
+        "self, assignment, node_id, tps", "ad774dbac5e902a9", _ADVISORY
+    ),
+    "aiokafka.consumer.subscription_state:Assignment.requesting_committed": Pinned(
+        "self", "a94d624aa99bc696", _ADVISORY
+    ),
+    "aiokafka.protocol.commit:OffsetCommitRequest.__init__": Pinned("constructor", "107d7d0af17eab1f", _ADVISORY),
+    "aiokafka.client:AIOKafkaClient.__init__": Pinned("constructor", "8f5cbfb63214a87d", _ADVISORY),
     "faust.transport.consumer:Consumer.on_partitions_revoked": Pinned("self, revoked", "e7564e625d0b164d", _CALLBACKS),
     "faust.transport.consumer:Consumer.on_partitions_assigned": Pinned(
         "self, assigned, generation_id", "a2f6d5bbb1b6d501", _CALLBACKS
@@ -337,6 +355,7 @@ REACHED_FOR = {
     "_client": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_closing": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_cluster": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
+    "_conns": "aiokafka.client:AIOKafkaClient.__init__",
     "_consume_aborted_up_to": "aiokafka.consumer.fetcher:PartitionRecords",
     "_contains_abort_marker": "aiokafka.consumer.fetcher:PartitionRecords",
     "_coordination_task": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
@@ -352,6 +371,9 @@ REACHED_FOR = {
     "_loop": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
     "_maybe_leave_group": "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_leave_group",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
+    "_maybe_refresh_commit_offsets": (
+        "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_refresh_commit_offsets"
+    ),
     "_metadata_snapshot": "aiokafka.consumer.group_coordinator:BaseCoordinator._handle_metadata_update",
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
     "_perform_assignment": "aiokafka.consumer.group_coordinator:GroupCoordinator._perform_assignment",
