@@ -27,6 +27,7 @@ from app.kafka.group_watch import GroupWatch
 from app.kafka.lane_outages import LaneOutages
 from app.kafka.lease import GroupLease
 from app.kafka.raw_records import raw
+from app.kafka.rebootstrap import rebootstrap
 from app.kafka.record_path import NoRecordPath
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
@@ -151,6 +152,7 @@ class LaneConsumer(NoRecordPath):
             max_partition_fetch_bytes=options.fetch_bytes,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
+        rebootstrap(self.client._client, connection)
         self._watch = GroupWatch(options.group, self.client)
         self._commits: OffsetCommits | None = None
 

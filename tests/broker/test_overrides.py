@@ -80,6 +80,10 @@ _TAKE_BACK = (
 _LISTING = (
     "offset_listing.py: a metadata request about given topics into given metadata; a ListOffsets answer of v1 or newer"
 )
+_REBOOTSTRAP = (
+    "rebootstrap.py: every refresh must go through _metadata_update, looked up on the client, which is false when no "
+    "broker known has answered; a connection that fails must ask for a refresh; names are resolved each time"
+)
 _LOGIN = (
     "login.py: what a broker answers to a token must reach the authenticator's next step; SCRAM's step must raise for "
     "an answer that does not fit the password; a connection that ends must fail its requests with the reason as their "
@@ -297,6 +301,15 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.client:AIOKafkaClient._metadata_update": Pinned(
         "self, cluster_metadata, topics", "1238786f25bb46ff", _LISTING
     ),
+    "aiokafka.client:AIOKafkaClient.bootstrap": Pinned("self", "2af303a025918490", _REBOOTSTRAP),
+    "aiokafka.client:AIOKafkaClient._md_synchronizer": Pinned("self", "925f6b101c52815c", _REBOOTSTRAP),
+    "aiokafka.conn:create_conn": Pinned(
+        "host, port, client_id, request_timeout_ms, ssl_context, security_protocol, max_idle_ms, on_close, "
+        "sasl_mechanism, sasl_plain_username, sasl_plain_password, sasl_kerberos_service_name, "
+        "sasl_kerberos_domain_name, sasl_oauth_token_provider",
+        "33e6bb9d754d3207",
+        _REBOOTSTRAP,
+    ),
     "aiokafka.client:AIOKafkaClient.send": Pinned("self, node_id, request, group", "15af6ba4e9f8287a", _LISTING),
     "aiokafka.cluster:ClusterMetadata.leader_for_partition": Pinned("self, partition", "ea5d9e875120a488", _LISTING),
     "aiokafka.cluster:ClusterMetadata.update_metadata": Pinned("self, metadata", "4950806a1f3a6a2d", _LISTING),
@@ -350,6 +363,7 @@ PINNED: dict[str, Pinned] = {
 REACHED_FOR = {
     "_aborted_producers": "aiokafka.consumer.fetcher:PartitionRecords",
     "_batches": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
+    "_brokers": "aiokafka.cluster:ClusterMetadata.update_metadata",
     "_builder": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
     "_check_crcs": "aiokafka.consumer.fetcher:PartitionRecords",
     "_client": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
