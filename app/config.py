@@ -72,7 +72,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     bootstrap_servers: Annotated[str, BeforeValidator(values.servers)] = Field(
-        description="Kafka brokers to ask first, host:port with commas between.",
+        description="Kafka brokers to ask first, and again when none of the known ones answers; host:port with commas "
+        "between.",
     )
     tables: Annotated[Path, BeforeValidator(values.path)] = Field(
         description="The file that defines the tables.",

@@ -22,6 +22,7 @@ from aiokafka.producer.transaction_manager import TransactionManager
 from app.kafka.byte_gate import ByteGate
 from app.kafka.client import Connection
 from app.kafka.producers import stop_producer
+from app.kafka.rebootstrap import rebootstrap
 from app.model import Epoch, TopicPartition
 from app.tasks.log import Fenced, OutcomeUnknown
 from app.tasks.records import epoch_headers
@@ -98,6 +99,7 @@ class _EpochProducer:
         self.client = AIOKafkaProducer(
             **connection.arguments(), acks="all", enable_idempotence=True, max_batch_size=batch_size, linger_ms=0
         )
+        rebootstrap(self.client.client, connection)
         self.client._txn_manager = self.epochs
         self.client._message_accumulator._txn_manager = self.epochs
         self.client._sender._txn_manager = self.epochs

@@ -22,10 +22,12 @@ from faust.types import TP
 
 from app.kafka.assignor import TableAssignor
 from app.kafka.client import Connection
+from app.kafka.commits import OffsetCommits
 from app.kafka.group_watch import GroupWatch
 from app.kafka.lane_outages import LaneOutages
 from app.kafka.lease import GroupLease
 from app.kafka.raw_records import raw
+from app.kafka.rebootstrap import rebootstrap
 from app.kafka.record_path import NoRecordPath
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
@@ -42,9 +44,6 @@ LANE_FETCH_BYTES = 1024 * 1024
 
 #: Seconds a poll waits for records; a partition that starts or resumes meanwhile waits as long.
 POLL_WAIT = 0.1
-
-#: Seconds a commit may take. Commits are advisory, so one that hangs is given up.
-COMMIT_TIMEOUT = 3.0
 
 #: Seconds that leaving the group and closing connections may take.
 STOP_TIMEOUT = 3.0
@@ -153,7 +152,9 @@ class LaneConsumer(NoRecordPath):
             max_partition_fetch_bytes=options.fetch_bytes,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
+        rebootstrap(self.client._client, connection)
         self._watch = GroupWatch(options.group, self.client)
+        self._commits: OffsetCommits | None = None
 
     # Life cycle
 
@@ -183,6 +184,7 @@ class LaneConsumer(NoRecordPath):
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Join the group."""
         self.client.subscribe(sorted(topics), listener=_Listener(self))
+        self._commits = OffsetCommits(self.client)
         self.lease.attach(self.client._coordinator)
         self.assignor.attach(self.client._coordinator)
 
@@ -360,20 +362,12 @@ class LaneConsumer(NoRecordPath):
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         assigned = self.client.assignment()
         wanted = {partition: offset for tp, offset in offsets.items() if (partition := KafkaPartition(*tp)) in assigned}
-        if not wanted:
+        # Without the lease the coordinator is not there, or another one, or has another member in mind.
+        if not wanted or self._commits is None or not self.lease.holds(self.client._coordinator.generation):
             return False
-        committing = asyncio.ensure_future(self.client.commit(wanted))
-        await asyncio.wait({committing}, timeout=COMMIT_TIMEOUT)
-        if not committing.done():
-            committing.cancel()
-            log.warning("offsets not committed in time; they are advisory", partitions=len(wanted))
-            return False
-        error = committing.exception()
-        if error is not None:
-            log.info("offsets not committed; they are advisory", error=repr(error))
-            return False
-        self._committed.update({TopicPartition(*partition): offset for partition, offset in wanted.items()})
-        return True
+        committed = await self._commits.commit(wanted)
+        self._committed.update({TopicPartition(*partition): offset for partition, offset in committed.items()})
+        return len(committed) == len(wanted)
 
     async def wait_empty(self) -> None:
         """Commit; what is in flight was drained before."""

@@ -10,6 +10,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from app.kafka.client import Connection
 from app.kafka.producers import stop_producer
+from app.kafka.rebootstrap import rebootstrap
 from app.kafka.topics import DeadLetterTopic
 from app.tasks.dead_letters import (
     Content,
@@ -63,6 +64,7 @@ class KafkaDeadLetters:
             max_batch_size=min(BATCH_BYTES, self._limit),
             linger_ms=0,
         )
+        rebootstrap(producer.client, self._connection)
         try:
             await producer.start()
         except BaseException:

@@ -13,7 +13,6 @@ from mode import Service
 from app.catalog.fingerprint import catalog_digest
 from app.catalog.spec import REGISTRY_FORMATS, Catalog, TableSpec
 from app.config import Settings
-from app.errors import BrokersRefuse
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
 from app.formats.variants import Known
@@ -29,6 +28,7 @@ from app.kafka.lease import GroupLease
 from app.kafka.local_side import LocalSide
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
 from app.kafka.login import check_login
+from app.kafka.outages import explain_outage
 from app.kafka.partition_counts import PartitionCounts
 from app.kafka.probe import probe_epochs
 from app.kafka.replica_watch import ReplicaWatch
@@ -37,6 +37,7 @@ from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Replication, Topics, prepare
 from app.model import TopicPartition
 from app.placement.wire import MemberMetadata
+from app.recurring import Recurring
 from app.routing.cluster import ClusterView, shards_of, snapshot_of
 from app.stores.data_directory import DataDirectory
 from app.stores.rocksdb import RocksShard, StoreMemory
@@ -143,6 +144,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             doubt=self._doubt,
             registry_trouble=lambda: schemas.trouble,
         )
+        self._recurring = Recurring(log)
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
         self._counts: PartitionCounts | None = None
@@ -280,15 +282,20 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         """Try until it works; None when the worker was stopped meanwhile."""
         while not self.should_stop:
             try:
-                return await attempt()
+                found = await attempt()
             except (KafkaError, OutcomeUnknown, TimeoutError) as error:
-                self.health.trouble = f"no broker of {self._settings.bootstrap_servers} can be used: {error}"
-                log.warning(
+                reason = await explain_outage(self._connection) or str(error) or repr(error)
+                self.health.trouble = f"no broker of {self._settings.bootstrap_servers} can be used: {reason}"
+                self._recurring.warn(
+                    "start",
                     "no broker can be used; trying again",
                     bootstrap_servers=self._settings.bootstrap_servers,
-                    error=str(error) or repr(error),
+                    reason=reason,
                 )
                 await self.sleep(_RETRY)
+            else:
+                self._recurring.end("start", "a broker can be used")
+                return found
         return None
 
     async def _explain_outages(self) -> None:
@@ -297,13 +304,15 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             await asyncio.sleep(_OUTAGE_INTERVAL)
             outage = None
             if not self.health.broker_reachable():
-                try:
-                    await check_login(self._connection)
-                except (BrokersRefuse, KafkaError) as error:
-                    outage = str(error)
-            if outage is not None and outage != self.health.outage:
-                log.warning("the brokers cannot be used; trying again", reason=outage)
-            self.health.outage = outage
+                outage = (
+                    await explain_outage(self._connection) or "the brokers answer, the group's coordinator does not"
+                )
+            # An answer may have come meanwhile.
+            self.health.outage = None if self.health.broker_reachable() else outage
+            if self.health.outage is not None:
+                self._recurring.warn("outage", "the brokers cannot be used; trying again", reason=outage)
+            else:
+                self._recurring.end("outage", "the brokers can be used again")
 
     async def _measure_broker_clock(self) -> None:
         await broker_time.measure(self._connection, self._settings.group, self._clock, self._broker_clock)

@@ -3,12 +3,17 @@
 import asyncio
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import HeartbeatRequest
 
 from app.tasks.log import Clock, LeaseLost
 
 #: Seconds between attempts to have a heartbeat answered.
 _RETRY = 0.1
+
+
+class _Outlived(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
+    """A heartbeat was answered when the member was in another generation already."""
 
 
 class GroupLease:
@@ -33,8 +38,13 @@ class GroupLease:
         async def send_and_watch(request: Any) -> Any:
             sent_at = self._clock.monotonic()
             answer = await send(request)
-            if isinstance(request, HeartbeatRequest) and answer.error_code == 0:
+            if not isinstance(request, HeartbeatRequest):
+                return answer
+            if answer.error_code == 0:
                 self._generation, self._sent_at = request._generation_id, sent_at
+            elif request._generation_id != coordinator.generation:
+                # aiokafka would take it for the word on the present generation, and join as another member.
+                raise _Outlived(f"the answer is to generation {request._generation_id}, which is over")
             return answer
 
         coordinator._send_req = send_and_watch

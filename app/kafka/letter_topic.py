@@ -12,6 +12,7 @@ from app.errors import TopicError
 from app.kafka.client import Connection
 from app.kafka.log_reader import KafkaLogReader
 from app.kafka.producers import stop_producer
+from app.kafka.rebootstrap import rebootstrap
 from app.kafka.topics import partition_count
 from app.model import TopicPartition
 from app.tasks.dead_letters import LetterRead, read_letter
@@ -121,6 +122,7 @@ class LetterTopic:
             producer = AIOKafkaProducer(
                 **self._connection.arguments(), acks="all", enable_idempotence=True, linger_ms=0
             )
+            rebootstrap(producer.client, self._connection)
             try:
                 await producer.start()
             except BaseException:

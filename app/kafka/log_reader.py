@@ -13,6 +13,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError,
 from app.kafka.client import Connection
 from app.kafka.offset_listing import OffsetListing, Unlisted
 from app.kafka.raw_records import raw
+from app.kafka.rebootstrap import rebootstrap
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
 from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, StoodStill
@@ -113,6 +114,7 @@ class _Reader:
             fetch_max_wait_ms=250,
             max_partition_fetch_bytes=fetch_bytes,
         )
+        rebootstrap(self.consumer._client, connection)
         self.cursors: dict[KafkaPartition, _Cursor] = {}
         #: What the consumer is assigned. Partitions without a cursor stay in it, paused: an assignment that changes
         #: throws away what was fetched ahead of all partitions.
@@ -209,7 +211,9 @@ class KafkaLogReader:
         self._peeks = _Pool(connection, PEEK_FETCH_BYTES, self.bounds)
         # On connections of its own: a broker answers the requests of a connection one by one, and a consumer's may wait
         # there for records.
-        self._offsets = OffsetListing(AIOKafkaClient(**connection.arguments()))
+        client = AIOKafkaClient(**connection.arguments())
+        rebootstrap(client, connection)
+        self._offsets = OffsetListing(client)
         #: For each leader the listing that is about to be made, and the partitions that it is about.
         self._listings: dict[int, tuple[_Listed, set[TopicPartition]]] = {}
 

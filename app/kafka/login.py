@@ -6,6 +6,7 @@ answered.
 
 import asyncio
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,14 +84,26 @@ async def check_login(connection: Connection) -> None:
     Raises BrokersRefuse when every one refuses, and KafkaConnectionError when some do not answer; both say what is
     wrong with each.
     """
-    hosts = [(host, port) for host, port, _ in collect_hosts(connection.bootstrap_servers)]
-    failures = [failure for failure in await asyncio.gather(*(_log_in(connection, *host) for host in hosts)) if failure]
-    if len(failures) < len(hosts):
+    tried = await _try(connection, connection.bootstrap_servers.split(","))
+    failures = [failure for failure in tried.values() if failure is not None]
+    if len(failures) < len(tried):
         return
     reasons = "; ".join(failure.why for failure in failures)
     if all(failure.final for failure in failures):
         raise BrokersRefuse(f"no broker lets this worker in over {connection.security}: {reasons}")
     raise KafkaConnectionError(reasons)
+
+
+async def why_shut_out(connection: Connection, brokers: Iterable[str]) -> dict[str, str]:
+    """Return what keeps this worker out of each of these brokers, by `host:port`; those that let it in are missing."""
+    tried = await _try(connection, brokers)
+    return {broker: failure.why for broker, failure in tried.items() if failure is not None}
+
+
+async def _try(connection: Connection, brokers: Iterable[str]) -> dict[str, _Failure | None]:
+    hosts = {f"{host}:{port}": (host, port) for host, port, _ in collect_hosts(list(brokers), randomize=False)}
+    tried = await asyncio.gather(*(_log_in(connection, *host) for host in hosts.values()))
+    return dict(zip(hosts, tried, strict=True))
 
 
 async def _log_in(connection: Connection, host: str, port: int) -> _Failure | None:

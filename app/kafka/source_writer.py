@@ -24,6 +24,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from app.errors import DeadlineExceeded, PayloadTooLarge, SourceUnavailable
 from app.kafka.client import Connection
 from app.kafka.producers import stop_producer
+from app.kafka.rebootstrap import rebootstrap
 from app.model import TopicPartition
 from app.tasks.log import BrokerClock
 
@@ -149,6 +150,7 @@ class KafkaSourceWriter:
                     linger_ms=0,
                     max_request_size=max(self._limits.values()),
                 )
+                rebootstrap(producer.client, self._connection)
                 try:
                     await producer.start()
                 except BaseException:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import HeartbeatRequest
 
 from app.demo.broker import EmbeddedKafka
@@ -234,3 +235,21 @@ async def test_an_answer_that_a_rebalance_is_in_progress_is_no_proof(kafka: Embe
         assert confirmed == [False]
         with pytest.raises(LeaseLost):
             await lost[0]
+
+
+async def test_a_refusal_that_is_about_a_generation_before_leaves_the_member_in_the_present_one(
+    kafka: EmbeddedKafka,
+) -> None:
+    group, topic = await group_of_two_partitions(kafka)
+    async with member(kafka.bootstrap_servers, group) as one, member(kafka.bootstrap_servers, group) as two:
+        await one.join(topic)
+        before = one.generation
+        await two.join(topic)
+        coordinator = one.consumer._coordinator
+        name, generation = coordinator.member_id, one.generation
+
+        with pytest.raises(KafkaError, match=f"generation {before}, which is over"):
+            await coordinator._send_req(HeartbeatRequest(group, before, name))
+        await one.lease.confirm(generation)
+
+        assert (coordinator.member_id, one.generation) == (name, generation)

@@ -38,6 +38,10 @@ class Pinned(NamedTuple):
 
 _LANE = "consumer.py: the lane stands in its place; compare what else it does (flags, offsets, exceptions)"
 _COMMITS = "consumer.py: commits read positions from the stores; who calls this, and what does it do besides?"
+_ADVISORY = (
+    "commits.py: what a commit and a fetch of committed offsets do to the membership and the coordinator, and which "
+    "answers end them; a connection must be kept by broker and group, whatever the group is"
+)
 _CALLBACKS = (
     "consumer.py, faust_app.py: rebalance callbacks; in which order, under which generation, who sees an exception?"
 )
@@ -89,6 +93,10 @@ _LOOKING = (
     "aiokafka.admin.client, looked up when it is made; build() must pass on what the constructor was given, and "
     "leaves out whether topics may be created in versions before 4"
 )
+_REBOOTSTRAP = (
+    "rebootstrap.py: every refresh must go through _metadata_update, looked up on the client, which is false when no "
+    "broker known has answered; a connection that fails must ask for a refresh; names are resolved each time"
+)
 _LOGIN = (
     "login.py: what a broker answers to a token must reach the authenticator's next step; SCRAM's step must raise for "
     "an answer that does not fit the password; a connection that ends must fail its requests with the reason as their "
@@ -137,6 +145,20 @@ PINNED: dict[str, Pinned] = {
     "faust.transport.consumer:Consumer._new_topicpartition": Pinned(
         "self, topic, partition", "9382c296eceb4c68", _COMMITS
     ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._do_commit_offsets": Pinned(
+        "self, assignment, offsets", "48eb3816d9ea549a", _ADVISORY
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_refresh_commit_offsets": Pinned(
+        "self, assignment", "c64e540952f13572", _ADVISORY
+    ),
+    "aiokafka.consumer.fetcher:Fetcher._update_fetch_positions": Pinned(
+        "self, assignment, node_id, tps", "ad774dbac5e902a9", _ADVISORY
+    ),
+    "aiokafka.consumer.subscription_state:Assignment.requesting_committed": Pinned(
+        "self", "a94d624aa99bc696", _ADVISORY
+    ),
+    "aiokafka.protocol.commit:OffsetCommitRequest.__init__": Pinned("constructor", "107d7d0af17eab1f", _ADVISORY),
+    "aiokafka.client:AIOKafkaClient.__init__": Pinned("constructor", "8f5cbfb63214a87d", _ADVISORY),
     "faust.transport.consumer:Consumer.on_partitions_revoked": Pinned("self, revoked", "e7564e625d0b164d", _CALLBACKS),
     "faust.transport.consumer:Consumer.on_partitions_assigned": Pinned(
         "self, assigned, generation_id", "a2f6d5bbb1b6d501", _CALLBACKS
@@ -298,9 +320,17 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.protocol.metadata:MetadataRequest.build": Pinned(
         "self, request_struct_class", "cf33b672cfd961b7", _LOOKING
     ),
-    "aiokafka.client:AIOKafkaClient.bootstrap": Pinned("self", "2af303a025918490", _LOOKING),
     "aiokafka.admin.client:AIOKafkaAdminClient._get_cluster_metadata": Pinned(
         "self, topics", "96b007daa72bd2c4", _LOOKING
+    ),
+    "aiokafka.client:AIOKafkaClient.bootstrap": Pinned("self", "2af303a025918490", _REBOOTSTRAP),
+    "aiokafka.client:AIOKafkaClient._md_synchronizer": Pinned("self", "925f6b101c52815c", _REBOOTSTRAP),
+    "aiokafka.conn:create_conn": Pinned(
+        "host, port, client_id, request_timeout_ms, ssl_context, security_protocol, max_idle_ms, on_close, "
+        "sasl_mechanism, sasl_plain_username, sasl_plain_password, sasl_kerberos_service_name, "
+        "sasl_kerberos_domain_name, sasl_oauth_token_provider",
+        "33e6bb9d754d3207",
+        _REBOOTSTRAP,
     ),
     "aiokafka.client:AIOKafkaClient.send": Pinned("self, node_id, request, group", "15af6ba4e9f8287a", _LISTING),
     "aiokafka.cluster:ClusterMetadata.leader_for_partition": Pinned("self, partition", "ea5d9e875120a488", _LISTING),
@@ -358,11 +388,13 @@ REACHED_FOR = {
     "_aborted_producers": "aiokafka.consumer.fetcher:PartitionRecords",
     "_batches": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
     "_buffer": "aiokafka.record.default_records:_DefaultRecordBatchPy",
+    "_brokers": "aiokafka.cluster:ClusterMetadata.update_metadata",
     "_builder": "aiokafka.producer.message_accumulator:MessageBatch.__init__",
     "_check_crcs": "aiokafka.consumer.fetcher:PartitionRecords",
     "_client": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_closing": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_cluster": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
+    "_conns": "aiokafka.client:AIOKafkaClient.__init__",
     "_consume_aborted_up_to": "aiokafka.consumer.fetcher:PartitionRecords",
     "_coordination_task": "aiokafka.consumer.group_coordinator:GroupCoordinator.__init__",
     "_coordinator": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
@@ -378,6 +410,9 @@ REACHED_FOR = {
     "_maybe_leave_group": "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_leave_group",
     "_maybe_uncompress": "aiokafka.record.default_records:_DefaultRecordBatchPy",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
+    "_maybe_refresh_commit_offsets": (
+        "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_refresh_commit_offsets"
+    ),
     "_metadata_snapshot": "aiokafka.consumer.group_coordinator:BaseCoordinator._handle_metadata_update",
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
     "_num_records": "aiokafka.record.default_records:_DefaultRecordBatchPy",

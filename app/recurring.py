@@ -1,0 +1,56 @@
+"""Log lines about what goes on: the first at once, the next ones at growing distances, and one when it is over."""
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+#: Seconds from the first line to the second; each further distance is twice the one before, up to the longest.
+FIRST_DISTANCE, LONGEST_DISTANCE = 2.0, 600.0
+
+
+@dataclass(slots=True)
+class _Trouble:
+    since: float
+    due: float
+    distance: float = FIRST_DISTANCE
+    left_out: int = 0
+
+
+class Recurring:
+    """Logs one kind of trouble with a structlog logger; each subject, such as a partition, has distances of its own.
+
+    A caller ends or forgets every subject that it reported, which bounds what is remembered.
+    """
+
+    def __init__(self, log: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._troubles: dict[Hashable, _Trouble] = {}
+
+    def warn(self, subject: Hashable, event: str, /, **fields: object) -> None:
+        """Log a warning, unless the last one about the subject is too near; says how many were left out since then."""
+        now = self._clock()
+        trouble = self._troubles.get(subject)
+        if trouble is None:
+            self._troubles[subject] = _Trouble(since=now, due=now + FIRST_DISTANCE)
+            self._log.warning(event, **fields)
+            return
+        if now < trouble.due:
+            trouble.left_out += 1
+            return
+        trouble.distance = min(2 * trouble.distance, LONGEST_DISTANCE)
+        trouble.due = now + trouble.distance
+        left_out, trouble.left_out = trouble.left_out, 0
+        self._log.warning(event, **fields, left_out=left_out, seconds=round(now - trouble.since, 1))
+
+    def end(self, subject: Hashable, event: str, /, **fields: object) -> None:
+        """Log that the trouble is over and how long it was, if there was any."""
+        trouble = self._troubles.pop(subject, None)
+        if trouble is not None:
+            seconds = round(self._clock() - trouble.since, 1)
+            self._log.info(event, **fields, left_out=trouble.left_out, seconds=seconds)
+
+    def forget(self, subject: Hashable) -> None:
+        """Drop a subject that is not looked at any more, without a line."""
+        self._troubles.pop(subject, None)
