@@ -26,6 +26,7 @@ import msgspec
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_json, decode_with
 from app.formats.members import Members
+from app.formats.schemas import MAX_TYPES_NESTED
 from app.formats.temporal import date_text, decimal_text, time_text, timestamp_text
 
 #: From the text of a payload to the text of a row's member; None where it is copied as it stands.
@@ -71,46 +72,52 @@ def unwrap(text: bytes) -> tuple[bytes, bytes] | None:
     if not text.startswith(b'{"schema":'):
         return None
     try:
-        wrapped = _wrapped.decode(text)
-        converter(bytes(wrapped.schema))
-    except (msgspec.ValidationError, DecodeError):
-        return None
-    except (UnicodeDecodeError, RecursionError, msgspec.DecodeError):
+        wrapped = decode_with(_wrapped, text)
+        _parsed(bytes(wrapped.schema))
+    except DecodeError:
         decode_json(text)
-        raise
+        return None
     return bytes(wrapped.schema), bytes(wrapped.payload)
+
+
+@lru_cache(_SCHEMAS_KEPT)
+def _parsed(schema: bytes) -> Schema | None:
+    """Return the schema with this text, None for values without one; raises DecodeError."""
+    return decode_with(_schema, schema)
 
 
 @lru_cache(_SCHEMAS_KEPT)
 def converter(schema: bytes, member: str | None = None) -> Converter:
     """Return what makes a row's text of payloads of the schema with this text, or of a member of them.
 
-    It raises DecodeError, naming the member that is not as the schema says; so does this for a text that is no schema.
+    It raises DecodeError, naming the member that is not as the schema says; so does this for a text that is no schema,
+    and for a schema whose types are nested beyond MAX_TYPES_NESTED.
     """
-    read = decode_with(_schema, schema)
-    if read is None:  # values without a schema
+    read = _parsed(schema)
+    if read is None:
         return None
-    try:
-        if member is None:
-            return converter_of(read)
-        return next((converter_of(field) for field in read.fields if field.field == member), None)
-    except RecursionError as error:
-        raise DecodeError("its schema is nested too deeply") from error
+    if member is None:
+        return converter_of(read)
+    return next((converter_of(field) for field in read.fields if field.field == member), None)
 
 
-def converter_of(schema: Schema) -> Converter:
-    """Return what makes a row's text of payloads of this schema."""
+def converter_of(schema: Schema, depth: int = 1) -> Converter:
+    """Return what makes a row's text of payloads of this schema, which is in `depth` - 1 others."""
+    if depth > MAX_TYPES_NESTED:
+        raise DecodeError(f"its schema has types that are nested more than {MAX_TYPES_NESTED} deep")
     if schema.name in _NAMED:
         return _unless_null(_NAMED[schema.name](schema))
     match schema.type:
         case "struct":
-            return _struct(schema)
+            return _struct(schema, depth)
         case "array" if schema.items is not None:
-            return _array(converter_of(schema.items))
+            return _array(converter_of(schema.items, depth + 1))
         case "map" if schema.keys is not None and schema.values is not None:
             # JSON's members have strings for names; a map with other keys is an array of pairs.
-            value = converter_of(schema.values)
-            return _object(value) if schema.keys.type == "string" else _array(_pair(converter_of(schema.keys), value))
+            value = converter_of(schema.values, depth + 1)
+            if schema.keys.type == "string":
+                return _object(value)
+            return _array(_pair(converter_of(schema.keys, depth + 1), value))
     return None
 
 
@@ -118,8 +125,8 @@ def _unless_null(convert: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     return lambda text: text if text == _NULL else convert(text)
 
 
-def _struct(schema: Schema) -> Converter:
-    converters = {field.field or "": converter_of(field) for field in schema.fields}
+def _struct(schema: Schema, depth: int) -> Converter:
+    converters = {field.field or "": converter_of(field, depth + 1) for field in schema.fields}
     if not any(converters.values()):
         return None
     members = Members(converters)

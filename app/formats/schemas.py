@@ -8,6 +8,10 @@ from app.formats.errors import DecodeError
 
 SchemaKind = Literal["AVRO", "PROTOBUF", "JSON"]
 
+#: How deep the types of a schema may be in each other, Protobuf's own limit for messages. What reads and writes values
+#: recurses several times for each type, and an interpreter may stop at 1000.
+MAX_TYPES_NESTED = 100
+
 
 class SchemaNeeded(Exception):
     """A schema has to be fetched before a record can be read; nothing is known against it.

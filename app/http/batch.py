@@ -8,6 +8,8 @@ from aiohttp import web
 
 from app.catalog.spec import STRUCTURED_KEYS, TableSpec
 from app.errors import InvalidBody, InvalidKey, NotAcceptable, RequestError
+from app.formats.errors import DecodeError
+from app.formats.json_text import decode_with
 from app.http.answers import JSON_HEADERS, Streamed
 from app.http.conditions import accepts
 from app.http.consistency import asked
@@ -104,9 +106,9 @@ def _keys(table: TableSpec, body: bytes) -> tuple[Sequence[msgspec.Raw], Sequenc
     Raises InvalidBody.
     """
     try:
-        given = _requests.decode(body).keys
-        raw = _raw_requests.decode(body).keys
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        given = decode_with(_requests, body).keys
+        raw = decode_with(_raw_requests, body).keys
+    except DecodeError as error:
         raise InvalidBody(f'the body has to be JSON like {{"keys": ["a", "b"]}}: {error}') from None
     if len(given) > MOST_KEYS:
         raise InvalidBody(f"the batch has {len(given)} keys, at most {MOST_KEYS} are taken: ask in several batches")

@@ -129,7 +129,7 @@ class InternalRoutes:
         waits_until = self._clock() + min(wait or 0.0, deadline_ms / 1000)
         try:
             wanted = decode_wanted(await call.body.read((CONTENT_TYPE,), _MAX_BATCH_BYTES))
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidBody(f"what is wanted cannot be understood: {error}") from None
         slices = await self._slices.read(table.spec.name, wanted, consistency, waits_until)
         said = [

@@ -19,6 +19,8 @@ from app.errors import (
     TooStale,
     Unauthenticated,
 )
+from app.formats.errors import DecodeError
+from app.formats.json_text import decode_with
 from app.http.consistency import asking_headers
 from app.http.dispatch import REQUEST_ID
 from app.http.freshness import SERVED_BY, freshness_of
@@ -54,6 +56,8 @@ CONNECT_SECONDS = 1.0
 
 #: Of the caller's time, the share that a hop may use; the rest is for saying that it failed.
 HOP_SHARE = 0.9
+
+_status_reports = msgspec.json.Decoder(StatusReport)
 
 #: What a peer may answer about its own task. Any other error of its would say nothing about the caller's
 #: question.
@@ -119,8 +123,8 @@ class HttpPeer:
         if status != 200:  # noqa: PLR2004
             raise _refusal(status, got, body)
         try:
-            return msgspec.json.decode(body, type=StatusReport).tasks
-        except msgspec.MsgspecError as error:
+            return decode_with(_status_reports, body).tasks
+        except DecodeError as error:
             raise OwnerUnreachable(f"its status cannot be understood: {error}") from None
 
     def _session_for(self, hop: Hop | BatchHop) -> aiohttp.ClientSession:

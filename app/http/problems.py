@@ -7,6 +7,8 @@ import msgspec
 from aiohttp import web
 
 from app.errors import RequestError, Unauthenticated
+from app.formats.errors import DecodeError
+from app.formats.json_text import decode_with
 from app.http.freshness import refused_freshness_headers
 from app.http.shared_secret import SECRET
 
@@ -16,6 +18,8 @@ CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:tablehouse:problem:"
 
 _STANDARD = frozenset({"type", "title", "status", "detail", "code", "retryable"})
+
+_documents: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
 def problem(error: RequestError) -> web.Response:
@@ -54,8 +58,8 @@ def document(error: RequestError) -> dict[str, Any]:
 def from_document(body: bytes, retry_after: str | None, known: Mapping[str, type[RequestError]]) -> RequestError | None:
     """Read a peer's problem document back into its error; None when `known`, by code, does not have it."""
     try:
-        members = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.MsgspecError:
+        members = decode_with(_documents, body)
+    except DecodeError:
         return None
     kind = known.get(str(members.get("code")))
     if kind is None:

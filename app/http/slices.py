@@ -38,7 +38,7 @@ encode_wanted = _encode
 
 
 def decode_wanted(data: bytes) -> Sequence[Wanted]:
-    """Read what another worker wants; raises msgspec.MsgspecError."""
+    """Read what another worker wants; raises ValueError, and RecursionError for what is nested beyond reason."""
     return _wanted.decode(data)
 
 
@@ -54,7 +54,7 @@ def decode_slices(data: bytes, wanted: Sequence[Wanted], known: Mapping[str, typ
     """
     try:
         slices = [_read(part, known) for part in _slices.decode(data)]
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise OwnerUnreachable(f"its answer cannot be understood: {error}") from None
     left = {partition: len(keys) for partition, keys in wanted}
     for part in slices:

@@ -1,7 +1,6 @@
 """Tokens for OAUTHBEARER, by the client credentials grant (RFC 6749, 4.4): one for all clients of a worker."""
 
 import asyncio
-import json
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,9 @@ import httpx
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
+
+from app.formats.errors import DecodeError
+from app.formats.json_text import decode_json
 
 #: Seconds that the token endpoint has to answer, its connection included.
 ENDPOINT_TIMEOUT = 5.0
@@ -130,8 +132,8 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
                 refused=refused,
             )
         try:
-            document = json.loads(answer.content)
-        except ValueError:
+            document = decode_json(answer.content)
+        except DecodeError:
             document = None
         text = document.get("access_token") if isinstance(document, Mapping) else None
         if not isinstance(document, Mapping) or not isinstance(text, str) or not text.isascii() or not text:

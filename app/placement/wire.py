@@ -156,5 +156,5 @@ def _unpack(decoder: msgspec.msgpack.Decoder[_T], data: bytes, what: str) -> _T:
         if not inflate.eof:
             raise WireError(f"a member sent {what} that is cut off, or unpacks to over {MAX_UNPACKED_BYTES} bytes")
         return decoder.decode(packed)
-    except (zlib.error, msgspec.MsgspecError) as error:
+    except (zlib.error, ValueError, RecursionError) as error:
         raise WireError(f"a member sent {what} that cannot be read: {error}") from error

@@ -4,6 +4,9 @@ from typing import Any
 
 import msgspec
 
+from app.formats.errors import DecodeError
+from app.formats.json_text import decode_with
+
 
 class Unavailable(Exception):
     """No registry could say; asking again later is right. The message says which URL and why."""
@@ -39,6 +42,9 @@ class _Error(msgspec.Struct):
     message: str = ""
 
 
+_errors = msgspec.json.Decoder(_Error)
+
+
 #: Confluent's codes for a subject, a version and a schema that is not there.
 _NOT_FOUND = frozenset({40401, 40402, 40403})
 
@@ -46,8 +52,8 @@ _NOT_FOUND = frozenset({40401, 40402, 40403})
 def not_found(body: bytes) -> str | None:
     """Return the registry's own words when it says that something is not there; None when the 404 is another's."""
     try:
-        error = msgspec.json.decode(body, type=_Error)
-    except msgspec.MsgspecError:
+        error = decode_with(_errors, body)
+    except DecodeError:
         return None
     return error.message or f"error {error.error_code}" if error.error_code in _NOT_FOUND else None
 
@@ -55,6 +61,6 @@ def not_found(body: bytes) -> str | None:
 def parse(body: bytes, kind: Any) -> Any:
     """Return an answer as a value of a type; raises NoRegistry when it is none."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return decode_with(msgspec.json.Decoder(kind), body)
+    except DecodeError as error:
         raise NoRegistry(f"its answer is not that of a schema registry ({error})") from error

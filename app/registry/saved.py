@@ -50,7 +50,7 @@ class SavedSchemas:
             file = msgspec.json.decode(self._path.read_bytes(), type=_File)
         except FileNotFoundError:
             return Saved()
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             log.warning("saved schemas cannot be read; they are fetched again", path=str(self._path), error=str(error))
             return Saved()
         if file.layout != _LAYOUT or not set(file.urls) & set(self._urls):

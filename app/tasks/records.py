@@ -117,7 +117,7 @@ def decode(kind: type[_Record], data: bytes) -> _Record:
     """Return the record in `data`; raises MalformedRecord, and NewerRecord for one of a later version."""
     try:
         record: _Record = _decoders[kind].decode(data)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         # A later version may have members of other types under the same names.
         if _version_of(data) > RECORDS_VERSION:
             raise _unknown_version(kind, _version_of(data)) from error
@@ -130,7 +130,7 @@ def decode(kind: type[_Record], data: bytes) -> _Record:
 def _version_of(data: bytes) -> int:
     try:
         return _versions.decode(data).v
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return RECORDS_VERSION
 
 

@@ -217,11 +217,39 @@ def test_a_decimal_that_connect_writes_as_a_number_keeps_every_digit() -> None:
     assert opened("debezium", text) == b'{"v":"12345678901234567890.10"}'
 
 
-def test_a_schema_that_is_nested_too_deeply_is_a_reason_to_refuse_it() -> None:
-    schema = '{"type":"struct","fields":[' * 400 + '{"type":"string","field":"v"}' + '],"field":"v"}' * 400
-    text = with_schema({"v": None}, {"type": "string", "field": "deep"})
-    with pytest.raises(DecodeError, match="schema is nested too deeply"):
-        opened("debezium", text.replace(b'{"type": "string", "field": "deep"}', schema.encode()))
+def nested(depth: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a schema of types that are nested so deep, a date in structs and arrays, and its payload, as fields."""
+    schema: dict[str, Any] = {"type": "int32", "name": CONNECT + "Date"}
+    value: Any = 1
+    for level in range(depth - 1):
+        if level % 2:
+            schema, value = {"type": "array", "items": schema}, [value]
+        else:
+            schema, value = {"type": "struct", "fields": [{**schema, "field": "f"}]}, {"f": value}
+    return {**schema, "field": "v"}, {"v": value}
+
+
+def test_a_schema_whose_types_are_nested_beyond_a_limit_is_a_reason_to_refuse_it() -> None:
+    schema, row = nested(99)  # in the struct of the row
+    shown = opened("debezium", with_schema(row, schema))
+    assert shown == json.dumps(row, separators=(",", ":")).replace("1", '"1970-01-02"').encode()
+    for depth in (100, 150):
+        schema, row = nested(depth)
+        with pytest.raises(DecodeError, match="types that are nested more than 100 deep"):
+            opened("debezium", with_schema(row, schema))
+        with pytest.raises(DecodeError, match="types that are nested more than 100 deep"):
+            opened("outbox", json.dumps({"schema": struct(schema), "payload": row}).encode())
+
+
+@pytest.mark.parametrize("name", ['"', 'the "quoted" one', "\\", "a\nb", "ü\u2028\x00"])
+def test_a_column_may_have_any_name(name: str) -> None:
+    field = {"type": "int32", "name": CONNECT + "Date", "field": name}
+    row = opened("debezium", with_schema({"id": 1, name: 1}, {"type": "int32", "field": "id"}, field))
+    assert row is not None
+    assert json.loads(row) == {"id": 1, name: "1970-01-02"}
+    missing = opened("debezium", with_schema({"id": 1.10}, {"type": "double", "field": "id"}, field))
+    assert missing is not None
+    assert json.loads(missing) == {"id": 1.1, name: None}
 
 
 def test_a_row_whose_schema_means_nothing_more_is_copied_byte_for_byte() -> None:

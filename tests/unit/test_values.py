@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName, ValueSpec
 from app.formats.errors import DecodeError
+from app.formats.json_text import MAX_DEPTH
 from app.formats.values import ValueFormat, value_format
 from tests.support.schemas import NO_REGISTRY
 
@@ -107,12 +108,67 @@ def test_numbers_that_json_lacks_and_those_too_long_are_refused(
 
 
 @pytest.mark.parametrize("columns", [None, {"a": "a"}])
-def test_nesting_is_taken_up_to_a_depth_and_refused_beyond(columns: Mapping[str, str] | None) -> None:
-    shallow = b'{"a":' + b"[" * 100 + b"]" * 100 + b"}"
-    assert format_of("json", columns).decode(shallow) == shallow
-    for deep in (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"a":' * 100_000 + b"1" + b"}" * 100_000):
-        with pytest.raises(DecodeError, match="nested too deeply"):
-            format_of("json", columns).decode(deep)
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"x":0,"a":', b"}]")])
+def test_nesting_is_taken_up_to_a_depth_and_refused_beyond(
+    opening: bytes, closing: bytes, columns: Mapping[str, str] | None
+) -> None:
+    def nested(depth: int) -> bytes:
+        times = (depth - 1) // len(closing)
+        return b'{"a":' + opening * times + b"1" + closing * times + b"}"
+
+    limit = MAX_DEPTH - (MAX_DEPTH - 1) % len(closing)
+    assert format_of("json", columns).decode(nested(limit)) == nested(limit)
+    for deep in (limit + len(closing), 1000, 2000, 100_000):
+        with pytest.raises(DecodeError, match="its JSON is nested more than 500 deep"):
+            format_of("json", columns).decode(nested(deep))
+
+
+@settings(deadline=None)
+@given(st.recursive(st.text('[]{}"\\,:ü\n'), lambda inner: st.lists(inner) | st.dictionaries(st.text('{"\\'), inner)))
+def test_brackets_count_where_they_nest_and_not_side_by_side_or_in_strings(value: Any) -> None:
+    inner = [value, [[]] * MAX_DEPTH]
+    text, most = json.dumps(inner).encode(), MAX_DEPTH - depth_of(inner)
+    taken = b"[" * most + text + b"]" * most
+    assert format_of("json").decode(taken) == taken
+    with pytest.raises(DecodeError, match="nested more than 500 deep"):
+        format_of("json").decode(b"[" + taken + b"]")
+
+
+def depth_of(value: Any) -> int:
+    """Return how deep arrays and objects are in each other."""
+    match value:
+        case list():
+            return 1 + max(map(depth_of, value), default=0)
+        case dict():
+            return 1 + max(map(depth_of, value.values()), default=0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'{"a":"\xff"}', "its JSON is not UTF-8 at byte 6"),
+        (b'{"\xed\xa0\x80":1}', "its JSON is not UTF-8 at byte 2"),
+        (b'{"a":"\\ud83d"}', "half of a surrogate pair without the other half at byte 6"),
+        (b'{"a":"x\\ud83dx"}', "half of a surrogate pair without the other half at byte 7"),
+        (b'{"a":"\\\\\\udE00"}', "half of a surrogate pair without the other half at byte 8"),
+        (b'{"a":"\\ud83d\\ud83d\\ude00"}', "half of a surrogate pair without the other half at byte 6"),
+        (b'{"a":"\\ud83d\\n"}', "half of a surrogate pair without the other half at byte 6"),
+        (b'{"a":"\\\\ud83d"', "it is not JSON"),
+    ],
+)
+@pytest.mark.parametrize("columns", [None, {"a": "a"}])
+def test_text_that_is_no_characters_is_named_with_its_place(
+    value: bytes, reason: str, columns: Mapping[str, str] | None
+) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        format_of("json", columns).decode(value)
+
+
+def test_a_whole_surrogate_pair_is_a_character() -> None:
+    value = b'{"a":"\\ud83d\\ude00"}'
+    assert format_of("json").decode(value) == value
+    assert format_of("json", {"b": "a"}).decode(value) == b'{"b":"\\ud83d\\ude00"}'
 
 
 def test_a_value_of_ten_mebibytes_is_a_value_like_any_other() -> None:
