@@ -26,6 +26,7 @@ from app.kafka.commits import OffsetCommits
 from app.kafka.group_watch import GroupWatch
 from app.kafka.lane_outages import LaneOutages
 from app.kafka.lease import GroupLease
+from app.kafka.leaving import leave_during_join
 from app.kafka.raw_records import raw
 from app.kafka.rebootstrap import rebootstrap
 from app.kafka.record_path import NoRecordPath
@@ -45,8 +46,8 @@ LANE_FETCH_BYTES = 1024 * 1024
 #: Seconds a poll waits for records; a partition that starts or resumes meanwhile waits as long.
 POLL_WAIT = 0.1
 
-#: Seconds that leaving the group and closing connections may take.
-STOP_TIMEOUT = 3.0
+#: Seconds that leaving the group and closing connections may take, and after which a join is taken to be in the way.
+STOP_TIMEOUT, LEAVE_AFTER = 3.0, 0.5
 
 #: aiokafka takes a member that does not fetch out of the group, for good. A worker may well have nothing to fetch.
 MAX_POLL_INTERVAL_MS = 365 * 24 * 3600 * 1000
@@ -173,7 +174,10 @@ class LaneConsumer(NoRecordPath):
         """Commit, leave the group and disconnect, each within a bound."""
         await self.commit()
         stopping = asyncio.ensure_future(self.client.stop())
-        await asyncio.wait({stopping}, timeout=STOP_TIMEOUT)
+        await asyncio.wait({stopping}, timeout=LEAVE_AFTER)
+        if not stopping.done():
+            await leave_during_join(self.client._coordinator)
+            await asyncio.wait({stopping}, timeout=STOP_TIMEOUT)
         if not stopping.done():
             log.warning("the group could not be left in time; its members notice after the session time-out")
             stopping.cancel()

@@ -44,11 +44,18 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    kafka: EmbeddedKafka, make_worker: MakeWorker, *, may_fail: Sequence[int] = (), start: int = 2, standbys: int = 1
+    kafka: EmbeddedKafka,
+    make_worker: MakeWorker,
+    *,
+    may_fail: Sequence[int] = (),
+    start: int = 2,
+    standbys: int = 1,
+    **settings: str,
 ) -> AsyncIterator[Scene]:
     """Start everything; at the end, stop the load, check equality, and judge every answer that the readers got.
 
-    may_fail are the indexes of workers to which connections may fail. Of the two workers, `start` are started.
+    may_fail are the indexes of workers to which connections may fail. Of the two workers, `start` are started. They
+    have `settings`.
     """
     bootstrap, topic, group = kafka.bootstrap_servers, unique("faults"), unique("faults")
     checked = [Checked(name, topic, PARTITIONS, standbys=standbys) for name in ("first", "second")]
@@ -56,7 +63,7 @@ async def scene(
     print(f"seed {seed}")  # noqa: T201 - shown when the test fails
     await create_topic(bootstrap, topic, PARTITIONS)
     definition = tables(*(table.entry() for table in checked))
-    workers = [make_worker(bootstrap, definition, group=group) for _ in range(2)]
+    workers = [make_worker(bootstrap, definition, group=group, **settings) for _ in range(2)]
     for worker in workers[:start]:
         worker.start()
     async with Load(bootstrap, topic, KEYS, seed) as load:
@@ -148,12 +155,15 @@ async def test_a_worker_leaves_gracefully_and_comes_back(
 async def test_a_worker_that_is_told_to_stop_in_the_middle_of_a_rebalance_ends_well(
     kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
-    async with scene(kafka, make_worker, may_fail=[0, 1]) as cluster:
+    # The group waits for a paused worker until its session is over. It must be long: the third worker has to join
+    # before, and a worker that stops without leaving the group would be waited for as long.
+    session = "60s"
+    async with scene(kafka, make_worker, may_fail=[0, 1], session_timeout=session) as cluster:
         stopped, paused = cluster.workers
         await cluster.load.more(100)
         paused.pause()
-        # The group waits for the paused one, until its session is over.
-        third = make_worker(cluster.bootstrap, stopped.tables_file.read_text("utf-8"), group=cluster.group)
+        definition = stopped.tables_file.read_text("utf-8")
+        third = make_worker(cluster.bootstrap, definition, group=cluster.group, session_timeout=session)
         third.start()
 
         async def rebalancing() -> bool:
@@ -165,6 +175,8 @@ async def test_a_worker_that_is_told_to_stop_in_the_middle_of_a_rebalance_ends_w
         paused.resume()
         third.terminate()
         assert await third.wait_exit() == 0, third.log_end()
+        for worker in (stopped, third):
+            assert "could not be left" not in worker.log_text()
         stopped.start()
         await stopped.wait_ready()
         await until(cluster.shared, "both workers have partitions again", 30.0)
