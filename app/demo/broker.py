@@ -55,13 +55,15 @@ class _Node:
 class Listener:
     """One more port of a broker that is alone: its name in lower case, its protocol, and its properties.
 
-    Properties are those of the broker without `listener.name.<name>.` in front.
+    Properties are those of the broker without `listener.name.<name>.` in front. `advertised` is the host:port at which
+    the broker says that clients reach it, by default where they do.
     """
 
     name: str
     protocol: str
     properties: Mapping[str, str]
     port: int = field(default_factory=processes.free_port)
+    advertised: str | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -232,7 +234,10 @@ def _server_properties(
 ) -> str:
     replicas = len(nodes)
     open_to_clients = [f"PLAINTEXT://127.0.0.1:{node.port}"]
-    open_to_clients += [f"{listener.name.upper()}://{listener.bootstrap_servers}" for listener in more]
+    advertised = list(open_to_clients)
+    for listener in more:
+        open_to_clients.append(f"{listener.name.upper()}://{listener.bootstrap_servers}")
+        advertised.append(f"{listener.name.upper()}://{listener.advertised or listener.bootstrap_servers}")
     protocols = ["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT"]
     protocols += [f"{listener.name.upper()}:{listener.protocol}" for listener in more]
     settings: dict[str, object] = {
@@ -240,7 +245,7 @@ def _server_properties(
         "node.id": node.node_id,
         "controller.quorum.voters": ",".join(f"{n.node_id}@127.0.0.1:{n.controller_port}" for n in nodes),
         "listeners": ",".join([*open_to_clients, f"CONTROLLER://127.0.0.1:{node.controller_port}"]),
-        "advertised.listeners": ",".join(open_to_clients),
+        "advertised.listeners": ",".join(advertised),
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": ",".join(protocols),

@@ -28,7 +28,7 @@ from app.kafka.health import Health
 from app.kafka.lease import GroupLease
 from app.kafka.local_side import LocalSide
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
-from app.kafka.login import check_login
+from app.kafka.login import check_login, explained, unreachable_brokers
 from app.kafka.partition_counts import PartitionCounts
 from app.kafka.probe import probe_epochs
 from app.kafka.replica_watch import ReplicaWatch
@@ -79,6 +79,9 @@ _LEAST_FETCHED = 64 * 1024
 _Client = KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter | KafkaDeadLetters
 
 Result = TypeVar("Result")
+
+#: What passes once brokers can be reached.
+_UNREACHABLE = (KafkaError, OutcomeUnknown, TimeoutError)
 
 
 class SchemaSource(Schemas, Protocol):
@@ -262,6 +265,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     async def _prepare(self) -> Topics:
         await check_login(self._connection)
+        try:
+            return await self._prepare_topics()
+        except _UNREACHABLE as error:
+            raise await explained(self._connection, error) from error
+
+    async def _prepare_topics(self) -> Topics:
         group, replication = self._settings.group, Replication(self._settings.replication_factor)
         await probe_epochs(self._connection, group, replication)
         await broker_time.prepare_probe(self._connection, group, replication)
@@ -281,12 +290,13 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         while not self.should_stop:
             try:
                 return await attempt()
-            except (KafkaError, OutcomeUnknown, TimeoutError) as error:
-                self.health.trouble = f"no broker of {self._settings.bootstrap_servers} can be used: {error}"
+            except _UNREACHABLE as error:
+                why = str(error) or repr(error)
+                self.health.trouble = f"no broker of {self._settings.bootstrap_servers} can be used: {why}"
                 log.warning(
                     "no broker can be used; trying again",
                     bootstrap_servers=self._settings.bootstrap_servers,
-                    error=str(error) or repr(error),
+                    error=why,
                 )
                 await self.sleep(_RETRY)
         return None
@@ -299,6 +309,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             if not self.health.broker_reachable():
                 try:
                     await check_login(self._connection)
+                    outage = "; ".join(await unreachable_brokers(self._connection)) or None
                 except (BrokersRefuse, KafkaError) as error:
                     outage = str(error)
             if outage is not None and outage != self.health.outage:
