@@ -232,7 +232,7 @@ class _Replay:
         self.failed = False
 
     async def run(self, letters: Iterable[LetterRead]) -> None:
-        from app.kafka.letter_topic import RecordTooLarge  # noqa: PLC0415
+        from app.kafka.letter_topic import NotTaken  # noqa: PLC0415
 
         records = {(letter.source, letter.source_offset): letter for letter in letters}
         whole = [letter for letter in records.values() if self._is_whole(letter)]
@@ -245,9 +245,9 @@ class _Replay:
                 continue
             try:
                 to = "" if self._dry_run else f" as offset {await self._topic.put_back(letter)}"
-            except RecordTooLarge as error:
+            except NotTaken as error:
                 self.failed = True
-                self._leave(letter, "the source topic does not take it in a batch of its own", str(error))
+                self._leave(letter, "the source topic does not take it", str(error))
                 continue
             self.count += 1
             click.echo(f"{_origin(letter)}{to}")
