@@ -210,7 +210,7 @@ class EmbeddedKafka(processes.Service):
 
     def _wait_ready(self, node: _Node, needed: set[int]) -> None:
         deadline = time.monotonic() + _READY_DEADLINE
-        while not needed <= _known_brokers(node.port):
+        while not needed <= known_brokers(node.port):
             if node.process is None or node.process.poll() is not None:
                 raise SetupError(_with_log("the embedded Kafka ended while it was starting", node))
             if time.monotonic() > deadline:
@@ -276,7 +276,7 @@ def _server_properties(
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def _known_brokers(port: int) -> set[int]:
+def known_brokers(port: int) -> set[int]:
     """Ask a broker which brokers it knows to be up: their node ids; nothing while it does not answer.
 
     Kafka's Metadata request, version 1, without topics. A port that accepts connections proves nothing: a
