@@ -1,6 +1,5 @@
 """`tablehouse dead-letters`: look at the records that became no row, and put them back into their topics."""
 
-import asyncio
 import json
 import re
 from collections import deque
@@ -12,11 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from app.config import SETTINGS, Settings, load_settings
+from app.broker_commands import connected, run
+from app.config import Settings, load_settings
 from app.tasks.dead_letters import Content, LetterRead
-from app.tasks.log import NO_TIMESTAMP, LogUnavailable
+from app.tasks.log import NO_TIMESTAMP
 
 if TYPE_CHECKING:
+    from app.kafka.client import Connection
     from app.kafka.letter_topic import LetterTopic
 
 #: Settings that have flags here; the others come from the environment or the file, as a worker's do.
@@ -59,16 +60,6 @@ class Selection:
         )
 
 
-def _connected(command: Callable[..., None]) -> Callable[..., None]:
-    for setting in reversed(SETTINGS):
-        if setting.name in _FLAGS:
-            text = f"{setting.description} [{setting.variable}]"
-            command = click.option(setting.flag, setting.name, metavar="VALUE", help=text)(command)
-    return click.option(
-        "--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds that it may take."
-    )(command)
-
-
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--since", help="Only letters since then: 90m, 12h, 7d, or 2026-01-31T12:00.")(command)
     command = click.option("--reason", help="Only letters of this reason, like undecodable_value.")(command)
@@ -103,29 +94,13 @@ def _since(text: str | None) -> int | None:
 def _run(settings: Settings, timeout: float, work: Callable[["LetterTopic"], Coroutine[Any, Any, Result]]) -> Result:
     """Do something with the dead-letter topic within `timeout` seconds; raises ClickException and SetupError."""
     # Imported here so that `--help` starts without Kafka's clients.
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
-
-    from app.kafka.client import Connection  # noqa: PLC0415
     from app.kafka.letter_topic import LetterTopic  # noqa: PLC0415
-    from app.kafka.security import security_of  # noqa: PLC0415
 
-    connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings))
-
-    async def run() -> Result:
-        async with (
-            asyncio.timeout(timeout),
-            LetterTopic(connection, settings.dead_letter_topic) as topic,
-        ):
+    async def with_topic(connection: "Connection") -> Result:
+        async with LetterTopic(connection, settings.dead_letter_topic) as topic:
             return await work(topic)
 
-    try:
-        return asyncio.run(run())
-    except TimeoutError:
-        raise click.ClickException(f"not done within {timeout:g} s; --timeout allows for more") from None
-    except (KafkaError, LogUnavailable) as error:
-        raise click.ClickException(
-            f"the brokers of {settings.bootstrap_servers} cannot be used: {str(error) or repr(error)}"
-        ) from error
+    return run(settings, timeout, with_topic)
 
 
 class _Progress:
@@ -145,7 +120,7 @@ class _Progress:
 @_selecting
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many of each run.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
-@_connected
+@connected(_FLAGS, timeout=300.0)
 def list_letters(
     *, table: str | None, reason: str | None, since: str | None, limit: int, as_json: bool, timeout: float, **given: Any
 ) -> None:
@@ -169,7 +144,7 @@ def list_letters(
 @dead_letters.command("show")
 @click.argument("place", metavar="PARTITION:OFFSET")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@_connected
+@connected(_FLAGS, timeout=300.0)
 def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
     """Show a letter: what was wrong, and the record's headers, key and value, as text or else in hexadecimal."""
     partition, offset = _place(place)
@@ -204,7 +179,7 @@ def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
 @click.option("--all", "everything", is_flag=True, help="All letters of the topic.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
 @click.option("--force", is_flag=True, help="Also records whose key has a newer record in the source topic.")
-@_connected
+@connected(_FLAGS, timeout=300.0)
 def replay(
     *,
     places: tuple[str, ...],
@@ -258,7 +233,7 @@ class _Replay:
         self.failed = False
 
     async def run(self, letters: Iterable[LetterRead]) -> None:
-        from app.kafka.letter_topic import RecordTooLarge  # noqa: PLC0415
+        from app.kafka.letter_topic import NotTaken  # noqa: PLC0415
 
         records = {(letter.source, letter.source_offset): letter for letter in letters}
         whole = [letter for letter in records.values() if self._is_whole(letter)]
@@ -271,9 +246,9 @@ class _Replay:
                 continue
             try:
                 to = "" if self._dry_run else f" as offset {await self._topic.put_back(letter)}"
-            except RecordTooLarge as error:
+            except NotTaken as error:
                 self.failed = True
-                self._leave(letter, "the source topic does not take it in a batch of its own", str(error))
+                self._leave(letter, "the source topic does not take it", str(error))
                 continue
             self.count += 1
             click.echo(f"{_origin(letter)}{to}")

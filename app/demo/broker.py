@@ -55,13 +55,15 @@ class _Node:
 class Listener:
     """One more port of a broker that is alone: its name in lower case, its protocol, and its properties.
 
-    Properties are those of the broker without `listener.name.<name>.` in front.
+    Properties are those of the broker without `listener.name.<name>.` in front. `advertised` is the host:port at which
+    the broker says that clients reach it, by default where they do.
     """
 
     name: str
     protocol: str
     properties: Mapping[str, str]
     port: int = field(default_factory=processes.free_port)
+    advertised: str | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -208,7 +210,7 @@ class EmbeddedKafka(processes.Service):
 
     def _wait_ready(self, node: _Node, needed: set[int]) -> None:
         deadline = time.monotonic() + _READY_DEADLINE
-        while not needed <= _known_brokers(node.port):
+        while not needed <= known_brokers(node.port):
             if node.process is None or node.process.poll() is not None:
                 raise SetupError(_with_log("the embedded Kafka ended while it was starting", node))
             if time.monotonic() > deadline:
@@ -232,7 +234,10 @@ def _server_properties(
 ) -> str:
     replicas = len(nodes)
     open_to_clients = [f"PLAINTEXT://127.0.0.1:{node.port}"]
-    open_to_clients += [f"{listener.name.upper()}://{listener.bootstrap_servers}" for listener in more]
+    advertised = list(open_to_clients)
+    for listener in more:
+        open_to_clients.append(f"{listener.name.upper()}://{listener.bootstrap_servers}")
+        advertised.append(f"{listener.name.upper()}://{listener.advertised or listener.bootstrap_servers}")
     protocols = ["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT"]
     protocols += [f"{listener.name.upper()}:{listener.protocol}" for listener in more]
     settings: dict[str, object] = {
@@ -240,7 +245,7 @@ def _server_properties(
         "node.id": node.node_id,
         "controller.quorum.voters": ",".join(f"{n.node_id}@127.0.0.1:{n.controller_port}" for n in nodes),
         "listeners": ",".join([*open_to_clients, f"CONTROLLER://127.0.0.1:{node.controller_port}"]),
-        "advertised.listeners": ",".join(open_to_clients),
+        "advertised.listeners": ",".join(advertised),
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": ",".join(protocols),
@@ -271,7 +276,7 @@ def _server_properties(
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def _known_brokers(port: int) -> set[int]:
+def known_brokers(port: int) -> set[int]:
     """Ask a broker which brokers it knows to be up: their node ids; nothing while it does not answer.
 
     Kafka's Metadata request, version 1, without topics. A port that accepts connections proves nothing: a

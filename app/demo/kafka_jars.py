@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,11 +46,11 @@ class Jar:
 
 @dataclass(frozen=True, slots=True)
 class JarSet:
-    """Jars that are fetched and kept together; `listing` is a file beside this one, `instead` what else would help."""
+    """Jars that are fetched and kept together; `listing` is their file, `instead` what else would help."""
 
     title: str
     folder: str
-    listing: str
+    listing: Path
     instead: str = ""
 
     @property
@@ -73,13 +72,13 @@ class JarSet:
 _KAFKA = JarSet(
     f"Apache Kafka {KAFKA_VERSION}",
     f"kafka-{KAFKA_VERSION}",
-    "kafka_jars.txt",
+    Path(__file__).with_name("kafka_jars.txt"),
     ", or use a Kafka of your own: BOOTSTRAP=host:port make demo",
 )
 _CONNECT = JarSet(
     f"Kafka Connect {KAFKA_VERSION} with Debezium {DEBEZIUM_VERSION}",
     f"debezium-{DEBEZIUM_VERSION}",
-    "connect_jars.txt",
+    Path(__file__).with_name("connect_jars.txt"),
 )
 
 
@@ -98,15 +97,16 @@ def kafka_class_path() -> str:
     A second process that asks meanwhile waits for the first. Raises SetupError when something is missing and
     cannot be downloaded, naming each missing file and where it is expected.
     """
-    return _class_path(_KAFKA)
+    return class_path(_KAFKA)
 
 
 def connect_class_path() -> str:
     """Return Java's class path of Kafka Connect with Debezium's connector for PostgreSQL, as kafka_class_path does."""
-    return os.pathsep.join([_class_path(_CONNECT), kafka_class_path()])
+    return os.pathsep.join([class_path(_CONNECT), kafka_class_path()])
 
 
-def _class_path(wanted: JarSet) -> str:
+def class_path(wanted: JarSet) -> str:
+    """Return Java's class path of a set of jars, as kafka_class_path does for Kafka's."""
     if wanted.missing():
         wanted.path.mkdir(parents=True, exist_ok=True)
         with only_process(wanted.path / ".lock", wanted.title):
@@ -130,8 +130,8 @@ def kafka_jars() -> tuple[Jar, ...]:
 
 
 @cache
-def _read(listing: str) -> tuple[Jar, ...]:
-    lines = files("app.demo").joinpath(listing).read_text("utf-8").splitlines()
+def _read(listing: Path) -> tuple[Jar, ...]:
+    lines = listing.read_text("utf-8").splitlines()
     columns = (line.split() for line in lines if not line.startswith("#"))
     return tuple(Jar(coordinate, sha256, int(size)) for coordinate, sha256, size in columns)
 

@@ -10,12 +10,13 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaConnectionError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from app.demo.flights import Record
 from app.errors import SetupError, TopicError
 from app.formats.partitioners import partition_of
 from app.kafka.client import Connection
+from app.kafka.login import check_login, explained
 
 #: Partitions of each of the demonstration's topics.
 PARTITIONS = 4
@@ -37,13 +38,19 @@ async def ensure_topics(bootstrap: str, names: Iterable[str]) -> None:
     Raises TopicError for one that exists with another partition count, or cannot be created, and SetupError
     when no broker answers.
     """
-    admin = AIOKafkaAdminClient(**_connection(bootstrap).arguments())
+    connection = _connection(bootstrap)
+    try:
+        await _ensure_topics(connection, list(names))
+    except (KafkaError, TimeoutError) as error:
+        why = str(await explained(connection, error)) or repr(error)
+        raise SetupError(f"no Kafka answers at {bootstrap}: is BOOTSTRAP the host:port of a broker? {why}") from error
+
+
+async def _ensure_topics(connection: Connection, wanted: list[str]) -> None:
+    await check_login(connection)
+    admin = AIOKafkaAdminClient(**connection.arguments())
     try:
         await admin.start()
-    except KafkaConnectionError as error:
-        raise SetupError(f"no Kafka answers at {bootstrap}: is BOOTSTRAP the host:port of a broker?") from error
-    try:
-        wanted = list(names)
         described = await admin.describe_topics(wanted)
         existing = {topic["topic"]: len(topic["partitions"]) for topic in described if topic["error_code"] == _NO_ERROR}
         for name, partitions in existing.items():

@@ -81,6 +81,9 @@ _Client = KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter | KafkaDeadL
 
 Result = TypeVar("Result")
 
+#: What passes once brokers can be reached.
+_UNREACHABLE = (KafkaError, OutcomeUnknown, TimeoutError)
+
 
 class SchemaSource(Schemas, Protocol):
     """The schema registry's client, which this package does not know."""
@@ -283,7 +286,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         while not self.should_stop:
             try:
                 found = await attempt()
-            except (KafkaError, OutcomeUnknown, TimeoutError) as error:
+            except _UNREACHABLE as error:
                 reason = await explain_outage(self._connection) or str(error) or repr(error)
                 self.health.trouble = f"no broker of {self._settings.bootstrap_servers} can be used: {reason}"
                 self._recurring.warn(

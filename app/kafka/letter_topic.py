@@ -11,7 +11,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from app.errors import TopicError
 from app.kafka.client import Connection
 from app.kafka.log_reader import KafkaLogReader
-from app.kafka.producers import stop_producer
+from app.kafka.producers import REFUSALS, refusal, stop_producer
 from app.kafka.rebootstrap import rebootstrap
 from app.kafka.topics import partition_count
 from app.model import TopicPartition
@@ -22,8 +22,8 @@ from app.tasks.log import Bounds, LogRecord, LogUnavailable
 Progress = Callable[[int, int], None]
 
 
-class RecordTooLarge(Exception):
-    """The source topic does not take the record in a batch of its own."""
+class NotTaken(Exception):
+    """The source topic does not take the record."""
 
 
 class LetterTopic:
@@ -99,23 +99,23 @@ class LetterTopic:
     async def put_back(self, letter: LetterRead) -> int:
         """Append a letter's record to its source partition, with the time of now, and return its offset there.
 
-        Raises RecordTooLarge.
+        Raises NotTaken.
         """
         producer = await self._started_producer()
         key, value, headers = letter.original
         batch = producer.create_batch()
         batch.append(timestamp=time.time_ns() // 1_000_000, key=key, value=value, headers=list(headers))
         batch.close()
-        future = await producer.send_batch(batch, letter.source.topic, partition=letter.source.partition)
         try:
+            future = await producer.send_batch(batch, letter.source.topic, partition=letter.source.partition)
             return int((await future).offset)
-        except MessageSizeTooLargeError as error:
+        except REFUSALS as error:
             # The batch that was refused has used up numbers, without which this producer's next one would be refused.
             self._producer = None
             await stop_producer(producer)
-            raise RecordTooLarge(
-                f"topic {letter.source.topic} does not take a batch of {batch.size()} bytes"
-            ) from error
+            if isinstance(error, MessageSizeTooLargeError):
+                raise NotTaken(f"topic {letter.source.topic} does not take a batch of {batch.size()} bytes") from error
+            raise NotTaken(refusal(error)) from error
 
     async def _started_producer(self) -> AIOKafkaProducer:
         if self._producer is None:

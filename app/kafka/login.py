@@ -6,9 +6,8 @@ answered.
 
 import asyncio
 import ssl
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator, ScramAuthenticator, collect_hosts
 from aiokafka.errors import (
@@ -78,15 +77,26 @@ class _Failure:
     final: bool
 
 
+class _Broker(NamedTuple):
+    """A broker, and the address at which it says that clients reach it."""
+
+    node_id: int
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"broker {self.node_id} advertises {self.host}:{self.port} (advertised.listeners)"
+
+
 async def check_login(connection: Connection) -> None:
     """Return when one broker lets this worker in.
 
     Raises BrokersRefuse when every one refuses, and KafkaConnectionError when some do not answer; both say what is
     wrong with each.
     """
-    tried = await _try(connection, connection.bootstrap_servers.split(","))
-    failures = [failure for failure in tried.values() if failure is not None]
-    if len(failures) < len(tried):
+    answers = await _log_in_everywhere(connection)
+    failures = [answer for answer in answers if isinstance(answer, _Failure)]
+    if len(failures) < len(answers):
         return
     reasons = "; ".join(failure.why for failure in failures)
     if all(failure.final for failure in failures):
@@ -94,19 +104,35 @@ async def check_login(connection: Connection) -> None:
     raise KafkaConnectionError(reasons)
 
 
-async def why_shut_out(connection: Connection, brokers: Iterable[str]) -> dict[str, str]:
-    """Return what keeps this worker out of each of these brokers, by `host:port`; those that let it in are missing."""
-    tried = await _try(connection, brokers)
-    return {broker: failure.why for broker, failure in tried.items() if failure is not None}
+async def unreachable_brokers(connection: Connection) -> list[str]:
+    """Return which brokers cannot be reached at the address that they advertise, and why, a sentence each.
+
+    All clients go there once they have asked a bootstrap server. Without one that answers there is nothing to say.
+    """
+    answers = await _log_in_everywhere(connection)
+    brokers = next((answer for answer in answers if not isinstance(answer, _Failure)), [])
+    tried = await asyncio.gather(*(_log_in(connection, broker.host, broker.port) for broker in brokers))
+    return [
+        f"{broker}: {answer.why}" for broker, answer in zip(brokers, tried, strict=True) if isinstance(answer, _Failure)
+    ]
 
 
-async def _try(connection: Connection, brokers: Iterable[str]) -> dict[str, _Failure | None]:
-    hosts = {f"{host}:{port}": (host, port) for host, port, _ in collect_hosts(list(brokers), randomize=False)}
-    tried = await asyncio.gather(*(_log_in(connection, *host) for host in hosts.values()))
-    return dict(zip(hosts, tried, strict=True))
+async def explained(connection: Connection, error: Exception) -> Exception:
+    """Return an error of brokers that were asked, with the brokers that cannot be reached where there are any."""
+    unreachable = await unreachable_brokers(connection)
+    if not unreachable:
+        return error
+    outage: Exception = KafkaConnectionError(f"{'; '.join(unreachable)} ({str(error) or repr(error)})")
+    return outage
 
 
-async def _log_in(connection: Connection, host: str, port: int) -> _Failure | None:
+async def _log_in_everywhere(connection: Connection) -> list[list[_Broker] | _Failure]:
+    hosts = [(host, port) for host, port, _ in collect_hosts(connection.bootstrap_servers, randomize=False)]
+    return await asyncio.gather(*(_log_in(connection, *host) for host in hosts))
+
+
+async def _log_in(connection: Connection, host: str, port: int) -> list[_Broker] | _Failure:
+    """Return the brokers that a broker knows, or why there is no way into it."""
     login = _Login(
         host,
         port,
@@ -114,18 +140,20 @@ async def _log_in(connection: Connection, host: str, port: int) -> _Failure | No
         request_timeout_ms=int(connection.request_timeout * 1000),
         **connection.security.arguments(),
     )
-    failure, made = None, True
+    made = True
     try:
         await login.connect()
         # Some refusals show only in what comes after: of a certificate in TLS 1.3, of a client without a login.
-        await login.send(LookingRequest([]))
+        answer = await login.send(LookingRequest([]))
     except (OSError, KafkaError) as error:
-        failure, made = _failure(connection, f"{host}:{port}", error), isinstance(error, KafkaError)
+        made = isinstance(error, KafkaError)
+        return _failure(connection, f"{host}:{port}", error)
+    else:
+        return [_Broker(node_id, at, on) for node_id, at, on, *_ in answer.brokers]
     finally:
         closed = login.close()
-    if made:
-        await asyncio.wait({closed}, timeout=_GOODBYE)
-    return failure
+        if made:
+            await asyncio.wait({closed}, timeout=_GOODBYE)
 
 
 def _failure(connection: Connection, broker: str, error: Exception) -> _Failure:

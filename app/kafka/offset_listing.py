@@ -115,8 +115,10 @@ class OffsetListing:
             ends = await self._offsets(node, partitions, _LATEST)
         except KafkaError as error:
             self._silent.update(partitions)
+            leader = self._client.cluster.broker_metadata(node)
+            at = "" if leader is None else f" at {leader.host}:{leader.port}, which it advertises"
             unlisted = Unlisted(
-                f"its leader, broker {node}, does not answer: {error!r}",
+                f"its leader, broker {node}, does not answer{at}: {error!r}",
                 passing=not isinstance(error, RequestTimedOutError),
             )
             return dict.fromkeys(partitions, unlisted)

@@ -4,8 +4,7 @@ from aiokafka.errors import KafkaError
 
 from app.errors import BrokersRefuse
 from app.kafka.client import Connection
-from app.kafka.login import check_login, why_shut_out
-from app.kafka.rebootstrap import advertised_brokers
+from app.kafka.login import check_login, unreachable_brokers
 
 
 async def explain_outage(connection: Connection) -> str | None:
@@ -19,12 +18,4 @@ async def explain_outage(connection: Connection) -> str | None:
         return str(error)
     except KafkaError as error:
         return f"no broker reachable: {error}"
-    brokers = {f"{broker.host}:{broker.port}": broker.nodeId for broker in await advertised_brokers(connection)}
-    shut_out = await why_shut_out(connection, brokers)
-    if not shut_out:
-        return None
-    return "; ".join(
-        f"broker {brokers[address]} advertises itself as {address} (advertised.listeners), where this worker does not "
-        f"reach it: {why}"
-        for address, why in shut_out.items()
-    )
+    return "; ".join(await unreachable_brokers(connection)) or None

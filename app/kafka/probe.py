@@ -2,12 +2,14 @@
 
 import secrets
 
+from aiokafka.errors import UnsupportedForMessageFormatError
+
 from app.errors import BrokerUnfit
 from app.kafka.changelog_writer import KafkaChangelogWriter
 from app.kafka.client import Connection
 from app.kafka.topics import AUTOMATIC, EPOCH_PROBE, Replication, create_probe
 from app.model import Epoch, TopicPartition
-from app.tasks.log import Fenced
+from app.tasks.log import Fenced, OutcomeUnknown
 
 
 async def probe_epochs(connection: Connection, group: str, replication: Replication = AUTOMATIC) -> None:
@@ -24,6 +26,13 @@ async def probe_epochs(connection: Connection, group: str, replication: Replicat
         partition = TopicPartition(topic, 0)
         try:
             await writer.claim(partition, Epoch(0, 2), b"probe", b"new")
+        except OutcomeUnknown as error:
+            if isinstance(error.__cause__, UnsupportedForMessageFormatError):
+                raise BrokerUnfit(
+                    f"the brokers keep topic {topic} in a message format from before Apache Kafka 0.11 "
+                    "(log.message.format.version), which has no producer epochs"
+                ) from error
+            raise
         except Fenced as error:
             raise BrokerUnfit(f"the broker refused the first epoch of a new producer id on {topic}: {error}") from error
         try:

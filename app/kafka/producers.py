@@ -1,10 +1,64 @@
-"""How a producer ends: in time, whatever waits in it."""
+"""What producers have in common: which answers mean that a broker took nothing, and how they end in time."""
 
 import asyncio
 from contextlib import suppress
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka import AIOKafkaProducer, errors
+from aiokafka.errors import (
+    BrokerResponseError,
+    ClusterAuthorizationFailedError,
+    InvalidTimestampError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    ProducerClosed,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    UnsupportedForMessageFormatError,
+)
+
+
+class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]  # aiokafka is not typed
+    """The broker has looked at the record and refused it: one without a key for a compacted topic, for instance."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "The record has failed the validation of the broker."
+
+
+# aiokafka takes the errors of brokers that it does not know for an outcome that is not known.
+errors.kafka_errors[InvalidRecordError.errno] = InvalidRecordError
+
+#: Answers of a broker that has not taken the records, and would not take them if they were sent again.
+REFUSALS = (
+    ClusterAuthorizationFailedError,
+    InvalidRecordError,
+    InvalidTimestampError,
+    InvalidTopicError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    UnsupportedForMessageFormatError,
+)
+
+#: What an operator has to know of some of these.
+_REMEDIES = {
+    UnsupportedForMessageFormatError: "the topic is kept in a message format from before Apache Kafka 0.11 "
+    "(message.format.version), which takes no records of idempotent producers",
+    InvalidTimestampError: "the topic takes no record with the time of now (message.timestamp.before.max.ms and "
+    "message.timestamp.after.max.ms)",
+}
+
+
+def refusal(error: KafkaError) -> str:
+    """Return one of REFUSALS in words."""
+    remedy = _REMEDIES.get(type(error))
+    return f"the broker refused the record: {error!r}" + ("" if remedy is None else f"; {remedy}")
+
 
 #: How long a producer that is not needed any more may take to stop, in seconds.
 STOP_TIMEOUT = 2.0

@@ -11,19 +11,12 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.errors import (
-    InvalidTopicError,
-    KafkaConnectionError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from app.errors import DeadlineExceeded, PayloadTooLarge, SourceUnavailable
 from app.kafka.client import Connection
-from app.kafka.producers import stop_producer
+from app.kafka.producers import REFUSALS, refusal, stop_producer
 from app.kafka.rebootstrap import rebootstrap
 from app.model import TopicPartition
 from app.tasks.log import BrokerClock
@@ -33,14 +26,6 @@ log = structlog.get_logger(__name__)
 #: Seconds for which a partition's leader is tried to be reached before a write is refused, and between two attempts.
 LEADER_PATIENCE = 2.0
 _RETRY = 0.1
-
-#: Answers of a broker that did not take the record.
-_NOT_TAKEN = (
-    InvalidTopicError,
-    MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
 
 
 class _NotSent(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
@@ -112,8 +97,8 @@ class KafkaSourceWriter:
         except KafkaError as error:
             # Its sequence number is used up, so the broker would refuse what this producer sends next.
             self._retire(producer)
-            if isinstance(error, _NOT_TAKEN):
-                raise _not_written(partition, f"the broker refused the record: {error!r}") from None
+            if isinstance(error, REFUSALS):
+                raise _not_written(partition, refusal(error)) from None
             raise _unknown(partition, repr(error)) from None
 
     async def _hand_over(

@@ -19,6 +19,7 @@ from tests.model.broker import Record
 from tests.support.dead_letters import letters
 from tests.support.engine import running_engine
 from tests.support.kafka import BROKERS_CLOCK, create_topic, produce, unique
+from tests.support.topics import alter_topic
 from tests.support.worker import table, tables
 
 
@@ -187,6 +188,19 @@ async def test_a_record_that_cannot_be_put_back_whole_is_left_alone_and_the_othe
     assert done.stdout.splitlines() == [f"{scene.source}:0:2 as offset 0", "1 record replayed"]
     assert f"{scene.source}:0:0 left alone: it was too large for the dead-letter topic" in done.stderr
     assert f"{scene.source}:0:1 left alone: the source topic does not take it" in done.stderr
+
+
+async def test_a_record_that_the_source_topic_refuses_is_left_alone_and_the_others_are_not(
+    kafka: EmbeddedKafka, scene: Scene
+) -> None:
+    await alter_topic(kafka, scene.source, {"cleanup.policy": "compact"})
+    await scene.write(("t", 0, bad(0, None, b"v", "null_key")), ("t", 0, bad(1, b"a", b"v")))
+    done = await scene.run("replay", "--all")
+    assert done.exit_code == 1
+    assert done.stdout.splitlines() == [f"{scene.source}:0:1 as offset 0", "1 record replayed"]
+    # A compacted topic takes no record without a key.
+    assert f"{scene.source}:0:0 left alone: the source topic does not take it, the broker refused" in done.stderr
+    assert "InvalidRecordError" in done.stderr
 
 
 async def test_once_the_definition_is_right_replayed_records_become_rows(kafka: EmbeddedKafka, tmp_path: Path) -> None:

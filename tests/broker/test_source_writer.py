@@ -103,6 +103,17 @@ async def test_what_the_broker_refuses_was_not_written_and_the_next_record_is(ka
         assert await writer.append(place, b"k", b"2", 10.0) == 1
 
 
+async def test_a_record_whose_time_the_broker_refuses_was_not_written(kafka: EmbeddedKafka) -> None:
+    topic = unique("late")
+    await create_topic(kafka.bootstrap_servers, topic, 1)
+    # Kafka 4 takes no record that is more than an hour ahead of its own clock.
+    async with writing(kafka, topic, clock=ShiftedClock(2)) as writer:
+        with pytest.raises(
+            SourceUnavailable, match=r"nothing was written.*InvalidTimestampError.*timestamp\.after\.max"
+        ):
+            await writer.append(TopicPartition(topic, 0), b"k", b"v", 10.0)
+
+
 async def test_a_producer_that_the_broker_does_not_follow_any_more_is_replaced(kafka: EmbeddedKafka) -> None:
     topic = unique("sequence")
     await create_topic(kafka.bootstrap_servers, topic, 1)

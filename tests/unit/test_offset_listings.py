@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Collection
 
 import pytest
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.errors import NodeNotReadyError
+from aiokafka.protocol.metadata import MetadataResponse_v1
 
 from app.kafka.client import Connection
 from app.kafka.log_reader import KafkaLogReader
-from app.kafka.offset_listing import Unlisted
+from app.kafka.offset_listing import OffsetListing, Unlisted
 from app.model import TopicPartition
 from app.tasks.log import Bounds, LogUnavailable
 
@@ -52,3 +55,30 @@ async def test_a_leader_that_does_not_answer_holds_up_only_who_asks_for_its_part
     with pytest.raises(LogUnavailable, match=r"t\[1\]: its leader does not answer"):
         await silent
     await reader.stop()
+
+
+class Unreachable:
+    """A client that was told of a leader, and cannot reach it."""
+
+    _TOLD = MetadataResponse_v1([(7, "kafka-7.internal", 9092, None)], 7, [(0, "t", False, [(0, 1, 7, [7], [7])])])
+
+    def __init__(self) -> None:
+        self.cluster = ClusterMetadata()
+
+    async def _metadata_update(self, cluster: ClusterMetadata, topics: Collection[str]) -> None:
+        del topics
+        for told in (cluster, self.cluster):
+            told.update_metadata(self._TOLD)
+
+    async def send(self, node: int, request: object) -> None:
+        """Fail."""
+        raise NodeNotReadyError(f"{node} does not get {request}")
+
+
+async def test_a_leader_that_cannot_be_reached_is_named_with_the_address_that_it_advertises() -> None:
+    (answer,) = (await OffsetListing(Unreachable()).bounds([SILENT])).values()
+
+    assert isinstance(answer, Unlisted)
+    assert answer.why.startswith(
+        "its leader, broker 7, does not answer at kafka-7.internal:9092, which it advertises: NodeNotReadyError"
+    )

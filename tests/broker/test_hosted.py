@@ -1,15 +1,22 @@
 """Clusters that are not as Kafka comes: with policies of hosted ones, and other defaults."""
 
+import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import TopicError
+from app.cli import main
+from app.demo import processes
+from app.demo.broker import EmbeddedKafka, Listener
+from app.demo.load import ensure_topics
+from app.errors import SetupError, TopicError
 from app.kafka import topics
 from app.kafka.client import Connection
 from app.kafka.topic_plan import BATCH_OVERHEAD
 from tests.support.kafka import create_topic, produce, unique
+from tests.support.polling import until
 from tests.support.topic_policy import CLASS_NAME, write_policy
 from tests.support.topics import alter_topic, catalog, settings_of, topics_of
 from tests.support.worker import MakeWorker, table, tables
@@ -18,9 +25,16 @@ CAP = 3_000_000
 HOUR_MS = 3_600_000
 
 
+#: A way into the broker, on which it sends clients to where nothing listens.
+ELSEWHERE = Listener("elsewhere", "PLAINTEXT", {}, advertised=f"127.0.0.1:{processes.free_port()}")
+SENT_AWAY = (
+    f"broker 1 advertises {ELSEWHERE.advertised} (advertised.listeners): {ELSEWHERE.advertised} cannot be reached"
+)
+
+
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """Start a broker whose cluster has a policy, and tombstones compacted within half an hour."""
+    """Start a broker whose cluster has a policy, compacts within half an hour, and advertises a wrong address."""
     folder = tmp_path_factory.mktemp("hosted")
     forbidden = ["unclean.leader.election.enable", "delete.retention.ms", "min.insync.replicas"]
     write_policy(folder / "classes", forbidden=forbidden, most_bytes=CAP)
@@ -28,7 +42,8 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
         "create.topic.policy.class.name": CLASS_NAME,
         "log.cleaner.max.compaction.lag.ms": str(HOUR_MS // 2),
     }
-    with EmbeddedKafka(folder / "kafka", properties=properties, class_path=folder / "classes") as broker:
+    classes = folder / "classes"
+    with EmbeddedKafka(folder / "kafka", listeners=[ELSEWHERE], properties=properties, class_path=classes) as broker:
         yield broker
 
 
@@ -83,3 +98,49 @@ async def test_a_topic_that_no_policy_allows_is_named_with_the_command_that_woul
         f"--config=max.compaction.lag.ms={HOUR_MS} --config=max.message.bytes={2 * CAP}"
     )
     assert f"{group}-planes-changelog" not in await topics_of(hosted)
+
+
+async def test_a_worker_names_the_address_that_a_broker_wrongly_advertises(
+    hosted: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic = unique("source")
+    await create_topic(hosted.bootstrap_servers, topic, 1)
+    worker = make_worker(ELSEWHERE.bootstrap_servers, tables(table("t", topic)), group=unique("group"))
+    worker.start()
+
+    async def named() -> bool:
+        _, readiness = await worker.document("/readyz?verbose")
+        assert readiness is not None
+        assert any(SENT_AWAY in reason for reason in readiness["reasons"]), readiness
+        return True
+
+    await until(named, "the worker names the address")
+    assert SENT_AWAY in worker.log_text()
+    assert worker.exit_code is None
+
+
+@pytest.mark.parametrize("command", [["topics"], ["dead-letters", "list"]])
+async def test_a_command_names_the_address_that_a_broker_wrongly_advertises(
+    hosted: EmbeddedKafka, tmp_path: Path, command: list[str]
+) -> None:
+    del hosted
+    file = tmp_path / "tables.yaml"
+    file.write_text(tables(table("t", "source")), "utf-8")
+    environment = {
+        "TABLEHOUSE_BOOTSTRAP_SERVERS": ELSEWHERE.bootstrap_servers,
+        "TABLEHOUSE_TABLES": str(file),
+    }
+
+    refused = await asyncio.to_thread(CliRunner().invoke, main, command, env=environment)
+
+    assert refused.exit_code == 1
+    assert f"the brokers of {ELSEWHERE.bootstrap_servers} cannot be used: " in refused.stderr
+    assert SENT_AWAY in refused.stderr
+
+
+async def test_the_demonstration_names_the_address_that_a_broker_wrongly_advertises(hosted: EmbeddedKafka) -> None:
+    del hosted
+    with pytest.raises(SetupError) as refusal:
+        await ensure_topics(ELSEWHERE.bootstrap_servers, ["flights"])
+
+    assert SENT_AWAY in str(refusal.value)

@@ -1,0 +1,62 @@
+"""What commands that ask brokers have in common: the flags of settings, the connection, and how they fail."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from app.config import SETTINGS, Settings
+from app.tasks.log import LogUnavailable
+
+if TYPE_CHECKING:
+    from app.kafka.client import Connection
+
+Result = TypeVar("Result")
+_Command = Callable[..., None]
+
+
+def connected(flags: Collection[str], timeout: float) -> Callable[[_Command], _Command]:
+    """Give a command flags for these settings, and --timeout with a default in seconds.
+
+    Other settings come from the environment or the file, as a worker's do.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        for setting in reversed(SETTINGS):
+            if setting.name in flags:
+                text = f"{setting.description} [{setting.variable}]"
+                command = click.option(setting.flag, setting.name, metavar="VALUE", help=text)(command)
+        return click.option(
+            "--timeout", type=click.FloatRange(1), default=timeout, show_default=True, help="Seconds that it may take."
+        )(command)
+
+    return decorate
+
+
+def run(settings: Settings, timeout: float, work: Callable[["Connection"], Awaitable[Result]]) -> Result:
+    """Do something with the brokers within `timeout` seconds; raises ClickException and SetupError."""
+    # Imported here so that `--help` starts without Kafka's clients.
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
+
+    from app.kafka.client import Connection  # noqa: PLC0415
+    from app.kafka.login import explained  # noqa: PLC0415
+    from app.kafka.security import security_of  # noqa: PLC0415
+
+    connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings))
+
+    async def bounded() -> Result:
+        try:
+            async with asyncio.timeout(timeout):
+                return await work(connection)
+        except (KafkaError, LogUnavailable, TimeoutError) as error:
+            raise await explained(connection, error) from error
+
+    try:
+        return asyncio.run(bounded())
+    except TimeoutError:
+        raise click.ClickException(f"not done within {timeout:g} s; --timeout allows for more") from None
+    except (KafkaError, LogUnavailable) as error:
+        raise click.ClickException(
+            f"the brokers of {settings.bootstrap_servers} cannot be used: {str(error) or repr(error)}"
+        ) from error
