@@ -1,6 +1,5 @@
 """`tablehouse dead-letters`: look at the records that became no row, and put them back into their topics."""
 
-import asyncio
 import json
 import re
 from collections import deque
@@ -12,15 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from app.config import SETTINGS, Settings, load_settings
+from app.broker_commands import connected, on_brokers, settings_of
+from app.config import Settings
 from app.tasks.dead_letters import Content, LetterRead
-from app.tasks.log import NO_TIMESTAMP, LogUnavailable
+from app.tasks.log import NO_TIMESTAMP
 
 if TYPE_CHECKING:
+    from app.kafka.client import Connection
     from app.kafka.letter_topic import LetterTopic
-
-#: Settings that have flags here; the others come from the environment or the file, as a worker's do.
-_FLAGS = ("bootstrap_servers", "group", "dead_letter_topic")
 
 #: Seconds between two words about how far reading is.
 _PROGRESS_INTERVAL = 2.0
@@ -59,26 +57,10 @@ class Selection:
         )
 
 
-def _connected(command: Callable[..., None]) -> Callable[..., None]:
-    for setting in reversed(SETTINGS):
-        if setting.name in _FLAGS:
-            text = f"{setting.description} [{setting.variable}]"
-            command = click.option(setting.flag, setting.name, metavar="VALUE", help=text)(command)
-    return click.option(
-        "--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds that it may take."
-    )(command)
-
-
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--since", help="Only letters since then: 90m, 12h, 7d, or 2026-01-31T12:00.")(command)
     command = click.option("--reason", help="Only letters of this reason, like undecodable_value.")(command)
     return click.option("--table", help="Only letters of this table.")(command)
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    # No table is looked at here, so their file need not be there.
-    flags = {name: given[name] for name in _FLAGS if given[name] is not None}
-    return load_settings({"tables": "tables.yaml"} | flags)
 
 
 def _since(text: str | None) -> int | None:
@@ -102,30 +84,14 @@ def _since(text: str | None) -> int | None:
 
 def _run(settings: Settings, timeout: float, work: Callable[["LetterTopic"], Coroutine[Any, Any, Result]]) -> Result:
     """Do something with the dead-letter topic within `timeout` seconds; raises ClickException and SetupError."""
-    # Imported here so that `--help` starts without Kafka's clients.
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
 
-    from app.kafka.client import Connection  # noqa: PLC0415
-    from app.kafka.letter_topic import LetterTopic  # noqa: PLC0415
-    from app.kafka.security import security_of  # noqa: PLC0415
+    async def run(connection: "Connection") -> Result:
+        from app.kafka.letter_topic import LetterTopic  # noqa: PLC0415 - `--help` starts without Kafka's clients
 
-    connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings))
-
-    async def run() -> Result:
-        async with (
-            asyncio.timeout(timeout),
-            LetterTopic(connection, settings.dead_letter_topic) as topic,
-        ):
+        async with LetterTopic(connection, settings.dead_letter_topic, settings.group) as topic:
             return await work(topic)
 
-    try:
-        return asyncio.run(run())
-    except TimeoutError:
-        raise click.ClickException(f"not done within {timeout:g} s; --timeout allows for more") from None
-    except (KafkaError, LogUnavailable) as error:
-        raise click.ClickException(
-            f"the brokers of {settings.bootstrap_servers} cannot be used: {str(error) or repr(error)}"
-        ) from error
+    return on_brokers(settings, timeout, run)
 
 
 class _Progress:
@@ -145,7 +111,7 @@ class _Progress:
 @_selecting
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many of each run.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
-@_connected
+@connected
 def list_letters(
     *, table: str | None, reason: str | None, since: str | None, limit: int, as_json: bool, timeout: float, **given: Any
 ) -> None:
@@ -160,7 +126,7 @@ def list_letters(
                 newest.append(letter._replace(original=Content(None, None, ())))
         return count, newest
 
-    count, newest = _run(_settings(given), timeout, collect)
+    count, newest = _run(settings_of(given), timeout, collect)
     for letter in newest:
         click.echo(json.dumps(_summary(letter)) if as_json else _line(letter))
     click.echo(f"{len(newest)} of {count} dead letters", err=True)
@@ -169,7 +135,7 @@ def list_letters(
 @dead_letters.command("show")
 @click.argument("place", metavar="PARTITION:OFFSET")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@_connected
+@connected
 def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
     """Show a letter: what was wrong, and the record's headers, key and value, as text or else in hexadecimal."""
     partition, offset = _place(place)
@@ -177,7 +143,7 @@ def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
     async def find(topic: "LetterTopic") -> LetterRead:
         return await topic.letter(partition, offset)
 
-    letter = _run(_settings(given), timeout, find)
+    letter = _run(settings_of(given), timeout, find)
     key, value, headers = letter.original
     if as_json:
         content = {
@@ -204,7 +170,7 @@ def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
 @click.option("--all", "everything", is_flag=True, help="All letters of the topic.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
 @click.option("--force", is_flag=True, help="Also records whose key has a newer record in the source topic.")
-@_connected
+@connected
 def replay(
     *,
     places: tuple[str, ...],
@@ -238,7 +204,7 @@ def replay(
         await work.run(await select(topic))
         return work
 
-    done = _run(_settings(given), timeout, work)
+    done = _run(settings_of(given), timeout, work)
     for why, count in done.left_alone.items():
         click.echo(f"{count} left alone: {why}", err=True)
     click.echo(f"{done.count} {'record' if done.count == 1 else 'records'} {'to replay' if dry_run else 'replayed'}")
@@ -279,6 +245,10 @@ class _Replay:
             click.echo(f"{_origin(letter)}{to}")
 
     def _is_whole(self, letter: LetterRead) -> bool:
+        if letter.reason == "unreadable":
+            self.failed = True
+            self._leave(letter, "it cannot be read", letter.detail)
+            return False
         if letter.dropped:
             self.failed = True
             self._leave(

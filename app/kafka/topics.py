@@ -137,6 +137,20 @@ async def _dead_letter_topic(admin: AIOKafkaAdminClient, name: str, largest: int
     return DeadLetterTopic(name, 1 if found is None else found.partitions, int(settings["max.message.bytes"]))
 
 
+async def prepare_dead_letters(connection: Connection, name: str, source: str) -> DeadLetterTopic:
+    """Make or check the dead-letter topic, for letters of one source.
+
+    Raises TopicError for what only a person can mend, and aiokafka's KafkaError when the brokers do not answer.
+    """
+    admin = AIOKafkaAdminClient(**connection.arguments())
+    await admin.start()
+    try:
+        settings = await _settings(admin, [source])
+        return await _dead_letter_topic(admin, name, int(settings[source]["max.message.bytes"]))
+    finally:
+        await admin.close()
+
+
 async def create_internal_topic(connection: Connection, name: str, settings: Mapping[str, str] | None = None) -> None:
     """Make a topic of one partition, unless it is there; raises TopicError and aiokafka's KafkaError.
 
