@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from app.config import SETTINGS, Settings
+from app.config import SETTINGS, Settings, load_settings
 from app.tasks.log import LogUnavailable
 
 if TYPE_CHECKING:
     from app.kafka.client import Connection
+
+#: The settings that have flags in commands that look at no table.
+FLAGS_WITHOUT_TABLES = ("bootstrap_servers", "group", "dead_letter_topic")
 
 Result = TypeVar("Result")
 _Command = Callable[..., None]
@@ -32,6 +35,12 @@ def connected(flags: Collection[str], timeout: float) -> Callable[[_Command], _C
         )(command)
 
     return decorate
+
+
+def settings_without_tables(given: dict[str, Any]) -> Settings:
+    """Return the settings for a command that looks at no table, so that their file need not be there."""
+    flags = {name: given[name] for name in FLAGS_WITHOUT_TABLES if given[name] is not None}
+    return load_settings({"tables": "tables.yaml"} | flags)
 
 
 def run(settings: Settings, timeout: float, work: Callable[["Connection"], Awaitable[Result]]) -> Result:

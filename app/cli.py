@@ -1,4 +1,4 @@
-"""The command line: `tablehouse worker`, `check`, `topics`, `dead-letters` and `version`."""
+"""The command line: `tablehouse worker`, `check`, `topics`, `dead-letters`, `skip` and `version`."""
 
 import asyncio
 import resource
@@ -17,6 +17,7 @@ from app.config import CONFIG_VARIABLE, SETTINGS, Setting, Settings, load_settin
 from app.dead_letters_cli import dead_letters
 from app.errors import SetupError
 from app.routing.cluster import ClusterView
+from app.skip_cli import skip
 from app.stores.data_directory import DataDirectory
 from app.telemetry import Metrics, configure_logging
 from app.topics_cli import topics
@@ -43,6 +44,7 @@ def main() -> None:
 
 main.add_command(dead_letters)
 main.add_command(topics)
+main.add_command(skip)
 
 
 def _setting_flags(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from app.broker_commands import connected, run
-from app.config import Settings, load_settings
+from app.broker_commands import FLAGS_WITHOUT_TABLES, connected, run, settings_without_tables
+from app.config import Settings
 from app.tasks.dead_letters import Content, LetterRead
 from app.tasks.log import NO_TIMESTAMP
 
 if TYPE_CHECKING:
     from app.kafka.client import Connection
     from app.kafka.letter_topic import LetterTopic
-
-#: Settings that have flags here; the others come from the environment or the file, as a worker's do.
-_FLAGS = ("bootstrap_servers", "group", "dead_letter_topic")
 
 #: Seconds between two words about how far reading is.
 _PROGRESS_INTERVAL = 2.0
@@ -66,12 +63,6 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--table", help="Only letters of this table.")(command)
 
 
-def _settings(given: dict[str, Any]) -> Settings:
-    # No table is looked at here, so their file need not be there.
-    flags = {name: given[name] for name in _FLAGS if given[name] is not None}
-    return load_settings({"tables": "tables.yaml"} | flags)
-
-
 def _since(text: str | None) -> int | None:
     """Return milliseconds since 1970; raises click.BadParameter."""
     if text is None:
@@ -97,7 +88,7 @@ def _run(settings: Settings, timeout: float, work: Callable[["LetterTopic"], Cor
     from app.kafka.letter_topic import LetterTopic  # noqa: PLC0415
 
     async def with_topic(connection: "Connection") -> Result:
-        async with LetterTopic(connection, settings.dead_letter_topic) as topic:
+        async with LetterTopic(connection, settings.dead_letter_topic, settings.group) as topic:
             return await work(topic)
 
     return run(settings, timeout, with_topic)
@@ -120,7 +111,7 @@ class _Progress:
 @_selecting
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many of each run.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
-@connected(_FLAGS, timeout=300.0)
+@connected(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def list_letters(
     *, table: str | None, reason: str | None, since: str | None, limit: int, as_json: bool, timeout: float, **given: Any
 ) -> None:
@@ -135,7 +126,7 @@ def list_letters(
                 newest.append(letter._replace(original=Content(None, None, ())))
         return count, newest
 
-    count, newest = _run(_settings(given), timeout, collect)
+    count, newest = _run(settings_without_tables(given), timeout, collect)
     for letter in newest:
         click.echo(json.dumps(_summary(letter)) if as_json else _line(letter))
     click.echo(f"{len(newest)} of {count} dead letters", err=True)
@@ -144,7 +135,7 @@ def list_letters(
 @dead_letters.command("show")
 @click.argument("place", metavar="PARTITION:OFFSET")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@connected(_FLAGS, timeout=300.0)
+@connected(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
     """Show a letter: what was wrong, and the record's headers, key and value, as text or else in hexadecimal."""
     partition, offset = _place(place)
@@ -152,7 +143,7 @@ def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
     async def find(topic: "LetterTopic") -> LetterRead:
         return await topic.letter(partition, offset)
 
-    letter = _run(_settings(given), timeout, find)
+    letter = _run(settings_without_tables(given), timeout, find)
     key, value, headers = letter.original
     if as_json:
         content = {
@@ -179,7 +170,7 @@ def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
 @click.option("--all", "everything", is_flag=True, help="All letters of the topic.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
 @click.option("--force", is_flag=True, help="Also records whose key has a newer record in the source topic.")
-@connected(_FLAGS, timeout=300.0)
+@connected(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def replay(
     *,
     places: tuple[str, ...],
@@ -213,7 +204,7 @@ def replay(
         await work.run(await select(topic))
         return work
 
-    done = _run(_settings(given), timeout, work)
+    done = _run(settings_without_tables(given), timeout, work)
     for why, count in done.left_alone.items():
         click.echo(f"{count} left alone: {why}", err=True)
     click.echo(f"{done.count} {'record' if done.count == 1 else 'records'} {'to replay' if dry_run else 'replayed'}")
@@ -254,6 +245,10 @@ class _Replay:
             click.echo(f"{_origin(letter)}{to}")
 
     def _is_whole(self, letter: LetterRead) -> bool:
+        if letter.reason == "unreadable":
+            self.failed = True
+            self._leave(letter, "it cannot be read", letter.detail)
+            return False
         if letter.dropped:
             self.failed = True
             self._leave(

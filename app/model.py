@@ -122,6 +122,7 @@ class TaskStatus:
     restore_remaining is the count of changelog or source records still to apply before the task has caught
     up, None when that is not known. reason says why the task is not ACTIVE, in words for a person.
     stopped says that it applies nothing more, because of a record that cannot become a row, until it is started again.
+    unreadable says that it waits at records of its source or its changelog that cannot be read.
     """
 
     table: str
@@ -134,3 +135,4 @@ class TaskStatus:
     reason: str | None
     rows_estimate: int
     stopped: bool = False
+    unreadable: bool = False

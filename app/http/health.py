@@ -38,8 +38,8 @@ class WorkerHealth(Protocol):
 class Readiness:
     """Whether a load balancer should send requests here.
 
-    It takes a joined worker with every task ACTIVE once, but for those that have stopped at a record, which waiting
-    does not mend. From then on the worker stays ready, through
+    It takes a joined worker with every task ACTIVE once, but for those that have stopped at a record, or wait at
+    records that cannot be read, which waiting does not mend. From then on the worker stays ready, through
     rebalances, restores and broker outages, until it drains: each partition answers for itself, and to take
     every worker out at once would turn a rebalance into an outage.
     """
@@ -61,7 +61,7 @@ class Readiness:
     def ready(self) -> bool:
         """Judge, and latch."""
         if not self._latched:
-            settled = all(task.stopped for task in self._behind())
+            settled = all(task.stopped or task.unreadable for task in self._behind())
             self._latched = self._health.joined() and self._health.broker_reachable() and settled
         return self._latched and not self.draining()
 

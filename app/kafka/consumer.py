@@ -29,7 +29,9 @@ from app.kafka.lease import GroupLease
 from app.kafka.leaving import leave_during_join
 from app.kafka.raw_records import raw
 from app.kafka.rebootstrap import rebootstrap
+from app.kafka.record_batches import UnreadableBatch
 from app.kafka.record_path import NoRecordPath
+from app.kafka.skips import PASSED_OVER, Skips
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
 from app.tasks.log import LogRecord
@@ -68,6 +70,9 @@ class Lanes(Protocol):
 
     def lost(self, source: TopicPartition) -> None:
         """Take note that the source has not got the offset that is wanted next."""
+
+    def failed(self, source: TopicPartition, reason: str) -> None:
+        """Record why the source cannot be read at the offset that is wanted next."""
 
     def committable(self) -> Mapping[TopicPartition, int]:
         """Return the offsets to commit."""
@@ -127,9 +132,11 @@ class LaneConsumer(NoRecordPath):
         lanes: Lanes,
         lease: GroupLease,
         turns: Turns,
+        skips: Skips,
     ) -> None:
         """Set what start() works with."""
         self.lanes, self.lease, self.assignor, self._options, self._turns = lanes, lease, assignor, options, turns
+        self._skips = skips
         self._committed: dict[TopicPartition, int] = {}
         #: Partitions whose lanes want records.
         self._flowing: set[KafkaPartition] = set()
@@ -280,7 +287,23 @@ class LaneConsumer(NoRecordPath):
         for source in self._outages.due():
             partition = KafkaPartition(*source)
             if partition in self._flowing and partition in self.client.assignment():
+                self._pass_over(source)
                 self.client.resume(partition)
+
+    def _pass_over(self, source: TopicPartition) -> None:
+        """Go on behind what cannot be read, where an operator has decided so."""
+        expected = self.lanes.expected(source)
+        unreadable = None if expected is None else self._outages.unreadable_at(source, expected)
+        if unreadable is None:
+            return
+        after = self._skips.after(source, unreadable)
+        if after is None:
+            # What it finds is there when the partition is tried again.
+            self._skips.refresh_soon()
+        elif self.lanes.offer(source, [], after):
+            log.warning(PASSED_OVER, source=str(source), first=unreadable, last=after - 1)
+            self._outages.delivered(source)
+            self.client.seek(KafkaPartition(*source), after)
 
     def _rewind(self, wanted: Iterable[KafkaPartition]) -> None:
         """Go back to where the lanes are: what getmany had taken of other partitions before it failed is lost."""
@@ -305,6 +328,7 @@ class LaneConsumer(NoRecordPath):
                 self.lanes.lost(source)
         elif partition in self.client.assignment():
             self._outages.failed(source, expected, error)
+            self.lanes.failed(source, error.problem if isinstance(error, UnreadableBatch) else repr(error))
             # Drops what was fetched, which would fail again, and fetches nothing until it is tried again.
             self.client.seek(partition, expected)
             self.client.pause(partition)

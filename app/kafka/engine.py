@@ -33,6 +33,7 @@ from app.kafka.partition_counts import PartitionCounts
 from app.kafka.probe import probe_epochs
 from app.kafka.replica_watch import ReplicaWatch
 from app.kafka.security import security_of
+from app.kafka.skips import Skips
 from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Replication, Topics, prepare
 from app.model import TopicPartition
@@ -173,7 +174,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         budget = self._settings.memory_budget
         tasks = sum(topics.partitions[table.source.topic] for table in self._catalog.tables.values())
         ahead = _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
-        changelog, sources = KafkaLogReader(self._connection, ahead), KafkaLogReader(self._connection, ahead)
+        changelog = KafkaLogReader(self._connection, ahead)
+        skips = Skips(changelog, self._settings.group)
+        sources = KafkaLogReader(self._connection, ahead, skips)
         writer = KafkaChangelogWriter(self._connection, max(topics.batch_limits.values()), limits=topics.batch_limits)
         written = {
             table.source.topic: topics.source_limits[table.source.topic]
@@ -236,6 +239,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             self._shards,
             self._lease,
             self.turns,
+            skips,
         )
         self._upkeep = [
             background.start(work, name, self._on_fatal)

@@ -81,6 +81,11 @@ class Health:
             for task in self._local.statuses()
             if task.stopped
         ]
+        unreadable = [
+            f"partition {task.partition} of table {task.table} waits: {task.reason}"
+            for task in self._local.statuses()
+            if task.unreadable
+        ]
         return [
             *(trouble for trouble in (self.trouble, self.outage) if trouble is not None),
             *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
@@ -88,4 +93,5 @@ class Health:
             *self.replication(),
             *doubts,
             *stopped,
+            *unreadable,
         ]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import structlog
 
+from app.kafka.record_batches import UnreadableBatch
 from app.model import TopicPartition
 from app.tasks.log import Clock
 
@@ -17,6 +18,7 @@ PAUSE = 1.0
 class _Outage(NamedTuple):
     offset: int
     cause: str
+    unreadable: int | None
     since: float
     again_at: float
 
@@ -31,7 +33,8 @@ class LaneOutages:
 
     def failed(self, source: TopicPartition, offset: int, error: Exception) -> None:
         """Take note that a partition could not be read at an offset: it waits for PAUSE."""
-        now, cause, known = self._clock.monotonic(), repr(error), self._outages.get(source)
+        now, known = self._clock.monotonic(), self._outages.get(source)
+        cause, unreadable = repr(error), max(offset, error.first) if isinstance(error, UnreadableBatch) else None
         if known is None or (known.offset, known.cause) != (offset, cause):
             log.warning(
                 "a partition cannot be read; its lane waits, and it is tried again every second",
@@ -39,12 +42,17 @@ class LaneOutages:
                 offset=offset,
                 error=cause,
             )
-        self._outages[source] = _Outage(offset, cause, now if known is None else known.since, now + PAUSE)
+        self._outages[source] = _Outage(offset, cause, unreadable, now if known is None else known.since, now + PAUSE)
         self._waiting.add(source)
 
     def waits(self, source: TopicPartition) -> bool:
         """Say whether a partition is not to be read yet."""
         return source in self._waiting
+
+    def unreadable_at(self, source: TopicPartition, offset: int) -> int | None:
+        """Return the first offset that cannot be read, where a lane that wants `offset` next has come to one."""
+        outage = self._outages.get(source)
+        return outage.unreadable if outage is not None and outage.offset == offset else None
 
     def due(self) -> list[TopicPartition]:
         """Return the partitions that have waited long enough; they do not wait any more."""

@@ -13,6 +13,7 @@ from app.kafka.client import Connection
 from app.kafka.log_reader import KafkaLogReader
 from app.kafka.producers import REFUSALS, refusal, stop_producer
 from app.kafka.rebootstrap import rebootstrap
+from app.kafka.skips import Skips
 from app.kafka.topics import partition_count
 from app.model import TopicPartition
 from app.tasks.dead_letters import LetterRead, read_letter
@@ -33,18 +34,20 @@ class LetterTopic:
     something to read: the caller has the deadline.
     """
 
-    def __init__(self, connection: Connection, topic: str) -> None:
+    def __init__(self, connection: Connection, topic: str, group: str) -> None:
         self._connection = connection
         self._topic = topic
-        self._reader = KafkaLogReader(connection)
+        self._decisions = KafkaLogReader(connection)
+        self._reader = KafkaLogReader(connection, skips=Skips(self._decisions, group))
         self._producer: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> Self:
         """Connect."""
         try:
             await self._reader.start()
+            await self._decisions.start()
         except BaseException:
-            await self._reader.stop()
+            await self._disconnect()
             raise
         return self
 
@@ -52,9 +55,13 @@ class LetterTopic:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Disconnect."""
-        await self._reader.stop()
+        await self._disconnect()
         if self._producer is not None:
             await stop_producer(self._producer)
+
+    async def _disconnect(self) -> None:
+        await self._reader.stop()
+        await self._decisions.stop()
 
     async def letters(self, progress: Progress) -> AsyncIterator[LetterRead]:
         """Yield the letters that there are now, each partition from its start; raises TopicError without a topic."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import monotonic
 
+import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.client import AIOKafkaClient
@@ -14,10 +15,14 @@ from app.kafka.client import Connection
 from app.kafka.offset_listing import OffsetListing, Unlisted
 from app.kafka.raw_records import raw
 from app.kafka.rebootstrap import rebootstrap
+from app.kafka.record_batches import UnreadableBatch
+from app.kafka.skips import PASSED_OVER, Skips
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
-from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, StoodStill
+from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, StoodStill, Unreadable
 from app.tasks.replay import STOOD_STILL
+
+log = structlog.get_logger(__name__)
 
 #: Records a slice has at most. Neither parsing them, at about 1 us each, nor writing them can be interrupted, so this
 #: bounds a reader's wait. (ROWS_A_CHUNK of stores/rocksdb.py is as much.)
@@ -103,7 +108,8 @@ class _Cursor:
 class _Reader:
     """One group-less consumer, and the cursors that are open on it: at most one for a partition."""
 
-    def __init__(self, connection: Connection, fetch_bytes: int) -> None:
+    def __init__(self, connection: Connection, fetch_bytes: int, skips: Skips | None) -> None:
+        self._skips = skips
         self.consumer = AIOKafkaConsumer(
             **connection.arguments(),
             group_id=None,
@@ -157,9 +163,22 @@ class _Reader:
             position = await self.consumer.position(cursor.partition)
         except OffsetOutOfRangeError as error:
             raise OffsetOutOfRange(str(cursor)) from error
+        except UnreadableBatch as error:
+            return await self._pass_over(cursor, error)
         except (ConsumerStoppedError, IllegalStateError, KafkaError) as error:
             raise LogUnavailable(f"reading {cursor}: {error!r}") from error
         return found.get(cursor.partition, ()), position
+
+    async def _pass_over(self, cursor: _Cursor, error: UnreadableBatch) -> tuple[Sequence[LogRecord], int]:
+        """Go on behind what cannot be read where an operator has decided so; raises Unreadable where not."""
+        source = TopicPartition(*cursor.partition)
+        offset = max(error.first, cursor.offset)
+        after = None if self._skips is None else await self._skips.look_up(source, offset)
+        if after is None:
+            raise Unreadable(error.problem, error.first, error.last) from error
+        log.warning(PASSED_OVER, source=str(source), first=offset, last=after - 1, error=error.problem)
+        self.consumer.seek(cursor.partition, after)
+        return (), after
 
     def _assign(self) -> None:
         """Assign all cursors that are open by now, so that many opened at once cost one assignment."""
@@ -173,11 +192,12 @@ class _Reader:
 class _Pool:
     """Consumers that read alike: a partition that is read twice at once takes a second one."""
 
-    def __init__(self, connection: Connection, fetch_bytes: int, bounds: _Listing) -> None:
+    def __init__(self, connection: Connection, fetch_bytes: int, bounds: _Listing, skips: Skips | None) -> None:
         self._connection = connection
         self._bounds = bounds
         self._fetch_bytes = fetch_bytes
-        self.readers = [_Reader(connection, fetch_bytes)]
+        self._skips = skips
+        self.readers = [_Reader(connection, fetch_bytes, skips)]
 
     @asynccontextmanager
     async def read(self, partition: TopicPartition, offset: int) -> AsyncIterator[_Cursor]:
@@ -198,17 +218,22 @@ class _Pool:
         for reader in self.readers:
             if partition not in reader.cursors:
                 return reader
-        reader = _Reader(self._connection, self._fetch_bytes)
+        reader = _Reader(self._connection, self._fetch_bytes, self._skips)
         self.readers.append(reader)
         return reader
 
 
 class KafkaLogReader:
-    """Implements LogReader; fetch_bytes is what may be fetched ahead of each partition that is read."""
+    """Implements LogReader; fetch_bytes is what may be fetched ahead of each partition that is read.
 
-    def __init__(self, connection: Connection, fetch_bytes: int = SLICE_FETCH_BYTES) -> None:
-        self._slices = _Pool(connection, fetch_bytes, self.bounds)
-        self._peeks = _Pool(connection, PEEK_FETCH_BYTES, self.bounds)
+    `skips` are what an operator has decided to pass over, for a reader of sources.
+    """
+
+    def __init__(
+        self, connection: Connection, fetch_bytes: int = SLICE_FETCH_BYTES, skips: Skips | None = None
+    ) -> None:
+        self._slices = _Pool(connection, fetch_bytes, self.bounds, skips)
+        self._peeks = _Pool(connection, PEEK_FETCH_BYTES, self.bounds, skips)
         # On connections of its own: a broker answers the requests of a connection one by one, and a consumer's may wait
         # there for records.
         client = AIOKafkaClient(**connection.arguments())

@@ -51,9 +51,10 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
         try:
             self._take(taken, most)
         except UnreadableBatch as error:
+            # Also when it is raised now: the parser has moved past the batch.
+            self._failure = error
             if not taken:
                 raise
-            self._failure = error.with_traceback(None)
         return taken
 
     def _take(self, taken: list[Any], most: int) -> None:

@@ -147,6 +147,12 @@ def dead_letters(name: str, replicas: int, largest: int, defaults: Mapping[str, 
     return Wanted("dead-letter topic", name, 1, replicas, (*rules, size), tuple(ways))
 
 
+def skips(name: str, replicas: int, defaults: Mapping[str, str]) -> Wanted:
+    """Return the topic of offsets that are passed over, one small record each, which are kept forever."""
+    rules = [Rule("cleanup.policy", "compact")]
+    return Wanted("skip topic", name, 1, replicas, tuple(rules), tuple(_ways(rules, replicas, (), defaults)))
+
+
 def internal(name: str, replicas: int, rules: tuple[Rule, ...]) -> Wanted:
     """Return a topic of one partition that keeps what is written to it for an hour.
 
@@ -162,12 +168,15 @@ def internal(name: str, replicas: int, rules: tuple[Rule, ...]) -> Wanted:
 def _ways(
     rules: list[Rule], replicas: int, sizes: tuple[int, ...], defaults: Mapping[str, str]
 ) -> Iterator[Mapping[str, str]]:
-    """Yield the settings to create a topic with: all that matter first, then those that are not the default anyway."""
+    """Yield the settings to create a topic with: all that matter first, then those that are not the default anyway.
+
+    `sizes` are limits of a batch in bytes, the best first; without any, the cluster's is taken.
+    """
     insync = Rule(_INSYNC, str(insync_of(replicas)))
     seen: list[Mapping[str, str]] = []
     for everything in (True, False):
-        for size in sizes:
-            optional = [insync, Rule(_SIZE, str(size), at_least=True)]
+        for limits in [[Rule(_SIZE, str(size), at_least=True)] for size in sizes] or [[]]:
+            optional = [insync, *limits]
             wanted = [
                 rule
                 for rule in (*rules, *optional)

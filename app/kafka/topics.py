@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from app.catalog.spec import Catalog
 from app.errors import TopicError
 from app.kafka.client import Connection
+from app.kafka.skips import skip_topic
 from app.kafka.topic_admin import Cluster, Described, TopicAdmin
 from app.kafka.topic_plan import (
     CHANGELOG,
@@ -19,6 +20,7 @@ from app.kafka.topic_plan import (
     dead_letters,
     insync_of,
     internal,
+    skips,
 )
 from app.tasks.definitions import changelog_topic
 
@@ -110,12 +112,14 @@ async def survey(
         source = sources[topic]
         replicas = replication.of(cluster, source.replicas)
         wanted[name] = changelog(name, source.partitions, replicas, limits[topic], defaults)
+    replicas = replication.of(cluster, max((source.replicas for source in sources.values()), default=1))
+    wanted[skip_topic(group)] = skips(skip_topic(group), replicas, defaults)
     if any(table.source.on_error == "dead_letter" for table in catalog.tables.values()):
         if dead_letter_topic in {*catalog.topics, *wanted}:
             raise TopicError(
-                f"dead_letter_topic is {dead_letter_topic}, which is a source or a changelog of a table; name another"
+                f"dead_letter_topic is {dead_letter_topic}, which is a source, a changelog or the skip topic; name "
+                "another"
             )
-        replicas = replication.of(cluster, max(source.replicas for source in sources.values()))
         wanted[dead_letter_topic] = dead_letters(dead_letter_topic, replicas, max(limits.values()), defaults)
     existing = await admin.described(wanted)
     found = Survey(sources, limits, wanted, existing)
@@ -141,19 +145,11 @@ async def prepare(
     Raises TopicError for what only a person can correct, and aiokafka's KafkaError when the brokers do not answer.
     """
     async with TopicAdmin(connection) as admin:
-        found = await survey(admin, group, catalog, dead_letter_topic, replication)
-        raced = await admin.create(found.missing)
-        if raced:
-            # Created meanwhile, by another worker or by something else: look again.
-            there = await _described_once_known(admin, raced)
-            found = Survey(found.sources, found.source_limits, found.wanted, {**found.existing, **there})
-            _require_partitions(group, catalog, found)
-        limits = await _check_settings(connection, admin, found)
-    letters = None
-    if dead_letter_topic in found.wanted:
-        there_now = found.existing.get(dead_letter_topic)
-        partitions = 1 if there_now is None else there_now.partitions
-        letters = DeadLetterTopic(dead_letter_topic, partitions, limits.pop(dead_letter_topic))
+        surveyed = await survey(admin, group, catalog, dead_letter_topic, replication)
+        found, limits = await _create_and_check(connection, admin, surveyed)
+    _require_partitions(group, catalog, found)
+    limits.pop(skip_topic(group))
+    letters = _letters(dead_letter_topic, found, limits) if dead_letter_topic in found.wanted else None
     return Topics(
         partitions={topic: source.partitions for topic, source in found.sources.items()},
         batch_limits=limits,
@@ -161,6 +157,33 @@ async def prepare(
         dead_letters=letters,
         replicas={name: found.wanted[name].replicas for name in limits},
     )
+
+
+async def prepare_dead_letters(
+    connection: Connection, name: str, source: str, replication: Replication = AUTOMATIC
+) -> DeadLetterTopic:
+    """Create or check the dead-letter topic for letters of one source, which must be there; raises as prepare()."""
+    async with TopicAdmin(connection) as admin:
+        sources, settings = await admin.described([source]), (await admin.settings([source]))[source]
+        replicas, limit = replication.of(await admin.cluster(), sources[source].replicas), int(settings.values[_SIZE])
+        wanted = {name: dead_letters(name, replicas, limit, settings.defaults)}
+        surveyed = Survey(sources, {source: limit}, wanted, await admin.described([name]))
+        found, limits = await _create_and_check(connection, admin, surveyed)
+    return _letters(name, found, limits)
+
+
+def _letters(name: str, found: Survey, limits: dict[str, int]) -> DeadLetterTopic:
+    there = found.existing.get(name)
+    return DeadLetterTopic(name, 1 if there is None else there.partitions, limits.pop(name))
+
+
+async def _create_and_check(connection: Connection, admin: TopicAdmin, found: Survey) -> tuple[Survey, dict[str, int]]:
+    """Create what is missing and check the rest; return what is there now, and the limits of batches."""
+    raced = await admin.create(found.missing)
+    if raced:
+        # Created meanwhile, by another worker or by something else: look again.
+        found = replace(found, existing={**found.existing, **await _described_once_known(admin, raced)})
+    return found, await _check_settings(connection, admin, found)
 
 
 async def create_probe(connection: Connection, group: str, probe: str, replication: Replication = AUTOMATIC) -> str:

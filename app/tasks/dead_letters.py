@@ -23,6 +23,7 @@ _STAGES = {
     "empty_key": "KEY_CONVERTER",
     "undecodable_key": "KEY_CONVERTER",
     "oversized": "TASK_PUT",
+    "unreadable": "KAFKA_CONSUME",
 }
 _OTHER_STAGE = "VALUE_CONVERTER"
 

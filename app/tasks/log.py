@@ -18,6 +18,15 @@ class LogUnavailable(Exception):
     """The broker could not be asked, or did not answer in time; asking again later is right."""
 
 
+class Unreadable(LogUnavailable):
+    """Offsets of the log, `first` to `last`, cannot be read, and asking again may not help."""
+
+    def __init__(self, problem: str, first: int, last: int) -> None:
+        super().__init__(problem)
+        self.first = first
+        self.last = last
+
+
 class StoodStill(Exception):
     """A reader has not looked at its log for so long that what it reads next may not be all that was written."""
 
@@ -75,6 +84,7 @@ class Cursor(Protocol):
 
         At the end of the log that takes as long as it takes. Raises OffsetOutOfRange, and LogUnavailable when the
         reader had to stop or, after some seconds, when nothing comes although the log goes on or nobody can tell.
+        Raises Unreadable once all records before those that cannot be read were returned.
         Raises StoodStill when it was not looked at for half of the time for which tombstones are kept.
         """
 
@@ -92,7 +102,7 @@ class LogReader(Protocol):
     async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:
         """Return the first record at or after an offset inside the bounds; None when only holes follow it closely.
 
-        Raises OffsetOutOfRange and LogUnavailable.
+        Raises OffsetOutOfRange, Unreadable and LogUnavailable.
         """
 
     def read(self, partition: TopicPartition, offset: int) -> AbstractAsyncContextManager[Cursor]:

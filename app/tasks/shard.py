@@ -122,6 +122,8 @@ class Shard:
         #: What was delivered last, so that a task a little behind can still join.
         self._recent = _Batches()
         self._paused = False
+        #: Why the source cannot be read at the offset that comes next; None when it can.
+        self._outage: str | None = None
         #: Records, and bytes that they take in memory, that may wait in a task's inbox before the lane is paused by
         #: whatever comes first; an inbox that was empty takes one poll, however large.
         self.limit = 2 * LANE_BATCH
@@ -144,7 +146,7 @@ class Shard:
         if next_offset <= expected:
             return True
         batch = LaneBatch.of(records, expected, next_offset)
-        self._next = next_offset
+        self._next, self._outage = next_offset, None
         if len(self._joined) < len(self._coming):
             self._remember(batch)
         else:
@@ -185,7 +187,7 @@ class Shard:
                 behind.cut(LaneMovedOn())
             self._joined.clear()
             self._recent.clear()
-            self._next = next_source
+            self._next, self._outage = next_source, None
             self._paused = False
             self._lane.start_lane(self.source, next_source)
         elif next_source < self._next:
@@ -218,6 +220,15 @@ class Shard:
         else:
             self.stop()
 
+    def failed(self, reason: str) -> None:
+        """Record that the source cannot be read at the offset that is wanted next, until something is delivered."""
+        if self._next is not None:
+            self._outage = reason
+
+    def outage_of(self, task: str) -> str | None:
+        """Return why a task that is on the lane gets nothing; None when nothing keeps the lane, or the task is not."""
+        return self._outage if task in self._joined else None
+
     def lost(self) -> None:
         """Stand still, and have every task find out what became of the source."""
         for inbox in self._joined.values():
@@ -228,7 +239,7 @@ class Shard:
         """Stand still: what is fetched from now on is refused until a task joins again."""
         if self._next is not None:
             self._lane.pause_lane(self.source)
-        self._next = None
+        self._next = self._outage = None
         for inbox in self._joined.values():
             inbox.cut(LaneMovedOn())
         self._joined.clear()

@@ -299,6 +299,14 @@ class Shards:
         if held is not None:
             held.shard.lost()
 
+    def failed(self, source: TopicPartition, reason: str) -> None:
+        """Record why a source cannot be read at the offset that its lane wants next."""
+        held = self._held.get(source)
+        if held is not None:
+            held.shard.failed(reason)
+            for task in held.tasks.values():
+                task.lane_failed()
+
     def committable(self) -> dict[TopicPartition, int]:
         """Return, for each shard owned of which every table has applied something, the source offset to go on at."""
         offsets: dict[TopicPartition, int] = {}

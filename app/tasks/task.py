@@ -23,6 +23,7 @@ from app.tasks.log import (
     OffsetOutOfRange,
     OutcomeUnknown,
     StoodStill,
+    Unreadable,
 )
 from app.tasks.pipeline import IDLE_POSITION_INTERVAL, NotContiguous, Pipeline
 from app.tasks.ports import Ports
@@ -51,6 +52,7 @@ _PASSING: Mapping[type[Exception], str] = {
     OutcomeUnknown: "the outcome of an append is not known",
     LettersUndelivered: "the dead letters cannot be written",
     LogUnavailable: "the broker cannot be asked",
+    Unreadable: "the log cannot be read",
     StoodStill: "the log was not looked at for long",
     StoreError: "the store failed",
     StoreClosed: "the store is closed",
@@ -97,6 +99,8 @@ class Task:
         #: The source's end after the claim, until the position has reached it.
         self._target: int | None = None
         self._freshness = SourceEnds()
+        #: Whether the last attempt ended at records that cannot be read, until something is applied again.
+        self._met_unreadable = False
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._asked_at = 0.0
         #: When it began to follow or, after that, last had nearly everything of the source.
@@ -148,7 +152,7 @@ class Task:
     def reason(self) -> str | None:
         """Say why the task is not further than it is; None when nothing keeps it."""
         waits_for = None if self._pipeline is None else self._pipeline.waits_for
-        return waits_for or self._reason
+        return waits_for or self._shard.outage_of(self.table) or self._reason
 
     @reason.setter
     def reason(self, reason: str | None) -> None:
@@ -167,6 +171,7 @@ class Task:
             reason=self.reason,
             rows_estimate=self.store.rows_estimate(),
             stopped=self.stopped,
+            unreadable=self._met_unreadable or self._shard.outage_of(self.table) is not None,
         )
 
     def observe_source_end(self, end: int, listed_at: float) -> None:
@@ -208,6 +213,7 @@ class Task:
 
     def _on_applied(self) -> None:
         applied = self.applied
+        self._met_unreadable = False
         self._freshness.applied(applied)
         if self._waiting:
             for _, reached in [waiter for waiter in self._waiting if waiter[0] <= applied]:
@@ -232,7 +238,7 @@ class Task:
 
     def _start(self, after: asyncio.Task[None] | None) -> None:
         self._asked_at = self._near_at = self._ports.clock.monotonic()
-        self.stopped = False
+        self.stopped = self._met_unreadable = False
         name = f"{'own' if self._owns else 'follow'} {self.table}[{self.partition}] in generation {self.generation}"
         self._work = asyncio.get_running_loop().create_task(self._keep_at_it(self.generation, after), name=name)
 
@@ -262,7 +268,8 @@ class Task:
 
     def close(self) -> None:
         """Take note that the store is gone, and let those go who wait for a position."""
-        self.state, self.reason, self._loaded, self.stopped = TaskState.CLOSED, None, False, False
+        self.state, self.reason, self._loaded = TaskState.CLOSED, None, False
+        self.stopped = self._met_unreadable = False
         for _, reached in self._waiting:
             if not reached.done():
                 reached.set_result(None)
@@ -289,7 +296,7 @@ class Task:
             except Exception as error:  # noqa: BLE001 - whatever cannot be recovered from stops the worker
                 if not await self._recover(error):
                     return
-                if isinstance(error, (SourceRefused, ChangelogRefused)):
+                if isinstance(error, (SourceRefused, ChangelogRefused, Unreadable)):
                     pause = LONGEST_PAUSE
                 elif self._ports.clock.monotonic() - began > LONGEST_PAUSE:
                     pause = FIRST_PAUSE
@@ -317,7 +324,8 @@ class Task:
         if isinstance(error, (Untrusted, OffsetOutOfRange, StoreCorrupt)):
             await self._quarantine(error)
         elif type(error) in _PASSING:
-            if isinstance(error, (SourceRefused, LettersUndelivered)) and self.state is TaskState.RESTORING:
+            self._met_unreadable = isinstance(error, Unreadable)
+            if isinstance(error, (SourceRefused, LettersUndelivered, Unreadable)) and self.state is TaskState.RESTORING:
                 self._show_old_rows()
             self._hold(f"{_PASSING[type(error)]}: {error}")
         else:
@@ -335,6 +343,11 @@ class Task:
         """Let rows be read for what they are: the changelog is replayed, and only the source does not get on."""
         if self.readable:
             self.state = TaskState.SUSPENDED
+
+    def lane_failed(self) -> None:
+        """Serve what the store has, labelled, where the lane cannot be read and the task waits for it to catch up."""
+        if self.state is TaskState.RESTORING and self._shard.outage_of(self.table) is not None:
+            self._show_old_rows()
 
     def _stop_at(self, error: RecordRefused) -> None:
         """Stand still before a record, for good: nothing about it changes by itself."""
@@ -461,7 +474,7 @@ class Task:
         Latched: later lag shows in the headers and does not undo it.
         """
         if self._target is not None and self.applied + 1 >= self._target:
-            self._target = None
+            self._target, self._met_unreadable = None, False
             if self.state < TaskState.SUSPENDED:
                 seconds = self._ports.clock.monotonic() - self._asked_at
                 self._ports.metrics.restore_duration.labels(self.table).observe(seconds)

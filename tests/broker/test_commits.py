@@ -34,6 +34,7 @@ class HeldCommits:
         self.asked = 0
         self.expected = lanes.expected
         self.lost = lanes.lost
+        self.failed = lanes.failed
         running.consumer.lanes = self
 
     def offer(self, source: TopicPartition, records: list[LogRecord], next_offset: int) -> bool:

@@ -41,6 +41,7 @@ class Refusals:
         self.expected = self._lanes.expected
         self.committable = self._lanes.committable
         self.lost = self._lanes.lost
+        self.failed = self._lanes.failed
 
     def offer(self, source: TopicPartition, records: list[LogRecord], next_offset: int) -> bool:
         """Refuse, or hand over."""

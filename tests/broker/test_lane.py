@@ -103,7 +103,7 @@ async def test_a_corrupt_batch_holds_up_its_own_lane_alone_is_reported_once_and_
 
     outages = [line for line in logged if line["event"].startswith("a partition cannot be read")]
     assert [(line["source"], line["offset"]) for line in outages] == [(str(bad), 20 * (n + 1)) for n in range(ROUNDS)]
-    assert all("CorruptRecord" in line["error"] for line in outages)
+    assert all("CorruptRecord" in line["error"] and f"of {bad} cannot be read" in line["error"] for line in outages)
     over = [line["source"] for line in logged if line["event"] == "a partition can be read again"]
     assert over == [str(bad)] * ROUNDS
 

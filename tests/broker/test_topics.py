@@ -305,5 +305,5 @@ async def test_a_dead_letter_topic_that_would_lose_letters_is_refused(
 async def test_a_source_is_no_dead_letter_topic(kafka: EmbeddedKafka) -> None:
     group, topic = unique("group"), await source_topic(kafka)
 
-    with pytest.raises(TopicError, match="which is a source or a changelog of a table"):
+    with pytest.raises(TopicError, match="which is a source, a changelog or the skip topic"):
         await topics.prepare(connection(kafka.bootstrap_servers), group, catalog(topic), topic)

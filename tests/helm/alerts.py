@@ -81,6 +81,7 @@ _STALLED = f'TablehouseRestoreStalled{{{_WORKERS},instance="tablehouse-0",partit
 _DISK = f'TablehouseDiskFullIn4h{{{_WORKERS},instance="tablehouse-0",severity="critical"}}'
 _ALMOST_FULL = f'TablehouseDiskAlmostFull{{{_WORKERS},instance="tablehouse-0",severity="critical"}}'
 _STOPPED = 'TablehousePartitionStopped{partition="3",severity="critical",table="t"}'
+_UNREADABLE = 'TablehousePartitionUnreadable{partition="3",severity="critical",table="t"}'
 _WAITING = 'TablehousePartitionsWaitForSchemas{severity="warning",table="t"}'
 _IN_DOUBT = 'TablehouseMissesInDoubt{severity="critical",table="t"}'
 
@@ -233,6 +234,19 @@ CASES: dict[str, Case] = {
     ),
     "no partition has stopped": Case(
         dict([_one("tablehouse_partition_stopped", "0+0x60", table="t", partition="3")]), 30
+    ),
+    "a partition waits at records that cannot be read, and has an owner": Case(
+        dict(
+            [
+                _one("tablehouse_partition_unreadable", "1+0x60", table="t", partition="3"),
+                _state("1+0x60", "suspended"),
+            ]
+        ),
+        30,
+        (_UNREADABLE,),
+    ),
+    "no partition waits at records that cannot be read": Case(
+        dict([_one("tablehouse_partition_unreadable", "0+0x60", table="t", partition="3")]), 30
     ),
     **_counted(
         "tablehouse_foreign_changelog_writes_total",

@@ -128,7 +128,12 @@ class FakeTables:
 
 
 def status(
-    table: str = "planes", partition: int = 0, state: TaskState = TaskState.ACTIVE, *, stopped: bool = False
+    table: str = "planes",
+    partition: int = 0,
+    state: TaskState = TaskState.ACTIVE,
+    *,
+    stopped: bool = False,
+    unreadable: bool = False,
 ) -> TaskStatus:
     return TaskStatus(
         table=table,
@@ -141,6 +146,7 @@ def status(
         reason=None if state is TaskState.ACTIVE else "40 records to go",
         rows_estimate=10,
         stopped=stopped,
+        unreadable=unreadable,
     )
 
 

@@ -58,8 +58,11 @@ async def test_a_worker_is_ready_once_every_task_has_caught_up_and_stays_so(work
     assert [layer["ok"] for layer in reply.json["layers"]] == [True, False, False, False]
 
 
-async def test_a_partition_that_has_stopped_for_good_keeps_no_worker_from_being_ready(worker: Worker) -> None:
-    stopped = status(partition=1, state=TaskState.SUSPENDED, stopped=True)
+@pytest.mark.parametrize("why", ["stopped", "unreadable"])
+async def test_a_partition_that_waits_for_an_operator_keeps_no_worker_from_being_ready(
+    worker: Worker, why: str
+) -> None:
+    stopped = status(partition=1, state=TaskState.SUSPENDED, stopped=why == "stopped", unreadable=why == "unreadable")
     worker.local.states = [status(partition=0, state=TaskState.RESTORING), stopped]
     assert (await worker.get("/readyz")).status == 503
     worker.local.states = [status(partition=0), stopped]

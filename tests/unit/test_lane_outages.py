@@ -1,6 +1,7 @@
 from structlog.testing import capture_logs
 
 from app.kafka.lane_outages import PAUSE, LaneOutages
+from app.kafka.record_batches import UnreadableBatch
 from app.model import TopicPartition
 
 ONE, OTHER = TopicPartition("flights", 3), TopicPartition("flights", 4)
@@ -46,6 +47,17 @@ def test_an_outage_is_reported_once_with_partition_offset_and_cause_and_its_end_
     assert [line["log_level"] for line in logged] == ["warning", "info"]
     assert (logged[0]["source"], logged[0]["offset"], logged[0]["error"]) == ("flights[3]", 7, "ValueError('corrupt')")
     assert (logged[1]["source"], logged[1]["seconds"]) == ("flights[3]", 3 * PAUSE)
+
+
+def test_offsets_that_cannot_be_read_are_told_to_a_lane_that_still_wants_what_it_failed_at() -> None:
+    outages = LaneOutages(Clock())
+    outages.failed(ONE, 7, UnreadableBatch(ONE, 9, 12, CORRUPT))
+    assert [outages.unreadable_at(ONE, offset) for offset in (6, 7, 8, 9)] == [None, 9, None, None]
+    assert outages.unreadable_at(OTHER, 7) is None
+    outages.failed(ONE, 10, UnreadableBatch(ONE, 9, 12, CORRUPT))
+    assert outages.unreadable_at(ONE, 10) == 10
+    outages.failed(ONE, 10, CORRUPT)
+    assert outages.unreadable_at(ONE, 10) is None
 
 
 def test_another_offset_another_cause_and_the_next_outage_are_reported_again() -> None:

@@ -1,0 +1,140 @@
+# ruff: noqa: SLF001 - files of the broker are changed
+"""Records that cannot be read: one partition waits, says so, and goes on when an operator passes them over."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+from structlog.testing import capture_logs
+
+from app import cli
+from app.demo.broker import EmbeddedKafka
+from app.model import TaskState, TopicPartition
+from tests.support.engine import RunningEngine, new_source, running_engine
+from tests.support.kafka import produce
+from tests.support.polling import until
+from tests.support.worker import table, tables
+
+
+async def fill(kafka: EmbeddedKafka, topic: str, *keys: str) -> None:
+    """Produce each record in a batch of its own; its value tells it from all others."""
+    for key in keys:
+        await produce(kafka.bootstrap_servers, topic, [(key.encode(), b'"value of %s"' % key.encode(), 0)])
+
+
+def spoil(kafka: EmbeddedKafka, topic: str, *keys: str) -> None:
+    """Damage records on the broker's disk."""
+    (file,) = kafka._data_dir.glob(f"*/data/{topic}-0/{0:020}.log")
+    for key in keys:
+        value = b'"value of %s"' % key.encode()
+        with file.open("r+b") as opened:
+            opened.seek(file.read_bytes().index(value))
+            opened.write(b"#" * len(value))
+
+
+async def command(kafka: EmbeddedKafka, group: str, *arguments: str) -> Result:
+    given = [*arguments, "--bootstrap-servers", kafka.bootstrap_servers, "--group", group, "--timeout", "20"]
+    return await asyncio.to_thread(CliRunner().invoke, cli.main, given)
+
+
+async def skip(kafka: EmbeddedKafka, group: str, topic: str, first: int, last: int) -> Result:
+    where = ["--topic", topic, "--partition", "0", "--from", str(first), "--to", str(last)]
+    return await command(kafka, group, "skip", *where)
+
+
+def waits(running: RunningEngine, problem: str) -> Callable[[], Awaitable[bool]]:
+    async def ask() -> bool:
+        statuses = running.engine.local.statuses()
+        assert statuses, "there are no tasks"
+        assert all(status.unreadable and problem in (status.reason or "") for status in statuses), statuses
+        return True
+
+    return ask
+
+
+async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_operator_passes_them_over(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    topic, group, _ = await new_source(kafka)
+    definition = tables(table("t", topic, on_error="stop"), table("u", topic))
+    await fill(kafka, topic, "first", "gone", "gone too", "last")
+    spoil(kafka, topic, "gone", "gone too")
+    problem = f"offset 1 of {topic}[0] cannot be read"
+    with capture_logs() as logged:
+        async with running_engine(kafka, tmp_path, definition, group) as running:
+            running.metrics.watch_tasks(running.engine.local.statuses)
+            await until(waits(running, problem), "both tables wait")
+            assert set(running.states().values()) == {TaskState.SUSPENDED}
+            assert running.read("t", b"first").row is not None
+            assert running.metric("tablehouse_partition_unreadable", table="t", partition="0") == 1
+            (one, other) = [reason for reason in running.engine.health.reasons() if problem in reason]
+            assert one.startswith("partition 0 of table t waits:")
+            assert other.startswith("partition 0 of table u waits:")
+
+            # Only what cannot be read is passed over, and all of it.
+            for first, last, why in (
+                (0, 1, "offset 0 of .* can be read"),
+                (1, 3, "offset 3 of .* can be read"),
+                (3, 3, "offset 3 of .* can be read"),
+                (1, 9, "has offsets from 0 up to 3"),
+            ):
+                refused = await skip(kafka, group, topic, first, last)
+                assert refused.exit_code == 1, refused.output
+                assert re.search(why, refused.stderr), refused.stderr
+            assert running.states() == {("t", 0): TaskState.SUSPENDED, ("u", 0): TaskState.SUSPENDED}
+
+            skipped = await skip(kafka, group, topic, 1, 2)
+            assert skipped.exit_code == 0, skipped.output
+            await running.wait_active(2)
+            await running.wait_position("t", 0, 3)
+            assert all(running.read(name, b"last").row is not None for name in "tu")
+            assert all(running.read(name, b"gone").row is None for name in "tu")
+            assert running.metric("tablehouse_partition_unreadable", table="t", partition="0") == 0
+    over = [line for line in logged if line["event"].startswith("offsets that cannot be read are passed over")]
+    assert {(line["source"], line["first"], line["last"]) for line in over} == {(f"{topic}[0]", 1, 2)}
+
+    # A letter says so, which holds nothing that could be replayed.
+    listed = json.loads((await command(kafka, group, "dead-letters", "list", "--json")).stdout)
+    assert (listed["table"], listed["reason"], listed["record"]) == ("*", "unreadable", f"{topic}:0:1")
+    assert listed["detail"].startswith("offsets 1 to 2 are passed over, as an operator decided: offset 1 of")
+    replayed = await command(kafka, group, "dead-letters", "replay", "--all")
+    assert replayed.exit_code == 1
+    assert "left alone: it cannot be read" in replayed.stderr
+
+    # Every table that is built later passes over the same, beside the lane as well.
+    more = tables(table("t", topic, on_error="stop"), table("u", topic), table("v", topic))
+    async with running_engine(kafka, tmp_path, more, group) as running:
+        await running.wait_active(3)
+        assert running.read("v", b"last").row is not None
+
+
+async def test_a_partition_that_comes_to_unreadable_records_under_way_stays_active_and_says_so(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    topic, group, definition = await new_source(kafka)
+    await fill(kafka, topic, "first")
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(1)
+        await running.wait_position("t", 0, 0)
+        running.consumer.pause_lane(TopicPartition(topic, 0))
+        await fill(kafka, topic, "gone", "last")
+        spoil(kafka, topic, "gone")
+        running.consumer.resume_lane(TopicPartition(topic, 0))
+        await until(waits(running, f"offset 1 of {topic}[0] cannot be read"), "the partition waits")
+        assert running.states() == {("t", 0): TaskState.ACTIVE}
+        assert (await skip(kafka, group, topic, 1, 1)).exit_code == 0
+        await running.wait_position("t", 0, 2)
+        assert running.read("t", b"last").row is not None
+        assert not running.reason("t")
+
+    # What was applied last is looked at after a restart, to see whether the source is still the same.
+    spoil(kafka, topic, "last")
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await until(waits(running, f"offset 2 of {topic}[0] cannot be read"), "the partition waits")
+        assert running.states() == {("t", 0): TaskState.SUSPENDED}
+        assert (await skip(kafka, group, topic, 2, 2)).exit_code == 0
+        await running.wait_active(1)
+        assert running.read("t", b"last").row is not None
