@@ -42,8 +42,13 @@ class TaskStore(Protocol):
         """Write the rows (None deletes) in small chunks, and the checkpoint in the last of them.
 
         Gives the event loop a turn between chunks, so a reader may see some of the rows before the checkpoint. When it
-        raises or is cancelled, some of the rows may have been written and the checkpoint has not.
+        raises or is cancelled, some of the rows may have been written and the checkpoint has not. Waits for as long as
+        the store takes no writes because its memory is full, which is no failure; `waits_for` says so meanwhile.
         """
+
+    @property
+    def waits_for(self) -> str | None:
+        """Return what a write waits for; None when none does."""
 
     async def wipe(self) -> None:
         """Throw rows and checkpoint away."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from app.model import TopicPartition
 from app.tasks.ingest import LaneBatch
 from app.tasks.log import LaneControl, LogRecord
-from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
+from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 
 #: What a record takes in memory beside its key and value: its object, theirs, and its place in lists.
 RECORD_BYTES = 300
@@ -65,6 +65,8 @@ class Inbox:
         self._filled = asyncio.Event()
         self._on_taken = on_taken
         self._cut: Exception | None = None
+        #: The bytes of a large batch that was taken and is being ingested; 0 for others.
+        self._in_hand = 0
 
     def put(self, batch: LaneBatch) -> None:
         """Add a batch."""
@@ -80,9 +82,13 @@ class Inbox:
     async def take(self, limit: int) -> LaneBatch:
         """Wait for something and return as many batches as fit into `limit` records and LANE_BATCH_BYTES, as one.
 
-        One batch is returned however large it is. Raises LaneMovedOn and SourceLost.
+        One batch is returned however large it is. A large one counts as waiting until the next is asked for, so that
+        the lane does not fetch another one meanwhile. Raises LaneMovedOn and SourceLost.
         """
         queue = self._batches.queue
+        if self._in_hand:
+            self._in_hand = 0
+            self._on_taken()
         while not queue:
             if self._cut is not None:
                 raise self._cut
@@ -97,6 +103,7 @@ class Inbox:
                 batch = LaneBatch(records, batch.first, following.next_offset, size)
         if not queue and self._cut is None:
             self._filled.clear()
+        self._in_hand = batch.size if batch.size > LARGE_BATCH_BYTES else 0
         self._on_taken()
         return batch
 
@@ -107,7 +114,7 @@ class Inbox:
 
     def fill(self, records: int, size: int) -> float:
         """Return what waits as a share of so many records or so many bytes, whichever share is greater."""
-        return self._batches.fill(records, size)
+        return self._batches.fill(records, size) + self._in_hand / size
 
 
 class Shard:

@@ -13,7 +13,7 @@ from app.errors import NotOwner, PartitionRestoring, PositionNotReached
 from app.model import Consistency, TaskState, TaskStatus, TopicPartition
 from app.stores.data_directory import DataDirectory
 from app.stores.rows import RowLayoutError
-from app.stores.store import ShardStore, StoreCorrupt, StoreError
+from app.stores.store import ShardStore, StoreClosed, StoreCorrupt, StoreError
 from app.tasks import background
 from app.tasks.definitions import codec_of, family_name, identity_of
 from app.tasks.digest import PartitionDigest, digest
@@ -405,6 +405,9 @@ class Shards:
                     await asyncio.to_thread(held.store.flush)
                 except StoreError as error:
                     log.error("store not flushed", shard=str(source), error=str(error))
+                    if not isinstance(error, StoreClosed):
+                        # A store that is not written to would keep its memtables, which all stores share.
+                        self._store_failed(source, held)
             await asyncio.to_thread(self._write_down, self.positions(), dict(self._held))
 
     def _write_down(self, positions: Mapping[str, Mapping[int, int]], shards: Mapping[TopicPartition, _Held]) -> None:

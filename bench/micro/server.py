@@ -33,7 +33,8 @@ from app.routing.slices import Slices
 from app.routing.survey import Survey
 from app.routing.tables import routed_tables
 from app.routing.writes import Writes
-from app.stores.rocksdb import RocksShard, RocksTaskStore, StoreMemory
+from app.stores.memory import StoreMemory
+from app.stores.rocksdb import RocksShard, RocksTaskStore
 from app.stores.rows import ROW_PREFIX, payloads, unpack
 from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult, SliceResult

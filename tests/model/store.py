@@ -61,6 +61,7 @@ class MemoryStore:
         self._content: dict[bytes, bytes] = {}
         #: Whether writes fail until it is opened anew, as RocksDB's do after a failure in its background.
         self.stuck = False
+        self.waits_for: str | None = None
         if opened:
             self.open()
 

@@ -14,7 +14,8 @@ import pytest
 from rocksdict import DbClosedError, Rdict
 
 from app.stores.failures import translated
-from app.stores.rocksdb import RocksShard, StoreMemory
+from app.stores.memory import StoreMemory
+from app.stores.rocksdb import RocksShard
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError
 from app.turns import Turns
 from tests.support.limits import file_size_limit, free_file_handles
@@ -24,7 +25,8 @@ BUDGET = 64 << 20
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from app.stores.rocksdb import RocksShard, StoreMemory
+from app.stores.memory import StoreMemory
+from app.stores.rocksdb import RocksShard
 from app.turns import Turns
 
 async def main():

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.stores.rocksdb import RocksShard, StoreMemory
+from app.stores.memory import StoreMemory
+from app.stores.rocksdb import RocksShard
 from app.stores.store import StoreClosed, TaskStore
 from app.turns import Turns
 from tests.model.store import Disk, MemoryStore
