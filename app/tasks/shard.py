@@ -67,6 +67,8 @@ class Inbox:
         self._cut: Exception | None = None
         #: The bytes of a large batch that was taken and is being ingested; 0 for others.
         self._in_hand = 0
+        #: Whether the task waits for something that may take long, and not for its turn.
+        self._set_aside = False
 
     def put(self, batch: LaneBatch) -> None:
         """Add a batch."""
@@ -86,6 +88,7 @@ class Inbox:
         the lane does not fetch another one meanwhile. Raises LaneMovedOn and SourceLost.
         """
         queue = self._batches.queue
+        self._set_aside = False
         if self._in_hand:
             self._in_hand = 0
             self._on_taken()
@@ -106,6 +109,15 @@ class Inbox:
         self._in_hand = batch.size if batch.size > LARGE_BATCH_BYTES else 0
         self._on_taken()
         return batch
+
+    def set_aside(self) -> None:
+        """Count for nothing in `size` until the next batch is taken."""
+        self._set_aside = True
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of keys and values that wait, and of a large batch that is being ingested."""
+        return 0 if self._set_aside else self._batches.size + self._in_hand
 
     @property
     def empty(self) -> bool:
@@ -169,6 +181,11 @@ class Shard:
         """Return the source offset that the lane wants next; None while it stands still."""
         return self._next
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Return the bytes that wait for the slowest of the tasks, leaving out those that were set aside."""
+        return max((inbox.size for inbox in self._joined.values()), default=0)
+
     def expect(self, task: str) -> None:
         """Keep what is delivered lately for a task that will ask for admission, until it leaves.
 
@@ -207,10 +224,14 @@ class Shard:
     def step_aside(self, task: str) -> None:
         """Take a task off the lane if others are on it, which would have to wait for it; it can join again.
 
+        No other shard waits for what it was handed, either.
         What it was handed already is still its own; after that its inbox raises LaneMovedOn.
         """
         inbox = self._joined.get(task)
-        if inbox is not None and len(self._joined) > 1:
+        if inbox is None:
+            return
+        inbox.set_aside()
+        if len(self._joined) > 1:
             inbox.cut(LaneMovedOn())
             self.leave(task)
 

@@ -18,7 +18,7 @@ from app.tasks import background
 from app.tasks.definitions import codec_of, family_name, identity_of
 from app.tasks.digest import PartitionDigest, digest
 from app.tasks.log import LaneControl, LogRecord, LogUnavailable
-from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
+from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult, SliceResult
 from app.tasks.shard import Shard
@@ -40,6 +40,9 @@ LEAST_QUEUED = 1_000
 #: The part of the memory budget that the records in the inboxes of a worker may take. Half as much again may be kept
 #: for tasks that are about to join.
 QUEUED_SHARE = 16
+
+#: The bytes of large batches that wait in all inboxes together from which on nothing is fetched for any lane.
+CROWDED_BYTES = 4 * LARGE_BATCH_BYTES
 
 #: A store that has failed is opened anew this often at most, in seconds, and only when so many bytes are free: RocksDB
 #: writes nothing any more after a failure in its background, such as a full disk, and can be read until it is closed.
@@ -105,6 +108,8 @@ class Shards:
     _topics: dict[str, str] = field(default_factory=dict)
     _reopened_at: dict[TopicPartition, float] = field(default_factory=dict)
     _listings: dict[TopicPartition, asyncio.Task[None]] = field(default_factory=dict)
+    #: Shards in which a large batch waits or is being ingested, as far as was seen.
+    _crowding: set[TopicPartition] = field(default_factory=set)
     _keys_a_slice: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -286,7 +291,19 @@ class Shards:
     def offer(self, source: TopicPartition, records: Sequence[LogRecord], next_offset: int) -> bool:
         """Hand over what was fetched; False when it has to be fetched again."""
         held = self._held.get(source)
-        return held is not None and held.shard.offer(records, next_offset)
+        if held is None or not held.shard.offer(records, next_offset):
+            return False
+        if held.shard.waiting_bytes > LARGE_BATCH_BYTES:
+            self._crowding.add(source)
+        return True
+
+    def are_crowded(self) -> bool:
+        """Return whether large batches wait, all shards together, for as many bytes as one worker may hold of them."""
+        if not self._crowding:
+            return False
+        waiting = {source: held.shard.waiting_bytes for source in self._crowding if (held := self._held.get(source))}
+        self._crowding = {source for source, size in waiting.items() if size > LARGE_BATCH_BYTES}
+        return sum(waiting.values()) >= CROWDED_BYTES
 
     def expected(self, source: TopicPartition) -> int | None:
         """Return the source offset that a shard's lane wants next; None while it stands still."""
