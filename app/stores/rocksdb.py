@@ -15,10 +15,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from rocksdict import ColumnFamily, DbClosedError, Rdict, WriteBatch, WriteOptions
+from rocksdict import ColumnFamily, Rdict, WriteBatch, WriteOptions
 
 from app.stores.failures import translated
 from app.stores.memory import StoreMemory
+from app.stores.row_count import RowCount
 from app.stores.rows import ROW_PREFIX
 from app.stores.store import StoreClosed, StoreError
 from app.turns import Turns
@@ -51,6 +52,7 @@ class RocksTaskStore:
         # A write that would stall raises instead of freezing heartbeats and reads; write() turns it into waiting.
         self._options.no_slowdown = True
         self._dirty = False
+        self._rows = RowCount()
         self._waits_for: str | None = None
 
     @property
@@ -176,6 +178,7 @@ class RocksTaskStore:
                 delete(key)
             else:
                 put(key, value)
+        self._rows.changed()
         try:
             database.write(batch, self._options)
         except Exception as error:  # noqa: BLE001 - rocksdict has no narrower one
@@ -186,6 +189,7 @@ class RocksTaskStore:
         """Throw rows and checkpoint away by dropping the column family."""
         await asyncio.to_thread(self._shard.recreate, self._name)
         self._dirty = False
+        self._rows = RowCount()
 
     def flush(self) -> None:
         """Write what is only in memory to disk, when there is something; blocks."""
@@ -199,17 +203,14 @@ class RocksTaskStore:
                 raise self._failure("flushing", error) from error
 
     def rows_estimate(self) -> int:
-        """Return RocksDB's estimate of the number of keys."""
+        """Return the number of rows as count_rows() found it, or RocksDB's estimate of it."""
         family = self._shard.families.get(self._name)
-        if family is None:
-            return 0
-        try:
-            keys = family.property_int_value("rocksdb.estimate-num-keys") or 0
-        except DbClosedError:
-            # A thread is closing it.
-            return 0
-        # The checkpoint is a key too.
-        return max(0, keys - 1)
+        return 0 if family is None else self._rows.estimate(family)
+
+    def count_rows(self) -> bool:
+        """Count the rows for rows_estimate() if they have changed and are few; return whether that took any time."""
+        family = self._shard.families.get(self._name)
+        return family is not None and self._rows.count(family)
 
     def _failure(self, doing: str, error: Exception) -> StoreError:
         return translated(error, f"{doing} {self._name} in {self._shard.path}", self._shard.path)

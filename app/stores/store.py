@@ -54,7 +54,13 @@ class TaskStore(Protocol):
         """Throw rows and checkpoint away."""
 
     def rows_estimate(self) -> int:
-        """Return roughly how many rows there are."""
+        """Return how many rows there are: as count_rows() found it while they are few, else roughly."""
+
+    def count_rows(self) -> bool:
+        """Count the rows for rows_estimate(), if they have changed since and are few; takes a few milliseconds at most.
+
+        Return whether it took any time.
+        """
 
 
 class ShardStore(Protocol):

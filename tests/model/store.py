@@ -117,7 +117,11 @@ class MemoryStore:
 
     def rows_estimate(self) -> int:
         """See TaskStore."""
-        return len(self._content)
+        return len(self.rows())
+
+    def count_rows(self) -> bool:
+        """See TaskStore."""
+        return False
 
     def rows(self) -> Mapping[bytes, bytes]:
         """Return all rows by prefixed key."""
