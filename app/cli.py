@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import os
 import resource
 import signal
 import sys
@@ -18,7 +19,7 @@ from app.config import CONFIG_VARIABLE, SETTINGS, Setting, Settings, load_settin
 from app.dead_letters_cli import dead_letters
 from app.errors import SetupError
 from app.routing.cluster import ClusterView
-from app.stores.data_directory import DataDirectory
+from app.stores.data_directory import UMASK, DataDirectory
 from app.telemetry import Metrics, configure_logging
 
 #: The exit code of a process that cannot start as configured; click uses it for bad usage too.
@@ -77,6 +78,7 @@ def _run_worker(settings: Settings) -> int:
     """Wire the parts of a worker together and run them."""
     # The first process of a container would ignore the signal until Faust has handlers of its own.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    os.umask(UMASK)
     _allow_many_files()
     _return_large_memory()
     catalog = load_catalog(settings.tables)
