@@ -180,7 +180,8 @@ class Settings(BaseSettings):
     memory_budget: Annotated[int, BeforeValidator(values.memory, json_schema_input_type=values.Size)] = Field(
         default="512MiB",
         validate_default=True,
-        description="Memory for stores, what is fetched ahead and what waits, beside Python itself; at least 64MiB.",
+        description="Memory for stores, what is fetched ahead and what waits, in addition to Python itself; at least "
+        "64MiB, and 0.35MiB more for each partition of each table beyond the first 180.",
     )
     session_timeout: Annotated[float, values.duration(1, 1800, "from 1s to 30m")] = Field(
         default="10s",

@@ -39,6 +39,7 @@ _TALKATIVE = (
     "app.kafka.worker",
 )
 
+_STALL_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _MINUTES_BUCKETS = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
 
@@ -174,6 +175,14 @@ class Metrics:
         )
         self.store_size = self._gauge("store_size_bytes", "Size of a shard's store on disk.", "topic", "partition")
         self.store_quarantines = self._counter("store_quarantines", "Stores thrown away and rebuilt.", "table")
+        self.writes_stalled = self._gauge(
+            "writes_stalled", "Writes to stores that wait now until memtables are flushed."
+        )
+        self.write_stall_duration = self._histogram(
+            "write_stall_duration_seconds",
+            "Time that a write to a store had to wait until memtables were flushed.",
+            buckets=_STALL_BUCKETS,
+        )
         self.disk_free = self._gauge("disk_free_bytes", "Space left where the data directory is.")
         self.disk_size = self._gauge("disk_size_bytes", "Space where the data directory is, free or not.")
         self.ingest_records = self._counter("ingest_records", "Source records applied.", "table")

@@ -161,6 +161,7 @@ class InternalRoutes:
 
     async def status(self, _call: Call) -> web.Response:
         """Say what this worker's tasks are doing."""
+        await self._local.count_rows()
         report = StatusReport(self._worker_id, self._view.current.generation, list(self._local.statuses()))
         response = json_answer(report)
         response.headers[VERSION] = PROTOCOL_VERSION

@@ -51,6 +51,9 @@ POLL_WAIT = 0.1
 #: Seconds that leaving the group and closing connections may take, and after which a join is taken to be in the way.
 STOP_TIMEOUT, LEAVE_AFTER = 3.0, 0.5
 
+#: Seconds between two looks whether fetching can go on, while large records wait to be ingested.
+CROWDED_PAUSE = 0.02
+
 #: aiokafka takes a member that does not fetch out of the group, for good. A worker may well have nothing to fetch.
 MAX_POLL_INTERVAL_MS = 365 * 24 * 3600 * 1000
 
@@ -73,6 +76,9 @@ class Lanes(Protocol):
 
     def failed(self, source: TopicPartition, reason: str) -> None:
         """Record why the source cannot be read at the offset that is wanted next."""
+
+    def are_crowded(self) -> bool:
+        """Return whether so much waits in large records that nothing more is to be fetched now."""
 
     def committable(self) -> Mapping[TopicPartition, int]:
         """Return the offsets to commit."""
@@ -140,6 +146,8 @@ class LaneConsumer(NoRecordPath):
         self._committed: dict[TopicPartition, int] = {}
         #: Partitions whose lanes want records.
         self._flowing: set[KafkaPartition] = set()
+        #: Those of them of which nothing is fetched for now.
+        self._held_back: set[KafkaPartition] = set()
         self._started_flowing = asyncio.Event()
         self._outages = LaneOutages(SystemClock())
         self.client = AIOKafkaConsumer(
@@ -243,6 +251,11 @@ class LaneConsumer(NoRecordPath):
                 async with asyncio.timeout(POLL_WAIT):
                     await self._started_flowing.wait()
             return
+        if self.lanes.are_crowded():
+            self._hold_back(wanted)
+            await asyncio.sleep(CROWDED_PAUSE)
+            return
+        self._go_on()
         # No await from getmany to the end: records, positions and failures belong together.
         try:
             found = await client.getmany(*wanted, timeout_ms=int(POLL_WAIT * 1000), max_records=POLL_RECORDS)
@@ -274,6 +287,21 @@ class LaneConsumer(NoRecordPath):
                 if rewind_to is not None:
                     log.debug("rewound", source=str(source), offset=rewind_to)
                     self.client.seek(partition, rewind_to)
+
+    def _hold_back(self, flowing: Iterable[KafkaPartition]) -> None:
+        """Fetch nothing ahead of any lane: a broker sends a record whole, whatever the limit, of each partition."""
+        for partition in flowing:
+            if partition not in self._held_back:
+                self.client.pause(partition)
+                self._held_back.add(partition)
+
+    def _go_on(self) -> None:
+        """Fetch again after _hold_back()."""
+        while self._held_back:
+            partition = self._held_back.pop()
+            waits = self._outages.waits(TopicPartition(*partition))
+            if partition in self._flowing and partition in self.client.assignment() and not waits:
+                self.client.resume(partition)
 
     def _position(self, partition: KafkaPartition) -> int | None:
         """Return the offset that aiokafka hands out next; None when it does not know, or has not got the partition."""
@@ -367,6 +395,7 @@ class LaneConsumer(NoRecordPath):
         self._watch.assigned()
         self._outages.keep(partitions)
         self._flowing.clear()
+        self._held_back.clear()
         for partition in partitions:
             self.client.pause(KafkaPartition(*partition))
 

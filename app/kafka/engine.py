@@ -41,7 +41,8 @@ from app.placement.wire import MemberMetadata
 from app.recurring import Recurring
 from app.routing.cluster import ClusterView, shards_of, snapshot_of
 from app.stores.data_directory import DataDirectory
-from app.stores.rocksdb import RocksShard, StoreMemory
+from app.stores.memory import StoreMemory, memory_for_rows
+from app.stores.rocksdb import RocksShard
 from app.tasks import background
 from app.tasks.clock import MEASURING_INTERVAL, MeasuredClock, SystemClock
 from app.tasks.definitions import changelog_topic
@@ -171,8 +172,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         topics: Topics | None = await self._until_reachable(self._prepare)
         if topics is None:
             return
-        budget = self._settings.memory_budget
         tasks = sum(topics.partitions[table.source.topic] for table in self._catalog.tables.values())
+        budget = memory_for_rows(self._settings.memory_budget, sum(topics.partitions.values()), tasks)
         ahead = _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
         changelog = KafkaLogReader(self._connection, ahead)
         skips = Skips(changelog, self._settings.group)
@@ -206,7 +207,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             on_fatal=self._on_fatal,
             worker_id=self._directory.worker_id,
         )
-        memory = StoreMemory(budget)
+        memory = StoreMemory(budget, self._metrics)
         self._shards = Shards(
             ShardSettings(
                 self._settings.group,

@@ -56,6 +56,11 @@ class LocalSide:
         """Return the status of every task of this worker."""
         return [] if self._shards is None else self._shards.statuses()
 
+    async def count_rows(self) -> None:
+        """Have statuses() say exactly how many rows tasks have that have few."""
+        if self._shards is not None:
+            await self._shards.count_rows()
+
     def _here(self, read: Callable[[Shards], Result]) -> Result:
         shards = self._joined_shards()
         try:

@@ -45,6 +45,7 @@ async def survey(snapshot: ClusterSnapshot, me: HostInfo, local: LocalTables, pe
 
     async def ask(host: HostInfo) -> MemberReport:
         if host.worker_id == me.worker_id:
+            await local.count_rows()
             return MemberReport(host, tuple(local.statuses()), None)
         try:
             async with asyncio.timeout_at(deadline), gate:

@@ -8,7 +8,6 @@ gets and writes are quick and hold the GIL, so they stay on it.
 import asyncio
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -16,20 +15,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from rocksdict import (
-    BlockBasedOptions,
-    Cache,
-    ColumnFamily,
-    DbClosedError,
-    DBCompressionType,
-    Options,
-    Rdict,
-    WriteBatch,
-    WriteBufferManager,
-    WriteOptions,
-)
+from rocksdict import ColumnFamily, Rdict, WriteBatch, WriteOptions
 
 from app.stores.failures import translated
+from app.stores.memory import StoreMemory
+from app.stores.row_count import RowCount
 from app.stores.rows import ROW_PREFIX
 from app.stores.store import StoreClosed, StoreError
 from app.turns import Turns
@@ -38,66 +28,17 @@ from app.turns import Turns
 #: reader waits. A slice of a changelog that is replayed has no more, and is written at once.
 ROWS_A_CHUNK = 500
 
-#: What a memtable holds at most. Inserting into one that no longer fits the processor's caches takes twice as long.
-_MEMTABLE_BYTES = 8 << 20
-
-#: How long a write waits for RocksDB to get over a stall before it gives up, in seconds.
-STALL_PATIENCE = 30.0
+#: Seconds between two attempts of a write that RocksDB has refused because of a stall: at first, and at most.
 _STALL_PAUSE = 0.01
+_LONGEST_STALL_PAUSE = 0.1
+
+#: What RocksDB says to a write that would have to wait, since that is to be refused; see RocksTaskStore.
+_STALL = "Result incomplete: Write stall"
 
 #: Beside the rows of every column family. Row keys begin with 0x01.
 _CHECKPOINT_KEY = b"\x00checkpoint"
 
-_MIB = 1 << 20
-
 _KEY: Callable[[tuple[bytes, bytes | None]], bytes] = itemgetter(0)
-
-#: The eighths of the memory budget that block cache and memtables of all stores together may take.
-STORES_SHARE_OF_8 = 5
-
-
-class StoreMemory:
-    """The memory that all RocksDB instances of a worker share, however many shards it holds.
-
-    Memtables are charged to the block cache, so the two together stay within five eighths of the budget; the rest is
-    left to what is fetched ahead and to what waits to be ingested. Memtables have a third of that: a write that would
-    take more is refused until enough has been flushed.
-    """
-
-    def __init__(self, budget: int) -> None:
-        cache_size = budget * STORES_SHARE_OF_8 // 8
-        self._cache = Cache(cache_size)
-        memtables = cache_size // 3
-        self._write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(memtables, True, self._cache)
-        self._memtable_size = max(_MIB, min(_MEMTABLE_BYTES, memtables // 2))
-
-    def write_buffer_usage(self) -> int:
-        """Return the bytes that all memtables take now."""
-        return self._write_buffers.get_usage()
-
-    def options(self) -> Options:
-        """Return fresh options for a database or a column family on this memory."""
-        options = Options(raw_mode=True)
-        options.create_if_missing(True)
-        options.create_missing_column_families(True)
-        options.set_write_buffer_manager(self._write_buffers)
-        options.set_write_buffer_size(self._memtable_size)
-        # A memtable takes its first arena block whole: with the default of 1 MiB, 256 idle tasks would fill the budget.
-        options.set_arena_block_size(64 * 1024)
-        options.set_compression_type(DBCompressionType.lz4())
-        options.set_min_level_to_compress(1)
-        options.set_max_background_jobs(2)
-        options.set_max_open_files(256)
-        options.set_keep_log_file_num(2)
-        options.set_max_log_file_size(_MIB)
-        options.set_stats_dump_period_sec(0)
-        table = BlockBasedOptions()
-        table.set_block_cache(self._cache)
-        table.set_cache_index_and_filter_blocks(True)
-        table.set_pin_l0_filter_and_index_blocks_in_cache(True)
-        table.set_bloom_filter(10, False)
-        options.set_block_based_table_factory(table)
-        return options
 
 
 class RocksTaskStore:
@@ -111,6 +52,13 @@ class RocksTaskStore:
         # A write that would stall raises instead of freezing heartbeats and reads; write() turns it into waiting.
         self._options.no_slowdown = True
         self._dirty = False
+        self._rows = RowCount()
+        self._waits_for: str | None = None
+
+    @property
+    def waits_for(self) -> str | None:
+        """Return what a write waits for; None when none does."""
+        return self._waits_for
 
     def get(self, key: bytes) -> bytes | None:
         """Return the row under the prefixed key."""
@@ -177,12 +125,38 @@ class RocksTaskStore:
         self._dirty = True
 
     async def _write_chunk(self, rows: Sequence[tuple[bytes, bytes | None]], checkpoint: bytes | None) -> None:
-        deadline = time.monotonic() + STALL_PATIENCE
-        while (error := self._put(rows, checkpoint)) is not None:
-            # RocksDB's answer to no_slowdown.
-            if not str(error).startswith("Result incomplete: Write stall") or time.monotonic() > deadline:
-                raise self._failure("writing", error) from error
-            await asyncio.sleep(_STALL_PAUSE)
+        error = self._put(rows, checkpoint)
+        if error is not None and str(error).startswith(_STALL):
+            error = await self._write_after_stall(rows, checkpoint)
+        if error is not None:
+            raise self._failure("writing", error) from error
+
+    async def _write_after_stall(
+        self, rows: Sequence[tuple[bytes, bytes | None]], checkpoint: bytes | None
+    ) -> Exception | None:
+        """Write a chunk once RocksDB takes it, however long that is; return what it says against it other than that.
+
+        A stall ends with a flush or a compaction. While those fail, RocksDB says so instead.
+        """
+        memory, pause = self._shard.memory, _STALL_PAUSE
+        try:
+            with memory.stalled(self._shard.path, self._name):
+                while True:
+                    if memory.is_full:
+                        self._waits_for = "waits until memtables are flushed: those of all shards are full"
+                        memory.make_room()
+                    else:
+                        self._waits_for = "waits until the store's own memtables are flushed and its files compacted"
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_STALL_PAUSE)
+                    # A chunk may be large, and is copied with each attempt.
+                    if memory.is_full:
+                        continue
+                    error = self._put(rows, checkpoint)
+                    if error is None or not str(error).startswith(_STALL):
+                        return error
+        finally:
+            self._waits_for = None
 
     def _put(self, rows: Sequence[tuple[bytes, bytes | None]], checkpoint: bytes | None) -> Exception | None:
         """Write a chunk at once, and return what RocksDB says against it.
@@ -196,13 +170,15 @@ class RocksTaskStore:
         batch = WriteBatch(raw_mode=True)
         batch.set_default_column_family(handle)
         put, delete = batch.put, batch.delete
+        if checkpoint is not None:
+            # First, as it is in the order of keys. Behind a large row it would double the batch's memory.
+            put(_CHECKPOINT_KEY, checkpoint)
         for key, value in rows:
             if value is None:
                 delete(key)
             else:
                 put(key, value)
-        if checkpoint is not None:
-            put(_CHECKPOINT_KEY, checkpoint)
+        self._rows.changed()
         try:
             database.write(batch, self._options)
         except Exception as error:  # noqa: BLE001 - rocksdict has no narrower one
@@ -213,6 +189,7 @@ class RocksTaskStore:
         """Throw rows and checkpoint away by dropping the column family."""
         await asyncio.to_thread(self._shard.recreate, self._name)
         self._dirty = False
+        self._rows = RowCount()
 
     def flush(self) -> None:
         """Write what is only in memory to disk, when there is something; blocks."""
@@ -226,17 +203,14 @@ class RocksTaskStore:
                 raise self._failure("flushing", error) from error
 
     def rows_estimate(self) -> int:
-        """Return RocksDB's estimate of the number of keys."""
+        """Return the number of rows as count_rows() found it, or RocksDB's estimate of it."""
         family = self._shard.families.get(self._name)
-        if family is None:
-            return 0
-        try:
-            keys = family.property_int_value("rocksdb.estimate-num-keys") or 0
-        except DbClosedError:
-            # A thread is closing it.
-            return 0
-        # The checkpoint is a key too.
-        return max(0, keys - 1)
+        return 0 if family is None else self._rows.estimate(family)
+
+    def count_rows(self) -> bool:
+        """Count the rows for rows_estimate() if they have changed and are few; return whether that took any time."""
+        family = self._shard.families.get(self._name)
+        return family is not None and self._rows.count(family)
 
     def _failure(self, doing: str, error: Exception) -> StoreError:
         return translated(error, f"{doing} {self._name} in {self._shard.path}", self._shard.path)
@@ -260,7 +234,7 @@ class RocksShard:
         self.database: Rdict | None = None
         self.families: dict[str, Rdict] = {}
         self.handles: dict[str, ColumnFamily] = {}
-        self._memory = memory
+        self.memory = memory
         self._numbers: dict[str, int] = {}
         self._tasks: dict[str, RocksTaskStore] = {}
 
@@ -269,7 +243,7 @@ class RocksShard:
 
         Raises StoreCorrupt when the content cannot be read, StoreError for anything else; it is closed then.
         """
-        options = self._memory.options
+        options = self.memory.options
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             known = Rdict.list_cf(str(self.path), options()) if (self.path / "CURRENT").exists() else []
@@ -285,6 +259,7 @@ class RocksShard:
                 self._attach(database, name)
             for family in present - current:
                 self._drop(database, family)
+            self.memory.add(self)
         except Exception as error:
             self._let_go()
             raise translated(error, f"opening {self.path}", self.path) from error
@@ -311,7 +286,7 @@ class RocksShard:
                 replaced.close()
         self._numbers[name] += 1
         try:
-            database.create_column_family(_family(name, self._numbers[name]), self._memory.options())
+            database.create_column_family(_family(name, self._numbers[name]), self.memory.options())
             self._attach(database, name)
         except Exception as error:
             raise translated(error, f"recreating {name} in {self.path}", self.path) from error
@@ -366,6 +341,7 @@ class RocksShard:
 
         RocksDB itself closes only when the last handle is gone, so none may stay behind, in a traceback either.
         """
+        self.memory.remove(self)
         opened = [*self.families.values(), *([] if self.database is None else [self.database])]
         self.handles.clear()
         self.families.clear()

@@ -42,14 +42,25 @@ class TaskStore(Protocol):
         """Write the rows (None deletes) in small chunks, and the checkpoint in the last of them.
 
         Gives the event loop a turn between chunks, so a reader may see some of the rows before the checkpoint. When it
-        raises or is cancelled, some of the rows may have been written and the checkpoint has not.
+        raises or is cancelled, some of the rows may have been written and the checkpoint has not. Waits for as long as
+        the store takes no writes because its memory is full, which is no failure; `waits_for` says so meanwhile.
         """
+
+    @property
+    def waits_for(self) -> str | None:
+        """Return what a write waits for; None when none does."""
 
     async def wipe(self) -> None:
         """Throw rows and checkpoint away."""
 
     def rows_estimate(self) -> int:
-        """Return roughly how many rows there are."""
+        """Return how many rows there are: as count_rows() found it while they are few, else roughly."""
+
+    def count_rows(self) -> bool:
+        """Count the rows for rows_estimate(), if they have changed since and are few; takes a few milliseconds at most.
+
+        Return whether it took any time.
+        """
 
 
 class ShardStore(Protocol):

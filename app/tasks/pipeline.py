@@ -35,6 +35,10 @@ LANE_BATCH = 4000
 #: (max.message.bytes); more would be folded in vain and halved.
 LANE_BATCH_BYTES = 1 << 20
 
+#: The bytes of a batch from which on it is large: one of them at a time is ingested by a worker. Folding, encoding,
+#: sending and writing a batch takes five times its size, and rows may have as much as the broker lets through.
+LARGE_BATCH_BYTES = 4 * LANE_BATCH_BYTES
+
 #: Records decoded and folded in one go, at about 3 us each: this, and not the lane batch, is what a reader waits for.
 RECORDS_A_SLICE = 500
 
@@ -93,6 +97,7 @@ class Pipeline:
         doubts: Doubts,
         turns: Turns,
         schemas: Schemas,
+        large_batches: asyncio.Semaphore,
         on_applied: Callable[[], None],
         step_aside: Callable[[], None],
     ) -> None:
@@ -106,6 +111,7 @@ class Pipeline:
         self._turns = turns
         self._ingested = metrics.ingest_records.labels(table)
         self._schemas = schemas
+        self._large_batches = large_batches
         self._on_applied = on_applied
         self._step_aside = step_aside
         self._epoch = replayer.epoch
@@ -162,15 +168,26 @@ class Pipeline:
             wanted = [record for record in batch.records if record.offset >= needed]
             rest = LaneBatch.of(wanted, needed, batch.next_offset)
         while rest is not None:
-            try:
-                prepared, rest = await self._prepare(rest)
-                await self._bad.pass_over()
-            except RecordRefused:
-                await self.settle()
-                raise
+            if rest.size <= LARGE_BATCH_BYTES:
+                rest = await self._send_off(rest)
+                continue
             await self.settle()
-            self._flying = prepared.rows
-            self._flight = asyncio.get_running_loop().create_task(self._deliver(prepared))
+            async with self._large_batches:
+                rest = await self._send_off(rest)
+                await self.settle()
+
+    async def _send_off(self, batch: LaneBatch) -> LaneBatch | None:
+        """Fold a batch, and send it off once the one before it is applied; return the part that did not fit."""
+        try:
+            prepared, rest = await self._prepare(batch)
+            await self._bad.pass_over()
+        except RecordRefused:
+            await self.settle()
+            raise
+        await self.settle()
+        self._flying = prepared.rows
+        self._flight = asyncio.get_running_loop().create_task(self._deliver(prepared))
+        return rest
 
     async def _wait_for_schema(self, needed: int | str) -> None:
         # Whoever was fenced, or does not know what became of its batch, has to hear of it now.

@@ -1,7 +1,8 @@
 """What a task reaches the world through, as one value."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.formats.variants import Known
 from app.tasks.dead_letters import DeadLetters
@@ -16,7 +17,7 @@ class Ports:
     """What a task reaches the world through.
 
     on_fatal is told of an error that no retry mends: the worker has to stop. dead_letters is None where no table sends
-    any.
+    any. large_batches is held by the task that ingests a batch of more than LARGE_BATCH_BYTES.
     """
 
     changelog: LogReader
@@ -33,3 +34,4 @@ class Ports:
     sleep: Callable[[float], Awaitable[None]]
     on_fatal: Callable[[Exception], None]
     worker_id: str
+    large_batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))

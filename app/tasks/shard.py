@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from app.model import TopicPartition
 from app.tasks.ingest import LaneBatch
 from app.tasks.log import LaneControl, LogRecord
-from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
+from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 
 #: What a record takes in memory beside its key and value: its object, theirs, and its place in lists.
 RECORD_BYTES = 300
@@ -65,6 +65,10 @@ class Inbox:
         self._filled = asyncio.Event()
         self._on_taken = on_taken
         self._cut: Exception | None = None
+        #: The bytes of a large batch that was taken and is being ingested; 0 for others.
+        self._in_hand = 0
+        #: Whether the task waits for something that may take long, and not for its turn.
+        self._set_aside = False
 
     def put(self, batch: LaneBatch) -> None:
         """Add a batch."""
@@ -80,9 +84,14 @@ class Inbox:
     async def take(self, limit: int) -> LaneBatch:
         """Wait for something and return as many batches as fit into `limit` records and LANE_BATCH_BYTES, as one.
 
-        One batch is returned however large it is. Raises LaneMovedOn and SourceLost.
+        One batch is returned however large it is. A large one counts as waiting until the next is asked for, so that
+        the lane does not fetch another one meanwhile. Raises LaneMovedOn and SourceLost.
         """
         queue = self._batches.queue
+        self._set_aside = False
+        if self._in_hand:
+            self._in_hand = 0
+            self._on_taken()
         while not queue:
             if self._cut is not None:
                 raise self._cut
@@ -97,8 +106,18 @@ class Inbox:
                 batch = LaneBatch(records, batch.first, following.next_offset, size)
         if not queue and self._cut is None:
             self._filled.clear()
+        self._in_hand = batch.size if batch.size > LARGE_BATCH_BYTES else 0
         self._on_taken()
         return batch
+
+    def set_aside(self) -> None:
+        """Count for nothing in `size` until the next batch is taken."""
+        self._set_aside = True
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of keys and values that wait, and of a large batch that is being ingested."""
+        return 0 if self._set_aside else self._batches.size + self._in_hand
 
     @property
     def empty(self) -> bool:
@@ -107,7 +126,7 @@ class Inbox:
 
     def fill(self, records: int, size: int) -> float:
         """Return what waits as a share of so many records or so many bytes, whichever share is greater."""
-        return self._batches.fill(records, size)
+        return self._batches.fill(records, size) + self._in_hand / size
 
 
 class Shard:
@@ -164,6 +183,11 @@ class Shard:
         """Return the source offset that the lane wants next; None while it stands still."""
         return self._next
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Return the bytes that wait for the slowest of the tasks, leaving out those that were set aside."""
+        return max((inbox.size for inbox in self._joined.values()), default=0)
+
     def expect(self, task: str) -> None:
         """Keep what is delivered lately for a task that will ask for admission, until it leaves.
 
@@ -202,10 +226,14 @@ class Shard:
     def step_aside(self, task: str) -> None:
         """Take a task off the lane if others are on it, which would have to wait for it; it can join again.
 
+        No other shard waits for what it was handed, either.
         What it was handed already is still its own; after that its inbox raises LaneMovedOn.
         """
         inbox = self._joined.get(task)
-        if inbox is not None and len(self._joined) > 1:
+        if inbox is None:
+            return
+        inbox.set_aside()
+        if len(self._joined) > 1:
             inbox.cut(LaneMovedOn())
             self.leave(task)
 

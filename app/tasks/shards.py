@@ -13,12 +13,12 @@ from app.errors import NotOwner, PartitionRestoring, PositionNotReached
 from app.model import Consistency, TaskState, TaskStatus, TopicPartition
 from app.stores.data_directory import DataDirectory
 from app.stores.rows import RowLayoutError
-from app.stores.store import ShardStore, StoreCorrupt, StoreError
+from app.stores.store import ShardStore, StoreClosed, StoreCorrupt, StoreError
 from app.tasks import background
 from app.tasks.definitions import codec_of, family_name, identity_of
 from app.tasks.digest import PartitionDigest, digest
 from app.tasks.log import LaneControl, LogRecord, LogUnavailable
-from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
+from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult, SliceResult
 from app.tasks.shard import Shard
@@ -41,6 +41,9 @@ LEAST_QUEUED = 1_000
 #: for tasks that are about to join.
 QUEUED_SHARE = 16
 
+#: The bytes of large batches that wait in all inboxes together from which on nothing is fetched for any lane.
+CROWDED_BYTES = 4 * LARGE_BATCH_BYTES
+
 #: A store that has failed is opened anew this often at most, in seconds, and only when so many bytes are free: RocksDB
 #: writes nothing any more after a failure in its background, such as a full disk, and can be read until it is closed.
 REOPEN_INTERVAL = 30.0
@@ -51,6 +54,9 @@ REOPEN_FREE = 64 << 20
 KEYS_A_SLICE = 256
 BYTES_A_SLICE = 256 * 1024
 FIRST_SLICE = 16
+
+#: How long rows may be counted for one answer, in seconds.
+COUNTING_SECONDS = 0.25
 
 #: How many databases are opened or closed at once; each takes a core for a part of a second.
 OPENERS = 2
@@ -105,6 +111,8 @@ class Shards:
     _topics: dict[str, str] = field(default_factory=dict)
     _reopened_at: dict[TopicPartition, float] = field(default_factory=dict)
     _listings: dict[TopicPartition, asyncio.Task[None]] = field(default_factory=dict)
+    #: Shards in which a large batch waits or is being ingested, as far as was seen.
+    _crowding: set[TopicPartition] = field(default_factory=set)
     _keys_a_slice: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -286,7 +294,19 @@ class Shards:
     def offer(self, source: TopicPartition, records: Sequence[LogRecord], next_offset: int) -> bool:
         """Hand over what was fetched; False when it has to be fetched again."""
         held = self._held.get(source)
-        return held is not None and held.shard.offer(records, next_offset)
+        if held is None or not held.shard.offer(records, next_offset):
+            return False
+        if held.shard.waiting_bytes > LARGE_BATCH_BYTES:
+            self._crowding.add(source)
+        return True
+
+    def are_crowded(self) -> bool:
+        """Return whether large batches wait, all shards together, for as many bytes as one worker may hold of them."""
+        if not self._crowding:
+            return False
+        waiting = {source: held.shard.waiting_bytes for source in self._crowding if (held := self._held.get(source))}
+        self._crowding = {source for source, size in waiting.items() if size > LARGE_BATCH_BYTES}
+        return sum(waiting.values()) >= CROWDED_BYTES
 
     def expected(self, source: TopicPartition) -> int | None:
         """Return the source offset that a shard's lane wants next; None while it stands still."""
@@ -402,6 +422,19 @@ class Shards:
         """Return the status of every task."""
         return [task.status() for task in self.tasks]
 
+    async def count_rows(self) -> None:
+        """Count the rows of tasks that have few, so that statuses() says exactly how many; within COUNTING_SECONDS.
+
+        Those left out say it roughly, or as it was when they were counted last.
+        """
+        clock = self.ports.clock
+        until = clock.monotonic() + COUNTING_SECONDS
+        for task in self.tasks:
+            if task.store.count_rows():
+                if clock.monotonic() > until:
+                    return
+                await self.ports.turns.wait()
+
     # Upkeep
 
     async def keep_flushed(self) -> None:
@@ -413,6 +446,9 @@ class Shards:
                     await asyncio.to_thread(held.store.flush)
                 except StoreError as error:
                     log.error("store not flushed", shard=str(source), error=str(error))
+                    if not isinstance(error, StoreClosed):
+                        # A store that is not written to would keep its memtables, which all stores share.
+                        self._store_failed(source, held)
             await asyncio.to_thread(self._write_down, self.positions(), dict(self._held))
 
     def _write_down(self, positions: Mapping[str, Mapping[int, int]], shards: Mapping[TopicPartition, _Held]) -> None:

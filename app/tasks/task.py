@@ -152,7 +152,7 @@ class Task:
     def reason(self) -> str | None:
         """Say why the task is not further than it is; None when nothing keeps it."""
         waits_for = None if self._pipeline is None else self._pipeline.waits_for
-        return waits_for or self._shard.outage_of(self.table) or self._reason
+        return waits_for or self._shard.outage_of(self.table) or self.store.waits_for or self._reason
 
     @reason.setter
     def reason(self, reason: str | None) -> None:
@@ -453,6 +453,7 @@ class Task:
             self._ports.doubts,
             self._ports.turns,
             self._ports.known.schemas,
+            self._ports.large_batches,
             self._on_applied,
             partial(self._shard.step_aside, self.table),
         )
@@ -515,6 +516,8 @@ class Task:
             except LaneMovedOn:
                 return
             await pipeline.feed(batch)
+            # Its rows may be large, and it may be long until the next one comes.
+            del batch
 
     @property
     def source(self) -> TopicPartition:

@@ -5,7 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.stores.rocksdb import RocksShard, RocksTaskStore, StoreMemory
+from app.stores.memory import StoreMemory
+from app.stores.rocksdb import RocksShard, RocksTaskStore
 from app.stores.rows import LAYOUT_VERSION, ROW_PREFIX, pack_head
 from app.tasks.pipeline import LANE_BATCH
 from app.turns import Turns

@@ -35,6 +35,7 @@ class HeldCommits:
         self.expected = lanes.expected
         self.lost = lanes.lost
         self.failed = lanes.failed
+        self.are_crowded = lanes.are_crowded
         running.consumer.lanes = self
 
     def offer(self, source: TopicPartition, records: list[LogRecord], next_offset: int) -> bool:

@@ -39,6 +39,7 @@ class Refusals:
         self._random = random.Random(seed)
         self.refused = 0
         self.expected = self._lanes.expected
+        self.are_crowded = self._lanes.are_crowded
         self.committable = self._lanes.committable
         self.lost = self._lanes.lost
         self.failed = self._lanes.failed

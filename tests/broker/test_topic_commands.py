@@ -15,7 +15,6 @@ from tests.support.kafka import create_topic, unique
 from tests.support.topics import alter_topic, catalog, settings_of, topics_of
 from tests.support.worker import table, tables
 
-
 #: The topics of a group with the table `planes`, in the order in which they are listed.
 _TOPICS = ("planes-changelog", "skips", "dead-letters", "epoch-probe", "clock-probe")
 

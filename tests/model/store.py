@@ -61,6 +61,7 @@ class MemoryStore:
         self._content: dict[bytes, bytes] = {}
         #: Whether writes fail until it is opened anew, as RocksDB's do after a failure in its background.
         self.stuck = False
+        self.waits_for: str | None = None
         if opened:
             self.open()
 
@@ -116,7 +117,11 @@ class MemoryStore:
 
     def rows_estimate(self) -> int:
         """See TaskStore."""
-        return len(self._content)
+        return len(self.rows())
+
+    def count_rows(self) -> bool:
+        """See TaskStore."""
+        return False
 
     def rows(self) -> Mapping[bytes, bytes]:
         """Return all rows by prefixed key."""

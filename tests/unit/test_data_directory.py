@@ -1,10 +1,13 @@
+import errno
 import os
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.errors import DataDirectoryError
 from app.model import TopicPartition
@@ -152,3 +155,59 @@ def test_what_is_free_is_a_part_of_the_file_system(tmp_path: Path) -> None:
     assert directory.size() == described.f_blocks * described.f_frsize
     assert 0 < directory.free() <= directory.size()
     directory.release()
+
+
+def modes(path: Path) -> dict[str, int]:
+    """Return the mode of each file and folder."""
+    return {str(each.relative_to(path.parent)): stat.S_IMODE(each.lstat().st_mode) for each in [path, *path.rglob("*")]}
+
+
+def test_a_directory_that_others_may_read_is_closed_to_them_with_all_that_a_worker_has_made(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    shard = path / "shards" / "t-0"
+    shard.mkdir(parents=True)
+    for file in (shard / "000008.sst", path / "schemas.json", path / "positions.json", path / "not-ours"):
+        file.write_text("{}")
+        file.chmod(0o664)
+    for folder in (path, path / "shards", shard):
+        folder.chmod(0o775)
+    DataDirectory.acquire(path).release()
+    found = modes(path)
+    assert found.pop("data/not-ours") == 0o664
+    assert found == {
+        "data": 0o700,
+        "data/LOCK": 0o600,
+        "data/worker.json": 0o600,
+        "data/positions.json": 0o600,
+        "data/schemas.json": 0o600,
+        "data/shards": 0o700,
+        "data/shards/t-0": 0o700,
+        "data/shards/t-0/000008.sst": 0o600,
+    }
+
+
+def test_the_root_of_a_volume_that_was_given_to_a_group_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    (path / "shards").mkdir(parents=True)
+    (path / "shards").chmod(0o2775)
+    path.chmod(0o2775)
+    DataDirectory.acquire(path).release()
+    found = modes(path)
+    assert (found["data"], found["data/shards"], found["data/worker.json"]) == (0o2775, 0o2700, 0o600)
+
+
+def test_files_whose_modes_cannot_be_changed_are_told_of_and_keep_no_worker_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "data"
+    path.mkdir(mode=0o755)
+
+    def refusing(self: Path, mode: int) -> None:
+        del mode
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(self))
+
+    monkeypatch.setattr(Path, "chmod", refusing)
+    with capture_logs() as logs:
+        DataDirectory.acquire(path).release()
+    (line,) = logs
+    assert (line["event"], line["log_level"]) == ("other users may read the data directory", "warning")

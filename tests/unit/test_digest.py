@@ -9,7 +9,8 @@ import pytest
 
 from app.errors import PartitionRestoring
 from app.model import TaskState
-from app.stores.rocksdb import RocksShard, RocksTaskStore, StoreMemory
+from app.stores.memory import StoreMemory
+from app.stores.rocksdb import RocksShard, RocksTaskStore
 from app.stores.store import StoreClosed
 from app.tasks import digest as digest_module
 from app.tasks.digest import digest

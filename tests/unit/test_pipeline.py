@@ -86,6 +86,7 @@ class Owner:
             self.doubts,
             Turns(),
             self.schemas,
+            asyncio.Semaphore(1),
             lambda: self.applied.append(self.replayer.applied),
             self._step_aside,
         )

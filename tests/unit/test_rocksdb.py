@@ -14,7 +14,9 @@ import pytest
 from rocksdict import DbClosedError, Rdict
 
 from app.stores.failures import translated
-from app.stores.rocksdb import RocksShard, StoreMemory
+from app.stores.memory import StoreMemory
+from app.stores.rocksdb import RocksShard
+from app.stores.row_count import COUNTED_ROWS
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError
 from app.turns import Turns
 from tests.support.limits import file_size_limit, free_file_handles
@@ -24,7 +26,8 @@ BUDGET = 64 << 20
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from app.stores.rocksdb import RocksShard, StoreMemory
+from app.stores.memory import StoreMemory
+from app.stores.rocksdb import RocksShard
 from app.turns import Turns
 
 async def main():
@@ -476,3 +479,37 @@ def test_many_families_share_one_memory(tmp_path: Path) -> None:
     assert memory.write_buffer_usage() < BUDGET // 2, memory.write_buffer_usage()
     for shard in shards:
         shard.close()
+
+
+async def test_rows_that_are_too_many_to_count_are_estimated_until_few_are_left(tmp_path: Path) -> None:
+    shard = opened(tmp_path / "shard", "t")
+    store = shard.task("t")
+    many = 2 * COUNTED_ROWS
+    await store.write([(b"\x01%05d" % key, b"v") for key in range(many)], b"c")
+    assert store.count_rows()
+    assert store.rows_estimate() == many
+    await store.write([(b"\x01another", b"v")], b"c")
+    assert not store.count_rows()
+
+    # As many deleted rows would take long to pass over.
+    await store.write([(b"\x01%05d" % key, None) for key in range(many - 5)], b"c")
+    store.count_rows()
+    shard.flush()
+    shard.families["t"].compact_range(None, None)
+    await store.write([(b"\x01another", None)], b"c")
+    assert store.count_rows()
+    assert store.rows_estimate() == 5
+    shard.close()
+    assert not store.count_rows()
+
+
+async def test_many_bytes_of_large_rows_are_not_read_to_count_them(tmp_path: Path) -> None:
+    shard = opened(tmp_path / "shard", "t")
+    store = shard.task("t")
+    for number in range(5):
+        await store.write([(b"\x01%d" % number, os.urandom(8 << 20))], b"c")
+        await asyncio.to_thread(shard.flush)
+    store.count_rows()
+    # As RocksDB estimates it, which counts the checkpoint in each file.
+    assert store.rows_estimate() > 5
+    shard.close()

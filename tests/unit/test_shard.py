@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from app.model import TopicPartition
-from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
+from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 from app.tasks.shard import RECORD_BYTES, Inbox, LaneMovedOn, Shard, SourceLost
 
 SOURCE = TopicPartition("source", 0)
@@ -360,3 +360,30 @@ def test_what_was_kept_for_a_task_that_has_joined_is_not_handed_out_with_a_hole_
     admitted(shard, "b", 10)
     shard.offer(records(20, 30), 30)
     assert shard.admit("c", 15) is None
+
+
+async def test_a_large_batch_counts_as_waiting_until_the_next_is_asked_for(shard: Shard, lane: _Lane) -> None:
+    shard.limit_bytes = LANE_BATCH_BYTES
+    inbox = admitted(shard, "a", 0)
+    shard.offer(records(0, 1, 2 * LARGE_BATCH_BYTES), 1)
+    assert lane.asked == ["start 0", "pause"]
+    assert (await inbox.take(LANE_BATCH)).next_offset == 1
+    assert lane.asked == ["start 0", "pause"]
+    assert shard.waiting_bytes == 2 * LARGE_BATCH_BYTES
+    following = asyncio.create_task(inbox.take(LANE_BATCH))
+    await asyncio.sleep(0)
+    assert lane.asked == ["start 0", "pause", "resume"]
+    assert shard.waiting_bytes == 0
+    shard.offer(records(1, 2), 2)
+    assert (await following).next_offset == 2
+
+
+async def test_what_a_task_set_aside_was_handed_holds_up_no_other_shard(shard: Shard) -> None:
+    inbox = admitted(shard, "a", 0)
+    shard.offer(records(0, 1, 2 * LARGE_BATCH_BYTES), 1)
+    await inbox.take(LANE_BATCH)
+    shard.step_aside("a")
+    assert shard.waiting_bytes == 0
+    # It was alone on the lane, and stays on it.
+    shard.offer(records(1, 2), 2)
+    assert (await inbox.take(LANE_BATCH)).next_offset == 2

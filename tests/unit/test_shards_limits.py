@@ -3,7 +3,7 @@
 import pytest
 
 from app.kafka.engine import FETCHED_SHARE
-from app.stores.rocksdb import STORES_SHARE_OF_8
+from app.stores.memory import STORES_SHARE_OF_8
 from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
 from app.tasks.shards import LEAST_QUEUED, QUEUED_RECORDS, QUEUED_SHARE, limits
 

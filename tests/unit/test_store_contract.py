@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.stores.rocksdb import RocksShard, StoreMemory
+from app.stores.memory import StoreMemory
+from app.stores.rocksdb import RocksShard
 from app.stores.store import StoreClosed, TaskStore
 from app.turns import Turns
 from tests.model.store import Disk, MemoryStore
@@ -132,3 +133,19 @@ async def test_rows_that_end_in_an_error_leave_the_old_checkpoint(opened: Opened
     with pytest.raises(ValueError, match="no more rows"):
         await store.write(failing(), b"new")
     assert store.checkpoint() == b"old"
+
+
+async def test_few_rows_are_counted_exactly_however_often_they_were_overwritten_and_deleted(opened: Opened) -> None:
+    store, _ = opened
+    for round_number in range(200):
+        await store.write([(b"\x01%02d" % key, b"%d" % round_number) for key in range(20)], b"c")
+        await store.write([(b"\x01%02d" % key, None) for key in range(16, 20)], b"c")
+    store.count_rows()
+    assert store.rows_estimate() == 16
+    assert not store.count_rows()
+    await store.write([(b"\x01new", b"row")], b"c")
+    store.count_rows()
+    assert store.rows_estimate() == 17
+    await store.wipe()
+    store.count_rows()
+    assert store.rows_estimate() == 0
