@@ -160,6 +160,10 @@ class Metrics:
         self.forward_duration = self._histogram("forward_duration_seconds", "Time of one hop to another worker.")
         self.generation = self._gauge("generation", "Generation of the consumer group that routing follows.")
         self.rebalances = self._counter("rebalances", "Rebalances that this worker went through.")
+        self.group_members_left_out = self._gauge(
+            "group_members_left_out",
+            "Members of the group that its leader gave nothing, because what they sent cannot be used.",
+        )
         self.rebalance_duration = self._histogram(
             "rebalance_duration_seconds",
             "Time from the revocation to the new assignment.",

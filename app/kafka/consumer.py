@@ -186,6 +186,11 @@ class LaneConsumer(NoRecordPath):
         self.lease.attach(self.client._coordinator)
         self.assignor.attach(self.client._coordinator)
 
+    @property
+    def member_id(self) -> str:
+        """The name that the group's coordinator has given this member."""
+        return str(self.client._coordinator.member_id)
+
     def rejoin(self) -> None:
         """Have the group rebalance, because this worker has something new to say of itself."""
         self.client._coordinator.request_rejoin()
