@@ -115,8 +115,8 @@ class Settings(BaseSettings):
         default=(),
         validate_default=False,
         json_schema_extra={"default": "none"},
-        description="Secrets between workers, with commas between: the first is sent with every hop, and each is "
-        "accepted. Without any, the internal listener answers everybody who reaches it.",
+        description="Secrets of the workers, with commas between. Two workers answer each other when they have one in "
+        "common, and none is ever sent. Without any, the internal listener answers every request that reaches it.",
     )
     schema_registry: Annotated[tuple[str, ...], NoDecode, BeforeValidator(values.registry_urls)] = Field(
         default=(),

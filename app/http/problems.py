@@ -8,7 +8,7 @@ from aiohttp import web
 
 from app.errors import RequestError, Unauthenticated
 from app.http.freshness import refused_freshness_headers
-from app.http.shared_secret import SECRET
+from app.http.proofs import PROOF
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -33,7 +33,7 @@ def problem(error: RequestError) -> web.Response:
     if "allow" in error.details:
         headers["Allow"] = ", ".join(error.details["allow"])
     if isinstance(error, Unauthenticated):
-        headers["WWW-Authenticate"] = SECRET
+        headers["WWW-Authenticate"] = PROOF
     headers |= refused_freshness_headers(error.details)
     return web.Response(status=error.status, body=msgspec.json.encode(document(error)), headers=headers)
 

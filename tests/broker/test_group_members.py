@@ -20,8 +20,9 @@ from app.placement.wire import (
 )
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce
-from tests.support.members import invented_member, joining
+from tests.support.members import answer_of_nobody, invented_member, joining, recording_listener
 from tests.support.polling import until
+from tests.support.worker import MakeWorker
 
 PARTITIONS = 2
 
@@ -180,3 +181,36 @@ async def test_what_a_leader_sends_that_cannot_be_right_leaves_a_worker_without_
             await leading.aclose()
             await running.wait_active(PARTITIONS)
             assert engine.health.reasons() == []
+
+
+async def test_an_invented_member_gets_neither_the_secret_nor_a_key_and_its_rows_reach_nobody(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    secret = "a-secret-that-the-workers-share"  # noqa: S105 - of workers that live as long as the test
+    topic, group, definition = await new_source(kafka)
+    await produce(kafka.bootstrap_servers, topic, [(b"k", b'{"n":1}', 0)])
+    settings = {"session_timeout": "20s", "internal_secrets": secret}
+    worker = make_worker(kafka.bootstrap_servers, definition, group=group, **settings)
+    worker.start()
+    await worker.wait_ready()
+    async with recording_listener(answer_of_nobody(0)) as (url, received):
+        described = msgspec.structs.replace(metadata(url), positions={topic: {0: 10**6}})
+        sent = joining([topic], encode_metadata(described))
+        async with invented_member(kafka.bootstrap_servers, group, topic, sent):
+
+            async def asked() -> bool:
+                answer = await worker.get("/tables/t/k?read=active")
+                # Either the worker's own row, or none.
+                if answer.status != 503 and answer.body != b'{"n":1}':
+                    raise ValueError(answer)
+                return bool(received)
+
+            await until(asked, "the invented member is asked")
+            answer = await worker.get("/tables/t/k?read=active")
+            assert (answer.status, answer.json["code"]) == (503, "owner_unreachable")
+            assert "does not prove to be worker invented" in answer.json["tried"][0]["reason"]
+            _, cluster = await worker.document("/cluster")
+            assert {member["worker"]: member["reachable"] for member in cluster["members"]}["invented"] is False
+        assert secret.encode() not in b"".join(received)
+        assert all(request.startswith(b"GET /internal/v1/challenge ") for request in received)
+    assert secret not in worker.log_text()

@@ -1,5 +1,6 @@
 """Members of a consumer group that are no workers, and say and send what a test has them."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
@@ -68,3 +69,41 @@ async def invented_member(
         yield assignor
     finally:
         await consumer.stop()
+
+
+def answer_of_nobody(partition: int) -> bytes:
+    """Return an answer as a worker might give, with a row that no topic has."""
+    headers = {
+        "Tablehouse-Internal-Version": "1",
+        "Tablehouse-Position": f"{partition}:99",
+        "Tablehouse-Role": "active",
+        "Tablehouse-Lag-Records": "0",
+        "Tablehouse-Staleness-Ms": "0",
+        "Tablehouse-Row-Offset": "1",
+        "Tablehouse-Row-Timestamp-Ms": "1",
+        "Tablehouse-Served-By": "invented",
+        "Tablehouse-Challenge": "00",
+        "Tablehouse-Proof": "00",
+        "Content-Length": "4",
+    }
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", "evil"]).encode()
+
+
+@contextlib.asynccontextmanager
+async def recording_listener(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Answer every request with the same bytes; return the URL and the requests that come."""
+    received: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            while True:
+                received.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", received
+    finally:
+        server.close()
