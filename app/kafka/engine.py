@@ -34,6 +34,7 @@ from app.kafka.probe import probe_epochs
 from app.kafka.security import security_of
 from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Topics, prepare
+from app.masking import in_words
 from app.model import TopicPartition
 from app.placement.wire import Assignment, MemberMetadata
 from app.routing.cluster import ClusterView, shards_of, snapshot_of
@@ -310,7 +311,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             try:
                 await self._measure_broker_clock()
             except Exception as error:  # noqa: BLE001 - counting on is right whatever has failed
-                log.warning("the brokers' clock cannot be measured; counting on from the last time", error=repr(error))
+                log.warning(
+                    "the brokers' clock cannot be measured; counting on from the last time", error=in_words(error)
+                )
 
     def _on_fatal(self, error: Exception) -> None:
         self.health.trouble = str(error)

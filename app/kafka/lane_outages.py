@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import structlog
 
+from app.masking import in_words
 from app.model import TopicPartition
 from app.tasks.log import Clock
 
@@ -31,7 +32,7 @@ class LaneOutages:
 
     def failed(self, source: TopicPartition, offset: int, error: Exception) -> None:
         """Take note that a partition could not be read at an offset: it waits for PAUSE."""
-        now, cause, known = self._clock.monotonic(), repr(error), self._outages.get(source)
+        now, cause, known = self._clock.monotonic(), in_words(error), self._outages.get(source)
         if known is None or (known.offset, known.cause) != (offset, cause):
             log.warning(
                 "a partition cannot be read; its lane waits, and it is tried again every second",

@@ -13,6 +13,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError,
 from app.kafka.client import Connection
 from app.kafka.offset_listing import OffsetListing, Unlisted
 from app.kafka.raw_records import raw
+from app.masking import in_words
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
 from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, StoodStill
@@ -156,7 +157,7 @@ class _Reader:
         except OffsetOutOfRangeError as error:
             raise OffsetOutOfRange(str(cursor)) from error
         except (ConsumerStoppedError, IllegalStateError, KafkaError) as error:
-            raise LogUnavailable(f"reading {cursor}: {error!r}") from error
+            raise LogUnavailable(f"reading {cursor}: {in_words(error)}") from error
         return found.get(cursor.partition, ()), position
 
     def _assign(self) -> None:
