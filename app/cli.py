@@ -21,7 +21,7 @@ from app.errors import SetupError
 from app.routing.cluster import ClusterView
 from app.skip_cli import skip
 from app.stores.data_directory import UMASK, DataDirectory
-from app.telemetry import Metrics, configure_logging
+from app.telemetry import Metrics, configure_logging, log_uncaught
 from app.topics_cli import topics
 
 #: The exit code of a process that cannot start as configured; click uses it for bad usage too.
@@ -70,10 +70,17 @@ def _help(setting: Setting) -> str:
     "A setting comes from its flag, else from its environment variable, else from the YAML file that "
     f"{CONFIG_VARIABLE} names, where it is spelled like the flag with _ for -, else it is the default. "
     "Exit code 2 means that it cannot start as configured.",
+    context_settings={"allow_extra_args": True},
 )
 @_setting_flags
-def worker(**flags: str | None) -> None:
+@click.pass_context
+def worker(ctx: click.Context, /, **flags: str | None) -> None:
     """Run one worker; its exit code is the process's."""
+    if ctx.args:
+        # click would repeat them, and they may be the rest of a password.
+        raise click.UsageError(
+            f"there are {len(ctx.args)} arguments that belong to no setting; quote values that have blanks"
+        )
     settings = load_settings({name: value for name, value in flags.items() if value is not None})
     sys.exit(_run_worker(settings))
 
@@ -88,6 +95,7 @@ def _run_worker(settings: Settings) -> int:
     catalog = load_catalog(settings.tables)
     directory = DataDirectory.acquire(settings.data_dir)
     configure_logging(settings.log_format, settings.log_level, directory.worker_id)
+    log_uncaught()
     # Before Faust is imported, which makes objects on the current loop.
     asyncio.set_event_loop(uvloop.new_event_loop())
 

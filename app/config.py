@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -28,23 +28,11 @@ from app import setting_values as values
 from app.errors import ConfigError
 from app.kafka_access import contradictions
 from app.marked_yaml import YamlError, entries_of, kind_of, line_of, read_yaml
+from app.masking import without_user_info
 
 PREFIX = "TABLEHOUSE_"
 #: The environment variable that names the file of settings; there need not be one.
 CONFIG_VARIABLE = "TABLEHOUSE_CONFIG"
-
-#: Settings whose values no message repeats.
-_MASKED = frozenset(
-    {
-        "internal_secrets",
-        "kafka_sasl_password",
-        "kafka_oauth_client_secret",
-        "kafka_key_password",
-        "schema_registry",
-        "schema_registry_password",
-        "schema_registry_token",
-    }
-)
 
 # What Kubernetes puts into the pods of a namespace that has a service called tablehouse or tablehouse-<x>.
 _SERVICE_LINK = re.compile(r"TABLEHOUSE_(.*_)?(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)")
@@ -124,8 +112,8 @@ class Settings(BaseSettings):
         default=(),
         validate_default=False,
         json_schema_extra={"default": "none"},
-        description="Secrets between workers, with commas between: the first is sent with every hop, and each is "
-        "accepted. Without any, the internal listener answers everybody who reaches it.",
+        description="Secrets of the workers, with commas between. Two workers answer each other when they have one in "
+        "common, and none is ever sent. Without any, the internal listener answers every request that reaches it.",
     )
     schema_registry: Annotated[tuple[str, ...], NoDecode, BeforeValidator(values.registry_urls)] = Field(
         default=(),
@@ -282,7 +270,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
-        description="The least severe lines to log: debug, info, warning or error.",
+        description="The least severe lines to log: debug, info, warning or error. Those of libraries begin at info.",
     )
 
     @model_validator(mode="after")
@@ -350,6 +338,13 @@ def _describe() -> tuple[Setting, ...]:
     return tuple(described)
 
 
+def _has_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(_has_secret(part) for part in get_args(annotation))
+
+
+#: Settings whose values no message repeats. People put a password into the URL of a registry.
+_MASKED = {name for name, field in Settings.model_fields.items() if _has_secret(field.annotation)} | {"schema_registry"}
+
 #: Every setting, in the order in which help and documentation show them.
 SETTINGS = _describe()
 
@@ -397,7 +392,7 @@ def _explain(detail: ErrorDetails, flags: Mapping[str, Any]) -> str:
         )
     if detail["type"] == "literal_error":
         reason = f"must be {detail['ctx']['expected']}"
-    shown = "it is not shown here" if setting.name in _MASKED else f"it is {str(detail['input'])!r}"
+    shown = "it is not shown here" if setting.name in _MASKED else f"it is {without_user_info(str(detail['input']))!r}"
     return f"{_origin(setting, flags)}: {reason}; {shown}"
 
 

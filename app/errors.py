@@ -182,7 +182,7 @@ class UnsupportedMediaType(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """The internal listener wants a secret that the asking worker did not send; internal, as NotOwner."""
+    """The request does not prove a secret of the worker that was asked; internal, as NotOwner."""
 
     code, status, title = "unauthenticated", 401, "Unauthenticated"
 

@@ -134,7 +134,7 @@ def url(value: object) -> str:
         usable = parts.scheme == "http" and parts.hostname and parts.port != 0
     except ValueError:
         raise problem from None
-    if not usable or str(value) != f"http://{parts.netloc}" or not re.fullmatch(r"[\w.:\[\]-]+", parts.netloc):
+    if not usable or str(value) != f"http://{parts.netloc}" or not re.fullmatch(r"[\w.:\[\]-]{1,300}", parts.netloc):
         raise problem
     return str(value)
 

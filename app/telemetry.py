@@ -8,8 +8,10 @@ import asyncio
 import logging
 import platform
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
 from typing import Any, Literal
 
 import structlog
@@ -18,6 +20,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from app.masking import Masked, traceback_in_words
 from app.model import TaskStatus
 
 LogFormat = Literal["json", "console"]
@@ -79,7 +82,8 @@ class Repeats(logging.Filter):
 def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     """Send structlog's and the libraries' lines to stderr, in one format, each with the worker's id.
 
-    level is a name of the standard library (`info`, `WARNING`). Calling it again replaces what was set up
+    level is a name of the standard library (`info`, `WARNING`). Libraries say nothing below info, whatever it is: their
+    lines for debugging have whole requests, with passwords and records. Calling it again replaces what was set up
     before.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -94,9 +98,9 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", key="ts"),
         add_worker,
+        # In the format for the console too: its own tracebacks have every local variable.
+        structlog.processors.ExceptionRenderer(traceback_in_words),
     ]
-    if json:
-        shared.append(structlog.processors.format_exc_info)
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
@@ -107,6 +111,8 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(max(number, logging.INFO))
+    handler.addFilter(Masked())
     handler.addFilter(Repeats())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -116,9 +122,27 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(number)
+    root.setLevel(max(number, logging.INFO))
     for library in _TALKATIVE:
-        logging.getLogger(library).setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
+        logging.getLogger(library).setLevel(max(number, logging.WARNING))
+
+
+def log_uncaught() -> None:
+    """Have exceptions that end the process, or a thread, go through the log from here on."""
+    log = structlog.get_logger("uncaught")
+
+    def of_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit and args.exc_value is not None:
+            log.error("a thread has ended", exc_info=args.exc_value)
+
+    def ignored(args: "sys.UnraisableHookArgs") -> None:
+        log.error("an exception could not be raised", exc_info=args.exc_value)
+
+    def of_process(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        del kind, trace
+        log.error("the process ends", exc_info=error)
+
+    threading.excepthook, sys.unraisablehook, sys.excepthook = of_thread, ignored, of_process
 
 
 class Metrics:
@@ -161,6 +185,10 @@ class Metrics:
         self.forward_duration = self._histogram("forward_duration_seconds", "Time of one hop to another worker.")
         self.generation = self._gauge("generation", "Generation of the consumer group that routing follows.")
         self.rebalances = self._counter("rebalances", "Rebalances that this worker went through.")
+        self.group_members_left_out = self._gauge(
+            "group_members_left_out",
+            "Members of the group that its leader gave nothing, because what they sent cannot be used.",
+        )
         self.rebalance_duration = self._histogram(
             "rebalance_duration_seconds",
             "Time from the revocation to the new assignment.",

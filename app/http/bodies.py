@@ -1,36 +1,45 @@
 """The body of a request, read within a limit and the request's time."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 
 from aiohttp import HttpVersion11, web
 
-from app.errors import InvalidBody, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from app.errors import InvalidBody, PayloadTooLarge, RequestTimeout, Unauthenticated, UnsupportedMediaType
 
 
 class Body:
-    """The body of one request; seconds_left says how much of the request's time is left."""
+    """The body of one request; seconds_left says how much of the request's time is left.
 
-    def __init__(self, request: web.BaseRequest, seconds_left: Callable[[], float]) -> None:
+    digest is the SHA-256 that the body must have, None for any.
+    """
+
+    def __init__(self, request: web.BaseRequest, seconds_left: Callable[[], float], digest: str | None = None) -> None:
         self._request = request
         self._seconds_left = seconds_left
+        self._digest = digest
 
     async def read(self, media_types: Sequence[str], limit: int) -> bytes:
         """Return the whole body, of at most `limit` bytes; empty when there is none.
 
-        Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout when it has not arrived in the request's time, and
-        InvalidBody when the client ended it or broke its framing before it was whole.
+        Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout when it has not arrived in the request's time,
+        InvalidBody when the client ended it or broke its framing before it was whole, and Unauthenticated when it is
+        not the one that was proven.
         """
         self._check_type(media_types)
         if (self._request.content_length or 0) > limit:
             raise _too_large(limit)
         try:
             async with asyncio.timeout(max(0.0, self._seconds_left())):
-                return await self._read(limit)
+                body = await self._read(limit)
         except TimeoutError:
             raise RequestTimeout("the body had not arrived when the request's time ran out") from None
         except (ConnectionError, web.RequestPayloadError):
             raise InvalidBody("the body ended before it was whole, or its chunks are malformed") from None
+        if self._digest is not None and hashlib.sha256(body).hexdigest() != self._digest:
+            raise Unauthenticated("the body is not the one that was proven")
+        return body
 
     async def _read(self, limit: int) -> bytes:
         request = self._request

@@ -22,6 +22,7 @@ from app.http.bodies import Body
 from app.http.freshness import SERVED_BY
 from app.http.observations import Observations
 from app.http.problems import problem
+from app.http.proofs import Proven
 from app.http.target import query_parameters
 
 REQUEST_ID = "X-Request-Id"
@@ -101,7 +102,7 @@ class Dispatcher:
     """Answers the requests of one listener.
 
     clock is monotonic, in seconds; timeout is the time that one request has. check_caller raises RequestError for a
-    request whose headers do not entitle it to any answer.
+    request that is not entitled to any answer, and may return how its answer is proven.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Dispatcher:
         observations: Observations,
         clock: Callable[[], float],
         timeout: float,
-        check_caller: Callable[[Mapping[str, str]], None] | None = None,
+        check_caller: Callable[[web.BaseRequest], Proven | None] | None = None,
     ) -> None:
         self._routes = routes
         self._observations = observations
@@ -133,10 +134,20 @@ class Dispatcher:
         started = self._clock()
         request_id = _request_id(request.headers.get(REQUEST_ID))
         self.in_flight += 1
+        proven: Proven | None = None
+        response: web.StreamResponse
         try:
-            response, template, key = await self._answer(request, request_id, started + self._timeout)
+            try:
+                if self._check_caller is not None:
+                    proven = self._check_caller(request)
+            except RequestError as error:
+                response, template, key = problem(error), UNMATCHED, None
+            else:
+                response, template, key = await self._answer(request, request_id, started + self._timeout, proven)
             response.headers[REQUEST_ID] = request_id
             response.headers["Server"] = "tablehouse"
+            if proven is not None and isinstance(response, web.Response):
+                proven.seal(response)
             if self._closing:
                 response.force_close()
             if isinstance(response, Streamed):
@@ -157,21 +168,19 @@ class Dispatcher:
         return response
 
     async def _answer(
-        self, request: web.BaseRequest, request_id: str, deadline: float
+        self, request: web.BaseRequest, request_id: str, deadline: float, proven: Proven | None
     ) -> tuple[web.StreamResponse, str, bytes | None]:
         """Return the answer, the route's template, and the key that was asked for."""
         template = UNMATCHED
         key: bytes | None = None
         try:
-            if self._check_caller is not None:
-                self._check_caller(request.headers)
             url = request.rel_url
             route, variables = self._routes.resolve(url.raw_path)
             template = route.template
             operation = route.operation(request.method)
             parameters = query_parameters(url.raw_query_string, operation.parameters)
             key = variables.get("key", parameters.get("key"))
-            body = Body(request, lambda: deadline - self._clock())
+            body = Body(request, lambda: deadline - self._clock(), None if proven is None else proven.body_digest)
             call = Call(variables, parameters, request.headers, body, request_id, deadline)
             return await operation.handler(call), template, key
         except RequestError as error:

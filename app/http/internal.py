@@ -6,6 +6,7 @@ cannot be forwarded again.
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -16,6 +17,7 @@ from app.http.answers import json_answer
 from app.http.consistency import asked
 from app.http.dispatch import Call, Operation, Route, reading
 from app.http.freshness import SERVED_BY, freshness_headers
+from app.http.proofs import CHALLENGE_PATH, NONCE, Callers
 from app.http.slices import CONTENT_TYPE, decode_wanted, encode_slices
 from app.model import TaskStatus
 from app.routing.cluster import ClusterView
@@ -33,6 +35,8 @@ BATCH = ":batch-get"
 
 #: Bytes of a part of a batch: stored keys can take twice what they take in a URL.
 _MAX_BATCH_BYTES = 8 << 20
+
+_NONCE = re.compile("[0-9a-f]{32}")
 
 VERSION = "Tablehouse-Internal-Version"
 TABLE_DIGEST = "Tablehouse-Table-Digest"
@@ -67,6 +71,7 @@ class InternalRoutes:
         slices: Slices,
         worker_id: str,
         clock: Callable[[], float],
+        callers: Callers,
     ) -> None:
         self._tables = tables
         self._view = view
@@ -74,10 +79,12 @@ class InternalRoutes:
         self._slices = slices
         self._clock = clock
         self._worker_id = worker_id
+        self._callers = callers
         self._row = reading("/internal/v1/tables/{table}/{partition}/{stored}", self.row)
         self._digest = reading("/internal/v1/tables/{table}/{partition}:digest", self.digest)
         self._batch = Route("/internal/v1/tables/{table}:batch-get", {"POST": Operation(self.batch)})
         self._status = reading(STATUS_PATH, self.status)
+        self._challenge = reading(CHALLENGE_PATH, self.challenge)
 
     def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
         """Find the route of a raw path; raises RouteNotFound."""
@@ -93,6 +100,8 @@ class InternalRoutes:
                 return self._batch, {"table": parts[0].removesuffix(BATCH).encode("utf-8", "surrogateescape")}
         if raw_path == STATUS_PATH:
             return self._status, {}
+        if raw_path == CHALLENGE_PATH:
+            return self._challenge, {}
         raise RouteNotFound("the internal listener has no such route")
 
     async def row(self, call: Call) -> web.Response:
@@ -158,6 +167,13 @@ class InternalRoutes:
                 "served_by": self._worker_id,
             }
         )
+
+    async def challenge(self, call: Call) -> web.Response:
+        """Prove to an asking worker who answers here, and tell it what its requests have to be proofs for."""
+        nonce = call.headers.get(NONCE, "")
+        if not _NONCE.fullmatch(nonce):
+            raise InvalidParameter(f"{NONCE} has to be 32 hexadecimal digits")
+        return web.Response(status=204, headers=self._callers.introduction(nonce))
 
     async def status(self, _call: Call) -> web.Response:
         """Say what this worker's tasks are doing."""

@@ -1,5 +1,7 @@
 """The way to other workers: aiohttp's client, bounded in connections and time."""
 
+import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 
 import aiohttp
@@ -40,7 +42,7 @@ from app.http.internal import (
     stored_key_text,
 )
 from app.http.problems import from_document
-from app.http.shared_secret import SharedSecret
+from app.http.proofs import CHALLENGE_PATH, NONCE, Met, meet
 from app.http.slices import CONTENT_TYPE, decode_slices, encode_wanted
 from app.model import HostInfo, TaskStatus
 from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, Unresponsive
@@ -58,6 +60,9 @@ CONNECT_SECONDS = 1.0
 HOP_SHARE = 0.9
 
 _status_reports = msgspec.json.Decoder(StatusReport)
+
+#: Workers that are remembered to have proven themselves; processes that have ended are among them.
+_MAX_MET = 1000
 
 #: What a peer may answer about its own task. Any other error of its would say nothing about the caller's
 #: question.
@@ -79,11 +84,13 @@ _PASSED_ON: Mapping[str, type[RequestError]] = {
 class HttpPeer:
     """Implements the query's Peer. To be made inside a running event loop, and closed."""
 
-    def __init__(self, secret: SharedSecret) -> None:
-        self._secret = secret
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = keys
         self._session = _session()
         #: Hops that wait for a position hold a connection for seconds, and must not take those of the others.
         self._waiting = _session()
+        #: The workers that have proven themselves. Each session has its own, since one's requests overtake the other's.
+        self._met: dict[tuple[aiohttp.ClientSession, HostInfo], Met] = {}
 
     async def close(self) -> None:
         """Close every connection."""
@@ -139,7 +146,55 @@ class HttpPeer:
         seconds: float,
         content: bytes | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """GET, or POST of some content; return status, headers and body."""
+        """GET, or POST of some content; return status, headers and body, proven where the workers share a secret."""
+        if not self._keys:
+            return await self._exchange(session, host, path, headers, seconds, content)
+        until = asyncio.get_running_loop().time() + seconds
+        answer = await self._ask(session, host, path, headers, until, content)
+        if answer[0] == Unauthenticated.status:
+            # It may have another challenge by now.
+            self._met.pop((session, host), None)
+            answer = await self._ask(session, host, path, headers, until, content)
+        return answer
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        host: HostInfo,
+        path: str,
+        headers: Mapping[str, str],
+        until: float,
+        content: bytes | None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request with its proof; raises OwnerUnreachable for an answer without one, unless it is a 401."""
+        met = self._met.get((session, host)) or await self._meet(session, host, until)
+        proven, asked = met.request("GET" if content is None else "POST", path, headers, content)
+        status, got, body = await self._exchange(session, host, path, proven, _left(until), content)
+        if status != Unauthenticated.status and not met.is_proven(asked, status, got, body):
+            raise OwnerUnreachable(f"{host.url} answered without a proof of the secret")
+        return status, got, body
+
+    async def _meet(self, session: aiohttp.ClientSession, host: HostInfo, until: float) -> Met:
+        """Have a worker prove itself before it is asked anything; raises OwnerUnreachable."""
+        nonce = secrets.token_hex(16)
+        _, got, _ = await self._exchange(session, host, CHALLENGE_PATH, {NONCE: nonce}, _left(until), read=False)
+        met = meet(self._keys, host, nonce, got)
+        if len(self._met) >= _MAX_MET:
+            self._met.clear()
+        return self._met.setdefault((session, host), met)
+
+    async def _exchange(
+        self,
+        session: aiohttp.ClientSession,
+        host: HostInfo,
+        path: str,
+        headers: Mapping[str, str],
+        seconds: float,
+        content: bytes | None = None,
+        *,
+        read: bool = True,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send these headers and no others; the body of the answer is left where it is unless it is to be read."""
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
         url = URL(host.url.rstrip("/") + path, encoded=True)
         try:
@@ -147,11 +202,11 @@ class HttpPeer:
                 "GET" if content is None else "POST",
                 url,
                 data=content,
-                headers={**headers, **self._secret.headers},
+                headers=headers,
                 timeout=limits,
                 allow_redirects=False,
             ) as answer:
-                return answer.status, answer.headers, await answer.read()
+                return answer.status, answer.headers, await answer.read() if read else b""
         except aiohttp.ServerTimeoutError:
             raise Unresponsive(f"no connection to {host.url} within {limits.sock_connect:g} s") from None
         except TimeoutError:
@@ -162,6 +217,11 @@ class HttpPeer:
             raise Unresponsive(f"{host.url}: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None
+
+
+def _left(until: float) -> float:
+    # aiohttp takes a timeout of 0 for none at all.
+    return max(until - asyncio.get_running_loop().time(), 0.001)
 
 
 def _hop_headers(hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
@@ -195,6 +255,6 @@ def _session() -> aiohttp.ClientSession:
 
 def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> RequestError:
     if status == Unauthenticated.status:
-        return OwnerUnreachable("it refuses this worker's secret: internal_secrets of both must have one in common")
+        return OwnerUnreachable("it refuses this worker's proof: internal_secrets of both must have one in common")
     error = from_document(body, headers.get("Retry-After"), _PASSED_ON)
     return error or OwnerUnreachable(f"it answered with status {status}, which no worker would")

@@ -10,7 +10,7 @@ from app.errors import RequestError, Unauthenticated
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_with
 from app.http.freshness import refused_freshness_headers
-from app.http.shared_secret import SECRET
+from app.http.proofs import PROOF
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -37,7 +37,7 @@ def problem(error: RequestError) -> web.Response:
     if "allow" in error.details:
         headers["Allow"] = ", ".join(error.details["allow"])
     if isinstance(error, Unauthenticated):
-        headers["WWW-Authenticate"] = SECRET
+        headers["WWW-Authenticate"] = PROOF
     headers |= refused_freshness_headers(error.details)
     return web.Response(status=error.status, body=msgspec.json.encode(document(error)), headers=headers)
 

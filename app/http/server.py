@@ -19,10 +19,10 @@ from app.http.observations import Observations
 from app.http.overview import OverviewRoutes
 from app.http.peer import HttpPeer
 from app.http.plain import PlainReads
+from app.http.proofs import Callers, keys_of
 from app.http.protocol import Server, check_parser
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
-from app.http.shared_secret import SharedSecret
 from app.http.writes import WriteRoutes
 from app.model import HostInfo
 from app.routing.batch import Batches
@@ -55,7 +55,7 @@ class ServerOptions:
 
     Port 0 takes a free one. request_timeout is in seconds, for one request with all its hops.
     advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
-    internal_secrets are those that peers may show; the first one is shown to them.
+    internal_secrets are those of which workers prove to each other that they have one in common; none for no proof.
     """
 
     host: str
@@ -133,8 +133,9 @@ class HttpServer:
     async def start(self) -> None:
         """Bind both listeners and serve; raises ConfigError, which names the setting, when that cannot be."""
         check_parser()
-        secret = SharedSecret(self._options.internal_secrets)
-        self._peer = HttpPeer(secret)
+        keys = keys_of(self._options.internal_secrets)
+        self._peer = HttpPeer(keys)
+        callers = Callers(keys, lambda: self.me)
         observations = Observations(self._metrics, AccessLog(self._clock))
         query = Query(
             tables=self._tables,
@@ -174,11 +175,11 @@ class HttpServer:
             HealthRoutes(self._readiness, self._metrics, self._options.version),
         )
         self._plain = PlainReads(query, observations, self._clock)
-        internal = InternalRoutes(self._tables, self._view, self._local, slices, self._worker_id, self._clock)
+        internal = InternalRoutes(self._tables, self._view, self._local, slices, self._worker_id, self._clock, callers)
         timeout = self._options.request_timeout
         self._dispatchers += (
             Dispatcher(public, observations, self._clock, timeout),
-            Dispatcher(internal, observations, self._clock, timeout, check_caller=secret.check),
+            Dispatcher(internal, observations, self._clock, timeout, check_caller=callers.check),
         )
         self._metrics.http_in_flight.set_function(self._in_flight)
         self._metrics.watch_tasks(self._local.statuses)

@@ -1,8 +1,10 @@
 """The group's assignor: placement's pure function behind aiokafka's assignor protocol."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
 from app.catalog.spec import DEFAULT_STANDBYS
+from app.kafka.group_members import MAX_NAMED, Readable, read_members
 from app.placement.assign import assignments, place
 from app.placement.eligible import eligible
 from app.placement.wire import (
@@ -18,21 +21,24 @@ from app.placement.wire import (
     Assignment,
     MemberAssignment,
     MemberMetadata,
+    WireError,
     decode_assignment,
-    decode_metadata,
     encode_assignments,
     encode_metadata,
 )
 
 log = structlog.get_logger(__name__)
 
+_NOTHING = MemberAssignment(actives={}, standbys={})
+
 
 class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka is not typed
     """Sends what this worker holds, places when it leads, and keeps what it was given.
 
     aiokafka takes an object for what it documents as a class, as Faust relies on too. `latest` is the last assignment
-    received, None before the first; `partitions` are the counts that this worker has checked. `standbys` are how many
-    the shards of each source topic should have; who lacks `acceptable_lag` records at most may become an active.
+    received that could be used, None before the first; `refused` says why the last one could not be, else it is
+    None. `partitions` are the counts that this worker has checked. `standbys` are how many the shards of each source
+    topic should have; who lacks `acceptable_lag` records at most may become an active.
     """
 
     name = PROTOCOL
@@ -51,6 +57,9 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         self._acceptable_lag = acceptable_lag
         self.partitions = partitions
         self.latest: Assignment | None = None
+        self.refused: str | None = None
+        #: The members of the generation that this worker places as its leader.
+        self._members = Readable({}, {}, {})
 
     def metadata(self, topics: set[str]) -> ConsumerProtocolMemberMetadata:
         """Return what goes into the JoinGroup request."""
@@ -63,12 +72,17 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         return ConsumerProtocolMemberMetadata(self.version, sorted(topics), encode_metadata(described))
 
     def attach(self, coordinator: Any) -> None:
-        """Have an aiokafka GroupCoordinator place in a thread, from here on; DESIGN.md says what that takes."""
-        perform = coordinator._perform_assignment
+        """Stand between an aiokafka GroupCoordinator and the group, from here on; DESIGN.md says what that takes.
+
+        The coordinator sees only what has been checked, of members as of leaders, and places in a thread.
+        """
+        perform, complete = coordinator._perform_assignment, coordinator._on_join_complete
 
         async def perform_in_thread(response: Any) -> dict[str, bytes]:
+            admitted = copy.copy(response)
+            admitted.members = await asyncio.to_thread(self.admit, response.members)
             while True:
-                placing = await perform(response)
+                placing = await perform(admitted)
                 counts = coordinator._metadata_snapshot
                 placed = await _with_heartbeats(coordinator, placing)
                 # A change would have asked for a rebalance, which aiokafka forgets when it is given assignments.
@@ -76,43 +90,86 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
                     return placed
                 log.info("partition counts have changed while shards were placed; placing again")
 
+        async def take_up_first(generation: int, member_id: str, protocol: str, member_assignment_bytes: bytes) -> None:
+            await complete(generation, member_id, protocol, self.take_up(member_assignment_bytes))
+
         coordinator._perform_assignment = perform_in_thread
+        coordinator._on_join_complete = take_up_first
+
+    def admit(self, members: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Return those members of a JoinGroup's response that can be placed; assign() gives the others nothing."""
+        sent = list(members)
+        self._members = read_members(sent)
+        for member, reason in islice(self._members.left_out.items(), MAX_NAMED):
+            log.error("a member of the group is left out of the placement", member=member, reason=reason)
+        return [member for member in sent if member[0] in self._members.described]
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> Callable[[], dict[str, bytes]]:
         """Return what places all shards and encodes the assignments; called on the worker that leads the group.
 
-        aiokafka calls it on the event loop. What is returned may take seconds (bench/placement.py measures that) and
-        is for a thread: it shares nothing with the loop that either of them changes.
+        aiokafka calls it on the event loop, with the members that were admitted. What is returned may take seconds
+        (bench/placement.py measures that) and is for a thread: it shares nothing with the loop that either of them
+        changes.
 
         Partition counts are those this worker has checked against the changelogs; for topics that only others read, as
         in the middle of a rolling deployment, they are the cluster's, and these have the default number of standbys.
         """
+        del members
         partitions = dict(self.partitions)
-        for topic in sorted(frozenset().union(*(metadata.subscription for metadata in members.values()))):
+        for topic in sorted(frozenset().union(*self._members.subscriptions.values())):
             if topic not in partitions:
                 partitions[topic] = len(cluster.partitions_for_topic(topic) or ())
-        return partial(self._assignments, dict(members), partitions)
+        return partial(self._assignments, self._members, partitions)
+
+    def take_up(self, data: bytes) -> bytes:
+        """Take up what the leader has sent; return it, or an assignment of nothing when it cannot be right."""
+        try:
+            self.latest = self._checked(data)
+        except WireError as error:
+            self.refused = f"the assignment of the group's leader cannot be used: {error}"
+            log.error("this worker has no partitions", reason=self.refused)
+            return bytes(ConsumerProtocolMemberAssignment(self.version, [], b"").encode())
+        self.refused = None
+        return data
 
     def on_assignment(self, assignment: Any) -> None:
-        """Take up what the leader has sent."""
-        self.latest = decode_assignment(assignment.user_data)
+        """Nothing: take_up() has."""
 
-    def _assignments(self, members: Mapping[str, Any], partitions: Mapping[str, int]) -> dict[str, bytes]:
+    def _checked(self, data: bytes) -> Assignment:
+        try:
+            sent = ConsumerProtocolMemberAssignment.decode(data)
+            given = {topic: list(partitions) for topic, partitions in sent.assignment}
+        except Exception as error:
+            # aiokafka's parser raises what it likes on bytes of others.
+            raise WireError(f"it cannot be parsed ({type(error).__name__})") from error
+        assignment = decode_assignment(sent.user_data or b"")
+        own = assignment.own
+        if given != own.actives:
+            raise WireError("what it tells Kafka's consumer to read is not what it gives to this worker")
+        unread = sorted({*own.actives, *own.standbys, *own.warming} - self.partitions.keys())
+        if unread:
+            raise WireError(f"it gives this worker partitions of topics that it does not read: {', '.join(unread[:5])}")
+        return assignment
+
+    def _assignments(self, members: Readable, partitions: Mapping[str, int]) -> dict[str, bytes]:
         """Return what each member is sent."""
-        described = {member: decode_metadata(metadata.user_data) for member, metadata in members.items()}
+        described = members.described
         catalogs = {metadata.worker_id: metadata.catalog_digest for metadata in described.values()}
         if len(set(catalogs.values())) > 1:
             # As it should be in the middle of a rolling deployment, and at no other time.
             log.warning("workers of the group have different tables.yaml files", catalogs=catalogs)
-        subscriptions = {member: frozenset(metadata.subscription) for member, metadata in members.items()}
-        placed = self._place(described, partitions, subscriptions)
-        log.info("placed", members=len(members), shards=sum(partitions.values()))
-        encoded = encode_assignments(assignments(described, placed, partitions))
+        placed = dict(self._place(described, partitions, members.subscriptions))
+        log.info("placed", members=len(described), left_out=len(members.left_out), shards=sum(partitions.values()))
+        messages = assignments(described, placed, partitions, dict(islice(members.left_out.items(), MAX_NAMED)))
+        if messages:
+            # A newer worker understands this, and routes by it.
+            shared = next(iter(messages.values()))
+            messages |= {member: msgspec.structs.replace(shared, own=_NOTHING) for member in members.left_out}
         return {
             member: ConsumerProtocolMemberAssignment(
-                self.version, sorted(placed[member].actives.items()), data
+                self.version, sorted(messages[member].own.actives.items()), data
             ).encode()
-            for member, data in encoded.items()
+            for member, data in encode_assignments(messages).items()
         }
 
     def _place(

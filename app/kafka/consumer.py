@@ -32,6 +32,7 @@ from app.kafka.rebootstrap import rebootstrap
 from app.kafka.record_batches import UnreadableBatch
 from app.kafka.record_path import NoRecordPath
 from app.kafka.skips import PASSED_OVER, Skips
+from app.masking import in_words
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
 from app.tasks.log import LogRecord
@@ -207,6 +208,11 @@ class LaneConsumer(NoRecordPath):
         self.lease.attach(self.client._coordinator)
         self.assignor.attach(self.client._coordinator)
 
+    @property
+    def member_id(self) -> str:
+        """The name that the group's coordinator has given this member."""
+        return str(self.client._coordinator.member_id)
+
     def rejoin(self) -> None:
         """Have the group rebalance, because this worker has something new to say of itself."""
         self.client._coordinator.request_rejoin()
@@ -356,7 +362,7 @@ class LaneConsumer(NoRecordPath):
                 self.lanes.lost(source)
         elif partition in self.client.assignment():
             self._outages.failed(source, expected, error)
-            self.lanes.failed(source, error.problem if isinstance(error, UnreadableBatch) else repr(error))
+            self.lanes.failed(source, error.problem if isinstance(error, UnreadableBatch) else in_words(error))
             # Drops what was fetched, which would fail again, and fetches nothing until it is tried again.
             self.client.seek(partition, expected)
             self.client.pause(partition)

@@ -36,8 +36,9 @@ from app.kafka.security import security_of
 from app.kafka.skips import Skips
 from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Replication, Topics, prepare
+from app.masking import in_words
 from app.model import TopicPartition
-from app.placement.wire import MemberMetadata
+from app.placement.wire import Assignment, MemberMetadata
 from app.recurring import Recurring
 from app.routing.cluster import ClusterView, shards_of, snapshot_of
 from app.stores.data_directory import DataDirectory
@@ -332,7 +333,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             try:
                 await self._measure_broker_clock()
             except Exception as error:  # noqa: BLE001 - counting on is right whatever has failed
-                log.warning("the brokers' clock cannot be measured; counting on from the last time", error=repr(error))
+                log.warning(
+                    "the brokers' clock cannot be measured; counting on from the last time", error=in_words(error)
+                )
 
     def _on_fatal(self, error: Exception) -> None:
         self.health.trouble = str(error)
@@ -400,17 +403,34 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
 
     async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
         """Route by the new assignment, and own what it gives to this worker."""
-        if self._shards is None or self._counts is None or self._assignor is None or self._assignor.latest is None:
+        if self._shards is None or self._counts is None or self._assignor is None:
             raise AssertionError("assigned before the engine was ready")
-        assignment = self._assignor.latest
-        counts, self.health.disagreements = self._counts.agreed(assignment.partitions)
-        self._view.swap(snapshot_of(generation, counts, assignment.members))
-        self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
-        self._shards.assign(generation, partitions, frozenset(shards_of(assignment.own.standbys)))
-        self._warming, self._assigned_at = frozenset(shards_of(assignment.own.warming)), monotonic()
-        self.health.trouble = None
+        self.health.trouble = self._assignor.refused
+        if self._assignor.latest is None or self._assignor.refused is not None:
+            # Where the others are is known no better than before.
+            self._shards.assign(generation, frozenset(), frozenset())
+            self._warming = frozenset()
+        else:
+            self._take_up(generation, partitions, self._shards, self._counts, self._assignor.latest)
         self._metrics.generation.set(generation)
         self._metrics.rebalances.inc()
         if self._revoked_at is not None:
             self._metrics.rebalance_duration.observe(monotonic() - self._revoked_at)
         log.info("assigned", generation=generation, partitions=[str(partition) for partition in sorted(partitions)])
+
+    def _take_up(
+        self,
+        generation: int,
+        partitions: frozenset[TopicPartition],
+        shards: Shards,
+        known: PartitionCounts,
+        assignment: Assignment,
+    ) -> None:
+        counts, self.health.disagreements = known.agreed(assignment.partitions)
+        self._view.swap(snapshot_of(generation, counts, assignment.members))
+        self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
+        shards.assign(generation, partitions, frozenset(shards_of(assignment.own.standbys)))
+        self._warming, self._assigned_at = frozenset(shards_of(assignment.own.warming)), monotonic()
+        self._metrics.group_members_left_out.set(len(assignment.left_out))
+        self.health.left_out = assignment.left_out
+        self.health.is_left_out = self.app.consumer.member_id in assignment.left_out

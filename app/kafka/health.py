@@ -1,6 +1,6 @@
 """Whether a worker is as it should be, and what keeps it from that."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from app.catalog.spec import Catalog, TableSpec
 from app.config import Settings
@@ -14,8 +14,11 @@ class Health:
 
     `trouble` is what keeps the worker from taking part in the group, `outage` what has kept it from the brokers since,
     `disagreements` what it and the group's leader count differently, and `replication` says which changelogs have too
-    few replicas; the engine sets them. doubt says why a miss of a
-    table proves nothing, registry_trouble what is wrong with the schema registry; None when nothing is.
+    few replicas. `left_out` are the members that the leader cannot place, by Kafka's member id, and why; `is_left_out`
+    says whether this worker is one. The engine sets them.
+
+    doubt says why a miss of a table proves nothing, registry_trouble what is wrong with the schema registry; None when
+    nothing is.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class Health:
         self.outage: str | None = None
         self.disagreements: Sequence[str] = ()
         self.replication: Callable[[], Sequence[str]] = tuple
+        self.left_out: Mapping[str, str] = {}
+        self.is_left_out = False
         self._settings = settings
         self._catalog = catalog
         self._worker_id = worker_id
@@ -46,7 +51,8 @@ class Health:
     def joined(self) -> bool:
         """Say whether the group has given this worker its part.
 
-        Another worker with the same URL, a ghost of a process without a lasting data directory, has to leave first.
+        Another worker with the same URL, a ghost of a process without a lasting data directory, has to leave first; so
+        has a leader that does not understand what this worker says of itself.
         """
         current = self._view.current
         rivals = [
@@ -54,7 +60,7 @@ class Health:
             for member in current.members
             if member.url == self._settings.advertised_url and member.worker_id != self._worker_id
         ]
-        return current.generation >= 0 and not rivals
+        return current.generation >= 0 and not rivals and not self.is_left_out
 
     def broker_reachable(self) -> bool:
         """Say whether the group's coordinator answered lately."""
@@ -91,6 +97,10 @@ class Health:
             *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
             *self.disagreements,
             *self.replication(),
+            *(
+                f"member {member} of the group is left out of the placement: {reason}"
+                for member, reason in self.left_out.items()
+            ),
             *doubts,
             *stopped,
             *unreadable,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import structlog
 
 from app.kafka.record_batches import UnreadableBatch
+from app.masking import in_words
 from app.model import TopicPartition
 from app.tasks.log import Clock
 
@@ -34,7 +35,7 @@ class LaneOutages:
     def failed(self, source: TopicPartition, offset: int, error: Exception) -> None:
         """Take note that a partition could not be read at an offset: it waits for PAUSE."""
         now, known = self._clock.monotonic(), self._outages.get(source)
-        cause, unreadable = repr(error), max(offset, error.first) if isinstance(error, UnreadableBatch) else None
+        cause, unreadable = in_words(error), max(offset, error.first) if isinstance(error, UnreadableBatch) else None
         if known is None or (known.offset, known.cause) != (offset, cause):
             log.warning(
                 "a partition cannot be read; its lane waits, and it is tried again every second",

@@ -17,6 +17,7 @@ from app.kafka.raw_records import raw
 from app.kafka.rebootstrap import rebootstrap
 from app.kafka.record_batches import UnreadableBatch
 from app.kafka.skips import PASSED_OVER, Skips
+from app.masking import in_words
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
 from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, StoodStill, Unreadable
@@ -166,7 +167,7 @@ class _Reader:
         except UnreadableBatch as error:
             return await self._pass_over(cursor, error)
         except (ConsumerStoppedError, IllegalStateError, KafkaError) as error:
-            raise LogUnavailable(f"reading {cursor}: {error!r}") from error
+            raise LogUnavailable(f"reading {cursor}: {in_words(error)}") from error
         return found.get(cursor.partition, ()), position
 
     async def _pass_over(self, cursor: _Cursor, error: UnreadableBatch) -> tuple[Sequence[LogRecord], int]:

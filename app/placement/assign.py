@@ -12,6 +12,7 @@ Rules, in the order of their weight:
 """
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from app.model import TopicPartition
 from app.placement.actives import place_actives
@@ -63,8 +64,9 @@ def assignments(
     members: Mapping[str, MemberMetadata],
     placed: Mapping[str, MemberAssignment],
     partitions: Mapping[str, int],
-) -> Mapping[str, Assignment]:
-    """Make the message for each member id: its own part, and the whole distribution."""
+    left_out: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Assignment]:
+    """Make the message for each member id: its own part, the whole distribution, and the members left out of it."""
     everybody = [
         PlacedMember(
             worker_id=members[member].worker_id,
@@ -75,12 +77,14 @@ def assignments(
         )
         for member in sorted(members)
     ]
-    counts = dict(partitions)
+    counts, unused = dict(partitions), dict(left_out)
     misplaced: dict[str, tuple[int, int]] = {}
     for member in sorted(members):
         misplaced = {**members[member].misplaced, **misplaced}
     return {
-        member: Assignment(own=placed[member], partitions=counts, members=everybody, misplaced=misplaced)
+        member: Assignment(
+            own=placed[member], partitions=counts, members=everybody, misplaced=misplaced, left_out=unused
+        )
         for member in sorted(members)
     }
 

@@ -49,10 +49,19 @@ def pack(holders: Sequence[Holder], partitions: Mapping[str, int]) -> Layers:
     }
 
 
-def unpack(layers: Layers, holders: int) -> list[tuple[dict[str, list[int]], dict[str, list[int]]]]:
-    """Return actives and standbys of each member in turn; raises ValueError for a member that is not there."""
+def unpack(
+    layers: Layers, partitions: Mapping[str, int], holders: int
+) -> list[tuple[dict[str, list[int]], dict[str, list[int]]]]:
+    """Return actives and standbys of each member in turn.
+
+    Raises ValueError for a member that is not there, and for a topic of which there are not as many partitions.
+    """
     held: list[tuple[dict[str, list[int]], dict[str, list[int]]]] = [({}, {}) for _ in range(holders)]
+    if layers.keys() != {topic for topic, count in partitions.items() if count}:
+        raise ValueError("the topics that are given are not those that are counted")
     for topic, numbered in layers.items():
+        if not numbered or any(len(layer) != partitions[topic] * _width(holders) for layer in numbered):
+            raise ValueError(f"not every partition of {topic} is given")
         for place, layer in enumerate(numbered):
             for partition, number in enumerate(_from_bytes(layer, holders)):
                 if number > holders:
@@ -60,8 +69,8 @@ def unpack(layers: Layers, holders: int) -> list[tuple[dict[str, list[int]], dic
                 if number != _NOBODY:
                     held[number - 1][min(place, 1)].setdefault(topic, []).append(partition)
     for _, standbys in held:
-        for partitions in standbys.values():
-            partitions.sort()
+        for followed in standbys.values():
+            followed.sort()
     return held
 
 

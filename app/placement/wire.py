@@ -3,14 +3,19 @@
 A message is one version byte followed by a zlib stream of msgpack. Members are msgpack maps by field name,
 so a reader ignores fields that it does not know, and a field added later has a default: only a change that
 an older reader must not misread raises the version.
+
+What another member sent is checked before it is used, since everything that may join the group can send anything: each
+decode function either returns a message whose parts are what they should be, or raises WireError.
 """
 
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
 
+from app import setting_values
 from app.errors import TablehouseError
 from app.placement.packing import Layers, pack, unpack
 
@@ -20,12 +25,23 @@ PROTOCOL = "tablehouse"
 #: The only version there is so far.
 VERSION = 1
 
-#: What one message may unpack to; a peer's bytes must not be able to exhaust this process.
-MAX_UNPACKED_BYTES = 64 * 1024 * 1024
+#: Bytes that the metadata of one member may unpack to, and that of all members together. As objects they take up to 40
+#: times as much. A worker that has 50,000 partitions sends less than the first.
+MAX_METADATA_BYTES = 1024 * 1024
+MAX_GROUP_METADATA_BYTES = 4 * MAX_METADATA_BYTES
+
+#: Bytes that an assignment may unpack to, and the copies of shards that it may name.
+MAX_ASSIGNMENT_BYTES = 4 * 1024 * 1024
+MAX_PLACED_COPIES = 500_000
+
+_WORKER_ID = re.compile(r"[\x21-\x7e]{1,255}")
+_LABEL = re.compile(r"[\x20-\x7e]{0,128}")
+_TOPIC = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
+_MAX_NUMBER = 2**63
 
 
 class WireError(TablehouseError):
-    """Another member's bytes cannot be read; the message says which version would have been understood."""
+    """What another member sent cannot be used; the message says why, and which version would have been understood."""
 
 
 class MemberMetadata(msgspec.Struct, frozen=True):
@@ -75,16 +91,18 @@ class Assignment(msgspec.Struct, frozen=True):
     """What the leader sends to one member: its own shards, and everybody's, so that every worker routes.
 
     partitions are the partition counts by source topic that the leader placed by; every worker hashes with
-    these. misplaced are those of all members together.
+    these. misplaced are those of all members together. left_out are members of the group that were given nothing
+    because what they sent cannot be used, by Kafka's member id, and why; there may be more than are named.
     """
 
     own: MemberAssignment
     partitions: dict[str, int]
     members: list[PlacedMember]
     misplaced: dict[str, tuple[int, int]] = {}
+    left_out: dict[str, str] = {}
 
 
-class _Sent(msgspec.Struct, frozen=True):
+class _Sent(msgspec.Struct, frozen=True, omit_defaults=True):
     """An Assignment on its way, the distribution packed."""
 
     own: MemberAssignment
@@ -92,6 +110,7 @@ class _Sent(msgspec.Struct, frozen=True):
     members: list[tuple[str, int, str]]
     layers: Layers
     misplaced: dict[str, tuple[int, int]] = {}
+    left_out: dict[str, str] = {}
 
 
 _metadata = msgspec.msgpack.Decoder(MemberMetadata)
@@ -105,7 +124,42 @@ def encode_metadata(metadata: MemberMetadata) -> bytes:
 
 def decode_metadata(data: bytes) -> MemberMetadata:
     """Unpack a member's user data of a JoinGroup; raises WireError."""
-    return _unpack(_metadata, data, "join metadata")
+    metadata = _decode(_metadata, _unpack(data, "join metadata", MAX_METADATA_BYTES), "join metadata")
+    _check_worker(metadata.worker_id, metadata.incarnation, metadata.url)
+    if not _LABEL.fullmatch(metadata.zone) or not _LABEL.fullmatch(metadata.catalog_digest):
+        raise WireError("a member sent a zone or a digest that no worker has")
+    for named in (metadata.positions, metadata.actives, metadata.standbys, metadata.warming, metadata.misplaced):
+        _check_topics(named)
+    return metadata
+
+
+def decode_group(sent: Mapping[str, bytes]) -> tuple[dict[str, MemberMetadata], dict[str, WireError]]:
+    """Unpack the user data of all members of a group, by what names them; those that cannot be used, with the reason.
+
+    The members together are bounded too. The smallest are unpacked first, so that one that is too large takes the place
+    of no other.
+    """
+    described: dict[str, MemberMetadata] = {}
+    unusable: dict[str, WireError] = {}
+    sizes: dict[str, int] = {}
+    for member, data in sent.items():
+        try:
+            sizes[member] = len(_unpack(data, "join metadata", MAX_METADATA_BYTES))
+        except WireError as error:
+            unusable[member] = error
+    total = 0
+    for member in sorted(sizes, key=lambda member: (sizes[member], member)):
+        total += sizes[member]
+        if total > MAX_GROUP_METADATA_BYTES:
+            unusable[member] = WireError(
+                f"the join metadata of the group unpacks to over {MAX_GROUP_METADATA_BYTES} bytes, this of the largest"
+            )
+            continue
+        try:
+            described[member] = decode_metadata(sent[member])
+        except WireError as error:
+            unusable[member] = error
+    return described, unusable
 
 
 def encode_assignments(messages: Mapping[str, Assignment]) -> dict[str, bytes]:
@@ -119,30 +173,67 @@ def encode_assignments(messages: Mapping[str, Assignment]) -> dict[str, bytes]:
     members = [(member.worker_id, member.incarnation, member.url) for member in shared.members]
     layers = pack(shared.members, shared.partitions)
     return {
-        name: _pack(_Sent(message.own, shared.partitions, members, layers, shared.misplaced))
+        name: _pack(
+            _Sent(message.own, shared.partitions, members, layers, shared.misplaced, shared.left_out),
+        )
         for name, message in messages.items()
     }
 
 
 def decode_assignment(data: bytes) -> Assignment:
     """Unpack the user data of a SyncGroup assignment; raises WireError."""
-    sent = _unpack(_assignment, data, "assignment")
+    sent = _decode(_assignment, _unpack(data, "assignment", MAX_ASSIGNMENT_BYTES), "assignment")
+    for worker in sent.members:
+        _check_worker(*worker)
+    _check_topics(sent.partitions)
+    _check_topics(sent.misplaced)
+    if sum(len(layer) for layers in sent.layers.values() for layer in layers) > 2 * MAX_PLACED_COPIES:
+        raise WireError(f"the leader of the group sent an assignment of more than {MAX_PLACED_COPIES} copies of shards")
+    own = sent.own
+    for held in (own.actives, own.standbys, own.warming):
+        for topic, partitions in held.items():
+            if not all(0 <= partition < sent.partitions.get(topic, 0) for partition in partitions):
+                raise WireError(f"the leader of the group gave this worker partitions of {topic!r} that there are not")
     try:
-        held = unpack(sent.layers, len(sent.members))
+        held_by = unpack(sent.layers, sent.partitions, len(sent.members))
     except ValueError as error:
         raise WireError(f"the leader of the group sent an assignment that cannot be right: {error}") from error
-    members = [PlacedMember(*member, *parts) for member, parts in zip(sent.members, held, strict=True)]
-    return Assignment(sent.own, sent.partitions, members, sent.misplaced)
+    members = [PlacedMember(*member, *parts) for member, parts in zip(sent.members, held_by, strict=True)]
+    return Assignment(own, sent.partitions, members, sent.misplaced, sent.left_out)
+
+
+def check_subscription(topics: object) -> frozenset[str]:
+    """Return the topics that a member reads, as Kafka's own part of its metadata names them; raises WireError."""
+    if not isinstance(topics, list):
+        raise WireError("a member sent no list of topics")
+    _check_topics(topics)
+    return frozenset(topics)
 
 
 def _pack(value: msgspec.Struct) -> bytes:
     return bytes((VERSION,)) + zlib.compress(msgspec.msgpack.encode(value), 6)
 
 
+def _check_worker(worker_id: str, incarnation: int, url: str) -> None:
+    """Raise WireError unless a worker can be called this; its URL is one that this worker will send requests to."""
+    if not _WORKER_ID.fullmatch(worker_id) or not 0 <= incarnation < _MAX_NUMBER:
+        raise WireError("a member sent a worker id or an incarnation that no worker has")
+    try:
+        setting_values.url(url)
+    except ValueError as error:
+        raise WireError(f"the URL of worker {worker_id} {error}") from None
+
+
+def _check_topics(topics: Iterable[object]) -> None:
+    for topic in topics:
+        if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
+            raise WireError("a member sent the name of a topic that cannot exist")
+
+
 _T = TypeVar("_T")
 
 
-def _unpack(decoder: msgspec.msgpack.Decoder[_T], data: bytes, what: str) -> _T:
+def _unpack(data: bytes, what: str, limit: int) -> bytes:
     if not data:
         raise WireError(f"a member sent no {what}: every worker of the group must run Tablehouse")
     if data[0] != VERSION:
@@ -152,9 +243,16 @@ def _unpack(decoder: msgspec.msgpack.Decoder[_T], data: bytes, what: str) -> _T:
         )
     try:
         inflate = zlib.decompressobj()
-        packed = inflate.decompress(data[1:], MAX_UNPACKED_BYTES)
-        if not inflate.eof:
-            raise WireError(f"a member sent {what} that is cut off, or unpacks to over {MAX_UNPACKED_BYTES} bytes")
+        packed = inflate.decompress(data[1:], limit)
+    except zlib.error as error:
+        raise WireError(f"a member sent {what} that cannot be read: {error}") from error
+    if not inflate.eof:
+        raise WireError(f"a member sent {what} that is cut off, or unpacks to over {limit} bytes")
+    return packed
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_T], packed: bytes, what: str) -> _T:
+    try:
         return decoder.decode(packed)
-    except (zlib.error, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise WireError(f"a member sent {what} that cannot be read: {error}") from error

@@ -10,6 +10,7 @@ from functools import partial
 
 import structlog
 
+from app.masking import in_words
 from app.model import TaskState, TaskStatus, TopicPartition
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from app.tasks.dead_letters import LettersUndelivered
@@ -332,7 +333,7 @@ class Task:
             # A bug, or a changed definition: stop rather than serve what may be wrong.
             if not isinstance(error, FingerprintChanged):
                 self._log.error("task failed", exc_info=error)
-            self.state, self.reason = TaskState.CLOSED, repr(error)
+            self.state, self.reason = TaskState.CLOSED, in_words(error)
             self._ports.on_fatal(error)
             return False
         if isinstance(error, StoreError) and not isinstance(error, StoreClosed):

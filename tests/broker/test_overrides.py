@@ -416,6 +416,7 @@ REACHED_FOR = {
     "_metadata_snapshot": "aiokafka.consumer.group_coordinator:BaseCoordinator._handle_metadata_update",
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
     "_num_records": "aiokafka.record.default_records:_DefaultRecordBatchPy",
+    "_on_join_complete": "aiokafka.consumer.group_coordinator:GroupCoordinator._on_join_complete",
     "_perform_assignment": "aiokafka.consumer.group_coordinator:GroupCoordinator._perform_assignment",
     "_pos": "aiokafka.record.default_records:_DefaultRecordBatchPy",
     "_prefetch_backoff": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",

@@ -16,6 +16,7 @@ from app.kafka.client import Connection
 from app.kafka.login import check_login
 from app.kafka.security import security_of
 from tests.support.authority import Authority
+from tests.support.http_workers import ask, send
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
 from tests.support.tokens import CLIENT, SECRET, TokenServer
@@ -299,3 +300,46 @@ async def test_a_worker_with_a_wrong_password_ends_as_one_that_cannot_start(
     assert await worker.wait_exit() == 2
     assert f"{bootstrap} refuses the login by SCRAM-SHA-512" in worker.log_text()
     assert WRONG not in worker.log_text()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+async def test_a_worker_that_logs_all_it_can_logs_no_password_no_secret_no_key_and_no_value(
+    secured: Secured, make_worker: MakeWorker, log_format: str
+) -> None:
+    key, value, bad, put, internal = (
+        "SENTINEL-key",
+        "SENTINEL-value",
+        "SENTINEL-bad",
+        "SENTINEL-put",
+        "SENTINEL-secret-0",
+    )
+    topic, bootstrap = unique("planes"), secured.broker.bootstrap_servers
+    await create_topic(bootstrap, topic, 1)
+    row = b'{"is":"%s"}' % value.encode()
+    records = [(key.encode(), row, 0), (key.encode(), b'{"is":' + bad.encode(), 0), (None, b'"SENTINEL-no-key"', 0)]
+    await produce(bootstrap, topic, records)
+    settings = secured.settings("plain", log_level="debug", log_format=log_format, internal_secrets=internal)
+    servers = settings.pop("bootstrap_servers")
+    definition = tables(table("planes", topic) + "    writable: true\n")
+    worker = make_worker(servers, definition, group=unique("secured"), **settings)
+    worker.start()
+    await worker.wait_active()
+    assert (await worker.get(f"/tables/planes/{key}")).body == row
+    body = b'{"is":"%s"}' % put.encode()
+    for method, content in (("PUT", body), ("PUT", b'{"is":' + bad.encode()), ("DELETE", b"")):
+        head = f"{method} /tables/planes/{key} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+        answer = await send(worker.url, f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        assert answer.status == (400 if bad.encode() in content else 200), answer
+
+    async def deleted() -> bool:
+        return (await worker.get(f"/tables/planes/{key}")).status == 404
+
+    await until(deleted, "the row is deleted")
+    await ask(worker.internal_url, "/internal/v1/status", {"Tablehouse-Proof": internal})
+    worker.terminate()
+    assert await worker.wait_exit() == 0
+    said = worker.log_text()
+    assert "key_hash" in said
+    assert PASSWORD not in said
+    assert PASSWORD.encode().hex() not in said
+    assert "SENTINEL" not in said

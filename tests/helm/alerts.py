@@ -83,6 +83,7 @@ _ALMOST_FULL = f'TablehouseDiskAlmostFull{{{_WORKERS},instance="tablehouse-0",se
 _STOPPED = 'TablehousePartitionStopped{partition="3",severity="critical",table="t"}'
 _UNREADABLE = 'TablehousePartitionUnreadable{partition="3",severity="critical",table="t"}'
 _WAITING = 'TablehousePartitionsWaitForSchemas{severity="warning",table="t"}'
+_LEFT_OUT = 'TablehouseMemberLeftOut{severity="warning"}'
 _IN_DOUBT = 'TablehouseMissesInDoubt{severity="critical",table="t"}'
 
 
@@ -185,6 +186,8 @@ CASES: dict[str, Case] = {
         dict([_one("tablehouse_changelog_replicas_missing", "0+0x60", table="t")]), 30
     ),
     "misses are in doubt": Case(dict([_one("tablehouse_misses_in_doubt", "1+0x60", table="t")]), 30, (_IN_DOUBT,)),
+    "a member is left out": Case(dict([_one("tablehouse_group_members_left_out", "1+0x60")]), 30, (_LEFT_OUT,)),
+    "every member is placed": Case(dict([_one("tablehouse_group_members_left_out", "0+0x60")]), 30),
     "misses are proofs": Case(dict([_one("tablehouse_misses_in_doubt", "0+0x60", table="t")]), 30),
     **_counted(
         "tablehouse_store_quarantines_total",

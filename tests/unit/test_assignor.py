@@ -1,6 +1,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocol
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,14 +44,22 @@ class Worker:
 
 
 def rebalance(leader: str, workers: Mapping[str, Worker]) -> dict[str, Assignment]:
-    place = workers[leader].assignor.assign(Cluster(), {name: worker.joins() for name, worker in workers.items()})
-    sent = {name: ConsumerProtocol.ASSIGNMENT.decode(data) for name, data in place().items()}
+    joined = {name: worker.joins() for name, worker in workers.items()}
+    assignor = workers[leader].assignor
+    admitted = assignor.admit([(name, metadata.encode()) for name, metadata in joined.items()])
+    assert [name for name, _ in admitted] == list(workers)
+    encoded = assignor.assign(Cluster(), joined)()
+    sent = {name: ConsumerProtocol.ASSIGNMENT.decode(data) for name, data in encoded.items()}
     for name, worker in workers.items():
-        worker.assignor.on_assignment(sent[name])
+        assert worker.assignor.take_up(encoded[name]) == encoded[name]
         assert {(topic, tuple(held)) for topic, held in sent[name].assignment} == {
             (topic, tuple(held)) for topic, held in decode_assignment(sent[name].user_data).own.actives.items()
         }
     return {name: decode_assignment(sent[name].user_data) for name in workers}
+
+
+def decode_sent(data: bytes) -> Assignment:
+    return decode_assignment(ConsumerProtocol.ASSIGNMENT.decode(data).user_data)
 
 
 def test_a_worker_says_what_it_owned_and_followed_once_it_has() -> None:
@@ -96,6 +105,28 @@ def test_one_of_two_workers_with_one_url_gets_nothing_whatever_topics_it_reads()
     told = rebalance("first", workers)
     assert not shards_of(told["first"].own.actives)
     assert len(shards_of(told["second"].own.actives)) == COUNTS["flights"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"\x00",
+        b"garbage",
+        b"\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x00\x00\x7f\xff\xff\xff",
+        b"\x00\x00\x00\x00\x00\x01\x00\x02\xe9\xe9\x00\x00\x00\x00",
+    ],
+)
+def test_bytes_that_are_no_metadata_take_nothing_from_the_others(sent: bytes) -> None:
+    topics = {"flights": 1}
+    worker = Worker("w1", topics, topics)
+    admitted = worker.assignor.admit([("a", worker.joins().encode()), ("stranger", None, sent)])
+    assert [member for member, *_ in admitted] == ["a"]
+    told = {name: decode_sent(data) for name, data in worker.assignor.assign(Cluster(), {})().items()}
+    assert shards_of(told["a"].own.actives) == {("flights", partition) for partition in range(4)}
+    assert shards_of(told["stranger"].own.actives) == set()
+    assert list(told["a"].left_out) == list(told["stranger"].left_out) == ["stranger"]
 
 
 @st.composite

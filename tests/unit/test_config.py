@@ -211,7 +211,7 @@ def test_a_value_that_cannot_be_used_is_refused_with_its_origin_and_what_would_b
 
     [problem] = problems(others | {name: value})
     assert problem.startswith(f"flag: {setting.flag}: {right}")
-    assert problem.endswith(f"; it is {value!r}")
+    assert problem.endswith(f"; it is {value.replace('me:secret@', '***@')!r}")
 
     path = write_file(monkeypatch, tmp_path, f"# settings\n{name}: '{value}'\n")
     [problem] = problems(others)
@@ -390,3 +390,26 @@ def test_a_user_s_name_has_no_colon() -> None:
     assert problem.startswith(
         "flag: --schema-registry-user: must be up to 255 printable ASCII characters without a colon"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("advertised_url", "http://me:secret/with@every:thing@worker:9080"),
+        ("kafka_oauth_token_url", "https://me:secret@login.example.com/token"),
+        ("bootstrap_servers", "me:secret@kafka:9092"),
+        ("schema_registry", "http://me:secret@registry:8081"),
+        ("group", "me:secret@group"),
+    ],
+)
+def test_a_value_that_is_refused_is_shown_without_user_and_password(name: str, value: str) -> None:
+    [problem] = [line for line in problems(REQUIRED | {name: value}) if name.replace("_", "-") in line]
+    assert "secret" not in problem
+    assert "every:thing" not in problem
+
+
+def test_every_setting_that_is_a_secret_by_its_type_is_masked() -> None:
+    for name in ("internal_secrets", "kafka_sasl_password", "kafka_oauth_client_secret", "kafka_key_password"):
+        [problem] = [line for line in problems(REQUIRED | {name: "hunter2\x00"}) if name.replace("_", "-") in line]
+        assert "hunter2" not in problem
+        assert problem.endswith("it is not shown here")

@@ -13,7 +13,6 @@ from app.errors import MisplacedKeys, OwnerUnreachable, PartitionRestoring
 from app.formats.partitioners import partition_of
 from app.http import internal
 from app.http.peer import HttpPeer
-from app.http.shared_secret import SharedSecret
 from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role
 from app.routing.ports import Hop, Unresponsive
 from app.routing.tables import routed_tables
@@ -236,7 +235,7 @@ async def test_a_worker_without_a_sign_of_life_is_told_from_one_that_answers_non
     if answer is None:
         server.close()
         await server.wait_closed()
-    peer = HttpPeer(SharedSecret(()))
+    peer = HttpPeer(())
     hop = Hop("planes", 2, FAR, DEFAULT_CONSISTENCY, 0.0, "", 4, 7, "r", timeout=0.3)
     try:
         with pytest.raises(OwnerUnreachable) as raised:

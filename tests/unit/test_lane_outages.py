@@ -45,7 +45,7 @@ def test_an_outage_is_reported_once_with_partition_offset_and_cause_and_its_end_
         outages.delivered(ONE)
 
     assert [line["log_level"] for line in logged] == ["warning", "info"]
-    assert (logged[0]["source"], logged[0]["offset"], logged[0]["error"]) == ("flights[3]", 7, "ValueError('corrupt')")
+    assert (logged[0]["source"], logged[0]["offset"], logged[0]["error"]) == ("flights[3]", 7, "ValueError: corrupt")
     assert (logged[1]["source"], logged[1]["seconds"]) == ("flights[3]", 3 * PAUSE)
 
 

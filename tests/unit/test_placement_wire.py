@@ -1,12 +1,19 @@
+import contextlib
 import random
+import tracemalloc
 import zlib
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from app.placement import wire
 from app.placement.assign import assignments, place
 from app.placement.wire import (
+    MAX_ASSIGNMENT_BYTES,
+    MAX_METADATA_BYTES,
+    MAX_PLACED_COPIES,
     PROTOCOL,
     VERSION,
     Assignment,
@@ -15,6 +22,7 @@ from app.placement.wire import (
     PlacedMember,
     WireError,
     decode_assignment,
+    decode_group,
     decode_metadata,
     encode_assignments,
     encode_metadata,
@@ -183,7 +191,100 @@ def test_what_a_big_group_sends_stays_below_a_record_s_limit(
     assert joins + syncs < most
 
 
-def test_a_message_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_UNPACKED_BYTES", 1000)
-    with pytest.raises(WireError, match="1000 bytes"):
-        decode_metadata(b"\x01" + zlib.compress(bytes(100_000)))
+def test_a_message_that_unpacks_without_end_is_refused() -> None:
+    bomb = b"\x01" + zlib.compress(bytes(64 * 1024 * 1024))
+    assert len(bomb) < 100_000
+    with pytest.raises(WireError, match=f"unpacks to over {MAX_METADATA_BYTES} bytes"):
+        decode_metadata(bomb)
+    with pytest.raises(WireError, match=f"unpacks to over {MAX_ASSIGNMENT_BYTES} bytes"):
+        decode_assignment(bomb)
+
+
+def test_what_a_message_unpacks_to_stays_small_as_objects_too() -> None:
+    # Empty lists under short names take the most memory for their bytes.
+    name = msgspec.msgpack.encode("actives")
+    count = (MAX_METADATA_BYTES - 1000) // 6
+    entries = b"".join(b"\xa4%04x\x90" % (number % 65536) for number in range(count))
+    bomb = METADATA_MSGPACK.replace(
+        name + b"\x81\xa7flights\x91\x00", name + b"\xdf" + count.to_bytes(4, "big") + entries
+    )
+    assert len(bomb) > MAX_METADATA_BYTES - 2000
+    tracemalloc.start()
+    try:
+        decode_metadata(b"\x01" + zlib.compress(bomb))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 1024 * 1024
+
+
+def test_of_a_group_that_sent_too_much_the_largest_are_left_out() -> None:
+    large = {f"topic-{number:06}-{'x' * 200}": {0: number} for number in range(3_500)}
+    group = {f"small-{number}": encode_metadata(metadata(number, {})) for number in range(20)}
+    group |= {f"large-{number}": encode_metadata(metadata(number, large)) for number in range(7)}
+    described, unusable = decode_group(group)
+    assert {name for name in group if name.startswith("small")} < described.keys()
+    assert len(unusable) == 2
+    assert all(name.startswith("large") for name in unusable)
+    assert all("of the largest" in str(error) for error in unusable.values())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"url": "http://user:secret@w1:9080"},
+        {"url": "https://w1:9080"},
+        {"url": "file:///etc/passwd"},
+        {"url": "http://w1:9080/path"},
+        {"url": f"http://{'w' * 300}:9080"},
+        {"url": ""},
+        {"worker_id": ""},
+        {"worker_id": "w\r\nX-Injected: 1"},
+        {"worker_id": "w" * 300},
+        {"incarnation": -1},
+        {"incarnation": 2**63},
+        {"zone": "a\nb"},
+        {"catalog_digest": "x" * 1000},
+        {"positions": {"no topic": {0: 1}}},
+        {"actives": {"x" * 250: [0]}},
+        {"misplaced": {"..": (0, 0)}},
+    ],
+)
+def test_what_no_worker_says_of_itself_is_refused_and_not_repeated(wrong: dict[str, Any]) -> None:
+    with pytest.raises(WireError) as caught:
+        decode_metadata(encode_metadata(msgspec.structs.replace(METADATA, **wrong)))
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"members": [["w1", 3, "http://w1:9080"], ["w2", 1, "gopher://w2"]]},
+        {"partitions": {"flights": 10**18}},
+        {"partitions": {"flights": 2, "planes": 1}},
+        {"partitions": {"flights": -2}},
+        {"layers": {"flights": []}},
+        {"layers": {"flights": [b"\x01"]}},
+        {"layers": {"flights": [b"\x01\x02", b"\x01\x02" * MAX_PLACED_COPIES]}},
+        {"own": {"actives": {"flights": [2]}, "standbys": {}}},
+        {"own": {"actives": {"flights": [-1]}, "standbys": {}}},
+        {"own": {"actives": {}, "standbys": {"planes": [0]}}},
+    ],
+)
+def test_an_assignment_that_cannot_be_right_is_refused(wrong: dict[str, Any]) -> None:
+    fields = msgspec.msgpack.decode(ASSIGNMENT_MSGPACK) | wrong
+    with pytest.raises(WireError):
+        decode_assignment(b"\x01" + zlib.compress(msgspec.msgpack.encode(fields)))
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_bytes_that_were_tampered_with_are_refused_or_read_and_nothing_else(data: st.DataObject) -> None:
+    packed = bytearray(data.draw(st.sampled_from([METADATA_MSGPACK, ASSIGNMENT_MSGPACK])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
+    message = b"\x01" + zlib.compress(bytes(packed))
+    for decode in (decode_metadata, decode_assignment):
+        with contextlib.suppress(WireError):
+            decode(message)
