@@ -160,6 +160,13 @@ class Settings(BaseSettings):
         json_schema_extra={"default": "none"},
         description="A PEM file with the key, not encrypted, of the certificate that the schema registry is shown.",
     )
+    schema_registry_unknown_after: Annotated[float, values.duration(0, 3600, "from 0s to 1h")] = Field(
+        default="30s",
+        validate_default=True,
+        description="A schema is not there only after the schema registry has said so for this long; the partition of "
+        "the record that needs it waits meanwhile. Set it above the time in which a registry hears of schemas that "
+        "were registered at another one.",
+    )
     zone: Annotated[str, BeforeValidator(values.zone)] = Field(
         default="",
         description="Where this worker runs, like eu-west-1a. Standbys are kept in other zones than their owners where "

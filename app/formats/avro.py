@@ -3,7 +3,8 @@
 | type                                    | in the row                                                          |
 |-----------------------------------------|---------------------------------------------------------------------|
 | int, long                               | a number with every digit                                           |
-| float, double                           | a number; `"NaN"`, `"Infinity"` and `"-Infinity"`, which JSON lacks |
+| float, double                           | a number in the fewest digits that mean it; `"NaN"`, `"Infinity"`,  |
+|                                         | `"-Infinity"`, which JSON lacks                                     |
 | bytes, fixed                            | base64                                                              |
 | enum, uuid                              | a string                                                            |
 | union                                   | the value of its branch, without the branch's name                  |
@@ -23,7 +24,8 @@ import fastavro
 import msgspec
 
 from app.catalog.spec import SchemaFile, ValueSpec
-from app.formats.avro_schema import WHOLE, Readable, float_text, given, kind_of, readable
+from app.formats.avro_rendering import float_text, kind_of, single
+from app.formats.avro_schema import WHOLE, Readable, content_of, readable
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, schema_id
 from app.formats.remembered import remembered
@@ -111,7 +113,7 @@ def fingerprint(schema: Schema) -> bytes:
             f"schema {schema.id} refers to others, and single-object encoding takes a schema that is whole"
         )
     try:
-        parsed = fastavro.parse_schema(given(schema), _ignore_default_error=True)
+        parsed = fastavro.parse_schema(content_of(schema), _ignore_default_error=True)
         canonical = fastavro.schema.to_parsing_canonical_form(parsed)
     except Exception as error:  # fastavro raises whatever it stumbles over
         raise DecodeError(f"schema {schema.id} cannot be used: {error}") from error
@@ -124,7 +126,8 @@ class Resolution:
     """How values that were written with one schema are read as another's; the ids and what fastavro takes.
 
     `wanted` is None when it is the same. `bare` is set when values are bytes and nothing around them: behind a frame
-    Confluent's serialisers write them without their length. `floats` are the fields to look at: see Readable.
+    Confluent's serialisers write them without their length. `floats` and `doubles` are the fields to render: see
+    Readable.
     """
 
     ids: tuple[int, int]
@@ -133,6 +136,7 @@ class Resolution:
     wrapped: bool
     bare: bool
     floats: tuple[str, ...]
+    doubles: tuple[str, ...]
 
     def read_framed(self, value: bytes) -> Any:
         """Return what stands behind the frame of a schema registry; raises DecodeError."""
@@ -154,6 +158,10 @@ class Resolution:
         if left:
             raise DecodeError(f"{left} bytes are left over after it was read with schema {self.ids[0]}")
         for name in self.floats:
+            number = found[name]
+            if number is not None:
+                found[name] = single(number)
+        for name in self.doubles:
             number = found[name]
             if number is not None and number - number:  # 0 unless it is infinite or not a number
                 found[name] = float_text(number)
@@ -186,13 +194,17 @@ def resolution(written: Schema, wanted: Schema, *, rendered: bool = True) -> Res
             f"schema {written.id} cannot be read as {_named(wanted.id)}: a union of one of them has two types called "
             f"{twin}, in different namespaces, which could be mistaken for each other"
         )
-    floats = writer.floats
-    if floats and not same:
+    floats, doubles = writer.floats, writer.doubles
+    if (floats or doubles) and not same:
         fields = reader.content["fields"]
         by_alias = {alias: field["name"] for field in fields for alias in field.get("aliases", ())}
         names = by_alias | {field["name"]: field["name"] for field in fields}
-        floats = tuple(names[name] for name in floats if name in names)
-    return Resolution(ids, writer.parsed, None if same else reader.parsed, writer.wrapped, is_bare(writer), floats)
+        read = {names[name] for name in (*floats, *doubles) if name in names}
+        floats = tuple({names[name] for name in floats if name in names}.difference(reader.doubles))
+        doubles = tuple(read.difference(floats))
+    return Resolution(
+        ids, writer.parsed, None if same else reader.parsed, writer.wrapped, is_bare(writer), floats, doubles
+    )
 
 
 def is_bare(schema: Readable) -> bool:

@@ -1,81 +1,34 @@
-"""Avro schemas, made ready for reading: with their references, and with what their logical types look like in JSON.
+"""Avro schemas, made ready for reading: with their references, and with what their values look like in JSON."""
 
-fastavro calls a function for each value whose schema has a logical type. Here every schema that JSON cannot show as it
-is gets a logical type of our own, whose function returns text.
-"""
-
+import re
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any
-from uuid import UUID
+from typing import Any, NamedTuple
 
 import fastavro
-import msgspec
-from fastavro.read import LOGICAL_READERS
 
+from app.formats.avro_rendering import (
+    PREFIX,
+    VARIABLE_DECIMAL,
+    is_invalid_decimal,
+    kind_of,
+    mark,
+    render,
+    rendered_as,
+    rounded,
+    variable_decimal,
+)
 from app.formats.errors import DecodeError
+from app.formats.json_text import decode_json
 from app.formats.remembered import remembered
-from app.formats.schemas import Schema
-from app.formats.temporal import date_text, decimal_text, time_text, timestamp_text
+from app.formats.schemas import MAX_TYPES_NESTED, Schema
 
 #: The field of a record around another schema, and the name of that record.
 WHOLE = "whole"
 _WRAPPER = "tablehouse_whole"
 
-#: From a value to its text, as fastavro calls it: the value, the schema that it was written with, and the wanted one.
-Render = Callable[..., str | float]
-
-
-def _decimal(value: bytes, schema: Mapping[str, Any], _: object = None) -> str:
-    return decimal_text(int.from_bytes(value, "big", signed=True), schema["scale"])
-
-
-def _variable_decimal(value: Mapping[str, Any], *_: object) -> str:
-    return decimal_text(int.from_bytes(value["value"], "big", signed=True), value["scale"])
-
-
-def float_text(value: float) -> str:
-    """Return how a float stands in JSON that is no number there."""
-    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124  NaN is not itself
-
-
-def _float(value: float, *_: object) -> str | float:
-    return value if isfinite(value) else float_text(value)
-
-
-def _timestamp(digits: int, zone: str) -> Render:
-    return lambda value, *_: timestamp_text(value, digits, zone)
-
-
-#: How a record is rendered that is a decimal with a scale of its own.
-VARIABLE_DECIMAL = "variable-decimal"
-
-#: What is rendered, and how: by the type and its logical type in the Avro specification or its name in Kafka Connect.
-_RENDERED: dict[tuple[str, str], tuple[str, Render]] = {
-    ("bytes", "decimal"): ("decimal", _decimal),
-    ("fixed", "decimal"): ("decimal", _decimal),
-    ("fixed", "uuid"): ("uuid", lambda value, *_: str(UUID(bytes=value))),
-    ("int", "date"): ("date", lambda value, *_: date_text(value)),
-    ("int", "time-millis"): ("time-3", lambda value, *_: time_text(value, 3)),
-    ("long", "time-micros"): ("time-6", lambda value, *_: time_text(value, 6)),
-    **{
-        ("long", f"{prefix}timestamp-{name}"): (f"{prefix}timestamp-{digits}", _timestamp(digits, zone))
-        for name, digits in (("millis", 3), ("micros", 6), ("nanos", 9))
-        for prefix, zone in (("", "Z"), ("local-", ""))
-    },
-    ("int", "io.debezium.time.Date"): ("date", lambda value, *_: date_text(value)),
-    ("int", "io.debezium.time.Time"): ("time-3", lambda value, *_: time_text(value, 3)),
-    ("long", "io.debezium.time.MicroTime"): ("time-6", lambda value, *_: time_text(value, 6)),
-    ("long", "io.debezium.time.NanoTime"): ("time-9", lambda value, *_: time_text(value, 9)),
-    ("long", "io.debezium.time.Timestamp"): ("local-timestamp-3", _timestamp(3, "")),
-    ("long", "io.debezium.time.MicroTimestamp"): ("local-timestamp-6", _timestamp(6, "")),
-    ("long", "io.debezium.time.NanoTimestamp"): ("local-timestamp-9", _timestamp(9, "")),
-    ("record", "io.debezium.data.VariableScaleDecimal"): (VARIABLE_DECIMAL, _variable_decimal),
-    ("float", ""): ("float", _float),
-    ("double", ""): ("float", _float),
-}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _FLOATS = frozenset({"float", "double"})
 _KINDS = frozenset(
     {
@@ -83,26 +36,6 @@ _KINDS = frozenset(
         *("record", "error", "enum", "array", "map", "fixed"),
     }
 )
-_PREFIX = "tablehouse-"
-_RENDERS: dict[str, Render] = {}
-for (_kind, _), (_name, _render) in _RENDERED.items():
-    _RENDERS[_PREFIX + _name] = _render
-    LOGICAL_READERS[f"{_kind}-{_PREFIX}{_name}"] = _render
-
-
-def kind_of(schema: Any) -> str:
-    """Return the type of a schema: of a union `union`, of a name that name."""
-    if isinstance(schema, list):
-        return "union"
-    return str(schema["type"] if isinstance(schema, dict) else schema)
-
-
-def rendered_as(schema: Any) -> str:
-    """Return how a schema's values are rendered, like `decimal` or `timestamp-3`; empty when as they are."""
-    if not isinstance(schema, dict) or not isinstance(schema.get("logicalType"), str):
-        return ""
-    logical: str = schema["logicalType"]
-    return logical.removeprefix(_PREFIX) if logical.startswith(_PREFIX) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +43,15 @@ class Readable:
     """A schema as fastavro takes it: always a record, whose one field WHOLE is what is meant if `wrapped` is set.
 
     Other schemas would be looked at anew for each value, and a record of one field has that field's bytes. `types` are
-    the named types, by their full names. `floats` are the fields that are floats or null: for these alone nothing is
-    called, so whoever has read a value has to look whether they are finite.
+    the named types, by their full names. `floats` are the fields that are of type float, or that or null, `doubles`
+    those of type double: for these alone nothing is called, so what has read a value has to render them.
     """
 
     parsed: Any
     wrapped: bool
     types: Mapping[str, Any]
     floats: tuple[str, ...]
+    doubles: tuple[str, ...]
 
     @property
     def content(self) -> Any:
@@ -161,20 +95,21 @@ def _readable(schema: Schema, *, rendered: bool, wrapped: bool) -> Readable:
     types: dict[str, Any] = {}
     bounds = _Bounds()
     for reference in _references(schema):
-        _parse(given(reference), types, bounds, rendered=rendered)
-    content = given(schema)
+        _parse(content_of(reference), types, bounds, rendered=rendered)
+    content = content_of(schema)
     wrapped = wrapped or kind_of(content) not in {"record", "error"}
     if wrapped:
         content = {"type": "record", "name": _WRAPPER, "fields": [{"name": WHOLE, "type": content}]}
     parsed = _parse(content, types, bounds, rendered=rendered)
-    floats = []
+    found: dict[str, list[str]] = {kind: [] for kind in _FLOATS}
     if rendered and not wrapped:
         for field in parsed["fields"]:
             plain = _marked(field["type"], rendered=False)
-            if _is_float(plain):
+            kind = _kind_or_null(plain)
+            if kind in _FLOATS:
                 field["type"] = plain
-                floats.append(field["name"])
-    return Readable(parsed, wrapped, types, tuple(floats))
+                found[kind].append(field["name"])
+    return Readable(parsed, wrapped, types, tuple(found["float"]), tuple(found["double"]))
 
 
 def _unions(schema: Any) -> Iterator[list[Any]]:
@@ -192,11 +127,12 @@ def _name_of(schema: Any) -> str:
     return str(schema["name"]) if isinstance(schema, dict) and "name" in schema else kind_of(schema)
 
 
-def _is_float(schema: Any) -> bool:
+def _kind_or_null(schema: Any) -> str:
+    """Return the type of a schema, and of a union of one type and null that type."""
     if isinstance(schema, list):
         kinds = [kind_of(branch) for branch in schema if kind_of(branch) != "null"]
-        return len(kinds) == 1 and kinds[0] in _FLOATS
-    return kind_of(schema) in _FLOATS
+        return kinds[0] if len(kinds) == 1 else "union"
+    return kind_of(schema)
 
 
 def _references(schema: Schema) -> list[Schema]:
@@ -209,20 +145,18 @@ def _references(schema: Schema) -> list[Schema]:
     return list(found.values())
 
 
-def given(schema: Schema) -> Any:
-    """Return a schema as its text has it."""
-    try:
-        return msgspec.json.decode(schema.text)
-    except msgspec.DecodeError:
-        return schema.text.strip()  # some registries keep the name of a primitive type without its quotes
+def content_of(schema: Schema) -> Any:
+    """Return a schema as its text has it, unfolded; raises DecodeError for one that is nested too deep."""
+    text = schema.text.strip()
+    # Some registries keep the name of a type without its quotes.
+    return _unfolded(text if _NAME.fullmatch(text) else decode_json(text.encode()))
 
 
 def _parse(content: Any, types: dict[str, Any], bounds: "_Bounds", *, rendered: bool) -> Any:
     # Twice, because only the first resolves names, and the second has to see what was marked. Defaults may be integers
     # where floats are meant, which fastavro would not let pass.
-    content = _unfolded(content)
     resolved = fastavro.parse_schema(content, named_schemas=dict(types), _write_hint=False, _ignore_default_error=True)
-    bounds.takes_bytes(resolved)
+    bounds.check(resolved)
     parsed = fastavro.parse_schema(
         _marked(resolved, rendered=rendered), named_schemas=types, _force=True, _ignore_default_error=True
     )
@@ -231,14 +165,14 @@ def _parse(content: Any, types: dict[str, Any], bounds: "_Bounds", *, rendered: 
 
 
 class _Bounds:
-    """Refuses schemas of which a few bytes could be a value of any size or depth."""
+    """Refuses schemas of which a few bytes could be a value of any size, or whose values are nested too deep."""
 
     def __init__(self) -> None:
-        #: By the names of types, whether they take bytes at all; None while it is being found out.
-        self._known: dict[str, bool | None] = {}
+        #: What is known of types by their names; None while it is being found out.
+        self._known: dict[str, _Bound | None] = {}
 
-    def takes_bytes(self, schema: Any) -> bool:
-        """Say whether each value of a schema, with its names resolved, has one byte at least; raises DecodeError."""
+    def check(self, schema: Any) -> "_Bound":
+        """Return what bounds the values of a schema, with its names resolved; raises DecodeError."""
         match schema:
             case {"type": "record" | "error" | "fixed", "name": name}:
                 self._known[name] = None
@@ -248,42 +182,64 @@ class _Bounds:
                 return self._contents(schema)
         return self._named(str(schema))
 
-    def _contents(self, schema: Any) -> bool:
+    def _contents(self, schema: Any) -> "_Bound":
         match schema:
             case {"fields": fields}:
-                return True in [self.takes_bytes(field["type"]) for field in fields]
+                inside = [self.check(field["type"]) for field in fields]
+                depth = max([bound.depth for bound in inside], default=0)
+                depth = depth if schema["name"] == _WRAPPER else _one_more(depth)
+                return _Bound(depth, any(bound.takes_bytes for bound in inside))
             case {"size": size}:
-                return bool(size)
-            case {"items": items}:
-                if not self.takes_bytes(items):
+                return _Bound(1, bool(size))
+            case {"items": inner} | {"values": inner}:
+                bound = self.check(inner)
+                if "items" in schema and not bound.takes_bytes:
                     raise DecodeError("it has an array of items that take no bytes, so nothing bounds their number")
-            case {"values": values}:
-                self.takes_bytes(values)
+                return _Bound(_one_more(bound.depth))
             case {"type": inner}:
-                return self.takes_bytes(inner)
-            case list():
-                for branch in schema:
-                    self.takes_bytes(branch)
-        return True
+                return self.check(inner)
+        return _Bound(max([self.check(branch).depth for branch in schema], default=1))
 
-    def _named(self, name: str) -> bool:
-        found = self._known.get(name, name != "null")
+    def _named(self, name: str) -> "_Bound":
+        found = self._known.get(name, _Bound(1, name != "null"))
         if found is None:
             raise DecodeError(f"its type {name} contains itself, so nothing bounds how deep its values are")
         return found
 
 
-def _unfolded(schema: Any) -> Any:
-    """Return a schema without objects whose `type` is another schema, or the name of one, which is the same."""
+class _Bound(NamedTuple):
+    """How many types of a schema are in each other, and whether each of its values has one byte at least."""
+
+    depth: int
+    takes_bytes: bool = True
+
+
+def _one_more(depth: int) -> int:
+    if depth >= MAX_TYPES_NESTED:
+        raise DecodeError(f"its types are nested more than {MAX_TYPES_NESTED} deep")
+    return depth + 1
+
+
+def _unfolded(schema: Any, depth: int = 0) -> Any:
+    """Return a schema without objects whose `type` is another schema, or the name of one, which is the same.
+
+    Decimals that are none by Avro's specification are what they are without the name. `depth` is that of the schemas
+    around this one; what is nested beyond all bounds is refused here, before anything recurses into it.
+    """
     match schema:
         case list():
-            return [_unfolded(branch) for branch in schema]
+            return [_unfolded(branch, depth + isinstance(branch, list)) for branch in schema]
         case {"type": inner} if not isinstance(inner, str) or inner not in _KINDS:
-            return _unfolded(inner)
-        case {"fields": list() as fields}:
-            return schema | {"fields": [field | {"type": _unfolded(field["type"])} for field in fields]}
+            return _unfolded(inner, _one_more(depth))
         case dict():
-            return schema | {name: _unfolded(schema[name]) for name in ("items", "values") if name in schema}
+            inside = _one_more(depth)
+            found = {name: value for name, value in schema.items() if name != "logicalType"}
+            if "logicalType" in schema and not is_invalid_decimal(schema):
+                found["logicalType"] = schema["logicalType"]
+            if isinstance(schema.get("fields"), list):
+                found["fields"] = [field | {"type": _unfolded(field["type"], inside)} for field in schema["fields"]]
+            return found | {name: _unfolded(schema[name], inside) for name in ("items", "values") if name in schema}
+    _one_more(depth)
     return schema
 
 
@@ -293,7 +249,7 @@ def _marked(schema: Any, *, rendered: bool) -> Any:
         case list():
             return [_marked(branch, rendered=rendered) for branch in schema]
         case "float" | "double" if rendered:
-            return {"type": schema, "logicalType": f"{_PREFIX}float"}
+            return {"type": schema, "logicalType": f"{PREFIX}float"}
         case str():
             return schema
     marked = {
@@ -303,17 +259,7 @@ def _marked(schema: Any, *, rendered: bool) -> Any:
     }
     if "fields" in marked:
         marked["fields"] = [{**field, "type": _marked(field["type"], rendered=rendered)} for field in marked["fields"]]
-    return marked | (_mark(schema) if rendered else {})
-
-
-def _mark(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what has a schema's values rendered; nothing where they are shown as they are."""
-    for name in (str(schema.get("logicalType", "")), str(schema.get("connect.name", "")), ""):
-        if (schema["type"], name) in _RENDERED:
-            found = _RENDERED[schema["type"], name][0]
-            scale = {"scale": schema.get("scale", 0)} if found == "decimal" else {}
-            return {"logicalType": _PREFIX + found, **scale}
-    return {}
+    return marked | (mark(schema) if rendered else {})
 
 
 class _Defaults:
@@ -355,7 +301,7 @@ class _Defaults:
                     for field in fields
                 }
                 if rendered_as(schema) == VARIABLE_DECIMAL:
-                    found = _variable_decimal(found | {"value": a2b_base64(found["value"])})
+                    found = variable_decimal(found | {"value": a2b_base64(found["value"])})
             case {"type": "array", "items": items}:
                 found = [self._rendered(item, items) for item in default]
             case {"type": "map", "values": values}:
@@ -370,8 +316,10 @@ def _scalar(default: Any, schema: Any) -> Any:
     value = default
     if kind in {"bytes", "fixed"}:
         value = default.encode("latin-1")  # a character for each byte
-    elif kind in _FLOATS:
+    elif kind == "float":
+        value = rounded(float(default))
+    elif kind == "double":
         value = float(default)
     if rendered:
-        return _RENDERS[_PREFIX + rendered](value, schema)
+        return render(value, schema)
     return b2a_base64(value, newline=False).decode() if isinstance(value, bytes) else value

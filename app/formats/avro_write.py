@@ -1,6 +1,5 @@
 """From the JSON of a row to Avro: the way back of avro.py, for rows that callers write."""
 
-import sys
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping
@@ -11,16 +10,18 @@ from uuid import UUID
 import fastavro
 
 from app.formats.avro import is_bare
-from app.formats.avro_schema import VARIABLE_DECIMAL, Readable, kind_of, readable, rendered_as
+from app.formats.avro_rendering import VARIABLE_DECIMAL, kind_of, rendered_as
+from app.formats.avro_schema import Readable, readable
 from app.formats.errors import DecodeError
 from app.formats.framing import frame
 from app.formats.json_text import decode_json
 from app.formats.schemas import Schema
-from app.formats.temporal import days, time_units, timestamp_units, unscaled
+from app.formats.temporal import days, duration_units, time_units, timestamp_units, unscaled
 
 _BITS = {"int": 31, "long": 63}
 _NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
-_GREATEST = {"float": (2 - 2**-23) * 2.0**127, "double": sys.float_info.max}
+#: From where on numbers are rounded to infinity.
+_TOO_GREAT = {"float": (2**25 - 1) << 103, "double": (2**54 - 1) << 970}
 
 
 def to_avro(text: bytes, schema: Schema) -> bytes:
@@ -123,9 +124,12 @@ def _from_text(text: str, rendered: str, schema: Mapping[str, Any]) -> Any:
     if rendered == "date":
         return days(text)
     name, _, digits = rendered.rpartition("-")
-    if name == "time":
-        return time_units(text, int(digits))
+    if name in _TIMES:
+        return _TIMES[name](text, int(digits))
     return timestamp_units(text, int(digits), "Z" if name == "timestamp" else "")
+
+
+_TIMES: Mapping[str, Callable[[str, int], int]] = {"time": time_units, "duration": duration_units}
 
 
 def _uuid(text: str) -> bytes:
@@ -137,7 +141,7 @@ def _uuid(text: str) -> bytes:
 
 def _decimal(text: str, schema: Mapping[str, Any]) -> bytes:
     number = unscaled(text, schema["scale"])
-    if abs(number) >= 10 ** schema["precision"]:
+    if schema["precision"] is not None and abs(number) >= 10 ** schema["precision"]:
         raise DecodeError(f"it has more than the {schema['precision']} digits of the schema's decimal")
     # fastavro has seen to it that so many digits fit.
     return number.to_bytes(schema["size"], "big", signed=True) if "size" in schema else _twos_complement(number)
@@ -171,7 +175,7 @@ def _float(value: Any, schema: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DecodeError('it has to be a number, "NaN", "Infinity" or "-Infinity"')
     kind = kind_of(schema)
-    if abs(value) > _GREATEST[kind]:
+    if abs(value) >= _TOO_GREAT[kind]:
         raise DecodeError(f"it is beyond the range of a {kind}")
     return float(value)
 

@@ -8,7 +8,8 @@ people read; every other member is copied as it stands.
 | connect.data.Decimal                                   | base64, or a number    | `"12.30"`                   |
 | debezium.data.VariableScaleDecimal                     | its scale, and base64  | `"12.30"`                   |
 | connect.data.Date, debezium.time.Date                  | days since 1970        | `"2013-01-31"`              |
-| connect.data.Time, debezium.time.Time, Micro-, NanoTime | since midnight        | `"05:17:00.123"`            |
+| connect.data.Time                                      | since midnight         | `"05:17:00.123"`            |
+| debezium.time.Time, Micro-, NanoTime                   | of any length, signed  | `"-26:30:00.123"`           |
 | connect.data.Timestamp                                 | ms since 1970          | `"2013-01-31T05:17:00.123Z"` |
 | debezium.time.Timestamp, Micro-, NanoTimestamp         | since 1970, of no zone | `"2013-01-31T05:17:00.123"` |
 
@@ -27,7 +28,7 @@ from app.formats.errors import DecodeError
 from app.formats.json_text import decode_json, decode_with
 from app.formats.members import Members
 from app.formats.schemas import MAX_TYPES_NESTED
-from app.formats.temporal import date_text, decimal_text, time_text, timestamp_text
+from app.formats.temporal import date_text, decimal_text, duration_text, plain_decimal, time_text, timestamp_text
 
 #: From the text of a payload to the text of a row's member; None where it is copied as it stands.
 Converter = Callable[[bytes], bytes] | None
@@ -36,6 +37,9 @@ Converter = Callable[[bytes], bytes] | None
 _SCHEMAS_KEPT = 256
 
 _NULL = b"null"
+
+#: The first integer that does not fit 64 bits.
+_LONG = 1 << 63
 
 _list: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 _map: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -188,7 +192,8 @@ def _decimal(schema: Schema) -> Callable[[bytes], bytes]:
             case str(value):
                 return _encode(_base64_decimal(value, scale))
             case int() | float() as value if not isinstance(value, bool):
-                return b'"' + text + b'"'  # as decimal.format=NUMERIC writes it, with every digit
+                # As decimal.format=NUMERIC writes it, with every digit. Jackson gives small ones an exponent.
+                return _encode(plain_decimal(text.decode().strip()))
         raise DecodeError("a Decimal is neither base64 nor a number")
 
     return convert
@@ -222,6 +227,11 @@ def _time(digits: int) -> Callable[[Schema], Callable[[bytes], bytes]]:
     return lambda _: lambda text: _encode(time_text(_integer(text), digits))
 
 
+def _duration(digits: int) -> Callable[[Schema], Callable[[bytes], bytes]]:
+    """Return what reads times that may be negative or longer than a day, as MySQL's, in the same units."""
+    return lambda _: lambda text: _encode(duration_text(_integer(text), digits))
+
+
 def _timestamp(digits: int, zone: str) -> Callable[[Schema], Callable[[bytes], bytes]]:
     """Return what reads timestamps, counted in units of 10 ** -digits seconds."""
     return lambda _: lambda text: _encode(timestamp_text(_integer(text), digits, zone))
@@ -229,8 +239,8 @@ def _timestamp(digits: int, zone: str) -> Callable[[Schema], Callable[[bytes], b
 
 def _integer(text: bytes) -> int:
     value = decode_json(text)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise DecodeError("a date or time is not an integer")
+    if isinstance(value, bool) or not isinstance(value, int) or not -_LONG <= value < _LONG:
+        raise DecodeError("a date or time is not an integer of 64 bits")
     return value
 
 
@@ -241,9 +251,9 @@ _NAMED: dict[str | None, Callable[[Schema], Callable[[bytes], bytes]]] = {
     "org.apache.kafka.connect.data.Date": _date,
     "io.debezium.time.Date": _date,
     "org.apache.kafka.connect.data.Time": _time(3),
-    "io.debezium.time.Time": _time(3),
-    "io.debezium.time.MicroTime": _time(6),
-    "io.debezium.time.NanoTime": _time(9),
+    "io.debezium.time.Time": _duration(3),
+    "io.debezium.time.MicroTime": _duration(6),
+    "io.debezium.time.NanoTime": _duration(9),
     "org.apache.kafka.connect.data.Timestamp": _timestamp(3, "Z"),
     "io.debezium.time.Timestamp": _timestamp(3, ""),
     "io.debezium.time.MicroTimestamp": _timestamp(6, ""),

@@ -24,7 +24,8 @@ import fastavro
 from app.catalog.spec import KeySpec, SourceSpec
 from app.errors import InvalidKey, KeySchemaUnknown
 from app.formats.avro import Resolution, resolution
-from app.formats.avro_schema import Readable, kind_of, readable
+from app.formats.avro_rendering import kind_of
+from app.formats.avro_schema import Readable, readable
 from app.formats.connect_json import unwrap
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, frame, schema_id

@@ -22,6 +22,7 @@ from grpc_tools import protoc
 
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, schema_id
+from app.formats.protobuf_checks import check_of
 from app.formats.remembered import remembered
 from app.formats.schemas import Schema, Schemas
 
@@ -43,6 +44,10 @@ _LONGEST_REASON = 300
 
 #: How lines begin that are no reason: of a schema that does not say its syntax, as those of proto2 need not.
 _LOGGED = re.compile(r"WARNING: All log messages|[IWE][0-9]{4}")
+
+#: How json_format names a field, without the messages that it is in.
+_FAILED_FIELD = re.compile(r"Failed to serialize (\w+) field: ")
+_NO_FORM = "a Timestamp is from the years 1 to 9999, a Duration at most 10,000 years, a number in a Value finite"
 
 _MOST_INDEXES = 32
 _STDERR = 2
@@ -95,11 +100,13 @@ def _varint(value: bytes, start: int) -> tuple[int, int]:
 def _message(schema: Schema, indexes: tuple[int, ...]) -> Callable[[bytes], bytes]:
     """Return what makes JSON text of a message; it raises DecodeError."""
     pool = _pool(schema)
-    kind = message_factory.GetMessageClass(_descriptor(schema, pool, indexes))
+    descriptor = _descriptor(schema, pool, indexes)
+    kind, check = message_factory.GetMessageClass(descriptor), check_of(descriptor, pool)
 
     def convert(content: bytes) -> bytes:
         try:
             found: message.Message = kind.FromString(content)
+            check(found)
             return _encode(
                 json_format.MessageToDict(
                     found,
@@ -108,10 +115,20 @@ def _message(schema: Schema, indexes: tuple[int, ...]) -> Callable[[bytes], byte
                     descriptor_pool=pool,
                 )
             )
+        except DecodeError:
+            raise
+        except json_format.SerializeToJsonError as error:
+            raise DecodeError(f"{_field_in(error)} has no form in Protobuf's JSON: {_NO_FORM}") from error
         except Exception as error:  # bytes of another message can break anything in protobuf
             raise DecodeError(f"it cannot be read with schema {schema.id} ({type(error).__name__})") from error
 
     return convert
+
+
+def _field_in(error: Exception) -> str:
+    """Return which field json_format stumbled over. What else it says has the value in it."""
+    found = _FAILED_FIELD.match(str(error))
+    return found[1] if found else "it"
 
 
 def _descriptor(schema: Schema, pool: descriptor_pool.DescriptorPool, indexes: tuple[int, ...]) -> Descriptor:

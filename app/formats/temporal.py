@@ -1,22 +1,31 @@
 """Decimals, dates and times as the text that rows have them in, and back.
 
 A number of units is counted in 10 ** -digits seconds, and its text has as many digits behind the point:
-`2013-01-31`, `05:17:00.123`, `2013-01-31T05:17:00.123456Z`.
+`2013-01-31`, `05:17:00.123`, `2013-01-31T05:17:00.123456Z`. Years are written as Java's java.time does: with four
+digits at least, with a plus sign where there are more, and 0000 before 0001: `+10000-01-01`, `-0001-12-31`.
 """
 
 import re
-from datetime import date, datetime, timedelta
+from contextlib import suppress
+from datetime import MAXYEAR, date, datetime, timedelta
 
 from app.formats.errors import DecodeError
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  what has a zone is in UTC, the rest has none
 _DAY_SECONDS = 86_400
 
+#: Years and days after which the calendar repeats itself.
+_CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097
+
 #: Digits of a decimal, as of an integer in JSON: a scale of millions would be a text of megabytes.
 _MOST_DIGITS = 4300
 _MOST_BITS = (10**_MOST_DIGITS - 1).bit_length() - 1
 
+#: Of decimals, numbers in JSON, with an exponent as well.
+_NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([-+]?[0-9]{1,9}))?")
 _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?")
+_DATE = re.compile(r"([-+]?[0-9]{4,10})(-[0-9]{2}-[0-9]{2})")
+_DURATION = re.compile(r"(-?)([0-9]{2,10}):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?")
 _TIME = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?")
 
 
@@ -29,6 +38,17 @@ def decimal_text(unscaled: int, scale: int) -> str:
         return sign + digits + "0" * (-scale if unscaled else 0)
     digits = digits.rjust(scale + 1, "0")
     return f"{sign}{digits[:-scale]}.{digits[-scale:]}"
+
+
+def plain_decimal(text: str) -> str:
+    """Return a number in JSON without its exponent, all its digits kept; raises DecodeError."""
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise DecodeError("it has to be a number, with an exponent of at most 9 digits")
+    sign, whole, fraction, exponent = match[1], match[2], match[3] or "", match[4] or "0"
+    if len(whole) + len(fraction) > _MOST_DIGITS:
+        raise DecodeError(f"a decimal has more than {_MOST_DIGITS} digits")
+    return sign + decimal_text(int(whole + fraction), len(fraction) - int(exponent))
 
 
 def unscaled(text: str, scale: int) -> int:
@@ -48,19 +68,33 @@ def unscaled(text: str, scale: int) -> int:
 
 
 def date_text(days: int) -> str:
-    """Return a date by its days since 1970; raises DecodeError."""
-    return _at(days * _DAY_SECONDS).date().isoformat()
+    """Return a date by its days since 1970."""
+    try:
+        return (_EPOCH + timedelta(days)).date().isoformat()
+    except OverflowError:
+        return _far_date(days)
+
+
+def _far_date(days: int) -> str:
+    """Return a date outside of the years 1 to 9999, which are all that Python's have."""
+    cycles, days = divmod(days, _CYCLE_DAYS)
+    found = _EPOCH + timedelta(days)
+    year = found.year + cycles * _CYCLE_YEARS
+    sign = "-" if year < 0 else "+" if year > MAXYEAR else ""
+    return f"{sign}{abs(year):04}{found:-%m-%d}"
 
 
 def days(text: str) -> int:
     """Return what date_text makes `text` of; raises DecodeError."""
-    try:
-        found = date.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.isoformat() != text:
-        raise DecodeError('it has to be a date, like "2013-01-31"')
-    return (found - _EPOCH.date()).days
+    match = _DATE.fullmatch(text)
+    if match is not None:
+        cycles, year = divmod(int(match[1]) - _EPOCH.year, _CYCLE_YEARS)
+        with suppress(ValueError):
+            day = date.fromisoformat(f"{_EPOCH.year + year}{match[2]}")
+            found = (day - _EPOCH.date()).days + cycles * _CYCLE_DAYS
+            if date_text(found) == text:
+                return found
+    raise DecodeError('it has to be a date, like "2013-01-31"')
 
 
 def time_text(units: int, digits: int) -> str:
@@ -83,10 +117,32 @@ def time_units(text: str, digits: int) -> int:
     return units
 
 
+def duration_text(units: int, digits: int) -> str:
+    """Return a time that may be negative, or longer than a day, as MySQL writes it: `-26:30:00.000`."""
+    seconds, fraction = divmod(abs(units), _second(digits))
+    sign = "-" if units < 0 else ""
+    return f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:0{digits}}"
+
+
+def duration_units(text: str, digits: int) -> int:
+    """Return what duration_text makes `text` of; raises DecodeError."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise DecodeError('it has to be a time, like "05:17:00.123", "26:30:00" or "-01:00:00"')
+    seconds = int(match[2]) * 3600 + int(match[3]) * 60 + int(match[4])
+    units = seconds * _second(digits) + _fraction(match[5] or "", digits)
+    return -units if match[1] else units
+
+
 def timestamp_text(units: int, digits: int, zone: str) -> str:
-    """Return a timestamp by its units since 1970, with `zone` ("Z" or nothing) behind it; raises DecodeError."""
+    """Return a timestamp by its units since 1970, with `zone` ("Z" or nothing) behind it."""
     seconds, fraction = divmod(units, _second(digits))
-    return f"{_at(seconds).isoformat()}.{fraction:0{digits}}{zone}"
+    try:
+        at = (_EPOCH + timedelta(seconds=seconds)).isoformat()
+    except OverflowError:
+        days, seconds = divmod(seconds, _DAY_SECONDS)
+        at = f"{_far_date(days)}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return f"{at}.{fraction:0{digits}}{zone}"
 
 
 def timestamp_units(text: str, digits: int, zone: str) -> int:
@@ -106,10 +162,3 @@ def _fraction(text: str, digits: int) -> int:
     if len(text.rstrip("0")) > digits:
         raise DecodeError(f"it has more than {digits} digits behind the point")
     return int(text[:digits].ljust(digits, "0") or "0")
-
-
-def _at(seconds: int) -> datetime:
-    try:
-        return _EPOCH + timedelta(seconds=seconds)
-    except OverflowError as error:
-        raise DecodeError("a date is outside of the years 1 to 9999") from error

@@ -17,7 +17,11 @@ class NoRegistry(Unavailable):
 
 
 class Refusal(Exception):
-    """The registry has answered, and there is no such schema, or none that can be used."""
+    """The registry has answered, and there is no such schema; a registry that follows another may hear of it later."""
+
+
+class Unusable(Refusal):
+    """The schema is there, and cannot be used. Asking again later is of no use, since it never changes."""
 
 
 class Use(msgspec.Struct, frozen=True):

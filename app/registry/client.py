@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from app.errors import ConfigError
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schema, SchemaNeeded
-from app.registry.answers import NoRegistry, Refusal, Unavailable
+from app.registry.answers import NoRegistry, Refusal, Unavailable, Unusable
 from app.registry.lookup import Lookup
 from app.registry.saved import Latest, Saved, SavedSchemas
 from app.registry.transport import Access, Transport
@@ -25,11 +25,11 @@ log = structlog.get_logger(__name__)
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 5.0
 
-#: A registry that follows another hears of a new schema a little later, so one that says that there is none is asked
-#: again after so many seconds before it is believed.
-DOUBT = 1.0
+#: Seconds between two questions to a registry that says that a schema is not there, until it is believed: one that
+#: follows another hears of a new schema later.
+DENIED_PAUSE = 1.0
 
-#: For so many seconds it is then believed. Somebody may register the schema meanwhile.
+#: Seconds for which it is then believed. The schema may be registered meanwhile.
 UNKNOWN_FOR = 60.0
 
 #: Seconds that the start of a worker waits for the registry at most, should it be there and not answer.
@@ -42,13 +42,17 @@ _T = TypeVar("_T")
 
 
 class SchemaRegistry:
-    """Implements Schemas."""
+    """Implements Schemas.
+
+    That a schema is not there is believed once the registry has said so for `unknown_after` seconds.
+    """
 
     def __init__(
         self,
         access: Access,
         saved: SavedSchemas,
         metrics: Metrics,
+        unknown_after: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -57,6 +61,7 @@ class SchemaRegistry:
         self._lookup = Lookup(self._transport)
         self._saved = saved
         self._cached = metrics.schemas_cached
+        self._unknown_after = unknown_after
         self._sleep = sleep
         self._clock = clock
         self._schemas: dict[int, Schema] = {}
@@ -65,6 +70,8 @@ class SchemaRegistry:
         self._latest: dict[str, Latest] = {}
         #: Why some ids and subjects cannot be used, and until when that is believed.
         self._refused: dict[int | str, tuple[float, str]] = {}
+        #: What the registry says of ids and subjects that it does not know, and that are still asked for.
+        self._denied: dict[int | str, str] = {}
         self._fetching: dict[int | str, asyncio.Task[None]] = {}
         self._probing: asyncio.Task[None] | None = None
         self._saving = asyncio.Lock()
@@ -166,7 +173,10 @@ class SchemaRegistry:
 
     def describe(self, needed: int | str) -> str:
         """See Schemas."""
-        return f"{_name(needed)} of the registry {self.trouble or ', '.join(self._urls)}"
+        words = f"{_name(needed)} of the registry {self.trouble or ', '.join(self._urls)}"
+        if self.trouble is None and needed in self._denied:
+            words += f", which does not know it so far ({self._denied[needed]})"
+        return words
 
     def _raise_if_refused(self, needed: int | str) -> None:
         until, reason = self._refused.get(needed, (-1.0, ""))
@@ -181,7 +191,7 @@ class SchemaRegistry:
             partial(self._lookup.by_id, needed) if isinstance(needed, int) else partial(self._lookup.latest, needed)
         )
         try:
-            schema = await self._patiently(partial(self._twice, look_up))
+            schema = await self._until_believed(needed, look_up)
         except Refusal as error:
             now = self._clock()
             self._refused = {known: told for known, told in self._refused.items() if now < told[0]}
@@ -199,13 +209,34 @@ class SchemaRegistry:
             sleep=self._sleep,
         )(attempt)
 
-    async def _twice(self, look_up: Callable[[], Awaitable[Schema]]) -> Schema:
-        """Believe a refusal only when it is said twice."""
+    async def _until_believed(self, needed: int | str, look_up: Callable[[], Awaitable[Schema]]) -> Schema:
+        """Look a schema up until it is found, or a refusal is to be believed, which is raised."""
+        denied_at: float | None = None
+
+        async def attempt() -> Schema:
+            nonlocal denied_at
+            try:
+                return await look_up()
+            except Unavailable:
+                # When it comes back, it may be further behind the others than it was.
+                denied_at = None
+                raise
+
         try:
-            return await look_up()
-        except Refusal:
-            await self._sleep(DOUBT)
-            return await look_up()
+            while True:
+                try:
+                    return await self._patiently(attempt)
+                except Unusable:
+                    raise
+                except Refusal as error:
+                    now = self._clock()
+                    denied_at = now if denied_at is None else denied_at
+                    if now >= denied_at + self._unknown_after:
+                        raise
+                    self._denied[needed] = str(error)
+                await self._sleep(DENIED_PAUSE)
+        finally:
+            self._denied.pop(needed, None)
 
     def _remember(self, schema: Schema) -> None:
         self._places.setdefault(schema.id, len(self._places))

@@ -4,7 +4,7 @@ from typing import Literal, cast, get_args
 from urllib.parse import quote
 
 from app.formats.schemas import Reference, Schema, SchemaKind
-from app.registry.answers import Refusal, Registered, Use
+from app.registry.answers import Refusal, Registered, Unusable, Use
 from app.registry.transport import Transport
 
 #: What one schema may use, and how deep; more is taken for a mistake.
@@ -49,10 +49,10 @@ class Lookup:
         """Add what a schema refers to; `used` is what the first one uses so far."""
         kind, uses = found.schema_type or "AVRO", found.references or ()
         if kind not in get_args(SchemaKind):
-            raise Refusal(f"it is of type {kind}, and only {', '.join(get_args(SchemaKind))} can be read")
+            raise Unusable(f"it is of type {kind}, and only {', '.join(get_args(SchemaKind))} can be read")
         used.update((use.subject, use.version) for use in uses)
         if len(used) > MOST_REFERENCES or (depth > DEEPEST_REFERENCE and uses):
-            raise Refusal(f"it uses more than {MOST_REFERENCES} others, or they are nested too deeply")
+            raise Unusable(f"it uses more than {MOST_REFERENCES} others, or they are nested too deeply")
         references = [await self._reference(use, used, depth + 1) for use in uses]
         return Schema(schema_id, cast("SchemaKind", kind), found.schema, tuple(references))
 
@@ -60,7 +60,7 @@ class Lookup:
         try:
             schema = await self._version(use.subject, use.version, used, depth)
         except Refusal as error:
-            raise Refusal(f"it uses version {use.version} of subject {use.subject}: {error}") from error
+            raise type(error)(f"it uses version {use.version} of subject {use.subject}: {error}") from error
         return Reference(use.name, use.subject, use.version, schema)
 
 

@@ -30,7 +30,7 @@ def schema_source(
             )
         return NoSchemas()
     saved = SavedSchemas(directory.schemas_file, settings.schema_registry)
-    return SchemaRegistry(access_of(settings), saved, metrics)
+    return SchemaRegistry(access_of(settings), saved, metrics, settings.schema_registry_unknown_after)
 
 
 def fields_in_need(catalog: Catalog) -> list[str]:

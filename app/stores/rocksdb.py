@@ -7,7 +7,6 @@ gets and writes are quick and hold the GIL, so they stay on it.
 
 import asyncio
 import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -216,6 +215,16 @@ class RocksTaskStore:
         return translated(error, f"{doing} {self._name} in {self._shard.path}", self._shard.path)
 
 
+def _delete(folder: Path) -> None:
+    """Delete a folder. An OSError names the file that is in the way; of shutil.rmtree, on 3.13, only the folder."""
+    for entry in list(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            _delete(entry)
+        else:
+            entry.unlink()
+    folder.rmdir()
+
+
 def _family(name: str, number: int) -> str:
     return f"{name}~{number}" if number else name
 
@@ -321,7 +330,7 @@ class RocksShard:
         """Close and delete the folder; blocks. Raises StoreError when something of it cannot be deleted."""
         self._let_go()
         try:
-            shutil.rmtree(self.path)
+            _delete(self.path)
         except OSError as error:
             if not isinstance(error, FileNotFoundError) or self.path.exists():
                 raise translated(error, f"deleting {self.path}", self.path) from error

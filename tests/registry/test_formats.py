@@ -105,7 +105,13 @@ async def started(
     make_worker: MakeWorker, kafka: EmbeddedKafka, registry: EmbeddedRegistry, *entries: str
 ) -> WorkerProcess:
     """Start a worker with some tables and wait until it has read their topics."""
-    worker = make_worker(kafka.bootstrap_servers, tables(*entries), group=unique("group"), schema_registry=registry.url)
+    worker = make_worker(
+        kafka.bootstrap_servers,
+        tables(*entries),
+        group=unique("group"),
+        schema_registry=registry.url,
+        schema_registry_unknown_after="1s",
+    )
     worker.start()
     await worker.wait_ready()
     return worker

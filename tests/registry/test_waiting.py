@@ -52,7 +52,8 @@ def value(schema_id: int, number: int, engine: bytes = b"") -> bytes:
 def client(folder: Path, registry: EmbeddedRegistry, metrics: Metrics) -> SchemaRegistry:
     """Make a client as a worker over this folder has one."""
     given = Settings(bootstrap_servers="kafka:1", tables=Path("tables.yaml"), schema_registry=registry.url)
-    return SchemaRegistry(access_of(given), SavedSchemas(folder / "schemas.json", [registry.url]), metrics)
+    saved = SavedSchemas(folder / "schemas.json", [registry.url])
+    return SchemaRegistry(access_of(given), saved, metrics, given.schema_registry_unknown_after)
 
 
 def row(running: RunningEngine, name: str, key: bytes, partition: int = 0) -> bytes | None:
@@ -157,6 +158,41 @@ async def test_a_registry_that_goes_and_comes_loses_nothing_through_a_restart(
         expected = [b'{"n":"%d"}' % number for number in range(4)]
         assert [row(running, "planes", b"k%d" % number) for number in range(100, 104)] == expected
         assert (await running.engine.local.digest("planes", 0)).rows == 104
+
+
+async def test_a_schema_that_the_registry_hears_of_late_is_waited_for_and_costs_no_record(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    topic, group = unique("planes"), unique("group")
+    await create_topic(kafka.bootstrap_servers, topic, 2)
+    definition = tables(table("planes", topic, value="{format: avro, schema: 1}"), table("raw", topic, value="bytes"))
+    async with StandInRegistry() as follower:
+        follower.register("planes", 1, msgspec.json.encode(PLANE).decode())
+        given = Settings(bootstrap_servers="kafka:1", tables=Path("tables.yaml"), schema_registry=follower.url)
+        saved = SavedSchemas(tmp_path / "schemas.json", [follower.url])
+        metrics = Metrics("0")
+        schemas = SchemaRegistry(access_of(given), saved, metrics, given.schema_registry_unknown_after)
+        async with running_engine(kafka, tmp_path, definition, group, schemas) as running:
+            await running.wait_active(4)
+            late = [(b"a", value(1, 1), 0), (b"b", value(2, 2), 0), (b"c", value(1, 3), 0)]
+            await produce(kafka.bootstrap_servers, topic, [*late, (b"d", value(1, 4), 1)])
+            denied = f"waits for schema 2 of the registry {follower.url}, which does not know it so far"
+            await wait_reason(running, "planes", denied)
+            await running.wait_position("planes", 1, 0)
+            await running.wait_position("raw", 0, 2)
+
+            async def asked_often() -> bool:
+                return follower.paths.count("/schemas/ids/2") > 2
+
+            await until(asked_often, "the follower is asked more than twice")
+            follower.register("planes", 2, msgspec.json.encode(PLANE).decode())
+            await running.wait_position("planes", 0, 2)
+            assert [row(running, "planes", key) for key in (b"a", b"b", b"c")] == [
+                b'{"n":"1"}',
+                b'{"n":"2"}',
+                b'{"n":"3"}',
+            ]
+            assert running.metric("tablehouse_dead_letters_total", table="planes", reason="undecodable_value") == 0
 
 
 async def test_a_worker_starts_and_is_live_while_the_registry_is_down(

@@ -2,7 +2,6 @@
 
 import json
 import math
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -29,12 +28,12 @@ def logical(kind: str, name: str, values: st.SearchStrategy[Any], **more: Any) -
     return scalar({"type": kind, "logicalType": name, **more}, values)
 
 
-_YEAR_9999 = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
+def connect(kind: str, name: str, values: st.SearchStrategy[Any], **more: Any) -> Any:
+    return scalar({"type": kind, "connect.name": name, **more}, values)
 
 
-def seconds(digits: int) -> st.SearchStrategy[int]:
-    limit = min(_YEAR_9999 * 10**digits, 2**63 - 1)
-    return st.integers(max(-62_135_596_800 * 10**digits, -(2**63)), limit)
+ints = st.integers(-(2**31), 2**31 - 1)
+longs = st.integers(-(2**63), 2**63 - 1)
 
 
 def twos_complement(number: int) -> bytes:
@@ -44,22 +43,33 @@ def twos_complement(number: int) -> bytes:
 scalars = st.one_of(
     scalar("null", st.none()),
     scalar("boolean", st.booleans()),
-    scalar("int", st.integers(-(2**31), 2**31 - 1)),
-    scalar("long", st.integers(-(2**63), 2**63 - 1)),
+    scalar("int", ints),
+    scalar("long", longs),
     scalar("float", st.floats(width=32, allow_nan=False) | st.just(math.nan)),
     scalar("double", st.floats(allow_nan=False) | st.just(math.nan)),
     scalar("string", st.text()),
     scalar("bytes", st.binary()),
-    logical("int", "date", st.integers(-719_162, 2_932_896)),
+    logical("int", "date", ints | st.integers(-719_162, 2_932_896)),
     logical("int", "time-millis", st.integers(0, 86_400_000)),
     logical("long", "time-micros", st.integers(0, 86_400_000_000)),
     *[
-        logical("long", f"{prefix}timestamp-{name}", seconds(digits))
-        for name, digits in (("millis", 3), ("micros", 6), ("nanos", 9))
+        logical("long", f"{prefix}timestamp-{name}", longs | st.integers(-(2**51), 2**51))
+        for name in ("millis", "micros", "nanos")
         for prefix in ("", "local-")
     ],
     logical("bytes", "decimal", st.integers(-(10**9) + 1, 10**9 - 1).map(twos_complement), precision=9, scale=2),
     logical("bytes", "decimal", st.integers(-(10**9) + 1, 10**9 - 1).map(twos_complement), precision=9),
+    logical("bytes", "decimal", st.binary(), precision=64, scale=127),
+    connect("int", "io.debezium.time.Time", ints),
+    connect("long", "io.debezium.time.MicroTime", longs),
+    connect("long", "io.debezium.time.NanoTime", longs),
+    connect("long", "io.debezium.time.NanoTimestamp", longs),
+    connect(
+        "bytes",
+        "org.apache.kafka.connect.data.Decimal",
+        st.integers(-(10**140), 10**140).map(twos_complement),
+        **{"connect.parameters": {"scale": "127"}, "logicalType": "decimal", "precision": 64, "scale": 127},
+    ),
     st.integers(-99_999, 99_999).map(
         lambda number: (
             {

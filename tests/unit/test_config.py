@@ -84,6 +84,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "schema_registry_ca": "/etc/ca.pem",
         "schema_registry_certificate": "/etc/worker.pem",
         "schema_registry_key": "/etc/worker.key",
+        "schema_registry_unknown_after": "90s",
         "zone": "eu-west-1a",
         "memory_budget": "1.5GiB",
         "session_timeout": "1500ms",

@@ -273,10 +273,12 @@ def test_with_a_schema_deletes_columns_and_refusals_are_as_without() -> None:
         (CONNECT + "Decimal", True, "member v: a Decimal is neither"),
         (DEBEZIUM + "data.VariableScaleDecimal", {"scale": "a"}, "member v: a VariableScaleDecimal"),
         (DEBEZIUM + "data.VariableScaleDecimal", {"scale": -(2**31), "value": "AQ=="}, "more than 4300 digits"),
-        (CONNECT + "Date", 10**9, "member v: a date is outside of the years 1 to 9999"),
-        (DEBEZIUM + "time.MicroTimestamp", 9223372036825200000, "member v: a date is outside"),
         (DEBEZIUM + "time.MicroTimestamp", "x", "member v: a date or time is not an integer"),
-        (DEBEZIUM + "time.Time", -1, "member v: it is no time of a day"),
+        (DEBEZIUM + "time.MicroTimestamp", 2**63, "member v: a date or time is not an integer of 64 bits"),
+        (DEBEZIUM + "time.NanoTime", -(2**63) - 1, "member v: a date or time is not an integer of 64 bits"),
+        (CONNECT + "Date", 1.0, "member v: a date or time is not an integer"),
+        (CONNECT + "Time", -1, "member v: it is no time of a day"),
+        (CONNECT + "Time", 86_400_001, "member v: it is no time of a day"),
     ],
 )
 def test_a_value_that_is_not_what_its_schema_says_is_a_decode_error_that_names_it(
@@ -284,6 +286,60 @@ def test_a_value_that_is_not_what_its_schema_says_is_a_decode_error_that_names_i
 ) -> None:
     with pytest.raises(DecodeError, match=reason):
         opened("debezium", with_schema({"v": value}, {"type": "any", "name": name, "field": "v"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        (CONNECT + "Date", 2**31 - 1, "+5881580-07-11"),
+        (CONNECT + "Date", -(2**31), "-5877641-06-23"),
+        (DEBEZIUM + "time.Date", 2_932_897, "+10000-01-01"),
+        (CONNECT + "Timestamp", 2**63 - 1, "+292278994-08-17T07:12:55.807Z"),
+        (CONNECT + "Timestamp", -(2**63), "-292275055-05-16T16:47:04.192Z"),
+        (DEBEZIUM + "time.Timestamp", 253_402_300_800_000, "+10000-01-01T00:00:00.000"),
+        (DEBEZIUM + "time.MicroTimestamp", 9_223_372_036_825_200_000, "+294247-01-10T04:00:25.200000"),
+        (DEBEZIUM + "time.MicroTimestamp", -62_135_596_800_000_001, "0000-12-31T23:59:59.999999"),
+        (DEBEZIUM + "time.NanoTimestamp", -(2**63), "1677-09-21T00:12:43.145224192"),
+        (CONNECT + "Time", 86_400_000, "24:00:00.000"),
+        (DEBEZIUM + "time.Time", -1, "-00:00:00.001"),
+        (DEBEZIUM + "time.MicroTime", 95_400_000_000, "26:30:00.000000"),
+        (DEBEZIUM + "time.MicroTime", -3_020_399_000_000, "-838:59:59.000000"),
+        (DEBEZIUM + "time.MicroTime", 2**63 - 1, "2562047788:00:54.775807"),
+        (DEBEZIUM + "time.NanoTime", -(2**63), "-2562047:47:16.854775808"),
+        (DEBEZIUM + "time.ZonedTimestamp", "+10000-01-01T00:00:00Z", "+10000-01-01T00:00:00Z"),
+        (DEBEZIUM + "time.Year", 2024, 2024),
+        (DEBEZIUM + "time.MicroDuration", -(2**63), -(2**63)),
+        (DEBEZIUM + "data.Bits", "/w==", "/w=="),
+        (DEBEZIUM + "data.Enum", "b'x", "b'x"),
+        (
+            DEBEZIUM + "data.geometry.Point",
+            {"x": 1.5, "wkb": "AQ==", "srid": None},
+            {"x": 1.5, "wkb": "AQ==", "srid": None},
+        ),
+    ],
+)
+def test_a_value_at_the_end_of_what_its_type_can_be_is_shown_as_java_and_mysql_do(
+    name: str, value: Any, text: Any
+) -> None:
+    shown = opened("debezium", with_schema({"v": value}, {"type": "any", "name": name, "field": "v"}))
+    assert shown is not None
+    assert json.loads(shown) == {"v": text}
+
+
+@pytest.mark.parametrize(
+    ("scale", "value", "text"),
+    [
+        (10, b"5E-10", "0.0000000005"),
+        (10, b"0E-10", "0.0000000000"),
+        (-2, b"-1.2E+4", "-12000"),
+        (127, b"1E-127", "0." + "0" * 126 + "1"),
+        (2, b"-0.05", "-0.05"),
+    ],
+)
+def test_a_decimal_that_connect_writes_with_an_exponent_is_shown_without(scale: int, value: bytes, text: str) -> None:
+    field = {"type": "bytes", "name": CONNECT + "Decimal", "parameters": {"scale": str(scale)}, "field": "v"}
+    row = with_schema({"v": 0}, field).replace(b'"v": 0', b'"v": ' + value)
+    assert opened("debezium", row) == b'{"v":"%s"}' % text.encode()
 
 
 def test_a_schema_that_is_none_is_a_decode_error() -> None:

@@ -1,7 +1,10 @@
 """What rows show of Protobuf, from schemas as the registry has them."""
 
 import json
+import math
 import random
+import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -196,9 +199,9 @@ def test_well_known_types_need_no_reference() -> None:
         "price": {"value": "BQ==", "precision": 0, "scale": 0},
         "any": {"@type": "type.googleapis.com/Other", "x": "y"},
     }
-    with pytest.raises(DecodeError, match="cannot be read with schema 1"):
+    with pytest.raises(DecodeError, match=r"any is a google\.protobuf\.Any of type Nowhere, which"):
         read(framed(1, FIRST + field(6, field(1, b"type.googleapis.com/Nowhere"))))
-    with pytest.raises(DecodeError, match="cannot be read with schema 1"):
+    with pytest.raises(DecodeError, match="at has no form in Protobuf"):
         read(framed(1, FIRST + field(1, field(1, 2**60))))
 
 
@@ -276,3 +279,188 @@ def test_messages_of_one_name_in_two_schemas_do_not_meet() -> None:
     assert read(framed(1, FIRST + field(1, b"x"))) == b'{"a":"x"}'
     assert read(framed(2, FIRST + field(1, b"x"))) == b'{"b":"eA=="}'
     assert read(framed(1, FIRST + field(1, b"y"))) == b'{"a":"y"}'
+
+
+# What the parser lets pass, and JSON has no form for
+
+OLD = """
+syntax = "proto2";
+import "google/protobuf/any.proto";
+import "google/protobuf/timestamp.proto";
+import "google/protobuf/duration.proto";
+import "google/protobuf/struct.proto";
+message Old {
+  optional string name = 1;
+  repeated string names = 2;
+  map<string, string> notes = 3;
+  required int32 number = 4;
+  enum Kind { A = 0; B = 1; }
+  optional Kind kind = 5;
+  repeated Kind kinds = 6;
+  optional group Part = 7 { optional string title = 1; optional int64 count = 2; }
+  optional float ratio = 8;
+  optional google.protobuf.Any any = 9;
+  optional google.protobuf.Timestamp at = 10;
+  optional Old inner = 11;
+  map<string, Kind> graded = 12;
+  oneof how { string card = 13; uint64 cash = 14; }
+  optional bytes raw = 15;
+  optional google.protobuf.Duration took = 16;
+  optional google.protobuf.Value what = 17;
+  map<sint64, bytes> blobs = 18;
+  map<bool, double> sums = 19;
+  extensions 100 to 200;
+}
+message Free { extensions 100 to max; }
+extend Old { optional string more = 100; }
+extend Free { optional Old old = 101; }
+"""
+
+#: A field that OLD requires, alone and with the place of its message.
+NUMBER = field(4, 1)
+LATIN = "café".encode("latin-1")
+EMPTY = {"blobs": {}, "graded": {}, "kinds": [], "names": [], "notes": {}, "number": 1, "sums": {}}
+
+
+def entry(key: int | bytes, value: int | bytes) -> bytes:
+    return field(1, key) + field(2, value)
+
+
+def packed(name: bytes, content: bytes) -> bytes:
+    """Return a google.protobuf.Any."""
+    return field(1, b"type.googleapis.com/" + name) + field(2, content)
+
+
+def old(content: bytes, message: bytes = FIRST) -> Any:
+    return json.loads(reader(OLD)(framed(1, message + content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (field(1, LATIN), "name"),
+        (field(2, b"a") + field(2, LATIN), "names"),
+        (field(3, entry(b"k", LATIN)), "notes"),
+        (field(3, entry(LATIN, b"v")), "notes"),
+        (field(12, entry(LATIN, 0)), "graded"),
+        (b"\x3b" + field(1, LATIN) + b"\x3c", "part.title"),
+        (field(13, LATIN), "card"),
+        (field(11, NUMBER + field(11, NUMBER + field(1, LATIN))), "inner.inner.name"),
+        (field(100, LATIN), "more"),
+        (field(9, packed(b"Old", NUMBER + field(2, LATIN))), "any.names"),
+        (field(9, packed(b"Free", field(101, NUMBER + field(1, LATIN)))), "any.old.name"),
+    ],
+)
+def test_a_string_of_proto2_that_is_not_utf_8_is_refused_by_its_name(content: bytes, name: str) -> None:
+    with pytest.raises(DecodeError, match=f"^{name} is a string that is not UTF-8"):
+        old(NUMBER + content)
+
+
+def test_bytes_and_strings_that_look_like_bytes_are_what_they_are() -> None:
+    text = b"b'caf\\\\xe9'"
+    content = (
+        NUMBER + field(1, text) + field(15, LATIN) + field(18, entry(1, LATIN)) + field(3, entry("ü".encode(), text))
+    )
+    assert old(content) == EMPTY | {
+        "name": text.decode(),
+        "raw": "Y2Fm6Q==",
+        "blobs": {"-1": "Y2Fm6Q=="},
+        "notes": {"ü": text.decode()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"", "number"),
+        (NUMBER + field(11, b""), "inner.number"),
+        (NUMBER + field(9, packed(b"Old", field(11, NUMBER))), "any.number"),
+    ],
+)
+def test_a_message_without_a_field_that_its_schema_requires_is_refused(content: bytes, name: str) -> None:
+    with pytest.raises(DecodeError, match=f"^it lacks {name}, which its schema requires"):
+        old(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            field(9, packed(b"shop.Order", b"")),
+            "any is a google.protobuf.Any of type shop.Order, which its schema does not",
+        ),
+        (field(9, packed(b"o h\n", b"")), "any is a google.protobuf.Any of a type that is no name, which its schema"),
+        (field(9, field(2, b"x")), "any is a google.protobuf.Any of a type that is no name"),
+        (field(9, packed(b"Old", b"\xff")), "any does not have the Old that it says"),
+        (field(10, field(1, 253_402_300_800)), "at has no form in Protobuf's JSON: a Timestamp is from the years 1 to"),
+        (field(11, NUMBER + field(10, field(1, -62_135_596_801))), "at has no form in Protobuf's JSON"),
+        (field(16, field(1, 315_576_000_001)), "took has no form in Protobuf's JSON"),
+        (field(17, b"\x11" + struct.pack("<d", math.nan)), "what has no form in Protobuf's JSON"),
+    ],
+)
+def test_what_has_no_form_in_protobufs_json_is_refused_by_its_name(content: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=f"^{reason}"):
+        old(NUMBER + content)
+
+
+def test_values_at_the_ends_of_their_types_are_those_of_protobufs_json() -> None:
+    content = (
+        NUMBER
+        + field(5, 7)  # a closed enum without that value: as if it were not there
+        + field(6, 7)
+        + field(6, 1)
+        + field(12, entry(b"k", 7))
+        + b"\x3b"
+        + field(1, b"t")
+        + field(2, 2**63 - 1)
+        + b"\x3c"
+        + b"\x45"
+        + struct.pack("<f", 0.1)
+        + field(14, 2**64 - 1)
+        + field(10, field(1, 253_402_300_799) + field(2, 999_999_999))
+        + field(19, field(1, 1) + b"\x11" + struct.pack("<d", -math.inf))
+        + field(18, entry(2**64 - 1, b""))
+        + field(9, b"")
+    )
+    assert old(content) == EMPTY | {
+        "kinds": ["B"],
+        "part": {"title": "t", "count": "9223372036854775807"},
+        "ratio": 0.1,
+        "cash": "18446744073709551615",
+        "at": "9999-12-31T23:59:59.999999999Z",
+        "sums": {"true": "-Infinity"},
+        "blobs": {"-9223372036854775808": ""},
+        "any": {},
+    }
+    open_enum = reader('syntax = "proto3"; message M { enum K { A = 0; } K k = 1; repeated float f = 2; }')
+    floats = b"\x12\x08" + struct.pack("<ff", 0.1, -3.4028234663852886e38)
+    assert open_enum(framed(1, FIRST + field(1, 7) + floats)) == b'{"f":[0.1,-3.4028235e38],"k":7}'
+
+
+TREE = 'syntax = "proto3"; message T { repeated T t = 1; int32 n = 2; }'
+
+
+def test_messages_may_be_nested_up_to_a_limit_in_an_any_too() -> None:
+    def nested(depth: int, wrap: Callable[[bytes], bytes]) -> bytes:
+        content = NUMBER
+        for _ in range(depth - 1):
+            content = NUMBER + wrap(content)
+        return content
+
+    def inner(content: bytes) -> bytes:
+        return field(11, content)
+
+    def in_any(content: bytes) -> bytes:  # two messages
+        return field(9, packed(b"Old", content))
+
+    assert old(nested(100, inner))["inner"]["inner"]["number"] == 1
+    assert old(nested(50, in_any))["any"]["any"]["number"] == 1
+    for content in (nested(101, inner), nested(51, in_any), nested(1000, in_any)):
+        with pytest.raises(DecodeError, match="nested more than 100 deep"):
+            old(content)
+    tree = b""
+    for _ in range(99):
+        tree = field(1, tree)
+    assert reader(TREE)(framed(1, FIRST + tree)).count(b"[") == 100
+    with pytest.raises(DecodeError):
+        reader(TREE)(framed(1, FIRST + field(1, field(1, field(1, tree)))))

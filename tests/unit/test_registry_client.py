@@ -13,7 +13,7 @@ from app.formats.errors import DecodeError
 from app.formats.schemas import Reference, Schema, SchemaNeeded
 from app.registry import client as client_module
 from app.registry import transport
-from app.registry.client import HIGHEST_ID, LONGEST_PAUSE, UNKNOWN_FOR, SchemaRegistry
+from app.registry.client import DENIED_PAUSE, HIGHEST_ID, LONGEST_PAUSE, UNKNOWN_FOR, SchemaRegistry
 from app.registry.lookup import MOST_REFERENCES
 from app.registry.saved import SavedSchemas
 from app.registry.transport import Access, Bearer
@@ -24,22 +24,31 @@ from tests.support.registry import StandInRegistry
 PLANE = '{"type":"record","name":"Plane","fields":[]}'
 OTHER = '{"type":"record","name":"Other","fields":[{"name":"p","type":"Plane"}]}'
 
+#: Seconds for which the registry has to deny a schema.
+UNKNOWN_AFTER = 10.0
+
 PLAIN = ssl.create_default_context()
 
 
 class Client:
-    """A client whose pauses take no time, and are kept; its clock stands still unless it is moved."""
+    """A client whose pauses take no time, and are kept; its clock is moved by them and by hand alone."""
 
     def __init__(self, file: Path, urls: Sequence[str], auth: httpx.Auth | None = None) -> None:
         self.pauses: list[float] = []
         self.now = 1000.0
         self.metrics = Metrics("test")
         self.registry = SchemaRegistry(
-            Access(tuple(urls), PLAIN, auth), SavedSchemas(file, urls), self.metrics, self._sleep, lambda: self.now
+            Access(tuple(urls), PLAIN, auth),
+            SavedSchemas(file, urls),
+            self.metrics,
+            UNKNOWN_AFTER,
+            self._sleep,
+            lambda: self.now,
         )
 
     async def _sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
+        self.now += seconds
         await asyncio.sleep(0)
 
     def requests(self, outcome: str) -> float:
@@ -146,12 +155,13 @@ async def test_a_disk_that_takes_nothing_costs_only_the_next_start(
     assert [line["event"] for line in logs] == ["schema fetched", "schemas cannot be saved"]
 
 
-async def test_an_id_that_the_registry_denies_twice_is_unknown_for_a_while_and_then_asked_for_again(
+async def test_an_id_that_the_registry_goes_on_denying_is_unknown_for_a_while_and_then_asked_for_again(
     server: StandInRegistry, make: MakeClient
 ) -> None:
     client = make(server.url)
     await client.registry.fetch(9)
-    assert server.paths == ["/schemas/ids/9"] * 2
+    assert server.paths == ["/schemas/ids/9"] * 11
+    assert client.pauses == [DENIED_PAUSE] * 10
     with pytest.raises(DecodeError, match="schema 9 cannot be had from the schema registry: Schema not found"):
         client.registry.known(9)
     client.now += UNKNOWN_FOR - 1
@@ -163,20 +173,56 @@ async def test_an_id_that_the_registry_denies_twice_is_unknown_for_a_while_and_t
     server.register("late", 9, PLANE)
     await client.registry.fetch(9)
     assert client.registry.known(9).text == PLANE
-    assert (client.requests("not_found"), client.requests("found")) == (2, 1)
+    assert (client.requests("not_found"), client.requests("found")) == (11, 1)
 
 
-async def test_a_registry_that_hears_of_a_schema_a_little_later_is_not_taken_at_its_first_word(
+@pytest.mark.parametrize("after", [1, 4, UNKNOWN_AFTER])
+async def test_a_schema_that_a_registry_hears_of_later_is_waited_for_and_the_wait_says_so(
+    server: StandInRegistry, make: MakeClient, after: float
+) -> None:
+    client = make(server.url)
+    began, sleep, said = client.now, client.registry._sleep, []  # noqa: SLF001
+
+    async def register_in_time(seconds: float) -> None:
+        said.append(client.registry.describe(9))
+        await sleep(seconds)
+        if client.now >= began + after:
+            server.register("late", 9, PLANE)
+
+    client.registry._sleep = register_in_time  # noqa: SLF001
+    await client.registry.fetch(9)
+    assert client.registry.known(9).text == PLANE
+    assert client.now == began + after
+    denied = f"schema 9 of the registry {server.url}, which does not know it so far (Schema not found)"
+    assert set(said) == {denied}
+    assert client.registry.describe(9) == f"schema 9 of the registry {server.url}"
+
+
+async def test_a_registry_that_was_away_is_not_believed_sooner_for_what_it_said_before(
     server: StandInRegistry, make: MakeClient
 ) -> None:
     client = make(server.url)
+    began, sleep = client.now, client.registry._sleep  # noqa: SLF001
 
-    async def register(_: float) -> None:
-        server.register("late", 9, PLANE)
+    async def be_away_for_a_while(seconds: float) -> None:
+        await sleep(seconds)
+        passed = client.now - began
+        server.answer = (503, {}, "") if 3 <= passed < 20 else None
+        if passed >= 28:
+            server.register("late", 9, PLANE)
 
-    client.registry._sleep = register  # noqa: SLF001
+    client.registry._sleep = be_away_for_a_while  # noqa: SLF001
     await client.registry.fetch(9)
     assert client.registry.known(9).text == PLANE
+
+
+async def test_a_denial_is_believed_at_once_where_the_setting_says_so(
+    server: StandInRegistry, make: MakeClient
+) -> None:
+    client = make(server.url)
+    client.registry._unknown_after = 0.0  # noqa: SLF001
+    await client.registry.fetch(9)
+    assert server.paths == ["/schemas/ids/9"]
 
 
 async def test_an_id_beyond_what_registries_count_is_not_asked_for(server: StandInRegistry, make: MakeClient) -> None:

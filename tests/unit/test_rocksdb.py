@@ -338,10 +338,10 @@ async def test_a_file_that_cannot_be_deleted_is_named(tmp_path: Path, monkeypatc
     await filled(path)
     unlink = os.unlink
 
-    def refusing(name: str, *, dir_fd: int | None = None) -> None:
-        if name.endswith("CURRENT"):
+    def refusing(name: Path) -> None:
+        if name.name == "CURRENT":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
-        unlink(name, dir_fd=dir_fd)
+        unlink(name)
 
     monkeypatch.setattr(os, "unlink", refusing)
     with pytest.raises(StoreError, match=rf"deleting {path}: Permission denied \(.*CURRENT\)"):
