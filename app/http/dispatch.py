@@ -16,10 +16,11 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from app.errors import InternalError, MethodNotAllowed, RequestError
-from app.http.answers import Streamed
+from app.errors import InternalError, MethodNotAllowed, Overloaded, RequestError
+from app.http.answers import EVERY_ANSWER, Streamed
 from app.http.bodies import Body
 from app.http.freshness import SERVED_BY
+from app.http.held import LARGE_BYTES, HeldBytes
 from app.http.observations import Observations
 from app.http.problems import problem
 from app.http.target import query_parameters
@@ -100,8 +101,8 @@ class Routes(Protocol):
 class Dispatcher:
     """Answers the requests of one listener.
 
-    clock is monotonic, in seconds; timeout is the time that one request has. check_caller raises RequestError for a
-    request whose headers do not entitle it to any answer.
+    clock is monotonic, in seconds; timeout is the time that one request has; held bounds what large answers take.
+    check_caller raises RequestError for a request whose headers do not entitle it to any answer.
     """
 
     def __init__(
@@ -110,12 +111,14 @@ class Dispatcher:
         observations: Observations,
         clock: Callable[[], float],
         timeout: float,
+        held: HeldBytes,
         check_caller: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
         self._routes = routes
         self._observations = observations
         self._clock = clock
         self._timeout = timeout
+        self._held = held
         self._check_caller = check_caller
         self._log = structlog.get_logger("http")
         self._closing = False
@@ -135,8 +138,12 @@ class Dispatcher:
         self.in_flight += 1
         try:
             response, template, key = await self._answer(request, request_id, started + self._timeout)
+            if not self._has_room(response):
+                if isinstance(response, Streamed):
+                    await response.give_up()
+                response = problem(Overloaded("answers that clients have not taken yet take all the memory there is"))
             response.headers[REQUEST_ID] = request_id
-            response.headers["Server"] = "tablehouse"
+            response.headers.update(EVERY_ANSWER)
             if self._closing:
                 response.force_close()
             if isinstance(response, Streamed):
@@ -155,6 +162,14 @@ class Dispatcher:
             served_by=response.headers.get(SERVED_BY),
         )
         return response
+
+    def _has_room(self, response: web.StreamResponse) -> bool:
+        size = 0
+        if isinstance(response, Streamed):
+            size = response.begun_bytes
+        elif isinstance(response, web.Response) and isinstance(response.body, bytes):
+            size = len(response.body)
+        return size <= LARGE_BYTES or self._held.has_room(size)
 
     async def _answer(
         self, request: web.BaseRequest, request_id: str, deadline: float

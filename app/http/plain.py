@@ -8,10 +8,12 @@ answered here would get the same answer there.
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from app.http.answers import EVERY_ANSWER
 from app.http.dispatch import REQUEST_ID, new_request_id
 from app.http.freshness import SERVED_BY
+from app.http.held import LARGE_BYTES, HeldBytes
 from app.http.observations import Observations
 from app.http.public import ROW_TEMPLATE
 from app.http.rows import http_date, row_headers
@@ -35,10 +37,11 @@ _HEADS_KEPT = 1024
 class PlainReads:
     """Answers plain requests for rows; clock is monotonic, in seconds."""
 
-    def __init__(self, query: Query, observations: Observations, clock: Callable[[], float]) -> None:
+    def __init__(self, query: Query, observations: Observations, clock: Callable[[], float], held: HeldBytes) -> None:
         self._query = query
         self._observations = observations
         self._clock = clock
+        self._held = held
         self._plain_heads: set[bytes] = set()
         self._closed = False
 
@@ -46,8 +49,8 @@ class PlainReads:
         """Leave every request to the long way, which closes connections."""
         self._closed = True
 
-    def answer(self, data: bytes) -> bytes | None:
-        """Return the whole answer to the whole request in `data`; None when it has to go the long way."""
+    def answer(self, data: bytes) -> Sequence[bytes] | None:
+        """Return the answer to the whole request in `data`, in parts; None when it has to go the long way."""
         request = _REQUEST.match(data)
         if request is None or self._closed or not self._is_plain(data[request.end() :]):
             return None
@@ -60,11 +63,13 @@ class PlainReads:
         if found is None or found.result.row is None:
             return None
         request_id, body = new_request_id(), found.result.row.payload
+        if len(body) > LARGE_BYTES and not self._held.has_room(len(body)):
+            return None
         headers = row_headers(found, found.result.row)
         headers["Content-Type"] = found.table.content_type
         headers["Content-Length"] = str(len(body))
         headers["Date"] = http_date(int(time.time()))
-        headers["Server"] = "tablehouse"
+        headers.update(EVERY_ANSWER)
         headers[REQUEST_ID] = request_id
         head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         self._observations.answered(
@@ -76,7 +81,8 @@ class PlainReads:
             key=key,
             served_by=headers[SERVED_BY],
         )
-        return b"HTTP/1.1 200 OK\r\n%s\r\n%s" % (head.encode("latin-1"), body)
+        head_bytes = b"HTTP/1.1 200 OK\r\n%s\r\n" % head.encode("latin-1")
+        return (head_bytes, body) if len(body) > LARGE_BYTES else (head_bytes + body,)
 
     def _is_plain(self, head: bytes) -> bool:
         """Say whether this is all of a request's headers, with nothing that could change its answer."""
