@@ -142,8 +142,10 @@ class Dispatcher:
                 if isinstance(response, Streamed):
                     await response.give_up()
                 response = problem(Overloaded("answers that clients have not taken yet take all the memory there is"))
-            response.headers[REQUEST_ID] = request_id
-            response.headers.update(EVERY_ANSWER)
+            headers = response.headers
+            headers[REQUEST_ID] = request_id
+            for name, value in EVERY_ANSWER.items():
+                headers[name] = value
             if self._closing:
                 response.force_close()
             if isinstance(response, Streamed):
@@ -164,11 +166,11 @@ class Dispatcher:
         return response
 
     def _has_room(self, response: web.StreamResponse) -> bool:
-        size = 0
         if isinstance(response, Streamed):
             size = response.begun_bytes
-        elif isinstance(response, web.Response) and isinstance(response.body, bytes):
-            size = len(response.body)
+        else:
+            body = response.body if isinstance(response, web.Response) else None
+            size = len(body) if type(body) is bytes else 0
         return size <= LARGE_BYTES or self._held.has_room(size)
 
     async def _answer(

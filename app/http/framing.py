@@ -35,7 +35,7 @@ _BODY = re.compile(rb"\r\n(?:content-length|transfer-encoding|upgrade)[ \t]*:", 
 
 def refusal(message: RawRequestMessage, head_bytes: int) -> RequestError | None:
     """Return why a request is not handled, None when it is; head_bytes are no fewer than its head takes."""
-    if message.version not in {HttpVersion10, HttpVersion11}:
+    if message.version is not HttpVersion11 and message.version != HttpVersion10:
         return HttpVersionNotSupported("this server speaks HTTP/1.1")
     if message.chunked and message.headers["Transfer-Encoding"].lower() != "chunked":
         return UnsupportedTransferCoding("the only transfer coding that is taken is chunked")

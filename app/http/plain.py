@@ -25,6 +25,9 @@ _REQUEST = re.compile(rb"GET /tables/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@%-
 _HEADER = re.compile(rb"([A-Za-z-]+):([\x20-\x7e\t]*)")
 _END = b"\r\n\r\n"
 
+#: What every answer begins with.
+_BEGINNING = b"HTTP/1.1 200 OK\r\n%b" % "".join(f"{name}: {value}\r\n" for name, value in EVERY_ANSWER.items()).encode()
+
 #: Headers that change nothing about the answer to such a request, and two that do not with these values.
 _INDIFFERENT = frozenset({b"host", b"user-agent", b"accept-encoding", b"accept-language"})
 _INDIFFERENT_VALUES = frozenset({(b"accept", b"*/*"), (b"connection", b"keep-alive")})
@@ -69,7 +72,6 @@ class PlainReads:
         headers["Content-Type"] = found.table.content_type
         headers["Content-Length"] = str(len(body))
         headers["Date"] = http_date(int(time.time()))
-        headers.update(EVERY_ANSWER)
         headers[REQUEST_ID] = request_id
         head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         self._observations.answered(
@@ -81,8 +83,9 @@ class PlainReads:
             key=key,
             served_by=headers[SERVED_BY],
         )
-        head_bytes = b"HTTP/1.1 200 OK\r\n%s\r\n" % head.encode("latin-1")
-        return (head_bytes, body) if len(body) > LARGE_BYTES else (head_bytes + body,)
+        if len(body) > LARGE_BYTES:
+            return b"%s%s\r\n" % (_BEGINNING, head.encode("latin-1")), body
+        return (b"%s%s\r\n%s" % (_BEGINNING, head.encode("latin-1"), body),)
 
     def _is_plain(self, head: bytes) -> bool:
         """Say whether this is all of a request's headers, with nothing that could change its answer."""

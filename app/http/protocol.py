@@ -271,7 +271,8 @@ class Protocol(web_protocol.RequestHandler):
     def _take_new(self, queued: int, head_bytes: int) -> None:
         """Check the requests that are new in the queue; one that is refused is the last."""
         messages = self._messages
-        self._connections.head_ends(self)
+        if self._head_bytes:
+            self._connections.head_ends(self)
         for index in range(queued, len(messages)):
             message = messages[index][0]
             if isinstance(message, web_protocol._ErrInfo):  # noqa: SLF001 - how aiohttp's queue holds a parser's error
@@ -354,15 +355,17 @@ class Protocol(web_protocol.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer, without a copy of a large one; after the last one, let the client see it before the end."""
-        if isinstance(resp, web.Response) and isinstance(resp.body, bytes) and len(resp.body) > LARGE_BYTES:
-            self._answer_bytes = len(resp.body)
+        body = resp.body if isinstance(resp, web.Response) else None
+        if type(body) is bytes and len(body) > LARGE_BYTES:
+            self._answer_bytes = len(body)
             await resp.prepare(request)
             request.writer.send_headers()
         finished = await super().finish_response(request, resp, start_time)
-        self._discards = self._waits_for_body()
+        self._discards = self._payload is not None and self._waits_for_body()
         if not self._messages:
             self._received = self._answer_bytes = 0
-            self._count()
+            if self._is_held:
+                self._count()
             if self._ending or self._probes_only:
                 self.close()
                 if self._broken:
