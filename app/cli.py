@@ -90,7 +90,7 @@ def _run_worker(settings: Settings) -> int:
     # The first process of a container would ignore the signal until Faust has handlers of its own.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.umask(UMASK)
-    _allow_many_files()
+    files = _allow_many_files()
     _return_large_memory()
     catalog = load_catalog(settings.tables)
     directory = DataDirectory.acquire(settings.data_dir)
@@ -100,7 +100,7 @@ def _run_worker(settings: Settings) -> int:
     asyncio.set_event_loop(uvloop.new_event_loop())
 
     # Imported here so that `check` and `--help` start without Kafka's clients.
-    from app.http.server import HttpServer, ServerOptions  # noqa: PLC0415
+    from app.http.server import HttpServer, ServerOptions, held_bytes, max_connections  # noqa: PLC0415
     from app.kafka.engine import Engine  # noqa: PLC0415
     from app.kafka.worker import run  # noqa: PLC0415
     from app.registry.setup import schema_source  # noqa: PLC0415
@@ -119,6 +119,8 @@ def _run_worker(settings: Settings) -> int:
             version=release,
             group=settings.group,
             internal_secrets=[secret.get_secret_value() for secret in settings.internal_secrets],
+            connections=max_connections(files),
+            held_bytes=held_bytes(settings.memory_budget),
         ),
         worker_id=directory.worker_id,
         incarnation=directory.incarnation,
@@ -134,13 +136,15 @@ def _run_worker(settings: Settings) -> int:
     return run(engine, server, settings.shutdown_timeout)
 
 
-def _allow_many_files() -> None:
-    """Raise the limit of open files as far as this process may: every connection is one, and so is every SST.
+def _allow_many_files() -> int:
+    """Raise the limit of open files as far as this process may, and return it.
 
-    Many systems begin with 1,024, for the sake of programs that could not do with more.
+    Every connection is a file, and so is every SST. Many systems begin with 1,024, for the sake of programs that could
+    not do with more.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return sys.maxsize if most == resource.RLIM_INFINITY else most
 
 
 def _return_large_memory() -> None:

@@ -22,6 +22,7 @@
         |-- PayloadTooLarge        413 payload_too_large
         |-- UriTooLong             414 uri_too_long
         |-- UnsupportedMediaType   415 unsupported_media_type
+        |-- HeadersTooLarge        431 headers_too_large
         |-- Unauthenticated        401 unauthenticated
         |-- NotOwner               421 not_owner
         |-- PartitionUnassigned    503 partition_unassigned
@@ -34,7 +35,10 @@
         |-- OwnerUnreachable       503 owner_unreachable
         |-- SourceUnavailable      503 source_unavailable
         |-- Draining               503 draining
+        |-- Overloaded             503 overloaded
         |-- DeadlineExceeded       504 deadline_exceeded
+        |-- UnsupportedTransferCoding 501 unsupported_transfer_coding
+        |-- HttpVersionNotSupported 505 http_version_not_supported
         `-- InternalError          500 internal
 
 This module imports nothing of the project, so that any layer can raise any of them.
@@ -157,7 +161,7 @@ class NotAcceptable(RequestError):
 
 
 class RequestTimeout(RequestError):
-    """The body had not arrived when the request's time ran out; nothing was done."""
+    """The head or the body had not arrived when the time for it ran out; nothing was done."""
 
     code, status, title = "request_timeout", 408, "Request timeout"
     retryable = True
@@ -179,6 +183,12 @@ class UnsupportedMediaType(RequestError):
     """The body is of a media type, a charset or an encoding that the route does not take."""
 
     code, status, title = "unsupported_media_type", 415, "Unsupported media type"
+
+
+class HeadersTooLarge(RequestError):
+    """A header, or the whole head of the request, is over its limit."""
+
+    code, status, title = "headers_too_large", 431, "Headers too large"
 
 
 class Unauthenticated(RequestError):
@@ -263,11 +273,30 @@ class Draining(RequestError):
     retryable = True
 
 
+class Overloaded(RequestError):
+    """This worker has no memory or connection left for the request; nothing was done."""
+
+    code, status, title = "overloaded", 503, "Overloaded"
+    retryable = True
+
+
 class DeadlineExceeded(RequestError):
     """The request's time ran out before an answer was there."""
 
     code, status, title = "deadline_exceeded", 504, "Deadline exceeded"
     retryable = True
+
+
+class UnsupportedTransferCoding(RequestError):
+    """The body comes in a transfer coding other than chunked."""
+
+    code, status, title = "unsupported_transfer_coding", 501, "Unsupported transfer coding"
+
+
+class HttpVersionNotSupported(RequestError):
+    """The request is of another version of HTTP than 1.0 and 1.1."""
+
+    code, status, title = "http_version_not_supported", 505, "HTTP version not supported"
 
 
 class InternalError(RequestError):

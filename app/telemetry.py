@@ -159,6 +159,15 @@ class Metrics:
             "http_request_duration_seconds", "Time to an HTTP answer.", "route"
         )
         self.http_in_flight = self._gauge("http_in_flight_requests", "HTTP requests that are being answered now.")
+        self.http_connections = self._gauge("http_connections", "Open connections of a listener.", "listener")
+        self.http_held_bytes = self._gauge(
+            "http_held_bytes", "Bytes of requests under way and of answers that clients have not taken yet."
+        )
+        self.http_connections_closed = self._counter(
+            "http_connections_closed",
+            "Connections that were closed on a client: limit, memory, slow_head or slow_reader.",
+            "reason",
+        )
         self.reads = self._counter(
             "read",
             "Reads of a row, those in batches too: hit, miss, stale (not the active answered) or unavailable.",

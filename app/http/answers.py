@@ -1,12 +1,14 @@
 """Answers that are not one row: JSON documents, and bodies that are made while they are sent."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from typing import cast
 
 import msgspec
 import structlog
 from aiohttp import web
+
+from app.http.held import LARGE_BYTES, AnswerHolder
 
 JSON_HEADERS: Mapping[str, str] = {
     "Content-Type": "application/json",
@@ -14,8 +16,8 @@ JSON_HEADERS: Mapping[str, str] = {
     "Vary": "Accept",
 }
 
-#: Seconds for which a client may take nothing of a body, before its connection is closed.
-STALL_SECONDS = 30.0
+#: The headers of every answer. No browser is to take a row for a page or a script, whatever its bytes look like.
+EVERY_ANSWER: Mapping[str, str] = {"Server": "tablehouse", "X-Content-Type-Options": "nosniff"}
 
 
 def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -34,26 +36,45 @@ class Streamed(web.StreamResponse):
         self._begun = begun
         self._pieces = pieces
 
+    @property
+    def begun_bytes(self) -> int:
+        """The bytes of the body that are there already."""
+        return sum(len(piece) for piece in self._begun)
+
+    async def give_up(self) -> None:
+        """Send nothing of it."""
+        await self._pieces.aclose()
+
     async def send(self, request: web.BaseRequest) -> None:
         """Send all of it; a body that cannot be finished ends with its connection, so that it does not look whole."""
         try:
             await self.prepare(request)
             async with aclosing(self._pieces) as pieces:
                 for piece in self._begun:
-                    await self._write(piece)
+                    await self._write(piece, request)
+                self._begun = ()
                 async for piece in pieces:
-                    await self._write(piece)
+                    await self._write(piece, request)
             await self.write_eof()
-        except (ConnectionError, TimeoutError):
-            # The client has gone, or takes nothing.
+        except ConnectionError:
+            # The client has gone, or was cut off because it took nothing or there was no room for more.
             self._abort(request)
         except Exception:  # noqa: BLE001 - whatever it is, no other answer can be given any more
             structlog.get_logger("http").exception("an answer could not be finished")
             self._abort(request)
 
-    async def _write(self, piece: bytes) -> None:
-        async with asyncio.timeout(STALL_SECONDS):
+    async def _write(self, piece: bytes, request: web.BaseRequest) -> None:
+        """Write a piece, a large one without another copy of all of it; raises ConnectionError if there is no room."""
+        if len(piece) <= LARGE_BYTES:
             await self.write(piece)
+            return
+        connection = cast("AnswerHolder", request.protocol)
+        if not connection.hold_answer(len(piece)):
+            raise ConnectionError("there is no room for the rest of the answer")
+        whole = memoryview(piece)
+        for start in range(0, len(piece), LARGE_BYTES):
+            await self.write(whole[start : start + LARGE_BYTES])
+        connection.hold_answer(0)
 
     def _abort(self, request: web.BaseRequest) -> None:
         self.force_close()

@@ -14,6 +14,7 @@ from app.http.answers import JSON_HEADERS, Streamed
 from app.http.conditions import accepts
 from app.http.consistency import asked
 from app.http.dispatch import Call
+from app.http.held import LARGE_BYTES
 from app.routing.batch import Batch, Batches
 from app.routing.outcomes import PartitionAnswer
 from app.routing.tables import RoutedTable, table_named
@@ -88,7 +89,14 @@ class BatchRoutes:
                     if written:
                         buffer += b","
                     if isinstance(outcome, bytes):
-                        buffer += b'{"key":%b,"value":%b}' % (keys[written], render(outcome))
+                        value = render(outcome)
+                        if len(value) > LARGE_BYTES:
+                            # On its own, uncopied.
+                            yield b'%b{"key":%b,"value":' % (bytes(buffer), keys[written])
+                            yield value
+                            buffer[:] = b"}"
+                        else:
+                            buffer += b'{"key":%b,"value":%b}' % (keys[written], value)
                     else:
                         buffer += b'{"key":%b,"error":%b}' % (keys[written], _error(outcome, errors))
                     written += 1

@@ -57,10 +57,11 @@ class Body:
     def _check_type(self, media_types: Sequence[str]) -> None:
         headers = self._request.headers
         taken = " or ".join(media_types)
-        encoding = headers.get("Content-Encoding", "identity").lower()
-        if encoding != "identity":
+        lines = headers.getall("Content-Encoding", ())
+        codings = [coding.strip().lower() for line in lines for coding in line.split(",")]
+        if not {"", "identity"}.issuperset(codings):
             raise UnsupportedMediaType(
-                f"the body is encoded as {encoding}: send it as it is, without Content-Encoding",
+                f"the body is encoded as {', '.join(codings)}: send it as it is, without Content-Encoding",
                 available=list(media_types),
             )
         # One without a Content-Type is application/octet-stream here (RFC 9110, section 8.3).

@@ -27,6 +27,9 @@ HEADERS: Mapping[str, str] = {
 #: The query parameters of every route that reads a row.
 PARAMETERS = frozenset(HEADERS)
 
+#: Characters of the positions that one request gives. Between workers they are a header, which has a limit of its own.
+MAX_POSITIONS_LENGTH = 16 * 1024
+
 _MODES = ", ".join(ReadMode)
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _TOKEN = re.compile(r"([0-9]{1,9}):(-1|[0-9]{1,18})")
@@ -125,6 +128,12 @@ def _positions(given: Mapping[str, tuple[str, str]]) -> tuple[tuple[int, int], .
     if MIN_POSITION not in given:
         return ()
     name, text = given[MIN_POSITION]
+    if len(text) > MAX_POSITIONS_LENGTH:
+        raise InvalidParameter(
+            f"{name} has {len(text)} characters, at most {MAX_POSITIONS_LENGTH} are taken: only the position of the "
+            "key's own partition counts, so leave the others out",
+            parameter=name,
+        )
     tokens = [_TOKEN.fullmatch(token.strip(" ")) for token in text.split(",")]
     positions = tuple((int(token[1]), int(token[2])) for token in tokens if token is not None)
     if len(positions) != len(tokens):

@@ -16,10 +16,11 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from app.errors import InternalError, MethodNotAllowed, RequestError
-from app.http.answers import Streamed
+from app.errors import InternalError, MethodNotAllowed, Overloaded, RequestError
+from app.http.answers import EVERY_ANSWER, Streamed
 from app.http.bodies import Body
 from app.http.freshness import SERVED_BY
+from app.http.held import LARGE_BYTES, HeldBytes
 from app.http.observations import Observations
 from app.http.problems import problem
 from app.http.proofs import Proven
@@ -101,8 +102,9 @@ class Routes(Protocol):
 class Dispatcher:
     """Answers the requests of one listener.
 
-    clock is monotonic, in seconds; timeout is the time that one request has. check_caller raises RequestError for a
-    request that is not entitled to any answer, and may return how its answer is proven.
+    clock is monotonic, in seconds; timeout is the time that one request has; held bounds what large answers take.
+    check_caller raises RequestError for a request that is not entitled to any answer, and may return how its answer is
+    proven.
     """
 
     def __init__(
@@ -111,12 +113,14 @@ class Dispatcher:
         observations: Observations,
         clock: Callable[[], float],
         timeout: float,
+        held: HeldBytes,
         check_caller: Callable[[web.BaseRequest], Proven | None] | None = None,
     ) -> None:
         self._routes = routes
         self._observations = observations
         self._clock = clock
         self._timeout = timeout
+        self._held = held
         self._check_caller = check_caller
         self._log = structlog.get_logger("http")
         self._closing = False
@@ -144,8 +148,11 @@ class Dispatcher:
                 response, template, key = problem(error), UNMATCHED, None
             else:
                 response, template, key = await self._answer(request, request_id, started + self._timeout, proven)
-            response.headers[REQUEST_ID] = request_id
-            response.headers["Server"] = "tablehouse"
+            response = await self._bounded(response)
+            headers = response.headers
+            headers[REQUEST_ID] = request_id
+            for name, value in EVERY_ANSWER.items():
+                headers[name] = value
             if proven is not None and isinstance(response, web.Response):
                 proven.seal(response)
             if self._closing:
@@ -166,6 +173,22 @@ class Dispatcher:
             served_by=response.headers.get(SERVED_BY),
         )
         return response
+
+    async def _bounded(self, response: web.StreamResponse) -> web.StreamResponse:
+        """Return the answer, or a 503 where clients leave no memory for one that large."""
+        if self._has_room(response):
+            return response
+        if isinstance(response, Streamed):
+            await response.give_up()
+        return problem(Overloaded("answers that clients have not taken yet take all the memory there is"))
+
+    def _has_room(self, response: web.StreamResponse) -> bool:
+        if isinstance(response, Streamed):
+            size = response.begun_bytes
+        else:
+            body = response.body if isinstance(response, web.Response) else None
+            size = len(body) if type(body) is bytes else 0
+        return size <= LARGE_BYTES or self._held.has_room(size)
 
     async def _answer(
         self, request: web.BaseRequest, request_id: str, deadline: float, proven: Proven | None

@@ -31,6 +31,7 @@ PROTOCOL_VERSION = "1"
 ROWS_PREFIX = "/internal/v1/tables/"
 STATUS_PATH = "/internal/v1/status"
 _DIGEST = ":digest"
+_WHOLE = re.compile(r"[0-9]{1,15}")
 BATCH = ":batch-get"
 
 #: Bytes of a part of a batch: stored keys can take twice what they take in a URL.
@@ -115,10 +116,9 @@ class InternalRoutes:
         deadline_ms = _deadline_ms(call)
         stored_key = _stored_key(call.variables["stored"])
         consistency, wait = asked({}, call.headers)
+        seconds = self._bounded(call, wait, deadline_ms)
         try:
-            result = await read_or_wait(
-                self._local, table.spec.name, partition, stored_key, consistency, min(wait or 0.0, deadline_ms / 1000)
-            )
+            result = await read_or_wait(self._local, table.spec.name, partition, stored_key, consistency, seconds)
         except NotOwner as error:
             raise self._with_generations(call, error) from None
         headers = freshness_headers(result.freshness, self._worker_id)
@@ -135,7 +135,7 @@ class InternalRoutes:
         table = self._agreed(call)
         deadline_ms = _deadline_ms(call)
         consistency, wait = asked({}, call.headers)
-        waits_until = self._clock() + min(wait or 0.0, deadline_ms / 1000)
+        waits_until = self._clock() + self._bounded(call, wait, deadline_ms)
         try:
             wanted = decode_wanted(await call.body.read((CONTENT_TYPE,), _MAX_BATCH_BYTES))
         except (ValueError, RecursionError) as error:
@@ -183,6 +183,11 @@ class InternalRoutes:
         response.headers[VERSION] = PROTOCOL_VERSION
         return response
 
+    def _bounded(self, call: Call, wait: float | None, deadline_ms: int) -> float:
+        """Return for how many seconds a position is waited for, whatever the asking worker says."""
+        left = max(0.0, call.deadline - self._clock())
+        return min(wait or 0.0, deadline_ms / 1000, left)
+
     def _with_generations(self, call: Call, error: NotOwner) -> NotOwner:
         generations = f"generation {self._view.current.generation} here, {call.headers.get(GENERATION)} there"
         return NotOwner(f"{error.detail} ({generations})", **error.details)
@@ -221,8 +226,8 @@ def _deadline_ms(call: Call) -> int:
 
 
 def _number(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidParameter(f"{name} has to be a whole number, not {text!r}")
+    if not _WHOLE.fullmatch(text):
+        raise InvalidParameter(f"{name} has to be a whole number of at most 15 digits, not {text[:40]!r}")
     return int(text)
 
 

@@ -8,10 +8,12 @@ answered here would get the same answer there.
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from app.http.answers import EVERY_ANSWER
 from app.http.dispatch import REQUEST_ID, new_request_id
 from app.http.freshness import SERVED_BY
+from app.http.held import LARGE_BYTES, HeldBytes
 from app.http.observations import Observations
 from app.http.public import ROW_TEMPLATE
 from app.http.rows import http_date, row_headers
@@ -22,6 +24,9 @@ from app.routing.query import Query
 _REQUEST = re.compile(rb"GET /tables/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@%-]+) HTTP/1\.1\r\n")
 _HEADER = re.compile(rb"([A-Za-z-]+):([\x20-\x7e\t]*)")
 _END = b"\r\n\r\n"
+
+#: What every answer begins with.
+_BEGINNING = b"HTTP/1.1 200 OK\r\n%b" % "".join(f"{name}: {value}\r\n" for name, value in EVERY_ANSWER.items()).encode()
 
 #: Headers that change nothing about the answer to such a request, and two that do not with these values.
 _INDIFFERENT = frozenset({b"host", b"user-agent", b"accept-encoding", b"accept-language"})
@@ -35,10 +40,11 @@ _HEADS_KEPT = 1024
 class PlainReads:
     """Answers plain requests for rows; clock is monotonic, in seconds."""
 
-    def __init__(self, query: Query, observations: Observations, clock: Callable[[], float]) -> None:
+    def __init__(self, query: Query, observations: Observations, clock: Callable[[], float], held: HeldBytes) -> None:
         self._query = query
         self._observations = observations
         self._clock = clock
+        self._held = held
         self._plain_heads: set[bytes] = set()
         self._closed = False
 
@@ -46,8 +52,8 @@ class PlainReads:
         """Leave every request to the long way, which closes connections."""
         self._closed = True
 
-    def answer(self, data: bytes) -> bytes | None:
-        """Return the whole answer to the whole request in `data`; None when it has to go the long way."""
+    def answer(self, data: bytes) -> Sequence[bytes] | None:
+        """Return the answer to the whole request in `data`, in parts; None when it has to go the long way."""
         request = _REQUEST.match(data)
         if request is None or self._closed or not self._is_plain(data[request.end() :]):
             return None
@@ -60,11 +66,12 @@ class PlainReads:
         if found is None or found.result.row is None:
             return None
         request_id, body = new_request_id(), found.result.row.payload
+        if len(body) > LARGE_BYTES and not self._held.has_room(len(body)):
+            return None
         headers = row_headers(found, found.result.row)
         headers["Content-Type"] = found.table.content_type
         headers["Content-Length"] = str(len(body))
         headers["Date"] = http_date(int(time.time()))
-        headers["Server"] = "tablehouse"
         headers[REQUEST_ID] = request_id
         head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         self._observations.answered(
@@ -76,7 +83,9 @@ class PlainReads:
             key=key,
             served_by=headers[SERVED_BY],
         )
-        return b"HTTP/1.1 200 OK\r\n%s\r\n%s" % (head.encode("latin-1"), body)
+        if len(body) > LARGE_BYTES:
+            return b"%s%s\r\n" % (_BEGINNING, head.encode("latin-1")), body
+        return (b"%s%s\r\n%s" % (_BEGINNING, head.encode("latin-1"), body),)
 
     def _is_plain(self, head: bytes) -> bool:
         """Say whether this is all of a request's headers, with nothing that could change its answer."""

@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ CONTENT_TYPE = "application/problem+json"
 #: `type` is this and the code: a name, which nobody has to host a page for.
 TYPE_PREFIX = "urn:tablehouse:problem:"
 
+_SECONDS = re.compile(r"[0-9]{1,9}")
 _STANDARD = frozenset({"type", "title", "status", "detail", "code", "retryable"})
 
 _documents: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
@@ -64,6 +66,6 @@ def from_document(body: bytes, retry_after: str | None, known: Mapping[str, type
     kind = known.get(str(members.get("code")))
     if kind is None:
         return None
-    seconds = int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
+    seconds = int(retry_after) if retry_after and _SECONDS.fullmatch(retry_after) else None
     details = {name: value for name, value in members.items() if name not in {*_STANDARD, "retry_after"}}
     return kind(str(members.get("detail", kind.title)), retry_after=seconds, **details)

@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from app.catalog.spec import Catalog
 from app.errors import ConfigError
 from app.formats.variants import Known
 from app.http.access_log import AccessLog
 from app.http.batch import BatchRoutes
+from app.http.connections import Connections
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness, WorkerHealth
+from app.http.held import HeldBytes
 from app.http.internal import InternalRoutes
 from app.http.listener import Listener
 from app.http.observations import Observations
@@ -45,6 +49,19 @@ _LOOK = 0.01
 #: Seconds that /cluster and /tables wait for the other workers at most.
 SURVEY_SECONDS = 2.0
 
+#: Seconds between two looks for clients that are too slow.
+SLOW_CLIENTS_INTERVAL = 1.0
+
+#: Connections of both listeners together, each of which takes some 6 KiB when it is idle.
+MAX_CONNECTIONS = 16 * 1024
+
+#: The part of the memory budget for what connections hold, and the least there has to be: some large rows.
+HELD_SHARE = 10
+MIN_HELD_BYTES = 16 << 20
+
+#: The part of the connections that the internal listener may have.
+INTERNAL_SHARE = 6
+
 #: Seconds between two samples of the event loop's lag.
 LAG_INTERVAL = 0.25
 
@@ -56,6 +73,8 @@ class ServerOptions:
     Port 0 takes a free one. request_timeout is in seconds, for one request with all its hops.
     advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
     internal_secrets are those of which workers prove to each other that they have one in common; none for no proof.
+    connections are those that both listeners accept together, held_bytes what they may hold of requests under way and
+    of answers not taken yet.
     """
 
     host: str
@@ -66,6 +85,18 @@ class ServerOptions:
     version: str
     group: str
     internal_secrets: Sequence[str] = field(repr=False)
+    connections: int
+    held_bytes: int
+
+
+def max_connections(files: int) -> int:
+    """Return how many connections both listeners may have, when the process may have so many open files."""
+    return min(MAX_CONNECTIONS, files * 3 // 4)
+
+
+def held_bytes(memory_budget: int) -> int:
+    """Return how many bytes of requests under way and of answers not taken yet connections may hold."""
+    return max(MIN_HELD_BYTES, memory_budget // HELD_SHARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +147,9 @@ class HttpServer:
         self._dispatchers: list[Dispatcher] = []
         self._listeners: list[Listener] = []
         self._bound: Bound | None = None
-        self._lag: asyncio.Task[None] | None = None
+        self._held = HeldBytes(options.held_bytes, clock)
+        self._connections: list[Connections] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def bound(self) -> Bound:
@@ -174,24 +207,34 @@ class HttpServer:
             OverviewRoutes(self._tables, self._survey),
             HealthRoutes(self._readiness, self._metrics, self._options.version),
         )
-        self._plain = PlainReads(query, observations, self._clock)
+        self._plain = PlainReads(query, observations, self._clock, self._held)
         internal = InternalRoutes(self._tables, self._view, self._local, slices, self._worker_id, self._clock, callers)
         timeout = self._options.request_timeout
         self._dispatchers += (
-            Dispatcher(public, observations, self._clock, timeout),
-            Dispatcher(internal, observations, self._clock, timeout, check_caller=callers.check),
+            Dispatcher(public, observations, self._clock, timeout, self._held),
+            Dispatcher(internal, observations, self._clock, timeout, self._held, check_caller=callers.check),
         )
+        internal_connections = self._options.connections // INTERNAL_SHARE
+        public_connections = self._options.connections - internal_connections
         self._metrics.http_in_flight.set_function(self._in_flight)
+        self._metrics.http_held_bytes.set_function(lambda: self._held.total)
         self._metrics.watch_tasks(self._local.statuses)
         try:
             self._bound = Bound(
-                await self._listen(self._dispatchers[0], self._options.port, "http_port", self._plain),
-                await self._listen(self._dispatchers[1], self._options.internal_port, "internal_port", None),
+                await self._listen(
+                    self._dispatchers[0], self._options.port, "http_port", self._plain, public_connections
+                ),
+                await self._listen(
+                    self._dispatchers[1], self._options.internal_port, "internal_port", None, internal_connections
+                ),
             )
         except ConfigError:
             await self.stop(0)
             raise
-        self._lag = asyncio.create_task(measure_event_loop_lag(self._metrics, LAG_INTERVAL), name="event-loop-lag")
+        self._tasks += (
+            asyncio.create_task(measure_event_loop_lag(self._metrics, LAG_INTERVAL), name="event-loop-lag"),
+            asyncio.create_task(self._cut_slow_clients(), name="slow-clients"),
+        )
 
     async def drain(self, seconds: float) -> None:
         """Turn /readyz to 503 `draining`, then answer on, each time closing the connection.
@@ -208,10 +251,10 @@ class HttpServer:
 
     async def stop(self, seconds: float) -> None:
         """Stop listening, answer whoever has connected and asked, for `seconds` at most, and close every connection."""
-        if self._lag is not None:
-            self._lag.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._lag
+                await task
         self._close_with_each_answer()
         for listener in self._listeners:
             await listener.close()
@@ -241,6 +284,16 @@ class HttpServer:
         while not all(listener.server.is_idle for listener in self._listeners):  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(_LOOK)
 
+    async def _cut_slow_clients(self) -> None:
+        while True:
+            await asyncio.sleep(SLOW_CLIENTS_INTERVAL)
+            try:
+                self._held.cut_stalled()
+                for connections in self._connections:
+                    connections.refuse_slow_heads()
+            except Exception:  # noqa: BLE001 - the next look is as important as this one
+                structlog.get_logger("http").exception("slow clients could not be cut off")
+
     def _in_flight(self) -> int:
         return sum(dispatcher.in_flight for dispatcher in self._dispatchers)
 
@@ -249,8 +302,15 @@ class HttpServer:
             raise RuntimeError("the HTTP server has stopped")
         return await survey(self._view.current, self.me, self._local, self._peer, seconds=SURVEY_SECONDS)
 
-    async def _listen(self, dispatcher: Dispatcher, port: int, setting: str, plain: PlainReads | None) -> str:
-        """Serve on one port and return its URL."""
-        listener = await Listener.bind(Server(dispatcher, self._metrics, plain), self._options.host, port, setting)
+    async def _listen(
+        self, dispatcher: Dispatcher, port: int, setting: str, plain: PlainReads | None, most: int
+    ) -> str:
+        """Serve on one port, on so many connections at most, and return its URL."""
+        connections = Connections(most, self._clock)
+        self._connections.append(connections)
+        name = setting.removesuffix("_port")
+        self._metrics.http_connections.labels(name).set_function(lambda: len(connections))
+        server = Server(dispatcher, self._metrics, connections=connections, held=self._held, plain=plain)
+        listener = await Listener.bind(server, self._options.host, port, setting)
         self._listeners.append(listener)
         return listener.url

@@ -160,18 +160,40 @@ class Batch:
         """Find outcomes for the keys from first to end that have none: for the first of them, and for others."""
         groups: dict[int, _Group] = {}
         alone: list[tuple[int, bytes]] = []
+        known: dict[bytes, int] = {}
+        repeated: list[tuple[int, int]] = []
         for start in range(first, end, KEYS_A_TURN):
             if start > first:
                 await self._parts.turns.wait()
-            self._group(range(start, min(start + KEYS_A_TURN, end)), groups, alone)
+            indexes = self._first_ones(range(start, min(start + KEYS_A_TURN, end)), known, repeated)
+            self._group(indexes, groups, alone)
         await self._ask(list(groups.values()))
         for start in range(0, len(alone), ALONE_AT_ONCE):
             await self._parts.turns.wait()
             async with asyncio.TaskGroup() as tasks:
                 for index, text in alone[start : start + ALONE_AT_ONCE]:
                     tasks.create_task(self._ask_alone(index, text))
+        for index, first_index in repeated:
+            self._outcomes.repeat(index, first_index)
 
-    def _group(self, indexes: range, groups: dict[int, _Group], alone: list[tuple[int, bytes]]) -> None:
+    def _first_ones(self, indexes: range, known: dict[bytes, int], repeated: list[tuple[int, int]]) -> Sequence[int]:
+        """Return those of some keys that have no outcome and were not seen before; add the others to `repeated`.
+
+        `known` are the keys seen so far, and where.
+        """
+        first_ones = []
+        for index in indexes:
+            if self._outcomes.has(index):
+                continue
+            text = self._keys[index]
+            first_index = index if isinstance(text, RequestError) else known.setdefault(text, index)
+            if first_index == index:
+                first_ones.append(index)
+            else:
+                repeated.append((index, first_index))
+        return first_ones
+
+    def _group(self, indexes: Sequence[int], groups: dict[int, _Group], alone: list[tuple[int, bytes]]) -> None:
         """Add keys to the groups of their partitions, and those that may lie in several to the ones to ask alone."""
         routed, outcomes, keys = self._asked.routed, self._outcomes, self._keys
         parse = routed.parse
@@ -179,8 +201,6 @@ class Batch:
         stored: list[bytes] = []
         wires: list[bytes] = []
         for index in indexes:
-            if outcomes.has(index):
-                continue
             text = keys[index]
             if isinstance(text, RequestError):
                 outcomes.set(index, text)

@@ -51,6 +51,10 @@ class Outcomes:
         self._of[first:end] = [None] * (end - first)
         return ready
 
+    def repeat(self, index: int, other: int) -> None:
+        """Set for a key what is set for another, which is the same key; it counts as one read."""
+        self._of[index] = self._of[other]
+
     def set(self, index: int, outcome: Outcome) -> None:
         """Set one that was counted elsewhere."""
         self._of[index] = outcome

@@ -15,8 +15,10 @@ from app.formats.schemas import NoSchemas
 from app.formats.variants import Known
 from app.http.access_log import AccessLog
 from app.http.batch import BatchRoutes
+from app.http.connections import Connections
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness
+from app.http.held import HeldBytes
 from app.http.observations import Observations
 from app.http.overview import OverviewRoutes
 from app.http.plain import PlainReads
@@ -148,6 +150,12 @@ class _Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is buffered."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -188,8 +196,10 @@ def _server(local: _Tables) -> Server:
         HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
     )
     observations = Observations(metrics, AccessLog(clock))
-    plain = PlainReads(query, observations, clock)
-    return Server(Dispatcher(routes, observations, clock, timeout=5.0), metrics, plain)
+    held = HeldBytes(_BUDGET, clock)
+    plain = PlainReads(query, observations, clock, held)
+    dispatcher = Dispatcher(routes, observations, clock, timeout=5.0, held=held)
+    return Server(dispatcher, metrics, connections=Connections(100, clock), held=held, plain=plain)
 
 
 async def measure(timings: Timings) -> None:

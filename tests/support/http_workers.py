@@ -144,6 +144,8 @@ async def start_worker(
     catalog: Catalog = CATALOG,
     timeout: float = 5.0,  # noqa: ASYNC109
     secrets: Sequence[str] = (),
+    connections: int = 1_000,
+    held: int = 16 << 20,
 ) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
@@ -157,6 +159,8 @@ async def start_worker(
         version="1.2.3",
         group="g",
         internal_secrets=secrets,
+        connections=connections,
+        held_bytes=held,
     )
     server = HttpServer(
         options,

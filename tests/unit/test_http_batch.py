@@ -13,7 +13,7 @@ from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import MisplacedKeys, PartitionRestoring, TooStale
 from app.formats.keys import key_format
 from app.formats.partitioners import partition_of
-from app.http import answers
+from app.http import held
 from app.http.batch import MAX_BODY_BYTES, MOST_KEYS
 from app.model import ReadMode, Role
 from app.routing.batch import WINDOW
@@ -538,7 +538,7 @@ async def test_a_fault_of_ours_is_a_500_as_long_as_nothing_was_sent_and_a_cut_af
 
 
 async def test_a_client_that_takes_nothing_is_cut_off(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "STALL_SECONDS", 0.1)
+    monkeypatch.setattr(held, "STALL_SECONDS", 0.1)
     keys = [f"k{number}" for number in range(5000)]
     for key in keys:
         put([worker], key.encode(), b'"%b"' % (b"x" * 10_000))

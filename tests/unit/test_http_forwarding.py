@@ -319,6 +319,59 @@ async def test_bad_internal_requests_are_refused(workers: tuple[Worker, Worker])
     assert (await ask(url, target(), headers(), method="POST")).status == 405
 
 
+@pytest.mark.parametrize("name", ["Tablehouse-Deadline-Ms", "Tablehouse-Partitions", "Tablehouse-Max-Lag"])
+@pytest.mark.parametrize("number", ["9" * 5_000, "-1", "1e3", "\u0661", ""])
+async def test_numbers_that_no_worker_sends_are_a_400(workers: tuple[Worker, Worker], name: str, number: str) -> None:
+    reply = await ask(workers[1].internal, target(), headers() | {name: number})
+    assert (reply.status, reply.json["code"]) == (400, "invalid_parameter"), reply.json
+    reply = await ask(workers[1].internal, f"/internal/v1/tables/planes/{'9' * 5_000}:digest")
+    assert (reply.status, reply.json["code"]) == (400, "invalid_parameter"), reply.json
+
+
+async def test_a_generation_of_any_length_does_no_harm(workers: tuple[Worker, Worker]) -> None:
+    put(workers, FAR, b"1")
+    reply = await ask(workers[1].internal, target(), headers() | {"Tablehouse-Generation": "9" * 5_000})
+    assert (reply.status, reply.body) == (200, b"1")
+
+
+async def test_a_retry_after_of_any_length_from_a_peer_is_passed_over(workers: tuple[Worker, Worker]) -> None:
+    document = b'{"code":"partition_restoring","detail":"40 to go","status":503}'
+
+    async def owner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 503 x\r\nRetry-After: %b\r\nContent-Length: %d\r\n\r\n" % (b"9" * 5_000, len(document))
+        writer.write(head + document)
+        writer.close()
+
+    server = await asyncio.start_server(owner, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    workers[0].view.swap(snapshot(Placed("m", f"http://127.0.0.1:{port}", {"planes-topic": range(4)})))
+    reply = await workers[0].get("/tables/planes/x")
+    server.close()
+    assert (reply.status, reply.json["code"], reply.headers["retry-after"]) == (503, "partition_restoring", "1")
+
+
+async def test_the_internal_listener_waits_no_longer_than_a_request_of_its_own_may_take() -> None:
+    async with two_workers(timeout=0.2) as (_, b):
+        waiting = {"Tablehouse-Min-Position": "2:9999", "Tablehouse-Timeout-Ms": "999999999"}
+        asked = headers() | waiting | {"Tablehouse-Deadline-Ms": "999999999"}
+        reply = await ask(b.internal, target(), asked)
+        assert (reply.status, reply.json["code"]) == (503, "position_not_reached"), reply.json
+
+
+@pytest.mark.parametrize(("count", "status"), [(1_000, 200), (2_000, 400), (6_000, 400)])
+async def test_many_positions_are_taken_or_refused_by_every_worker_alike(
+    workers: tuple[Worker, Worker], count: int, status: int
+) -> None:
+    put(workers, FAR, b"1")
+    positions = ",".join(f"{number + 10}:12345" for number in range(count))
+    for worker in workers:
+        reply = await worker.get(f"/tables/planes/{FAR.decode()}?min_position={positions}")
+        assert reply.status == status, reply.json
+        if status == 400:
+            assert (reply.json["code"], reply.json["parameter"]) == ("invalid_parameter", "min_position")
+
+
 async def test_nothing_that_a_client_sends_crosses_the_hop(workers: tuple[Worker, Worker]) -> None:
     seen: list[bytes] = []
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import requires, version
 
 import pytest
@@ -19,11 +19,17 @@ from app.tasks.reads import ReadResult
 from tests.support.http_workers import Reply, Worker, connected, one_worker, read_reply, two_workers
 
 AIOHTTP = "3.14.5"
-#: What app/http/protocol.py rests on: what aiohttp does between two requests, and how it notices idleness.
+#: What app/http/protocol.py rests on: what aiohttp does between two requests, how it notices idleness, and how it ends.
 READ = {
     "data_received": "1ee57ebe052e6c80",
     "start": "2e565fd40c8e04fb",
     "_process_keepalive": "b472e0fb8445ce42",
+    "_resume_reading_if_drained": "27f2a6fbbb3a790e",
+    "close": "84518f965e198ee3",
+    "connection_lost": "df2fe6e95fd04c7c",
+    "eof_received": "5652627579a02369",
+    "finish_response": "b7eb53db8f4b30ca",
+    "force_close": "38d0e1e798e4d3b7",
 }
 
 PLAIN = (
@@ -43,7 +49,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     noted: list[bool] = []
     original = PlainReads.answer
 
-    def answer(self: PlainReads, data: bytes) -> bytes | None:
+    def answer(self: PlainReads, data: bytes) -> Sequence[bytes] | None:
         found = original(self, data)
         noted.append(found is not None)
         return found

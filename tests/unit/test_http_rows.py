@@ -262,9 +262,11 @@ async def test_keys_of_8_kib_pass_and_longer_ones_do_not(worker: Worker) -> None
     problem_of(await worker.get("/tables/planes:get?key=" + "x" * 8193), 414, "uri_too_long")
 
 
-async def test_an_endless_url_is_a_414_and_an_endless_header_a_400(worker: Worker) -> None:
+async def test_an_endless_url_is_a_414_and_an_endless_header_a_431(worker: Worker) -> None:
     problem_of(await worker.get("/tables/planes/" + "x" * 70_000), 414, "uri_too_long")
-    problem_of(await worker.get("/livez", {"X-Long": "x" * 40_000}), 400, "invalid_parameter")
+    problem_of(await worker.get("/livez", {"X-Long": "x" * 40_000}), 431, "headers_too_large")
+    many = {f"X-{number}": "x" * 20_000 for number in range(7)}
+    problem_of(await worker.get("/livez", many), 431, "headers_too_large")
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,8 @@ def server_on(port: int, internal_port: int) -> HttpServer:
             version="0",
             group="g",
             internal_secrets=(),
+            connections=100,
+            held_bytes=16 << 20,
         ),
         worker_id="a",
         incarnation=4,
