@@ -43,8 +43,8 @@ _MINUTES_BUCKETS = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3
 
 
 #: Seconds in which a library says the same thing once. While no broker is there aiokafka's clients have the same to say
-#: 150 times a second.
-REPEAT_SECONDS = 10.0
+#: 150 times a second. As long as it goes on, each interval is twice the one before, up to the longest.
+REPEAT_SECONDS, LONGEST_REPEAT_SECONDS = 10.0, 640.0
 
 #: Different things that are remembered.
 _REMEMBERED = 1000
@@ -56,20 +56,21 @@ class Repeats(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        #: When each thing was written last, how long it is kept back since then, and how often it was.
+        self._said: dict[tuple[str, str], tuple[float, float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a line is to be written."""
         if record.levelno <= logging.DEBUG:
             return True
         what, now = (record.name, str(record.msg)), self._clock()
-        said_at, kept_back = self._said.get(what, (-REPEAT_SECONDS, 0))
-        if now - said_at < REPEAT_SECONDS:
-            self._said[what] = said_at, kept_back + 1
+        said_at, interval, kept_back = self._said.get(what, (float("-inf"), 0.0, 0))
+        if now - said_at < interval:
+            self._said[what] = said_at, interval, kept_back + 1
             return False
         if len(self._said) >= _REMEMBERED:
             self._said.clear()
-        self._said[what] = now, 0
+        self._said[what] = now, min(2 * interval, LONGEST_REPEAT_SECONDS) if kept_back else REPEAT_SECONDS, 0
         if kept_back:
             record.msg, record.args = f"{record.getMessage()} ({kept_back} more like this were kept back)", None
         return True

@@ -346,7 +346,11 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 try:
                     await self.known.keys_of(topic).refresh()
                 except DecodeError as error:
-                    log.error("not every schema of a topic's keys can be used", topic=topic, reason=str(error))
+                    self._recurring.error(
+                        topic, "not every schema of a topic's keys can be used", topic=topic, reason=str(error)
+                    )
+                else:
+                    self._recurring.end(topic, "every schema of a topic's keys can be used again", topic=topic)
             await asyncio.sleep(_KEY_SCHEMAS_INTERVAL)
 
     async def _take_over_once_warm(self, shards: Shards) -> None:
