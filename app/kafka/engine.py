@@ -41,6 +41,7 @@ from app.routing.cluster import ClusterView, shards_of, snapshot_of
 from app.stores.data_directory import DataDirectory
 from app.stores.rocksdb import RocksShard, StoreMemory
 from app.tasks import background
+from app.tasks.built_with import check_definitions
 from app.tasks.clock import MEASURING_INTERVAL, MeasuredClock, SystemClock
 from app.tasks.definitions import changelog_topic
 from app.tasks.doubts import Doubts, Misplaced
@@ -200,15 +201,17 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             worker_id=self._directory.worker_id,
         )
         memory = StoreMemory(budget)
+        shards = ShardSettings(
+            self._settings.group,
+            self._catalog,
+            topics.partitions,
+            self._directory,
+            lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
+            budget,
+        )
+        await check_definitions(shards, changelog)
         self._shards = Shards(
-            ShardSettings(
-                self._settings.group,
-                self._catalog,
-                topics.partitions,
-                self._directory,
-                lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
-                budget,
-            ),
+            shards,
             consumer,
             ports,
             Reader(self._lease, self._settings.max_staleness),
