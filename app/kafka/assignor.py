@@ -100,10 +100,6 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     def _assignments(self, members: Mapping[str, Any], partitions: Mapping[str, int]) -> dict[str, bytes]:
         """Return what each member is sent."""
         described = {member: decode_metadata(metadata.user_data) for member, metadata in members.items()}
-        catalogs = {metadata.worker_id: metadata.catalog_digest for metadata in described.values()}
-        if len(set(catalogs.values())) > 1:
-            # As it should be in the middle of a rolling deployment, and at no other time.
-            log.warning("workers of the group have different tables.yaml files", catalogs=catalogs)
         subscriptions = {member: frozenset(metadata.subscription) for member, metadata in members.items()}
         placed = self._place(described, partitions, subscriptions)
         log.info("placed", members=len(members), shards=sum(partitions.values()))

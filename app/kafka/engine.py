@@ -10,7 +10,7 @@ import structlog
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from app.catalog.fingerprint import catalog_digest
+from app.catalog.fingerprint import catalog_digest, table_digests
 from app.catalog.spec import REGISTRY_FORMATS, Catalog, TableSpec
 from app.config import Settings
 from app.formats.errors import DecodeError
@@ -35,6 +35,7 @@ from app.kafka.security import security_of
 from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Topics, prepare
 from app.model import TopicPartition
+from app.placement.catalogs import differences
 from app.placement.wire import MemberMetadata
 from app.recurring import Recurring
 from app.routing.cluster import ClusterView, shards_of, snapshot_of
@@ -379,6 +380,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             incarnation=self._directory.incarnation,
             url=self._settings.advertised_url,
             catalog_digest=catalog_digest(self._catalog),
+            tables=table_digests(self._catalog),
             positions={} if self._shards is None else self._shards.positions(),
             zone=self._settings.zone,
             misplaced=dict(self._doubts.misplaced),
@@ -397,8 +399,15 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         if self._shards is None or self._counts is None or self._assignor is None or self._assignor.latest is None:
             raise AssertionError("assigned before the engine was ready")
         assignment = self._assignor.latest
-        counts, self.health.disagreements = self._counts.agreed(assignment.partitions)
-        self._view.swap(snapshot_of(generation, counts, assignment.members))
+        counts, disagreements = self._counts.agreed(assignment.partitions)
+        differing = differences(table_digests(self._catalog), assignment.catalogs)
+        if differing:
+            log.warning("workers of the group have different tables.yaml files", differences=differing)
+        self.health.disagreements = [
+            *disagreements,
+            *(f"worker {worker} has another tables.yaml: {what}" for worker, what in differing.items()),
+        ]
+        self._view.swap(snapshot_of(generation, counts, assignment.members, differing))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
         self._shards.assign(generation, partitions, frozenset(shards_of(assignment.own.standbys)))
         self._warming, self._assigned_at = frozenset(shards_of(assignment.own.warming)), monotonic()

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 
 from app.model import TopicPartition
 from app.placement.actives import place_actives
+from app.placement.catalogs import in_use
 from app.placement.copies import Copies
 from app.placement.eligible import eligible
 from app.placement.standbys import place_standbys
@@ -79,10 +80,8 @@ def assignments(
     misplaced: dict[str, tuple[int, int]] = {}
     for member in sorted(members):
         misplaced = {**members[member].misplaced, **misplaced}
-    return {
-        member: Assignment(own=placed[member], partitions=counts, members=everybody, misplaced=misplaced)
-        for member in sorted(members)
-    }
+    catalogs = in_use(members)
+    return {member: Assignment(placed[member], counts, everybody, misplaced, catalogs) for member in sorted(members)}
 
 
 def _by_topic(shards: Iterable[TopicPartition]) -> dict[str, list[int]]:

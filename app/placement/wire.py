@@ -28,14 +28,15 @@ class WireError(TablehouseError):
     """Another member's bytes cannot be read; the message says which version would have been understood."""
 
 
-class MemberMetadata(msgspec.Struct, frozen=True):
+class MemberMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker says of itself when it joins.
 
     url is the internal listener's, as peers reach it. positions are, per source topic and partition, the
     lowest position over the shard's tasks that this worker holds, -1 for a shard that is there and empty; a
     shard that it does not hold is absent. misplaced are the tables, by changelog topic, of which it knows a record in
     the wrong partition: that record's partition and offset. actives, standbys and warming are what it was assigned in
-    the generation before, as in MemberAssignment; a process that has just started had nothing.
+    the generation before, as in MemberAssignment; a process that has just started had nothing. tables are the first
+    bytes of a digest of each table's definition, by its name.
     """
 
     worker_id: str
@@ -48,6 +49,7 @@ class MemberMetadata(msgspec.Struct, frozen=True):
     actives: dict[str, list[int]] = {}
     standbys: dict[str, list[int]] = {}
     warming: dict[str, list[int]] = {}
+    tables: dict[str, bytes] = {}
 
 
 class MemberAssignment(msgspec.Struct, frozen=True):
@@ -71,20 +73,28 @@ class PlacedMember(msgspec.Struct, frozen=True):
     standbys: dict[str, list[int]]
 
 
+class CatalogInUse(msgspec.Struct, frozen=True):
+    """One of several tables.yaml files that members have: their worker ids, and `tables` as in MemberMetadata."""
+
+    workers: list[str]
+    tables: dict[str, bytes]
+
+
 class Assignment(msgspec.Struct, frozen=True):
     """What the leader sends to one member: its own shards, and everybody's, so that every worker routes.
 
     partitions are the partition counts by source topic that the leader placed by; every worker hashes with
-    these. misplaced are those of all members together.
+    these. misplaced are those of all members together. catalogs are empty when all members have the same tables.yaml.
     """
 
     own: MemberAssignment
     partitions: dict[str, int]
     members: list[PlacedMember]
     misplaced: dict[str, tuple[int, int]] = {}
+    catalogs: list[CatalogInUse] = []
 
 
-class _Sent(msgspec.Struct, frozen=True):
+class _Sent(msgspec.Struct, frozen=True, omit_defaults=True):
     """An Assignment on its way, the distribution packed."""
 
     own: MemberAssignment
@@ -92,6 +102,7 @@ class _Sent(msgspec.Struct, frozen=True):
     members: list[tuple[str, int, str]]
     layers: Layers
     misplaced: dict[str, tuple[int, int]] = {}
+    catalogs: list[CatalogInUse] = []
 
 
 _metadata = msgspec.msgpack.Decoder(MemberMetadata)
@@ -119,7 +130,7 @@ def encode_assignments(messages: Mapping[str, Assignment]) -> dict[str, bytes]:
     members = [(member.worker_id, member.incarnation, member.url) for member in shared.members]
     layers = pack(shared.members, shared.partitions)
     return {
-        name: _pack(_Sent(message.own, shared.partitions, members, layers, shared.misplaced))
+        name: _pack(_Sent(message.own, shared.partitions, members, layers, shared.misplaced, shared.catalogs))
         for name, message in messages.items()
     }
 
@@ -132,7 +143,7 @@ def decode_assignment(data: bytes) -> Assignment:
     except ValueError as error:
         raise WireError(f"the leader of the group sent an assignment that cannot be right: {error}") from error
     members = [PlacedMember(*member, *parts) for member, parts in zip(sent.members, held, strict=True)]
-    return Assignment(sent.own, sent.partitions, members, sent.misplaced)
+    return Assignment(sent.own, sent.partitions, members, sent.misplaced, sent.catalogs)
 
 
 def _pack(value: msgspec.Struct) -> bytes:
