@@ -44,7 +44,13 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    kafka: EmbeddedKafka, make_worker: MakeWorker, *, may_fail: Sequence[int] = (), start: int = 2, standbys: int = 1
+    kafka: EmbeddedKafka,
+    make_worker: MakeWorker,
+    *,
+    may_fail: Sequence[int] = (),
+    start: int = 2,
+    standbys: int = 1,
+    session_timeout: str = "3s",
 ) -> AsyncIterator[Scene]:
     """Start everything; at the end, stop the load, check equality, and judge every answer that the readers got.
 
@@ -56,7 +62,7 @@ async def scene(
     print(f"seed {seed}")  # noqa: T201 - shown when the test fails
     await create_topic(bootstrap, topic, PARTITIONS)
     definition = tables(*(table.entry() for table in checked))
-    workers = [make_worker(bootstrap, definition, group=group) for _ in range(2)]
+    workers = [make_worker(bootstrap, definition, group=group, session_timeout=session_timeout) for _ in range(2)]
     for worker in workers[:start]:
         worker.start()
     async with Load(bootstrap, topic, KEYS, seed) as load:
@@ -148,18 +154,24 @@ async def test_a_worker_leaves_gracefully_and_comes_back(
 async def test_a_worker_that_is_told_to_stop_in_the_middle_of_a_rebalance_ends_well(
     kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
-    async with scene(kafka, make_worker, may_fail=[0, 1]) as cluster:
+    # The group waits for the paused worker until its session is over, which is long enough for a third one to join.
+    async with scene(kafka, make_worker, may_fail=[0, 1], session_timeout="10s") as cluster:
         stopped, paused = cluster.workers
         await cluster.load.more(100)
         paused.pause()
-        # The group waits for the paused one, until its session is over.
         third = make_worker(cluster.bootstrap, stopped.tables_file.read_text("utf-8"), group=cluster.group)
         third.start()
+
+        async def live() -> bool:
+            # Before that it is ended by a signal as any process is.
+            status, _ = await third.document("/livez")
+            return status == 200
 
         async def rebalancing() -> bool:
             return any(task["reason"] == "the group is rebalancing" for task in await stopped.tasks())
 
         await until(rebalancing, "the group is rebalancing", 30.0)
+        await until(live, "the third worker takes signals", 30.0)
         stopped.terminate()
         assert await stopped.wait_exit() == 0, stopped.log_end()
         paused.resume()
