@@ -12,15 +12,17 @@ FIRST_DISTANCE, LONGEST_DISTANCE = 2.0, 600.0
 @dataclass(slots=True)
 class _Trouble:
     since: float
+    seen: float
     due: float
     distance: float = FIRST_DISTANCE
     left_out: int = 0
 
 
 class Recurring:
-    """Logs one kind of trouble with a structlog logger; each subject, such as a partition, has distances of its own.
+    """Logs with a structlog logger; each subject, such as a partition or a kind of error, has distances of its own.
 
-    A caller ends or forgets every subject that it reported, which bounds what is remembered.
+    Subjects are remembered until they end, so they have to be few. One that was not reported for the longest distance
+    begins again.
     """
 
     def __init__(self, log: Any, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,27 +32,35 @@ class Recurring:
 
     def warn(self, subject: Hashable, event: str, /, **fields: object) -> None:
         """Log a warning, unless the last one about the subject is too near; says how many were left out since then."""
-        now = self._clock()
-        trouble = self._troubles.get(subject)
-        if trouble is None:
-            self._troubles[subject] = _Trouble(since=now, due=now + FIRST_DISTANCE)
-            self._log.warning(event, **fields)
-            return
-        if now < trouble.due:
-            trouble.left_out += 1
-            return
-        trouble.distance = min(2 * trouble.distance, LONGEST_DISTANCE)
-        trouble.due = now + trouble.distance
-        left_out, trouble.left_out = trouble.left_out, 0
-        self._log.warning(event, **fields, left_out=left_out, seconds=round(now - trouble.since, 1))
+        self._report(self._log.warning, subject, event, fields)
+
+    def error(self, subject: Hashable, event: str, /, **fields: object) -> None:
+        """Log an error, at the same distances."""
+        self._report(self._log.error, subject, event, fields)
 
     def end(self, subject: Hashable, event: str, /, **fields: object) -> None:
         """Log that the trouble is over and how long it was, if there was any."""
         trouble = self._troubles.pop(subject, None)
         if trouble is not None:
             seconds = round(self._clock() - trouble.since, 1)
-            self._log.info(event, **fields, left_out=trouble.left_out, seconds=seconds)
+            self._log.info(event, **fields, **_left_out(trouble.left_out), seconds=seconds)
 
-    def forget(self, subject: Hashable) -> None:
-        """Drop a subject that is not looked at any more, without a line."""
-        self._troubles.pop(subject, None)
+    def _report(self, write: Callable[..., object], subject: Hashable, event: str, fields: dict[str, object]) -> None:
+        now = self._clock()
+        trouble = self._troubles.get(subject)
+        if trouble is None or now - trouble.seen > LONGEST_DISTANCE:
+            self._troubles[subject] = _Trouble(since=now, seen=now, due=now + FIRST_DISTANCE)
+            write(event, **fields)
+            return
+        trouble.seen = now
+        if now < trouble.due:
+            trouble.left_out += 1
+            return
+        trouble.distance = min(2 * trouble.distance, LONGEST_DISTANCE)
+        trouble.due = now + trouble.distance
+        left_out, trouble.left_out = trouble.left_out, 0
+        write(event, **fields, **_left_out(left_out), seconds=round(now - trouble.since, 1))
+
+
+def _left_out(count: int) -> dict[str, int]:
+    return {"left_out": count} if count else {}

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -47,11 +47,23 @@ _MINUTES_BUCKETS = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3
 
 
 #: Seconds in which a library says the same thing once. While no broker is there aiokafka's clients have the same to say
-#: 150 times a second.
-REPEAT_SECONDS = 10.0
+#: 150 times a second. As long as it goes on, each interval is twice the one before, up to the longest.
+REPEAT_SECONDS, LONGEST_REPEAT_SECONDS = 10.0, 640.0
 
 #: Different things that are remembered.
 _REMEMBERED = 1000
+
+
+class _Said(NamedTuple):
+    """When a thing was written and when it was last said, how long it is kept back in between, and how often it was."""
+
+    written_at: float
+    seen_at: float
+    interval: float
+    kept_back: int
+
+
+_NEVER = _Said(float("-inf"), float("-inf"), 0.0, 0)
 
 
 class Repeats(logging.Filter):
@@ -60,22 +72,24 @@ class Repeats(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        self._said: dict[tuple[str, str], _Said] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a line is to be written."""
         if record.levelno <= logging.DEBUG:
             return True
         what, now = (record.name, str(record.msg)), self._clock()
-        said_at, kept_back = self._said.get(what, (-REPEAT_SECONDS, 0))
-        if now - said_at < REPEAT_SECONDS:
-            self._said[what] = said_at, kept_back + 1
+        said = self._said.get(what, _NEVER)
+        if now - said.written_at < said.interval:
+            self._said[what] = said._replace(seen_at=now, kept_back=said.kept_back + 1)
             return False
         if len(self._said) >= _REMEMBERED:
             self._said.clear()
-        self._said[what] = now, 0
-        if kept_back:
-            record.msg, record.args = f"{record.getMessage()} ({kept_back} more like this were kept back)", None
+        goes_on = said.kept_back and now - said.seen_at < LONGEST_REPEAT_SECONDS
+        interval = min(2 * said.interval, LONGEST_REPEAT_SECONDS) if goes_on else REPEAT_SECONDS
+        self._said[what] = _Said(now, now, interval, 0)
+        if said.kept_back:
+            record.msg, record.args = f"{record.getMessage()} ({said.kept_back} more like this were kept back)", None
         return True
 
 

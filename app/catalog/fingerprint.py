@@ -16,6 +16,9 @@ from app.catalog.spec import Catalog, SchemaFile, TableSpec
 #: Bytes of SHA-256 that a digest keeps, and prints as twice as many hexadecimal digits.
 DIGEST_BYTES = 16
 
+#: Bytes of a table's digest that each worker gives when it joins its group.
+SHORT_DIGEST_BYTES = 6
+
 
 def definition(table: TableSpec) -> dict[str, str]:
     """Return the parts of a fingerprint that come from the definition alone, in a fixed order."""
@@ -75,6 +78,17 @@ def catalog_digest(catalog: Catalog) -> str:
     return digest(
         {name: _json([table.version, definition(table)]) for name, table in catalog.tables.items()},
     )
+
+
+def table_digests(catalog: Catalog) -> dict[str, bytes]:
+    """Return a few bytes for each table, which differ where its definition or its version does.
+
+    They name the tables in which two catalogs differ, once their catalog_digest() has told that they do.
+    """
+    return {
+        name: bytes.fromhex(digest({name: _json([table.version, definition(table)])}))[:SHORT_DIGEST_BYTES]
+        for name, table in catalog.tables.items()
+    }
 
 
 def _schema(schema: str | int | SchemaFile) -> str:

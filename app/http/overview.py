@@ -64,6 +64,7 @@ class OverviewRoutes:
                         "url": report.host.url,
                         "reachable": report.tasks is not None,
                         "reason": report.reason,
+                        "different_tables": seen.snapshot.differences.get(report.host.worker_id),
                     }
                     for report in seen.reports
                 ],

@@ -154,10 +154,6 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     def _assignments(self, members: Readable, partitions: Mapping[str, int]) -> dict[str, bytes]:
         """Return what each member is sent."""
         described = members.described
-        catalogs = {metadata.worker_id: metadata.catalog_digest for metadata in described.values()}
-        if len(set(catalogs.values())) > 1:
-            # As it should be in the middle of a rolling deployment, and at no other time.
-            log.warning("workers of the group have different tables.yaml files", catalogs=catalogs)
         placed = dict(self._place(described, partitions, members.subscriptions))
         log.info("placed", members=len(described), left_out=len(members.left_out), shards=sum(partitions.values()))
         messages = assignments(described, placed, partitions, dict(islice(members.left_out.items(), MAX_NAMED)))

@@ -34,6 +34,7 @@ from app.kafka.record_path import NoRecordPath
 from app.kafka.skips import PASSED_OVER, Skips
 from app.masking import in_words
 from app.model import TopicPartition
+from app.recurring import Recurring
 from app.tasks.clock import SystemClock
 from app.tasks.log import LogRecord
 from app.turns import Turns
@@ -151,6 +152,7 @@ class LaneConsumer(NoRecordPath):
         self._held_back: set[KafkaPartition] = set()
         self._started_flowing = asyncio.Event()
         self._outages = LaneOutages(SystemClock())
+        self._warnings = Recurring(log)
         self.client = AIOKafkaConsumer(
             **connection.arguments(),
             group_id=options.group,
@@ -181,9 +183,10 @@ class LaneConsumer(NoRecordPath):
             try:
                 await self.client.start()
             except KafkaError as error:
-                log.warning("no broker can be reached; trying again", error=str(error))
+                self._warnings.warn("start", "no broker can be reached; trying again", error=str(error))
                 await self.sleep(1.0)
             else:
+                self._warnings.end("start", "a broker is reached")
                 return
 
     async def on_stop(self) -> None:
@@ -238,7 +241,9 @@ class LaneConsumer(NoRecordPath):
             except ConsumerStoppedError:
                 return
             except KafkaError as error:
-                log.warning("fetching failed; trying again", group=self._options.group, error=repr(error))
+                self._warnings.warn(
+                    type(error).__name__, "fetching failed; trying again", group=self._options.group, error=repr(error)
+                )
                 await self.sleep(1.0)
 
     async def _fetch_and_offer(self) -> None:

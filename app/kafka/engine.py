@@ -10,7 +10,7 @@ import structlog
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from app.catalog.fingerprint import catalog_digest
+from app.catalog.fingerprint import catalog_digest, table_digests
 from app.catalog.spec import REGISTRY_FORMATS, Catalog, TableSpec
 from app.config import Settings
 from app.formats.errors import DecodeError
@@ -38,6 +38,7 @@ from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import Replication, Topics, prepare
 from app.masking import in_words
 from app.model import TopicPartition
+from app.placement.catalogs import differences
 from app.placement.wire import Assignment, MemberMetadata
 from app.recurring import Recurring
 from app.routing.cluster import ClusterView, shards_of, snapshot_of
@@ -45,6 +46,7 @@ from app.stores.data_directory import DataDirectory
 from app.stores.memory import StoreMemory, memory_for_rows
 from app.stores.rocksdb import RocksShard
 from app.tasks import background
+from app.tasks.built_with import check_definitions
 from app.tasks.clock import MEASURING_INTERVAL, MeasuredClock, SystemClock
 from app.tasks.definitions import changelog_topic
 from app.tasks.doubts import Doubts, Misplaced
@@ -209,15 +211,17 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             worker_id=self._directory.worker_id,
         )
         memory = StoreMemory(budget, self._metrics)
+        shards = ShardSettings(
+            self._settings.group,
+            self._catalog,
+            topics.partitions,
+            self._directory,
+            lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
+            budget,
+        )
+        await check_definitions(shards, changelog)
         self._shards = Shards(
-            ShardSettings(
-                self._settings.group,
-                self._catalog,
-                topics.partitions,
-                self._directory,
-                lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
-                budget,
-            ),
+            shards,
             consumer,
             ports,
             Reader(self._lease, self._settings.max_staleness),
@@ -362,7 +366,11 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 try:
                     await self.known.keys_of(topic).refresh()
                 except DecodeError as error:
-                    log.error("not every schema of a topic's keys can be used", topic=topic, reason=str(error))
+                    self._recurring.error(
+                        topic, "not every schema of a topic's keys can be used", topic=topic, reason=str(error)
+                    )
+                else:
+                    self._recurring.end(topic, "every schema of a topic's keys can be used again", topic=topic)
             await asyncio.sleep(_KEY_SCHEMAS_INTERVAL)
 
     async def _take_over_once_warm(self, shards: Shards) -> None:
@@ -388,6 +396,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             incarnation=self._directory.incarnation,
             url=self._settings.advertised_url,
             catalog_digest=catalog_digest(self._catalog),
+            tables=table_digests(self._catalog),
             positions={} if self._shards is None else self._shards.positions(),
             zone=self._settings.zone,
             misplaced=dict(self._doubts.misplaced),
@@ -426,8 +435,15 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         known: PartitionCounts,
         assignment: Assignment,
     ) -> None:
-        counts, self.health.disagreements = known.agreed(assignment.partitions)
-        self._view.swap(snapshot_of(generation, counts, assignment.members))
+        counts, disagreements = known.agreed(assignment.partitions)
+        differing = differences(table_digests(self._catalog), assignment.catalogs)
+        if differing:
+            log.warning("workers of the group have different tables.yaml files", differences=differing)
+        self.health.disagreements = [
+            *disagreements,
+            *(f"worker {worker} has another tables.yaml: {what}" for worker, what in differing.items()),
+        ]
+        self._view.swap(snapshot_of(generation, counts, assignment.members, differing))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
         shards.assign(generation, partitions, frozenset(shards_of(assignment.own.standbys)))
         self._warming, self._assigned_at = frozenset(shards_of(assignment.own.warming)), monotonic()

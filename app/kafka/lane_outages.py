@@ -8,6 +8,7 @@ import structlog
 from app.kafka.record_batches import UnreadableBatch
 from app.masking import in_words
 from app.model import TopicPartition
+from app.recurring import Recurring
 from app.tasks.log import Clock
 
 log = structlog.get_logger(__name__)
@@ -18,14 +19,14 @@ PAUSE = 1.0
 
 class _Outage(NamedTuple):
     offset: int
-    cause: str
     unreadable: int | None
     since: float
     again_at: float
+    warnings: Recurring
 
 
 class LaneOutages:
-    """Says which partitions wait before they are tried again, and reports each outage once."""
+    """Says which partitions wait before they are tried again, and reports outages at growing distances."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -35,15 +36,18 @@ class LaneOutages:
     def failed(self, source: TopicPartition, offset: int, error: Exception) -> None:
         """Take note that a partition could not be read at an offset: it waits for PAUSE."""
         now, known = self._clock.monotonic(), self._outages.get(source)
-        cause, unreadable = in_words(error), max(offset, error.first) if isinstance(error, UnreadableBatch) else None
-        if known is None or (known.offset, known.cause) != (offset, cause):
-            log.warning(
-                "a partition cannot be read; its lane waits, and it is tried again every second",
-                source=str(source),
-                offset=offset,
-                error=cause,
-            )
-        self._outages[source] = _Outage(offset, cause, unreadable, now if known is None else known.since, now + PAUSE)
+        since = now if known is None else known.since
+        warnings = Recurring(log, self._clock.monotonic) if known is None else known.warnings
+        # Of each kind the first is told at once.
+        warnings.warn(
+            type(error).__name__,
+            "a partition cannot be read; its lane waits, and it is tried again every second",
+            source=str(source),
+            offset=offset,
+            error=in_words(error),
+        )
+        unreadable = max(offset, error.first) if isinstance(error, UnreadableBatch) else None
+        self._outages[source] = _Outage(offset, unreadable, since, now + PAUSE, warnings)
         self._waiting.add(source)
 
     def waits(self, source: TopicPartition) -> bool:

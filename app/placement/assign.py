@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from app.model import TopicPartition
 from app.placement.actives import place_actives
+from app.placement.catalogs import in_use
 from app.placement.copies import Copies
 from app.placement.eligible import eligible
 from app.placement.standbys import place_standbys
@@ -81,9 +82,15 @@ def assignments(
     misplaced: dict[str, tuple[int, int]] = {}
     for member in sorted(members):
         misplaced = {**members[member].misplaced, **misplaced}
+    catalogs = in_use(members)
     return {
         member: Assignment(
-            own=placed[member], partitions=counts, members=everybody, misplaced=misplaced, left_out=unused
+            own=placed[member],
+            partitions=counts,
+            members=everybody,
+            misplaced=misplaced,
+            left_out=unused,
+            catalogs=catalogs,
         )
         for member in sorted(members)
     }

@@ -44,14 +44,15 @@ class WireError(TablehouseError):
     """What another member sent cannot be used; the message says why, and which version would have been understood."""
 
 
-class MemberMetadata(msgspec.Struct, frozen=True):
+class MemberMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker says of itself when it joins.
 
     url is the internal listener's, as peers reach it. positions are, per source topic and partition, the
     lowest position over the shard's tasks that this worker holds, -1 for a shard that is there and empty; a
     shard that it does not hold is absent. misplaced are the tables, by changelog topic, of which it knows a record in
     the wrong partition: that record's partition and offset. actives, standbys and warming are what it was assigned in
-    the generation before, as in MemberAssignment; a process that has just started had nothing.
+    the generation before, as in MemberAssignment; a process that has just started had nothing. tables are the first
+    bytes of a digest of each table's definition, by its name.
     """
 
     worker_id: str
@@ -64,6 +65,7 @@ class MemberMetadata(msgspec.Struct, frozen=True):
     actives: dict[str, list[int]] = {}
     standbys: dict[str, list[int]] = {}
     warming: dict[str, list[int]] = {}
+    tables: dict[str, bytes] = {}
 
 
 class MemberAssignment(msgspec.Struct, frozen=True):
@@ -87,12 +89,20 @@ class PlacedMember(msgspec.Struct, frozen=True):
     standbys: dict[str, list[int]]
 
 
+class CatalogInUse(msgspec.Struct, frozen=True):
+    """One of several tables.yaml files that members have: their worker ids, and `tables` as in MemberMetadata."""
+
+    workers: list[str]
+    tables: dict[str, bytes]
+
+
 class Assignment(msgspec.Struct, frozen=True):
     """What the leader sends to one member: its own shards, and everybody's, so that every worker routes.
 
     partitions are the partition counts by source topic that the leader placed by; every worker hashes with
     these. misplaced are those of all members together. left_out are members of the group that were given nothing
     because what they sent cannot be used, by Kafka's member id, and why; there may be more than are named.
+    catalogs are empty when all members have the same tables.yaml.
     """
 
     own: MemberAssignment
@@ -100,6 +110,7 @@ class Assignment(msgspec.Struct, frozen=True):
     members: list[PlacedMember]
     misplaced: dict[str, tuple[int, int]] = {}
     left_out: dict[str, str] = {}
+    catalogs: list[CatalogInUse] = []
 
 
 class _Sent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -111,6 +122,7 @@ class _Sent(msgspec.Struct, frozen=True, omit_defaults=True):
     layers: Layers
     misplaced: dict[str, tuple[int, int]] = {}
     left_out: dict[str, str] = {}
+    catalogs: list[CatalogInUse] = []
 
 
 _metadata = msgspec.msgpack.Decoder(MemberMetadata)
@@ -130,6 +142,7 @@ def decode_metadata(data: bytes) -> MemberMetadata:
         raise WireError("a member sent a zone or a digest that no worker has")
     for named in (metadata.positions, metadata.actives, metadata.standbys, metadata.warming, metadata.misplaced):
         _check_topics(named)
+    _check_tables(metadata.tables)
     return metadata
 
 
@@ -174,7 +187,7 @@ def encode_assignments(messages: Mapping[str, Assignment]) -> dict[str, bytes]:
     layers = pack(shared.members, shared.partitions)
     return {
         name: _pack(
-            _Sent(message.own, shared.partitions, members, layers, shared.misplaced, shared.left_out),
+            _Sent(message.own, shared.partitions, members, layers, shared.misplaced, shared.left_out, shared.catalogs),
         )
         for name, message in messages.items()
     }
@@ -187,6 +200,10 @@ def decode_assignment(data: bytes) -> Assignment:
         _check_worker(*worker)
     _check_topics(sent.partitions)
     _check_topics(sent.misplaced)
+    for catalog in sent.catalogs:
+        _check_tables(catalog.tables)
+        if not all(_WORKER_ID.fullmatch(worker) for worker in catalog.workers):
+            raise WireError("the leader of the group sent a worker id that no worker has")
     if sum(len(layer) for layers in sent.layers.values() for layer in layers) > 2 * MAX_PLACED_COPIES:
         raise WireError(f"the leader of the group sent an assignment of more than {MAX_PLACED_COPIES} copies of shards")
     own = sent.own
@@ -199,7 +216,7 @@ def decode_assignment(data: bytes) -> Assignment:
     except ValueError as error:
         raise WireError(f"the leader of the group sent an assignment that cannot be right: {error}") from error
     members = [PlacedMember(*member, *parts) for member, parts in zip(sent.members, held_by, strict=True)]
-    return Assignment(own, sent.partitions, members, sent.misplaced, sent.left_out)
+    return Assignment(own, sent.partitions, members, sent.misplaced, sent.left_out, sent.catalogs)
 
 
 def check_subscription(topics: object) -> frozenset[str]:
@@ -228,6 +245,11 @@ def _check_topics(topics: Iterable[object]) -> None:
     for topic in topics:
         if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
             raise WireError("a member sent the name of a topic that cannot exist")
+
+
+def _check_tables(tables: Iterable[str]) -> None:
+    if not all(_LABEL.fullmatch(table) for table in tables):
+        raise WireError("a member sent the name of a table that cannot exist")
 
 
 _T = TypeVar("_T")

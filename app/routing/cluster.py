@@ -1,7 +1,7 @@
 """Who owns what, as one immutable snapshot per generation."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
@@ -38,7 +38,8 @@ class ClusterSnapshot:
 
     generation is the consumer group's, -1 before the first assignment. partitions are partition counts by
     source topic, as the group's leader read them: keys are hashed with these, so that all workers hash
-    alike.
+    alike. differences are what differs in the tables.yaml of other workers from that of this one, in words, by their
+    ids.
     """
 
     generation: int
@@ -46,13 +47,19 @@ class ClusterSnapshot:
     actives: Mapping[TopicPartition, HostInfo]
     standbys: Mapping[TopicPartition, tuple[HostInfo, ...]]
     partitions: Mapping[str, int]
+    differences: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 #: What a worker knows before its first assignment.
 NO_CLUSTER = ClusterSnapshot(-1, (), MappingProxyType({}), MappingProxyType({}), MappingProxyType({}))
 
 
-def snapshot_of(generation: int, partitions: Mapping[str, int], members: Iterable[Placed]) -> ClusterSnapshot:
+def snapshot_of(
+    generation: int,
+    partitions: Mapping[str, int],
+    members: Iterable[Placed],
+    differences: Mapping[str, str] = MappingProxyType({}),
+) -> ClusterSnapshot:
     """Turn a distribution around: from workers and their partitions to partitions and their workers."""
     hosts: list[HostInfo] = []
     actives: dict[TopicPartition, HostInfo] = {}
@@ -70,6 +77,7 @@ def snapshot_of(generation: int, partitions: Mapping[str, int], members: Iterabl
         MappingProxyType(actives),
         MappingProxyType(standbys),
         MappingProxyType(dict(partitions)),
+        MappingProxyType(dict(differences)),
     )
 
 

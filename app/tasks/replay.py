@@ -67,6 +67,16 @@ class Identity:
     fingerprint: Mapping[str, str]
 
 
+def require_same_definition(identity: Identity, built_with: Mapping[str, str], where: str) -> None:
+    """Raise FingerprintChanged unless a store, or a claim, was made with the definition that the table has now."""
+    changed = difference(built_with, identity.fingerprint)
+    if changed:
+        raise FingerprintChanged(
+            f"table {identity.table}: {where} was built with another definition: {'; '.join(changed)}. Put "
+            "it back, or give the table a new version to build it anew beside the old data"
+        )
+
+
 class Replayer:
     """Applies changelog records to one store, and knows how far that has come.
 
@@ -149,7 +159,7 @@ class Replayer:
         group = self._identity.fingerprint.get("group")
         if checkpoint.fingerprint.get("group", group) != group:
             raise Untrusted(f"it was built by group {checkpoint.fingerprint['group']}, and this is group {group}")
-        self._compare_fingerprint(checkpoint.fingerprint, "the store")
+        require_same_definition(self._identity, checkpoint.fingerprint, "the store")
         self.next_offset = checkpoint.next_offset
         self.applied_at = checkpoint.applied_at
         self.epoch = Epoch(*checkpoint.epoch)
@@ -341,7 +351,7 @@ class Replayer:
         if self.log_id and claim.log_id != self.log_id:
             raise self._contradicted(record, "another log id; the changelog was deleted and created again")
         self._compare_owner(claim)
-        self._compare_fingerprint(claim.fingerprint, f"{self._identity.changelog}")
+        require_same_definition(self._identity, claim.fingerprint, f"{self._identity.changelog}")
         self.log_id, self.log_verified = claim.log_id, True
         if self.claim is None or claim.epoch >= self.claim.epoch:
             self.claim = claim
@@ -372,14 +382,6 @@ class Replayer:
                 f"{theirs.get('version')} of table {theirs.get('table')} of group {theirs.get('group')}, and would be "
                 f"that of version {ours.get('version')} of table {ours.get('table')} of group {ours.get('group')} too. "
                 "Give this table another name or another version"
-            )
-
-    def _compare_fingerprint(self, built_with: Mapping[str, str], where: str) -> None:
-        changed = difference(built_with, self._identity.fingerprint)
-        if changed:
-            raise FingerprintChanged(
-                f"table {self._identity.table}: {where} was built with another definition: {'; '.join(changed)}. Put "
-                "it back, or give the table a new version to build it anew beside the old data"
             )
 
     def _drop_foreign(self, record: LogRecord, written_under: Epoch, epoch: Epoch) -> None:

@@ -11,6 +11,7 @@ import structlog
 from app.catalog.spec import Catalog
 from app.errors import NotOwner, PartitionRestoring, PositionNotReached
 from app.model import Consistency, TaskState, TaskStatus, TopicPartition
+from app.recurring import Recurring
 from app.stores.data_directory import DataDirectory
 from app.stores.rows import RowLayoutError
 from app.stores.store import ShardStore, StoreClosed, StoreCorrupt, StoreError
@@ -114,8 +115,10 @@ class Shards:
     #: Shards in which a large batch waits or is being ingested, as far as was seen.
     _crowding: set[TopicPartition] = field(default_factory=set)
     _keys_a_slice: dict[str, int] = field(default_factory=dict)
+    _failures: Recurring = field(init=False)
 
     def __post_init__(self) -> None:
+        self._failures = Recurring(log, self.ports.clock.monotonic)
         self._topics = {name: table.source.topic for name, table in self.settings.catalog.tables.items()}
 
     @property
@@ -236,6 +239,7 @@ class Shards:
             await asyncio.wait({closing})
         families = [family_name(table) for table in self.settings.catalog.tables_of(source.topic)]
         pause = FIRST_PAUSE
+        failures = Recurring(log, self.ports.clock.monotonic)
         while not held.leaving:
             try:
                 async with self._openers:
@@ -243,10 +247,11 @@ class Shards:
             except StoreError as error:
                 for task in held.tasks.values():
                     task.reason = str(error)
-                log.error("store cannot be opened; trying again", shard=str(source), error=str(error), seconds=pause)
+                failures.error("open", "store cannot be opened; trying again", shard=str(source), error=str(error))
                 await self.ports.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
+                failures.end("open", "store is open", shard=str(source))
                 self._set_to_work(held)
                 return
 
@@ -392,7 +397,9 @@ class Shards:
             return read(task)
         except StoreError as error:
             # Another copy may be on a better disk.
-            log.error("store cannot be read", table=table, partition=partition, error=str(error))
+            self._failures.error(
+                (table, partition), "store cannot be read", table=table, partition=partition, error=str(error)
+            )
             raise _unreadable(table, partition, error) from error
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
@@ -445,10 +452,12 @@ class Shards:
                 try:
                     await asyncio.to_thread(held.store.flush)
                 except StoreError as error:
-                    log.error("store not flushed", shard=str(source), error=str(error))
+                    self._failures.error(source, "store not flushed", shard=str(source), error=str(error))
                     if not isinstance(error, StoreClosed):
                         # A store that is not written to would keep its memtables, which all stores share.
                         self._store_failed(source, held)
+                else:
+                    self._failures.end(source, "store is flushed again", shard=str(source))
             await asyncio.to_thread(self._write_down, self.positions(), dict(self._held))
 
     def _write_down(self, positions: Mapping[str, Mapping[int, int]], shards: Mapping[TopicPartition, _Held]) -> None:
@@ -461,7 +470,9 @@ class Shards:
             metrics.disk_free.set(directory.free())
             metrics.disk_size.set(directory.size())
         except (OSError, StoreError) as error:
-            log.error("the data directory fails", path=str(directory.path), error=str(error))
+            self._failures.error("directory", "the data directory fails", path=str(directory.path), error=str(error))
+        else:
+            self._failures.end("directory", "the data directory works again", path=str(directory.path))
 
     async def watch_source_ends(self) -> None:
         """List the end of each source held, every SOURCE_ENDS_INTERVAL and with each assignment, until cancelled.

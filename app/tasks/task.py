@@ -12,6 +12,7 @@ import structlog
 
 from app.masking import in_words
 from app.model import TaskState, TaskStatus, TopicPartition
+from app.recurring import Recurring
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from app.tasks.dead_letters import LettersUndelivered
 from app.tasks.ingest import LaneBatch, RecordRefused, TableCodec
@@ -107,6 +108,10 @@ class Task:
         #: When it began to follow or, after that, last had nearly everything of the source.
         self._near_at = ports.clock.monotonic()
         self._log = log.bind(table=self.table, partition=partition)
+        self._waits = self._new_warnings()
+
+    def _new_warnings(self) -> Recurring:
+        return Recurring(self._log, self._ports.clock.monotonic)
 
     # What others ask of it
 
@@ -328,7 +333,8 @@ class Task:
             self._met_unreadable = isinstance(error, Unreadable)
             if isinstance(error, (SourceRefused, LettersUndelivered, Unreadable)) and self.state is TaskState.RESTORING:
                 self._show_old_rows()
-            self._hold(f"{_PASSING[type(error)]}: {error}")
+            kind = _PASSING[type(error)]
+            self._hold(kind, f"{kind}: {error}")
         else:
             # A bug, or a changed definition: stop rather than serve what may be wrong.
             if not isinstance(error, FingerprintChanged):
@@ -364,10 +370,9 @@ class Task:
             detail=detail,
         )
 
-    def _hold(self, reason: str) -> None:
+    def _hold(self, kind: str, reason: str) -> None:
         """Stay as readable as the task was: an active becomes SUSPENDED, and its hits say so."""
-        if self.reason != reason:
-            self._log.warning("task waits", reason=reason, state=self.state.name)
+        self._waits.warn(kind, "task waits", reason=reason, state=self.state.name)
         self._step_down(reason)
 
     def _step_down(self, reason: str) -> None:
@@ -391,7 +396,7 @@ class Task:
                 self._distrusted = None
             raise
         except StoreError as failure:
-            self._log.error("the quarantined store cannot be wiped", error=str(failure))
+            self._waits.error("wipe", "the quarantined store cannot be wiped", error=str(failure))
         else:
             self._distrusted, self.state = None, TaskState.RESTORING
 
@@ -426,7 +431,7 @@ class Task:
 
     def _stand_by(self) -> None:
         if self.state is not TaskState.STANDBY:
-            self.state, self.reason = TaskState.STANDBY, None
+            self.state, self.reason, self._waits = TaskState.STANDBY, None, self._new_warnings()
             self._log.info("standby", position=self.applied, generation=self.generation)
 
     def _on_followed(self) -> None:
@@ -480,7 +485,7 @@ class Task:
             if self.state < TaskState.SUSPENDED:
                 seconds = self._ports.clock.monotonic() - self._asked_at
                 self._ports.metrics.restore_duration.labels(self.table).observe(seconds)
-            self.state, self.reason = TaskState.ACTIVE, None
+            self.state, self.reason, self._waits = TaskState.ACTIVE, None, self._new_warnings()
             self._log.info("active", position=self.applied, generation=self.generation)
 
     async def _catch_up(self, pipeline: Pipeline) -> Inbox:

@@ -166,10 +166,16 @@ async def test_a_worker_that_is_told_to_stop_in_the_middle_of_a_rebalance_ends_w
         third = make_worker(cluster.bootstrap, definition, group=cluster.group, session_timeout=session)
         third.start()
 
+        async def live() -> bool:
+            # Before that it is ended by a signal as any process is.
+            status, _ = await third.document("/livez")
+            return status == 200
+
         async def rebalancing() -> bool:
             return any(task["reason"] == "the group is rebalancing" for task in await stopped.tasks())
 
         await until(rebalancing, "the group is rebalancing", 30.0)
+        await until(live, "the third worker takes signals", 30.0)
         stopped.terminate()
         assert await stopped.wait_exit() == 0, stopped.log_end()
         paused.resume()

@@ -32,11 +32,11 @@ def test_a_partition_that_failed_waits_for_a_pause_and_no_other_does() -> None:
     assert outages.due() == []
 
 
-def test_an_outage_is_reported_once_with_partition_offset_and_cause_and_its_end_with_its_length() -> None:
+def test_an_outage_is_reported_with_partition_offset_and_cause_and_its_end_with_its_length() -> None:
     clock = Clock()
     outages = LaneOutages(clock)
     with capture_logs() as logged:
-        for _ in range(3):
+        for _ in range(2):
             outages.failed(ONE, 7, CORRUPT)
             clock.now += PAUSE
             outages.due()
@@ -46,7 +46,7 @@ def test_an_outage_is_reported_once_with_partition_offset_and_cause_and_its_end_
 
     assert [line["log_level"] for line in logged] == ["warning", "info"]
     assert (logged[0]["source"], logged[0]["offset"], logged[0]["error"]) == ("flights[3]", 7, "ValueError: corrupt")
-    assert (logged[1]["source"], logged[1]["seconds"]) == ("flights[3]", 3 * PAUSE)
+    assert (logged[1]["source"], logged[1]["seconds"]) == ("flights[3]", 2 * PAUSE)
 
 
 def test_offsets_that_cannot_be_read_are_told_to_a_lane_that_still_wants_what_it_failed_at() -> None:
@@ -60,16 +60,29 @@ def test_offsets_that_cannot_be_read_are_told_to_a_lane_that_still_wants_what_it
     assert outages.unreadable_at(ONE, 10) is None
 
 
-def test_another_offset_another_cause_and_the_next_outage_are_reported_again() -> None:
+def test_another_kind_of_cause_and_the_next_outage_are_reported_at_once() -> None:
     outages = LaneOutages(Clock())
     with capture_logs() as logged:
         outages.failed(ONE, 7, CORRUPT)
-        outages.failed(ONE, 8, CORRUPT)
-        outages.failed(ONE, 8, ValueError("not allowed"))
+        outages.failed(ONE, 7, PermissionError("not allowed"))
+        outages.failed(ONE, 7, CORRUPT)
         outages.delivered(ONE)
-        outages.failed(ONE, 8, ValueError("not allowed"))
+        outages.failed(ONE, 8, CORRUPT)
 
-    assert [line["offset"] for line in logged if line["log_level"] == "warning"] == [7, 8, 8, 8]
+    warnings = [line for line in logged if line["log_level"] == "warning"]
+    assert [line["error"][:7] for line in warnings] == ["ValueEr", "Permiss", "ValueEr"]
+
+
+def test_an_outage_of_an_hour_is_reported_a_dozen_times_however_its_words_change() -> None:
+    clock = Clock()
+    outages = LaneOutages(clock)
+    with capture_logs() as logged:
+        for second in range(3600):
+            outages.failed(ONE, 7, ValueError(f"nothing for {second} s"))
+            clock.now += PAUSE
+
+    assert 5 < len(logged) < 20
+    assert sum(line.get("left_out", 0) + 1 for line in logged) > 3000
 
 
 def test_partitions_that_were_taken_away_are_forgotten() -> None:

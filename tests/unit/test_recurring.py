@@ -55,13 +55,18 @@ def test_the_end_is_told_once_and_the_next_trouble_at_once_again() -> None:
     assert (logged[1]["left_out"], logged[1]["seconds"], logged[1]["url"]) == (1, FIRST_DISTANCE / 2, "x")
 
 
-def test_subjects_are_apart_and_a_forgotten_one_is_new() -> None:
-    recurring = Recurring(structlog.get_logger("test"), Clock())
+def test_subjects_are_apart_and_one_that_was_quiet_for_long_begins_again() -> None:
+    clock = Clock()
+    recurring = Recurring(structlog.get_logger("test"), clock)
     with capture_logs() as logged:
         for subject in ("a", "b", "a", "b"):
-            recurring.warn(subject, "no answer", subject=subject)
-        recurring.forget("a")
-        recurring.end("a", "answers again")
+            recurring.error(subject, "no answer", subject=subject)
+        clock.now += LONGEST_DISTANCE + 1
         recurring.warn("a", "no answer", subject="a")
 
-    assert [line["subject"] for line in logged] == ["a", "b", "a"]
+    assert [(line["subject"], line["log_level"]) for line in logged] == [
+        ("a", "error"),
+        ("b", "error"),
+        ("a", "warning"),
+    ]
+    assert not any("left_out" in line for line in logged)

@@ -7,7 +7,15 @@ import pytest
 import structlog
 
 from app.http.access_log import LINES_PER_SECOND, AccessLog
-from app.telemetry import REPEAT_SECONDS, LogFormat, Metrics, Repeats, configure_logging, measure_event_loop_lag
+from app.telemetry import (
+    LONGEST_REPEAT_SECONDS,
+    REPEAT_SECONDS,
+    LogFormat,
+    Metrics,
+    Repeats,
+    configure_logging,
+    measure_event_loop_lag,
+)
 from tests.support.cluster_fakes import FakeClock
 
 
@@ -73,6 +81,25 @@ def test_what_a_library_repeats_is_written_once_in_a_while_with_how_often_it_was
         "something else",
         "no connection to 5 (4 more like this were kept back)",
     ]
+
+
+def test_what_a_library_repeats_for_long_is_written_ever_more_rarely_and_soon_again_after_a_quiet_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("json", "info", "w1")
+    clock = FakeClock()
+    (handler,) = logging.getLogger().handlers
+    handler.filters[:] = [Repeats(clock)]
+    library = logging.getLogger("aiokafka.client")
+    for _ in range(3600):
+        library.warning("no connection")
+        clock.now += 1
+    assert len(lines(capsys)) == 11  # after 0, 10, 30, 70, 150, 310, 630 s, and then each 640 s
+    clock.now += LONGEST_REPEAT_SECONDS
+    for _ in range(3):
+        library.warning("no connection")
+        clock.now += REPEAT_SECONDS
+    assert [str(line["event"]).partition(" (")[0] for line in lines(capsys)] == ["no connection"] * 3
 
 
 def test_lines_below_the_level_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
