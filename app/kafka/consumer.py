@@ -29,7 +29,7 @@ from app.kafka.raw_records import raw
 from app.kafka.record_path import NoRecordPath
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
-from app.tasks.log import LogRecord
+from app.tasks.log import LaneOutage, LogRecord
 from app.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -324,6 +324,10 @@ class LaneConsumer(NoRecordPath):
         kafka_partition = KafkaPartition(*partition)
         if kafka_partition in self.client.assignment():
             self._resume(kafka_partition)
+
+    def outage(self, partition: TopicPartition) -> LaneOutage | None:
+        """Return what keeps a partition from being read; None when nothing is known to."""
+        return self._outages.of(partition)
 
     def _resume(self, partition: KafkaPartition) -> None:
         if not self._outages.waits(TopicPartition(*partition)):

@@ -6,12 +6,15 @@ from typing import NamedTuple
 import structlog
 
 from app.model import TopicPartition
-from app.tasks.log import Clock
+from app.tasks.log import Clock, LaneOutage
 
 log = structlog.get_logger(__name__)
 
 #: Seconds between two attempts to read a partition that could not be read.
 PAUSE = 1.0
+
+#: Seconds after which an outage is not expected to pass by itself: elections and restarts of brokers are over by then.
+LASTING = 10.0
 
 
 class _Outage(NamedTuple):
@@ -45,6 +48,14 @@ class LaneOutages:
     def waits(self, source: TopicPartition) -> bool:
         """Say whether a partition is not to be read yet."""
         return source in self._waiting
+
+    def of(self, source: TopicPartition) -> LaneOutage | None:
+        """Return the outage of a partition; None when there is none."""
+        outage = self._outages.get(source)
+        if outage is None:
+            return None
+        reason = f"{source} cannot be read at offset {outage.offset}, and is tried again every second: {outage.cause}"
+        return LaneOutage(reason, self._clock.monotonic() - outage.since >= LASTING)
 
     def due(self) -> list[TopicPartition]:
         """Return the partitions that have waited long enough; they do not wait any more."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from app.model import TopicPartition
 from app.tasks.ingest import LaneBatch
-from app.tasks.log import LaneControl, LogRecord
+from app.tasks.log import LaneControl, LaneOutage, LogRecord
 from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
 
 #: What a record takes in memory beside its key and value: its object, theirs, and its place in lists.
@@ -161,6 +161,11 @@ class Shard:
     def expected(self) -> int | None:
         """Return the source offset that the lane wants next; None while it stands still."""
         return self._next
+
+    @property
+    def outage(self) -> LaneOutage | None:
+        """Return what keeps the lane from being read; None when nothing does."""
+        return self._lane.outage(self.source)
 
     def expect(self, task: str) -> None:
         """Keep what is delivered lately for a task that will ask for admission, until it leaves.

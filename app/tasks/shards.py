@@ -375,7 +375,8 @@ class Shards:
         if not await self._task(table, partition).wait_for(offset, timeout):
             task = self._task(table, partition)
             raise PositionNotReached(
-                f"partition {partition} of table {table} is at position {task.applied} here, not yet at {offset}",
+                f"partition {partition} of table {table} is at position {task.applied} here, not yet at {offset}"
+                + (f": {task.reason}" if task.reason else ""),
                 table=table,
                 partition=partition,
                 position=task.applied,
@@ -441,15 +442,17 @@ class Shards:
             self._listings[source] = background.start(self._list_end(source), f"end of {source}", self.ports.on_fatal)
 
     async def _list_end(self, source: TopicPartition) -> None:
-        listed_at = self.ports.clock.monotonic()
+        listed_at, held = self.ports.clock.monotonic(), self._held.get(source)
+        if held is None:
+            return
+        positions = {name: task.applied for name, task in held.tasks.items()}
         try:
-            end = (await self.ports.sources.bounds([source]))[source].end
+            bounds = (await self.ports.sources.bounds([source]))[source]
         except LogUnavailable:
             return
-        held = self._held.get(source)
-        if held is not None:
-            for task in held.tasks.values():
-                task.observe_source_end(end, listed_at)
+        if self._held.get(source) is held:
+            for name, task in held.tasks.items():
+                task.observe_source_end(bounds, listed_at, positions[name])
 
 
 def _unreadable(table: str, partition: int, error: StoreError) -> PartitionRestoring:

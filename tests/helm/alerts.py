@@ -200,12 +200,20 @@ CASES: dict[str, Case] = {
         table="t",
     ),
     "a partition has stopped": Case(
-        dict([_one("tablehouse_partition_stopped", "1+0x60", table="t", partition="3")]), 30, (_STOPPED,)
+        dict(
+            [
+                _one("tablehouse_partition_stopped", "1+0x60", table="t", partition="3"),
+                _one("tablehouse_partition_blocked", "1+0x60", table="t", partition="3"),
+            ]
+        ),
+        30,
+        (_STOPPED,),
     ),
     "a partition that has stopped has an owner": Case(
         dict(
             [
                 _one("tablehouse_partition_stopped", "1+0x60", table="t", partition="3"),
+                _one("tablehouse_partition_blocked", "1+0x60", table="t", partition="3"),
                 _state("1+0x60", "suspended"),
                 _state("1+0x60", "standby", "tablehouse-1"),
             ]
@@ -213,10 +221,30 @@ CASES: dict[str, Case] = {
         30,
         (_STOPPED,),
     ),
+    "a partition is blocked": Case(
+        dict(
+            [
+                _one("tablehouse_partition_blocked", "1+0x60", table="t", partition="3"),
+                _one("tablehouse_partition_stopped", "0+0x60", table="t", partition="3"),
+                _state("1+0x60", "suspended"),
+            ]
+        ),
+        30,
+        ('TablehousePartitionBlocked{partition="3",severity="critical",table="t"}',),
+    ),
+    "a transaction has been open for long": Case(
+        dict([_one("tablehouse_partition_held_back_seconds", "0+60x60", table="t", partition="3")]),
+        30,
+        ('TablehouseTransactionOpen{partition="3",severity="warning",table="t"}',),
+    ),
+    "short transactions follow one another": Case(
+        dict([_one("tablehouse_partition_held_back_seconds", "30+0x60", table="t", partition="3")]), 30
+    ),
     "a suspended partition has not stopped": Case(
         dict(
             [
                 _one("tablehouse_partition_stopped", "0+0x60", table="t", partition="3"),
+                _one("tablehouse_partition_blocked", "0+0x60", table="t", partition="3"),
                 _state("1+0x60", "suspended"),
             ]
         ),

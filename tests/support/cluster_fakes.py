@@ -128,7 +128,7 @@ class FakeTables:
 
 
 def status(
-    table: str = "planes", partition: int = 0, state: TaskState = TaskState.ACTIVE, *, stopped: bool = False
+    table: str = "planes", partition: int = 0, state: TaskState = TaskState.ACTIVE, *, blocked: bool = False
 ) -> TaskStatus:
     return TaskStatus(
         table=table,
@@ -140,7 +140,7 @@ def status(
         restore_remaining=None if state is TaskState.ACTIVE else 40,
         reason=None if state is TaskState.ACTIVE else "40 records to go",
         rows_estimate=10,
-        stopped=stopped,
+        blocked=blocked,
     )
 
 
