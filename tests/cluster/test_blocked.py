@@ -16,6 +16,13 @@ async def put(worker: WorkerProcess, target: str) -> tuple[int, Any]:
         return answer.status, await answer.json(content_type=None)
 
 
+async def stop(*workers: WorkerProcess) -> None:
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        assert await worker.wait_exit() == 0
+
+
 async def check_answers(worker: WorkerProcess) -> None:
     row = await worker.get("/tables/one/a")
     assert (row.status, row.body) == (200, b"4")
@@ -45,10 +52,7 @@ async def test_a_recreated_source_keeps_its_own_table_back_and_no_worker_from_be
         return all([(await worker.get("/tables/one/a?read=any")).body == b"4" for worker in workers])
 
     await until(both_have_rows, "owner and standby have the rows")
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        assert await worker.wait_exit() == 0
+    await stop(*workers)
     await recreate_topic(bootstrap, lost)
     await produce(bootstrap, lost, [(b"a", b"other", 0)])
     for worker in workers:
