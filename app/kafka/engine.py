@@ -165,7 +165,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         if topics is None:
             return
         budget = self._settings.memory_budget
-        tasks = sum(topics.partitions[table.source.topic] for table in self._catalog.tables.values())
+        counts = topics.counts
+        tasks = sum(counts.shards[table.source.topic] for table in self._catalog.tables.values())
         ahead = _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
         changelog, sources = KafkaLogReader(self._connection, ahead), KafkaLogReader(self._connection, ahead)
         writer = KafkaChangelogWriter(self._connection, max(topics.batch_limits.values()), limits=topics.batch_limits)
@@ -201,8 +202,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._shards = Shards(
             ShardSettings(
                 self._settings.group,
-                self._catalog,
-                topics.partitions,
+                Catalog({name: table for name, table in self._catalog.tables.items() if name not in counts.held}),
+                counts.shards,
                 self._directory,
                 lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
                 budget,
@@ -211,10 +212,10 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             ports,
             Reader(self._lease, self._settings.max_staleness),
         )
-        self.local.open(self._shards, source_writer)
-        self._counts = PartitionCounts(topics.partitions, self._doubts)
+        self.local.open(self._shards, source_writer, counts.held)
+        self._counts = PartitionCounts(counts, self._doubts)
         self._assignor = TableAssignor(
-            self._describe, topics.partitions, self._catalog.standbys, self._settings.acceptable_lag
+            self._describe, counts.shards, self._catalog.standbys, self._settings.acceptable_lag
         )
         consumer.connect(
             self._connection,
@@ -222,7 +223,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 self._settings.group,
                 self._catalog.topics,
                 self._settings.session_timeout,
-                _fetch_bytes(budget, sum(topics.partitions.values()), LANE_FETCH_BYTES),
+                _fetch_bytes(budget, sum(counts.shards.values()), LANE_FETCH_BYTES),
             ),
             self._assignor,
             self._shards,

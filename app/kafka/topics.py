@@ -13,6 +13,7 @@ from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionErro
 from app.catalog.spec import Catalog
 from app.errors import TopicError
 from app.kafka.client import Connection
+from app.kafka.partition_counts import Counts, settle
 from app.tasks.definitions import changelog_topic
 from app.tasks.replay import DELETE_RETENTION_MS, MIN_COMPACTION_LAG_MS
 
@@ -49,11 +50,11 @@ _ATTEMPTS, _PAUSE = 50, 0.1
 class Topics:
     """What prepare() found.
 
-    partitions are counts by source topic, batch_limits and source_limits the bytes that a batch may have, by changelog
-    topic and by source topic. dead_letters is None where no table sends any.
+    counts are the partition counts of sources and changelogs, batch_limits and source_limits the bytes that a batch may
+    have, by changelog topic and by source topic. dead_letters is None where no table sends any.
     """
 
-    partitions: Mapping[str, int]
+    counts: Counts
     batch_limits: Mapping[str, int]
     source_limits: Mapping[str, int]
     dead_letters: "DeadLetterTopic | None" = None
@@ -76,30 +77,21 @@ async def prepare(connection: Connection, group: str, catalog: Catalog, dead_let
     admin = AIOKafkaAdminClient(**connection.arguments())
     await admin.start()
     try:
-        partitions = await _source_partitions(admin, catalog)
+        now = await _source_partitions(admin, catalog)
         sources = await _settings(admin, catalog.topics)
         source_limits = {topic: int(settings["max.message.bytes"]) for topic, settings in sources.items()}
         needed = {
             changelog_topic(group, table): source_limits[table.source.topic] + BATCH_OVERHEAD
             for table in catalog.tables.values()
         }
-        changelogs = {
-            changelog_topic(group, table): partitions[table.source.topic] for table in catalog.tables.values()
-        }
-        existing = await _described(admin, changelogs)
-        for table in catalog.tables.values():
-            name, count = changelog_topic(group, table), partitions[table.source.topic]
-            if name in existing and existing[name].partitions != count:
-                raise TopicError(
-                    f"table {table.name}: topic {table.source.topic} has {count} partitions, but its changelog {name} "
-                    f"was built with {existing[name].partitions}; give the table a new version to build it anew"
-                )
-        missing = {name: count for name, count in changelogs.items() if name not in existing}
+        existing = await _described(admin, needed)
+        counts = settle(catalog, group, now, {name: found.partitions for name, found in existing.items()})
+        missing = {name: count for name, count in counts.built.items() if name not in existing}
         await _create(admin, missing, needed)
         limits = await _check_settings(admin, needed, existing)
         letters = None
         if any(table.source.on_error == "dead_letter" for table in catalog.tables.values()):
-            if dead_letter_topic in {*catalog.topics, *changelogs}:
+            if dead_letter_topic in {*catalog.topics, *needed}:
                 raise TopicError(
                     f"dead_letter_topic is {dead_letter_topic}, which is a source or a changelog of a table; "
                     "name another"
@@ -107,7 +99,7 @@ async def prepare(connection: Connection, group: str, catalog: Catalog, dead_let
             letters = await _dead_letter_topic(admin, dead_letter_topic, max(source_limits.values()))
     finally:
         await admin.close()
-    return Topics(partitions, limits, source_limits, letters)
+    return Topics(counts, limits, source_limits, letters)
 
 
 async def _dead_letter_topic(admin: AIOKafkaAdminClient, name: str, largest: int) -> DeadLetterTopic:

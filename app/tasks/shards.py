@@ -324,7 +324,7 @@ class Shards:
             if opening and not held.destroyed:
                 continue
             worthless = opening or any(task.state is TaskState.QUARANTINED for task in tasks)
-            position = -1 if worthless else min(task.applied for task in tasks)
+            position = -1 if worthless else min((task.applied for task in tasks), default=-1)
             positions.setdefault(source.topic, {})[source.partition] = position
         return positions
 
