@@ -6,15 +6,12 @@ from typing import NamedTuple
 import structlog
 
 from app.model import TopicPartition
-from app.tasks.log import Clock, LaneOutage
+from app.tasks.log import OUTAGE_LASTS_SECONDS, Clock, LaneOutage
 
 log = structlog.get_logger(__name__)
 
 #: Seconds between two attempts to read a partition that could not be read.
 PAUSE = 1.0
-
-#: Seconds after which an outage is not expected to pass by itself: elections and restarts of brokers are over by then.
-LASTING = 10.0
 
 
 class _Outage(NamedTuple):
@@ -55,7 +52,7 @@ class LaneOutages:
         if outage is None:
             return None
         reason = f"{source} cannot be read at offset {outage.offset}, and is tried again every second: {outage.cause}"
-        return LaneOutage(reason, self._clock.monotonic() - outage.since >= LASTING)
+        return LaneOutage(reason, self._clock.monotonic() - outage.since >= OUTAGE_LASTS_SECONDS)
 
     def due(self) -> list[TopicPartition]:
         """Return the partitions that have waited long enough; they do not wait any more."""

@@ -8,14 +8,20 @@ from time import monotonic
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    CorruptRecordException,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+)
 
 from app.kafka.client import Connection
 from app.kafka.offset_listing import OffsetListing, Unlisted
 from app.kafka.raw_records import raw
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
-from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, StoodStill
+from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, LogUnreadable, OffsetOutOfRange, StoodStill
 from app.tasks.replay import STOOD_STILL
 
 #: Records a slice has at most. Neither parsing them, at about 1 us each, nor writing them can be interrupted, so this
@@ -155,6 +161,8 @@ class _Reader:
             position = await self.consumer.position(cursor.partition)
         except OffsetOutOfRangeError as error:
             raise OffsetOutOfRange(str(cursor)) from error
+        except CorruptRecordException as error:
+            raise LogUnreadable(f"reading {cursor}: {error!r}") from error
         except (ConsumerStoppedError, IllegalStateError, KafkaError) as error:
             raise LogUnavailable(f"reading {cursor}: {error!r}") from error
         return found.get(cursor.partition, ()), position

@@ -14,6 +14,10 @@ class LogUnavailable(Exception):
     """The broker could not be asked, or did not answer in time; asking again later is right."""
 
 
+class LogUnreadable(LogUnavailable):
+    """What the broker has of a log cannot be parsed, as after a fault of its disk."""
+
+
 class StoodStill(Exception):
     """A reader has not looked at its log for so long that what it reads next may not be all that was written."""
 
@@ -159,6 +163,10 @@ class BrokerClock(Protocol):
 
     def now_ms(self) -> int:
         """Return milliseconds since 1970, rather ahead of the brokers than behind; tasks/DESIGN.md says how far off."""
+
+
+#: Seconds after which what cannot be read is not expected to be by waiting: elections and restarts of brokers are over.
+OUTAGE_LASTS_SECONDS = 10.0
 
 
 class LaneOutage(NamedTuple):

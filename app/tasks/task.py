@@ -15,12 +15,14 @@ from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from app.tasks.dead_letters import LettersUndelivered
 from app.tasks.ingest import LaneBatch, RecordRefused, TableCodec
 from app.tasks.log import (
+    OUTAGE_LASTS_SECONDS,
     Bounds,
     Cursor,
     Fenced,
     LeaseLost,
     LogSlice,
     LogUnavailable,
+    LogUnreadable,
     OffsetOutOfRange,
     OutcomeUnknown,
     StoodStill,
@@ -56,6 +58,7 @@ _PASSING: Mapping[type[Exception], str] = {
     OutcomeUnknown: "the outcome of an append is not known",
     LettersUndelivered: "the dead letters cannot be written",
     LogUnavailable: "the broker cannot be asked",
+    LogUnreadable: "a log cannot be read",
     StoodStill: "the log was not looked at for long",
     StoreError: "the store failed",
     StoreClosed: "the store is closed",
@@ -88,6 +91,8 @@ class Task:
         self.stopped = False
         #: Why its source or its changelog cannot be used, until an attempt finds otherwise; None when nothing is wrong.
         self.refusal: str | None = None
+        #: Since when a log could not be parsed; None while one can.
+        self._unreadable_since: float | None = None
         self._identity = identity
         self._codec = codec
         self._shard = shard
@@ -169,8 +174,13 @@ class Task:
     @property
     def blocked(self) -> bool:
         """Return whether neither waiting nor a restart gets the task on: a person has to act."""
-        outage = self._shard.outage
-        return self.stopped or self.refusal is not None or (outage is not None and outage.lasts)
+        outage, since = self._shard.outage, self._unreadable_since
+        return (
+            self.stopped
+            or self.refusal is not None
+            or (outage is not None and outage.lasts)
+            or (since is not None and self._ports.clock.monotonic() - since >= OUTAGE_LASTS_SECONDS)
+        )
 
     @property
     def lag_records(self) -> int | None:
@@ -227,6 +237,9 @@ class Task:
         """
         self._freshness.listed(bounds, listed_at, position)
         self._freshness.applied(self.applied)
+        if self.state is TaskState.RESTORING and self._pipeline is not None and self.blocked:
+            # The changelog is replayed, and the source does not get on.
+            self._show_old_rows()
 
     async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until a source offset is applied or the task closed; say whether it was within `timeout` seconds."""
@@ -263,6 +276,7 @@ class Task:
 
     def _on_applied(self) -> None:
         applied = self.applied
+        self._unreadable_since = None
         self._freshness.applied(applied)
         if self._waiting:
             for _, reached in [waiter for waiter in self._waiting if waiter[0] <= applied]:
@@ -374,7 +388,7 @@ class Task:
             await self._quarantine(error)
         elif type(error) in _PASSING:
             self._note_refusal(error)
-            if isinstance(error, LettersUndelivered) and self.state is TaskState.RESTORING:
+            if isinstance(error, (LettersUndelivered, LogUnreadable)) and self.state is TaskState.RESTORING:
                 self._show_old_rows()
             self._hold(f"{_PASSING[type(error)]}: {error}")
         else:
@@ -391,6 +405,8 @@ class Task:
     def _note_refusal(self, error: Exception) -> None:
         if isinstance(error, (SourceRefused, ChangelogRefused)):
             self.refusal = str(error)
+        if isinstance(error, LogUnreadable) and self._unreadable_since is None:
+            self._unreadable_since = self._ports.clock.monotonic()
         if isinstance(error, SourceRefused):
             # How far old rows are behind another topic of the same name is not known.
             self._freshness.distrust()
@@ -481,7 +497,7 @@ class Task:
 
     def _on_replayed(self) -> None:
         """Stand by: the store has what the changelog had when the replay began, so nothing keeps it any more."""
-        self.refusal, self.reason = None, None
+        self.refusal = self.reason = self._unreadable_since = None
         self._stand_by()
 
     def _stand_by(self) -> None:
@@ -538,7 +554,7 @@ class Task:
         misses doubtful until it is applied, and rows wait for no transaction.
         """
         if self._target is not None and self.applied + 1 >= self._target:
-            self._target = None
+            self._target = self._unreadable_since = None
             if self.state < TaskState.SUSPENDED:
                 seconds = self._ports.clock.monotonic() - self._asked_at
                 self._ports.metrics.restore_duration.labels(self.table).observe(seconds)
