@@ -14,6 +14,7 @@ from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaError, RequestTimedOutError, for_code
 from aiokafka.protocol.offset import OffsetRequest
 
+from app.kafka.held_back import HeldBack
 from app.model import TopicPartition
 from app.tasks.log import Bounds
 
@@ -43,6 +44,7 @@ class OffsetListing:
         # Of its own: what the client knows of the cluster is cut down to the topics that it watches.
         self._cluster = ClusterMetadata()
         self._topics: set[str] = set()
+        self._held_back = HeldBack(client)
         #: Partitions whose leader has not answered lately; there may be another one by now.
         self._silent: set[TopicPartition] = set()
 
@@ -127,13 +129,20 @@ class OffsetListing:
         for partition in partitions:
             start, watermark, end = starts[partition], watermarks[partition], ends[partition]
             if isinstance(start, int) and isinstance(watermark, int) and isinstance(end, int):
-                found[partition] = Bounds(start, end, max(0, watermark - end))
+                found[partition] = await self._bounds(node, partition, start, end, watermark)
                 continue
             for refusal in (start, watermark, end):
                 if not isinstance(refusal, int):
                     why = f"its leader, broker {node}, answers {refusal.__name__}"
                     found[partition] = Unlisted(why, refusal.retriable)
         return found
+
+    async def _bounds(self, node: int, partition: TopicPartition, start: int, end: int, watermark: int) -> Bounds:
+        if watermark <= end:
+            self._held_back.forget(partition)
+            return Bounds(start, end)
+        settled = await self._held_back.is_settled(node, partition, end, watermark)
+        return Bounds(start, end, watermark - end, settled)
 
     async def _offsets(
         self, node: int, partitions: Iterable[TopicPartition], timestamp: int, isolation: int = _READ_COMMITTED

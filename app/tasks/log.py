@@ -64,12 +64,14 @@ class Bounds(NamedTuple):
     """The first offset of a partition, and where it ends.
 
     `end` follows the last record that can be read (read_committed). An open transaction holds back the `held` offsets
-    after that, which may have records of other producers too.
+    after that, which may have records of other producers too: `settled` says whether some of them may be committed, or
+    outside of any transaction.
     """
 
     start: int
     end: int
     held: int = 0
+    settled: bool = False
 
     @property
     def high_watermark(self) -> int:

@@ -156,9 +156,12 @@ class Task:
         """Say why a miss proves nothing because of an open transaction; None when it does.
 
         It does not where records were held back at the claim and are not applied yet, and where the same transaction
-        has held back records for HELD_BACK_PATIENCE.
+        has held back records for HELD_BACK_PATIENCE. Records of open transactions are none yet, so it does where there
+        are no others.
         """
         found, held, missing = self._freshness.held_back(), self.held_back, self._claimed_end - 1 - self.applied
+        if found is not None and held and not found[0].settled:
+            return None
         if found is not None and held and (missing > 0 or found[1] >= HELD_BACK_PATIENCE):
             return (
                 f"an open transaction holds back {held} offsets of {self._shard.source} from {found[0].end} on, those "

@@ -11,9 +11,16 @@ from aiokafka import AIOKafkaProducer
 from app.demo.broker import EmbeddedKafka
 from app.errors import PartitionRestoring, PositionNotReached, TooStale
 from app.model import Consistency, TaskStatus
+from app.tasks.task import HELD_BACK_PATIENCE
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce, unique
 from tests.support.polling import until
+
+
+def transactional(kafka: EmbeddedKafka, transactional_id: str) -> AIOKafkaProducer:
+    return AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers, transactional_id=transactional_id, transaction_timeout_ms=600_000
+    )
 
 
 @asynccontextmanager
@@ -21,12 +28,7 @@ async def abandoned_transaction(kafka: EmbeddedKafka, topic: str) -> AsyncIterat
     """Begin a transaction, send a record, and leave it open; it is aborted at the end. Yields its transactional id."""
     transactional_id = unique("transaction")
 
-    def producer() -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            bootstrap_servers=kafka.bootstrap_servers, transactional_id=transactional_id, transaction_timeout_ms=600_000
-        )
-
-    dying = producer()
+    dying = transactional(kafka, transactional_id)
     await dying.start()
     await dying.begin_transaction()
     await dying.send_and_wait(topic, key=b"x", value=b"9", partition=0)
@@ -38,7 +40,7 @@ async def abandoned_transaction(kafka: EmbeddedKafka, topic: str) -> AsyncIterat
         yield transactional_id
     finally:
         # A new producer of the same id has the coordinator abort what the one before left open.
-        async with producer():
+        async with transactional(kafka, transactional_id):
             pass
 
 
@@ -89,6 +91,33 @@ async def test_labels_bounds_and_misses_tell_of_what_an_abandoned_transaction_ho
         assert running.read("t", b"new").row is not None
         assert running.read("t", b"x").row is None
         assert status(running).reason is None
+
+
+async def test_what_only_an_open_transaction_has_written_is_no_row_yet_and_keys_without_one_are_missing(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    topic, group, definition = await new_source(kafka)
+    await produce(kafka.bootstrap_servers, topic, [(b"a", b"1", 0)])
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(1)
+        async with abandoned_transaction(kafka, topic):
+
+            async def open_for_long() -> bool:
+                return status(running).held_back_seconds > HELD_BACK_PATIENCE
+
+            await until(open_for_long, "the transaction has been open for long")
+            seen = running.read("t", b"never")
+            assert (seen.row, seen.freshness.lag_records) == (None, 1)
+            # One that is committed behind it is there for good.
+            async with transactional(kafka, unique("transaction")) as producer, producer.transaction():
+                await producer.send_and_wait(topic, key=b"new", value=b"1", partition=0)
+
+            async def in_doubt() -> bool:
+                return status(running).reason is not None
+
+            await until(in_doubt, "a committed record is held back")
+            with pytest.raises(PartitionRestoring, match="open transaction"):
+                running.read("t", b"new")
 
 
 async def test_a_worker_that_starts_in_an_abandoned_transaction_serves_rows_and_calls_nothing_missing(

@@ -127,6 +127,11 @@ class Log:
         """Say whether a transaction is open."""
         return self._open is not None
 
+    @property
+    def settled(self) -> bool:
+        """Say whether an open transaction holds back records of others, which are there for good."""
+        return any(record.offset >= self.stable for record in self.records[-1:])
+
     def begin_transaction(self, pairs: Sequence[Pair], timestamp: int) -> None:
         """Append records of a transaction that stays open; one at a time."""
         assert self._open is None

@@ -86,7 +86,8 @@ class Checks:
         if worker.process is None or owner != worker.process.name or task.generation != world.group.generation:
             raise AssertionError(f"{about}: {owner} owns it in generation {world.group.generation}")
         end, stable = world.group.ends_at[task.generation][source]
-        # What an open transaction holds back keeps no row from being told, and every key from being called missing.
+        # Records that an open transaction holds back keep no row from being told, and every key from being called
+        # missing, unless they are in that transaction.
         begun_at = stable if data is not None else end
         if position + 1 < begun_at:
             raise AssertionError(f"{about}: the source was at {begun_at} when generation {task.generation} began")

@@ -85,6 +85,25 @@ async def test_a_short_transaction_is_lag_like_any_other(scenario: Scenario) -> 
     scenario.check()
 
 
+@simulated("upsert", seeds=range(4))
+async def test_a_long_transaction_that_holds_back_nothing_of_others_leaves_misses_what_they_are(
+    scenario: Scenario,
+) -> None:
+    await scenario.started(*EARLY)
+    task, worker = scenario.task(), scenario.workers[0]
+    scenario.source.begin_transaction([(b"x", b"9")], 1000)
+    await scenario.world.until(lambda: task.status().held_back_seconds > HELD_BACK_PATIENCE, "it stays open", 30)
+    seen = worker.read(task, b"x")
+    assert (seen.row, seen.freshness.lag_records) == (None, 1)
+    scenario.produce((b"new", b"6"))
+    await scenario.world.until(lambda: task.held_back_reason is not None, "a record of another is held back", 30)
+    with pytest.raises(PartitionRestoring, match="open transaction"):
+        worker.read(task, b"new")
+    scenario.source.end_transaction(commit=True)
+    await scenario.caught_up()
+    scenario.check()
+
+
 @simulated("upsert", workers=2, seeds=range(4))
 async def test_rows_are_there_at_once_after_a_takeover_in_a_transaction_and_misses_only_after_it(
     scenario: Scenario,

@@ -78,7 +78,9 @@ class World:
         self.sources = {source: Log(self.wall_ms) for source in sources}
         self.changelogs = {changelog: Log(self.wall_ms) for changelog in changelogs}
         self.group = Group(
-            self.choose, sources, lambda: {name: (log.end, log.stable) for name, log in self.sources.items()}
+            self.choose,
+            sources,
+            lambda: {name: (log.end if log.settled else log.stable, log.stable) for name, log in self.sources.items()},
         )
         #: Which ways of the protocol were gone.
         self.paths: Counter[str] = Counter()
