@@ -34,6 +34,7 @@
         |-- SchemaUnavailable      503 schema_unavailable
         |-- OwnerUnreachable       503 owner_unreachable
         |-- SourceUnavailable      503 source_unavailable
+        |-- WriteRefused           503 write_refused
         |-- Draining               503 draining
         |-- Overloaded             503 overloaded
         |-- DeadlineExceeded       504 deadline_exceeded
@@ -264,6 +265,12 @@ class SourceUnavailable(RequestError):
 
     code, status, title = "source_unavailable", 503, "Source unavailable"
     retryable = True
+
+
+class WriteRefused(RequestError):
+    """The partition's source or changelog is refused, so no read would show the write: nothing was written."""
+
+    code, status, title = "write_refused", 503, "Write refused"
 
 
 class Draining(RequestError):

@@ -61,6 +61,7 @@ class Freshness:
     position: the last source offset applied, inclusive; -1 before the first.
     lag_records: source end minus position minus one; None when the source's end is not known.
     staleness_ms: milliseconds since the position last reached a known source end; None when it never did.
+    The end is the high watermark: what an open transaction holds back counts.
     """
 
     partition: int
@@ -120,9 +121,11 @@ class TaskStatus:
     """What a task says of itself, for /readyz, /cluster and the metrics.
 
     restore_remaining is the count of changelog or source records still to apply before the task has caught
-    up, None when that is not known. reason says why the task is not ACTIVE, in words for a person.
+    up, None when that is not known. reason says what keeps the task, in words for a person; None when nothing does.
     stopped says that it applies nothing more, because of a record that cannot become a row, until it is started again.
-    unreadable says that it waits at records of its source or its changelog that cannot be read.
+    blocked says that neither waiting nor a restart gets it on: a person has to act, and reason says how. A task that is
+    stopped is blocked too. held_back_seconds is for how long the same open transaction has kept source records from
+    being applied, 0 where none does.
     """
 
     table: str
@@ -135,4 +138,5 @@ class TaskStatus:
     reason: str | None
     rows_estimate: int
     stopped: bool = False
-    unreadable: bool = False
+    blocked: bool = False
+    held_back_seconds: float = 0.0

@@ -312,7 +312,7 @@ class _TaskCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         families = _families()
-        state, applied, lag, staleness, remaining, stopped, unreadable = families
+        state, applied, lag, staleness, remaining, stopped, blocked, held_back = families
         for task in self._statuses():
             place = (task.table, str(task.partition))
             state.add_metric((*place, task.state.name.lower()), 1)
@@ -324,7 +324,8 @@ class _TaskCollector(Collector):
             if task.restore_remaining is not None:
                 remaining.add_metric(place, task.restore_remaining)
             stopped.add_metric(place, float(task.stopped))
-            unreadable.add_metric(place, float(task.unreadable))
+            blocked.add_metric(place, float(task.blocked))
+            held_back.add_metric(place, task.held_back_seconds)
         yield from families
 
 
@@ -336,7 +337,8 @@ def _families() -> list[GaugeMetricFamily]:
         "staleness_seconds": "Time since the task had applied all there was; absent when it never had.",
         "restore_remaining_records": "Records still to apply before the task has caught up.",
         "partition_stopped": "1 for a task that has stopped at a record that cannot become a row; else 0.",
-        "partition_unreadable": "1 for a task that waits at records that cannot be read; else 0.",
+        "partition_blocked": "1 for a task that neither waiting nor a restart gets on; else 0.",
+        "partition_held_back_seconds": "Time for which the same open transaction has held back source records; else 0.",
     }
     return [
         GaugeMetricFamily(

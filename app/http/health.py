@@ -38,10 +38,10 @@ class WorkerHealth(Protocol):
 class Readiness:
     """Whether a load balancer should send requests here.
 
-    It takes a joined worker with every task ACTIVE once, but for those that have stopped at a record, or wait at
-    records that cannot be read, which waiting does not mend. From then on the worker stays ready, through
-    rebalances, restores and broker outages, until it drains: each partition answers for itself, and to take
-    every worker out at once would turn a rebalance into an outage.
+    It takes a joined worker with every task ACTIVE or STANDBY once, except those that are blocked, which neither
+    waiting nor a restart helps. From then on the worker stays ready, through rebalances, restores and broker outages,
+    until it drains: each partition answers for itself, and to take every worker out at once would turn a rebalance into
+    an outage.
     """
 
     def __init__(self, health: WorkerHealth, statuses: Callable[[], Sequence[TaskStatus]]) -> None:
@@ -61,18 +61,17 @@ class Readiness:
     def ready(self) -> bool:
         """Judge, and latch."""
         if not self._latched:
-            settled = all(task.stopped or task.unreadable for task in self._behind())
-            self._latched = self._health.joined() and self._health.broker_reachable() and settled
+            self._latched = self._health.joined() and self._health.broker_reachable() and not self._behind()
         return self._latched and not self.draining()
 
     def layers(self) -> list[dict[str, Any]]:
         """List the layers of readiness as they are now, whether latched or not."""
-        behind = self._behind()
+        behind, blocked = self._behind(), [task for task in self._statuses() if task.blocked]
         return [
             {"name": "listeners", "ok": True},
             {"name": "broker", "ok": self._health.broker_reachable()},
             {"name": "group", "ok": self._health.joined(), "generation": self._health.generation()},
-            {"name": "tasks", "ok": not behind, "behind": len(behind)},
+            {"name": "tasks", "ok": not behind and not blocked, "behind": len(behind), "blocked": len(blocked)},
         ]
 
     def document(self, *, verbose: bool) -> dict[str, Any]:
@@ -92,6 +91,7 @@ class Readiness:
                     "lag_records": task.lag_records,
                     "staleness_ms": task.staleness_ms,
                     "restore_remaining": task.restore_remaining,
+                    "blocked": task.blocked,
                     "reason": task.reason,
                 }
                 for task in self._statuses()
@@ -105,7 +105,8 @@ class Readiness:
 
     def _behind(self) -> list[TaskStatus]:
         # A warm copy of another worker's partition is no promise of this one.
-        return [task for task in self._statuses() if task.state not in {TaskState.ACTIVE, TaskState.STANDBY}]
+        settled = {TaskState.ACTIVE, TaskState.STANDBY}
+        return [task for task in self._statuses() if task.state not in settled and not task.blocked]
 
 
 class HealthRoutes:

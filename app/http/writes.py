@@ -56,7 +56,9 @@ class WriteRoutes:
             if name in call.headers:
                 raise InvalidParameter(f"a write has no {name}: it is made whatever the row is", parameter=name)
         waits, wait = _wait(call)
-        written = await self._writes.write(_table(call), key, payload, deadline=call.deadline)
+        written = await self._writes.write(
+            _table(call), key, payload, deadline=call.deadline, request_id=call.request_id
+        )
         partition, offset = written.positions[-1]
         position = ",".join(f"{number}:{applied}" for number, applied in written.positions)
         body: dict[str, object] = {

@@ -29,14 +29,12 @@ from app.kafka.lease import GroupLease
 from app.kafka.leaving import leave_during_join
 from app.kafka.raw_records import raw
 from app.kafka.rebootstrap import rebootstrap
-from app.kafka.record_batches import UnreadableBatch
 from app.kafka.record_path import NoRecordPath
 from app.kafka.skips import PASSED_OVER, Skips
-from app.masking import in_words
 from app.model import TopicPartition
 from app.recurring import Recurring
 from app.tasks.clock import SystemClock
-from app.tasks.log import LogRecord
+from app.tasks.log import LaneOutage, LogRecord
 from app.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -75,9 +73,6 @@ class Lanes(Protocol):
 
     def lost(self, source: TopicPartition) -> None:
         """Take note that the source has not got the offset that is wanted next."""
-
-    def failed(self, source: TopicPartition, reason: str) -> None:
-        """Record why the source cannot be read at the offset that is wanted next."""
 
     def are_crowded(self) -> bool:
         """Return whether so much waits in large records that nothing more is to be fetched now."""
@@ -367,7 +362,6 @@ class LaneConsumer(NoRecordPath):
                 self.lanes.lost(source)
         elif partition in self.client.assignment():
             self._outages.failed(source, expected, error)
-            self.lanes.failed(source, error.problem if isinstance(error, UnreadableBatch) else in_words(error))
             # Drops what was fetched, which would fail again, and fetches nothing until it is tried again.
             self.client.seek(partition, expected)
             self.client.pause(partition)
@@ -393,6 +387,10 @@ class LaneConsumer(NoRecordPath):
         kafka_partition = KafkaPartition(*partition)
         if kafka_partition in self.client.assignment():
             self._resume(kafka_partition)
+
+    def outage(self, partition: TopicPartition) -> LaneOutage | None:
+        """Return what keeps a partition from being read; None when nothing is known to."""
+        return self._outages.of(partition)
 
     def _resume(self, partition: KafkaPartition) -> None:
         if not self._outages.waits(TopicPartition(*partition)):

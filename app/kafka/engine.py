@@ -175,8 +175,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         topics: Topics | None = await self._until_reachable(self._prepare)
         if topics is None:
             return
-        tasks = sum(topics.partitions[table.source.topic] for table in self._catalog.tables.values())
-        budget = memory_for_rows(self._settings.memory_budget, sum(topics.partitions.values()), tasks)
+        counts = topics.counts
+        tasks = sum(counts.shards[table.source.topic] for table in self._catalog.tables.values())
+        budget = memory_for_rows(self._settings.memory_budget, sum(counts.shards.values()), tasks)
         ahead = _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
         changelog = KafkaLogReader(self._connection, ahead)
         skips = Skips(changelog, self._settings.group)
@@ -213,8 +214,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         memory = StoreMemory(budget, self._metrics)
         shards = ShardSettings(
             self._settings.group,
-            self._catalog,
-            topics.partitions,
+            Catalog({name: table for name, table in self._catalog.tables.items() if name not in counts.held}),
+            counts.shards,
             self._directory,
             lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
             budget,
@@ -226,12 +227,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             ports,
             Reader(self._lease, self._settings.max_staleness),
         )
-        self.local.open(self._shards, source_writer)
-        self._counts = PartitionCounts(topics.partitions, self._doubts)
+        self.local.open(self._shards, source_writer, counts.held)
+        self._counts = PartitionCounts(counts, self._doubts)
         replicas = ReplicaWatch(self._connection, self._settings.group, self._catalog, topics.replicas, self._metrics)
         self.health.replication = lambda: replicas.reasons
         self._assignor = TableAssignor(
-            self._describe, topics.partitions, self._catalog.standbys, self._settings.acceptable_lag
+            self._describe, counts.shards, self._catalog.standbys, self._settings.acceptable_lag
         )
         consumer.connect(
             self._connection,
@@ -239,7 +240,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 self._settings.group,
                 self._catalog.topics,
                 self._settings.session_timeout,
-                _fetch_bytes(budget, sum(topics.partitions.values()), LANE_FETCH_BYTES),
+                _fetch_bytes(budget, sum(counts.shards.values()), LANE_FETCH_BYTES),
             ),
             self._assignor,
             self._shards,

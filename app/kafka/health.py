@@ -6,7 +6,30 @@ from app.catalog.spec import Catalog, TableSpec
 from app.config import Settings
 from app.kafka.lease import GroupLease
 from app.kafka.local_side import LocalSide
+from app.model import TaskStatus
 from app.routing.cluster import ClusterView
+
+#: Lines about tasks that reasons() has at most, and partitions that a line names. `/readyz?verbose` has them all.
+_MAX_LINES, _MAX_PARTITIONS = 20, 8
+
+
+def task_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
+    """Say of each table which partitions something keeps, and what; partitions that a person has to help come first."""
+    kept: dict[tuple[str, bool, str, str], list[int]] = {}
+    for task in statuses:
+        if task.reason is not None:
+            state = "blocked" if task.blocked else task.state.name.lower()
+            kept.setdefault((task.table, task.blocked, state, task.reason), []).append(task.partition)
+    lines = []
+    for (table, _, state, reason), partitions in sorted(kept.items(), key=lambda one: not one[0][1]):
+        named = ", ".join(map(str, sorted(partitions)[:_MAX_PARTITIONS]))
+        more = f" and {len(partitions) - _MAX_PARTITIONS} more" if len(partitions) > _MAX_PARTITIONS else ""
+        what = f"partition {named}" if len(partitions) == 1 else f"partitions {named}{more}"
+        verb = "is" if len(partitions) == 1 else "are"
+        lines.append(f"{what} of table {table} {verb} {state}: {reason}")
+    if len(lines) > _MAX_LINES:
+        lines[_MAX_LINES:] = [f"and {len(lines) - _MAX_LINES} more like this: GET /readyz?verbose lists all partitions"]
+    return lines
 
 
 class Health:
@@ -82,16 +105,6 @@ class Health:
             if (doubt := self._doubt(table)) is not None
         ]
         registry = self._registry_trouble()
-        stopped = [
-            f"partition {task.partition} of table {task.table} has {task.reason}"
-            for task in self._local.statuses()
-            if task.stopped
-        ]
-        unreadable = [
-            f"partition {task.partition} of table {task.table} waits: {task.reason}"
-            for task in self._local.statuses()
-            if task.unreadable
-        ]
         return [
             *(trouble for trouble in (self.trouble, self.outage) if trouble is not None),
             *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
@@ -102,6 +115,5 @@ class Health:
                 for member, reason in self.left_out.items()
             ),
             *doubts,
-            *stopped,
-            *unreadable,
+            *task_reasons(self._local.statuses()),
         ]

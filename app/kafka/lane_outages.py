@@ -9,7 +9,7 @@ from app.kafka.record_batches import UnreadableBatch
 from app.masking import in_words
 from app.model import TopicPartition
 from app.recurring import Recurring
-from app.tasks.log import Clock
+from app.tasks.log import OUTAGE_LASTS_SECONDS, Clock, LaneOutage
 
 log = structlog.get_logger(__name__)
 
@@ -19,6 +19,7 @@ PAUSE = 1.0
 
 class _Outage(NamedTuple):
     offset: int
+    cause: str
     unreadable: int | None
     since: float
     again_at: float
@@ -37,6 +38,7 @@ class LaneOutages:
         """Take note that a partition could not be read at an offset: it waits for PAUSE."""
         now, known = self._clock.monotonic(), self._outages.get(source)
         since = now if known is None else known.since
+        cause = error.problem if isinstance(error, UnreadableBatch) else in_words(error)
         warnings = Recurring(log, self._clock.monotonic) if known is None else known.warnings
         # Of each kind the first is told at once.
         warnings.warn(
@@ -44,10 +46,10 @@ class LaneOutages:
             "a partition cannot be read; its lane waits, and it is tried again every second",
             source=str(source),
             offset=offset,
-            error=in_words(error),
+            error=cause,
         )
         unreadable = max(offset, error.first) if isinstance(error, UnreadableBatch) else None
-        self._outages[source] = _Outage(offset, unreadable, since, now + PAUSE, warnings)
+        self._outages[source] = _Outage(offset, cause, unreadable, since, now + PAUSE, warnings)
         self._waiting.add(source)
 
     def waits(self, source: TopicPartition) -> bool:
@@ -58,6 +60,16 @@ class LaneOutages:
         """Return the first offset that cannot be read, where a lane that wants `offset` next has come to one."""
         outage = self._outages.get(source)
         return outage.unreadable if outage is not None and outage.offset == offset else None
+
+    def of(self, source: TopicPartition) -> LaneOutage | None:
+        """Return the outage of a partition; None when there is none."""
+        outage = self._outages.get(source)
+        if outage is None:
+            return None
+        if outage.unreadable is not None:
+            return LaneOutage(outage.cause, lasts=True)
+        reason = f"{source} cannot be read at offset {outage.offset}, and is tried again every second: {outage.cause}"
+        return LaneOutage(reason, self._clock.monotonic() - outage.since >= OUTAGE_LASTS_SECONDS)
 
     def due(self) -> list[TopicPartition]:
         """Return the partitions that have waited long enough; they do not wait any more."""

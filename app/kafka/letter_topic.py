@@ -69,7 +69,7 @@ class LetterTopic:
         bounds = await self._reader.bounds(partitions)
         total, read = sum(place.end - place.start for place in bounds.values()), 0
         for partition in partitions:
-            async for records in self._read(partition, *self._known(bounds, partition)):
+            async for records in self._read(partition, *self._known(bounds, partition)[:2]):
                 read += len(records)
                 progress(read, total)
                 for record in records:
@@ -82,7 +82,7 @@ class LetterTopic:
         place = TopicPartition(self._topic, partition)
         if place not in await self._partitions():
             raise TopicError(f"topic {self._topic} has no partition {partition}")
-        begin, end = self._known(await self._reader.bounds([place]), place)
+        begin, end, *_ = self._known(await self._reader.bounds([place]), place)
         if begin <= offset < end:
             record = await self._reader.peek(place, offset)
             letter = read_letter(partition, record) if record is not None and record.offset == offset else None
@@ -94,7 +94,10 @@ class LetterTopic:
 
     async def newest(self, source: TopicPartition, keys: Mapping[bytes, int]) -> dict[bytes, int]:
         """Return the offset of the newest record of those keys that have one after the offset they are given with."""
-        begin, end = self._known(await self._reader.bounds([source]), source)
+        begin, end, held, _ = self._known(await self._reader.bounds([source]), source)
+        if held:
+            # Put back behind a record that cannot be read yet, an older one would become the row.
+            raise LogUnavailable(f"an open transaction holds back {held} offsets of {source} from {end} on")
         found: dict[bytes, int] = {}
         async for records in self._read(source, max(begin, min(keys.values()) + 1), end):
             for record in records:

@@ -26,31 +26,35 @@ class LocalSide:
         self._doubt = doubt
         self._shards: Shards | None = None
         self._source_writer: KafkaSourceWriter | None = None
+        self._held: frozenset[str] = frozenset()
         self.draining = False
 
-    def open(self, shards: Shards, source_writer: KafkaSourceWriter | None) -> None:
-        """Answer from these shards from here on; the writer is None where no table is writable."""
-        self._shards, self._source_writer = shards, source_writer
+    def open(self, shards: Shards, source_writer: KafkaSourceWriter | None, held: frozenset[str]) -> None:
+        """Answer from these shards from here on, except for the tables that are held back.
+
+        The writer is None where no table is writable.
+        """
+        self._shards, self._source_writer, self._held = shards, source_writer, held
 
     # Reads
 
     def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
         """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
-        return self._here(lambda shards: shards.read(table, partition, stored_key, consistency))
+        return self._here(table, lambda shards: shards.read(table, partition, stored_key, consistency))
 
     def read_many(
         self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
     ) -> SliceResult:
         """Read the first of some keys here and now; raises what read() raises."""
-        return self._here(lambda shards: shards.read_many(table, partition, stored_keys, consistency))
+        return self._here(table, lambda shards: shards.read_many(table, partition, stored_keys, consistency))
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here; raises what Shards.wait_for_position raises."""
-        await self._joined_shards().wait_for_position(table, partition, offset, timeout)
+        await self._joined_shards(table).wait_for_position(table, partition, offset, timeout)
 
     async def digest(self, table: str, partition: int) -> PartitionDigest:
         """Count and hash the rows of a partition held here; raises what Shards.digest raises."""
-        return await self._joined_shards().digest(table, partition)
+        return await self._joined_shards(table).digest(table, partition)
 
     def statuses(self) -> Sequence[TaskStatus]:
         """Return the status of every task of this worker."""
@@ -61,8 +65,8 @@ class LocalSide:
         if self._shards is not None:
             await self._shards.count_rows()
 
-    def _here(self, read: Callable[[Shards], Result]) -> Result:
-        shards = self._joined_shards()
+    def _here(self, table: str, read: Callable[[Shards], Result]) -> Result:
+        shards = self._joined_shards(table)
         try:
             return read(shards)
         except PartitionRestoring as error:
@@ -70,9 +74,15 @@ class LocalSide:
                 raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
             raise
 
-    def _joined_shards(self) -> Shards:
+    def _joined_shards(self, table: str) -> Shards:
         if self._shards is None:
             raise NotOwner("this worker has not joined the group yet")
+        if table in self._held:
+            raise MisplacedKeys(
+                f"table {table} is not served: {self._doubt(self._catalog.tables[table])}",
+                retry_after=MISPLACED_RETRY_AFTER,
+                table=table,
+            )
         return self._shards
 
     # Writes

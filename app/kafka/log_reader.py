@@ -9,7 +9,12 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+)
 
 from app.kafka.client import Connection
 from app.kafka.offset_listing import OffsetListing, Unlisted

@@ -14,11 +14,12 @@ from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaError, RequestTimedOutError, for_code
 from aiokafka.protocol.offset import OffsetRequest
 
+from app.kafka.held_back import HeldBack
 from app.model import TopicPartition
 from app.tasks.log import Bounds
 
 _EARLIEST, _LATEST = -2, -1
-_READ_COMMITTED = 1
+_READ_UNCOMMITTED, _READ_COMMITTED = 0, 1
 _NO_REPLICA = -1
 
 NO_LEADER = -1
@@ -43,6 +44,7 @@ class OffsetListing:
         # Of its own: what the client knows of the cluster is cut down to the topics that it watches.
         self._cluster = ClusterMetadata()
         self._topics: set[str] = set()
+        self._held_back = HeldBack(client)
         #: Partitions whose leader has not answered lately; there may be another one by now.
         self._silent: set[TopicPartition] = set()
 
@@ -55,7 +57,7 @@ class OffsetListing:
         await self._client.close()
 
     async def bounds(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Bounds | Unlisted]:
-        """Return the bounds of each partition (read_committed), or why there are none.
+        """Return the bounds of each partition, or why there are none.
 
         Takes as long as the leaders of these partitions take to answer, a request time-out at most for one that does
         not: ask for those of one leader() at a time.
@@ -110,8 +112,10 @@ class OffsetListing:
         self, node: int, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, Bounds | Unlisted]:
         try:
-            # The end is asked for last, so that it can never lie before the start.
+            # Each is asked for after the one that it can never lie before. The stable end comes last: it lies before
+            # a high watermark of earlier only where a transaction is open.
             starts = await self._offsets(node, partitions, _EARLIEST)
+            watermarks = await self._offsets(node, partitions, _LATEST, _READ_UNCOMMITTED)
             ends = await self._offsets(node, partitions, _LATEST)
         except KafkaError as error:
             self._silent.update(partitions)
@@ -125,23 +129,30 @@ class OffsetListing:
         self._silent.difference_update(partitions)
         found: dict[TopicPartition, Bounds | Unlisted] = {}
         for partition in partitions:
-            start, end = starts[partition], ends[partition]
-            if isinstance(start, int) and isinstance(end, int):
-                found[partition] = Bounds(start, end)
+            start, watermark, end = starts[partition], watermarks[partition], ends[partition]
+            if isinstance(start, int) and isinstance(watermark, int) and isinstance(end, int):
+                found[partition] = await self._bounds(node, partition, start, end, watermark)
                 continue
-            for refusal in (start, end):
+            for refusal in (start, watermark, end):
                 if not isinstance(refusal, int):
                     why = f"its leader, broker {node}, answers {refusal.__name__}"
                     found[partition] = Unlisted(why, refusal.retriable)
         return found
 
+    async def _bounds(self, node: int, partition: TopicPartition, start: int, end: int, watermark: int) -> Bounds:
+        if watermark <= end:
+            self._held_back.forget(partition)
+            return Bounds(start, end)
+        settled = await self._held_back.is_settled(node, partition, end, watermark)
+        return Bounds(start, end, watermark - end, settled)
+
     async def _offsets(
-        self, node: int, partitions: Iterable[TopicPartition], timestamp: int
+        self, node: int, partitions: Iterable[TopicPartition], timestamp: int, isolation: int = _READ_COMMITTED
     ) -> dict[TopicPartition, int | type[KafkaError]]:
         wanted: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for topic, partition in partitions:
             wanted[topic].append((partition, timestamp))
-        request = OffsetRequest(_NO_REPLICA, _READ_COMMITTED, list(wanted.items()))
+        request = OffsetRequest(_NO_REPLICA, isolation, list(wanted.items()))
         answer = await self._client.send(node, request)
         return {
             TopicPartition(topic, partition): for_code(code) if code else offset

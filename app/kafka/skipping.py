@@ -70,7 +70,7 @@ async def _require_unreadable(reader: LogReader, source: TopicPartition, first: 
     found = await reader.bounds([source])
     if source not in found:
         raise LogUnavailable(f"the bounds of {source} are not known")
-    begin, end = found[source]
+    begin, end = found[source].start, found[source].end
     if not begin <= first <= last < end:
         raise SkipRefused(f"{source} has offsets from {begin} up to {end - 1}; {first} to {last} are not among them")
     problems: list[str] = []

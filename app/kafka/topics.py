@@ -9,6 +9,7 @@ import structlog
 from app.catalog.spec import Catalog
 from app.errors import TopicError
 from app.kafka.client import Connection
+from app.kafka.partition_counts import Counts, settle
 from app.kafka.skips import skip_topic
 from app.kafka.topic_admin import Cluster, Described, TopicAdmin
 from app.kafka.topic_plan import (
@@ -53,12 +54,12 @@ class DeadLetterTopic:
 class Topics:
     """What prepare() found.
 
-    partitions are counts by source topic, batch_limits and source_limits the bytes that a batch may have, by changelog
-    topic and by source topic. dead_letters is None where no table sends any. replicas are those that each changelog is
-    to have.
+    counts are the partition counts of sources and changelogs, batch_limits and source_limits the bytes that a batch may
+    have, by changelog topic and by source topic. dead_letters is None where no table sends any. replicas are those that
+    each changelog is to have.
     """
 
-    partitions: Mapping[str, int]
+    counts: Counts
     batch_limits: Mapping[str, int]
     source_limits: Mapping[str, int]
     dead_letters: DeadLetterTopic | None
@@ -106,12 +107,14 @@ async def survey(
     # Without a source there is nothing to ask for the cluster's defaults, and nothing to create.
     defaults = next((found.defaults for found in settings.values()), {})
     cluster = await admin.cluster()
+    changelogs = [changelog_topic(group, table) for table in catalog.tables.values()]
+    existing = await admin.described([*changelogs, skip_topic(group), dead_letter_topic])
+    counts = _counts(group, catalog, sources, existing)
     wanted: dict[str, Wanted] = {}
     for table in catalog.tables.values():
         topic, name = table.source.topic, changelog_topic(group, table)
-        source = sources[topic]
-        replicas = replication.of(cluster, source.replicas)
-        wanted[name] = changelog(name, source.partitions, replicas, limits[topic], defaults)
+        replicas = replication.of(cluster, sources[topic].replicas)
+        wanted[name] = changelog(name, counts.built[name], replicas, limits[topic], defaults)
     replicas = replication.of(cluster, max((source.replicas for source in sources.values()), default=1))
     wanted[skip_topic(group)] = skips(skip_topic(group), replicas, defaults)
     if any(table.source.on_error == "dead_letter" for table in catalog.tables.values()):
@@ -121,10 +124,14 @@ async def survey(
                 "another"
             )
         wanted[dead_letter_topic] = dead_letters(dead_letter_topic, replicas, max(limits.values()), defaults)
-    existing = await admin.described(wanted)
-    found = Survey(sources, limits, wanted, existing)
-    _require_partitions(group, catalog, found)
-    return found
+    return Survey(sources, limits, wanted, {name: found for name, found in existing.items() if name in wanted})
+
+
+def _counts(
+    group: str, catalog: Catalog, sources: Mapping[str, Described], existing: Mapping[str, Described]
+) -> Counts:
+    now = {topic: sources[topic].partitions for topic in catalog.topics}
+    return settle(catalog, group, now, {name: found.partitions for name, found in existing.items()})
 
 
 def probes(group: str, cluster: Cluster, replication: Replication) -> list[Wanted]:
@@ -147,11 +154,10 @@ async def prepare(
     async with TopicAdmin(connection) as admin:
         surveyed = await survey(admin, group, catalog, dead_letter_topic, replication)
         found, limits = await _create_and_check(connection, admin, surveyed)
-    _require_partitions(group, catalog, found)
     limits.pop(skip_topic(group))
     letters = _letters(dead_letter_topic, found, limits) if dead_letter_topic in found.wanted else None
     return Topics(
-        partitions={topic: source.partitions for topic, source in found.sources.items()},
+        counts=_counts(group, catalog, found.sources, found.existing),
         batch_limits=limits,
         source_limits=found.source_limits,
         dead_letters=letters,
@@ -225,17 +231,6 @@ def _require_sources(catalog: Catalog, found: Collection[str]) -> None:
             f"there is no topic {', '.join(missing)}, which {', '.join(tables)} would read: create it first, or "
             "correct `source.topic`"
         )
-
-
-def _require_partitions(group: str, catalog: Catalog, found: Survey) -> None:
-    for table in catalog.tables.values():
-        name, topic = changelog_topic(group, table), table.source.topic
-        count = found.sources[topic].partitions
-        if name in found.existing and found.existing[name].partitions != count:
-            raise TopicError(
-                f"table {table.name}: topic {topic} has {count} partitions, but its changelog {name} was built with "
-                f"{found.existing[name].partitions}; give the table a new version to build it again"
-            )
 
 
 async def _described_once_known(admin: TopicAdmin, names: Collection[str]) -> dict[str, Described]:

@@ -20,7 +20,7 @@ from app.errors import (
     RequestError,
     TooStale,
 )
-from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role, TopicPartition
+from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TopicPartition
 from app.routing.candidates import Candidate, Candidates
 from app.routing.cluster import ClusterSnapshot, ClusterView
 from app.routing.ports import Hop, LocalTables, Peer, read_or_wait
@@ -41,6 +41,9 @@ WAITING_SHARE = 0.5
 
 #: What another candidate may know better. Any other error would be the same everywhere, or is a fault to be seen.
 ASK_THE_NEXT = (NotOwner, OwnerUnreachable, PartitionRestoring, TooStale, Draining, PositionNotReached)
+
+
+_OF_THE_ACTIVE = Consistency(ReadMode.ACTIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,23 @@ class Query:
         if result.row is None:
             return None
         return self._counted[table].observed(Answer(routed, result, self._worker_id, "local"), self._clock() - started)
+
+    async def ask_owner(self, routed: RoutedTable, partition: int, *, seconds: float, request_id: str) -> None:
+        """Return once the active of a partition has answered as for a row, within `seconds`, or when there is none.
+
+        Raises what LocalTables.read and Peer.read raise.
+        """
+        snapshot, topic = self._view.current, routed.spec.source.topic
+        for candidate in self.candidates.of(TopicPartition(topic, partition), snapshot, ReadMode.ACTIVE):
+            count = snapshot.partitions.get(topic, 0)
+            until = self._clock() + seconds
+            question = _Question(routed, b"", partition, count, _OF_THE_ACTIVE, until, 0.0, request_id)
+            try:
+                await self._ask_host(candidate, question, snapshot.generation, later=[])
+            except RequestError as error:
+                self.candidates.heard(candidate.host, error)
+                raise
+            self.candidates.heard(candidate.host)
 
     def locate(self, table: str, key_text: bytes) -> tuple[int, tuple[Location, ...]]:
         """Say who holds a key: the generation, and each partition that can hold it, the likeliest first.

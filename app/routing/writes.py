@@ -34,6 +34,7 @@ from app.routing.cluster import ClusterView
 from app.routing.query import Query, partition_count
 from app.routing.schemas import with_schemas
 from app.routing.tables import MAX_KEY_BYTES, RoutedTable, table_named
+from app.routing.write_check import WriteCheck
 from app.telemetry import Metrics
 
 
@@ -77,6 +78,7 @@ class Writes:
         self._view = view
         self._source = source
         self._query = query
+        self._check = WriteCheck(query, clock)
         self._clock = clock
         self._metrics = metrics
         self._schemas = known.schemas
@@ -90,12 +92,14 @@ class Writes:
         """Return the most bytes that a payload may have; raises SourceUnavailable while that is not known."""
         return self._source.limit(table)
 
-    async def write(self, table: str, key_text: bytes, payload: bytes | None, *, deadline: float) -> Written:
+    async def write(
+        self, table: str, key_text: bytes, payload: bytes | None, *, deadline: float, request_id: str
+    ) -> Written:
         """Write a row, or with a payload of None delete it, whether there is one or not.
 
         Raises TableNotFound, NotWritable, InvalidKey, UriTooLong and InvalidBody for the question, KeySchemaUnknown and
-        SchemaUnavailable without the schemas to write with, PartitionUnassigned before the first assignment, and what
-        SourceWriter.append raises.
+        SchemaUnavailable without the schemas to write with, PartitionUnassigned before the first assignment,
+        WriteRefused where no read would show the write, and what SourceWriter.append raises.
         """
         routed = table_named(self._tables, table)
         wires, value = await self._encoded(routed.spec, key_text, payload, deadline)
@@ -108,6 +112,7 @@ class Writes:
             count = partition_count(routed, self._view.current)
             for key in keys:
                 partition = partition_of(routed.spec.source.partitioner, key, count)
+                await self._check.require_applied(routed, partition, deadline=deadline, request_id=request_id)
                 left = max(0.0, deadline - self._clock())
                 positions.append((partition, await self._source.append(table, partition, key, value, left)))
             result = "written"

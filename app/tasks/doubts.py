@@ -48,9 +48,9 @@ class Doubts:
         for changelog, first in misplaced.items():
             self._misplaced.setdefault(changelog, first)
 
-    def grown(self, topics: Mapping[str, Growth]) -> None:
-        """Replace what is known of source topics whose partition count has changed."""
-        self._grown = topics
+    def grown(self, tables: Mapping[str, Growth]) -> None:
+        """Replace what is known, by changelog, of tables whose source topic has another partition count by now."""
+        self._grown = tables
 
     def why(self, changelog: str, source: str) -> str | None:
         """Say why a miss of a table proves nothing; None when it does."""
@@ -61,11 +61,12 @@ class Doubts:
                 "partitioner says: does its producer use another one? Correct `partitioner` and give the table a new "
                 "version"
             )
-        if source in self._grown:
-            built, now = self._grown[source]
+        if changelog in self._grown:
+            built, now = self._grown[changelog]
             return (
                 f"topic {source} has {now} partitions and the table was built with {built}: new records may lie where "
-                "no worker reads, and old ones where nobody would look. Produce all of them into a new topic of "
-                f"{now} partitions, and build a new version of the table from that"
+                "no worker reads, and Kafka leaves the old ones where no lookup by the new count finds them, so a new "
+                f"version over this topic would not help. Produce all of them into a new topic of {now} partitions, "
+                "and give the table that `source.topic` and a new version"
             )
         return None

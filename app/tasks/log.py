@@ -70,10 +70,22 @@ class LogSlice(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """The first offset of a partition and the one after its last that is stable (read_committed)."""
+    """The first offset of a partition, and where it ends.
+
+    `end` follows the last record that can be read (read_committed). An open transaction holds back the `held` offsets
+    after that, which may have records of other producers too: `settled` says whether some of them may be committed, or
+    outside of any transaction.
+    """
 
     start: int
     end: int
+    held: int = 0
+    settled: bool = False
+
+    @property
+    def high_watermark(self) -> int:
+        """Return the offset after the last record that there is, whether it can be read or not."""
+        return self.end + self.held
 
 
 class Cursor(Protocol):
@@ -165,6 +177,17 @@ class BrokerClock(Protocol):
         """Return milliseconds since 1970, rather ahead of the brokers than behind; tasks/DESIGN.md says how far off."""
 
 
+#: Seconds after which what cannot be read is not expected to be by waiting: elections and restarts of brokers are over.
+OUTAGE_LASTS_SECONDS = 10.0
+
+
+class LaneOutage(NamedTuple):
+    """Why the records of a source partition cannot be read, and whether that has lasted too long to pass by itself."""
+
+    reason: str
+    lasts: bool
+
+
 class LaneControl(Protocol):
     """How a shard steers the group's consumer for its source partition."""
 
@@ -176,3 +199,6 @@ class LaneControl(Protocol):
 
     def resume_lane(self, partition: TopicPartition) -> None:
         """Go on delivering where pause_lane() stopped."""
+
+    def outage(self, partition: TopicPartition) -> LaneOutage | None:
+        """Return what keeps the partition from being read; None when nothing is known to."""

@@ -10,6 +10,8 @@ OPENING, RESTORING,
 QUARANTINED, or a store
 that is not consistent    503 partition_restoring
 table in doubt            as above          503 misplaced_keys where the above is ACTIVE or STANDBY
+records held back by an
+open transaction          as above          503 partition_restoring
 
 read=active               STANDBY: 421 not_owner; SUSPENDED: 503 partition_restoring
 min_position              not applied yet: 503 position_not_reached, whatever the state that could answer
@@ -35,6 +37,9 @@ RESTORING_RETRY_AFTER = 1
 
 #: Seconds after which asking again may help once somebody has mended the table.
 MISPLACED_RETRY_AFTER = 60
+
+#: The detail of a refusal that says why the copy's source or changelog is refused, so that it applies nothing more.
+REFUSED = "refused"
 
 _ROLES = {TaskState.ACTIVE: Role.ACTIVE, TaskState.STANDBY: Role.STANDBY, TaskState.SUSPENDED: Role.SUSPENDED}
 
@@ -194,7 +199,8 @@ def _readable_role(task: Task, mode: ReadMode) -> Role:
     if role is Role.STANDBY and mode is ReadMode.ACTIVE:
         raise NotOwner(
             f"this worker holds partition {task.partition} of table {task.table} as a standby, and read=active takes "
-            "the active alone"
+            "the active alone",
+            **_refused(task),
         )
     return role
 
@@ -204,7 +210,7 @@ def _check_position(task: Task, freshness: Freshness, consistency: Consistency) 
     if least is not None and freshness.position < least:
         raise PositionNotReached(
             f"partition {task.partition} of table {task.table} is applied up to offset {freshness.position}, "
-            f"min_position asks for {least}",
+            f"min_position asks for {least}" + (f": {task.reason}" if task.reason else ""),
             **_details(task, freshness),
         )
 
@@ -217,6 +223,15 @@ def _check_miss(task: Task, freshness: Freshness, doubt: str | None, consistency
         raise MisplacedKeys(
             f"a miss of table {task.table} proves nothing: {doubt}",
             retry_after=MISPLACED_RETRY_AFTER,
+            **_details(task, freshness),
+        )
+    held_back = task.held_back_reason
+    if held_back is not None:
+        raise PartitionRestoring(
+            f"partition {task.partition} of table {task.table} has no row, and cannot say that there is none: "
+            f"{held_back}",
+            retry_after=RESTORING_RETRY_AFTER,
+            state=task.state.name.lower(),
             **_details(task, freshness),
         )
     if freshness.role is Role.STANDBY and not consistency.takes_standby_misses:
@@ -246,8 +261,13 @@ def _restoring(task: Task, freshness: Freshness | None = None) -> PartitionResto
         retry_after=RESTORING_RETRY_AFTER,
         state=word,
         remaining_records=task.remaining,
+        **_refused(task),
         **(_details(task, freshness) if freshness else _place(task) | {"position": task.applied}),
     )
+
+
+def _refused(task: Task) -> dict[str, Any]:
+    return {} if task.refusal is None else {REFUSED: task.refusal}
 
 
 def _place(task: Task) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from app.model import TopicPartition
 from app.tasks.ingest import LaneBatch
-from app.tasks.log import LaneControl, LogRecord
+from app.tasks.log import LaneControl, LaneOutage, LogRecord
 from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 
 #: What a record takes in memory beside its key and value: its object, theirs, and its place in lists.
@@ -141,8 +141,6 @@ class Shard:
         #: What was delivered last, so that a task a little behind can still join.
         self._recent = _Batches()
         self._paused = False
-        #: Why the source cannot be read at the offset that comes next; None when it can.
-        self._outage: str | None = None
         #: Records, and bytes that they take in memory, that may wait in a task's inbox before the lane is paused by
         #: whatever comes first; an inbox that was empty takes one poll, however large.
         self.limit = 2 * LANE_BATCH
@@ -165,7 +163,7 @@ class Shard:
         if next_offset <= expected:
             return True
         batch = LaneBatch.of(records, expected, next_offset)
-        self._next, self._outage = next_offset, None
+        self._next = next_offset
         if len(self._joined) < len(self._coming):
             self._remember(batch)
         else:
@@ -187,6 +185,11 @@ class Shard:
     def waiting_bytes(self) -> int:
         """Return the bytes that wait for the slowest of the tasks, leaving out those that were set aside."""
         return max((inbox.size for inbox in self._joined.values()), default=0)
+
+    @property
+    def outage(self) -> LaneOutage | None:
+        """Return what keeps the lane from being read; None when nothing does."""
+        return self._lane.outage(self.source)
 
     def expect(self, task: str) -> None:
         """Keep what is delivered lately for a task that will ask for admission, until it leaves.
@@ -211,7 +214,7 @@ class Shard:
                 behind.cut(LaneMovedOn())
             self._joined.clear()
             self._recent.clear()
-            self._next, self._outage = next_source, None
+            self._next = next_source
             self._paused = False
             self._lane.start_lane(self.source, next_source)
         elif next_source < self._next:
@@ -248,15 +251,6 @@ class Shard:
         else:
             self.stop()
 
-    def failed(self, reason: str) -> None:
-        """Record that the source cannot be read at the offset that is wanted next, until something is delivered."""
-        if self._next is not None:
-            self._outage = reason
-
-    def outage_of(self, task: str) -> str | None:
-        """Return why a task that is on the lane gets nothing; None when nothing keeps the lane, or the task is not."""
-        return self._outage if task in self._joined else None
-
     def lost(self) -> None:
         """Stand still, and have every task find out what became of the source."""
         for inbox in self._joined.values():
@@ -267,7 +261,7 @@ class Shard:
         """Stand still: what is fetched from now on is refused until a task joins again."""
         if self._next is not None:
             self._lane.pause_lane(self.source)
-        self._next = self._outage = None
+        self._next = None
         for inbox in self._joined.values():
             inbox.cut(LaneMovedOn())
         self._joined.clear()

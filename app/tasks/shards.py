@@ -324,14 +324,6 @@ class Shards:
         if held is not None:
             held.shard.lost()
 
-    def failed(self, source: TopicPartition, reason: str) -> None:
-        """Record why a source cannot be read at the offset that its lane wants next."""
-        held = self._held.get(source)
-        if held is not None:
-            held.shard.failed(reason)
-            for task in held.tasks.values():
-                task.lane_failed()
-
     def committable(self) -> dict[TopicPartition, int]:
         """Return, for each shard owned of which every table has applied something, the source offset to go on at."""
         offsets: dict[TopicPartition, int] = {}
@@ -357,7 +349,7 @@ class Shards:
             if opening and not held.destroyed:
                 continue
             worthless = opening or any(task.state is TaskState.QUARANTINED for task in tasks)
-            position = -1 if worthless else min(task.applied for task in tasks)
+            position = -1 if worthless else min((task.applied for task in tasks), default=-1)
             positions.setdefault(source.topic, {})[source.partition] = position
         return positions
 
@@ -410,7 +402,8 @@ class Shards:
         if not await self._task(table, partition).wait_for(offset, timeout):
             task = self._task(table, partition)
             raise PositionNotReached(
-                f"partition {partition} of table {table} is at position {task.applied} here, not yet at {offset}",
+                f"partition {partition} of table {table} is at position {task.applied} here, not yet at {offset}"
+                + (f": {task.reason}" if task.reason else ""),
                 table=table,
                 partition=partition,
                 position=task.applied,
@@ -496,15 +489,17 @@ class Shards:
             self._listings[source] = background.start(self._list_end(source), f"end of {source}", self.ports.on_fatal)
 
     async def _list_end(self, source: TopicPartition) -> None:
-        listed_at = self.ports.clock.monotonic()
+        listed_at, held = self.ports.clock.monotonic(), self._held.get(source)
+        if held is None:
+            return
+        positions = {name: task.applied for name, task in held.tasks.items()}
         try:
-            end = (await self.ports.sources.bounds([source]))[source].end
+            bounds = (await self.ports.sources.bounds([source]))[source]
         except LogUnavailable:
             return
-        held = self._held.get(source)
-        if held is not None:
-            for task in held.tasks.values():
-                task.observe_source_end(end, listed_at)
+        if self._held.get(source) is held:
+            for name, task in held.tasks.items():
+                task.observe_source_end(bounds, listed_at, positions[name])
 
 
 def _unreadable(table: str, partition: int, error: StoreError) -> PartitionRestoring:

@@ -2,6 +2,8 @@
 
 from collections import deque
 
+from app.tasks.log import Bounds
+
 #: Seconds between listings of the sources' ends, on which lag and staleness rest.
 SOURCE_ENDS_INTERVAL = 1.0
 
@@ -17,29 +19,60 @@ REMEMBERED = 64
 class SourceEnds:
     """The ends of a source partition as they were listed, as far as the position has not reached them.
 
-    `reached_at` is when the newest end that the position has reached was listed, on the clock of whoever lists; None
-    while it has reached none.
+    An end is the high watermark: it counts what an open transaction keeps from being read. Where the source is not the
+    one that the position counts in, nothing is known until trust() is called.
     """
 
     def __init__(self) -> None:
+        #: When the newest end that the position has reached was listed; None while it has reached none.
         self.reached_at: float | None = None
-        self._newest: tuple[int, float] | None = None
+        self._newest: tuple[Bounds, float] | None = None
         self._ahead: deque[tuple[int, float]] = deque()
+        self._held_since: float | None = None
+        self._distrusted = False
 
     def end(self, now: float) -> int | None:
         """Return the newest end; None before the first, and when it is too old to be the end still."""
-        if self._newest is None or now - self._newest[1] > KNOWN_SECONDS:
-            return None
-        return self._newest[0]
+        return None if self._newest is None or now - self._newest[1] > KNOWN_SECONDS else self._newest[0].high_watermark
 
-    def listed(self, end: int, at: float) -> None:
-        """Take note of an end."""
-        self._newest = end, at
+    def stable_end(self, now: float) -> int | None:
+        """Return how far the source could be read when it was last listed; None where end() is None."""
+        return None if self._newest is None or now - self._newest[1] > KNOWN_SECONDS else self._newest[0].end
+
+    def held_back(self) -> tuple[Bounds, float] | None:
+        """Return the last listing where an open transaction ends what can be read, and for how many seconds it has."""
+        if self._newest is None or self._held_since is None:
+            return None
+        bounds, at = self._newest
+        return bounds, at - self._held_since
+
+    def listed(self, bounds: Bounds, at: float, position: int) -> None:
+        """Record the bounds of the source; `position` is what was applied before they were asked for."""
+        if bounds.high_watermark <= position:
+            # What was applied is not there any more, so it is not the source that the position counts in.
+            self.distrust()
+        if self._distrusted:
+            return
+        if not bounds.held:
+            self._held_since = None
+        elif self._held_since is None or self._newest is None or self._newest[0].end != bounds.end:
+            self._held_since = at
+        self._newest = bounds, at
         if len(self._ahead) == REMEMBERED:
             self._ahead = deque(list(self._ahead)[::2])
-        self._ahead.append((end, at))
+        self._ahead.append((bounds.high_watermark, at))
 
     def applied(self, position: int) -> None:
-        """Take note of the last source offset applied, -1 before the first."""
+        """Record the last source offset applied, -1 before the first."""
         while self._ahead and position + 1 >= self._ahead[0][0]:
             self.reached_at = self._ahead.popleft()[1]
+
+    def distrust(self) -> None:
+        """Forget all figures, and know none until trust(): the source is not the one that the position counts in."""
+        self.reached_at = self._newest = self._held_since = None
+        self._ahead.clear()
+        self._distrusted = True
+
+    def trust(self) -> None:
+        """Count by what is listed from now on: the source was compared with what was applied."""
+        self._distrusted = False

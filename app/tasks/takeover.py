@@ -207,8 +207,8 @@ class Takeover:
         needed = position.last + 1
         if needed > bounds.end:
             raise SourceRefused(
-                f"{source} ends at offset {bounds.end}, but offset {position.last} was applied already: the topic was "
-                f"deleted and created again. {_NEW_VERSION}"
+                f"{source} ends at offset {bounds.high_watermark}, but offset {position.last} was applied already: the "
+                f"topic was deleted and created again, restored, or lost its last records. {_NEW_VERSION}"
             )
         if needed < bounds.start:
             raise SourceRefused(

@@ -17,6 +17,7 @@ from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from app.tasks.dead_letters import LettersUndelivered
 from app.tasks.ingest import LaneBatch, RecordRefused, TableCodec
 from app.tasks.log import (
+    Bounds,
     Cursor,
     Fenced,
     LeaseLost,
@@ -45,6 +46,10 @@ LONGEST_PAUSE = 5.0
 
 #: Seconds for which a standby waits for an owner to catch up with the source before it takes over all the same.
 OWNER_PATIENCE = 60.0
+
+#: Seconds for which an open transaction may hold back records before misses are in doubt. Transactions that are over
+#: sooner are lag like any other.
+HELD_BACK_PATIENCE = 3.0
 
 #: What ends an attempt to own and is over by itself, or when a person acts: the task stays as readable as it was.
 _PASSING: Mapping[type[Exception], str] = {
@@ -85,6 +90,8 @@ class Task:
         self.generation = -1
         #: Whether it ingests nothing more because of a record that cannot be a row, until it is started again.
         self.stopped = False
+        #: Why its source or its changelog cannot be used, until an attempt finds otherwise; None when nothing is wrong.
+        self.refusal: str | None = None
         self._identity = identity
         self._codec = codec
         self._shard = shard
@@ -98,8 +105,10 @@ class Task:
         self._owns = False
         self._distrusted: Exception | None = None
         self._pipeline: Pipeline | None = None
-        #: The source's end after the claim, until the position has reached it.
+        #: Where the source could be read to after the claim, until the position has reached it.
         self._target: int | None = None
+        #: Where the source ended after the claim, with what an open transaction held back.
+        self._claimed_end = 0
         self._freshness = SourceEnds()
         #: Whether the last attempt ended at records that cannot be read, until something is applied again.
         self._met_unreadable = False
@@ -136,6 +145,48 @@ class Task:
         return self._ports.doubts.why(self._identity.changelog.topic, self._shard.source.topic)
 
     @property
+    def held_back(self) -> int:
+        """Return how many source offsets an open transaction keeps from being applied, by the last listing."""
+        found = self._freshness.held_back()
+        return 0 if found is None else max(0, found[0].high_watermark - max(found[0].end, self.applied + 1))
+
+    @property
+    def held_back_seconds(self) -> float:
+        """Return for how long the same open transaction has kept offsets from being applied; 0 when none does."""
+        found = self._freshness.held_back()
+        return found[1] if found is not None and self.held_back else 0.0
+
+    @property
+    def held_back_reason(self) -> str | None:
+        """Say why a miss proves nothing because of an open transaction; None when it does.
+
+        It does not where records were held back at the claim and are not applied yet, and where the same transaction
+        has held back records for HELD_BACK_PATIENCE. Records of open transactions are none yet, so it does where there
+        are no others.
+        """
+        found, held, missing = self._freshness.held_back(), self.held_back, self._claimed_end - 1 - self.applied
+        if found is not None and held and not found[0].settled:
+            return None
+        if found is not None and held and (missing > 0 or found[1] >= HELD_BACK_PATIENCE):
+            return (
+                f"an open transaction holds back {held} offsets of {self._shard.source} from {found[0].end} on, those "
+                "of other producers too; they are applied once it is committed or aborted, which kafka-transactions.sh "
+                "can do"
+            )
+        if missing > 0:
+            return (
+                f"{missing} offsets of {self._shard.source} that an open transaction held back are still to be applied"
+            )
+        return None
+
+    @property
+    def blocked(self) -> bool:
+        """Return whether neither waiting nor a restart gets the task on: a person has to act."""
+        outage = self._shard.outage
+        kept = self.stopped or self._met_unreadable or self.refusal is not None
+        return kept or (outage is not None and outage.lasts)
+
+    @property
     def lag_records(self) -> int | None:
         """Return how many source offsets are not applied yet; None while the source's end is not known."""
         end = self._freshness.end(self._ports.clock.monotonic())
@@ -157,8 +208,11 @@ class Task:
     @property
     def reason(self) -> str | None:
         """Say why the task is not further than it is; None when nothing keeps it."""
-        waits_for = None if self._pipeline is None else self._pipeline.waits_for
-        return waits_for or self._shard.outage_of(self.table) or self.store.waits_for or self._reason
+        outage, pipeline = self._shard.outage, self._pipeline
+        if outage is not None and pipeline is not None:
+            return outage.reason
+        waits_for = None if pipeline is None else pipeline.waits_for
+        return waits_for or self.store.waits_for or self._reason or self.held_back_reason
 
     @reason.setter
     def reason(self, reason: str | None) -> None:
@@ -177,13 +231,20 @@ class Task:
             reason=self.reason,
             rows_estimate=self.store.rows_estimate(),
             stopped=self.stopped,
-            unreadable=self._met_unreadable or self._shard.outage_of(self.table) is not None,
+            blocked=self.blocked,
+            held_back_seconds=self.held_back_seconds,
         )
 
-    def observe_source_end(self, end: int, listed_at: float) -> None:
-        """Take note of the source's end as it was listed at a time of the monotonic clock."""
-        self._freshness.listed(end, listed_at)
+    def observe_source_end(self, bounds: Bounds, listed_at: float, position: int) -> None:
+        """Record the source's bounds as they were listed at a time of the monotonic clock.
+
+        `position` is what the task had applied before they were asked for.
+        """
+        self._freshness.listed(bounds, listed_at, position)
         self._freshness.applied(self.applied)
+        if self.state is TaskState.RESTORING and self._pipeline is not None and self.blocked:
+            # The changelog is replayed, and the source does not get on.
+            self._show_old_rows()
 
     async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until a source offset is applied or the task closed; say whether it was within `timeout` seconds."""
@@ -199,15 +260,16 @@ class Task:
         return self.applied >= offset
 
     async def keeps_up(self, acceptable_lag: int) -> bool:
-        """Say whether a standby is to take over, lacking so many records at most of what its owner has.
+        """Return whether a standby is to take over, which lacks `acceptable_lag` records at most of what its owner has.
 
-        One that lacks no more of the source is. An owner that is further behind is given OWNER_PATIENCE seconds, since
-        whoever takes over says of no key that it does not exist before it has caught up with the source. After that the
-        changelog decides: the owner may have stopped at a record, wait for a schema, or have more to do than it can,
-        which is when another worker is needed most. False while nobody can tell.
+        One that lacks no more of what can be read of the source is to. An owner that is further behind is given
+        OWNER_PATIENCE seconds, since a new owner says of no key that it does not exist before it has caught up with the
+        source. After that the changelog decides: the owner may have stopped at a record, wait for a schema, or have
+        more to do than it can, which is when another worker is needed most. False while that is not known.
         """
-        now, lag = self._ports.clock.monotonic(), self.lag_records
-        if lag is not None and lag <= acceptable_lag:
+        now = self._ports.clock.monotonic()
+        end = self._freshness.stable_end(now)
+        if end is not None and end - 1 - self.applied <= acceptable_lag:
             self._near_at = now
             return True
         if now - self._near_at < OWNER_PATIENCE:
@@ -274,8 +336,8 @@ class Task:
 
     def close(self) -> None:
         """Take note that the store is gone, and let those go who wait for a position."""
-        self.state, self.reason, self._loaded = TaskState.CLOSED, None, False
-        self.stopped = self._met_unreadable = False
+        self.state, self.reason, self.refusal = TaskState.CLOSED, None, None
+        self._loaded = self.stopped = self._met_unreadable = False
         for _, reached in self._waiting:
             if not reached.done():
                 reached.set_result(None)
@@ -330,8 +392,8 @@ class Task:
         if isinstance(error, (Untrusted, OffsetOutOfRange, StoreCorrupt)):
             await self._quarantine(error)
         elif type(error) in _PASSING:
-            self._met_unreadable = isinstance(error, Unreadable)
-            if isinstance(error, (SourceRefused, LettersUndelivered, Unreadable)) and self.state is TaskState.RESTORING:
+            self._note_refusal(error)
+            if isinstance(error, (LettersUndelivered, Unreadable)) and self.state is TaskState.RESTORING:
                 self._show_old_rows()
             kind = _PASSING[type(error)]
             self._hold(kind, f"{kind}: {error}")
@@ -346,15 +408,21 @@ class Task:
             self._on_store_failed()
         return True
 
+    def _note_refusal(self, error: Exception) -> None:
+        if isinstance(error, (SourceRefused, ChangelogRefused)):
+            self.refusal = str(error)
+        self._met_unreadable = isinstance(error, Unreadable)
+        if isinstance(error, SourceRefused):
+            # How far old rows are behind another topic of the same name is not known.
+            self._freshness.distrust()
+            # A standby that is to be the owner would answer by a staleness, which is not known any more.
+            if self.state in {TaskState.RESTORING, TaskState.STANDBY}:
+                self._show_old_rows()
+
     def _show_old_rows(self) -> None:
         """Let rows be read for what they are: the changelog is replayed, and only the source does not get on."""
         if self.readable:
             self.state = TaskState.SUSPENDED
-
-    def lane_failed(self) -> None:
-        """Serve what the store has, labelled, where the lane cannot be read and the task waits for it to catch up."""
-        if self.state is TaskState.RESTORING and self._shard.outage_of(self.table) is not None:
-            self._show_old_rows()
 
     def _stop_at(self, error: RecordRefused) -> None:
         """Stand still before a record, for good: nothing about it changes by itself."""
@@ -419,15 +487,22 @@ class Task:
             self.state, self.reason = TaskState.RESTORING, "replaying the changelog"
         self._shard.expect(self.table)
         await self._takeover.restore()
+        self.refusal = None
+        self._freshness.trust()
         self._freshness.applied(self.applied)
 
     async def _follow_owner(self) -> None:
-        self._target = None
+        self._target, self._claimed_end = None, 0
         if self.readable:
             self._stand_by()
         else:
             self.state, self.reason = TaskState.RESTORING, "replaying the changelog"
-        await self._takeover.follow(self._stand_by, self._on_followed)
+        await self._takeover.follow(self._on_replayed, self._on_followed)
+
+    def _on_replayed(self) -> None:
+        """Stand by: the store has what the changelog had when the replay began, so nothing keeps it any more."""
+        self.refusal, self.reason, self._met_unreadable = None, None, False
+        self._stand_by()
 
     def _stand_by(self) -> None:
         if self.state is not TaskState.STANDBY:
@@ -442,10 +517,10 @@ class Task:
     # Ingesting
 
     async def _ingest(self) -> None:
-        listed_at = self._ports.clock.monotonic()
+        listed_at, position = self._ports.clock.monotonic(), self.applied
         bounds = await self._takeover.source_bounds()
-        self.observe_source_end(bounds.end, listed_at)
-        self._target = bounds.end
+        self.observe_source_end(bounds, listed_at, position)
+        self._target, self._claimed_end = bounds.end, bounds.high_watermark
         if self.state < TaskState.SUSPENDED:
             self.reason = "catching up with the source"
         pipeline = self._pipeline = Pipeline(
@@ -463,6 +538,8 @@ class Task:
             self._on_applied,
             partial(self._shard.step_aside, self.table),
         )
+        if bounds.high_watermark < pipeline.needed:
+            raise SourceLost(f"{self._shard.source} ends at offset {bounds.high_watermark}, before {pipeline.needed}")
         if bounds.start > pipeline.needed:
             if self._replayer.position is not None:
                 raise SourceLost(f"{self._shard.source} has no offset {pipeline.needed}")
@@ -476,9 +553,10 @@ class Task:
             await self._follow(inbox, pipeline)
 
     def _activate_when_caught_up(self) -> None:
-        """Become ACTIVE once all that the source held after the claim is applied.
+        """Become ACTIVE once all that could be read of the source after the claim is applied.
 
-        Latched: later lag shows in the headers and does not undo it.
+        Latched: later lag shows in the headers and does not undo it. What an open transaction held back then makes
+        misses doubtful until it is applied, and rows wait for no transaction.
         """
         if self._target is not None and self.applied + 1 >= self._target:
             self._target, self._met_unreadable = None, False

@@ -34,7 +34,6 @@ class HeldCommits:
         self.asked = 0
         self.expected = lanes.expected
         self.lost = lanes.lost
-        self.failed = lanes.failed
         self.are_crowded = lanes.are_crowded
         running.consumer.lanes = self
 

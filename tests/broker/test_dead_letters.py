@@ -315,7 +315,7 @@ async def test_a_stopped_partition_is_read_as_far_as_it_is_and_goes_on_with_anot
             await running.wait_position("sibling", 0, 2)
             await until(in_states(running, t=TaskState.SUSPENDED, sibling=TaskState.ACTIVE), "the sibling goes on")
             [reason] = running.engine.health.reasons()
-            assert reason.startswith(f"partition 0 of table t has stopped by on_error: offset 1 of {topic}[0]")
+            assert reason.startswith(f"partition 0 of table t is blocked: stopped by on_error: offset 1 of {topic}[0]")
             found = running.read("t", b"a")
             assert found.row is not None
             assert (found.freshness.role, found.freshness.lag_records) == (Role.SUSPENDED, 2)

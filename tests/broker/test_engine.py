@@ -42,7 +42,6 @@ class Refusals:
         self.are_crowded = self._lanes.are_crowded
         self.committable = self._lanes.committable
         self.lost = self._lanes.lost
-        self.failed = self._lanes.failed
 
     def offer(self, source: TopicPartition, records: list[LogRecord], next_offset: int) -> bool:
         """Refuse, or hand over."""

@@ -13,8 +13,10 @@ from structlog.testing import capture_logs
 
 import app.kafka.group_watch as module
 from app.demo.broker import EmbeddedKafka
+from app.errors import PartitionRestoring
+from app.http.health import Readiness
 from app.kafka.group_watch import GroupFailed
-from app.model import TopicPartition
+from app.model import Role, TaskState, TopicPartition
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce, produce_with_codec
 from tests.support.polling import until
@@ -106,6 +108,47 @@ async def test_a_corrupt_batch_holds_up_its_own_lane_alone_is_reported_once_and_
     assert all("CorruptRecord" in line["error"] and f"of {bad} cannot be read" in line["error"] for line in outages)
     over = [line["source"] for line in logged if line["event"] == "a partition can be read again"]
     assert over == [str(bad)] * ROUNDS
+
+
+async def test_a_worker_that_starts_before_a_corrupt_batch_is_ready_without_that_partition_and_serves_its_rows(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("kafka.lane_outages", "tasks.task"):
+        monkeypatch.setattr(f"app.{place}.OUTAGE_LASTS_SECONDS", 1.0)
+    topic, group, definition = await new_source(kafka, PARTITIONS)
+    bad = TopicPartition(topic, 2)
+    await fill(kafka, topic, "before")
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await wait_positions(running, 19)
+    await fill(kafka, topic, "after")
+    with corrupted(kafka, bad, b"after-2-0"):
+        async with running_engine(kafka, tmp_path, definition, group) as running:
+            readiness = Readiness(running.engine.health, running.engine.local.statuses)
+
+            async def ready() -> bool:
+                return readiness.ready()
+
+            await until(ready, "the worker is ready")
+            states = running.states()
+            assert {partition: states["t", partition] for partition in (0, 1, 3)} == dict.fromkeys(
+                (0, 1, 3), TaskState.ACTIVE
+            )
+
+            async def served() -> bool:
+                return running.read("t", b"before-2-7", 2).freshness.role is Role.SUSPENDED
+
+            await until(served, "old rows of the partition are served")
+            [reason] = [reason for reason in running.engine.health.reasons() if "is blocked" in reason]
+            assert reason.startswith("partition 2 of table t is blocked")
+            assert str(bad) in reason
+            assert "CorruptRecord" in reason
+            with pytest.raises(PartitionRestoring):
+                running.read("t", b"after-2-7", 2)
+            for partition in (0, 1, 3):
+                await running.wait_position("t", partition, 39)
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(PARTITIONS)
+        await running.check_equal("t", PARTITIONS)
 
 
 def positions(running: RunningEngine) -> dict[int, int]:

@@ -74,7 +74,7 @@ async def test_the_commands_make_a_group_s_topics_as_a_worker_wants_them(kafka: 
     found = await topics.prepare(
         Connection(kafka.bootstrap_servers, "test"), scene.group, catalog(scene.topic), f"{scene.group}-dead-letters"
     )
-    assert found.partitions == {scene.topic: 3}
+    assert found.counts.shards == {scene.topic: 3}
 
 
 async def test_the_commands_correct_topics_that_are_there(kafka: EmbeddedKafka, tmp_path: Path) -> None:

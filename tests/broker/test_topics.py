@@ -50,7 +50,7 @@ async def test_a_changelog_is_created_with_what_the_protocol_needs_and_as_many_p
 
     found = await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
 
-    assert found.partitions == {topic: 3}
+    assert found.counts.shards == {topic: 3}
     assert set(found.batch_limits.values()) == {SOURCE_LIMIT + BATCH_OVERHEAD}
     settings = await settings_of(kafka, f"{group}-planes-changelog")
     assert {name: settings[name] for name in RIGHT} == RIGHT
@@ -127,7 +127,7 @@ async def test_a_changelog_that_keeps_more_than_is_needed_is_used(kafka: Embedde
     generous = {**RIGHT, "delete.retention.ms": str(7 * DAY_MS), "min.compaction.lag.ms": str(2 * HOUR_MS)}
     await create_topic(kafka.bootstrap_servers, f"{group}-planes-changelog", 1, generous)
 
-    assert (await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))).partitions == {topic: 1}
+    assert (await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))).counts.shards == {topic: 1}
 
 
 async def test_a_missing_source_is_named_with_the_tables_that_would_read_it(kafka: EmbeddedKafka) -> None:
@@ -140,17 +140,19 @@ async def test_a_missing_source_is_named_with_the_tables_that_would_read_it(kafk
     assert f"{group}-planes-changelog" not in await topics_of(kafka)
 
 
-async def test_a_changelog_of_another_partition_count_is_refused_with_both_numbers(kafka: EmbeddedKafka) -> None:
+async def test_a_table_goes_on_with_the_partition_count_of_its_changelog_when_its_topic_has_another(
+    kafka: EmbeddedKafka,
+) -> None:
     group, topic = unique("group"), await source_topic(kafka, 3)
     await create_topic(kafka.bootstrap_servers, f"{group}-planes-changelog", 2, RIGHT)
 
-    with pytest.raises(TopicError) as refusal:
-        await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
+    counts = (await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))).counts
 
-    assert f"topic {topic} has 3 partitions" in str(refusal.value)
-    assert f"its changelog {group}-planes-changelog was built with 2" in str(refusal.value)
-    # As the message says, a new version of the table gets a changelog of its own.
-    await prepare(connection(kafka.bootstrap_servers), group, catalog(topic, version=2))
+    assert (counts.now, counts.shards, counts.held) == ({topic: 3}, {topic: 2}, frozenset())
+    assert len(await partitions_of(kafka, f"{group}-planes-changelog")) == 2
+    # A new version of the table gets a changelog of its own, with the partitions that the topic has.
+    counts = (await prepare(connection(kafka.bootstrap_servers), group, catalog(topic, version=2))).counts
+    assert (counts.shards, counts.built) == ({topic: 3}, {f"{group}-planes-v2-changelog": 3})
     assert len(await partitions_of(kafka, f"{group}-planes-v2-changelog")) == 3
 
 

@@ -49,7 +49,7 @@ def waits(running: RunningEngine, problem: str) -> Callable[[], Awaitable[bool]]
     async def ask() -> bool:
         statuses = running.engine.local.statuses()
         assert statuses, "there are no tasks"
-        assert all(status.unreadable and problem in (status.reason or "") for status in statuses), statuses
+        assert all(status.blocked and problem in (status.reason or "") for status in statuses), statuses
         return True
 
     return ask
@@ -69,10 +69,10 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
             await until(waits(running, problem), "both tables wait")
             assert set(running.states().values()) == {TaskState.SUSPENDED}
             assert running.read("t", b"first").row is not None
-            assert running.metric("tablehouse_partition_unreadable", table="t", partition="0") == 1
+            assert running.metric("tablehouse_partition_blocked", table="t", partition="0") == 1
             (one, other) = [reason for reason in running.engine.health.reasons() if problem in reason]
-            assert one.startswith("partition 0 of table t waits:")
-            assert other.startswith("partition 0 of table u waits:")
+            assert one.startswith("partition 0 of table t is blocked:")
+            assert other.startswith("partition 0 of table u is blocked:")
 
             # Only what cannot be read is passed over, and all of it.
             for first, last, why in (
@@ -92,7 +92,7 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
             await running.wait_position("t", 0, 3)
             assert all(running.read(name, b"last").row is not None for name in "tu")
             assert all(running.read(name, b"gone").row is None for name in "tu")
-            assert running.metric("tablehouse_partition_unreadable", table="t", partition="0") == 0
+            assert running.metric("tablehouse_partition_blocked", table="t", partition="0") == 0
     over = [line for line in logged if line["event"].startswith("offsets that cannot be read are passed over")]
     assert {(line["source"], line["first"], line["last"]) for line in over} == {(f"{topic}[0]", 1, 2)}
 

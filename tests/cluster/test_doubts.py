@@ -140,6 +140,71 @@ async def test_partitions_added_to_a_source_under_running_workers_end_every_404_
         assert worker.exit_code is None
 
 
+async def test_a_worker_that_restarts_after_growth_serves_as_the_others_do_and_all_tables_of_other_topics(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic, other, group = unique("growing"), unique("steady"), unique("doubts")
+    for name in (topic, other):
+        await create_topic(kafka.bootstrap_servers, name, PARTITIONS)
+        await produce(kafka.bootstrap_servers, name, [(key, b"1", None) for key in KEYS])
+    definition = tables(table("one", topic), table("two", other))
+    workers = [make_worker(kafka.bootstrap_servers, definition, group=group) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    await all_ready(*workers)
+    await add_partitions(kafka.bootstrap_servers, topic, PARTITIONS + 2)
+    answers: set[tuple[int, str]] = set()
+    # One before the other, so that workers from before and after the growth are in the group.
+    for worker in workers:
+        worker.terminate()
+        assert await worker.wait_exit() == 0
+        worker.start()
+        await worker.wait_ready()
+        answers |= await misses([worker])
+    assert answers == {(503, "misplaced_keys")}
+    await check_rows(workers)
+    for worker in workers:
+        counts = f"topic {topic} has {PARTITIONS + 2} partitions and the table was built with {PARTITIONS}"
+        reasons = (await worker.document("/readyz"))[1]["reasons"]
+        assert any("table one" in reason and counts in reason for reason in reasons), reasons
+        for key, status in ((KEYS[0], 200), (b"absent-0", 404)):
+            assert (await worker.get(f"/tables/two/{key.decode()}")).status == status
+
+
+async def test_a_grown_topic_s_records_in_a_new_topic_make_misses_proof_again_as_the_reason_says(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic, again, group, grown = unique("growing"), unique("produced-again"), unique("doubts"), PARTITIONS + 2
+    await create_topic(kafka.bootstrap_servers, topic, PARTITIONS)
+    await produce(kafka.bootstrap_servers, topic, [(key, b"1", None) for key in KEYS])
+    workers = [make_worker(kafka.bootstrap_servers, tables(table("one", topic)), group=group) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    await all_ready(*workers)
+    await add_partitions(kafka.bootstrap_servers, topic, grown)
+
+    async def all_refused() -> bool:
+        return await misses(workers) == {(503, "misplaced_keys")}
+
+    await until(all_refused, "no worker answers 404")
+    await create_topic(kafka.bootstrap_servers, again, grown)
+    await produce(kafka.bootstrap_servers, again, [(key, b"1", None) for key in KEYS])
+    for worker in workers:
+        worker.terminate()
+        assert await worker.wait_exit() == 0
+        worker.tables_file.write_text(tables(table("one", again) + "    version: 2\n"))
+        worker.start()
+        await worker.wait_ready()
+
+    async def proof_again() -> bool:
+        return await misses(workers) == {(404, "key_not_found")}
+
+    await until(proof_again, "every worker answers 404 again", 60)
+    await check_rows(workers)
+    for worker in workers:
+        assert (await worker.document("/readyz"))[1]["reasons"] == []
+
+
 async def test_a_deployment_of_a_new_version_after_growth_answers_no_404_while_old_workers_are_in_the_group(
     kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from app.demo.broker import EmbeddedKafka
 from tests.support.cluster import Checked, check_equal
-from tests.support.kafka import add_partitions, create_topic, produce, unique
+from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, table, tables
 
@@ -39,22 +39,6 @@ async def test_a_topic_that_is_not_there_is_refused_by_name(kafka: EmbeddedKafka
     said = await refusal(make_worker(kafka.bootstrap_servers, tables(table("one", topic)), group=unique("refusals")))
     assert f"there is no topic {topic}" in said
     assert "source.topic" in said
-
-
-async def test_a_topic_with_more_partitions_than_its_table_was_built_with_is_refused_with_both_numbers(
-    kafka: EmbeddedKafka, make_worker: MakeWorker
-) -> None:
-    topic = unique("growing")
-    await create_topic(kafka.bootstrap_servers, topic, 2)
-    worker = make_worker(kafka.bootstrap_servers, tables(table("one", topic)), group=unique("refusals"))
-    worker.start()
-    await worker.wait_ready()
-    worker.terminate()
-    assert await worker.wait_exit() == 0
-    await add_partitions(kafka.bootstrap_servers, topic, 3)
-    said = await refusal(worker)
-    assert f"{topic} has 3 partitions" in said
-    assert "built with 2" in said
 
 
 async def test_a_changed_definition_of_a_table_with_rows_is_refused_naming_the_field(

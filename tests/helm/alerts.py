@@ -81,7 +81,6 @@ _STALLED = f'TablehouseRestoreStalled{{{_WORKERS},instance="tablehouse-0",partit
 _DISK = f'TablehouseDiskFullIn4h{{{_WORKERS},instance="tablehouse-0",severity="critical"}}'
 _ALMOST_FULL = f'TablehouseDiskAlmostFull{{{_WORKERS},instance="tablehouse-0",severity="critical"}}'
 _STOPPED = 'TablehousePartitionStopped{partition="3",severity="critical",table="t"}'
-_UNREADABLE = 'TablehousePartitionUnreadable{partition="3",severity="critical",table="t"}'
 _WAITING = 'TablehousePartitionsWaitForSchemas{severity="warning",table="t"}'
 _LEFT_OUT = 'TablehouseMemberLeftOut{severity="warning"}'
 _IN_DOUBT = 'TablehouseMissesInDoubt{severity="critical",table="t"}'
@@ -212,12 +211,20 @@ CASES: dict[str, Case] = {
         table="t",
     ),
     "a partition has stopped": Case(
-        dict([_one("tablehouse_partition_stopped", "1+0x60", table="t", partition="3")]), 30, (_STOPPED,)
+        dict(
+            [
+                _one("tablehouse_partition_stopped", "1+0x60", table="t", partition="3"),
+                _one("tablehouse_partition_blocked", "1+0x60", table="t", partition="3"),
+            ]
+        ),
+        30,
+        (_STOPPED,),
     ),
     "a partition that has stopped has an owner": Case(
         dict(
             [
                 _one("tablehouse_partition_stopped", "1+0x60", table="t", partition="3"),
+                _one("tablehouse_partition_blocked", "1+0x60", table="t", partition="3"),
                 _state("1+0x60", "suspended"),
                 _state("1+0x60", "standby", "tablehouse-1"),
             ]
@@ -225,10 +232,30 @@ CASES: dict[str, Case] = {
         30,
         (_STOPPED,),
     ),
+    "a partition is blocked": Case(
+        dict(
+            [
+                _one("tablehouse_partition_blocked", "1+0x60", table="t", partition="3"),
+                _one("tablehouse_partition_stopped", "0+0x60", table="t", partition="3"),
+                _state("1+0x60", "suspended"),
+            ]
+        ),
+        30,
+        ('TablehousePartitionBlocked{partition="3",severity="critical",table="t"}',),
+    ),
+    "a transaction has been open for long": Case(
+        dict([_one("tablehouse_partition_held_back_seconds", "0+60x60", table="t", partition="3")]),
+        30,
+        ('TablehouseTransactionOpen{partition="3",severity="warning",table="t"}',),
+    ),
+    "short transactions follow one another": Case(
+        dict([_one("tablehouse_partition_held_back_seconds", "30+0x60", table="t", partition="3")]), 30
+    ),
     "a suspended partition has not stopped": Case(
         dict(
             [
                 _one("tablehouse_partition_stopped", "0+0x60", table="t", partition="3"),
+                _one("tablehouse_partition_blocked", "0+0x60", table="t", partition="3"),
                 _state("1+0x60", "suspended"),
             ]
         ),
@@ -237,19 +264,6 @@ CASES: dict[str, Case] = {
     ),
     "no partition has stopped": Case(
         dict([_one("tablehouse_partition_stopped", "0+0x60", table="t", partition="3")]), 30
-    ),
-    "a partition waits at records that cannot be read, and has an owner": Case(
-        dict(
-            [
-                _one("tablehouse_partition_unreadable", "1+0x60", table="t", partition="3"),
-                _state("1+0x60", "suspended"),
-            ]
-        ),
-        30,
-        (_UNREADABLE,),
-    ),
-    "no partition waits at records that cannot be read": Case(
-        dict([_one("tablehouse_partition_unreadable", "0+0x60", table="t", partition="3")]), 30
     ),
     **_counted(
         "tablehouse_foreign_changelog_writes_total",

@@ -5,9 +5,12 @@ answered with the offset it has; a higher epoch starts at sequence 0; a producer
 anywhere.
 """
 
+import asyncio
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple
 
 HOUR_MS = 3_600_000
@@ -59,6 +62,10 @@ class Log:
         self.end = 0
         self.records: list[Record] = []
         self.duplicates = 0
+        #: Of the open transaction: its first offset, and its records, which are there once it is committed.
+        self._open: tuple[int, list[Record]] | None = None
+        #: What the end was from which time of the loop on.
+        self._ends: list[tuple[float, int]] = []
         #: Where batches begin: nothing is compacted or cut anywhere else.
         self.batches: list[int] = [0]
         self._wall_ms = wall_ms
@@ -110,8 +117,43 @@ class Log:
         self.end += count
         self._changed()
 
+    @property
+    def stable(self) -> int:
+        """Return the offset up to which a reader gets records: the end, or where an open transaction begins."""
+        return self.end if self._open is None else self._open[0]
+
+    @property
+    def in_transaction(self) -> bool:
+        """Say whether a transaction is open."""
+        return self._open is not None
+
+    @property
+    def settled(self) -> bool:
+        """Say whether an open transaction holds back records of others, which are there for good."""
+        return any(record.offset >= self.stable for record in self.records[-1:])
+
+    def begin_transaction(self, pairs: Sequence[Pair], timestamp: int) -> None:
+        """Append records of a transaction that stays open; one at a time."""
+        assert self._open is None
+        records = [Record(self.end + number, timestamp, key, value) for number, (key, value) in enumerate(pairs)]
+        self._open = self.end, records
+        self.skip(len(pairs))
+
+    def end_transaction(self, *, commit: bool) -> None:
+        """Append the marker that commits or aborts what is open."""
+        assert self._open is not None
+        (_, records), self._open = self._open, None
+        if commit:
+            self.records = sorted([*self.records, *records])
+        self.skip(1)
+
+    def end_at(self, time: float) -> int:
+        """Return what the end was at a time of the loop."""
+        later = bisect_right(self._ends, time, key=itemgetter(0))
+        return self._ends[later - 1][1] if later else 0
+
     def read(self, offset: int, limit: int) -> tuple[list[Record], int]:
-        """Return up to `limit` records from an offset on, and the offset after what was looked at."""
+        """Return up to `limit` records from an offset on that can be read, and the offset after what was looked at."""
         low, high = 0, len(self.records)
         while low < high:
             middle = (low + high) // 2
@@ -119,8 +161,9 @@ class Log:
                 low = middle + 1
             else:
                 high = middle
-        found = self.records[low : low + limit]
-        return found, self.end if low + limit >= len(self.records) else found[-1].offset + 1
+        stable = self.stable
+        found = [record for record in self.records[low : low + limit] if record.offset < stable]
+        return found, stable if len(found) < limit or low + limit >= len(self.records) else found[-1].offset + 1
 
     def at(self, offset: int) -> Record | None:
         """Return the record at an offset."""
@@ -167,6 +210,7 @@ class Log:
     def recreate(self) -> None:
         """Delete the topic and create it again."""
         self.start = self.end = 0
+        self._open = None
         self.records = []
         self.batches = [0]
         self._producers.clear()
@@ -177,6 +221,7 @@ class Log:
         self._producers.clear()
 
     def _changed(self) -> None:
+        self._ends.append((asyncio.get_running_loop().time(), self.end))
         watchers, self.watchers = self.watchers, []
         for watcher in watchers:
             watcher()

@@ -1,12 +1,14 @@
 """What has to hold: of every read at any moment, and of the tables in the end."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from app.errors import RequestError
-from app.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role, TopicPartition
+from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, ReadMode, Role, TopicPartition
 from app.stores.rows import LAYOUT_VERSION, pack_head
+from app.tasks.source_ends import KNOWN_SECONDS
 from app.tasks.task import Task
 from tests.model.oracle import Expected
 from tests.model.tables import Table
@@ -72,6 +74,7 @@ class Checks:
         possible = self.expected(source, table).between(key, position, durable)
         if data not in possible:
             raise AssertionError(f"{about}: possible up to {durable} are {possible}")
+        self._label(source, answer.freshness, about)
         if role is not Role.ACTIVE:
             if data is None and not (role is Role.STANDBY and consistency.takes_standby_misses):
                 raise AssertionError(f"{about}: only an active may say so")
@@ -82,7 +85,10 @@ class Checks:
         owner = world.group.assignment.get(source)
         if worker.process is None or owner != worker.process.name or task.generation != world.group.generation:
             raise AssertionError(f"{about}: {owner} owns it in generation {world.group.generation}")
-        begun_at = world.group.ends_at[task.generation][source]
+        end, stable = world.group.ends_at[task.generation][source]
+        # Records that an open transaction holds back keep no row from being told, and every key from being called
+        # missing, unless they are in that transaction.
+        begun_at = stable if data is not None else end
         if position + 1 < begun_at:
             raise AssertionError(f"{about}: the source was at {begun_at} when generation {task.generation} began")
         shown = self._shown.get((source, table), -1)
@@ -90,6 +96,15 @@ class Checks:
             raise AssertionError(f"{about}: {shown} was shown before")
         self._shown[source, table] = position
         self._count("hit" if data is not None else "miss")
+
+    def _label(self, source: TopicPartition, freshness: Freshness, about: str) -> None:
+        """Judge lag and staleness by what the source held, whether it could be read or not."""
+        log, now, applied = self._world.sources[source], asyncio.get_running_loop().time(), freshness.position + 1
+        lag, staleness = freshness.lag_records, freshness.staleness_ms
+        if lag is not None and applied + lag < (end := log.end_at(now - KNOWN_SECONDS)):
+            raise AssertionError(f"{about}: {lag} records behind, and the source was at {end} before")
+        if staleness is not None and applied < (end := log.end_at(now - (staleness + 1) / 1000)):
+            raise AssertionError(f"{about}: {staleness} ms stale, and the source was at {end} before")
 
     def letters(self, source: TopicPartition, table: str, position: int) -> None:
         """Judge the dead letters of a table whose changelog has reached a position: none is missing by then."""

@@ -27,14 +27,14 @@ class Group:
 
     choose: random.Random
     sources: Sequence[TopicPartition]
-    ends: Callable[[], Mapping[TopicPartition, int]]
+    ends: Callable[[], Mapping[TopicPartition, tuple[int, int]]]
     generation: int = 0
     assignment: dict[TopicPartition, str] = field(default_factory=dict)
     #: Who follows each source, and how likely it is that a member which does not own one does.
     standbys: dict[TopicPartition, set[str]] = field(default_factory=dict)
     follows: float = 0.0
-    #: By generation, where the sources ended when it began.
-    ends_at: dict[int, Mapping[TopicPartition, int]] = field(default_factory=dict)
+    #: By generation, where the sources ended when it began, and up to where they could be read.
+    ends_at: dict[int, Mapping[TopicPartition, tuple[int, int]]] = field(default_factory=dict)
     #: Says which of the members a source goes to, where a test wants to; by chance otherwise.
     place: Callable[[TopicPartition, Sequence[str]], str] | None = None
     _members: dict[str, _Member] = field(default_factory=dict)

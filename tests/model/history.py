@@ -7,7 +7,7 @@ import structlog
 
 from app.model import Consistency, Epoch, ReadMode, TopicPartition
 from app.tasks.records import CLAIM_KEY, Claim, encode, epoch_headers
-from tests.model.broker import HOUR_MS, Pair
+from tests.model.broker import HOUR_MS, Log, Pair
 from tests.model.checks import Checks
 from tests.model.loop import Process
 from tests.model.oracle import OVERSIZED
@@ -54,6 +54,10 @@ class History:
         if self._restless:
             self._faults /= 10
         self._number = 0
+        #: How likely a record is in a transaction, and how likely the open one ends before the next record.
+        self._transactional: float
+        self._ending: float
+        self._transactional, self._ending = choose.choice(((0.0, 0.0), (0.02, 0.02), (0.2, 0.5)))
         self._away = False
         self._settling = False
 
@@ -82,6 +86,7 @@ class History:
         world.calm()
         for task in producing:
             task.cancel()
+        self._end_transactions()
         await self._settle()
         await asyncio.sleep(2)
         self._raise_failures(reading)
@@ -92,6 +97,11 @@ class History:
             await asyncio.sleep(LATEST)
             self._raise_failures(reading)
             self.checks.final(self.workers[0])
+
+    def _end_transactions(self) -> None:
+        for log in self.world.sources.values():
+            if log.in_transaction:
+                log.end_transaction(commit=self.choose.random() < 0.5)
 
     def _no_letter_of_a_row(self) -> None:
         for source in self.world.sources:
@@ -182,8 +192,19 @@ class History:
             value = b"?%d:%d" % (self._number // 20, self._number)
         elif dice < 0.40:
             log.skip(choose.randint(1, 4))
-        pair: Pair = (key, value)
-        log.append([pair], timestamp=self._number * 1000 + choose.randint(-5000, 0))
+        self._append(log, (key, value), self._number * 1000 + choose.randint(-5000, 0))
+
+    def _append(self, log: Log, pair: Pair, timestamp: int) -> None:
+        """Append to a source, in a transaction of its own that stays open for a while or behind one that is open."""
+        choose = self.choose
+        if log.in_transaction:
+            if choose.random() < self._ending:
+                log.end_transaction(commit=choose.random() < 0.5)
+        elif choose.random() < self._transactional:
+            self.world.paths["a transaction begins"] += 1
+            log.begin_transaction([pair], timestamp)
+            return
+        log.append([pair], timestamp=timestamp)
 
     async def _keep_producing(self, source: TopicPartition) -> None:
         pause = self.choose.choice((0.1, 0.3, 2.0))

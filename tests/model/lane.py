@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from app.model import TopicPartition
+from app.tasks.log import LaneOutage
 from app.tasks.shards import Shards
 from tests.model.ports import SLICE
 from tests.model.world import World
@@ -41,6 +42,9 @@ class SimulatedLane:
         if partition in self._positions:
             self._flowing[partition] = None
             self._started.set()
+
+    def outage(self, partition: TopicPartition) -> LaneOutage | None:
+        """See LaneControl."""
 
     async def run(self, shards: Shards) -> None:
         """Fetch for them, for ever."""

@@ -86,7 +86,7 @@ class _Cursor:
                 raise LogUnavailable("no broker")
             if not log.start <= self._offset <= log.end:
                 raise OffsetOutOfRange(f"{self._offset} is not between {log.start} and {log.end}")
-            if self._offset < log.end:
+            if self._offset < log.stable:
                 break
             await world.changed(log)
             # It has looked all the time.
@@ -110,7 +110,10 @@ class SimulatedReader:
         if self._world.weather.unavailable and self._world.choose.random() < self._world.weather.unavailable:
             raise LogUnavailable("no broker")
         logs = {partition: self._world.log(partition) for partition in partitions}
-        bounds = {partition: Bounds(log.start, log.end) for partition, log in logs.items()}
+        bounds = {
+            partition: Bounds(log.start, log.stable, log.end - log.stable, log.settled)
+            for partition, log in logs.items()
+        }
         await self._world.hop("bounds.answered")
         return bounds
 

@@ -33,6 +33,7 @@ WAYS = {
     "store cannot be opened; trying again": "a store cannot be opened",
     "store not flushed at closing": "a store cannot be flushed at the end",
     "compaction": "compaction removes rows",
+    "a transaction begins": "a transaction holds back what others write",
     "the brokers' clocks are set": "the brokers' clocks jump",
     "counting on from an old time": "a worker cannot learn the time again",
     "tombstones gone": "compaction removes tombstones",

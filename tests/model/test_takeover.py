@@ -6,7 +6,8 @@ from unittest.mock import patch
 
 import pytest
 
-from app.model import Role, TaskState
+from app.errors import TooStale
+from app.model import Consistency, ReadMode, Role, TaskState
 from app.stores.rows import LAYOUT_VERSION
 from app.tasks.log import Bounds
 from app.tasks.pipeline import IDLE_POSITION_INTERVAL
@@ -264,6 +265,11 @@ async def _refused(scenario: Scenario, why: str) -> None:
     answer = scenario.workers[0].read(task, b"b")
     assert answer.row is not None
     assert answer.freshness.role is Role.SUSPENDED, "old rows stay readable, and labelled"
+    assert (answer.freshness.lag_records, answer.freshness.staleness_ms) == (None, None), "by nothing that is not known"
+    for bound in (Consistency(max_lag=10**9), Consistency(max_staleness_ms=10**9)):
+        with pytest.raises(TooStale):
+            scenario.workers[0].read(task, b"b", bound)
+    assert task.status().blocked
 
 
 @simulated("count")
@@ -288,6 +294,40 @@ async def test_a_source_recreated_longer_is_told_by_its_anchor(scenario: Scenari
     worker.start()
     await asyncio.sleep(10)
     await _refused(scenario, "another record at offset 3")
+
+
+@simulated("count", seeds=range(4))
+async def test_a_source_recreated_under_its_owner_leaves_nothing_known_of_how_old_the_rows_are(
+    scenario: Scenario,
+) -> None:
+    await scenario.started(*EARLY)
+    task, worker = scenario.task(), scenario.workers[0]
+    assert worker.read(task, b"b").freshness.lag_records == 0
+    scenario.source.recreate()
+    scenario.produce((b"z", b"other"))
+    await _refused(scenario, "was applied already")
+    # It grows past the position, and is still another topic.
+    scenario.produce(*[(b"z", b"other")] * 9)
+    await _refused(scenario, "another record at offset 3")
+
+
+@simulated("count", workers=2)
+async def test_a_standby_does_not_say_how_far_it_is_behind_a_source_that_lacks_what_it_has(scenario: Scenario) -> None:
+    scenario.world.group.follows = 1.0
+    scenario.world.group.place = lambda _source, members: min(members)
+    standby = scenario.workers[1]
+    await scenario.started(*EARLY)
+    standby.start()
+    await scenario.follows(standby)
+    task = scenario.task(standby)
+    await scenario.world.until(lambda: task.lag_records == 0, "its lag is known")
+    scenario.source.recreate()
+    await scenario.world.until(lambda: task.lag_records is None, "its lag is not known", 10)
+    scenario.produce(*[(b"z", b"other")] * 9)
+    await asyncio.sleep(10)
+    assert (task.lag_records, task.staleness_ms) == (None, None)
+    with pytest.raises(TooStale):
+        standby.read(task, b"a", Consistency(ReadMode.ANY, max_staleness_ms=10**9))
 
 
 @simulated("count")

@@ -77,7 +77,11 @@ class World:
         self.limit = limit
         self.sources = {source: Log(self.wall_ms) for source in sources}
         self.changelogs = {changelog: Log(self.wall_ms) for changelog in changelogs}
-        self.group = Group(self.choose, sources, lambda: {name: log.end for name, log in self.sources.items()})
+        self.group = Group(
+            self.choose,
+            sources,
+            lambda: {name: (log.end if log.settled else log.stable, log.stable) for name, log in self.sources.items()},
+        )
         #: Which ways of the protocol were gone.
         self.paths: Counter[str] = Counter()
         #: Called with the process and the point at every hop.

@@ -131,12 +131,7 @@ class FakeTables:
 
 
 def status(
-    table: str = "planes",
-    partition: int = 0,
-    state: TaskState = TaskState.ACTIVE,
-    *,
-    stopped: bool = False,
-    unreadable: bool = False,
+    table: str = "planes", partition: int = 0, state: TaskState = TaskState.ACTIVE, *, blocked: bool = False
 ) -> TaskStatus:
     return TaskStatus(
         table=table,
@@ -148,8 +143,7 @@ def status(
         restore_remaining=None if state is TaskState.ACTIVE else 40,
         reason=None if state is TaskState.ACTIVE else "40 records to go",
         rows_estimate=10,
-        stopped=stopped,
-        unreadable=unreadable,
+        blocked=blocked,
     )
 
 

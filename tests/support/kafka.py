@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 
 from app.demo.broker import EmbeddedKafka
+from tests.support.polling import until
 
 _DEADLINE = 30.0  # seconds
 
@@ -77,6 +78,28 @@ async def add_partitions(bootstrap: str, topic: str, count: int) -> None:
         await admin.create_partitions({topic: NewPartitions(count)})
     finally:
         await admin.close()
+
+
+async def recreate_topic(bootstrap: str, topic: str, partitions: int = 1) -> None:
+    """Delete a topic and create it again, as soon as the brokers let it be."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+
+        async def gone() -> bool:
+            [found] = await admin.describe_topics([topic])
+            return bool(found["error_code"])
+
+        await until(gone, f"topic {topic} is gone")
+    finally:
+        await admin.close()
+
+    async def created() -> bool:
+        await create_topic(bootstrap, topic, partitions)
+        return True
+
+    await until(created, f"topic {topic} is there again")
 
 
 async def produce(

@@ -58,16 +58,18 @@ async def test_a_worker_is_ready_once_every_task_has_caught_up_and_stays_so(work
     assert [layer["ok"] for layer in reply.json["layers"]] == [True, False, False, False]
 
 
-@pytest.mark.parametrize("why", ["stopped", "unreadable"])
-async def test_a_partition_that_waits_for_an_operator_keeps_no_worker_from_being_ready(
-    worker: Worker, why: str
-) -> None:
-    stopped = status(partition=1, state=TaskState.SUSPENDED, stopped=why == "stopped", unreadable=why == "unreadable")
-    worker.local.states = [status(partition=0, state=TaskState.RESTORING), stopped]
-    assert (await worker.get("/readyz")).status == 503
-    worker.local.states = [status(partition=0), stopped]
-    reply = await worker.get("/readyz")
-    assert (reply.status, reply.json["layers"][-1]) == (200, {"name": "tasks", "ok": False, "behind": 1})
+async def test_a_partition_that_no_restart_helps_keeps_no_worker_from_being_ready(worker: Worker) -> None:
+    for state in (TaskState.RESTORING, TaskState.SUSPENDED, TaskState.OPENING):
+        blocked = status(partition=1, state=state, blocked=True)
+        worker.local.states = [status(partition=0, state=TaskState.RESTORING), blocked]
+        reply = await worker.get("/readyz")
+        assert reply.status == 503
+        tasks = {"name": "tasks", "ok": False, "behind": 1, "blocked": 1}
+        assert reply.json["layers"][-1] == tasks
+    worker.local.states = [status(partition=0), blocked]
+    reply = await worker.get("/readyz?verbose")
+    assert (reply.status, reply.json["layers"][-1]) == (200, tasks | {"behind": 0})
+    assert [task["blocked"] for task in reply.json["tasks"]] == [False, True]
 
 
 async def test_verbose_readiness_shows_every_partition(worker: Worker) -> None:

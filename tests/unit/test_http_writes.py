@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.errors import DeadlineExceeded, MisplacedKeys, RequestError, SourceUnavailable
+from app.errors import DeadlineExceeded, MisplacedKeys, PartitionRestoring, RequestError, SourceUnavailable
 from app.formats.partitioners import partition_of
 from app.stores.rows import Row
 from tests.support.cluster_fakes import Placed, snapshot
@@ -154,6 +154,24 @@ async def test_a_write_that_failed_says_whether_it_may_have_happened(
     assert (reply.status, reply.json["detail"]) == (status, error.detail)
     metrics = (await worker.get("/metrics")).body.decode()
     assert f'tablehouse_writes_total{{result="{result}",table="planes"}} 1.0' in metrics
+
+
+async def test_nothing_is_written_where_the_owner_says_that_it_applies_nothing_more() -> None:
+    async with two_workers() as (one, two):
+        owner = one if PARTITION < 2 else two
+        why = "the topic was created again: give the table a new version"
+        owner.local.errors[PARTITION] = PartitionRestoring("suspended", refused=why)
+        for worker in (one, two):
+            for body in (b'{"seats": 55}', None):
+                reply = await write(worker, "/tables/planes/N1", body)
+                assert (reply.status, reply.json["code"], reply.json["retryable"]) == (503, "write_refused", False)
+                assert reply.json["detail"].endswith(why)
+                assert reply.headers["retry-after"] == "60"
+                assert worker.source.records == []
+        # Any other trouble of the owner's keeps no record from its topic.
+        owner.local.errors[PARTITION] = PartitionRestoring("restoring")
+        for worker in (one, two):
+            assert (await write(worker, "/tables/planes/N1", b"{}")).status == 200
 
 
 async def test_a_worker_without_an_assignment_knows_no_partition_to_write_to() -> None:

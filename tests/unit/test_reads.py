@@ -168,6 +168,8 @@ def task_in(state: str, content: str, **changes: object) -> Task:
         "staleness_ms": 12,
         "remaining": 30,
         "reason": "because",
+        "held_back_reason": None,
+        "refusal": None,
     }
     return cast("Task", SimpleNamespace(**(fields | changes)))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from app.model import TopicPartition
+from app.tasks.log import LaneOutage
 from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 from app.tasks.shard import RECORD_BYTES, Inbox, LaneMovedOn, Shard, SourceLost
 
@@ -32,6 +33,9 @@ class _Lane:
     def pause_lane(self, partition: TopicPartition) -> None:
         assert partition == SOURCE
         self.asked.append("pause")
+
+    def outage(self, _partition: TopicPartition) -> LaneOutage | None:
+        return None
 
     def resume_lane(self, partition: TopicPartition) -> None:
         assert partition == SOURCE

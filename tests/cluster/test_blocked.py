@@ -1,0 +1,80 @@
+"""Partitions that no restart helps: workers become ready without them, say why, and write nothing that none reads."""
+
+from typing import Any
+
+import aiohttp
+
+from app.demo.broker import EmbeddedKafka
+from tests.support.kafka import create_topic, produce, recreate_topic, unique
+from tests.support.polling import until
+from tests.support.worker import MakeWorker, WorkerProcess, all_ready, table, tables
+
+
+async def put(worker: WorkerProcess, target: str) -> tuple[int, Any]:
+    """PUT the row 5; return the status and the answer."""
+    async with aiohttp.ClientSession() as session, session.put(worker.url + target, json=5) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+async def stop(*workers: WorkerProcess) -> None:
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        assert await worker.wait_exit() == 0
+
+
+async def check_answers(worker: WorkerProcess) -> None:
+    row = await worker.get("/tables/one/a")
+    assert (row.status, row.body) == (200, b"4")
+    assert not {"tablehouse-lag-records", "tablehouse-staleness-ms"} & set(row.headers)
+    assert (await worker.get("/tables/one/a?max_lag=1000")).status == 503
+    status, refused = await put(worker, "/tables/one/a")
+    assert (status, refused["code"]) == (503, "write_refused")
+    assert (await put(worker, "/tables/two/b"))[0] == 200
+
+
+async def test_a_recreated_source_keeps_its_own_table_back_and_no_worker_from_being_ready(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    bootstrap, lost, other, group = kafka.bootstrap_servers, unique("lost"), unique("other"), unique("blocked")
+    for topic in (lost, other):
+        await create_topic(bootstrap, topic, 1)
+        await produce(bootstrap, topic, [(b"a", b"%d" % number, 0) for number in range(5)])
+    definition = tables(
+        *(table(name, topic) + "    writable: true\n" for name, topic in (("one", lost), ("two", other)))
+    )
+    workers = [make_worker(bootstrap, definition, group=group) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    await all_ready(*workers)
+
+    async def both_have_rows() -> bool:
+        return all([(await worker.get("/tables/one/a?read=any")).body == b"4" for worker in workers])
+
+    await until(both_have_rows, "owner and standby have the rows")
+    await stop(*workers)
+    await recreate_topic(bootstrap, lost)
+    await produce(bootstrap, lost, [(b"a", b"other", 0)])
+    for worker in workers:
+        worker.start()
+    await all_ready(*workers)
+
+    async def owner_of_one() -> WorkerProcess | None:
+        states = {}
+        for worker in workers:
+            states.update({task["state"]: worker for task in await worker.tasks() if task["table"] == "one"})
+        return states["suspended"] if set(states) == {"suspended", "standby"} else None
+
+    owner = await until(owner_of_one, "one worker owns the table, and the other follows")
+
+    async def only_it_is_blocked() -> bool:
+        status, seen = await owner.document("/readyz")
+        assert (status, len(seen["reasons"])) == (200, 1), seen
+        assert seen["reasons"][0].startswith("partition 0 of table one is blocked: the source is refused")
+        assert seen["layers"][-1] == {"name": "tasks", "ok": False, "behind": 0, "blocked": 1}
+        return True
+
+    await until(only_it_is_blocked, "nothing else keeps the worker")
+    assert await owner.metric("tablehouse_partition_blocked", table="one") == 1
+    for worker in workers:
+        await check_answers(worker)

@@ -1,0 +1,54 @@
+"""By which partition count a topic's tables are served, and which of them its growth holds back."""
+
+from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from app.kafka.partition_counts import PartitionCounts, settle
+from app.tasks.doubts import Doubts
+
+
+def catalog(**topics: str) -> Catalog:
+    return Catalog(
+        {
+            name: TableSpec(name, SourceSpec(topic, KeySpec("string"), ValueSpec("json")))
+            for name, topic in topics.items()
+        }
+    )
+
+
+def test_tables_are_built_with_what_their_topic_has() -> None:
+    counts = settle(catalog(one="t", two="u"), "g", {"t": 4, "u": 2}, {"g-one-changelog": 4})
+    assert counts.shards == {"t": 4, "u": 2}
+    assert counts.built == {"g-one-changelog": 4, "g-two-changelog": 2}
+    assert counts.held == frozenset()
+
+
+def test_a_table_goes_on_with_its_own_count_when_its_topic_grows_and_other_topics_do_not_notice() -> None:
+    found = {"g-one-changelog": 4, "g-two-changelog": 2}
+    counts = settle(catalog(one="t", two="u"), "g", {"t": 6, "u": 2}, found)
+    assert (counts.shards, counts.built, counts.held) == ({"t": 4, "u": 2}, found, frozenset())
+
+
+def test_a_table_with_the_present_count_holds_back_those_of_the_same_topic_that_were_built_before() -> None:
+    now = {"t": 6}
+    for found in ({"g-one-changelog": 4}, {"g-one-changelog": 4, "g-two-changelog": 6}):
+        counts = settle(catalog(one="t", two="t"), "g", now, found)
+        assert (counts.shards, counts.held) == (now, frozenset({"one"}))
+    counts = settle(catalog(one="t", two="t"), "g", now, {"g-one-changelog": 4, "g-two-changelog": 5})
+    assert (counts.shards, counts.held) == ({"t": 5}, frozenset({"one"}))
+
+
+def test_a_table_is_held_back_when_its_topic_has_fewer_partitions_than_before() -> None:
+    counts = settle(catalog(one="t"), "g", {"t": 2}, {"g-one-changelog": 4})
+    assert (counts.shards, counts.held) == ({"t": 2}, frozenset({"one"}))
+
+
+def test_a_table_whose_topic_has_another_count_is_in_doubt_from_the_start() -> None:
+    doubts = Doubts(lambda: None)
+    counts = settle(catalog(one="t", two="u"), "g", {"t": 6, "u": 2}, {"g-one-changelog": 4})
+    found = PartitionCounts(counts, doubts)
+    why = doubts.why("g-one-changelog", "t")
+    assert why is not None
+    assert "topic t has 6 partitions and the table was built with 4" in why
+    assert doubts.why("g-two-changelog", "u") is None
+    shared, disagreements = found.agreed({"t": 6, "u": 2, "other": 9})
+    assert shared == {"u": 2, "other": 9}
+    assert "counts 6 partitions of t and this worker 4" in disagreements[0]
