@@ -114,6 +114,27 @@ ROW_OF_ORDER = {
 }
 
 
+def test_values_of_the_avro_serializer_at_the_ends_of_their_types_are_read_and_written_again(
+    registry: SchemaRegistryClient,
+) -> None:
+    types: dict[str, tuple[Any, Any, Any]] = {
+        "ratio": ("float", 0.1, 0.1),
+        "greatest": ("float", 3.4028234663852886e38, 3.4028235e38),
+        "day": ({"type": "int", "logicalType": "date"}, 2**31 - 1, "+5881580-07-11"),
+        "at": ({"type": "long", "logicalType": "timestamp-millis"}, 253_402_300_800_000, "+10000-01-01T00:00:00.000Z"),
+        "long_ago": ({"type": "long", "logicalType": "timestamp-micros"}, -(2**63), "-290308-12-21T19:59:05.224192Z"),
+        "took": ({"type": "long", "connect.name": "io.debezium.time.MicroTime"}, -95_400_000_000, "-26:30:00.000000"),
+        "count": ("long", -(2**63), -(2**63)),
+    }
+    fields = [{"name": name, "type": kind} for name, (kind, _, _) in types.items()]
+    text = json.dumps({"type": "record", "name": "Ends", "fields": fields})
+    wire = AvroSerializer(registry, text)({name: value for name, (_, value, _) in types.items()}, VALUE)
+    schemas = fetched(registry, "orders-value")
+    row = AvroReader(ValueSpec("avro"), "orders", schemas)(wire)
+    assert json.loads(row) == {name: shows for name, (_, _, shows) in types.items()}
+    assert to_framed_avro(row, schemas.latest("orders-value", -1)) == wire
+
+
 def test_values_of_the_avro_serializer(registry: SchemaRegistryClient) -> None:
     wire = AvroSerializer(registry, json.dumps(ORDER))(VALUE_OF_ORDER, VALUE)
     read = AvroReader(ValueSpec("avro"), "orders", fetched(registry, "orders-value"))

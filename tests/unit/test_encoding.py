@@ -53,9 +53,18 @@ def test_a_payload_is_written_as_it_is_and_ingest_keeps_it(value: ValueFormatNam
     assert encoder(definition, NO_REGISTRY).content_type == value_format(definition, NO_REGISTRY.schemas).content_type
 
 
-@pytest.mark.parametrize(("value", "payload"), [("json", b"{"), ("json", b"\xff"), ("string", b"\xff")])
-def test_a_payload_that_would_be_a_bad_record_is_refused(value: ValueFormatName, payload: bytes) -> None:
-    with pytest.raises(DecodeError):
+@pytest.mark.parametrize(
+    ("value", "payload", "reason"),
+    [
+        ("json", b"{", "it is not JSON"),
+        ("json", b'"\xff"', "its JSON is not UTF-8 at byte 1"),
+        ("json", b'"\\ud83d"', "half of a surrogate pair"),
+        ("json", b"[" * 501 + b"]" * 501, "nested more than 500 deep"),
+        ("string", b"\xff", "not UTF-8 at byte 0"),
+    ],
+)
+def test_a_payload_that_would_be_a_bad_record_is_refused(value: ValueFormatName, payload: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
         encoder(table("string", value), NO_REGISTRY).encode(b"k", payload)
 
 

@@ -210,6 +210,7 @@ async def test_one_bad_key_spoils_no_other(worker: Worker) -> None:
         (b"[]", 400, "invalid_body"),
         (b'{"keys": "x"}', 400, "invalid_body"),
         (b'{"keys": ["\xff"]}', 400, "invalid_body"),
+        (b'{"keys": [' + b"[" * 499 + b"]" * 499 + b"]}", 400, "invalid_body"),
         (b'{"keys": [' + b"[" * 5000 + b"]" * 5000 + b"]}", 400, "invalid_body"),
         (b'{"keys": [], "fields": []}', 400, "invalid_body"),
         (msgspec.json.encode({"keys": ["x"] * (MOST_KEYS + 1)}), 400, "invalid_body"),
