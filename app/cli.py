@@ -1,6 +1,7 @@
 """The command line: `tablehouse worker`, `check`, `dead-letters` and `version`."""
 
 import asyncio
+import atexit
 import resource
 import signal
 import sys
@@ -16,12 +17,16 @@ from app.catalog.load import load_catalog
 from app.config import CONFIG_VARIABLE, SETTINGS, Setting, Settings, load_settings
 from app.dead_letters_cli import dead_letters
 from app.errors import SetupError
+from app.log_pipe import LogPipe
 from app.routing.cluster import ClusterView
 from app.stores.data_directory import DataDirectory
 from app.telemetry import Metrics, configure_logging, log_uncaught
 
 #: The exit code of a process that cannot start as configured; click uses it for bad usage too.
 EXIT_SETUP = 2
+
+#: Seconds that a worker that ends waits for its last lines to be read.
+_LAST_LINES_SECONDS = 1.0
 
 
 class _Group(click.Group):
@@ -78,6 +83,9 @@ def _run_worker(settings: Settings) -> int:
     """Wire the parts of a worker together and run them."""
     # The first process of a container would ignore the signal until Faust has handlers of its own.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    log = LogPipe(sys.stderr.fileno())
+    sys.stderr = log
+    atexit.register(log.finish, _LAST_LINES_SECONDS)
     _allow_many_files()
     catalog = load_catalog(settings.tables)
     directory = DataDirectory.acquire(settings.data_dir)
@@ -94,6 +102,7 @@ def _run_worker(settings: Settings) -> int:
 
     release = installed_version("tablehouse")
     metrics, view = Metrics(release), ClusterView()
+    log.on_drop = metrics.log_lines_dropped.inc
     schemas = schema_source(settings, catalog, directory, metrics)
     engine = Engine(settings, catalog, directory, metrics, view, schemas)
     server = HttpServer(
