@@ -1,6 +1,7 @@
 """The command line: `tablehouse worker`, `check`, `topics`, `dead-letters`, `skip` and `version`."""
 
 import asyncio
+import atexit
 import ctypes
 import os
 import resource
@@ -18,6 +19,7 @@ from app.catalog.load import load_catalog
 from app.config import CONFIG_VARIABLE, SETTINGS, Setting, Settings, load_settings
 from app.dead_letters_cli import dead_letters
 from app.errors import SetupError
+from app.log_pipe import LogPipe
 from app.routing.cluster import ClusterView
 from app.skip_cli import skip
 from app.stores.data_directory import UMASK, DataDirectory
@@ -31,6 +33,9 @@ EXIT_SETUP = 2
 #: that size. Fetches and batches of common rows are smaller.
 _M_MMAP_THRESHOLD = -3
 _LARGE_ALLOCATION_BYTES = 4 << 20
+
+#: Seconds that a worker that ends waits for its last lines to be read.
+_LAST_LINES_SECONDS = 1.0
 
 
 class _Group(click.Group):
@@ -89,6 +94,9 @@ def _run_worker(settings: Settings) -> int:
     """Wire the parts of a worker together and run them."""
     # The first process of a container would ignore the signal until Faust has handlers of its own.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    log = LogPipe(sys.stderr.fileno())
+    sys.stderr = log
+    atexit.register(log.finish, _LAST_LINES_SECONDS)
     os.umask(UMASK)
     files = _allow_many_files()
     _return_large_memory()
@@ -107,6 +115,7 @@ def _run_worker(settings: Settings) -> int:
 
     release = installed_version("tablehouse")
     metrics, view = Metrics(release), ClusterView()
+    log.on_drop = metrics.log_lines_dropped.inc
     schemas = schema_source(settings, catalog, directory, metrics)
     engine = Engine(settings, catalog, directory, metrics, view, schemas)
     server = HttpServer(

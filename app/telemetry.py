@@ -276,6 +276,9 @@ class Metrics:
             "1 for a table whose misses are 503, because keys may lie where nobody looks for them; else 0.",
             "table",
         )
+        self.log_lines_dropped = self._counter(
+            "log_lines_dropped", "Log lines that were dropped, since nothing read those before them."
+        )
         self.event_loop_lag = self._histogram(
             "event_loop_lag_seconds", "How late the event loop runs a timer.", buckets=_READ_BUCKETS
         )

@@ -87,9 +87,15 @@ def end(processes: Iterable[subprocess.Popen[bytes]], *, grace: float) -> None:
 
 
 def leave_by_ctrl_c() -> None:
-    """Make SIGTERM and SIGHUP of this process mean Ctrl-C, so that every way to leave goes through `finally`."""
+    """Make SIGTERM and SIGHUP of this process mean Ctrl-C, so that every way to leave goes through `finally`.
+
+    A shell has what a script starts with `&` ignore SIGINT; that is not so any more after this. A SIGHUP that is
+    ignored stays so, as nohup has it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+        if number is signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
 
 
 def last_lines(log: Path, count: int = 20) -> str:

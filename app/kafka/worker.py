@@ -18,6 +18,9 @@ log = structlog.get_logger(__name__)
 #: Seconds that requests in flight are given once the worker was told to stop.
 _DRAIN = 2.0
 
+#: Seconds that showing where the process hangs may take.
+_UNREAD = 1.0
+
 
 class Listeners(Protocol):
     """The HTTP server, which this package does not know."""
@@ -64,6 +67,19 @@ class _Worker(faust.Worker):  # type: ignore[misc]  # faust's Worker has untyped
         self._listeners = listeners
         self._shutdown_timeout = shutdown_timeout
 
+    def _install_signal_handlers_unix(self) -> None:
+        """Stop on SIGTERM, SIGINT and SIGHUP, the last one unless it was ignored at the start, as nohup has it.
+
+        Faust's handlers of SIGUSR1 and SIGUSR2 print every local variable, and stop the worker in a debugger.
+        """
+        stopping = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            stopping.append(signal.SIGHUP)
+        for number in stopping:
+            self.loop.add_signal_handler(number, self._schedule_shutdown, number)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+
     async def _stop_on_signal(self, signal: signal.Signals) -> None:
         log.info("stopping", signal=signal.name, deadline_seconds=self._shutdown_timeout)
         _end_after(self._shutdown_timeout)
@@ -78,9 +94,12 @@ class _Worker(faust.Worker):  # type: ignore[misc]  # faust's Worker has untyped
 def _end_after(seconds: float) -> None:
     """End the process whatever hangs, and show where; what was not flushed is in the changelog.
 
-    Not a Python thread: a call into a library may hang with the interpreter's lock held.
+    Not a Python thread: a call into a library may hang with the interpreter's lock held. Nor that alone: what it shows
+    may have no reader.
     """
     faulthandler.dump_traceback_later(seconds, exit=True)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds + _UNREAD)
 
 
 def _relieve_collector() -> None:

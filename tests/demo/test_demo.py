@@ -32,8 +32,10 @@ def _demo(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
     }
     inherited = {name: value for name, value in os.environ.items() if name != "BOOTSTRAP"}
     environment = inherited | ports | {"PYTHONPATH": str(_REPOSITORY), "PYTHONUNBUFFERED": "1"}
+    # As a shell starts what a script has run with &.
+    ignoring = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"]
     with subprocess.Popen(
-        [sys.executable, "-m", "app.demo", "--flights", _FLIGHTS, *arguments],
+        [*ignoring, sys.executable, "-m", "app.demo", "--flights", _FLIGHTS, *arguments],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

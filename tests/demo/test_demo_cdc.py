@@ -27,8 +27,10 @@ def _demo(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
         "DEMO_POSTGRES_PORT": free_port(),
     }
     given = {name: str(port) for name, port in ports.items()}
+    # As a shell starts what a script has run with &.
+    ignoring = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"]
     with subprocess.Popen(
-        [sys.executable, "-m", "app.demo.cdc", *arguments],
+        [*ignoring, sys.executable, "-m", "app.demo.cdc", *arguments],
         cwd=folder,
         env=os.environ | given | {"PYTHONPATH": str(_REPOSITORY), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,

@@ -1,0 +1,109 @@
+"""Where log lines go: to a thread that writes them, so that nothing else waits while nothing reads them."""
+
+import io
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+import structlog
+
+#: Characters that wait to be written; what comes on top of them is dropped.
+MAX_WAITING = 1024 * 1024
+
+#: Characters that are written at once.
+_CHUNK = 32 * 1024
+
+
+class LogPipe(io.TextIOBase):
+    """A text stream over a file descriptor whose writes never wait.
+
+    It takes whole lines. Those that do not fit are dropped and counted, and a line of the log says how many there were,
+    once there is space again. on_drop is called with a number of lines, on whatever thread writes.
+    """
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+    on_drop: Callable[[int], None]
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.on_drop = lambda _lines: None
+        self._descriptor = descriptor
+        self._changed = threading.Condition()
+        self._begun = ""
+        self._lines: deque[str] = deque()
+        self._waiting = 0
+        self._dropped = 0
+        self._is_writing = False
+        threading.Thread(target=self._write_all, name="log", daemon=True).start()
+
+    def write(self, text: str) -> int:
+        """Take some text; it is written once it ends a line."""
+        dropped = 0
+        with self._changed:
+            self._begun += text
+            if self._begun.endswith("\n") or len(self._begun) > MAX_WAITING:
+                if self._waiting + len(self._begun) > MAX_WAITING:
+                    dropped = max(1, self._begun.count("\n"))
+                    self._dropped += dropped
+                else:
+                    self._lines.append(self._begun)
+                    self._waiting += len(self._begun)
+                self._begun = ""
+                self._changed.notify_all()
+        if dropped:
+            self.on_drop(dropped)
+        return len(text)
+
+    def finish(self, seconds: float) -> None:
+        """Wait until everything is written, for so many seconds at most."""
+        until = monotonic() + seconds
+        with self._changed:
+            while self._lines or self._is_writing:
+                left = until - monotonic()
+                if left <= 0:
+                    return
+                self._changed.wait(left)
+
+    def writable(self) -> bool:
+        """Return that it can be written to."""
+        return True
+
+    def isatty(self) -> bool:
+        """Return whether a terminal shows it."""
+        return os.isatty(self._descriptor)
+
+    def fileno(self) -> int:
+        """Return the file descriptor, which faulthandler writes to."""
+        return self._descriptor
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._lines)
+                chunk = self._lines.popleft()
+                while self._lines and len(chunk) + len(self._lines[0]) <= _CHUNK:
+                    chunk += self._lines.popleft()
+                self._is_writing = True
+            self._write(chunk.encode("utf-8", "backslashreplace"))
+            with self._changed:
+                self._waiting -= len(chunk)
+                dropped, self._dropped = self._dropped, 0
+            if dropped:
+                structlog.get_logger("log").warning("log lines were dropped, since nothing read them", lines=dropped)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:
+                select.select([], [self._descriptor], [])
+            except OSError:
+                # There is no reader any more, or no space; the next line may find one.
+                return
