@@ -56,21 +56,24 @@ class Repeats(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        #: When each thing was written last, how long it is kept back since then, and how often it was.
-        self._said: dict[tuple[str, str], tuple[float, float, int]] = {}
+        #: Of each thing: when it was written last, when it was said last, how many seconds it is kept back after it was
+        #: written, and how often that happened.
+        self._said: dict[tuple[str, str], tuple[float, float, float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a line is to be written."""
         if record.levelno <= logging.DEBUG:
             return True
         what, now = (record.name, str(record.msg)), self._clock()
-        said_at, interval, kept_back = self._said.get(what, (float("-inf"), 0.0, 0))
-        if now - said_at < interval:
-            self._said[what] = said_at, interval, kept_back + 1
+        never = float("-inf")
+        written_at, said_at, interval, kept_back = self._said.get(what, (never, never, 0.0, 0))
+        if now - written_at < interval:
+            self._said[what] = written_at, now, interval, kept_back + 1
             return False
         if len(self._said) >= _REMEMBERED:
             self._said.clear()
-        self._said[what] = now, min(2 * interval, LONGEST_REPEAT_SECONDS) if kept_back else REPEAT_SECONDS, 0
+        goes_on = now - said_at < interval
+        self._said[what] = now, now, min(2 * interval, LONGEST_REPEAT_SECONDS) if goes_on else REPEAT_SECONDS, 0
         if kept_back:
             record.msg, record.args = f"{record.getMessage()} ({kept_back} more like this were kept back)", None
         return True
