@@ -6,7 +6,6 @@ DEMO_HTTP_PORT, DEMO_INTERNAL_PORT (each the first of two in a row) and DEMO_BRO
 
 import asyncio
 import itertools
-import logging
 import os
 import sys
 import time
@@ -24,7 +23,7 @@ from app.demo.broker import EmbeddedKafka
 from app.demo.folder import demo_folder
 from app.demo.load import Last, Producer, ensure_topics
 from app.demo.ports import WORKERS, Ports
-from app.demo.processes import leave_by_ctrl_c
+from app.demo.processes import keep_libraries_quiet, leave_by_ctrl_c
 from app.demo.tour import Example, find_examples
 from app.demo.trickle import trickle
 from app.demo.waiting import wait_caught_up, wait_ready
@@ -52,7 +51,7 @@ def main(*, once: bool, limit: int) -> None:
     BOOTSTRAP=host:port uses a Kafka of your own; DEMO_HTTP_PORT, DEMO_INTERNAL_PORT (each the first of two in a
     row) and DEMO_BROKER_PORT choose other ports.
     """
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
+    keep_libraries_quiet()
     leave_by_ctrl_c()
     try:
         sys.exit(_run(os.environ, once=once, limit=limit))

@@ -5,7 +5,6 @@ DEMO_BROKER_PORT and DEMO_POSTGRES_PORT choose other ports.
 """
 
 import asyncio
-import logging
 import os
 import sys
 import time
@@ -25,7 +24,7 @@ from app.demo.folder import demo_folder
 from app.demo.load import ensure_topics
 from app.demo.ports import Ports
 from app.demo.postgres import Postgres, program
-from app.demo.processes import leave_by_ctrl_c
+from app.demo.processes import keep_libraries_quiet, leave_by_ctrl_c
 from app.demo.waiting import wait_ready
 from app.demo.workers import DemoWorker, start_workers, stop_workers, watch_workers
 from app.errors import SetupError
@@ -101,7 +100,7 @@ def main(*, once: bool) -> None:
     DEMO_HTTP_PORT, DEMO_INTERNAL_PORT (each the first of two in a row), DEMO_BROKER_PORT and DEMO_POSTGRES_PORT choose
     other ports.
     """
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
+    keep_libraries_quiet()
     leave_by_ctrl_c()
     try:
         sys.exit(_run(os.environ, once=once))

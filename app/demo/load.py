@@ -9,23 +9,26 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError
 
 from app.demo.flights import Record
 from app.errors import SetupError, TopicError
 from app.formats.partitioners import partition_of
 from app.kafka.client import Connection
 from app.kafka.login import check_login, explained
+from app.kafka.topic_admin import TopicAdmin
+from app.kafka.topic_plan import Wanted
+from app.kafka.topics import AUTOMATIC
 
 #: Partitions of each of the demonstration's topics.
 PARTITIONS = 4
 
-_MOST_REPLICAS = 3
+#: Compacted, as a topic behind a table should be: the newest record of a key is never deleted by age.
+_SETTINGS = {"cleanup.policy": "compact"}
+
 _BATCH_BYTES = 256 * 1024
 _STOP_SECONDS = 10
 _REQUEST_SECONDS = 40
-_NO_ERROR = 0
 
 
 def _connection(bootstrap: str) -> Connection:
@@ -46,36 +49,20 @@ async def ensure_topics(bootstrap: str, names: Iterable[str]) -> None:
         raise SetupError(f"no Kafka answers at {bootstrap}: is BOOTSTRAP the host:port of a broker? {why}") from error
 
 
-async def _ensure_topics(connection: Connection, wanted: list[str]) -> None:
+async def _ensure_topics(connection: Connection, names: list[str]) -> None:
     await check_login(connection)
-    admin = AIOKafkaAdminClient(**connection.arguments())
-    try:
-        await admin.start()
-        described = await admin.describe_topics(wanted)
-        existing = {topic["topic"]: len(topic["partitions"]) for topic in described if topic["error_code"] == _NO_ERROR}
-        for name, partitions in existing.items():
-            if partitions != PARTITIONS:
+    async with TopicAdmin(connection) as admin:
+        existing = await admin.described(names)
+        for name, found in existing.items():
+            if found.partitions != PARTITIONS:
                 raise TopicError(
-                    f"topic {name} has {partitions} partitions, and the demo needs {PARTITIONS}: "
+                    f"topic {name} has {found.partitions} partitions, and the demo needs {PARTITIONS}: "
                     "delete it, or use another Kafka"
                 )
-        brokers = (await admin.describe_cluster())["brokers"]
-        await _create(admin, [name for name in wanted if name not in existing], len(brokers))
-    finally:
-        await admin.close()
-
-
-async def _create(admin: Any, names: Iterable[str], brokers: int) -> None:
-    replicas = min(brokers, _MOST_REPLICAS)
-    # Compacted, as a topic behind a table should be: the newest record of a key is never deleted by age.
-    topics = [NewTopic(name, PARTITIONS, replicas, topic_configs={"cleanup.policy": "compact"}) for name in names]
-    if not topics:
-        return
-    answer = await admin.create_topics(topics)
-    for name, code, *message in answer.topic_errors:
-        if code not in {_NO_ERROR, TopicAlreadyExistsError.errno}:
-            reason = " ".join([for_code(code).__name__, *filter(None, message)])
-            raise TopicError(f"topic {name} could not be created: {reason}")
+        missing = [name for name in names if name not in existing]
+        if missing:
+            replicas = AUTOMATIC.of(await admin.cluster())
+            await admin.create(Wanted("topic", name, PARTITIONS, replicas, (), (_SETTINGS,)) for name in missing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Child processes and the ports they listen on."""
 
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -15,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import structlog
 
 from app.errors import SetupError
 
@@ -84,6 +87,12 @@ def end(processes: Iterable[subprocess.Popen[bytes]], *, grace: float) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def keep_libraries_quiet() -> None:
+    """Log nothing of what clients of Kafka say: the demonstration says what matters of it in its own words."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def leave_by_ctrl_c() -> None:

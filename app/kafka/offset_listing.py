@@ -45,6 +45,8 @@ class OffsetListing:
         self._cluster = ClusterMetadata()
         self._topics: set[str] = set()
         self._held_back = HeldBack(client)
+        #: Whether a broker answered the last time.
+        self._learned = True
         #: Partitions whose leader has not answered lately; there may be another one by now.
         self._silent: set[TopicPartition] = set()
 
@@ -85,7 +87,7 @@ class OffsetListing:
 
     async def _learn_leaders(self, topics: Collection[str]) -> None:
         self._topics.update(topics)
-        await self._client._metadata_update(self._cluster, self._topics)
+        self._learned = bool(await self._client._metadata_update(self._cluster, self._topics))
         # What does not exist is asked about again when somebody wants it again.
         self._topics = {topic for topic in self._topics if self._cluster.partitions_for_topic(topic)}
 
@@ -99,6 +101,8 @@ class OffsetListing:
             # At first no leader is known, and one that was missing may be elected by now.
             if leader is None:
                 why = "the brokers do not know it, or do not show it to this worker"
+                if not (first or self._learned):
+                    why = f"no broker can be reached where it says it is: {self._addresses()}"
                 found[partition] = Unlisted(why, passing=first)
             elif leader == NO_LEADER:
                 found[partition] = Unlisted("it has no leader", passing=first)
@@ -107,6 +111,9 @@ class OffsetListing:
         for answers in await asyncio.gather(*(self._ask_leader(node, asked) for node, asked in led.items())):
             found.update(answers)
         return found
+
+    def _addresses(self) -> str:
+        return ", ".join(f"{broker.host}:{broker.port}" for broker in self._client.cluster.brokers())
 
     async def _ask_leader(
         self, node: int, partitions: Collection[TopicPartition]

@@ -10,9 +10,11 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
+    BrokerResponseError,
     ClusterAuthorizationFailedError,
     InvalidConfigurationError,
     InvalidReplicationFactorError,
+    NodeNotReadyError,
     PolicyViolationError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
@@ -130,17 +132,20 @@ class TopicAdmin:
             for partition in topic["partitions"]
             for replica in partition["replicas"]
         }
-        default = 1
-        try:
-            resource = ConfigResource(ConfigResourceType.BROKER, str(min(up)))
-            ((_, entries),) = await self._configurations([resource])
-        except (ClusterAuthorizationFailedError, InvalidConfigurationError, PolicyViolationError):
-            # Hosted clusters do not show it; the other figures do without.
-            entries = ()
-        for name, value, *_ in entries:
-            if name == "default.replication.factor" and value:
-                default = int(value)
-        return Cluster(len(up | holding), default)
+        return Cluster(len(up | holding), await self._default_replicas(sorted(up)))
+
+    async def _default_replicas(self, brokers: Iterable[int]) -> int:
+        """Return the default.replication.factor of the first broker that can be reached; 1 where none shows it."""
+        for broker in brokers:
+            try:
+                ((_, entries),) = await self._configurations([ConfigResource(ConfigResourceType.BROKER, str(broker))])
+            except NodeNotReadyError:
+                continue
+            except BrokerResponseError:
+                # Hosted clusters do not show it to their users; the other figures do without.
+                break
+            return next((int(value) for name, value, *_ in entries if name == "default.replication.factor"), 1)
+        return 1
 
     async def create(self, topics: Iterable[Wanted]) -> set[str]:
         """Create topics, and return those that were there by now.

@@ -50,8 +50,10 @@ class Rule:
     floor: int | None = None
 
     def holds(self, found: str | None) -> bool:
-        """Return whether a setting is what it has to be."""
-        if found is None or not self.at_least:
+        """Return whether a setting is what it has to be; None is one that the cluster does not show."""
+        if found is None:
+            return self.setting == _UNCLEAN
+        if not self.at_least:
             return found == self.value
         return int(found) >= (int(self.value) if self.floor is None else self.floor)
 

@@ -15,6 +15,9 @@ from app.errors import SetupError, TopicError
 from app.kafka import topics
 from app.kafka.client import Connection
 from app.kafka.topic_plan import BATCH_OVERHEAD
+from app.model import TopicPartition
+from app.tasks.log import LogUnavailable
+from tests.support.changelog import log_reader
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
 from tests.support.topic_policy import CLASS_NAME, write_policy
@@ -144,3 +147,14 @@ async def test_the_demonstration_names_the_address_that_a_broker_wrongly_adverti
         await ensure_topics(ELSEWHERE.bootstrap_servers, ["flights"])
 
     assert SENT_AWAY in str(refusal.value)
+
+
+async def test_a_listing_names_the_address_that_a_broker_wrongly_advertises(hosted: EmbeddedKafka) -> None:
+    topic = unique("source")
+    await create_topic(hosted.bootstrap_servers, topic, 1)
+
+    async with log_reader(ELSEWHERE.bootstrap_servers) as reader:
+        with pytest.raises(
+            LogUnavailable, match=f"no broker can be reached where it says it is: {ELSEWHERE.advertised}"
+        ):
+            await reader.bounds([TopicPartition(topic, 0)])

@@ -1,13 +1,20 @@
 """Three brokers, of which one is away: what is created then, and what a worker says of too few replicas."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from app.demo.broker import EmbeddedKafka
+from app.kafka.broker_time import measure, prepare_probe
+from app.kafka.client import Connection
+from app.kafka.probe import probe_epochs
+from app.kafka.producers import stop_producer
+from app.tasks.clock import MeasuredClock, SystemClock
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
 from tests.support.topics import partitions_of, settings_of
@@ -105,19 +112,23 @@ async def test_a_changelog_with_too_few_replicas_is_used_and_named(
     assert said in worker.log_text()
 
 
-async def test_workers_start_while_probes_lack_a_replica_that_acks_all_would_need(
-    cluster: EmbeddedKafka, make_worker: MakeWorker
-) -> None:
-    topic, group = unique("source"), unique("group")
-    await create_topic(cluster.bootstrap_servers, topic, 1, replication_factor=3)
+async def test_probes_do_not_wait_for_a_replica_that_acks_all_would_need(cluster: EmbeddedKafka) -> None:
+    group, connection, clock = unique("group"), Connection(cluster.bootstrap_servers, "test"), SystemClock()
+    every_replica = {"message.timestamp.type": "LogAppendTime", "min.insync.replicas": "3"}
     for probe in ("epoch-probe", "clock-probe"):
-        settings = {"message.timestamp.type": "LogAppendTime", "min.insync.replicas": "3"}
-        await create_topic(cluster.bootstrap_servers, f"{group}-{probe}", 1, settings, replication_factor=2)
+        await create_topic(cluster.bootstrap_servers, f"{group}-{probe}", 1, every_replica, replication_factor=3)
 
-    worker = make_worker(cluster.bootstrap_servers, tables(table("t", topic)), group=group)
-    worker.start()
-
-    await worker.wait_ready()
+    async with one_away(cluster):
+        producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap_servers, acks="all")
+        await producer.start()
+        try:
+            with pytest.raises((TimeoutError, KafkaError)):
+                await asyncio.wait_for(producer.send_and_wait(f"{group}-epoch-probe", b"", partition=0), 3.0)
+        finally:
+            await stop_producer(producer)
+        await probe_epochs(connection, group)
+        await prepare_probe(connection, group)
+        await measure(connection, group, clock, MeasuredClock(clock))
 
 
 async def test_a_table_waits_for_brokers_that_its_replicas_need_and_says_which_setting_helps(

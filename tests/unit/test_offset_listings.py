@@ -65,10 +65,11 @@ class Unreachable:
     def __init__(self) -> None:
         self.cluster = ClusterMetadata()
 
-    async def _metadata_update(self, cluster: ClusterMetadata, topics: Collection[str]) -> None:
+    async def _metadata_update(self, cluster: ClusterMetadata, topics: Collection[str]) -> bool:
         del topics
         for told in (cluster, self.cluster):
             told.update_metadata(self._TOLD)
+        return True
 
     async def send(self, node: int, request: object) -> None:
         """Fail."""

@@ -88,6 +88,15 @@ def test_a_size_between_that_of_the_source_and_the_best_is_tolerated() -> None:
     assert size.fault(str(MIB - 1)) == f"max.message.bytes is {MIB - 1} and must be at least {MIB + BATCH_OVERHEAD}"
 
 
+def test_a_setting_that_a_hosted_cluster_does_not_show_is_no_fault_where_it_is_the_default() -> None:
+    rules = {rule.setting: rule for rule in changelog("c", 1, 1, MIB, KAFKA).rules}
+
+    assert rules["unclean.leader.election.enable"].holds(None)
+    assert not rules["unclean.leader.election.enable"].holds("true")
+    assert not rules["cleanup.policy"].holds(None)
+    assert not rules["min.compaction.lag.ms"].holds(None)
+
+
 @pytest.mark.parametrize(
     ("factor", "cluster", "source", "replicas"),
     [
