@@ -12,6 +12,7 @@ from app.errors import (
     InternalError,
     MisplacedKeys,
     NotOwner,
+    Overloaded,
     OwnerUnreachable,
     PartitionRestoring,
     PositionNotReached,
@@ -66,6 +67,7 @@ _PASSED_ON: Mapping[str, type[RequestError]] = {
         PositionNotReached,
         MisplacedKeys,
         Draining,
+        Overloaded,
         DeadlineExceeded,
         InternalError,
     )
