@@ -25,6 +25,7 @@
         |-- HeadersTooLarge        431 headers_too_large
         |-- Unauthenticated        401 unauthenticated
         |-- NotOwner               421 not_owner
+        |-- MisdirectedRequest     421 misdirected_request
         |-- PartitionUnassigned    503 partition_unassigned
         |-- PartitionRestoring     503 partition_restoring
         |-- TooStale               503 too_stale
@@ -203,6 +204,12 @@ class NotOwner(RequestError):
 
     code, status, title = "not_owner", 421, "Not the owner"
     retryable = True
+
+
+class MisdirectedRequest(RequestError):
+    """The listener is on loopback, and the request is to another host."""
+
+    code, status, title = "misdirected_request", 421, "Misdirected request"
 
 
 class PartitionUnassigned(RequestError):

@@ -21,6 +21,7 @@ from app.http.answers import EVERY_ANSWER, Streamed
 from app.http.bodies import Body
 from app.http.freshness import SERVED_BY
 from app.http.held import LARGE_BYTES, HeldBytes
+from app.http.hosts import Hosts
 from app.http.observations import Observations
 from app.http.problems import problem
 from app.http.proofs import Proven
@@ -102,9 +103,9 @@ class Routes(Protocol):
 class Dispatcher:
     """Answers the requests of one listener.
 
-    clock is monotonic, in seconds; timeout is the time that one request has; held bounds what large answers take.
-    check_caller raises RequestError for a request that is not entitled to any answer, and may return how its answer is
-    proven.
+    clock is monotonic, in seconds; timeout is the time that one request has; held bounds what large answers take;
+    hosts are the names that are answered to, None for all. check_caller raises RequestError for a request that is not
+    entitled to any answer, and may return how its answer is proven.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Dispatcher:
         clock: Callable[[], float],
         timeout: float,
         held: HeldBytes,
+        hosts: Hosts | None = None,
         check_caller: Callable[[web.BaseRequest], Proven | None] | None = None,
     ) -> None:
         self._routes = routes
@@ -121,6 +123,7 @@ class Dispatcher:
         self._clock = clock
         self._timeout = timeout
         self._held = held
+        self._hosts = hosts
         self._check_caller = check_caller
         self._log = structlog.get_logger("http")
         self._closing = False
@@ -197,6 +200,8 @@ class Dispatcher:
         template = UNMATCHED
         key: bytes | None = None
         try:
+            if self._hosts is not None:
+                self._hosts.check(request.headers)
             url = request.rel_url
             route, variables = self._routes.resolve(url.raw_path)
             template = route.template

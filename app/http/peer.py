@@ -14,6 +14,7 @@ from app.errors import (
     InternalError,
     MisplacedKeys,
     NotOwner,
+    Overloaded,
     OwnerUnreachable,
     PartitionRestoring,
     PositionNotReached,
@@ -75,6 +76,7 @@ _PASSED_ON: Mapping[str, type[RequestError]] = {
         PositionNotReached,
         MisplacedKeys,
         Draining,
+        Overloaded,
         DeadlineExceeded,
         InternalError,
     )

@@ -14,6 +14,7 @@ from app.http.answers import EVERY_ANSWER
 from app.http.dispatch import REQUEST_ID, new_request_id
 from app.http.freshness import SERVED_BY
 from app.http.held import LARGE_BYTES, HeldBytes
+from app.http.hosts import Hosts
 from app.http.observations import Observations
 from app.http.public import ROW_TEMPLATE
 from app.http.rows import http_date, row_headers
@@ -40,11 +41,14 @@ _HEADS_KEPT = 1024
 class PlainReads:
     """Answers plain requests for rows; clock is monotonic, in seconds."""
 
-    def __init__(self, query: Query, observations: Observations, clock: Callable[[], float], held: HeldBytes) -> None:
+    def __init__(
+        self, query: Query, observations: Observations, clock: Callable[[], float], held: HeldBytes, hosts: Hosts | None
+    ) -> None:
         self._query = query
         self._observations = observations
         self._clock = clock
         self._held = held
+        self._hosts = hosts
         self._plain_heads: set[bytes] = set()
         self._closed = False
 
@@ -93,7 +97,7 @@ class PlainReads:
             return True
         if len(head) > _MAX_HEAD_BYTES or head.find(_END) != len(head) - len(_END):
             return False
-        hosts = 0
+        hosts: list[str] = []
         for line in head[: -len(_END)].split(b"\r\n"):
             header = _HEADER.fullmatch(line)
             if header is None:
@@ -101,8 +105,9 @@ class PlainReads:
             name = header[1].lower()
             if name not in _INDIFFERENT and (name, header[2].strip(b" \t").lower()) not in _INDIFFERENT_VALUES:
                 return False
-            hosts += name == b"host"
-        if hosts != 1:
+            if name == b"host":
+                hosts.append(header[2].decode("ascii"))
+        if len(hosts) != 1 or (self._hosts is not None and not self._hosts.accepts(hosts[0])):
             return False
         if len(self._plain_heads) >= _HEADS_KEPT:
             self._plain_heads.clear()

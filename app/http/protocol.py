@@ -249,7 +249,7 @@ class Protocol(web_protocol.RequestHandler):
         self._last_read = size or self._last_read
         if len(messages) > queued:
             self._take_new(queued, self._head_bytes + size)
-        elif self._discards:
+        elif self._discards and self._waits_for_body():
             self._discarded += size
             if self._discarded > LINGERING_BYTES:
                 self.force_close()

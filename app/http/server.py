@@ -17,6 +17,7 @@ from app.http.connections import Connections
 from app.http.dispatch import Dispatcher
 from app.http.health import HealthRoutes, Readiness, WorkerHealth
 from app.http.held import HeldBytes
+from app.http.hosts import Hosts
 from app.http.internal import InternalRoutes
 from app.http.listener import Listener
 from app.http.observations import Observations
@@ -207,12 +208,13 @@ class HttpServer:
             OverviewRoutes(self._tables, self._survey),
             HealthRoutes(self._readiness, self._metrics, self._options.version),
         )
-        self._plain = PlainReads(query, observations, self._clock, self._held)
+        hosts = Hosts.of_listener(self._options.host, self._options.advertised_url)
+        self._plain = PlainReads(query, observations, self._clock, self._held, hosts)
         internal = InternalRoutes(self._tables, self._view, self._local, slices, self._worker_id, self._clock, callers)
         timeout = self._options.request_timeout
         self._dispatchers += (
-            Dispatcher(public, observations, self._clock, timeout, self._held),
-            Dispatcher(internal, observations, self._clock, timeout, self._held, check_caller=callers.check),
+            Dispatcher(public, observations, self._clock, timeout, self._held, hosts),
+            Dispatcher(internal, observations, self._clock, timeout, self._held, hosts, check_caller=callers.check),
         )
         internal_connections = self._options.connections // INTERNAL_SHARE
         public_connections = self._options.connections - internal_connections

@@ -13,6 +13,7 @@ from app.errors import (
     DeadlineExceeded,
     Draining,
     NotOwner,
+    Overloaded,
     OwnerUnreachable,
     PartitionRestoring,
     PartitionUnassigned,
@@ -40,7 +41,7 @@ SHARE = 0.5
 WAITING_SHARE = 0.5
 
 #: What another candidate may know better. Any other error would be the same everywhere, or is a fault to be seen.
-ASK_THE_NEXT = (NotOwner, OwnerUnreachable, PartitionRestoring, TooStale, Draining, PositionNotReached)
+ASK_THE_NEXT = (NotOwner, OwnerUnreachable, PartitionRestoring, TooStale, Draining, Overloaded, PositionNotReached)
 
 
 _OF_THE_ACTIVE = Consistency(ReadMode.ACTIVE)

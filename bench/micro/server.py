@@ -197,7 +197,7 @@ def _server(local: _Tables) -> Server:
     )
     observations = Observations(metrics, AccessLog(clock))
     held = HeldBytes(_BUDGET, clock)
-    plain = PlainReads(query, observations, clock, held)
+    plain = PlainReads(query, observations, clock, held, None)
     dispatcher = Dispatcher(routes, observations, clock, timeout=5.0, held=held)
     return Server(dispatcher, metrics, connections=Connections(100, clock), held=held, plain=plain)
 

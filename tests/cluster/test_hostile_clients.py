@@ -119,3 +119,19 @@ async def test_readers_that_stop_reading_take_no_memory_from_others(worker: Work
         assert taken < MOST_BYTES, f"{taken >> 20} MiB"
     closed = await worker.metric("tablehouse_http_connections_closed_total", reason="memory")
     assert closed, "some readers that stopped made room for others"
+
+
+@pytest.mark.parametrize("internal", [False, True], ids=["public", "internal"])
+async def test_requests_that_do_not_end_take_no_memory_from_others(worker: WorkerProcess, *, internal: bool) -> None:
+    before = resident_bytes(worker.pid)
+    fill = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 20_000) for number in range(6))
+    head, body = GET[:-2] % b"small" + fill, b"PUT" + GET[3:-2] % b"small" + b"Content-Length: 1000000\r\n\r\n"
+    async with AsyncExitStack() as stack:
+        for number in range(600):
+            _, writer = await stack.enter_async_context(connected(worker.internal_url if internal else worker.url))
+            writer.write(body + b"x" * 500_000 if number % 3 == 0 else head)
+        await served(worker)
+        assert await worker.metric("tablehouse_http_held_bytes") <= 16 << 20
+        taken = resident_bytes(worker.pid) - before
+        assert taken < MOST_BYTES, f"{taken >> 20} MiB"
+    await served(worker)

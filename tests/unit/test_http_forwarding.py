@@ -9,7 +9,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import MisplacedKeys, OwnerUnreachable, PartitionRestoring
+from app.errors import MisplacedKeys, Overloaded, OwnerUnreachable, PartitionRestoring
 from app.formats.partitioners import partition_of
 from app.http import internal
 from app.http.peer import HttpPeer
@@ -116,7 +116,7 @@ async def test_not_mine_is_followed_to_the_new_owner(workers: tuple[Worker, Work
     assert (reply.status, reply.headers["tablehouse-served-by"]) == (200, "a")
 
 
-@pytest.mark.parametrize("kind", [PartitionRestoring, MisplacedKeys])
+@pytest.mark.parametrize("kind", [PartitionRestoring, MisplacedKeys, Overloaded])
 async def test_the_owner_s_refusal_reaches_the_caller_whole(
     workers: tuple[Worker, Worker], kind: type[PartitionRestoring]
 ) -> None:

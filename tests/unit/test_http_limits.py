@@ -249,6 +249,27 @@ async def test_large_answers_that_nobody_takes_make_room_for_those_of_others() -
         assert await closed(worker, "memory") == 1
 
 
+async def test_without_room_large_answers_are_refused_and_small_ones_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody makes room.
+    monkeypatch.setattr(held, "STALLED_SECONDS", 1_000.0)
+    async with limited(room=1_000_000) as worker, AsyncExitStack() as stack:
+        put(worker, b"large", b"1" * 900_000)
+        put(worker, b"small", b"1")
+        _, writer = await stack.enter_async_context(connected(worker.url))
+        writer.write(BATCH + b"Content-Length: 1000000\r\n\r\n" + b"x" * 300_000)
+
+        async def refused() -> Reply | None:
+            reply = await worker.get("/tables/planes/large")
+            return reply if reply.status == 503 else None
+
+        reply = await until(refused, "the body of the other client takes the room")
+        assert (reply.json["code"], reply.headers["retry-after"]) == ("overloaded", "1")
+        assert (await worker.get("/tables/planes/large?read=any")).json["code"] == "overloaded"
+        assert (await batch(worker, ["small", "large"]))["code"] == "overloaded"
+        assert (await worker.get("/tables/planes/small")).body == b"1"
+        assert (await batch(worker, ["small"]))["rows"] == [{"key": "small", "value": 1}]
+
+
 async def test_bodies_that_do_not_arrive_make_room_for_those_of_others() -> None:
     async with limited(room=512 * 1024) as worker, AsyncExitStack() as stack:
         body = msgspec.json.encode({"keys": ["x" * 1000] * 200})

@@ -9,6 +9,7 @@ from app.errors import (
     InternalError,
     MisplacedKeys,
     NotOwner,
+    Overloaded,
     OwnerUnreachable,
     PartitionRestoring,
     PartitionUnassigned,
@@ -51,7 +52,16 @@ def behind(kind: type[RequestError] = TooStale) -> RequestError:
     return kind("9 records behind", position=90, role="standby", lag_records=9, staleness_ms=1200)
 
 
-PASSING = [NotOwner, OwnerUnreachable, Unresponsive, PartitionRestoring, TooStale, Draining, PositionNotReached]
+PASSING = [
+    NotOwner,
+    OwnerUnreachable,
+    Unresponsive,
+    PartitionRestoring,
+    TooStale,
+    Draining,
+    Overloaded,
+    PositionNotReached,
+]
 
 
 @pytest.mark.parametrize("kind", PASSING)
