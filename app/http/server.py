@@ -1,4 +1,4 @@
-"""Both listeners of a worker, from bind to drain."""
+"""The listeners of a worker, from bind to drain."""
 
 import asyncio
 import contextlib
@@ -19,6 +19,7 @@ from app.http.observations import Observations
 from app.http.overview import OverviewRoutes
 from app.http.peer import HttpPeer
 from app.http.plain import PlainReads
+from app.http.probes import ProbeRoutes
 from app.http.protocol import Server, check_parser
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
@@ -54,6 +55,7 @@ class ServerOptions:
     """How to listen, and for how long.
 
     Port 0 takes a free one. request_timeout is in seconds, for one request with all its hops.
+    probe_port is that of the listener for probes and metrics; None for no such listener.
     advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
     internal_secrets are those that peers may show; the first one is shown to them.
     """
@@ -66,18 +68,20 @@ class ServerOptions:
     version: str
     group: str
     internal_secrets: Sequence[str] = field(repr=False)
+    probe_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The URLs that the listeners are bound to; a wildcard address shows as loopback."""
+    """The URLs that the listeners are bound to, None for the one there is not; a wildcard address shows as loopback."""
 
     public_url: str
     internal_url: str
+    probe_url: str | None
 
 
 class HttpServer:
-    """The public and the internal listener of one worker.
+    """The public and the internal listener of one worker, and that for probes and metrics if there is to be one.
 
     clock is monotonic, in seconds; turns are those of everything long on the event loop. start and stop are called once
     each, in one event loop.
@@ -131,7 +135,7 @@ class HttpServer:
         return HostInfo(self._worker_id, self._incarnation, self._options.advertised_url or self.bound.internal_url)
 
     async def start(self) -> None:
-        """Bind both listeners and serve; raises ConfigError, which names the setting, when that cannot be."""
+        """Bind the listeners and serve; raises ConfigError, which names the setting, when that cannot be."""
         check_parser()
         secret = SharedSecret(self._options.internal_secrets)
         self._peer = HttpPeer(secret)
@@ -166,12 +170,13 @@ class HttpServer:
             clock=self._clock,
             metrics=self._metrics,
         )
+        health = HealthRoutes(self._readiness, self._metrics, self._options.version)
         public = PublicRoutes(
             RowRoutes(self._tables, query, self._clock),
             BatchRoutes(self._tables, batches, self._turns),
             WriteRoutes(writes),
             OverviewRoutes(self._tables, self._survey),
-            HealthRoutes(self._readiness, self._metrics, self._options.version),
+            health,
         )
         self._plain = PlainReads(query, observations, self._clock)
         internal = InternalRoutes(self._tables, self._view, self._local, slices, self._worker_id, self._clock)
@@ -179,6 +184,7 @@ class HttpServer:
         self._dispatchers += (
             Dispatcher(public, observations, self._clock, timeout),
             Dispatcher(internal, observations, self._clock, timeout, check_caller=secret.check),
+            Dispatcher(ProbeRoutes(health), observations, self._clock, timeout),
         )
         self._metrics.http_in_flight.set_function(self._in_flight)
         self._metrics.watch_tasks(self._local.statuses)
@@ -186,6 +192,9 @@ class HttpServer:
             self._bound = Bound(
                 await self._listen(self._dispatchers[0], self._options.port, "http_port", self._plain),
                 await self._listen(self._dispatchers[1], self._options.internal_port, "internal_port", None),
+                None
+                if self._options.probe_port is None
+                else await self._listen(self._dispatchers[2], self._options.probe_port, "probe_port", None),
             )
         except ConfigError:
             await self.stop(0)

@@ -144,6 +144,7 @@ async def start_worker(
     catalog: Catalog = CATALOG,
     timeout: float = 5.0,  # noqa: ASYNC109
     secrets: Sequence[str] = (),
+    probe_port: int | None = None,
 ) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
@@ -152,6 +153,7 @@ async def start_worker(
         host="127.0.0.1",
         port=0,
         internal_port=0,
+        probe_port=probe_port,
         advertised_url=None,
         request_timeout=timeout,
         version="1.2.3",
@@ -214,9 +216,9 @@ async def two_workers(timeout: float = 5.0) -> AsyncIterator[tuple[Worker, Worke
 
 
 @contextlib.asynccontextmanager
-async def one_worker(timeout: float = 5.0) -> AsyncIterator[Worker]:  # noqa: ASYNC109
+async def one_worker(timeout: float = 5.0, probe_port: int | None = None) -> AsyncIterator[Worker]:  # noqa: ASYNC109
     """Run one worker that holds everything."""
-    worker = await start_worker("a", timeout=timeout)
+    worker = await start_worker("a", timeout=timeout, probe_port=probe_port)
     share([worker], {"a": range(4)})
     try:
         yield worker
