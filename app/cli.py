@@ -123,6 +123,7 @@ def _run_worker(settings: Settings) -> int:
             host=settings.http_host,
             port=settings.http_port,
             internal_port=settings.internal_port,
+            probe_port=settings.probe_port,
             advertised_url=settings.advertised_url,
             request_timeout=settings.request_timeout,
             version=release,

@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -102,6 +103,13 @@ class Settings(BaseSettings):
     internal_port: Annotated[int, BeforeValidator(values.port)] = Field(
         default=9080,
         description="The port of the internal listener, for other workers only.",
+    )
+    probe_port: Annotated[int | None, BeforeValidator(values.port)] = Field(
+        default=None,
+        validate_default=False,
+        json_schema_extra={"default": "none"},
+        description="The port of a listener for /livez, /readyz and /metrics alone, so that these need not go where "
+        "clients go. The public listener answers them too.",
     )
     advertised_url: Annotated[str, BeforeValidator(values.url)] = Field(
         default_factory=_default_url,
@@ -282,8 +290,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        if self.http_port == self.internal_port:
-            raise ValueError(f"http_port and internal_port must differ, both are {self.http_port}")
+        ports = {"http_port": self.http_port, "internal_port": self.internal_port, "probe_port": self.probe_port}
+        for (one, port), (other, same) in combinations(ports.items(), 2):
+            if port == same:
+                raise ValueError(f"{one} and {other} must differ, both are {port}")
         return self
 
     @model_validator(mode="after")

@@ -15,13 +15,16 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from app.masking import Masked, traceback_in_words
 from app.model import TaskStatus
+
+# When each counter was made is of no use in Prometheus' text format, and would be a quarter of its lines.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client has no type for it
 
 LogFormat = Literal["json", "console"]
 
@@ -168,6 +171,7 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
+        self._tasks: _TaskCollector | None = None
         self.http_requests = self._counter("http_requests", "HTTP answers.", "method", "route", "code")
         self.http_request_duration = self._histogram(
             "http_request_duration_seconds", "Time to an HTTP answer.", "route"
@@ -288,11 +292,14 @@ class Metrics:
 
     def watch_tasks(self, statuses: Callable[[], Sequence[TaskStatus]]) -> None:
         """Read the tasks' own figures whenever the metrics are scraped; to be called once."""
-        self.registry.register(_TaskCollector(statuses))
+        self._tasks = _TaskCollector(statuses)
+        self.registry.register(self._tasks)
 
-    def exposition(self) -> bytes:
-        """Render every metric in Prometheus' text format."""
-        return generate_latest(self.registry)
+    async def exposition(self) -> bytes:
+        """Render every metric in Prometheus' text format, in a thread: with 1,000 tasks that takes 0.1 s."""
+        if self._tasks is not None:
+            self._tasks.look()
+        return await asyncio.to_thread(generate_latest, self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace="tablehouse", registry=self.registry)
@@ -305,10 +312,14 @@ class Metrics:
 
 
 class _TaskCollector(Collector):
-    """The figures that tasks know of themselves, read at scrape time."""
+    """The figures that tasks know of themselves; look() reads them, and collect() may be in another thread."""
 
     def __init__(self, statuses: Callable[[], Sequence[TaskStatus]]) -> None:
         self._statuses = statuses
+        self._seen: Sequence[TaskStatus] = ()
+
+    def look(self) -> None:
+        self._seen = self._statuses()
 
     def describe(self) -> Iterable[Metric]:
         return _families()
@@ -316,7 +327,7 @@ class _TaskCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         families = _families()
         state, applied, lag, staleness, remaining, stopped, blocked, held_back = families
-        for task in self._statuses():
+        for task in self._seen:
             place = (task.table, str(task.partition))
             state.add_metric((*place, task.state.name.lower()), 1)
             applied.add_metric(place, task.position)

@@ -22,7 +22,12 @@ EVERY_ANSWER: Mapping[str, str] = {"Server": "tablehouse", "X-Content-Type-Optio
 
 def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Render a value that no cache may keep; its mappings keep their order."""
-    return web.Response(status=status, body=msgspec.json.encode(value), headers={**JSON_HEADERS, **(headers or {})})
+    return json_body(msgspec.json.encode(value), status, headers)
+
+
+def json_body(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return JSON text as an answer that no cache may keep."""
+    return web.Response(status=status, body=body, headers={**JSON_HEADERS, **(headers or {})})
 
 
 class Streamed(web.StreamResponse):

@@ -5,12 +5,17 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, Protocol
 
+import msgspec
 from aiohttp import web
 
-from app.http.answers import json_answer
+from app.http.answers import json_answer, json_body
+from app.http.briefly import Briefly
 from app.http.dispatch import Call
 from app.model import TaskState, TaskStatus
 from app.telemetry import EXPOSITION_CONTENT_TYPE, Metrics
+
+#: The status of a worker that a load balancer should send requests to.
+READY = "ready"
 
 
 class WorkerHealth(Protocol):
@@ -58,15 +63,14 @@ class Readiness:
         """Whether this worker is on its way out."""
         return self._draining or self._health.draining()
 
-    def ready(self) -> bool:
+    def _is_ready(self, behind: Sequence[TaskStatus]) -> bool:
         """Judge, and latch."""
         if not self._latched:
-            self._latched = self._health.joined() and self._health.broker_reachable() and not self._behind()
+            self._latched = self._health.joined() and self._health.broker_reachable() and not behind
         return self._latched and not self.draining()
 
-    def layers(self) -> list[dict[str, Any]]:
+    def _layers(self, behind: Sequence[TaskStatus], blocked: Sequence[TaskStatus]) -> list[dict[str, Any]]:
         """List the layers of readiness as they are now, whether latched or not."""
-        behind, blocked = self._behind(), [task for task in self._statuses() if task.blocked]
         return [
             {"name": "listeners", "ok": True},
             {"name": "broker", "ok": self._health.broker_reachable()},
@@ -75,10 +79,15 @@ class Readiness:
         ]
 
     def document(self, *, verbose: bool) -> dict[str, Any]:
-        """Describe readiness for a person."""
+        """Describe readiness for a person; its status is READY or another word."""
+        tasks = self._statuses()
+        blocked = [task for task in tasks if task.blocked]
+        # A warm copy of another worker's partition is no promise of this one.
+        settled = {TaskState.ACTIVE, TaskState.STANDBY}
+        behind = [task for task in tasks if task.state not in settled and not task.blocked]
         described: dict[str, Any] = {
-            "status": self._word(),
-            "layers": self.layers(),
+            "status": self._word(behind),
+            "layers": self._layers(behind, blocked),
             "reasons": list(self._health.reasons()),
         }
         if verbose:
@@ -94,19 +103,14 @@ class Readiness:
                     "blocked": task.blocked,
                     "reason": task.reason,
                 }
-                for task in self._statuses()
+                for task in tasks
             ]
         return described
 
-    def _word(self) -> str:
+    def _word(self, behind: Sequence[TaskStatus]) -> str:
         if self.draining():
             return "draining"
-        return "ready" if self.ready() else "not_ready"
-
-    def _behind(self) -> list[TaskStatus]:
-        # A warm copy of another worker's partition is no promise of this one.
-        settled = {TaskState.ACTIVE, TaskState.STANDBY}
-        return [task for task in self._statuses() if task.state not in settled and not task.blocked]
+        return READY if self._is_ready(behind) else "not_ready"
 
 
 class HealthRoutes:
@@ -114,7 +118,8 @@ class HealthRoutes:
 
     def __init__(self, readiness: Readiness, metrics: Metrics, version: str) -> None:
         self._readiness = readiness
-        self._metrics = metrics
+        self._exposition = Briefly(metrics.exposition)
+        self._verbose = Briefly(self._verbose_document)
         self._version = {"version": version, "python": platform.python_version()}
         self._openapi = resources.files("app.http").joinpath("openapi.json").read_bytes()
 
@@ -124,10 +129,8 @@ class HealthRoutes:
 
     async def readyz(self, call: Call) -> web.Response:
         """Answer 200 when ready, else 503, with the layers."""
-        response = json_answer(
-            self._readiness.document(verbose="verbose" in call.parameters),
-            status=200 if self._readiness.ready() else 503,
-        )
+        is_ready, body = await self._verbose.get() if "verbose" in call.parameters else self._document(verbose=False)
+        response = json_body(body, 200 if is_ready else 503)
         if response.status != 200:  # noqa: PLR2004 - the status set above
             response.headers["Retry-After"] = "1"
         return response
@@ -135,9 +138,17 @@ class HealthRoutes:
     async def metrics(self, _call: Call) -> web.Response:
         """Answer in Prometheus' text format."""
         return web.Response(
-            body=self._metrics.exposition(),
+            body=await self._exposition.get(),
             headers={"Content-Type": EXPOSITION_CONTENT_TYPE, "Cache-Control": "no-cache"},
         )
+
+    async def _verbose_document(self) -> tuple[bool, bytes]:
+        return self._document(verbose=True)
+
+    def _document(self, *, verbose: bool) -> tuple[bool, bytes]:
+        """Return whether the worker is ready, and the document that says so."""
+        document = self._readiness.document(verbose=verbose)
+        return document["status"] == READY, msgspec.json.encode(document)
 
     async def version(self, _call: Call) -> web.Response:
         """Answer with the versions of the project and of Python."""

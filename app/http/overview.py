@@ -3,9 +3,11 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
-from app.http.answers import json_answer
+from app.http.answers import json_answer, json_body
+from app.http.briefly import Briefly
 from app.http.dispatch import Call
 from app.model import HostInfo, TaskState, TaskStatus, TopicPartition
 from app.routing.survey import Survey
@@ -23,12 +25,17 @@ class OverviewRoutes:
 
     def __init__(self, tables: Mapping[str, RoutedTable], survey: Callable[[], Awaitable[Survey]]) -> None:
         self._tables = tables
-        self._survey = survey
+        self._survey = Briefly(survey)
+        self._all_tables = Briefly(self._tables_document)
+        self._cluster = Briefly(self._cluster_document)
 
     async def tables(self, _call: Call) -> web.Response:
         """List the tables."""
-        seen = await self._survey()
-        return json_answer(
+        return json_body(await self._all_tables.get())
+
+    async def _tables_document(self) -> bytes:
+        seen = await self._survey.get()
+        return msgspec.json.encode(
             {
                 "generation": seen.snapshot.generation,
                 "complete": seen.complete,
@@ -39,7 +46,7 @@ class OverviewRoutes:
     async def table(self, call: Call) -> web.Response:
         """Describe one table with every partition."""
         table = table_named(self._tables, call.variables["table"].decode("utf-8", "replace"))
-        seen = await self._survey()
+        seen = await self._survey.get()
         partitions = _partitions(table, seen)
         return json_answer(
             {
@@ -52,8 +59,11 @@ class OverviewRoutes:
 
     async def cluster(self, _call: Call) -> web.Response:
         """Describe the members and who holds what."""
-        seen = await self._survey()
-        return json_answer(
+        return json_body(await self._cluster.get())
+
+    async def _cluster_document(self) -> bytes:
+        seen = await self._survey.get()
+        return msgspec.json.encode(
             {
                 "generation": seen.snapshot.generation,
                 "complete": seen.complete,

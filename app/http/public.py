@@ -8,6 +8,7 @@ from app.http.consistency import PARAMETERS
 from app.http.dispatch import Operation, Route, reading
 from app.http.health import HealthRoutes
 from app.http.overview import OverviewRoutes
+from app.http.probes import probe_routes
 from app.http.rows import RowRoutes
 from app.http.target import percent_decoded
 from app.http.writes import PARAMETERS as WRITE_PARAMETERS
@@ -30,9 +31,7 @@ class PublicRoutes:
             for route in (
                 reading("/tables", overview.tables),
                 reading("/cluster", overview.cluster),
-                reading("/livez", health.livez),
-                reading("/readyz", health.readyz, frozenset({"verbose"})),
-                reading("/metrics", health.metrics),
+                *probe_routes(health),
                 reading("/version", health.version),
                 reading("/openapi.json", health.openapi),
             )

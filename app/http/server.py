@@ -1,4 +1,4 @@
-"""Both listeners of a worker, from bind to drain."""
+"""The listeners of a worker, from bind to drain."""
 
 import asyncio
 import contextlib
@@ -24,6 +24,7 @@ from app.http.observations import Observations
 from app.http.overview import OverviewRoutes
 from app.http.peer import HttpPeer
 from app.http.plain import PlainReads
+from app.http.probes import ProbeRoutes
 from app.http.proofs import Callers, keys_of
 from app.http.protocol import Server, check_parser
 from app.http.public import PublicRoutes
@@ -63,6 +64,9 @@ MIN_HELD_BYTES = 16 << 20
 #: The part of the connections that the internal listener may have.
 INTERNAL_SHARE = 6
 
+#: Connections of the listener for probes and metrics.
+MAX_PROBE_CONNECTIONS = 256
+
 #: Seconds between two samples of the event loop's lag.
 LAG_INTERVAL = 0.25
 
@@ -72,6 +76,7 @@ class ServerOptions:
     """How to listen, and for how long.
 
     Port 0 takes a free one. request_timeout is in seconds, for one request with all its hops.
+    probe_port is that of the listener for probes and metrics; None for no such listener.
     advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
     internal_secrets are those of which workers prove to each other that they have one in common; none for no proof.
     connections are those that both listeners accept together, held_bytes what they may hold of requests under way and
@@ -88,6 +93,7 @@ class ServerOptions:
     internal_secrets: Sequence[str] = field(repr=False)
     connections: int
     held_bytes: int
+    probe_port: int | None = None
 
 
 def max_connections(files: int) -> int:
@@ -102,14 +108,15 @@ def held_bytes(memory_budget: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The URLs that the listeners are bound to; a wildcard address shows as loopback."""
+    """The URLs that the listeners are bound to, None for the one there is not; a wildcard address shows as loopback."""
 
     public_url: str
     internal_url: str
+    probe_url: str | None
 
 
 class HttpServer:
-    """The public and the internal listener of one worker.
+    """The public and the internal listener of one worker, and that for probes and metrics if there is to be one.
 
     clock is monotonic, in seconds; turns are those of everything long on the event loop. start and stop are called once
     each, in one event loop.
@@ -165,7 +172,7 @@ class HttpServer:
         return HostInfo(self._worker_id, self._incarnation, self._options.advertised_url or self.bound.internal_url)
 
     async def start(self) -> None:
-        """Bind both listeners and serve; raises ConfigError, which names the setting, when that cannot be."""
+        """Bind the listeners and serve; raises ConfigError, which names the setting, when that cannot be."""
         check_parser()
         keys = keys_of(self._options.internal_secrets)
         self._peer = HttpPeer(keys)
@@ -201,12 +208,13 @@ class HttpServer:
             clock=self._clock,
             metrics=self._metrics,
         )
+        health = HealthRoutes(self._readiness, self._metrics, self._options.version)
         public = PublicRoutes(
             RowRoutes(self._tables, query, self._clock),
             BatchRoutes(self._tables, batches, self._turns),
             WriteRoutes(writes),
             OverviewRoutes(self._tables, self._survey),
-            HealthRoutes(self._readiness, self._metrics, self._options.version),
+            health,
         )
         hosts = Hosts.of_listener(self._options.host, self._options.advertised_url)
         self._plain = PlainReads(query, observations, self._clock, self._held, hosts)
@@ -215,6 +223,7 @@ class HttpServer:
         self._dispatchers += (
             Dispatcher(public, observations, self._clock, timeout, self._held, hosts),
             Dispatcher(internal, observations, self._clock, timeout, self._held, hosts, check_caller=callers.check),
+            Dispatcher(ProbeRoutes(health), observations, self._clock, timeout, self._held, hosts),
         )
         internal_connections = self._options.connections // INTERNAL_SHARE
         public_connections = self._options.connections - internal_connections
@@ -228,6 +237,11 @@ class HttpServer:
                 ),
                 await self._listen(
                     self._dispatchers[1], self._options.internal_port, "internal_port", None, internal_connections
+                ),
+                None
+                if self._options.probe_port is None
+                else await self._listen(
+                    self._dispatchers[2], self._options.probe_port, "probe_port", None, MAX_PROBE_CONNECTIONS
                 ),
             )
         except ConfigError:

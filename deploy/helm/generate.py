@@ -25,6 +25,7 @@ DECIDED_BY_CHART = frozenset(
         "data_dir",
         "http_port",
         "internal_port",
+        "probe_port",
         "advertised_url",
         "zone",
         "internal_secrets",

@@ -126,7 +126,7 @@ async def test_a_worker_that_starts_before_a_corrupt_batch_is_ready_without_that
             readiness = Readiness(running.engine.health, running.engine.local.statuses)
 
             async def ready() -> bool:
-                return readiness.ready()
+                return bool(readiness.document(verbose=False)["status"] == "ready")
 
             await until(ready, "the worker is ready")
             states = running.states()

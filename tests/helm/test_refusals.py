@@ -71,6 +71,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"containerPorts": {"http": 8000, "internal": 8000}},
         ["containerPorts.http and containerPorts.internal must differ, both are 8000"],
     ),
+    "one port for clients and probes": (
+        {"containerPorts": {"http": 8000, "probe": 8000}},
+        ["containerPorts.http and containerPorts.probe must differ, both are 8000"],
+    ),
     "a port that does not exist": ({"service": {"port": 70000}}, ["service", "port"]),
     "autoscaling without partitions": ({"autoscaling": {"enabled": True}}, ["autoscaling.partitions is required"]),
     "autoscaling above the partitions": (

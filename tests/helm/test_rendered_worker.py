@@ -149,7 +149,7 @@ def _values(bootstrap_servers: str, topic: str) -> dict[str, Any]:
     return {
         "kafka": {"bootstrapServers": bootstrap_servers},
         "tables": [{"name": "airlines", "source": {"topic": topic, "key": "string", "value": "json"}}],
-        "containerPorts": {"http": processes.free_port(), "internal": processes.free_port()},
+        "containerPorts": {name: processes.free_port() for name in ("http", "internal", "probe")},
         "settings": {
             "group": unique("chart"),
             "http_host": "127.0.0.1",

@@ -130,18 +130,34 @@ def test_peers_find_workers_that_are_not_ready(home: Path) -> None:
 
 def test_the_internal_port_is_open_to_workers_alone(home: Path) -> None:
     objects = HELM_4.template({}, home)
-    public, internal = only(objects, "NetworkPolicy")["spec"]["ingress"]
+    public, probes, internal = only(objects, "NetworkPolicy")["spec"]["ingress"]
     assert [port["port"] for port in public["ports"]] == [8080]
     assert "from" not in public
+    assert [port["port"] for port in probes["ports"]] == [9090]
+    assert "from" not in probes
     assert [port["port"] for port in internal["ports"]] == [9080]
     (peers,) = internal["from"]
     selector = only(objects, "StatefulSet")["spec"]["selector"]
     assert peers == {"podSelector": selector}
 
 
+def test_kubernetes_and_prometheus_ask_at_the_port_for_probes_which_no_service_has(home: Path) -> None:
+    objects = HELM_4.template({"metrics": {"serviceMonitor": {"enabled": True}}}, home)
+    (container,) = only(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    assert {port["name"]: port["containerPort"] for port in container["ports"]}["probe"] == 9090
+    assert [one["value"] for one in container["env"] if one["name"] == "TABLEHOUSE_PROBE_PORT"] == ["9090"]
+    assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "liveness", "readiness")} == {"probe"}
+    (endpoint,) = only(objects, "ServiceMonitor")["spec"]["endpoints"]
+    assert (endpoint["targetPort"], endpoint["path"]) == ("probe", "/metrics")
+    services = [each for each in objects if each["kind"] == "Service"]
+    assert {port["targetPort"] for each in services for port in each["spec"]["ports"]} == {"http", "internal"}
+
+
 def test_a_closed_public_port_lets_the_test_in(home: Path) -> None:
     objects = HELM_4.template(CASES["closed network"], home)
-    public = only(objects, "NetworkPolicy")["spec"]["ingress"][0]
+    public, probes, *_ = only(objects, "NetworkPolicy")["spec"]["ingress"]
+    # Prometheus is in the cluster.
+    assert probes["from"] == [{"namespaceSelector": {}}]
     (clients,) = public["from"]
     assert clients["namespaceSelector"] == {}
     assert clients["podSelector"]["matchLabels"].items() <= only(objects, "Pod")["metadata"]["labels"].items()

@@ -61,7 +61,10 @@ def test_without_values_of_their_own_zone_and_secrets_are_not_set(home: Path) ->
 def test_the_chart_s_times_ports_and_memory_are_those_of_the_code() -> None:
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     assert _DEFAULTS["settings"]["shutdown_timeout"] == defaults["shutdown_timeout"]
-    assert _DEFAULTS["containerPorts"] == {"http": defaults["http_port"], "internal": defaults["internal_port"]}
+    assert {name: _DEFAULTS["containerPorts"][name] for name in ("http", "internal")} == {
+        "http": defaults["http_port"],
+        "internal": defaults["internal_port"],
+    }
     helpers = (CHART / "templates" / "_helpers.tpl").read_text("utf-8")
     assert f'default "{defaults["memory_budget"]}" .Values.settings.memory_budget' in helpers
 

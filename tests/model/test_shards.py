@@ -274,3 +274,19 @@ async def test_a_store_that_fails_again_and_again_is_not_opened_more_often_than_
     assert 5 <= len(opened) <= 12
     await scenario.caught_up()
     scenario.check()
+
+
+@simulated("count", seeds=range(5))
+async def test_a_store_that_cannot_be_flushed_is_opened_again_though_nothing_is_written_to_it(
+    scenario: Scenario,
+) -> None:
+    worker = scenario.workers[0]
+    await scenario.started(*RECORDS)
+    assert worker.running is not None
+    shard = worker.running.stores[SOURCE]
+    worker.folder(SOURCE).refusals["flush"] = 1
+    await scenario.world.until(
+        lambda: worker.running is not None and worker.running.stores[SOURCE] is not shard, "opened again"
+    )
+    await scenario.caught_up()
+    scenario.check()

@@ -144,6 +144,7 @@ async def start_worker(
     catalog: Catalog = CATALOG,
     timeout: float = 5.0,  # noqa: ASYNC109
     secrets: Sequence[str] = (),
+    probe_port: int | None = None,
     connections: int = 1_000,
     held: int = 16 << 20,
 ) -> Worker:
@@ -154,6 +155,7 @@ async def start_worker(
         host="127.0.0.1",
         port=0,
         internal_port=0,
+        probe_port=probe_port,
         advertised_url=None,
         request_timeout=timeout,
         version="1.2.3",
@@ -218,9 +220,9 @@ async def two_workers(timeout: float = 5.0) -> AsyncIterator[tuple[Worker, Worke
 
 
 @contextlib.asynccontextmanager
-async def one_worker(timeout: float = 5.0) -> AsyncIterator[Worker]:  # noqa: ASYNC109
+async def one_worker(timeout: float = 5.0, probe_port: int | None = None) -> AsyncIterator[Worker]:  # noqa: ASYNC109
     """Run one worker that holds everything."""
-    worker = await start_worker("a", timeout=timeout)
+    worker = await start_worker("a", timeout=timeout, probe_port=probe_port)
     share([worker], {"a": range(4)})
     try:
         yield worker

@@ -76,6 +76,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "http_host": "127.0.0.1",
         "http_port": "1234",
         "internal_port": "1235",
+        "probe_port": "9191",
         "advertised_url": "http://worker-1.workers.svc:1235",
         "internal_secrets": "correct-horse-battery, staple-correct-horse",
         "schema_registry": "https://registry-1:8081/, http://[::1]/apis/ccompat/v7",
@@ -226,6 +227,9 @@ def test_a_value_that_cannot_be_used_is_refused_with_its_origin_and_what_would_b
 def test_two_listeners_cannot_have_one_port() -> None:
     assert problems(REQUIRED | {"http_port": "9080"}) == [
         "settings: http_port and internal_port must differ, both are 9080"
+    ]
+    assert problems(REQUIRED | {"probe_port": "8080"}) == [
+        "settings: http_port and probe_port must differ, both are 8080"
     ]
 
 

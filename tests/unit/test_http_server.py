@@ -15,7 +15,7 @@ from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
 from app.turns import Turns
 from tests.support.cluster_fakes import FakeSource, FakeTables, Placed, snapshot, status
-from tests.support.http_workers import FakeHealth, Worker, one_worker
+from tests.support.http_workers import FakeHealth, Worker, ask, one_worker
 from tests.support.schemas import NO_REGISTRY
 
 
@@ -264,3 +264,21 @@ async def test_metrics_count_requests_by_route_and_show_the_tasks(worker: Worker
 
 async def test_version_says_what_runs(worker: Worker) -> None:
     assert (await worker.get("/version")).json["version"] == "1.2.3"
+
+
+async def test_the_port_for_probes_answers_these_and_nothing_else() -> None:
+    async with one_worker(probe_port=0) as worker:
+        probe_url = worker.server.bound.probe_url
+        assert probe_url is not None
+        for path in ("/livez", "/readyz", "/readyz?verbose", "/metrics"):
+            there, public = await ask(probe_url, path), await worker.get(path)
+            assert (there.status, there.headers["content-type"]) == (public.status, public.headers["content-type"])
+        for path in ("/tables", "/cluster", "/tables/planes/N10156", "/version"):
+            refused = await ask(probe_url, path)
+            assert (refused.status, refused.json["code"]) == (404, "route_not_found")
+        await worker.server.drain(1)
+        assert (await ask(probe_url, "/readyz")).json["status"] == "draining"
+
+
+async def test_without_its_setting_there_is_no_port_for_probes(worker: Worker) -> None:
+    assert worker.server.bound.probe_url is None

@@ -177,3 +177,12 @@ async def test_the_event_loop_s_lag_is_observed_until_cancelled() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_metrics_hold_no_line_about_when_they_were_made() -> None:
+    metrics = Metrics("1")
+    metrics.ingest_records.labels("planes").inc()
+    metrics.read_duration.labels("planes", "local").observe(0.001)
+    text = (await metrics.exposition()).decode()
+    assert 'tablehouse_ingest_records_total{table="planes"} 1.0' in text
+    assert "_created" not in text

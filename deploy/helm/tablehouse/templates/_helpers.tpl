@@ -141,6 +141,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   value: {{ .Values.containerPorts.http | quote }}
 - name: TABLEHOUSE_INTERNAL_PORT
   value: {{ .Values.containerPorts.internal | quote }}
+- name: TABLEHOUSE_PROBE_PORT
+  value: {{ .Values.containerPorts.probe | quote }}
 - name: TABLEHOUSE_ADVERTISED_URL
   value: http://$(POD_NAME).{{ include "tablehouse.fullname" . }}-headless.$(POD_NAMESPACE).svc.{{ .Values.clusterDomain }}:{{ .Values.containerPorts.internal }}
 {{- with .Values.kafka }}
@@ -284,8 +286,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   {{- $problems = append $problems (printf "resources.limits.memory is %v, and has to be more than settings.memory_budget, %v, which is beside Python itself: leave as much again" (include "tablehouse.text" $limit) (include "tablehouse.text" $budget)) -}}
 {{- end -}}
 
-{{- if eq (int .Values.containerPorts.http) (int .Values.containerPorts.internal) -}}
-  {{- $problems = append $problems (printf "containerPorts.http and containerPorts.internal must differ, both are %v" .Values.containerPorts.http) -}}
+{{- $ports := dict -}}
+{{- range $name := list "http" "internal" "probe" -}}
+  {{- $port := get $.Values.containerPorts $name | int | toString -}}
+  {{- with get $ports $port -}}
+    {{- $problems = append $problems (printf "containerPorts.%s and containerPorts.%s must differ, both are %s" . $name $port) -}}
+  {{- end -}}
+  {{- $_ := set $ports $port $name -}}
 {{- end -}}
 
 {{- with .Values.autoscaling -}}
