@@ -61,23 +61,27 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
         while len(taken) < most and (self._rest is not None or self._next_batch()):
             try:
                 piece = list(islice(self._rest or (), most - len(taken)))
-                if piece and not piece[0].offset + len(piece) <= piece[-1].offset + 1 <= self._after:
-                    raise CorruptRecordException("the offsets of its records are wrong")  # noqa: TRY301 - calls cost time here
+                if piece:
+                    first, after = piece[0].offset, piece[-1].offset + 1
+                    if not first + len(piece) <= after <= self._after:
+                        raise CorruptRecordException("the offsets of its records are wrong")  # noqa: TRY301 - calls cost time here
             except Exception as error:  # noqa: BLE001 - decompressing and parsing raise what they like
                 self._read_carefully(error)
                 continue
             if not piece:
                 if self._broken is not None:
                     raise self._broken
+                self._rest = None
                 # Past what compaction removed from the end of the batch too, or it would be fetched again for ever.
-                self._rest, self.next_fetch_offset = None, max(self.next_fetch_offset, self._after)
+                if self._after > self.next_fetch_offset:  # noqa: PLR1730 - max() costs time, here and below
+                    self.next_fetch_offset = self._after
                 continue
-            after = piece[-1].offset + 1
-            if piece[0].offset < self.next_fetch_offset:
+            if first < self.next_fetch_offset:
                 # A broker sends whole batches, those records included that come before the one that was asked for.
                 piece = [record for record in piece if record.offset >= self.next_fetch_offset]
             taken += piece
-            self.next_fetch_offset = max(self.next_fetch_offset, after)
+            if after > self.next_fetch_offset:  # noqa: PLR1730
+                self.next_fetch_offset = after
 
     def _next_batch(self) -> bool:
         self._batch = None

@@ -153,6 +153,7 @@ async def test_a_topic_that_may_not_be_read_any_more_is_tried_again_and_goes_on_
                 return running.consumer._outages.waits(source)
 
             await until(waits, "its lane waits")
+            assert "TopicAuthorizationFailedError" in running.reason("t", 1)
             await fill(kafka, topic, "on")
             await wait_positions(running, 19)
             await running.check_equal("t", PARTITIONS)

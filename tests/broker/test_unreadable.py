@@ -84,6 +84,8 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
                 refused = await skip(kafka, group, topic, first, last)
                 assert refused.exit_code == 1, refused.output
                 assert re.search(why, refused.stderr), refused.stderr
+            refused = await skip(kafka, group, f"{group}-t-changelog", 0, 0)
+            assert "is a changelog" in refused.stderr, refused.output
             assert running.states() == {("t", 0): TaskState.SUSPENDED, ("u", 0): TaskState.SUSPENDED}
 
             skipped = await skip(kafka, group, topic, 1, 2)
@@ -138,3 +140,23 @@ async def test_a_partition_that_comes_to_unreadable_records_under_way_stays_acti
         assert (await skip(kafka, group, topic, 2, 2)).exit_code == 0
         await running.wait_active(1)
         assert running.read("t", b"last").row is not None
+
+
+async def test_a_changelog_that_cannot_be_read_keeps_its_partition_and_no_worker(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    topic, group, definition = await new_source(kafka)
+    await fill(kafka, topic, "first")
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(1)
+        await running.wait_position("t", 0, 0)
+    changelog = f"{group}-t-changelog"
+    spoil(kafka, changelog, "first")
+    async with running_engine(kafka, tmp_path / "new", definition, group) as running:
+        await until(waits(running, f"of {changelog}[0] cannot be read"), "the partition waits")
+        assert running.states() == {("t", 0): TaskState.RESTORING}
+        (reason,) = running.engine.health.reasons()
+        assert reason.startswith("partition 0 of table t waits: the log cannot be read: offset")
+    # A copy that has applied it needs it no more.
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(1)
