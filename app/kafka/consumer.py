@@ -22,6 +22,7 @@ from faust.types import TP
 
 from app.kafka.assignor import TableAssignor
 from app.kafka.client import Connection
+from app.kafka.fetch_refusals import tell_refusals
 from app.kafka.group_watch import GroupWatch
 from app.kafka.lane_outages import LaneOutages
 from app.kafka.lease import GroupLease
@@ -31,7 +32,7 @@ from app.kafka.record_path import NoRecordPath
 from app.kafka.skips import PASSED_OVER, Skips
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
-from app.tasks.log import LogRecord
+from app.tasks.log import LogRecord, LogUnavailable
 from app.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,9 @@ LANE_FETCH_BYTES = 1024 * 1024
 
 #: Seconds a poll waits for records; a partition that starts or resumes meanwhile waits as long.
 POLL_WAIT = 0.1
+
+#: Seconds for which a broker may send nothing of a partition whose log goes on; others may fill its answers meanwhile.
+SILENCE_SECONDS = 10.0
 
 #: Seconds a commit may take. Commits are advisory, so one that hangs is given up.
 COMMIT_TIMEOUT = 3.0
@@ -142,6 +146,8 @@ class LaneConsumer(NoRecordPath):
         self._flowing: set[KafkaPartition] = set()
         self._started_flowing = asyncio.Event()
         self._outages = LaneOutages(SystemClock())
+        #: Where lanes are whose brokers answer with nothing although the log goes on, and since when.
+        self._silent: dict[KafkaPartition, tuple[int, float]] = {}
         self.client = AIOKafkaConsumer(
             **connection.arguments(),
             group_id=options.group,
@@ -160,6 +166,7 @@ class LaneConsumer(NoRecordPath):
             max_partition_fetch_bytes=options.fetch_bytes,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
+        tell_refusals(self.client)
         self._watch = GroupWatch(options.group, self.client)
 
     # Life cycle
@@ -268,12 +275,35 @@ class LaneConsumer(NoRecordPath):
                 if rewind_to is not None:
                     log.debug("rewound", source=str(source), offset=rewind_to)
                     self.client.seek(partition, rewind_to)
+            elif expected == position:
+                self._note_silence(partition, position)
 
     def _position(self, partition: KafkaPartition) -> int | None:
         """Return the offset that aiokafka hands out next; None when it does not know, or has not got the partition."""
-        assignment = self.client._subscription.subscription.assignment
-        state = None if assignment is None else assignment.state_value(partition)
+        state = self._state(partition)
         return state.position if state is not None and state.has_valid_position else None
+
+    def _state(self, partition: KafkaPartition) -> Any:
+        assignment = self.client._subscription.subscription.assignment
+        return None if assignment is None else assignment.state_value(partition)
+
+    def _note_silence(self, partition: KafkaPartition, position: int) -> None:
+        """Have a lane wait and say so when its broker answers with nothing for long, although the log goes on."""
+        end = self._state(partition).lso
+        if end is None or end <= position or partition in self.client._fetcher._records:
+            self._silent.pop(partition, None)
+            return
+        now = asyncio.get_running_loop().time()
+        at, since = self._silent.setdefault(partition, (position, now))
+        if at != position:
+            self._silent[partition] = position, now
+        elif now - since >= SILENCE_SECONDS:
+            del self._silent[partition]
+            problem = (
+                f"the broker has sent nothing from offset {position} of {TopicPartition(*partition)} on for "
+                f"{SILENCE_SECONDS:g} s, although the log goes on to offset {end - 1}"
+            )
+            self._fail(partition, position, LogUnavailable(problem))
 
     # What goes wrong
 
@@ -321,11 +351,16 @@ class LaneConsumer(NoRecordPath):
             if error.args[0].get(partition) == expected:
                 self.lanes.lost(source)
         elif partition in self.client.assignment():
-            self._outages.failed(source, expected, error)
-            self.lanes.failed(source, error.problem if isinstance(error, UnreadableBatch) else repr(error))
-            # Drops what was fetched, which would fail again, and fetches nothing until it is tried again.
-            self.client.seek(partition, expected)
-            self.client.pause(partition)
+            self._fail(partition, expected, error)
+
+    def _fail(self, partition: KafkaPartition, expected: int, error: Exception) -> None:
+        """Have a lane wait until it is tried again."""
+        source = TopicPartition(*partition)
+        self._outages.failed(source, expected, error)
+        self.lanes.failed(source, error.problem if isinstance(error, UnreadableBatch) else str(error) or repr(error))
+        # Drops what was fetched, which would fail again, and fetches nothing until it is tried again.
+        self.client.seek(partition, expected)
+        self.client.pause(partition)
 
     def start_lane(self, partition: TopicPartition, offset: int) -> None:
         """Deliver records of a partition from `offset` on."""
@@ -361,6 +396,7 @@ class LaneConsumer(NoRecordPath):
         self._watch.assigned()
         self._outages.keep(partitions)
         self._flowing.clear()
+        self._silent.clear()
         for partition in partitions:
             self.client.pause(KafkaPartition(*partition))
 

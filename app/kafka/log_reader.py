@@ -12,6 +12,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
 
 from app.kafka.client import Connection
+from app.kafka.fetch_refusals import tell_refusals
 from app.kafka.offset_listing import OffsetListing, Unlisted
 from app.kafka.raw_records import raw
 from app.kafka.record_batches import UnreadableBatch
@@ -119,6 +120,7 @@ class _Reader:
             fetch_max_wait_ms=250,
             max_partition_fetch_bytes=fetch_bytes,
         )
+        tell_refusals(self.consumer)
         self.cursors: dict[KafkaPartition, _Cursor] = {}
         #: What the consumer is assigned. Partitions without a cursor stay in it, paused: an assignment that changes
         #: throws away what was fetched ahead of all partitions.
