@@ -23,6 +23,7 @@ from faust.types import TP
 from app.kafka.assignor import TableAssignor
 from app.kafka.client import Connection
 from app.kafka.commits import OffsetCommits
+from app.kafka.fetch_refusals import tell_refusals
 from app.kafka.group_watch import GroupWatch
 from app.kafka.lane_outages import LaneOutages
 from app.kafka.lease import GroupLease
@@ -34,7 +35,7 @@ from app.kafka.skips import PASSED_OVER, Skips
 from app.model import TopicPartition
 from app.recurring import Recurring
 from app.tasks.clock import SystemClock
-from app.tasks.log import LaneOutage, LogRecord
+from app.tasks.log import LaneOutage, LogRecord, LogUnavailable
 from app.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -47,6 +48,9 @@ LANE_FETCH_BYTES = 1024 * 1024
 
 #: Seconds a poll waits for records; a partition that starts or resumes meanwhile waits as long.
 POLL_WAIT = 0.1
+
+#: Seconds for which a broker may send nothing of a partition whose log goes on; others may fill its answers meanwhile.
+SILENCE_SECONDS = 10.0
 
 #: Seconds that leaving the group and closing connections may take, and after which a join is taken to be in the way.
 STOP_TIMEOUT, LEAVE_AFTER = 3.0, 0.5
@@ -148,6 +152,8 @@ class LaneConsumer(NoRecordPath):
         self._started_flowing = asyncio.Event()
         self._outages = LaneOutages(SystemClock())
         self._warnings = Recurring(log)
+        #: Where lanes are whose brokers answer with nothing although the log goes on, and since when.
+        self._silent: dict[KafkaPartition, tuple[int, float]] = {}
         self.client = AIOKafkaConsumer(
             **connection.arguments(),
             group_id=options.group,
@@ -167,6 +173,7 @@ class LaneConsumer(NoRecordPath):
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
         rebootstrap(self.client._client, connection)
+        tell_refusals(self.client)
         self._watch = GroupWatch(options.group, self.client)
         self._commits: OffsetCommits | None = None
 
@@ -293,6 +300,8 @@ class LaneConsumer(NoRecordPath):
                 if rewind_to is not None:
                     log.debug("rewound", source=str(source), offset=rewind_to)
                     self.client.seek(partition, rewind_to)
+            elif expected == position:
+                self._note_silence(partition, position)
 
     def _hold_back(self, flowing: Iterable[KafkaPartition]) -> None:
         """Fetch nothing ahead of any lane: a broker sends a record whole, whatever the limit, of each partition."""
@@ -305,15 +314,37 @@ class LaneConsumer(NoRecordPath):
         """Fetch again after _hold_back()."""
         while self._held_back:
             partition = self._held_back.pop()
+            self._silent.pop(partition, None)
             waits = self._outages.waits(TopicPartition(*partition))
             if partition in self._flowing and partition in self.client.assignment() and not waits:
                 self.client.resume(partition)
 
     def _position(self, partition: KafkaPartition) -> int | None:
         """Return the offset that aiokafka hands out next; None when it does not know, or has not got the partition."""
-        assignment = self.client._subscription.subscription.assignment
-        state = None if assignment is None else assignment.state_value(partition)
+        state = self._state(partition)
         return state.position if state is not None and state.has_valid_position else None
+
+    def _state(self, partition: KafkaPartition) -> Any:
+        assignment = self.client._subscription.subscription.assignment
+        return None if assignment is None else assignment.state_value(partition)
+
+    def _note_silence(self, partition: KafkaPartition, position: int) -> None:
+        """Have a lane wait and say so when its broker answers with nothing for long, although the log goes on."""
+        end = self._state(partition).lso
+        if end is None or end <= position or partition in self.client._fetcher._records:
+            self._silent.pop(partition, None)
+            return
+        now = asyncio.get_running_loop().time()
+        at, since = self._silent.setdefault(partition, (position, now))
+        if at != position:
+            self._silent[partition] = position, now
+        elif now - since >= SILENCE_SECONDS:
+            del self._silent[partition]
+            problem = (
+                f"the broker has sent nothing from offset {position} of {TopicPartition(*partition)} on for "
+                f"{SILENCE_SECONDS:g} s, although the log goes on to offset {end - 1}"
+            )
+            self._fail(partition, position, LogUnavailable(problem))
 
     # What goes wrong
 
@@ -361,10 +392,15 @@ class LaneConsumer(NoRecordPath):
             if error.args[0].get(partition) == expected:
                 self.lanes.lost(source)
         elif partition in self.client.assignment():
-            self._outages.failed(source, expected, error)
-            # Drops what was fetched, which would fail again, and fetches nothing until it is tried again.
-            self.client.seek(partition, expected)
-            self.client.pause(partition)
+            self._fail(partition, expected, error)
+
+    def _fail(self, partition: KafkaPartition, expected: int, error: Exception) -> None:
+        """Have a lane wait until it is tried again."""
+        source = TopicPartition(*partition)
+        self._outages.failed(source, expected, error)
+        # Drops what was fetched, which would fail again, and fetches nothing until it is tried again.
+        self.client.seek(partition, expected)
+        self.client.pause(partition)
 
     def start_lane(self, partition: TopicPartition, offset: int) -> None:
         """Deliver records of a partition from `offset` on."""
@@ -393,6 +429,7 @@ class LaneConsumer(NoRecordPath):
         return self._outages.of(partition)
 
     def _resume(self, partition: KafkaPartition) -> None:
+        self._silent.pop(partition, None)
         if not self._outages.waits(TopicPartition(*partition)):
             self.client.resume(partition)
         self._flowing.add(partition)
@@ -405,6 +442,7 @@ class LaneConsumer(NoRecordPath):
         self._outages.keep(partitions)
         self._flowing.clear()
         self._held_back.clear()
+        self._silent.clear()
         for partition in partitions:
             self.client.pause(KafkaPartition(*partition))
 

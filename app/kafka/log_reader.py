@@ -17,6 +17,7 @@ from aiokafka.errors import (
 )
 
 from app.kafka.client import Connection
+from app.kafka.fetch_refusals import tell_refusals
 from app.kafka.offset_listing import OffsetListing, Unlisted
 from app.kafka.raw_records import raw
 from app.kafka.rebootstrap import rebootstrap
@@ -127,6 +128,7 @@ class _Reader:
             max_partition_fetch_bytes=fetch_bytes,
         )
         rebootstrap(self.consumer._client, connection)
+        tell_refusals(self.consumer)
         self.cursors: dict[KafkaPartition, _Cursor] = {}
         #: What the consumer is assigned. Partitions without a cursor stay in it, paused: an assignment that changes
         #: throws away what was fetched ahead of all partitions.

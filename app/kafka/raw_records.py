@@ -29,6 +29,8 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
     """What was fetched of one partition; `next_fetch_offset` follows what was taken of it."""
 
     next_fetch_offset: int
+    #: The end of the log when it was fetched. A batch's checksum does not cover its offset.
+    log_end = 1 << 63
     #: The batch under way, its number, what was not taken of it, and the offset after it.
     _batch: Any = None
     _number = -1
@@ -61,23 +63,27 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
         while len(taken) < most and (self._rest is not None or self._next_batch()):
             try:
                 piece = list(islice(self._rest or (), most - len(taken)))
-                if piece and not piece[0].offset + len(piece) <= piece[-1].offset + 1 <= self._after:
-                    raise CorruptRecordException("the offsets of its records are wrong")  # noqa: TRY301 - calls cost time here
+                if piece:
+                    first, after = piece[0].offset, piece[-1].offset + 1
+                    if not first + len(piece) <= after <= self._after:
+                        raise CorruptRecordException("the offsets of its records are wrong")  # noqa: TRY301 - calls cost time here
             except Exception as error:  # noqa: BLE001 - decompressing and parsing raise what they like
                 self._read_carefully(error)
                 continue
             if not piece:
                 if self._broken is not None:
                     raise self._broken
+                self._rest = None
                 # Past what compaction removed from the end of the batch too, or it would be fetched again for ever.
-                self._rest, self.next_fetch_offset = None, max(self.next_fetch_offset, self._after)
+                if self._after > self.next_fetch_offset:  # noqa: PLR1730 - max() costs time, here and below
+                    self.next_fetch_offset = self._after
                 continue
-            after = piece[-1].offset + 1
-            if piece[0].offset < self.next_fetch_offset:
+            if first < self.next_fetch_offset:
                 # A broker sends whole batches, those records included that come before the one that was asked for.
                 piece = [record for record in piece if record.offset >= self.next_fetch_offset]
             taken += piece
-            self.next_fetch_offset = max(self.next_fetch_offset, after)
+            if after > self.next_fetch_offset:  # noqa: PLR1730
+                self.next_fetch_offset = after
 
     def _next_batch(self) -> bool:
         self._batch = None
@@ -87,6 +93,8 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
                 self._batch = batch = self._records.next_batch()
                 if self._check_crcs and not batch.validate_crc():
                     raise CorruptRecordException("its checksum is wrong")  # noqa: TRY301 - calls cost time here
+                if batch.next_offset > self.log_end:
+                    raise CorruptRecordException("its offsets are beyond the end of the log")  # noqa: TRY301 - as above
                 if self._holds_rows(batch):
                     # Chained, as the parser's iterator may not be asked for an iterator again, nor for more after its
                     # end. A batch of a format without producers may be of one without timestamps.
@@ -112,8 +120,12 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
         """Return what to raise after the first records of the batch under way."""
         first = last = self.next_fetch_offset
         if self._batch is not None:
-            first = readable[-1].offset + 1 if readable else getattr(self._batch, "base_offset", first)
             last = max(last, self._batch.next_offset - 1)
+            if last >= self.log_end:
+                # Brokers look for offsets in order, so behind this batch none can be found.
+                last = self.log_end - 1
+            else:
+                first = readable[-1].offset + 1 if readable else getattr(self._batch, "base_offset", first)
         return UnreadableBatch(TopicPartition(*self._tp), min(first, last), last, cause)
 
     def _holds_rows(self, batch: Any) -> bool:
@@ -140,6 +152,7 @@ class _Result(FetchResult):  # type: ignore[misc]  # aiokafka is not typed
             return documented
         if not self.check_assignment(self._topic_partition):
             return []
+        records.log_end = self._assignment.state_value(self._topic_partition).highwater
         taken: list[Any] = records.take(max_records)
         self._update_position()
         if len(taken) < max_records:

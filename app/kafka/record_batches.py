@@ -34,7 +34,9 @@ class UnreadableBatch(KafkaError):  # type: ignore[misc]  # aiokafka is not type
         self.first = first
         self.last = last
         offsets = f"offset {first}" if first == last else f"offsets {first} to {last}"
-        self.problem = f"{offsets} of {partition} cannot be read: {type(cause).__name__}: {cause}"
+        # aiokafka's errors say themselves which they are.
+        why = str(cause) if isinstance(cause, KafkaError) else f"{type(cause).__name__}: {cause}"
+        self.problem = f"{offsets} of {partition} cannot be read: {why}"
         super().__init__(self.problem)
 
 

@@ -37,10 +37,14 @@ async def skip(
 ) -> Skip:
     """Have the group's workers pass over the offsets from `first` to `last`, none of which can be read.
 
-    Raises SkipRefused when one can, or when a batch would be passed over in part; TopicError for a topic that is not
-    there; LettersUndelivered, LogUnavailable and aiokafka's KafkaError when brokers do not answer. After an error the
-    letter may be there without the decision, and is written again the next time.
+    Raises SkipRefused for a changelog, when one can, or when a batch would be passed over in part; TopicError for a
+    topic that is not there; LettersUndelivered, LogUnavailable and aiokafka's KafkaError when brokers do not answer.
+    After an error the letter may be there without the decision, and is written again the next time.
     """
+    if source.topic.startswith(f"{group}-") and source.topic.endswith("-changelog"):
+        raise SkipRefused(
+            f"{source.topic} is a changelog, which is read as a whole or not at all: give its table a new version"
+        )
     await _require_partition(connection, source)
     await _require_partition(connection, TopicPartition(skip_topic(group), 0))
     reader = KafkaLogReader(connection)

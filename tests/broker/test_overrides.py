@@ -75,7 +75,8 @@ _AHEAD = (
 )
 _FAULT = (
     "consumer.py: fetched_records must raise a partition's error while its local `tp` is that partition; what it took "
-    "of others before is lost"
+    "of others before is lost; fetch_refusals.py: an answer must come from send(), and which codes it tells its caller "
+    "of; _set_error() must have fetched_records raise it"
 )
 _REQUEST = (
     "changelog_writer.py: all that goes into one request must come out of drain_by_nodes, one batch for a partition, "
@@ -387,6 +388,7 @@ REACHED_FOR = {
     "_acks": "aiokafka.producer.sender:Sender.__init__",
     "_get_cluster_metadata": "aiokafka.admin.client:AIOKafkaAdminClient._get_cluster_metadata",
     "_aborted_producers": "aiokafka.consumer.fetcher:PartitionRecords",
+    "_assignment": "aiokafka.consumer.fetcher:FetchResult",
     "_batches": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
     "_buffer": "aiokafka.record.default_records:_DefaultRecordBatchPy",
     "_brokers": "aiokafka.cluster:ClusterMetadata.update_metadata",
@@ -430,6 +432,7 @@ REACHED_FOR = {
     "_send_req": "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req",
     "_sender": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
     "_sequence_numbers": "aiokafka.producer.transaction_manager:TransactionManager.__init__",
+    "_set_error": "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request",
     "_starting_fut": "mode.worker:Worker._stop_on_signal",
     "_subscription": "aiokafka.consumer.consumer:AIOKafkaConsumer.__init__",
     "_topic_partition": "aiokafka.consumer.fetcher:FetchResult",

@@ -1,5 +1,6 @@
 """Records as other clients than ours write them, and batches as a broker's disk and compaction leave them."""
 
+import asyncio
 import contextlib
 import random
 import struct
@@ -19,7 +20,9 @@ from tests.support.batches import (
     append_batch,
     batch_of,
     first_and_after,
+    log_folder,
     log_of,
+    old_batch,
     read_through,
     renamed,
     with_crc,
@@ -100,6 +103,27 @@ async def started(producer: AIOKafkaProducer) -> AsyncIterator[AIOKafkaProducer]
 def is_empty_marker(batch: bytes) -> bool:
     attributes, records = batch[ATTRIBUTES_AT + 1], struct.unpack_from(">i", batch, RECORDS_AT - 4)[0]
     return bool(attributes & 0x20) and records == 0
+
+
+async def test_messages_of_old_formats_that_a_broker_still_has_become_rows(
+    rough_kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    topic, group, definition = await new_source(rough_kafka)
+    old = old_batch(0, 0, 0, 2) + old_batch(0, 1, 2, 3) + old_batch(1, 2, 5, 2)
+    # Brokers do not write these formats any more, but read them.
+    await asyncio.to_thread(rough_kafka.stop)
+    log_folder(rough_kafka, topic).joinpath(f"{0:020}.log").write_bytes(old)
+    await asyncio.to_thread(rough_kafka.start)
+    await produce(rough_kafka.bootstrap_servers, topic, [(b"new", b"{}", 0)])
+    async with running_engine(rough_kafka, tmp_path, definition, group) as running:
+        await running.wait_active(1)
+        await running.wait_position("t", 0, 7)
+        row = running.read("t", b"new").row
+        assert row is not None
+        assert row.offset == 7
+        rows = {offset: running.read("t", b"key%d" % offset).row for offset in range(7)}
+        timestamps = {offset: row and row.timestamp_ms for offset, row in rows.items()}
+        assert timestamps == {0: -1, 1: -1, 2: -1, 3: -1, 4: -1, 5: 5, 6: 6}, rows
 
 
 # Spoilt batches

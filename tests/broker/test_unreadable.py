@@ -2,17 +2,23 @@
 """Records that cannot be read: one partition waits, says so, and goes on when an operator passes them over."""
 
 import asyncio
+import contextlib
 import json
 import re
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
 from app import cli
 from app.demo.broker import EmbeddedKafka
+from app.errors import RequestError
+from app.kafka import consumer
 from app.model import TaskState, TopicPartition
+from tests.support.batches import log_folder, log_of
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce
 from tests.support.polling import until
@@ -68,7 +74,7 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
             running.metrics.watch_tasks(running.engine.local.statuses)
             await until(waits(running, problem), "both tables wait")
             assert set(running.states().values()) == {TaskState.SUSPENDED}
-            assert running.read("t", b"first").row is not None
+            assert (await row(running, b"first")) is not None
             assert running.metric("tablehouse_partition_blocked", table="t", partition="0") == 1
             (one, other) = [reason for reason in running.engine.health.reasons() if problem in reason]
             assert one.startswith("partition 0 of table t is blocked:")
@@ -84,6 +90,8 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
                 refused = await skip(kafka, group, topic, first, last)
                 assert refused.exit_code == 1, refused.output
                 assert re.search(why, refused.stderr), refused.stderr
+            refused = await skip(kafka, group, f"{group}-t-changelog", 0, 0)
+            assert "is a changelog" in refused.stderr, refused.output
             assert running.states() == {("t", 0): TaskState.SUSPENDED, ("u", 0): TaskState.SUSPENDED}
 
             skipped = await skip(kafka, group, topic, 1, 2)
@@ -120,6 +128,11 @@ async def test_a_partition_that_comes_to_unreadable_records_under_way_stays_acti
         await running.wait_active(1)
         await running.wait_position("t", 0, 0)
         running.consumer.pause_lane(TopicPartition(topic, 0))
+
+        async def nothing_under_way() -> bool:
+            return not running.consumer.client._fetcher._in_flight
+
+        await until(nothing_under_way, "no fetch is under way")
         await fill(kafka, topic, "gone", "last")
         spoil(kafka, topic, "gone")
         running.consumer.resume_lane(TopicPartition(topic, 0))
@@ -138,3 +151,69 @@ async def test_a_partition_that_comes_to_unreadable_records_under_way_stays_acti
         assert (await skip(kafka, group, topic, 2, 2)).exit_code == 0
         await running.wait_active(1)
         assert running.read("t", b"last").row is not None
+
+
+def spoil_head(kafka: EmbeddedKafka, topic: str, number: int, at: int, data: bytes) -> None:
+    """Damage the head of a batch on the broker's disk."""
+    batches = log_of(kafka, topic)
+    with log_folder(kafka, topic).joinpath(f"{0:020}.log").open("r+b") as opened:
+        opened.seek(sum(len(batch) for batch in batches[:number]) + at)
+        opened.write(data)
+
+
+@pytest.mark.parametrize(
+    ("at", "data", "problem"),
+    [
+        (0, struct.pack(">q", 77), r"offsets 1 to 2 of \S+ cannot be read: .* beyond the end of the log"),
+        (8, struct.pack(">i", 5), r"offset 1 of \S+ cannot be read: .* the broker cannot read it"),
+        (8, struct.pack(">i", 1 << 20), r"has sent nothing from offset 1 of \S+ on for 0.5 s, .* goes on to offset 2"),
+    ],
+    ids=["its offset", "too short", "too long"],
+)
+async def test_a_batch_whose_head_is_damaged_holds_up_its_partition_which_says_so(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, data: bytes, problem: str
+) -> None:
+    monkeypatch.setattr(consumer, "SILENCE_SECONDS", 0.5)
+    topic, group, definition = await new_source(kafka)
+    await fill(kafka, topic, "first", "gone", "last")
+    spoil_head(kafka, topic, 1, at, data)
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+
+        async def told() -> bool:
+            assert re.search(problem, running.reason("t")), running.engine.local.statuses()
+            return True
+
+        await until(told, "the partition waits")
+        assert running.states() == {("t", 0): TaskState.SUSPENDED}
+        assert (await row(running, b"first")) is not None
+
+
+async def row(running: RunningEngine, key: bytes) -> object:
+    """Return a row, once the worker has a lease."""
+
+    async def read() -> object:
+        with contextlib.suppress(RequestError):
+            return running.read("t", key).row
+        return None
+
+    return await until(read, "the row can be read")
+
+
+async def test_a_changelog_that_cannot_be_read_keeps_its_partition_and_no_worker(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    topic, group, definition = await new_source(kafka)
+    await fill(kafka, topic, "first")
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(1)
+        await running.wait_position("t", 0, 0)
+    changelog = f"{group}-t-changelog"
+    spoil(kafka, changelog, "first")
+    async with running_engine(kafka, tmp_path / "new", definition, group) as running:
+        await until(waits(running, f"of {changelog}[0] cannot be read"), "the partition waits")
+        assert running.states() == {("t", 0): TaskState.RESTORING}
+        (reason,) = running.engine.health.reasons()
+        assert reason.startswith("partition 0 of table t waits: the log cannot be read: offset")
+    # A copy that has applied it needs it no more.
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(1)

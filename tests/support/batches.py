@@ -3,6 +3,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from aiokafka import TopicPartition as KafkaPartition
@@ -11,6 +12,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from app.demo.broker import EmbeddedKafka
@@ -37,6 +39,24 @@ def batch_of(
     for offset, key, value, headers in records:
         builder.append(offset, timestamp=1000 + offset, key=key, value=value, headers=list(headers))
     return struct.pack(">q", base) + bytes(builder.build()[8:])
+
+
+def old_batch(magic: int, codec: int, base: int, count: int) -> bytes:
+    """Return messages of an old format as a broker keeps them: each by itself, or all in a compressed one."""
+    data = b""
+    for number in range(count):
+        builder = LegacyRecordBatchBuilder(magic, 0, 1 << 20)
+        builder.append(0, 5 + number, b"key%d" % (base + number), b'"old"')
+        message = bytes(builder.build())
+        data += struct.pack(">q", base + number) + message[8:]
+    if codec == 0:
+        return data
+    builder = LegacyRecordBatchBuilder(magic, codec, 1 << 20)
+    for number in range(count):
+        # Offsets within a compressed message are absolute at first, and later relative.
+        offset = base + number if magic == 0 else number
+        builder.append(offset, 5 + number, b"key%d" % (base + number), b'"old"')
+    return struct.pack(">q", base + count - 1) + bytes(builder.build())[8:]
 
 
 def with_crc(batch: bytes | bytearray) -> bytes:
@@ -138,10 +158,16 @@ async def append_batch(bootstrap: str, topic: str, batch: bytes) -> None:
         await client.close()
 
 
+def log_folder(kafka: EmbeddedKafka, topic: str) -> Path:
+    """Return where the broker has the log of a topic's partition 0."""
+    (folder,) = kafka._data_dir.glob(f"*/data/{topic}-0")
+    return folder
+
+
 def log_of(kafka: EmbeddedKafka, topic: str) -> list[bytes]:
     """Return the batches in the log of a topic's partition 0, from the broker's disk.
 
     Raises FileNotFoundError when the broker replaces a segment meanwhile.
     """
-    (folder,) = kafka._data_dir.glob(f"*/data/{topic}-0")
+    folder = log_folder(kafka, topic)
     return [batch for segment in sorted(folder.glob("*.log")) for batch in batches_in(segment.read_bytes())]

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.record.control_record import ABORT_MARKER, COMMIT_MARKER, ControlRecord
-from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
 from app.folds.upsert import Upsert
 from app.kafka.record_batches import ReadRecord, UnreadableBatch
@@ -16,7 +15,16 @@ from app.tasks.dead_letters import DeadLetter, content_of, read_letter
 from app.tasks.ingest import BadRecord, Folding, TableCodec
 from app.tasks.log import NO_TIMESTAMP
 from app.tasks.records import PositionRecord, anchor_of, decode, encode
-from tests.support.batches import LAST_OFFSET_AT, as_marker, batch_of, fetched, read_through, renamed, with_crc
+from tests.support.batches import (
+    LAST_OFFSET_AT,
+    as_marker,
+    batch_of,
+    fetched,
+    old_batch,
+    read_through,
+    renamed,
+    with_crc,
+)
 
 
 def batch(base: int, count: int, codec: int = 0) -> bytes:
@@ -167,22 +175,6 @@ def test_a_control_batch_of_an_unknown_kind_is_stepped_over_and_one_without_a_ki
 # Old message formats
 
 
-def old_batch(magic: int, codec: int, base: int, count: int) -> bytes:
-    """Return messages of an old format as a broker keeps them: each by itself, or all in a compressed one."""
-    data = b""
-    for number in range(count):
-        builder = LegacyRecordBatchBuilder(magic, 0, 1 << 20)
-        builder.append(0 if codec == 0 else number, 5 + number, b"key", b"value")
-        message = bytes(builder.build())
-        data += struct.pack(">q", base + number) + message[8:]
-    if codec == 0:
-        return data
-    builder = LegacyRecordBatchBuilder(magic, codec, 1 << 20)
-    for number in range(count):
-        builder.append(base + number if magic == 0 else number, 5 + number, b"key", b"value")
-    return struct.pack(">q", base + count - 1) + bytes(builder.build())[8:]
-
-
 @pytest.mark.parametrize("codec", [0, 1, 2])
 @pytest.mark.parametrize("magic", [0, 1])
 def test_messages_of_old_formats_are_read_and_those_without_a_timestamp_get_none(magic: int, codec: int) -> None:
@@ -190,7 +182,8 @@ def test_messages_of_old_formats_are_read_and_those_without_a_timestamp_get_none
     taken = records.take(10)
     timestamps = [NO_TIMESTAMP] * 2 if magic == 0 else [6, 7]
     assert [(record.offset, record.timestamp) for record in taken] == list(zip([3, 4], timestamps, strict=True))
-    assert all((record.key, record.value, list(record.headers)) == (b"key", b"value", []) for record in taken)
+    content = [(record.key, record.value, list(record.headers)) for record in taken]
+    assert content == [(b"key3", b'"old"', []), (b"key4", b'"old"', [])]
     assert records.next_fetch_offset == 5
 
 
@@ -214,8 +207,8 @@ def test_a_record_without_a_timestamp_becomes_a_row_an_anchor_a_position_and_a_d
     bad: list[BadRecord] = []
     folding = Folding(codec, lambda *skipped: bad.append(BadRecord(*skipped)), lambda _: None)
     folding.add([record, record._replace(key=None)])
-    row = unpack(folding.rows[b"\x01key"] or b"")
-    assert (row.payload, row.timestamp_ms, folding.stream_time) == (b"value", NO_TIMESTAMP, -1)
+    row = unpack(folding.rows[b"\x01key0"] or b"")
+    assert (row.payload, row.timestamp_ms, folding.stream_time) == (b'"old"', NO_TIMESTAMP, -1)
 
     position = PositionRecord(0, 0, (0, 1), folding.stream_time, anchor_of(record))
     assert decode(PositionRecord, encode(position)) == position
