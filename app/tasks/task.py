@@ -28,6 +28,7 @@ from app.tasks.log import (
     StoodStill,
     Unreadable,
 )
+from app.tasks.open_transactions import OpenTransactions
 from app.tasks.pipeline import IDLE_POSITION_INTERVAL, NotContiguous, Pipeline
 from app.tasks.ports import Ports
 from app.tasks.replay import ChangelogRefused, FingerprintChanged, Identity, Replayer, Untrusted
@@ -46,10 +47,6 @@ LONGEST_PAUSE = 5.0
 
 #: Seconds for which a standby waits for an owner to catch up with the source before it takes over all the same.
 OWNER_PATIENCE = 60.0
-
-#: Seconds for which an open transaction may hold back records before misses are in doubt. Transactions that are over
-#: sooner are lag like any other.
-HELD_BACK_PATIENCE = 3.0
 
 #: What ends an attempt to own and is over by itself, or when a person acts: the task stays as readable as it was.
 _PASSING: Mapping[type[Exception], str] = {
@@ -107,9 +104,8 @@ class Task:
         self._pipeline: Pipeline | None = None
         #: Where the source could be read to after the claim, until the position has reached it.
         self._target: int | None = None
-        #: Where the source ended after the claim, with what an open transaction held back.
-        self._claimed_end = 0
         self._freshness = SourceEnds()
+        self._transactions = OpenTransactions(shard.source, self._freshness)
         #: Whether the last attempt ended at records that cannot be read, until something is applied again.
         self._met_unreadable = False
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
@@ -145,39 +141,9 @@ class Task:
         return self._ports.doubts.why(self._identity.changelog.topic, self._shard.source.topic)
 
     @property
-    def held_back(self) -> int:
-        """Return how many source offsets an open transaction keeps from being applied, by the last listing."""
-        found = self._freshness.held_back()
-        return 0 if found is None else max(0, found[0].high_watermark - max(found[0].end, self.applied + 1))
-
-    @property
-    def held_back_seconds(self) -> float:
-        """Return for how long the same open transaction has kept offsets from being applied; 0 when none does."""
-        found = self._freshness.held_back()
-        return found[1] if found is not None and self.held_back else 0.0
-
-    @property
     def held_back_reason(self) -> str | None:
-        """Say why a miss proves nothing because of an open transaction; None when it does.
-
-        It does not where records were held back at the claim and are not applied yet, and where the same transaction
-        has held back records for HELD_BACK_PATIENCE. Records of open transactions are none yet, so it does where there
-        are no others.
-        """
-        found, held, missing = self._freshness.held_back(), self.held_back, self._claimed_end - 1 - self.applied
-        if found is not None and held and not found[0].settled:
-            return None
-        if found is not None and held and (missing > 0 or found[1] >= HELD_BACK_PATIENCE):
-            return (
-                f"an open transaction holds back {held} offsets of {self._shard.source} from {found[0].end} on, those "
-                "of other producers too; they are applied once it is committed or aborted, which kafka-transactions.sh "
-                "can do"
-            )
-        if missing > 0:
-            return (
-                f"{missing} offsets of {self._shard.source} that an open transaction held back are still to be applied"
-            )
-        return None
+        """Say why a miss proves nothing because of an open transaction in the source; None when it does."""
+        return self._transactions.doubt(self.applied)
 
     @property
     def blocked(self) -> bool:
@@ -232,7 +198,7 @@ class Task:
             rows_estimate=self.store.rows_estimate(),
             stopped=self.stopped,
             blocked=self.blocked,
-            held_back_seconds=self.held_back_seconds,
+            held_back_seconds=self._transactions.seconds(self.applied),
         )
 
     def observe_source_end(self, bounds: Bounds, listed_at: float, position: int) -> None:
@@ -492,7 +458,7 @@ class Task:
         self._freshness.applied(self.applied)
 
     async def _follow_owner(self) -> None:
-        self._target, self._claimed_end = None, 0
+        self._target, self._transactions.claimed_end = None, 0
         if self.readable:
             self._stand_by()
         else:
@@ -520,7 +486,7 @@ class Task:
         listed_at, position = self._ports.clock.monotonic(), self.applied
         bounds = await self._takeover.source_bounds()
         self.observe_source_end(bounds, listed_at, position)
-        self._target, self._claimed_end = bounds.end, bounds.high_watermark
+        self._target, self._transactions.claimed_end = bounds.end, bounds.high_watermark
         if self.state < TaskState.SUSPENDED:
             self.reason = "catching up with the source"
         pipeline = self._pipeline = Pipeline(

@@ -27,7 +27,7 @@ from tests.support.changelog import log_reader
 from tests.support.engine import new_source, running_engine
 from tests.support.kafka import BROKERS_CLOCK, create_topic, produce, unique
 from tests.support.polling import until
-from tests.support.topics import topics_of
+from tests.support.topics import GROUP_TOPICS, topics_of
 from tests.support.worker import MakeWorker, table, tables
 
 
@@ -81,7 +81,7 @@ async def test_a_worker_starts_and_makes_its_topics_itself(kafka: EmbeddedKafka,
     await worker.wait_ready()
     assert (await worker.get("/tables/planes/N14228")).body == b'{"seats":149}'
     made = {name for name in await topics_of(kafka) if name.startswith(group)}
-    assert made == {f"{group}-{name}" for name in ("planes-changelog", "dead-letters", "epoch-probe", "clock-probe")}
+    assert made == {f"{group}-{name}" for name in ("planes-changelog", *GROUP_TOPICS)}
 
 
 async def test_a_misspelt_source_is_refused_at_every_start_and_not_created(

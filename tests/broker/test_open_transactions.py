@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from app.demo.broker import EmbeddedKafka
 from app.errors import PartitionRestoring, PositionNotReached, TooStale
 from app.model import Consistency, TaskStatus
-from app.tasks.task import HELD_BACK_PATIENCE
+from app.tasks.open_transactions import HELD_BACK_PATIENCE
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce, unique
 from tests.support.polling import until

@@ -12,11 +12,8 @@ from app.demo.broker import EmbeddedKafka
 from app.kafka import topics
 from app.kafka.client import Connection
 from tests.support.kafka import create_topic, unique
-from tests.support.topics import alter_topic, catalog, settings_of, topics_of
+from tests.support.topics import GROUP_TOPICS, alter_topic, catalog, settings_of, topics_of
 from tests.support.worker import table, tables
-
-#: The topics of a group with the table `planes`, in the order in which they are listed.
-_TOPICS = ("planes-changelog", "skips", "dead-letters", "epoch-probe", "clock-probe")
 
 
 class Scene:
@@ -61,7 +58,7 @@ class Scene:
 async def test_the_commands_make_a_group_s_topics_as_a_worker_wants_them(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     scene = Scene(kafka, tmp_path)
     await create_topic(kafka.bootstrap_servers, scene.topic, 3)
-    names = [f"{scene.group}-{name}" for name in _TOPICS]
+    names = [f"{scene.group}-{name}" for name in ("planes-changelog", *GROUP_TOPICS)]
 
     first = await scene.run()
     assert (first.exit_code, first.stderr.splitlines()) == (0, [f"{name}: missing" for name in names])

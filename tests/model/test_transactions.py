@@ -6,7 +6,7 @@ import pytest
 
 from app.errors import PartitionRestoring, PositionNotReached, TooStale
 from app.model import Consistency, ReadMode, TaskState
-from app.tasks.task import HELD_BACK_PATIENCE
+from app.tasks.open_transactions import HELD_BACK_PATIENCE
 from tests.model.scenario import SOURCE, Scenario, simulated
 
 EARLY = [(b"a", b"1"), (b"b", b"2")]

@@ -9,6 +9,9 @@ from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.demo.broker import EmbeddedKafka
 from tests.support.polling import until
 
+#: What the names of a group's topics end with, other than the changelogs, in the order in which they are listed.
+GROUP_TOPICS = ("skips", "dead-letters", "epoch-probe", "clock-probe")
+
 
 def catalog(*sources: str, version: int = 1) -> Catalog:
     """Return a catalog of one table a source, with the names planes, planes1, planes2."""
