@@ -59,7 +59,7 @@ class LogPipe(io.TextIOBase):
         return len(text)
 
     def finish(self, seconds: float) -> None:
-        """Wait until everything is written, for so many seconds at most."""
+        """Wait until everything is written, for at most `seconds`."""
         until = monotonic() + seconds
         with self._changed:
             while self._lines or self._is_writing:

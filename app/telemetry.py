@@ -99,7 +99,7 @@ class Repeats(logging.Filter):
 def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     """Send structlog's and the libraries' lines to stderr, in one format, each with the worker's id.
 
-    level is a name of the standard library (`info`, `WARNING`). Libraries say nothing below info, whatever it is: their
+    level is a name of the standard library (`info`, `WARNING`). Libraries say nothing below info at any level: their
     lines for debugging have whole requests, with passwords and records. Calling it again replaces what was set up
     before.
     """

@@ -42,7 +42,7 @@ def variable_decimal(value: Mapping[str, Any], *_: object) -> str:
 
 
 def float_text(value: float) -> str:
-    """Return how a float stands in JSON that is no number there."""
+    """Return the text for a float that JSON has no number for."""
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124  NaN is not itself
 
 

@@ -165,7 +165,7 @@ def _parse(content: Any, types: dict[str, Any], bounds: "_Bounds", *, rendered: 
 
 
 class _Bounds:
-    """Refuses schemas of which a few bytes could be a value of any size, or whose values are nested too deep."""
+    """Refuses schemas for which a few bytes could be a value of any size, or whose values are nested too deep."""
 
     def __init__(self) -> None:
         #: What is known of types by their names; None while it is being found out.

@@ -97,7 +97,7 @@ class ServerOptions:
 
 
 def max_connections(files: int) -> int:
-    """Return how many connections both listeners may have, when the process may have so many open files."""
+    """Return how many connections both listeners may have in a process that may have `files` open files."""
     return min(MAX_CONNECTIONS, files * 3 // 4)
 
 
@@ -321,7 +321,7 @@ class HttpServer:
     async def _listen(
         self, dispatcher: Dispatcher, port: int, setting: str, plain: PlainReads | None, most: int
     ) -> str:
-        """Serve on one port, on so many connections at most, and return its URL."""
+        """Serve on one port, on at most `most` connections, and return its URL."""
         connections = Connections(most, self._clock)
         self._connections.append(connections)
         name = setting.removesuffix("_port")

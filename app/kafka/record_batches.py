@@ -51,7 +51,7 @@ class ReadRecord(NamedTuple):
 
 
 class FetchedBatches(MemoryRecords):  # type: ignore[misc]  # aiokafka is not typed
-    """The batches that a fetch brought of one partition, each of which can be had as bytes too."""
+    """The batches that a fetch brought of one partition, each of which is available as bytes too."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)

@@ -60,7 +60,7 @@ _ACTIVE_MEMTABLE_BYTES = "rocksdb.cur-size-active-mem-table"
 
 
 def memory_for_rows(budget: int, shards: int, tasks: int) -> int:
-    """Return what a memory budget leaves for rows, should this worker hold so many shards and tasks.
+    """Return what a memory budget leaves for rows if this worker holds that many shards and tasks.
 
     Raises ConfigError when that is too little.
     """

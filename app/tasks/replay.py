@@ -73,7 +73,7 @@ def require_same_definition(identity: Identity, built_with: Mapping[str, str], w
     if changed:
         raise FingerprintChanged(
             f"table {identity.table}: {where} was built with another definition: {'; '.join(changed)}. Put "
-            "it back, or give the table a new version to build it anew beside the old data"
+            "it back, or give the table a new version to build it again next to the old data"
         )
 
 

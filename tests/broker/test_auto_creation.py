@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.protocol.api import Request
@@ -25,19 +24,10 @@ from app.model import TopicPartition
 from app.tasks.log import LogUnavailable
 from tests.support.changelog import log_reader
 from tests.support.engine import new_source, running_engine
-from tests.support.kafka import BROKERS_CLOCK, create_topic, produce, unique
+from tests.support.kafka import BROKERS_CLOCK, create_topic, delete_topic, produce, unique
 from tests.support.polling import until
 from tests.support.topics import GROUP_TOPICS, topics_of
 from tests.support.worker import MakeWorker, table, tables
-
-
-async def delete_topic(kafka: EmbeddedKafka, topic: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.delete_topics([topic])
-    finally:
-        await admin.close()
 
 
 class _Asking(Request[MetadataRequest_v5 | MetadataRequest_v4]):  # type: ignore[misc]  # aiokafka is not typed
@@ -104,7 +94,7 @@ async def test_a_deleted_source_does_not_come_back_while_a_worker_runs(kafka: Em
     async with running_engine(kafka, tmp_path, both, group) as worker:
         await worker.wait_active(3)
         asked = worker.consumer.client._client.cluster  # noqa: SLF001 - when it was last asked shows nowhere else
-        await delete_topic(kafka, topic)
+        await delete_topic(kafka.bootstrap_servers, topic)
 
         async def gone() -> bool:
             return topic not in await topics_of(kafka)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IllegalGenerationError
 from aiokafka.protocol.commit import OffsetCommitRequest
 
@@ -15,7 +14,7 @@ from app.demo.broker import EmbeddedKafka
 from app.model import TaskState, TopicPartition
 from app.tasks.log import LogRecord
 from tests.support.engine import RunningEngine, running_engine
-from tests.support.kafka import create_topic, produce, unique
+from tests.support.kafka import create_topic, delete_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import table, tables
 
@@ -104,15 +103,6 @@ async def fill(kafka: EmbeddedKafka, running: list[RunningEngine], topics: Mappi
                 await worker.wait_position(*task, ends[task])
 
 
-async def delete_topic(kafka: EmbeddedKafka, topic: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.delete_topics([topic])
-    finally:
-        await admin.close()
-
-
 async def test_committing_offsets_of_a_topic_that_was_deleted_costs_one_rebalance_and_no_membership(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
@@ -121,7 +111,7 @@ async def test_committing_offsets_of_a_topic_that_was_deleted_costs_one_rebalanc
         await fill(kafka, running, {"a": first, "b": second})
         before, began = members(running), generation(running)
 
-        await delete_topic(kafka, first)
+        await delete_topic(kafka.bootstrap_servers, first)
         for one in held:
             one.held = False
 

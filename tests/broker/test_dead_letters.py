@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 
 from app.demo.broker import EmbeddedKafka
 from app.errors import PartitionRestoring
@@ -20,7 +19,7 @@ from app.tasks.log import BrokerClock
 from tests.model.broker import Record
 from tests.support.dead_letters import Letter, letters
 from tests.support.engine import RunningEngine, running_engine
-from tests.support.kafka import BROKERS_CLOCK, ShiftedClock, create_topic, produce, unique
+from tests.support.kafka import BROKERS_CLOCK, ShiftedClock, create_topic, delete_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, make_worker, table, tables
 
@@ -265,7 +264,7 @@ async def test_a_partition_waits_while_its_dead_letter_topic_is_gone_and_says_so
     await produce(bootstrap, topic, [(b"a", b"1", 0)])
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(2)
-        await delete(kafka, name)
+        await delete_topic(kafka.bootstrap_servers, name)
         await produce(bootstrap, topic, [(None, b"1", 0), (b"b", b"2", 0)])
         await until(waits_because(running, "the dead letters cannot be written"), "it says so")
         await running.wait_position("sibling", 0, 2)
@@ -276,15 +275,6 @@ async def test_a_partition_waits_while_its_dead_letter_topic_is_gone_and_says_so
         await running.wait_position("t", 0, 2)
         await running.wait_active(2)
     assert {one.origin for one in await letters(bootstrap, name)} == {("t", topic, 1)}
-
-
-async def delete(kafka: EmbeddedKafka, topic: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.delete_topics([topic])
-    finally:
-        await admin.close()
 
 
 def waits_because(running: RunningEngine, why: str) -> Callable[[], Awaitable[bool]]:

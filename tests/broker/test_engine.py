@@ -22,7 +22,7 @@ from app.model import Role, TaskState, TopicPartition
 from app.tasks.log import LogRecord
 from app.tasks.reads import ReadResult
 from tests.support.engine import RunningEngine, new_source, running_engine
-from tests.support.kafka import create_topic, produce, unique
+from tests.support.kafka import create_topic, delete_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import table, tables
 
@@ -315,12 +315,7 @@ async def check_old_rows(running: RunningEngine, position: int) -> None:
 
 
 async def recreate(kafka: EmbeddedKafka, topic: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-    await admin.start()
-    try:
-        await admin.delete_topics([topic])
-    finally:
-        await admin.close()
+    await delete_topic(kafka.bootstrap_servers, topic)
 
     async def created() -> bool:
         await create_topic(kafka.bootstrap_servers, topic, 1)

@@ -16,7 +16,7 @@ from app.kafka.log_reader import RECORDS_A_SLICE, KafkaLogReader
 from app.model import Epoch, TopicPartition
 from app.tasks.log import Bounds, Cursor, LogRecord, LogUnavailable, OffsetOutOfRange, StoodStill
 from tests.support.changelog import changelog_writer, content, log_reader, new_log, read_to
-from tests.support.kafka import create_topic, produce, produce_with_codec, unique
+from tests.support.kafka import create_topic, delete_topic, produce, produce_with_codec, unique
 from tests.support.outages import paused
 from tests.support.polling import until
 
@@ -403,15 +403,6 @@ async def test_compressed_records_are_read(kafka: EmbeddedKafka, codec: str) -> 
         peeked = await reader.peek(log, 1234)
     assert peeked is not None
     assert peeked.value == b"1234"
-
-
-async def delete_topic(bootstrap: str, topic: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        await admin.delete_topics([topic])
-    finally:
-        await admin.close()
 
 
 async def delete_before(bootstrap: str, log: TopicPartition, offset: int) -> None:

@@ -112,7 +112,7 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
     assert replayed.exit_code == 1
     assert "left alone: it cannot be read" in replayed.stderr
 
-    # Every table that is built later passes over the same, beside the lane as well.
+    # Every table that is built later passes over the same offsets, also when it catches up next to the lane.
     more = tables(table("t", topic, on_error="stop"), table("u", topic), table("v", topic))
     async with running_engine(kafka, tmp_path, more, group) as running:
         await running.wait_active(3)

@@ -124,12 +124,12 @@ class Log:
 
     @property
     def in_transaction(self) -> bool:
-        """Say whether a transaction is open."""
+        """Return whether a transaction is open."""
         return self._open is not None
 
     @property
     def settled(self) -> bool:
-        """Say whether an open transaction holds back records of others, which are there for good."""
+        """Return whether an open transaction holds back records of others, which are there for good."""
         return any(record.offset >= self.stable for record in self.records[-1:])
 
     def begin_transaction(self, pairs: Sequence[Pair], timestamp: int) -> None:

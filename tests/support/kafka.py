@@ -102,6 +102,16 @@ async def recreate_topic(bootstrap: str, topic: str, partitions: int = 1) -> Non
     await until(created, f"topic {topic} is there again")
 
 
+async def delete_topic(bootstrap: str, topic: str) -> None:
+    """Delete a topic; brokers take a moment to be done with it."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+    finally:
+        await admin.close()
+
+
 async def produce(
     bootstrap: str, topic: str, records: Iterable[tuple[bytes | None, bytes | None, int | None]]
 ) -> list[tuple[int, int]]:

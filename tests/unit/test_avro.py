@@ -207,7 +207,7 @@ def test_a_float_is_shown_as_the_shortest_text_that_means_it(value: float) -> No
 
 
 def nested(wrap: Callable[[Any, int], Any], depth: int) -> Any:
-    """Return a schema of so many types in each other, the innermost an int."""
+    """Return a schema of that many types in each other, the innermost an int."""
     schema: Any = "int"
     for level in range(depth - 1):
         schema = wrap(schema, level)

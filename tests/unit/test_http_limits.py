@@ -54,7 +54,7 @@ async def worker() -> AsyncIterator[Worker]:
 
 @contextlib.asynccontextmanager
 async def limited(limit: int = 1_000, room: int = 16 << 20) -> AsyncIterator[Worker]:
-    """Run a worker whose public listener has so many connections, and all of them so much memory."""
+    """Run a worker whose public listener has that many connections, and all of them that much memory."""
     running = await start_worker(
         "a", connections=limit * server.INTERNAL_SHARE // (server.INTERNAL_SHARE - 1), held=room
     )

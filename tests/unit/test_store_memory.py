@@ -110,7 +110,7 @@ async def test_a_write_that_waits_can_be_cancelled_and_leaves_nothing(
 
 
 async def blob_files(path: Path, count: int) -> None:
-    """Wait until so many are left: RocksDB deletes them in the background."""
+    """Wait until that many are left: RocksDB deletes them in the background."""
 
     def files() -> int:
         return len(list(path.glob("*.blob")))
