@@ -15,6 +15,7 @@ import structlog
 from rocksdict import BlockBasedOptions, Cache, DbClosedError, DBCompressionType, Options, Rdict, WriteBufferManager
 
 from app.errors import ConfigError
+from app.recurring import Recurring
 from app.stores.failures import translated
 from app.telemetry import Metrics
 
@@ -109,6 +110,9 @@ class StoreMemory:
         self._flushing: asyncio.Task[None] | None = None
         self._stalls = 0
         self._logged_at: float | None = None
+        #: Whether the last attempt to make room failed. RocksDB says why to the next write of a store that failed.
+        self.flush_fails = False
+        self._failures = Recurring(log)
 
     def write_buffer_usage(self) -> int:
         """Return the bytes that all memtables take now."""
@@ -158,7 +162,8 @@ class StoreMemory:
             self._flushing = asyncio.get_running_loop().create_task(self._make_room(), name="flush memtables")
 
     async def _make_room(self) -> None:
-        if not await asyncio.to_thread(self._flush_largest):
+        self.flush_fails = not await asyncio.to_thread(self._flush_largest)
+        if self.flush_fails:
             await asyncio.sleep(_FLUSH_AGAIN)
 
     def _flush_largest(self) -> bool:
@@ -170,7 +175,8 @@ class StoreMemory:
             if (size := _active_memtable(family))
         ]
         enough = self._write_buffers.get_buffer_size() * _FLUSHED_TO
-        every_one = True
+        flushed: set[Path] = set()
+        failed: set[Path] = set()
         for _, path, family in sorted(memtables, key=lambda memtable: memtable[0], reverse=True):
             if self._write_buffers.get_usage() <= enough:
                 break
@@ -179,9 +185,14 @@ class StoreMemory:
             except DbClosedError:
                 continue
             except Exception as error:  # noqa: BLE001 - rocksdict has no narrower one
-                every_one = False
-                log.error("store not flushed", path=str(path), error=str(translated(error, f"flushing {path}", path)))
-        return every_one
+                failed.add(path)
+                reason = str(translated(error, f"flushing {path}", path))
+                self._failures.error(path, "store not flushed", path=str(path), error=reason)
+            else:
+                flushed.add(path)
+        for path in flushed - failed:
+            self._failures.end(path, "store is flushed again", path=str(path))
+        return not failed
 
     def options(self) -> Options:
         """Return fresh options for a database or a column family on this memory."""

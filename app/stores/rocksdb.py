@@ -149,7 +149,7 @@ class RocksTaskStore:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_STALL_PAUSE)
                     # A chunk may be large, and is copied with each attempt.
-                    if memory.is_full:
+                    if memory.is_full and not memory.flush_fails:
                         continue
                     error = self._put(rows, checkpoint)
                     if error is None or not str(error).startswith(_STALL):
