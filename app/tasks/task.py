@@ -208,7 +208,8 @@ class Task:
         """
         self._freshness.listed(bounds, listed_at, position)
         self._freshness.applied(self.applied)
-        if self.state is TaskState.RESTORING and self._pipeline is not None and self.blocked:
+        waits = self.blocked or self._shard.outage is not None
+        if waits and self.state is TaskState.RESTORING and self._pipeline is not None:
             # The changelog is replayed, and the source does not get on.
             self._show_old_rows()
 

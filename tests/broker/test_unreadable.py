@@ -61,6 +61,14 @@ def waits(running: RunningEngine, problem: str) -> Callable[[], Awaitable[bool]]
     return ask
 
 
+def shows_old_rows(running: RunningEngine) -> Callable[[], Awaitable[bool]]:
+    async def ask() -> bool:
+        assert set(running.states().values()) == {TaskState.SUSPENDED}, running.states()
+        return True
+
+    return ask
+
+
 async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_operator_passes_them_over(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
@@ -73,8 +81,9 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
         async with running_engine(kafka, tmp_path, definition, group) as running:
             running.metrics.watch_tasks(running.engine.local.statuses)
             await until(waits(running, problem), "both tables wait")
-            assert set(running.states().values()) == {TaskState.SUSPENDED}
+            await until(shows_old_rows(running), "rows of before are shown")
             assert (await row(running, b"first")) is not None
+            await running.metrics.exposition()
             assert running.metric("tablehouse_partition_blocked", table="t", partition="0") == 1
             (one, other) = [reason for reason in running.engine.health.reasons() if problem in reason]
             assert one.startswith("partition 0 of table t is blocked:")
@@ -100,6 +109,7 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
             await running.wait_position("t", 0, 3)
             assert all(running.read(name, b"last").row is not None for name in "tu")
             assert all(running.read(name, b"gone").row is None for name in "tu")
+            await running.metrics.exposition()
             assert running.metric("tablehouse_partition_blocked", table="t", partition="0") == 0
     over = [line for line in logged if line["event"].startswith("offsets that cannot be read are passed over")]
     assert {(line["source"], line["first"], line["last"]) for line in over} == {(f"{topic}[0]", 1, 2)}
@@ -184,7 +194,7 @@ async def test_a_batch_whose_head_is_damaged_holds_up_its_partition_which_says_s
             return True
 
         await until(told, "the partition waits")
-        assert running.states() == {("t", 0): TaskState.SUSPENDED}
+        await until(shows_old_rows(running), "rows of before are shown")
         assert (await row(running, b"first")) is not None
 
 
@@ -213,7 +223,7 @@ async def test_a_changelog_that_cannot_be_read_keeps_its_partition_and_no_worker
         await until(waits(running, f"of {changelog}[0] cannot be read"), "the partition waits")
         assert running.states() == {("t", 0): TaskState.RESTORING}
         (reason,) = running.engine.health.reasons()
-        assert reason.startswith("partition 0 of table t waits: the log cannot be read: offset")
+        assert reason.startswith("partition 0 of table t is blocked: the log cannot be read: offset")
     # A copy that has applied it needs it no more.
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(1)

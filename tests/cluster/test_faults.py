@@ -233,7 +233,9 @@ async def test_while_the_owner_hangs_its_keys_are_503_within_the_deadline_and_th
 async def test_another_worker_on_a_dead_ones_address_is_asked_forwards_nothing_and_waits_for_the_ghost_to_leave(
     kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
-    async with scene(kafka, make_worker, may_fail=[1], standbys=0) as cluster, client() as http:
+    # The other worker has to listen before the group is done with the dead one, and takes seconds to start.
+    session = {"session_timeout": "20s"}
+    async with scene(kafka, make_worker, may_fail=[1], standbys=0, **session) as cluster, client() as http:
         asked, dead = cluster.workers
         own = {task["partition"] for task in await asked.tasks()}
         history = (await replay_source(cluster.bootstrap, cluster.tables[0].topic, PARTITIONS)).history
