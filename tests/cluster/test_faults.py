@@ -234,8 +234,8 @@ async def test_another_worker_on_a_dead_ones_address_is_asked_forwards_nothing_a
     kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
     # The other worker has to listen before the group is done with the dead one, and takes seconds to start.
-    session = {"session_timeout": "20s"}
-    async with scene(kafka, make_worker, may_fail=[1], standbys=0, **session) as cluster, client() as http:
+    set_up = scene(kafka, make_worker, may_fail=[1], standbys=0, session_timeout="20s")
+    async with set_up as cluster, client() as http:
         asked, dead = cluster.workers
         own = {task["partition"] for task in await asked.tasks()}
         history = (await replay_source(cluster.bootstrap, cluster.tables[0].topic, PARTITIONS)).history
