@@ -199,6 +199,7 @@ class HttpServer:
             known=self._known,
             clock=self._clock,
             metrics=self._metrics,
+            turns=self._turns,
         )
         public = PublicRoutes(
             RowRoutes(self._tables, query, self._clock),
