@@ -1,6 +1,6 @@
 """From a key's text and a row's payload back to the record of the source that would make the row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 from app.catalog.spec import TableSpec
@@ -30,26 +30,49 @@ class Encoder(Protocol):
         tells how, DecodeError for a payload that ingest could not make a row of, and SchemaNeeded.
         """
 
+    def encode_in_pieces(
+        self, key_text: bytes, payload: bytes
+    ) -> Generator[None, None, tuple[tuple[bytes, ...], bytes]]:
+        """Do what encode does with a large payload, yielding as ValueFormat.decode_in_pieces does."""
+
 
 class RecordEncoder:
-    """Records whose values `write` makes of payloads."""
+    """Records whose values `write` makes of payloads, and `write_in_pieces` of large ones."""
 
     def __init__(
-        self, keys: KeyFormat, content_type: str, write: Callable[[bytes], bytes], *, empty_keys: bool
+        self,
+        keys: KeyFormat,
+        content_type: str,
+        write: Callable[[bytes], bytes],
+        write_in_pieces: Callable[[bytes], Generator[None, None, bytes]],
+        *,
+        empty_keys: bool,
     ) -> None:
         self.content_type = content_type
         self._keys = keys
         self._write = write
+        self._write_in_pieces = write_in_pieces
         self._empty_keys = empty_keys
 
     def encode(self, key_text: bytes, payload: bytes | None) -> tuple[tuple[bytes, ...], bytes | None]:
         """See Encoder."""
+        wires = self._wires(key_text)
+        return wires, None if payload is None else self._write(payload)
+
+    def encode_in_pieces(
+        self, key_text: bytes, payload: bytes
+    ) -> Generator[None, None, tuple[tuple[bytes, ...], bytes]]:
+        """See Encoder."""
+        wires = self._wires(key_text)
+        return wires, (yield from self._write_in_pieces(payload))
+
+    def _wires(self, key_text: bytes) -> tuple[bytes, ...]:
         wires = self._keys.parse(key_text).wires
         if not wires:
             raise InvalidKey("The key is none that a schema of the topic's keys can have, like a number beyond an int.")
         if not wires[0] and not self._empty_keys:
             raise InvalidKey("The key is empty, and the topic's partitioner spreads empty keys over all partitions.")
-        return wires, None if payload is None else self._write(payload)
+        return wires
 
 
 def encoder(table: TableSpec, known: Known) -> Encoder:
@@ -57,19 +80,27 @@ def encoder(table: TableSpec, known: Known) -> Encoder:
     source = table.source
     values = value_format(table, known.schemas)
     avro = avro_rows(table, known.schemas)
+    write, write_in_pieces = _as_it_is(values) if avro is None else (avro.framed, avro.framed_in_pieces)
     return RecordEncoder(
         source_keys(source, known),
         values.content_type,
-        _as_it_is(values) if avro is None else avro.framed,
+        write,
+        write_in_pieces,
         empty_keys=places_empty_keys(source.partitioner),
     )
 
 
-def _as_it_is(values: ValueFormat) -> Callable[[bytes], bytes]:
-    """Return what checks a payload as ingest does; it is the record's value."""
+def _as_it_is(
+    values: ValueFormat,
+) -> tuple[Callable[[bytes], bytes], Callable[[bytes], Generator[None, None, bytes]]]:
+    """Return what checks a payload as ingest does, at once and in pieces; it is the record's value."""
 
     def checked(payload: bytes) -> bytes:
         values.decode(payload)
         return payload
 
-    return checked
+    def checked_in_pieces(payload: bytes) -> Generator[None, None, bytes]:
+        yield from values.decode_in_pieces(payload)
+        return payload
+
+    return checked, checked_in_pieces

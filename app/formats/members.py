@@ -42,7 +42,13 @@ class Members:
 
         What is inside a member is not checked as strictly as decode_json does.
         """
-        found = decode_with(self._decoder, text)
+        return self._texts(decode_with(self._decoder, text))
+
+    def of_checked(self, text: bytes) -> dict[str, bytes]:
+        """Return the same of a text that is known to be a JSON object."""
+        return self._texts(self._decoder.decode(text))
+
+    def _texts(self, found: Any) -> dict[str, bytes]:
         if self._missing:
             found = self._missing | found
         return {name: bytes(get(found)) for name, get in self._getters}

@@ -1,6 +1,6 @@
 """From a record's value to its row's payload: checked on the way in, so that reads only hand out bytes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -10,10 +10,16 @@ from app.formats.avro import AvroReader
 from app.formats.envelopes import Envelope, Headers, envelope_of
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, schema_id
+from app.formats.json_pieces import check_json
 from app.formats.json_text import decode_json
 from app.formats.members import Members
 from app.formats.protobuf import ProtobufReader
 from app.formats.schemas import Schemas
+
+#: Values of more bytes are decoded in pieces.
+LARGE_VALUE_BYTES = 256 * 1024
+
+_BLANKS = b" \t\r\n"
 
 
 class ValueFormat(Protocol):
@@ -30,6 +36,12 @@ class ValueFormat(Protocol):
         first.
         """
 
+    def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Generator[None, None, bytes | None]:
+        """Do what decode does with a value of more than LARGE_VALUE_BYTES, yielding every few milliseconds.
+
+        Formats that cannot be decoded in pieces are decoded at once.
+        """
+
 
 class JsonValue:
     """JSON that is kept byte for byte, blanks included; json_text.py says what is refused."""
@@ -39,6 +51,11 @@ class JsonValue:
     def decode(self, value: bytes, headers: Headers = ()) -> bytes:  # noqa: ARG002  a row without an envelope
         """See ValueFormat."""
         decode_json(value)
+        return value
+
+    def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Generator[None, None, bytes]:  # noqa: ARG002
+        """See ValueFormat."""
+        yield from check_json(value)
         return value
 
 
@@ -59,9 +76,18 @@ class JsonColumns:
         """See ValueFormat."""
         # The second pass skips over what is inside a member: only the first sees bad UTF-8 there.
         if not isinstance(decode_json(value), dict):
-            raise DecodeError("it is not a JSON object, so there are no members to take columns from")
-        row = self._members(value)
-        return b"{" + b",".join([name + row[member] for name, member in self._columns]) + b"}"
+            raise _no_object()
+        return self._row(self._members(value))
+
+    def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Generator[None, None, bytes]:  # noqa: ARG002
+        """See ValueFormat."""
+        yield from check_json(value)
+        if not value.lstrip(_BLANKS).startswith(b"{"):
+            raise _no_object()
+        return self._row(self._members.of_checked(value))
+
+    def _row(self, members: Mapping[str, bytes]) -> bytes:
+        return b"{" + b",".join([name + members[member] for name, member in self._columns]) + b"}"
 
 
 class EnvelopedJson:
@@ -75,6 +101,11 @@ class EnvelopedJson:
     def decode(self, value: bytes, headers: Headers = ()) -> bytes | None:
         """See ValueFormat."""
         return self._open(value, headers)
+
+    def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Generator[None, None, bytes | None]:
+        """See ValueFormat."""
+        yield from ()
+        return self.decode(value, headers)
 
 
 class StringValue:
@@ -90,6 +121,11 @@ class StringValue:
             raise DecodeError(f"a string value is not UTF-8 at byte {error.start}") from error
         return value
 
+    def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Generator[None, None, bytes]:
+        """See ValueFormat."""
+        yield from ()
+        return self.decode(value, headers)
+
 
 class BytesValue:
     """Any bytes, kept as they are."""
@@ -99,6 +135,11 @@ class BytesValue:
     def decode(self, value: bytes, headers: Headers = ()) -> bytes:  # noqa: ARG002  a row without an envelope
         """See ValueFormat."""
         return value
+
+    def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Generator[None, None, bytes]:
+        """See ValueFormat."""
+        yield from ()
+        return self.decode(value, headers)
 
 
 class ConvertedToJson:
@@ -114,6 +155,16 @@ class ConvertedToJson:
         """See ValueFormat."""
         text = self._convert(value)
         return text if self._rest is None else self._rest.decode(text, headers)
+
+    def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Generator[None, None, bytes | None]:
+        """See ValueFormat."""
+        text = self._convert(value)
+        yield
+        return text if self._rest is None else (yield from self._rest.decode_in_pieces(text, headers))
+
+
+def _no_object() -> DecodeError:
+    return DecodeError("it is not a JSON object, so there are no members to take columns from")
 
 
 def value_format(table: TableSpec, schemas: Schemas) -> ValueFormat:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from io import BytesIO
 
 from aiohttp import HttpVersion11, web
 
@@ -47,12 +48,13 @@ class Body:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             # aiohttp counts it as the beginning of the answer.
             request.writer.output_size = 0
-        body = bytearray()
+        # Its value is not a copy, as that of a bytearray would be: copying 10 MiB takes 5 ms and as much memory again.
+        body = BytesIO()
         while chunk := await request.content.readany():
-            body += chunk
-            if len(body) > limit:
+            body.write(chunk)
+            if body.tell() > limit:
                 raise _too_large(limit)
-        return bytes(body)
+        return body.getvalue()
 
     def _check_type(self, media_types: Sequence[str]) -> None:
         headers = self._request.headers

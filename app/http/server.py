@@ -207,6 +207,7 @@ class HttpServer:
             known=self._known,
             clock=self._clock,
             metrics=self._metrics,
+            turns=self._turns,
         )
         health = HealthRoutes(self._readiness, self._metrics, self._options.version)
         public = PublicRoutes(

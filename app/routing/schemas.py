@@ -1,11 +1,12 @@
 """What needs schemas, for a request that can wait for them until its deadline and no longer."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from app.errors import SchemaUnavailable
 from app.formats.schemas import SchemaNeeded, Schemas
+from app.turns import Turns
 
 Made = TypeVar("Made")
 
@@ -15,14 +16,34 @@ async def with_schemas(schemas: Schemas, make: Callable[[], Made], timeout: floa
 
     Raises SchemaUnavailable when the registry has not answered within `timeout` seconds, and what else `make` raises.
     """
-    needed: int | str = ""
+    until = asyncio.get_running_loop().time() + timeout
+    while True:
+        try:
+            return make()
+        except SchemaNeeded as error:
+            needed = error.needed
+        await _fetch(schemas, needed, until)
+
+
+async def with_schemas_in_turns(
+    schemas: Schemas,
+    make: Callable[[], Generator[None, None, Made]],
+    timeout: float,  # noqa: ASYNC109
+    turns: Turns,
+) -> Made:
+    """Do what with_schemas does with work in pieces, with turns for others between them."""
+    until = asyncio.get_running_loop().time() + timeout
+    while True:
+        try:
+            return await turns.finish(make())
+        except SchemaNeeded as error:
+            needed = error.needed
+        await _fetch(schemas, needed, until)
+
+
+async def _fetch(schemas: Schemas, needed: int | str, until: float) -> None:
     try:
-        async with asyncio.timeout(timeout):
-            while True:
-                try:
-                    return make()
-                except SchemaNeeded as error:
-                    needed = error.needed
-                await schemas.fetch(needed)
+        async with asyncio.timeout_at(until):
+            await schemas.fetch(needed)
     except TimeoutError:
         raise SchemaUnavailable(f"{schemas.describe(needed)} could not be had in time") from None

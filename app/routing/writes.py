@@ -28,14 +28,16 @@ from app.errors import (
 from app.formats.encoding import Encoder, encoder
 from app.formats.errors import DecodeError
 from app.formats.partitioners import partition_of
+from app.formats.values import LARGE_VALUE_BYTES
 from app.formats.variants import Known
 from app.model import Consistency
 from app.routing.cluster import ClusterView
 from app.routing.query import Query, partition_count
-from app.routing.schemas import with_schemas
+from app.routing.schemas import with_schemas, with_schemas_in_turns
 from app.routing.tables import MAX_KEY_BYTES, RoutedTable, table_named
 from app.routing.write_check import WriteCheck
 from app.telemetry import Metrics
+from app.turns import Turns
 
 
 class SourceWriter(Protocol):
@@ -73,6 +75,7 @@ class Writes:
         known: Known,
         clock: Callable[[], float],
         metrics: Metrics,
+        turns: Turns,
     ) -> None:
         self._tables = tables
         self._view = view
@@ -81,6 +84,7 @@ class Writes:
         self._check = WriteCheck(query, clock)
         self._clock = clock
         self._metrics = metrics
+        self._turns = turns
         self._schemas = known.schemas
         self._encoders = {name: encoder(table.spec, known) for name, table in tables.items() if table.spec.writable}
 
@@ -164,8 +168,11 @@ class Writes:
                 f"the key has {len(key_text)} bytes, at most {MAX_KEY_BYTES} are allowed", table=table.name
             )
         try:
-            encode = partial(self._encoder(table).encode, key_text, payload)
-            return await with_schemas(self._schemas, encode, max(0.0, deadline - self._clock()))
+            left = max(0.0, deadline - self._clock())
+            if payload is not None and len(payload) > LARGE_VALUE_BYTES:
+                in_pieces = partial(self._encoder(table).encode_in_pieces, key_text, payload)
+                return await with_schemas_in_turns(self._schemas, in_pieces, left, self._turns)
+            return await with_schemas(self._schemas, partial(self._encoder(table).encode, key_text, payload), left)
         except (InvalidKey, KeySchemaUnknown, SchemaUnavailable) as error:
             raise type(error)(error.detail, **{"table": table.name, **error.details}) from None
         except DecodeError as error:

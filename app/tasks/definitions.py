@@ -50,10 +50,12 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         found = partitions_of(partitioner, [keys.canonical(wire) for wire in wires], partitions)
         return next((index for index, where in enumerate(found) if where != partition), None)
 
+    values = value_format(table, known.schemas)
     return TableCodec(
         source=TopicPartition(table.source.topic, partition),
         store_key=keys.store,
-        decode_value=value_format(table, known.schemas).decode,
+        decode_value=values.decode,
+        decode_in_pieces=values.decode_in_pieces,
         misplaced=misplaced,
         fold=Upsert(),
         empty_keys=places_empty_keys(partitioner),

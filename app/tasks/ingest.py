@@ -3,7 +3,7 @@
 This is the only code that runs per source record, so it does as little as it can there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -73,6 +73,9 @@ class TableCodec:
     keys that the partitioner would not have put into this partition, None when all are where they belong. empty_keys is
     False where the source's producers send records with an empty key anywhere, so that none of them can be the latest.
     on_error says what becomes of records that cannot become rows.
+
+    decode_in_pieces does what decode_value does, yielding every few milliseconds where it can; it is for values of more
+    than LARGE_VALUE_BYTES. Without it they are decoded at once.
     """
 
     source: TopicPartition
@@ -82,6 +85,7 @@ class TableCodec:
     fold: Fold
     empty_keys: bool = True
     on_error: OnError = "skip"
+    decode_in_pieces: Callable[[bytes, Sequence[tuple[str, bytes]]], Generator[None, None, bytes | None]] | None = None
 
 
 class Folding:
@@ -101,9 +105,35 @@ class Folding:
 
     def add(self, records: Sequence[LogRecord]) -> None:
         """Decode, check and fold records that follow those before."""
+        self._add(records, self._codec.decode_value)
+
+    def add_in_pieces(self, record: LogRecord) -> Generator[None, None, None]:
+        """Do what add does with one record of a large value, yielding as TableCodec.decode_in_pieces does."""
+        value, decode_in_pieces = record.value, self._codec.decode_in_pieces
+        if value is None or decode_in_pieces is None:
+            self.add((record,))
+            return
+        outcome: bytes | Exception | None
+        try:
+            outcome = yield from decode_in_pieces(value, record.headers)
+        except Exception as error:  # noqa: BLE001  raised where decode_value would have raised it
+            outcome = error
+
+        def decode_value(_value: bytes, _headers: Sequence[tuple[str, bytes]]) -> bytes | None:
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        self._add((record,), decode_value)
+
+    def _add(
+        self,
+        records: Sequence[LogRecord],
+        decode_value: Callable[[bytes, Sequence[tuple[str, bytes]]], bytes | None],
+    ) -> None:
         decoded: list[Decoded] = []
         wires: list[bytes] = []
-        store_key, decode_value, skip = self._codec.store_key, self._codec.decode_value, self._skip
+        store_key, skip = self._codec.store_key, self._skip
         append, append_wire = decoded.append, wires.append
         for record in records:
             wire = record.key

@@ -9,12 +9,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 import structlog
 
 from app.formats.schemas import SchemaNeeded, Schemas
+from app.formats.values import LARGE_VALUE_BYTES
 from app.model import TopicPartition
 from app.tasks.bad_records import BadRecords
 from app.tasks.dead_letters import DeadLetters
@@ -80,6 +82,10 @@ def _cut(batch: LaneBatch, count: int) -> tuple[LaneBatch, LaneBatch]:
     """Return a batch's first `count` records, and the others."""
     records, border = batch.records, batch.records[count].offset
     return LaneBatch.of(records[:count], batch.first, border), LaneBatch.of(records[count:], border, batch.next_offset)
+
+
+def _is_large(record: LogRecord) -> bool:
+    return record.value is not None and len(record.value) > LARGE_VALUE_BYTES
 
 
 class Pipeline:
@@ -290,7 +296,16 @@ class Pipeline:
         for start in range(0, len(records), a_slice):
             if start:
                 await self._turns.wait()
-            folding.add(records[start : start + a_slice])
+            part = records[start : start + a_slice]
+            if batch.size <= LARGE_VALUE_BYTES:
+                folding.add(part)
+                continue
+            for large, some in groupby(part, _is_large):
+                if not large:
+                    folding.add(list(some))
+                    continue
+                for record in some:
+                    await self._turns.finish(folding.add_in_pieces(record))
         return folding
 
     def _encode(self, batch: LaneBatch, folding: Folding) -> _Prepared | None:

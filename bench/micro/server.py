@@ -182,7 +182,14 @@ def _server(local: _Tables) -> Server:
     )
 
     writes = Writes(
-        tables=tables, view=view, source=_NoSource(), query=query, known=_KNOWN, clock=clock, metrics=metrics
+        tables=tables,
+        view=view,
+        source=_NoSource(),
+        query=query,
+        known=_KNOWN,
+        clock=clock,
+        metrics=metrics,
+        turns=turns,
     )
 
     async def survey() -> Survey:

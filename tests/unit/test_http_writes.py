@@ -8,8 +8,10 @@ import pytest_asyncio
 
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import DeadlineExceeded, MisplacedKeys, PartitionRestoring, RequestError, SourceUnavailable
+from app.formats.json_pieces import PIECE_BYTES
 from app.formats.partitioners import partition_of
 from app.stores.rows import Row
+from app.turns import Turns
 from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import Reply, Worker, one_worker, send, start_worker, two_workers
 
@@ -136,6 +138,38 @@ async def test_a_table_that_is_not_writable_says_what_to_set(worker: Worker) -> 
 async def test_other_methods_of_a_row_are_named(worker: Worker) -> None:
     reply = await worker.get("/tables/planes/N1", method="PATCH")
     assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, PUT, DELETE")
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "detail"),
+    [
+        (b'{"seats":55}]', 200, None),
+        (b'{"seats":1e999}]', 400, "Number out of range - at `$[100000][...]`"),
+        (b'{"seats":55},]', 400, "trailing comma in array (byte 1300014)"),
+    ],
+)
+async def test_others_have_turns_while_a_large_body_is_checked(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, end: bytes, status: int, detail: str | None
+) -> None:
+    turns = 0
+    wait = Turns.wait
+
+    async def counted(self: Turns) -> None:
+        nonlocal turns
+        turns += 1
+        await wait(self)
+
+    monkeypatch.setattr(Turns, "wait", counted)
+    body = b"[" + b'{"seats":55},' * 100_000 + end
+    worker.source.bytes_of_a_record = 2 << 20
+    reply = await write(worker, "/tables/planes/N1", body)
+    assert reply.status == status
+    assert turns >= len(body) // PIECE_BYTES
+    if detail is None:
+        assert worker.source.records == [("planes", PARTITION, b"N1", body)]
+    else:
+        assert detail in reply.json["detail"]
+        assert worker.source.records == []
 
 
 @pytest.mark.parametrize(

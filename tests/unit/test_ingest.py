@@ -1,6 +1,6 @@
 """From source records to rows: what is decoded, what is passed over and why, and in which order rows are made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from app.model import TopicPartition
 from app.stores.rows import LAYOUT_VERSION, pack_head
 from app.tasks.ingest import Folding, TableCodec
 from app.tasks.log import LogRecord
+from app.turns import finish
 from tests.model.broker import Record
 
 SOURCE = TopicPartition("source", 2)
@@ -245,3 +246,36 @@ def test_a_disk_or_memory_that_fails_is_nothing_against_the_record() -> None:
     folding = Folding(replace(CODEC, decode_value=fail), no_skip, never)
     with pytest.raises(OSError, match="no space left"):
         folding.add([record(0, b"k", b"v")])
+
+
+def pieces(value: bytes, headers: Sequence[tuple[str, bytes]]) -> Generator[None, None, bytes]:
+    yield
+    if value == b"disk":
+        raise OSError("no space left on device")
+    yield
+    return decode_value(value, headers)
+
+
+@pytest.mark.parametrize("value", [b"1", b"bad", None])
+@pytest.mark.parametrize("key", [b"a", b"bad", b"~a", b"", None])
+@pytest.mark.parametrize("decode_in_pieces", [pieces, None])
+def test_a_record_added_in_pieces_becomes_what_it_becomes_at_once(
+    key: bytes | None,
+    value: bytes | None,
+    decode_in_pieces: Callable[[bytes, Sequence[tuple[str, bytes]]], Generator[None, None, bytes | None]] | None,
+) -> None:
+    said: list[tuple[int, str, str]] = []
+    codec = replace(CODEC, decode_in_pieces=decode_in_pieces)
+    folding = Folding(codec, lambda record, reason, detail: said.append((record.offset, reason, detail)), never)
+    folding.add([record(0, b"a", b"0")])
+    finish(folding.add_in_pieces(record(1, key, value)))
+    folding.add([record(2, b"b", b"2")])
+    found, skipped = folded([record(0, b"a", b"0"), record(1, key, value), record(2, b"b", b"2")])
+    assert (Folded(folding.rows, folding.misplaced_at, folding.stream_time), said) == (found, skipped)
+
+
+def test_a_disk_that_fails_between_pieces_is_nothing_against_the_record() -> None:
+    folding = Folding(replace(CODEC, decode_in_pieces=pieces), no_skip, never)
+    with pytest.raises(OSError, match="no space left"):
+        finish(folding.add_in_pieces(record(0, b"k", b"disk")))
+    assert folding.rows == {}

@@ -64,6 +64,7 @@ def routes() -> PublicRoutes:
         known=NO_REGISTRY,
         clock=lambda: 0.0,
         metrics=metrics,
+        turns=turns,
     )
 
     async def nobody() -> Survey:

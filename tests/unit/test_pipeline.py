@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from app.catalog.spec import OnError
+from app.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
+from app.formats.json_pieces import PIECE_BYTES
+from app.formats.values import LARGE_VALUE_BYTES, value_format
 from app.model import Epoch, TopicPartition
 from app.stores.store import StoreClosed
 from app.tasks.bad_records import BAD_RECORDS_LOGGED
@@ -33,7 +36,7 @@ from tests.model.ports import SimulatedDeadLetters, SimulatedWriter, measured_cl
 from tests.model.store import Disk, MemoryStore
 from tests.model.tables import Table
 from tests.model.world import Weather, World
-from tests.support.schemas import MemorySchemas
+from tests.support.schemas import NO_REGISTRY, MemorySchemas
 
 SOURCE = TopicPartition("source", 0)
 EPOCH = Epoch(0, 1)
@@ -389,6 +392,32 @@ async def test_others_have_a_turn_while_a_few_large_values_are_decoded(owner: Ow
     await pipeline.settle()
     assert len(owner.payloads()) == count
     assert owner.spans() == [(0, count - 1)]
+
+
+def test_others_have_turns_while_one_large_value_is_decoded_and_its_neighbours_are_decoded_with_it() -> None:
+    values = value_format(
+        TableSpec("t", SourceSpec("source", KeySpec("string"), ValueSpec("json"))), NO_REGISTRY.schemas
+    )
+    large = b"[" + b"{}," * (LARGE_VALUE_BYTES // 2) + b"{}]"
+    source = [Record(0, 1, b"a", b"1"), Record(1, 1, b"b", large), Record(2, 1, b"a", large[:-1]), *records(3, 9, b"2")]
+
+    async def run() -> None:
+        owner = Owner("upsert", 8 * LANE_BATCH_BYTES)
+        owner.codec = replace(
+            owner.codec,
+            decode_value=values.decode,
+            decode_in_pieces=values.decode_in_pieces,
+        )
+        pipeline = await owner.claim()
+        turns = await turns_of_others(owner, pipeline.feed(LaneBatch.of(source, 0, len(source))))
+        await pipeline.settle()
+        assert turns >= 2 * len(large) // PIECE_BYTES
+        assert owner.skipped("undecodable_value") == 1
+        assert set(owner.payloads().values()) == {b"1", b"2", large}
+        assert owner.spans() == [(0, len(source) - 1)]
+        await pipeline.drop()
+
+    run_virtual(run())
 
 
 @owned(limit=LANE_BATCH_BYTES)

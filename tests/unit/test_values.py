@@ -1,5 +1,5 @@
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName, ValueSpec
+from app.formats.envelopes import Debezium
 from app.formats.errors import DecodeError
 from app.formats.json_text import MAX_DEPTH
-from app.formats.values import ValueFormat, value_format
+from app.formats.values import ConvertedToJson, EnvelopedJson, ValueFormat, value_format
+from app.turns import finish
 from tests.support.schemas import NO_REGISTRY
 
 json_values = st.recursive(
@@ -73,6 +75,40 @@ def test_what_a_reader_could_see_in_a_json_value_is_never_rewritten(value: bytes
 def test_a_value_that_is_not_strict_json_is_a_decode_error(value: bytes, columns: Mapping[str, str] | None) -> None:
     with pytest.raises(DecodeError):
         format_of("json", columns).decode(value)
+
+
+@pytest.mark.parametrize("columns", [None, {"y": "b", "x": "a", "z": "missing"}])
+@pytest.mark.parametrize(
+    "end",
+    [b"}", b"", b',"b":1e999}', b',"\xff":1}', b',"b":"\\ud800"}', b"]", b',"b":' + b"[" * 500 + b"]" * 500 + b"}"],
+)
+@pytest.mark.parametrize("start", [b' \n{"a":', b"["])
+def test_a_large_value_is_decoded_in_pieces_as_it_is_at_once(
+    start: bytes, end: bytes, columns: Mapping[str, str] | None
+) -> None:
+    value = start + b'[{"n":1.50},' + b"0," * 200_000 + b'"x,"]' + end
+
+    def outcome(decode: Callable[[], bytes | None]) -> bytes | str | None:
+        try:
+            return decode()
+        except DecodeError as error:
+            return str(error)
+
+    values = format_of("json", columns)
+    at_once = outcome(lambda: values.decode(value))
+    assert outcome(lambda: finish(values.decode_in_pieces(value))) == at_once
+    behind_a_frame = ConvertedToJson(lambda framed: framed[5:], values)
+    assert outcome(lambda: finish(behind_a_frame.decode_in_pieces(b"frame" + value))) == at_once
+
+
+def test_a_value_that_is_no_text_of_json_is_decoded_the_same_way_where_pieces_are_asked_for() -> None:
+    event = b'{"op":"c","after":{"a":1}}'
+    assert finish(EnvelopedJson(Debezium(None)).decode_in_pieces(event)) == b'{"a":1}'
+    assert finish(format_of("bytes").decode_in_pieces(b"\xff")) == b"\xff"
+    assert finish(format_of("string").decode_in_pieces(b"x")) == b"x"
+    with pytest.raises(DecodeError, match="not UTF-8 at byte 0"):
+        finish(format_of("string").decode_in_pieces(b"\xff"))
+    assert finish(ConvertedToJson(bytes.upper, None).decode_in_pieces(b"x")) == b"X"
 
 
 MIB = 1 << 20
