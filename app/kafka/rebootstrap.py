@@ -20,21 +20,35 @@ from app.kafka.client import Connection
 #: Seconds between two times that a client asks the bootstrap list, at least.
 _INTERVAL = 1.0
 
+#: Seconds from one update of a client to its next one, at least; retry.backoff.ms of Kafka's own clients.
+UPDATE_DISTANCE = 0.1
+
 
 def rebootstrap(client: AIOKafkaClient, connection: Connection) -> None:
     """Have a client ask the bootstrap list when no broker that it knows tells it about the cluster, from here on.
 
     Names are resolved each time. The outcome is that of any other update: aiokafka's callers wait for it and try again
     when there was none.
+
+    Updates have a distance. aiokafka's producers ask again at once, thousands of times a second, as long as a partition
+    has no leader, as when its topic was deleted, or no broker answers.
     """
     update = client._metadata_update
     asking = asyncio.Lock()
-    asked_at = float("-inf")
+    asked_at = updated_at = float("-inf")
+
+    async def paced(cluster: ClusterMetadata, topics: Collection[str] | None) -> bool:
+        nonlocal updated_at
+        await asyncio.sleep(max(0.0, updated_at + UPDATE_DISTANCE - monotonic()))
+        try:
+            return bool(await update(cluster, topics))
+        finally:
+            updated_at = monotonic()
 
     async def update_or_ask(cluster: ClusterMetadata, topics: Collection[str] | None) -> bool:
         nonlocal asked_at
         known = client.cluster.brokers()
-        if await update(cluster, topics):
+        if await paced(cluster, topics):
             return True
         async with asking:
             # Another update may have found them meanwhile.
@@ -47,7 +61,7 @@ def rebootstrap(client: AIOKafkaClient, connection: Connection) -> None:
                 if not brokers:
                     return False
                 _adopt(client, brokers)
-        return bool(await update(cluster, topics))
+        return await paced(cluster, topics)
 
     client._metadata_update = update_or_ask
 

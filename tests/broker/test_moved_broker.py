@@ -1,17 +1,21 @@
 """Brokers that are somewhere else than before, and clients that know where to ask for them."""
 
 import asyncio
+import itertools
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiokafka.client import AIOKafkaClient
 
 from app.demo import processes
 from app.demo.broker import EmbeddedKafka, Listener
 from app.kafka.client import Connection
 from app.kafka.outages import explain_outage
+from app.kafka.rebootstrap import UPDATE_DISTANCE, rebootstrap
 from bench.proxy import Proxy
 from tests.support.dead_letters import letters
 from tests.support.engine import new_source, running_engine
@@ -84,6 +88,31 @@ async def test_a_broker_that_advertises_an_address_where_it_cannot_be_reached_is
     assert reason is not None
     assert reason.startswith(f"broker 1 advertises {NAME}:{NAMED.port} (advertised.listeners)")
     assert "Name or service not known" in reason
+
+
+async def test_a_client_that_asks_for_a_leader_again_and_again_does_so_ten_times_a_second_at_most(
+    before: EmbeddedKafka,
+) -> None:
+    connection = Connection(before.bootstrap_servers, "test")
+    client = AIOKafkaClient(**connection.arguments())
+    await client.bootstrap()
+    asked: list[float] = []
+    update = client._metadata_update  # noqa: SLF001 - what reaches the broker is counted here
+
+    async def counted(*arguments: object) -> object:
+        asked.append(time.monotonic())
+        return await update(*arguments)
+
+    client._metadata_update = counted  # noqa: SLF001
+    rebootstrap(client, connection)
+    try:
+        # As a producer does for a batch whose partition has no leader, because its topic was deleted.
+        for _ in range(5):
+            await client.force_metadata_update()
+    finally:
+        await client.close()
+    assert len(asked) >= 5
+    assert all(later - earlier >= 0.9 * UPDATE_DISTANCE for earlier, later in itertools.pairwise(asked))
 
 
 async def test_a_broker_that_comes_back_at_another_address_of_the_bootstrap_list_is_found_by_every_client(
