@@ -184,7 +184,8 @@ class Settings(BaseSettings):
         default="512MiB",
         validate_default=True,
         description="Memory for stores, what is fetched ahead and what waits, in addition to Python itself; at least "
-        "64MiB, and 0.35MiB more for each partition of each table beyond the first 180.",
+        "64MiB. A worker with many partitions needs more, and says how much when it starts: 0.22MiB for each partition "
+        "of a topic and 0.13MiB for each of a table, beyond the first 64MiB of that.",
     )
     session_timeout: Annotated[float, values.duration(1, 1800, "from 1s to 30m")] = Field(
         default="10s",

@@ -15,7 +15,7 @@ class _Trouble:
     seen: float
     due: float
     distance: float = FIRST_DISTANCE
-    left_out: int = 0
+    suppressed: int = 0
 
 
 class Recurring:
@@ -43,7 +43,7 @@ class Recurring:
         trouble = self._troubles.pop(subject, None)
         if trouble is not None:
             seconds = round(self._clock() - trouble.since, 1)
-            self._log.info(event, **fields, **_left_out(trouble.left_out), seconds=seconds)
+            self._log.info(event, **fields, **_suppressed(trouble.suppressed), seconds=seconds)
 
     def _report(self, write: Callable[..., object], subject: Hashable, event: str, fields: dict[str, object]) -> None:
         now = self._clock()
@@ -54,13 +54,13 @@ class Recurring:
             return
         trouble.seen = now
         if now < trouble.due:
-            trouble.left_out += 1
+            trouble.suppressed += 1
             return
         trouble.distance = min(2 * trouble.distance, LONGEST_DISTANCE)
         trouble.due = now + trouble.distance
-        left_out, trouble.left_out = trouble.left_out, 0
-        write(event, **fields, **_left_out(left_out), seconds=round(now - trouble.since, 1))
+        suppressed, trouble.suppressed = trouble.suppressed, 0
+        write(event, **fields, **_suppressed(suppressed), seconds=round(now - trouble.since, 1))
 
 
-def _left_out(count: int) -> dict[str, int]:
-    return {"left_out": count} if count else {}
+def _suppressed(count: int) -> dict[str, int]:
+    return {"suppressed": count} if count else {}

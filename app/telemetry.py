@@ -92,7 +92,7 @@ class Repeats(logging.Filter):
         interval = min(2 * said.interval, LONGEST_REPEAT_SECONDS) if goes_on else REPEAT_SECONDS
         self._said[what] = _Said(now, now, interval, 0)
         if said.kept_back:
-            record.msg, record.args = f"{record.getMessage()} ({said.kept_back} more like this were kept back)", None
+            record.msg, record.args = f"{record.getMessage()} ({said.kept_back} similar lines suppressed)", None
         return True
 
 

@@ -69,7 +69,7 @@ class Schemas(Protocol):
     async def fetch_subject(self, subject: str) -> Sequence[int]:
         """Return the ids of a subject's versions, the oldest first, and fetch each; none when there is no such subject.
 
-        Waits as `fetch` does. What was registered since the last call is asked for anew.
+        Waits as `fetch` does. What was registered since the last call is fetched too.
         """
 
     def describe(self, needed: int | str) -> str:

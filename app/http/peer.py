@@ -62,6 +62,9 @@ HOP_SHARE = 0.9
 
 _status_reports = msgspec.json.Decoder(StatusReport)
 
+#: Statuses from here on say that a server cannot answer now.
+_SERVER_ERRORS = 500
+
 #: Workers that are remembered to have proven themselves; processes that have ended are among them.
 _MAX_MET = 1000
 
@@ -179,7 +182,9 @@ class HttpPeer:
     async def _meet(self, session: aiohttp.ClientSession, host: HostInfo, until: float) -> Met:
         """Have a worker prove itself before it is asked anything; raises OwnerUnreachable."""
         nonce = secrets.token_hex(16)
-        _, got, _ = await self._exchange(session, host, CHALLENGE_PATH, {NONCE: nonce}, _left(until), read=False)
+        status, got, _ = await self._exchange(session, host, CHALLENGE_PATH, {NONCE: nonce}, _left(until), read=False)
+        if status >= _SERVER_ERRORS:
+            raise OwnerUnreachable(f"{host.url} answered with status {status} when it was to prove that it is a worker")
         met = meet(self._keys, host, nonce, got)
         if len(self._met) >= _MAX_MET:
             self._met.clear()

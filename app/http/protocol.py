@@ -167,9 +167,9 @@ class Protocol(web_protocol.RequestHandler):
                     self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS
                     return
             self._whole = is_one_bodiless_request(data)
-        queued = len(self._messages)
+        queued, in_body = len(self._messages), self._waits_for_body()
         super().data_received(data)
-        self._check_received(len(data), queued)
+        self._check_received(len(data), queued, in_body=in_body)
 
     def eof_received(self) -> bool:  # type: ignore[override] # aiohttp always closes, and says None
         """Keep the connection of a client that sends nothing more until its requests are answered."""
@@ -242,7 +242,7 @@ class Protocol(web_protocol.RequestHandler):
 
     # What arrives
 
-    def _check_received(self, size: int, queued: int) -> None:
+    def _check_received(self, size: int, queued: int, *, in_body: bool = False) -> None:
         """Check and count what a read of `size` bytes has brought; `queued` requests were waiting before."""
         messages = self._messages
         self._received += size
@@ -258,7 +258,7 @@ class Protocol(web_protocol.RequestHandler):
             self._body_bytes += size
             if self._body_bytes > most_body_bytes(self._payload.total_bytes):
                 self._refuse(InvalidBody("the body has more chunk sizes, chunk extensions and trailers than content"))
-        elif size and not self._upgraded and not self._close:
+        elif size and not in_body and not self._upgraded and not self._close:
             self._head_bytes += size
             self._connections.head_begins(self)
             if self._head_bytes > MAX_HEAD_BYTES:

@@ -54,7 +54,7 @@ class WriteRoutes:
     async def _write(self, call: Call, key: bytes, payload: bytes | None) -> web.StreamResponse:
         for name in _REFUSED_HEADERS:
             if name in call.headers:
-                raise InvalidParameter(f"a write has no {name}: it is made whatever the row is", parameter=name)
+                raise InvalidParameter(f"{name} is not supported: writes are unconditional", parameter=name)
         waits, wait = _wait(call)
         written = await self._writes.write(
             _table(call), key, payload, deadline=call.deadline, request_id=call.request_id

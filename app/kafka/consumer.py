@@ -152,6 +152,8 @@ class LaneConsumer(NoRecordPath):
         self._started_flowing = asyncio.Event()
         self._outages = LaneOutages(SystemClock())
         self._warnings = Recurring(log)
+        #: When the broker had last answered about partitions that are tried again; in aiokafka's own time.
+        self._tried_again: dict[KafkaPartition, int] = {}
         #: Where lanes are whose brokers answer with nothing although the log goes on, and since when.
         self._silent: dict[KafkaPartition, tuple[int, float]] = {}
         self.client = AIOKafkaConsumer(
@@ -330,9 +332,13 @@ class LaneConsumer(NoRecordPath):
 
     def _note_silence(self, partition: KafkaPartition, position: int) -> None:
         """Have a lane wait and say so when its broker answers with nothing for long, although the log goes on."""
-        end = self._state(partition).lso
+        state = self._state(partition)
+        end = state.lso
         if end is None or end <= position or partition in self.client._fetcher._records:
             self._silent.pop(partition, None)
+            if end is not None and end <= position and state.timestamp != self._tried_again.get(partition):
+                # The broker has answered that there is nothing more.
+                self._outages.delivered(TopicPartition(*partition))
             return
         now = asyncio.get_running_loop().time()
         at, since = self._silent.setdefault(partition, (position, now))
@@ -353,20 +359,21 @@ class LaneConsumer(NoRecordPath):
             partition = KafkaPartition(*source)
             if partition in self._flowing and partition in self.client.assignment():
                 self._pass_over(source)
+                self._tried_again[partition] = self._state(partition).timestamp
                 self.client.resume(partition)
 
     def _pass_over(self, source: TopicPartition) -> None:
         """Go on behind what cannot be read, where an operator has decided so."""
         expected = self.lanes.expected(source)
-        unreadable = None if expected is None else self._outages.unreadable_at(source, expected)
-        if unreadable is None:
+        if expected is None or (unreadable := self._outages.unreadable_at(source, expected)) is None:
             return
-        after = self._skips.after(source, unreadable)
+        first = max(expected, unreadable.first)
+        after = self._skips.after(source, first, unreadable)
         if after is None:
             # What it finds is there when the partition is tried again.
             self._skips.refresh_soon()
         elif self.lanes.offer(source, [], after):
-            log.warning(PASSED_OVER, source=str(source), first=unreadable, last=after - 1)
+            log.warning(PASSED_OVER, source=str(source), first=first, last=after - 1)
             self._outages.delivered(source)
             self.client.seek(KafkaPartition(*source), after)
 
@@ -443,6 +450,7 @@ class LaneConsumer(NoRecordPath):
         self._flowing.clear()
         self._held_back.clear()
         self._silent.clear()
+        self._tried_again.clear()
         for partition in partitions:
             self.client.pause(KafkaPartition(*partition))
 

@@ -54,4 +54,4 @@ def _refuse(consumer: AIOKafkaConsumer, partition: KafkaPartition, offset: int, 
     if state is None or not state.has_valid_position or state.position != offset or partition in fetcher._records:
         return
     error = for_code(code)("the broker cannot read it")
-    fetcher._set_error(partition, UnreadableBatch(TopicPartition(*partition), offset, offset, error))
+    fetcher._set_error(partition, UnreadableBatch(TopicPartition(*partition), offset, offset, error, is_refused=True))

@@ -64,14 +64,21 @@ class HeldBack:
         [(_, [(_, code, *_, data)])] = answer.topics
         if code or not data:
             return False
-        batches, before = MemoryRecords(data), scan.reached
-        while scan.found is None and batches.has_next():
-            batch = batches.next_batch()
-            if batch.next_offset > scan.reached:
-                if _is_settled(batch):
-                    scan.found = batch.base_offset
-                scan.reached = batch.next_offset
+        before = scan.reached
+        try:
+            _look(MemoryRecords(data), scan)
+        except Exception:  # noqa: BLE001 - parsing raises what it likes; the lane tells of a batch that cannot be read
+            return False
         return scan.reached > before
+
+
+def _look(batches: MemoryRecords, scan: _Scan) -> None:
+    while scan.found is None and batches.has_next():
+        batch = batches.next_batch()
+        if batch.next_offset > scan.reached:
+            if _is_settled(batch):
+                scan.found = batch.base_offset
+            scan.reached = batch.next_offset
 
 
 def _is_settled(batch: object) -> bool:

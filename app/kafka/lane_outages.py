@@ -20,7 +20,7 @@ PAUSE = 1.0
 class _Outage(NamedTuple):
     offset: int
     cause: str
-    unreadable: int | None
+    unreadable: UnreadableBatch | None
     since: float
     again_at: float
     warnings: Recurring
@@ -48,7 +48,7 @@ class LaneOutages:
             offset=offset,
             error=cause,
         )
-        unreadable = max(offset, error.first) if isinstance(error, UnreadableBatch) else None
+        unreadable = error if isinstance(error, UnreadableBatch) else None
         self._outages[source] = _Outage(offset, cause, unreadable, since, now + PAUSE, warnings)
         self._waiting.add(source)
 
@@ -56,8 +56,8 @@ class LaneOutages:
         """Say whether a partition is not to be read yet."""
         return source in self._waiting
 
-    def unreadable_at(self, source: TopicPartition, offset: int) -> int | None:
-        """Return the first offset that cannot be read, where a lane that wants `offset` next has come to one."""
+    def unreadable_at(self, source: TopicPartition, offset: int) -> UnreadableBatch | None:
+        """Return what cannot be read, where a lane that wants `offset` next has come to it."""
         outage = self._outages.get(source)
         return outage.unreadable if outage is not None and outage.offset == offset else None
 
@@ -66,10 +66,12 @@ class LaneOutages:
         outage = self._outages.get(source)
         if outage is None:
             return None
+        lasts = self._clock.monotonic() - outage.since >= OUTAGE_LASTS_SECONDS
         if outage.unreadable is not None:
-            return LaneOutage(outage.cause, lasts=True)
+            reason = f"{outage.cause}; if it is lost for good, `tablehouse skip` passes over it"
+            return LaneOutage(reason, lasts or not outage.unreadable.is_refused)
         reason = f"{source} cannot be read at offset {outage.offset}, and is tried again every second: {outage.cause}"
-        return LaneOutage(reason, self._clock.monotonic() - outage.since >= OUTAGE_LASTS_SECONDS)
+        return LaneOutage(reason, lasts)
 
     def due(self) -> list[TopicPartition]:
         """Return the partitions that have waited long enough; they do not wait any more."""

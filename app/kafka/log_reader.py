@@ -181,9 +181,9 @@ class _Reader:
         """Go on behind what cannot be read where an operator has decided so; raises Unreadable where not."""
         source = TopicPartition(*cursor.partition)
         offset = max(error.first, cursor.offset)
-        after = None if self._skips is None else await self._skips.look_up(source, offset)
+        after = None if self._skips is None else await self._skips.look_up(source, offset, error)
         if after is None:
-            raise Unreadable(error.problem, error.first, error.last) from error
+            raise Unreadable(error.problem, error.first, error.last, may_pass=error.is_refused) from error
         log.warning(PASSED_OVER, source=str(source), first=offset, last=after - 1, error=error.problem)
         self.consumer.seek(cursor.partition, after)
         return (), after

@@ -28,11 +28,15 @@ class UnreadableBatch(KafkaError):  # type: ignore[misc]  # aiokafka is not type
     """Offsets that the broker has and that cannot be read: `first` to `last`, inclusive.
 
     Where a batch begins with records that can be read, `first` is the offset after these. `problem` says it in words.
+    `is_refused` says that it is the broker that cannot read it, which may pass, and up to which offset is not known.
     """
 
-    def __init__(self, partition: TopicPartition, first: int, last: int, cause: Exception) -> None:
+    def __init__(
+        self, partition: TopicPartition, first: int, last: int, cause: Exception, *, is_refused: bool = False
+    ) -> None:
         self.first = first
         self.last = last
+        self.is_refused = is_refused
         offsets = f"offset {first}" if first == last else f"offsets {first} to {last}"
         # aiokafka's errors say themselves which they are.
         why = str(cause) if isinstance(cause, KafkaError) else f"{type(cause).__name__}: {cause}"

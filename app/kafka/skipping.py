@@ -45,6 +45,8 @@ async def skip(
         raise SkipRefused(
             f"{source.topic} is a changelog, which is read as a whole or not at all: give its table a new version"
         )
+    if first > last:
+        raise SkipRefused(f"--from {first} is greater than --to {last}")
     await _require_partition(connection, source)
     await _require_partition(connection, TopicPartition(skip_topic(group), 0))
     reader = KafkaLogReader(connection)

@@ -11,6 +11,7 @@ import asyncio
 import msgspec
 import structlog
 
+from app.kafka.record_batches import UnreadableBatch
 from app.model import TopicPartition
 from app.tasks.log import LogReader, LogRecord, LogUnavailable, OffsetOutOfRange
 
@@ -71,15 +72,21 @@ class Skips:
         self._turn = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
 
-    def after(self, source: TopicPartition, offset: int) -> int | None:
-        """Return where to go on instead of at an offset that cannot be read; None where that is not decided."""
-        ends = [skip.last + 1 for skip in self._known.get(source, ()) if skip.first <= offset <= skip.last]
-        return max(ends, default=None)
+    def after(self, source: TopicPartition, offset: int, error: UnreadableBatch) -> int | None:
+        """Return where to go on instead of at an offset that cannot be read; None where that is not decided.
 
-    async def look_up(self, source: TopicPartition, offset: int) -> int | None:
+        Behind the offsets that cannot be read now, since a decision may be older than what the topic holds. Where the
+        broker refuses them it is not known which they are, and the decision counts.
+        """
+        ends = [skip.last + 1 for skip in self._known.get(source, ()) if skip.first <= offset <= skip.last]
+        if not ends:
+            return None
+        return max(ends) if error.is_refused else min(max(ends), error.last + 1)
+
+    async def look_up(self, source: TopicPartition, offset: int, error: UnreadableBatch) -> int | None:
         """Return what after() does, once new decisions are read."""
         await self.refresh()
-        return self.after(source, offset)
+        return self.after(source, offset, error)
 
     def refresh_soon(self) -> None:
         """Read new decisions, without waiting for that."""

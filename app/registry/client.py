@@ -1,4 +1,4 @@
-"""Schemas from a registry: fetched once, kept for ever, and waited for while no registry answers."""
+"""Schemas from a registry: fetched once, kept permanently, and waited for while no registry answers."""
 
 import asyncio
 import time

@@ -153,8 +153,8 @@ class Writes:
         found = self._encoders.get(table.name)
         if found is None:
             raise NotWritable(
-                f"table {table.name} cannot be written to: set `writable: true` in its definition, if whoever reaches "
-                f"this worker may write to topic {table.source.topic}",
+                f"table {table.name} cannot be written to: set `writable: true` in its definition, if every "
+                f"client of this worker may write to topic {table.source.topic}",
                 table=table.name,
                 allow=["GET", "HEAD"],
             )

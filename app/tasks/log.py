@@ -19,12 +19,16 @@ class LogUnavailable(Exception):
 
 
 class Unreadable(LogUnavailable):
-    """Offsets of the log, `first` to `last`, cannot be read, and asking again may not help."""
+    """Offsets of the log, `first` to `last`, cannot be read, and asking again may not help.
 
-    def __init__(self, problem: str, first: int, last: int) -> None:
+    `may_pass` says that it is the broker that could not read them just now.
+    """
+
+    def __init__(self, problem: str, first: int, last: int, *, may_pass: bool = False) -> None:
         super().__init__(problem)
         self.first = first
         self.last = last
+        self.may_pass = may_pass
 
 
 class StoodStill(Exception):

@@ -36,7 +36,8 @@ class OpenTransactions:
         """
         found, held, missing = self._ends.held_back(), self.held_back(applied), self.claimed_end - 1 - applied
         if found is not None and held and not found[0].settled:
-            return None
+            # What lies before the stable end can be read, and is settled.
+            missing, found = min(missing, found[0].end - 1 - applied), None
         if found is not None and held and (missing > 0 or found[1] >= HELD_BACK_PATIENCE):
             return (
                 f"an open transaction holds back {held} offsets of {self._source} from {found[0].end} on, those of "

@@ -108,6 +108,8 @@ class Task:
         self._transactions = OpenTransactions(shard.source, self._freshness)
         #: Whether the last attempt ended at records that cannot be read, until something is applied again.
         self._met_unreadable = False
+        #: Whether it was the broker that could not read them, and may the next time.
+        self._met_refused = False
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._asked_at = 0.0
         #: When it began to follow or, after that, last had nearly everything of the source.
@@ -208,6 +210,11 @@ class Task:
         """
         self._freshness.listed(bounds, listed_at, position)
         self._freshness.applied(self.applied)
+        doubt = self.held_back_reason
+        if doubt is None:
+            self._waits.end("transaction", "no open transaction puts misses in doubt any more")
+        else:
+            self._waits.warn("transaction", "an open transaction puts misses in doubt", reason=doubt)
         waits = self.blocked or self._shard.outage is not None
         if waits and self.state is TaskState.RESTORING and self._pipeline is not None:
             # The changelog is replayed, and the source does not get on.
@@ -378,7 +385,9 @@ class Task:
     def _note_refusal(self, error: Exception) -> None:
         if isinstance(error, (SourceRefused, ChangelogRefused)):
             self.refusal = str(error)
-        self._met_unreadable = isinstance(error, Unreadable)
+        # What the broker could not read once may be read the next time.
+        again, self._met_refused = self._met_refused, isinstance(error, Unreadable) and error.may_pass
+        self._met_unreadable = isinstance(error, Unreadable) and (again or not error.may_pass)
         if isinstance(error, SourceRefused):
             # How far old rows are behind another topic of the same name is not known.
             self._freshness.distrust()
@@ -394,7 +403,9 @@ class Task:
     def _stop_at(self, error: RecordRefused) -> None:
         """Stand still before a record, for good: nothing about it changes by itself."""
         self._show_old_rows()
-        self._step_down(f"stopped by on_error: {error}")
+        self._step_down(
+            f"stopped by on_error: {error}; set on_error to skip or dead_letter and restart the workers to pass it over"
+        )
         self.stopped = True
         record, reason, detail = error.bad
         self._log.error(
@@ -407,7 +418,7 @@ class Task:
 
     def _hold(self, kind: str, reason: str) -> None:
         """Stay as readable as the task was: an active becomes SUSPENDED, and its hits say so."""
-        self._waits.warn(kind, "task waits", reason=reason, state=self.state.name)
+        self._waits.warn(kind, "partition cannot go on", reason=reason, state=self.state.name.lower())
         self._step_down(reason)
 
     def _step_down(self, reason: str) -> None:

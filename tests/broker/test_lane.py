@@ -205,6 +205,12 @@ async def test_a_topic_that_may_not_be_read_any_more_is_tried_again_and_goes_on_
 
             await until(waits, "its lane waits")
             assert "TopicAuthorizationFailedError" in running.reason("t", 1)
+
+            async def over() -> bool:
+                return all(task.reason is None for task in running.engine.local.statuses())
+
+            # Also where no record comes: the broker answers again.
+            await until(over, "nothing keeps the partition any more")
             await fill(kafka, topic, "on")
             await wait_positions(running, 19)
             await running.check_equal("t", PARTITIONS)

@@ -1,6 +1,7 @@
 # ruff: noqa: SLF001 - a producer is closed as a kill closes it
 """A source in which a producer has died in a transaction: what others write is there, and no reader gets it."""
 
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from app.demo.broker import EmbeddedKafka
 from app.errors import PartitionRestoring, PositionNotReached, TooStale
 from app.model import Consistency, TaskStatus
 from app.tasks.open_transactions import HELD_BACK_PATIENCE
+from app.tasks.source_ends import SOURCE_ENDS_INTERVAL
+from tests.support.batches import spoil_head
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce, unique
 from tests.support.polling import until
@@ -135,3 +138,20 @@ async def test_a_worker_that_starts_in_an_abandoned_transaction_serves_rows_and_
             for key in (b"new", b"never"):
                 with pytest.raises(PartitionRestoring, match="open transaction"):
                     running.read("t", key)
+
+
+async def test_a_damaged_batch_of_an_open_transaction_ends_no_worker(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    topic, group, definition = await new_source(kafka)
+    await produce(kafka.bootstrap_servers, topic, [(b"a", b"1", 0)])
+    async with abandoned_transaction(kafka, topic):
+        # The length of the batch, which its checksum does not cover.
+        spoil_head(kafka, topic, 1, 8, struct.pack(">i", 3))
+        async with running_engine(kafka, tmp_path, definition, group) as running:
+            await running.wait_active(1)
+
+            async def looked_at_twice() -> bool:
+                return status(running).held_back_seconds > 2 * SOURCE_ENDS_INTERVAL
+
+            await until(looked_at_twice, "what is held back is looked at again and again")
+            assert running.engine.health.trouble is None
+            assert running.read("t", b"a").row is not None

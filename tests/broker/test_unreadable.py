@@ -18,7 +18,7 @@ from app.demo.broker import EmbeddedKafka
 from app.errors import RequestError
 from app.kafka import consumer
 from app.model import TaskState, TopicPartition
-from tests.support.batches import log_folder, log_of
+from tests.support.batches import spoil_head
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce
 from tests.support.polling import until
@@ -112,7 +112,10 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
             await running.metrics.exposition()
             assert running.metric("tablehouse_partition_blocked", table="t", partition="0") == 0
     over = [line for line in logged if line["event"].startswith("offsets that cannot be read are passed over")]
-    assert {(line["source"], line["first"], line["last"]) for line in over} == {(f"{topic}[0]", 1, 2)}
+    assert {(line["source"], line["first"], line["last"]) for line in over} == {
+        (f"{topic}[0]", 1, 1),
+        (f"{topic}[0]", 2, 2),
+    }
 
     # A letter says so, which holds nothing that could be replayed.
     listed = json.loads((await command(kafka, group, "dead-letters", "list", "--json")).stdout)
@@ -161,14 +164,6 @@ async def test_a_partition_that_comes_to_unreadable_records_under_way_stays_acti
         assert (await skip(kafka, group, topic, 2, 2)).exit_code == 0
         await running.wait_active(1)
         assert running.read("t", b"last").row is not None
-
-
-def spoil_head(kafka: EmbeddedKafka, topic: str, number: int, at: int, data: bytes) -> None:
-    """Damage the head of a batch on the broker's disk."""
-    batches = log_of(kafka, topic)
-    with log_folder(kafka, topic).joinpath(f"{0:020}.log").open("r+b") as opened:
-        opened.seek(sum(len(batch) for batch in batches[:number]) + at)
-        opened.write(data)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,14 @@ EVENTS: dict[str, dict[str, Any]] = {
     "claims refused": {"event": "claim refused", "changelog": "c-0"},
     "claims lost": {"event": "claim lost", "changelog": "c-0"},
     "batches refused because of an old epoch": {
-        "event": "task waits",
+        "event": "partition cannot go on",
         "reason": "another owner has claimed the partition: the partition has a newer epoch",
     },
-    "batches behind another owner's": {"event": "task waits", "reason": "another owner has appended"},
-    "unknown outcomes": {"event": "task waits", "reason": "the outcome of an append is not known: no answer"},
+    "batches behind another owner's": {"event": "partition cannot go on", "reason": "another owner has appended"},
+    "unknown outcomes": {
+        "event": "partition cannot go on",
+        "reason": "the outcome of an append is not known: no answer",
+    },
     "replays from the start": {"event": "replaying", "changelog": "c-0", "offset": 0, "end": 10},
     "replays from a checkpoint": {"event": "replaying", "changelog": "c-0", "offset": 10, "end": 12},
     "promotions of standbys": {"event": "promoted", "table": "t"},

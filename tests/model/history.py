@@ -351,7 +351,7 @@ def count_paths(paths: dict[str, int]) -> structlog.types.Processor:
 
     def count(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
         name = str(event["event"])
-        if name == "task waits":
+        if name == "partition cannot go on":
             name = str(event["reason"]).partition(":")[0]
         paths[name] = paths.get(name, 0) + 1
         raise structlog.DropEvent

@@ -171,3 +171,11 @@ def log_of(kafka: EmbeddedKafka, topic: str) -> list[bytes]:
     """
     folder = log_folder(kafka, topic)
     return [batch for segment in sorted(folder.glob("*.log")) for batch in batches_in(segment.read_bytes())]
+
+
+def spoil_head(kafka: EmbeddedKafka, topic: str, number: int, at: int, data: bytes) -> None:
+    """Damage the head of a batch on the broker's disk."""
+    batches = log_of(kafka, topic)
+    with log_folder(kafka, topic).joinpath(f"{0:020}.log").open("r+b") as opened:
+        opened.seek(sum(len(batch) for batch in batches[:number]) + at)
+        opened.write(data)

@@ -192,6 +192,23 @@ async def test_a_body_of_many_small_chunks_is_taken(worker: Worker) -> None:
     assert worker.source.records[-1][-1] == row
 
 
+async def test_the_end_of_a_body_is_no_head_of_a_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.0)
+    body = b'{"keys":[%s]}' % b",".join(b'"%0100d"' % number for number in range(9_000))
+    async with limited(room=64 << 20) as worker, connected(worker.url) as (reader, writer):
+        for _ in range(3):
+            writer.write(BATCH + b"Content-Length: %d\r\n\r\n%s" % (len(body), body[:300_000]))
+            await writer.drain()
+            # Large, and in a read of its own, as the last piece of a body often is.
+            writer.write(body[300_000:])
+            reply = await read_reply(reader)
+            assert (reply.status, reply.headers.get("connection")) == (200, None), reply
+        # Neither is taken for a head that is too long or too slow: the connection goes on.
+        writer.write(GET)
+        assert (await read_reply(reader)).status == 200
+    assert await closed(worker, "slow_head") == 0
+
+
 async def test_a_head_that_does_not_arrive_in_time_is_a_408(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.0)
     async with connected(worker.url) as (reader, writer):

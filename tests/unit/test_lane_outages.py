@@ -3,6 +3,7 @@ from structlog.testing import capture_logs
 from app.kafka.lane_outages import PAUSE, LaneOutages
 from app.kafka.record_batches import UnreadableBatch
 from app.model import TopicPartition
+from app.tasks.log import OUTAGE_LASTS_SECONDS
 
 ONE, OTHER = TopicPartition("flights", 3), TopicPartition("flights", 4)
 CORRUPT = ValueError("corrupt")
@@ -51,13 +52,28 @@ def test_an_outage_is_reported_with_partition_offset_and_cause_and_its_end_with_
 
 def test_offsets_that_cannot_be_read_are_told_to_a_lane_that_still_wants_what_it_failed_at() -> None:
     outages = LaneOutages(Clock())
-    outages.failed(ONE, 7, UnreadableBatch(ONE, 9, 12, CORRUPT))
-    assert [outages.unreadable_at(ONE, offset) for offset in (6, 7, 8, 9)] == [None, 9, None, None]
+    error = UnreadableBatch(ONE, 9, 12, CORRUPT)
+    outages.failed(ONE, 7, error)
+    assert [outages.unreadable_at(ONE, offset) for offset in (6, 7, 8, 9)] == [None, error, None, None]
     assert outages.unreadable_at(OTHER, 7) is None
-    outages.failed(ONE, 10, UnreadableBatch(ONE, 9, 12, CORRUPT))
-    assert outages.unreadable_at(ONE, 10) == 10
+    outages.failed(ONE, 10, error)
+    assert outages.unreadable_at(ONE, 10) is error
     outages.failed(ONE, 10, CORRUPT)
     assert outages.unreadable_at(ONE, 10) is None
+
+
+def test_what_a_worker_cannot_parse_lasts_at_once_and_what_the_broker_refuses_after_a_while() -> None:
+    clock = Clock()
+    outages = LaneOutages(clock)
+    outages.failed(ONE, 7, UnreadableBatch(ONE, 9, 12, CORRUPT))
+    outages.failed(OTHER, 7, UnreadableBatch(OTHER, 7, 7, CORRUPT, is_refused=True))
+
+    def lasts() -> list[bool]:
+        return [outage.lasts for source in (ONE, OTHER) if (outage := outages.of(source)) is not None]
+
+    assert lasts() == [True, False]
+    clock.now += OUTAGE_LASTS_SECONDS
+    assert lasts() == [True, True]
 
 
 def test_another_kind_of_cause_and_the_next_outage_are_reported_at_once() -> None:
@@ -82,7 +98,7 @@ def test_an_outage_of_an_hour_is_reported_a_dozen_times_however_its_words_change
             clock.now += PAUSE
 
     assert 5 < len(logged) < 20
-    assert sum(line.get("left_out", 0) + 1 for line in logged) > 3000
+    assert sum(line.get("suppressed", 0) + 1 for line in logged) > 3000
 
 
 def test_partitions_that_were_taken_away_are_forgotten() -> None:

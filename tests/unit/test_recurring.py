@@ -14,7 +14,7 @@ class Clock:
         return self.now
 
 
-def test_the_first_line_comes_at_once_later_ones_at_doubling_distances_with_the_number_left_out() -> None:
+def test_the_first_line_comes_at_once_later_ones_at_doubling_distances_with_the_number_suppressed() -> None:
     clock = Clock()
     recurring = Recurring(structlog.get_logger("test"), clock)
     with capture_logs() as logged:
@@ -23,7 +23,7 @@ def test_the_first_line_comes_at_once_later_ones_at_doubling_distances_with_the_
             clock.now += 1
 
     assert [line.get("seconds", 0) for line in logged] == [0, 2, 6, 14, 30]
-    assert [line.get("left_out", 0) for line in logged] == [0, 1, 3, 7, 15]
+    assert [line.get("suppressed", 0) for line in logged] == [0, 1, 3, 7, 15]
     assert {(line["event"], line["reason"], line["log_level"]) for line in logged} == {("no answer", "gone", "warning")}
 
 
@@ -52,7 +52,7 @@ def test_the_end_is_told_once_and_the_next_trouble_at_once_again() -> None:
         recurring.warn("a", "no answer")
 
     assert [line["event"] for line in logged] == ["no answer", "answers again", "no answer"]
-    assert (logged[1]["left_out"], logged[1]["seconds"], logged[1]["url"]) == (1, FIRST_DISTANCE / 2, "x")
+    assert (logged[1]["suppressed"], logged[1]["seconds"], logged[1]["url"]) == (1, FIRST_DISTANCE / 2, "x")
 
 
 def test_subjects_are_apart_and_one_that_was_quiet_for_long_begins_again() -> None:
@@ -69,4 +69,4 @@ def test_subjects_are_apart_and_one_that_was_quiet_for_long_begins_again() -> No
         ("b", "error"),
         ("a", "warning"),
     ]
-    assert not any("left_out" in line for line in logged)
+    assert not any("suppressed" in line for line in logged)

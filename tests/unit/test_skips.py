@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from structlog.testing import capture_logs
 
+from app.kafka.record_batches import UnreadableBatch
 from app.kafka.skips import Skip, Skips, skip_topic
 from app.model import TopicPartition
 from app.tasks.log import Bounds, Cursor, LogRecord, LogSlice, LogUnavailable
@@ -11,6 +12,9 @@ from tests.model.broker import Record
 
 SOURCE, OTHER = TopicPartition("orders", 3), TopicPartition("orders", 4)
 PLACE = TopicPartition("group-skips", 0)
+
+#: What the broker could not read: up to which offset is not known.
+REFUSED = UnreadableBatch(SOURCE, 7, 7, ValueError("damaged"), is_refused=True)
 
 
 class _Cursor(NamedTuple):
@@ -59,16 +63,16 @@ async def test_a_decision_is_found_for_its_offsets_of_its_partition_alone_and_re
     log = Log()
     skips = Skips(log, "group")
     assert skip_topic("group") == PLACE.topic
-    assert await skips.look_up(SOURCE, 7) is None
+    assert await skips.look_up(SOURCE, 7, REFUSED) is None
     log.decide(SOURCE, 5, 7)
     log.decide(SOURCE, 8, 8)
-    assert skips.after(SOURCE, 7) is None
-    assert await skips.look_up(SOURCE, 7) == 8
-    assert [await skips.look_up(SOURCE, offset) for offset in (4, 5, 8, 9)] == [None, 8, 9, None]
-    assert await skips.look_up(OTHER, 7) is None
+    assert skips.after(SOURCE, 7, REFUSED) is None
+    assert await skips.look_up(SOURCE, 7, REFUSED) == 8
+    assert [await skips.look_up(SOURCE, offset, REFUSED) for offset in (4, 5, 8, 9)] == [None, 8, 9, None]
+    assert await skips.look_up(OTHER, 7, REFUSED) is None
     assert log.reads == [0]
     log.decide(OTHER, 0, 0)
-    assert await skips.look_up(OTHER, 0) == 1
+    assert await skips.look_up(OTHER, 0, REFUSED) == 1
     assert log.reads == [0, 2]
 
 
@@ -78,9 +82,9 @@ async def test_what_is_known_stays_while_the_topic_cannot_be_read_and_what_is_no
     log.decide(SOURCE, 5, 7)
     log.values += [b"nonsense", None]
     with capture_logs() as logged:
-        assert await skips.look_up(SOURCE, 5) == 8
+        assert await skips.look_up(SOURCE, 5, REFUSED) == 8
         log.away = True
-        assert await skips.look_up(SOURCE, 6) == 8
+        assert await skips.look_up(SOURCE, 6, REFUSED) == 8
     assert [(line["event"], line.get("offset")) for line in logged] == [
         ("not a decision to skip offsets", 1),
         ("not a decision to skip offsets", 2),
@@ -96,4 +100,13 @@ async def test_a_topic_that_was_deleted_and_created_again_is_read_from_its_start
     await skips.refresh()
     log.values.clear()
     log.decide(SOURCE, 20, 20)
-    assert await skips.look_up(SOURCE, 20) == 21
+    assert await skips.look_up(SOURCE, 20, REFUSED) == 21
+
+
+async def test_a_decision_that_is_older_than_what_the_topic_holds_passes_over_nothing_that_can_be_read() -> None:
+    log = Log()
+    skips = Skips(log, "group")
+    log.decide(SOURCE, 1, 30)
+    damaged = UnreadableBatch(SOURCE, 7, 9, ValueError("damaged"))
+    assert await skips.look_up(SOURCE, 7, damaged) == 10
+    assert skips.after(SOURCE, 31, damaged) is None

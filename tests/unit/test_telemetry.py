@@ -79,7 +79,7 @@ def test_what_a_library_repeats_is_written_once_in_a_while_with_how_often_it_was
     assert [line["event"] for line in lines(capsys)] == [
         "no connection to 0",
         "something else",
-        "no connection to 5 (4 more like this were kept back)",
+        "no connection to 5 (4 similar lines suppressed)",
     ]
 
 
