@@ -268,11 +268,12 @@ class HttpServer:
 
     async def stop(self, seconds: float) -> None:
         """Stop listening, answer whoever has connected and asked, for `seconds` at most, and close every connection."""
+        # Before the first await, in which requests may be answered.
+        self._close_with_each_answer()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        self._close_with_each_answer()
         for listener in self._listeners:
             await listener.close()
         until = asyncio.get_running_loop().time() + seconds

@@ -114,10 +114,11 @@ raise LookupError("that nobody reads")
 """
 
 
-@pytest.mark.parametrize(("how", "code"), [("hang", -signal.SIGALRM), ("fail", 1)])
-def test_a_process_ends_though_nobody_reads_what_it_says(how: str, code: int) -> None:
+#: At its deadline it ends with 1 if what is left of the pipe takes the traceback, else by the signal.
+@pytest.mark.parametrize(("how", "codes"), [("hang", {1, -signal.SIGALRM}), ("fail", {1})], ids=["hang", "fail"])
+def test_a_process_ends_though_nobody_reads_what_it_says(how: str, codes: set[int]) -> None:
     with subprocess.Popen([sys.executable, "-c", _ENDING, how], stderr=subprocess.PIPE) as process:
         try:
-            assert process.wait(_DEADLINE) == code
+            assert process.wait(_DEADLINE) in codes
         finally:
             process.kill()
