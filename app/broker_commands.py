@@ -39,7 +39,7 @@ def connected(flags: Collection[str], timeout: float) -> Callable[[_Command], _C
 
 def settings_without_tables(given: dict[str, Any]) -> Settings:
     """Return the settings for a command that looks at no table, so that their file need not be there."""
-    flags = {name: given[name] for name in FLAGS_WITHOUT_TABLES if given[name] is not None}
+    flags = {name: text for name, text in given.items() if text is not None}
     return load_settings({"tables": "tables.yaml"} | flags)
 
 
