@@ -8,6 +8,7 @@ import click
 
 from app.config import SETTINGS, Settings, load_settings
 from app.tasks.log import LogUnavailable
+from app.telemetry import warnings_to_stderr
 
 if TYPE_CHECKING:
     from app.kafka.client import Connection
@@ -62,7 +63,8 @@ def run(settings: Settings, timeout: float, work: Callable[["Connection"], Await
             raise await explained(connection, error) from error
 
     try:
-        return asyncio.run(bounded())
+        with warnings_to_stderr():
+            return asyncio.run(bounded())
     except TimeoutError:
         raise click.ClickException(f"not done within {timeout:g} s; --timeout allows for more") from None
     except (KafkaError, LogUnavailable) as error:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
@@ -142,6 +143,22 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     root.setLevel(max(number, logging.INFO))
     for library in _TALKATIVE:
         logging.getLogger(library).setLevel(max(number, logging.WARNING))
+
+
+@contextmanager
+def warnings_to_stderr() -> Iterator[None]:
+    """Have a command write nothing but warnings to stderr, where its own words go, and none of it to stdout."""
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, structlog.dev.ConsoleRenderer(colors=False)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def log_uncaught() -> None:
