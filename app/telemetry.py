@@ -70,6 +70,15 @@ class _Said(NamedTuple):
 _NEVER = _Said(float("-inf"), float("-inf"), 0.0, 0)
 
 
+def _is_no_news(record: logging.LogRecord) -> bool:
+    """Return whether a line of a library tells of nothing wrong.
+
+    A cluster without consumer groups has no coordinator until the first one joins. Workers tell themselves of a
+    coordinator that stays away.
+    """
+    return record.name.startswith("aiokafka.") and record.msg == "Group Coordinator Request failed: %s"
+
+
 class Repeats(logging.Filter):
     """Keeps back what was said lately, whatever its arguments, and tells of how often when it is said again."""
 
@@ -131,6 +140,7 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(max(number, logging.INFO))
     handler.addFilter(Masked())
+    handler.addFilter(lambda record: not _is_no_news(record))
     handler.addFilter(Repeats())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -28,6 +28,7 @@ from app.http.probes import ProbeRoutes
 from app.http.proofs import Callers, keys_of
 from app.http.protocol import Server, check_parser
 from app.http.public import PublicRoutes
+from app.http.readiness_log import log_when_ready
 from app.http.rows import RowRoutes
 from app.http.writes import WriteRoutes
 from app.model import HostInfo
@@ -41,6 +42,8 @@ from app.routing.tables import routed_tables
 from app.routing.writes import SourceWriter, Writes
 from app.telemetry import Metrics, measure_event_loop_lag
 from app.turns import Turns
+
+log = structlog.get_logger("http")
 
 #: Seconds between the end of listening and the end of idle connections, in which requests on their way are answered.
 LAST_CALL = 0.05
@@ -251,7 +254,11 @@ class HttpServer:
         self._tasks += (
             asyncio.create_task(measure_event_loop_lag(self._metrics, LAG_INTERVAL), name="event-loop-lag"),
             asyncio.create_task(self._cut_slow_clients(), name="slow-clients"),
+            asyncio.create_task(
+                log_when_ready(lambda: self._readiness.document(verbose=False), self._clock), name="ready"
+            ),
         )
+        log.info("listening", url=self._bound.public_url, internal_url=self._bound.internal_url)
 
     async def drain(self, seconds: float) -> None:
         """Turn /readyz to 503 `draining`, then answer on, each time closing the connection.
@@ -309,8 +316,8 @@ class HttpServer:
                 self._held.cut_stalled()
                 for connections in self._connections:
                     connections.refuse_slow_heads()
-            except Exception:  # noqa: BLE001 - the next look is as important as this one
-                structlog.get_logger("http").exception("slow clients could not be cut off")
+            except Exception:
+                log.exception("slow clients could not be cut off")
 
     def _in_flight(self) -> int:
         return sum(dispatcher.in_flight for dispatcher in self._dispatchers)

@@ -1,6 +1,7 @@
 """The engine of a worker: prepares topics and clients, takes part in the group, and owns the shards it is given."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
@@ -426,7 +427,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._metrics.rebalances.inc()
         if self._revoked_at is not None:
             self._metrics.rebalance_duration.observe(monotonic() - self._revoked_at)
-        log.info("assigned", generation=generation, partitions=[str(partition) for partition in sorted(partitions)])
+        topics = Counter(partition.topic for partition in partitions)
+        log.info("assigned", generation=generation, partitions=len(partitions), topics=len(topics))
+        log.debug("assigned partitions", partitions=[str(partition) for partition in sorted(partitions)])
 
     def _take_up(
         self,

@@ -79,7 +79,7 @@ class Takeover:
             await self._require_whole_source()
         replayer.begin(bounds)
         if bounds.end > replayer.next_offset:
-            log.info("replaying", changelog=str(replayer.changelog), offset=replayer.next_offset, end=bounds.end)
+            log.debug("replaying", changelog=str(replayer.changelog), offset=replayer.next_offset, end=bounds.end)
         return bounds.end
 
     async def _require_whole_source(self) -> None:
@@ -127,7 +127,7 @@ class Takeover:
                 continue
             held = newest is not None and newest.nonce == claim.nonce and replayer.epoch == epoch
             ports.metrics.claims.labels(replayer.table, "held" if held else "lost").inc()
-            log.info(
+            (log.debug if held else log.info)(
                 "claimed" if held else "claim lost",
                 changelog=str(replayer.changelog),
                 epoch=tuple(epoch),

@@ -269,7 +269,7 @@ class Task:
         """Start to own the partition in this generation; returns at once."""
         if self.state is TaskState.STANDBY:
             self.reason = "becoming the owner"
-            self._log.info("promoted", position=self.applied, generation=generation)
+            self._log.debug("promoted", position=self.applied, generation=generation)
         self.generation, self._owns = generation, True
         self._start(after=None)
 
@@ -485,7 +485,7 @@ class Task:
     def _stand_by(self) -> None:
         if self.state is not TaskState.STANDBY:
             self.state, self.reason, self._waits = TaskState.STANDBY, None, self._new_warnings()
-            self._log.info("standby", position=self.applied, generation=self.generation)
+            self._log.debug("standby", position=self.applied, generation=self.generation)
 
     def _on_followed(self) -> None:
         if not self.readable and self.state is TaskState.STANDBY:
@@ -542,7 +542,7 @@ class Task:
                 seconds = self._ports.clock.monotonic() - self._asked_at
                 self._ports.metrics.restore_duration.labels(self.table).observe(seconds)
             self.state, self.reason, self._waits = TaskState.ACTIVE, None, self._new_warnings()
-            self._log.info("active", position=self.applied, generation=self.generation)
+            self._log.debug("active", position=self.applied, generation=self.generation)
 
     async def _catch_up(self, pipeline: Pipeline) -> Inbox:
         """Ingest from the source beside the lane until it can be joined."""
