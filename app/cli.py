@@ -1,4 +1,4 @@
-"""The command line: `tablehouse worker`, `init`, `check`, `peek`, `topics`, `dead-letters`, `skip` and `version`."""
+"""The command line: `tablehouse worker`, `init`, `check`, `peek`, `topics`, `dead-letters` and `skip`."""
 
 import asyncio
 import atexit
@@ -52,6 +52,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group)
+@click.version_option(package_name="tablehouse", message="%(prog)s %(version)s")
 def main() -> None:
     """Kafka topics as tables: the latest row for a key, over HTTP, from any worker."""
 
@@ -167,12 +168,6 @@ def _return_large_memory() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, _LARGE_ALLOCATION_BYTES)
-
-
-@main.command()
-def version() -> None:
-    """Print the version of this installation."""
-    click.echo(f"tablehouse {installed_version('tablehouse')}")
 
 
 if __name__ == "__main__":
