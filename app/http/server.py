@@ -254,11 +254,12 @@ class HttpServer:
         self._tasks += (
             asyncio.create_task(measure_event_loop_lag(self._metrics, LAG_INTERVAL), name="event-loop-lag"),
             asyncio.create_task(self._cut_slow_clients(), name="slow-clients"),
-            asyncio.create_task(
-                log_when_ready(lambda: self._readiness.document(verbose=False), self._clock), name="ready"
-            ),
         )
         log.info("listening", url=self._bound.public_url, internal_url=self._bound.internal_url)
+
+    async def log_when_ready(self) -> None:
+        """Log that this worker is ready once it is, and until then what it waits for."""
+        await log_when_ready(lambda: self._readiness.document(verbose=False), self._clock)
 
     async def drain(self, seconds: float) -> None:
         """Turn /readyz to 503 `draining`, then answer on, each time closing the connection.

@@ -28,6 +28,9 @@ class Listeners(Protocol):
     async def start(self) -> None:
         """Serve."""
 
+    async def log_when_ready(self) -> None:
+        """Return once the worker is ready, and log that."""
+
     async def drain(self, seconds: float) -> None:
         """Turn unready, and wait for requests in flight."""
 
@@ -44,6 +47,7 @@ class _ListenersService(Service):  # type: ignore[misc]  # mode's Service has un
 
     async def on_start(self) -> None:
         await self._listeners.start()
+        self.add_future(self._listeners.log_when_ready())
 
     async def on_stop(self) -> None:
         await self._listeners.stop(_DRAIN)
