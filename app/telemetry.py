@@ -353,7 +353,7 @@ class _TaskCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         families = _families()
-        state, applied, lag, staleness, remaining, stopped, blocked, held_back = families
+        state, applied, lag, staleness, remaining, stopped, blocked, held_back, rejected, suspicious = families
         for task in self._seen:
             place = (task.table, str(task.partition))
             state.add_metric((*place, task.state.name.lower()), 1)
@@ -367,6 +367,8 @@ class _TaskCollector(Collector):
             stopped.add_metric(place, float(task.stopped))
             blocked.add_metric(place, float(task.blocked))
             held_back.add_metric(place, task.held_back_seconds)
+            rejected.add_metric(place, task.rejected_records)
+            suspicious.add_metric(place, float(task.suspicion is not None))
         yield from families
 
 
@@ -380,6 +382,8 @@ def _families() -> list[GaugeMetricFamily]:
         "partition_stopped": "1 for a task that has stopped at a record that cannot become a row; else 0.",
         "partition_blocked": "1 for a task that neither waiting nor a restart gets on; else 0.",
         "partition_held_back_seconds": "Time for which the same open transaction has held back source records; else 0.",
+        "partition_rejected_records": "Source records that could not become rows since the table was built.",
+        "partition_suspicious_keys": "1 where keys are probably of another format than the table says; else 0.",
     }
     return [
         GaugeMetricFamily(

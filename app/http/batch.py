@@ -183,5 +183,6 @@ def _partition(number: int, answer: PartitionAnswer) -> dict[str, object]:
         "role": freshness.role.value,
         "lag_records": freshness.lag_records,
         "staleness_ms": freshness.staleness_ms,
+        "rejected_records": freshness.rejected_records,
         "served_by": answer.served_by,
     }

@@ -100,6 +100,9 @@ class Readiness:
                     "lag_records": task.lag_records,
                     "staleness_ms": task.staleness_ms,
                     "restore_remaining": task.restore_remaining,
+                    "rejected_records": task.rejected_records,
+                    "rejection": task.rejection,
+                    "suspicion": task.suspicion,
                     "blocked": task.blocked,
                     "reason": task.reason,
                 }

@@ -113,6 +113,9 @@ def _partition(partition: int, active: HostInfo | None, standbys: list[str], tas
         "staleness_ms": task.staleness_ms if task else None,
         "restore_remaining": task.restore_remaining if task else None,
         "rows_estimate": task.rows_estimate if task else None,
+        "rejected_records": task.rejected_records if task else None,
+        "rejection": task.rejection if task else None,
+        "suspicion": task.suspicion if task else None,
         "reason": task.reason if task else None,
     }
 
@@ -131,9 +134,10 @@ def _table_state(states: list[str]) -> str:
 
 
 def _table(table: RoutedTable, partitions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Describe a table; rows_estimate is null unless every partition's active could be asked."""
+    """Describe a table; rows_estimate and rejected_records are null unless every partition's active could be asked."""
     spec = table.spec
     rows = [partition["rows_estimate"] for partition in partitions]
+    rejected = [partition["rejected_records"] for partition in partitions]
     return {
         "name": spec.name,
         "description": spec.description,
@@ -145,5 +149,6 @@ def _table(table: RoutedTable, partitions: list[dict[str, Any]]) -> dict[str, An
         "partitioner": spec.source.partitioner,
         "partitions": len(partitions) or None,
         "rows_estimate": None if not rows or None in rows else sum(rows),
+        "rejected_records": None if not rejected or None in rejected else sum(rejected),
         "state": _table_state([partition["state"] for partition in partitions]),
     }

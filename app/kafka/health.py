@@ -1,5 +1,6 @@
 """Whether a worker is as it should be, and what keeps it from that."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from app.catalog.spec import Catalog, TableSpec
@@ -30,6 +31,23 @@ def task_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
     if len(lines) > _MAX_LINES:
         lines[_MAX_LINES:] = [f"and {len(lines) - _MAX_LINES} more like this: GET /readyz?verbose lists all partitions"]
     return lines
+
+
+def content_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
+    """Say which tables' records are probably not what the tables' definitions say, a line each."""
+    lines: dict[str, str] = {}
+    rows = Counter[str]()
+    for task in statuses:
+        rows[task.table] += task.rows_estimate
+    for task in statuses:
+        if task.suspicion is not None:
+            lines.setdefault(task.table, f"table {task.table}: {task.suspicion}")
+        elif task.rejected_records and not rows[task.table]:
+            latest = "" if task.rejection is None else f"; the latest: {task.rejection}"
+            lines.setdefault(
+                task.table, f"table {task.table} has no row here, and records that could not become rows{latest}"
+            )
+    return list(lines.values())
 
 
 class Health:
@@ -104,7 +122,7 @@ class Health:
             for table in self._catalog.tables.values()
             if (doubt := self._doubt(table)) is not None
         ]
-        registry = self._registry_trouble()
+        registry, statuses = self._registry_trouble(), self._local.statuses()
         return [
             *(trouble for trouble in (self.trouble, self.outage) if trouble is not None),
             *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
@@ -115,5 +133,6 @@ class Health:
                 for member, reason in self.left_out.items()
             ),
             *doubts,
-            *task_reasons(self._local.statuses()),
+            *task_reasons(statuses),
+            *content_reasons(statuses),
         ]

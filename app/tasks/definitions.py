@@ -1,18 +1,24 @@
 """From a table's definition to what its tasks need: names, fingerprint and codec."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from app.catalog.fingerprint import fingerprint
 from app.catalog.spec import TableSpec
 from app.folds.upsert import Upsert
+from app.formats.errors import DecodeError
 from app.formats.keyed import source_keys
+from app.formats.likely_causes import cause_of_key, cause_of_value
 from app.formats.partitioners import partitions_of, places_empty_keys
+from app.formats.schemas import SchemaNeeded
 from app.formats.values import value_format
 from app.formats.variants import Known
 from app.model import TopicPartition
 from app.stores.rows import LAYOUT_VERSION
 from app.tasks.ingest import TableCodec
+from app.tasks.log import LogRecord
 from app.tasks.replay import Identity
+from app.tasks.suspicions import KeySuspicion
 
 
 def changelog_topic(group: str, table: TableSpec) -> str:
@@ -50,6 +56,18 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         found = partitions_of(partitioner, [keys.canonical(wire) for wire in wires], partitions)
         return next((index for index, where in enumerate(found) if where != partition), None)
 
+    def kind_of(schema: int) -> str | None:
+        with suppress(DecodeError, SchemaNeeded):
+            return known.schemas.known(schema).kind
+        return None
+
+    def likely_cause(record: LogRecord, reason: str) -> str | None:
+        if reason == "undecodable_key":
+            return cause_of_key(table.source.key.format, record.key or b"", kind_of)
+        if reason == "undecodable_value":
+            return cause_of_value(table.source.value.format, record.value or b"", record.headers, kind_of)
+        return None
+
     values = value_format(table, known.schemas)
     return TableCodec(
         source=TopicPartition(table.source.topic, partition),
@@ -60,4 +78,6 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         fold=Upsert(),
         empty_keys=places_empty_keys(partitioner),
         on_error=table.source.on_error,
+        likely_cause=likely_cause,
+        suspicion=KeySuspicion(table.source.key),
     )

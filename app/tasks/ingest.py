@@ -13,6 +13,7 @@ from app.formats.errors import DecodeError
 from app.model import TopicPartition
 from app.stores.rows import ROW_PREFIX
 from app.tasks.log import LogRecord
+from app.tasks.suspicions import KeySuspicion
 
 #: What a format may stumble over in bytes that nobody thought of. A record that can be kept as a dead letter must not
 #: end every worker that comes to it; an OSError or MemoryError is not about the record.
@@ -72,7 +73,8 @@ class TableCodec:
     payload kept, or None for a delete; both raise DecodeError. misplaced returns the index of the first of some wire
     keys that the partitioner would not have put into this partition, None when all are where they belong. empty_keys is
     False where the source's producers send records with an empty key anywhere, so that none of them can be the latest.
-    on_error says what becomes of records that cannot become rows.
+    on_error says what becomes of records that cannot become rows, and likely_cause what one probably is instead, with
+    the reason it was given, and what would be right; None when it is not known. suspicion looks at wire keys.
 
     decode_in_pieces does what decode_value does, yielding every few milliseconds where it can; it is for values of more
     than LARGE_VALUE_BYTES. Without it they are decoded at once.
@@ -85,6 +87,8 @@ class TableCodec:
     fold: Fold
     empty_keys: bool = True
     on_error: OnError = "skip"
+    likely_cause: Callable[[LogRecord, str], str | None] = lambda _record, _reason: None
+    suspicion: KeySuspicion | None = None
     decode_in_pieces: Callable[[bytes, Sequence[tuple[str, bytes]]], Generator[None, None, bytes | None]] | None = None
 
 
@@ -159,6 +163,8 @@ class Folding:
             append_wire(wire)
             append(Decoded(ROW_PREFIX + key, value, record.timestamp, record.offset))
         self.stream_time = max(self.stream_time, max((record.timestamp for record in records), default=-1))
+        if self._codec.suspicion is not None:
+            self._codec.suspicion.look(wires)
         if self.misplaced_at is None:
             index = self._codec.misplaced(wires)
             self.misplaced_at = None if index is None else decoded[index].offset

@@ -149,6 +149,11 @@ class Pipeline:
         """Say what the pipeline waits for besides the changelog; None when it does not."""
         return None if self._missing is None else f"waits for {self._schemas.describe(self._missing)}"
 
+    @property
+    def rejection(self) -> str | None:
+        """Say what was wrong with the latest record that could not become a row; None when there was none."""
+        return self._bad.latest
+
     async def feed(self, batch: LaneBatch) -> None:
         """Fold a batch and send it off, once the one before it is applied.
 
@@ -275,10 +280,10 @@ class Pipeline:
                     raise self._bad.refusal(stop_at)
                 part, rest = _cut(batch, before)
                 continue
+            if oversized is not None:
+                self._bad.add(oversized, "oversized", "its row does not fit into one changelog batch")
             prepared = self._encode(part, folding)
             if prepared is not None:
-                if oversized is not None:
-                    self._bad.add(oversized, "oversized", "its row does not fit into one changelog batch")
                 self.limit = min(LANE_BATCH, self.limit + len(part.records))
                 return prepared, rest
             # The rows of one source record are never split over two batches, so it is the records that are halved.
@@ -324,6 +329,7 @@ class Pipeline:
             stream_time=max(stream_time, folding.stream_time),
             anchor=anchor,
             misplaced=misplaced,
+            rejected=len(self._bad) + (0 if known is None else known.rejected),
         )
         content = [*folding.rows.items(), (POSITION_KEY, encode(position))]
         encoded = self._writer.encode(self._changelog, self._epoch, content)

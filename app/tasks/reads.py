@@ -138,7 +138,7 @@ class Reader:
         doubt = task.doubt
         # A later version of the key may lie where nobody looks, so how far behind this one is nobody knows.
         shown = (lag, staleness) if doubt is None else (None, None)
-        freshness = Freshness(task.partition, position, role, *shown)
+        freshness = Freshness(task.partition, position, role, *shown, task.rejected)
         if role is Role.SUSPENDED and consistency.mode is ReadMode.ACTIVE:
             raise _restoring(task, freshness)
         if consistency.min_positions:

@@ -128,6 +128,12 @@ class Task:
         return self._replayer.applied
 
     @property
+    def rejected(self) -> int:
+        """Return how many source records could not become rows since the table was built."""
+        position = self._replayer.position
+        return 0 if position is None else position.rejected
+
+    @property
     def committable(self) -> int | None:
         """Return the source offset to go on at after a restart; None while nothing was applied."""
         return None if self._replayer.position is None else self._replayer.position.last + 1
@@ -201,6 +207,9 @@ class Task:
             stopped=self.stopped,
             blocked=self.blocked,
             held_back_seconds=self._transactions.seconds(self.applied),
+            rejected_records=self.rejected,
+            rejection=None if self._pipeline is None else self._pipeline.rejection,
+            suspicion=None if self._codec.suspicion is None else self._codec.suspicion.text,
         )
 
     def observe_source_end(self, bounds: Bounds, listed_at: float, position: int) -> None:

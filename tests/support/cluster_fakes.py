@@ -56,6 +56,7 @@ class FakeTables:
     role: Role = Role.ACTIVE
     lag: int | None = 2
     staleness_ms: int | None = 15
+    rejected: int = 3
     states: list[TaskStatus] = field(default_factory=list)
     applied: dict[int, int] = field(default_factory=dict)
     asked: list[tuple[str, int, bytes]] = field(default_factory=list)
@@ -84,7 +85,7 @@ class FakeTables:
                 lag_records=self.lag,
                 staleness_ms=self.staleness_ms,
             )
-        freshness = Freshness(partition, position, self.role, self.lag, self.staleness_ms)
+        freshness = Freshness(partition, position, self.role, self.lag, self.staleness_ms, self.rejected)
         return ReadResult(self.rows.get((table, partition, stored_key)), freshness)
 
     def read_many(
@@ -140,6 +141,7 @@ def status(
         position=99,
         lag_records=2,
         staleness_ms=1500,
+        rejected_records=2,
         restore_remaining=None if state is TaskState.ACTIVE else 40,
         reason=None if state is TaskState.ACTIVE else "40 records to go",
         rows_estimate=10,

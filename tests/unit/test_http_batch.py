@@ -104,6 +104,7 @@ async def test_rows_come_in_the_order_asked_with_the_freshness_of_their_partitio
             "role": "active",
             "lag_records": 2,
             "staleness_ms": 15,
+            "rejected_records": 3,
             "served_by": "a",
         }
         for number in sorted({partition(key.encode()) for key in keys})
@@ -467,6 +468,7 @@ async def test_a_partition_that_was_asked_more_than_once_is_labelled_with_the_wo
             "role": "standby",
             "lag_records": 2,
             "staleness_ms": None,
+            "rejected_records": 3,
             "served_by": "b",
         }
     ]

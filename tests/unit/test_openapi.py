@@ -204,5 +204,8 @@ async def test_answers_are_as_the_document_says(worker: Worker, target: str, tem
         schema = {**response["content"][media_type]["schema"], "components": read["components"]}
         jsonschema.Draft202012Validator(schema).validate(msgspec.json.decode(reply.body))
     for name in response.get("headers", ()):
+        # A copy that refuses does not count what it has rejected.
+        if name == "Tablehouse-Rejected-Records" and reply.status == 503:
+            continue
         if reply.status in {200, 404, 503} and "table_not_found" not in reply.body.decode():
             assert name.lower() in reply.headers

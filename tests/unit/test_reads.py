@@ -161,6 +161,7 @@ def task_in(state: str, content: str, **changes: object) -> Task:
         "state": TaskState[state],
         "readable": True,
         "applied": 41,
+        "rejected": 0,
         "generation": 3,
         "doubt": "a key lies elsewhere" if content.endswith("misplaced") else None,
         "store": _Store(content),
