@@ -18,7 +18,7 @@ from app.stores.store import ShardStore, StoreClosed, StoreCorrupt, StoreError
 from app.tasks import background
 from app.tasks.definitions import codec_of, family_name, identity_of
 from app.tasks.digest import PartitionDigest, digest
-from app.tasks.log import LaneControl, LogRecord, LogUnavailable
+from app.tasks.log import LaneControl, LogRecord, LogUnavailable, PartitionMissing
 from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult, SliceResult
@@ -495,6 +495,10 @@ class Shards:
         positions = {name: task.applied for name, task in held.tasks.items()}
         try:
             bounds = (await self.ports.sources.bounds([source]))[source]
+        except PartitionMissing:
+            for task in held.tasks.values():
+                task.observe_source_missing()
+            return
         except LogUnavailable:
             return
         if self._held.get(source) is held:
