@@ -83,9 +83,11 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
 
 
 def _fail_all(accumulator: MessageAccumulator) -> None:
-    """End whatever waits for a batch; asyncio logs each exception that nothing has asked for."""
+    """End whatever waits for a batch, and leave asyncio nothing to log: exceptions that nothing asks for, and others."""
     queued = [batch for batches in accumulator._batches.values() for batch in batches]
-    left = [*queued, *accumulator._pending_batches]
+    # A batch that was sent before takes itself out of these when it ends, and they lack it while it is queued again.
+    accumulator._pending_batches.update(batch for batch in queued if batch.retry_count)
+    left = {*queued, *accumulator._pending_batches}
     accumulator.fail_all(ProducerClosed())
     for batch in left:
         batch._drain_waiter.exception()
