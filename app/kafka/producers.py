@@ -83,7 +83,7 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
 
 
 def _fail_all(accumulator: MessageAccumulator) -> None:
-    """End whatever waits for a batch, and leave asyncio nothing to log: exceptions that nothing asks for, and others."""
+    """End whatever waits for a batch, and leave asyncio nothing to log, such as exceptions that nothing asks for."""
     queued = [batch for batches in accumulator._batches.values() for batch in batches]
     # A batch that was sent before takes itself out of these when it ends, and they lack it while it is queued again.
     accumulator._pending_batches.update(batch for batch in queued if batch.retry_count)
