@@ -29,6 +29,14 @@ async def check_answers(worker: WorkerProcess) -> None:
     assert (row.status, row.body) == (200, b"4")
     assert not {"tablehouse-lag-records", "tablehouse-staleness-ms"} & set(row.headers)
     assert (await worker.get("/tables/one/a?max_lag=1000")).status == 503
+
+    async def no_copy_is_fresh() -> bool:
+        # A standby notices with its next listing.
+        return (await worker.get("/tables/one/a?read=any&max_staleness_ms=3600000")).status == 503
+
+    await until(no_copy_is_fresh, "a standby does not say how fresh it is either")
+    assert (await worker.get("/tables/one/none?read=any")).status == 503
+    assert (await worker.get("/tables/two/none")).status == 404
     status, refused = await put(worker, "/tables/one/a")
     assert (status, refused["code"]) == (503, "write_refused")
     assert (await put(worker, "/tables/two/b"))[0] == 200
