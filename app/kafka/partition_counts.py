@@ -35,16 +35,15 @@ class Counts:
 def settle(catalog: Catalog, group: str, now: Mapping[str, int], changelogs: Mapping[str, int]) -> Counts:
     """Choose the count that each topic's tables are served with, given those of the changelogs that exist.
 
-    A table goes on with the count that it was built with when its topic grows: its rows are served and its misses are
-    in doubt. Where another table of the topic is new, or was built with the present count, that count is right for it,
-    and the tables of before are held back.
+    A table goes on with the count that it was built with when its topic has another: its rows are served and its misses
+    are in doubt. Where another table of the topic is new, or was built with the present count, that count is right for
+    it, and the tables of before are held back.
     """
     names = {table.name: changelog_topic(group, table) for table in catalog.tables.values()}
     shards: dict[str, int] = {}
     for topic, count in now.items():
         found = [changelogs.get(names[table.name]) for table in catalog.tables_of(topic)]
-        # Partitions that are gone cannot be read.
-        earlier = [built for built in found if built is not None and built < count]
+        earlier = [built for built in found if built is not None]
         shards[topic] = count if None in found or count in found or not earlier else max(earlier)
     tables = catalog.tables.values()
     built = {names[table.name]: changelogs.get(names[table.name], now[table.source.topic]) for table in tables}

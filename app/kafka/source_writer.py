@@ -118,17 +118,20 @@ class KafkaSourceWriter:
                     timestamp_ms=self._clock.now_ms(),
                 )
         except TimeoutError:
-            leader = self._leader_of(KafkaPartition(*partition))
-            raise _not_written(partition, f"{leader} could not be reached in time, or takes nothing") from None
+            raise _not_written(partition, self._unreached(KafkaPartition(*partition))) from None
         except KafkaError as error:
             raise _not_written(partition, repr(error)) from None
         return producer, future
 
-    def _leader_of(self, partition: KafkaPartition) -> str:
-        """Return a partition's leader in words, with the address that it advertises where that is known."""
+    def _unreached(self, partition: KafkaPartition) -> str:
+        """Return why a partition takes nothing, with the address that its leader advertises where that is known."""
         cluster = None if self._producer is None else self._producer.client.cluster
         leader = None if cluster is None else cluster.broker_metadata(cluster.leader_for_partition(partition))
-        return "its leader" if leader is None else f"its leader, which advertises {leader.host}:{leader.port},"
+        if leader is None:
+            return "no broker has named its leader in time (was the topic deleted?)"
+        return (
+            f"its leader, which advertises {leader.host}:{leader.port}, could not be reached in time, or takes nothing"
+        )
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:

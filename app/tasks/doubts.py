@@ -65,8 +65,9 @@ class Doubts:
             built, now = self._grown[changelog]
             return (
                 f"topic {source} has {now} partitions and the table was built with {built}: new records may lie where "
-                "no worker reads, and Kafka leaves the old ones where no lookup by the new count finds them, so a new "
-                f"version over this topic would not help. Produce all of them into a new topic of {now} partitions, "
-                "and give the table that `source.topic` and a new version"
+                "no worker reads, and Kafka leaves the old ones where no lookup by the new count finds them. If the "
+                "topic was created again, give the table a new version. If it has grown, a new version over this topic "
+                f"would not help: produce all records into a new topic of {now} partitions, and give the table that "
+                "`source.topic` and a new version"
             )
         return None

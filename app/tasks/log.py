@@ -18,6 +18,10 @@ class LogUnavailable(Exception):
     """The broker could not be asked, or did not answer in time; asking again later is right."""
 
 
+class PartitionMissing(LogUnavailable):
+    """The brokers answer that they do not know the topic, or that it has no such partition."""
+
+
 class Unreadable(LogUnavailable):
     """Offsets of the log, `first` to `last`, cannot be read, and asking again may not help.
 
@@ -111,8 +115,8 @@ class LogReader(Protocol):
     async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
         """Ask the broker for the bounds, within a deadline of its own.
 
-        Partitions that could not be asked about, as those without a leader, are missing and hold up no others; raises
-        LogUnavailable, which says why, when that is all of them.
+        Partitions that could not be asked about, as those without a leader, are left out and hold up no others. Raises
+        LogUnavailable, which says why, when that is all of them: PartitionMissing when none of them exists.
         """
 
     async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:

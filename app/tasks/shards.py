@@ -18,7 +18,7 @@ from app.stores.store import ShardStore, StoreClosed, StoreCorrupt, StoreError
 from app.tasks import background
 from app.tasks.definitions import codec_of, family_name, identity_of
 from app.tasks.digest import PartitionDigest, digest
-from app.tasks.log import LaneControl, LogRecord, LogUnavailable
+from app.tasks.log import LaneControl, LogRecord, LogUnavailable, PartitionMissing
 from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult, SliceResult
@@ -79,6 +79,8 @@ class _Held:
     leaving: bool = False
     #: Whether what was on the disk was thrown away.
     destroyed: bool = False
+    #: Whether the source was missing when its end was last listed.
+    source_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,11 +497,24 @@ class Shards:
         positions = {name: task.applied for name, task in held.tasks.items()}
         try:
             bounds = (await self.ports.sources.bounds([source]))[source]
+        except PartitionMissing:
+            self._note_missing_source(held)
+            return
         except LogUnavailable:
             return
         if self._held.get(source) is held:
+            held.source_missing = False
             for name, task in held.tasks.items():
                 task.observe_source_end(bounds, listed_at, positions[name])
+
+    @staticmethod
+    def _note_missing_source(held: _Held) -> None:
+        for task in held.tasks.values():
+            task.observe_source_missing()
+        if held.source_missing:
+            # Twice in a row: no broker that has only just started.
+            held.shard.lost()
+        held.source_missing = True
 
 
 def _unreadable(table: str, partition: int, error: StoreError) -> PartitionRestoring:

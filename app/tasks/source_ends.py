@@ -67,10 +67,14 @@ class SourceEnds:
         while self._ahead and position + 1 >= self._ahead[0][0]:
             self.reached_at = self._ahead.popleft()[1]
 
-    def distrust(self) -> None:
-        """Forget all figures, and know none until trust(): the source is not the one that the position counts in."""
+    def forget(self) -> None:
+        """Forget all figures until the source is listed again."""
         self.reached_at = self._newest = self._held_since = None
         self._ahead.clear()
+
+    def distrust(self) -> None:
+        """Forget all figures, and know none until trust(): the source is not the one that the position counts in."""
+        self.forget()
         self._distrusted = True
 
     def trust(self) -> None:

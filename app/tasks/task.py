@@ -25,6 +25,7 @@ from app.tasks.log import (
     LogUnavailable,
     OffsetOutOfRange,
     OutcomeUnknown,
+    PartitionMissing,
     StoodStill,
     Unreadable,
 )
@@ -56,6 +57,7 @@ _PASSING: Mapping[type[Exception], str] = {
     OutcomeUnknown: "the outcome of an append is not known",
     LettersUndelivered: "the dead letters cannot be written",
     LogUnavailable: "the broker cannot be asked",
+    PartitionMissing: "the changelog is missing",
     Unreadable: "the log cannot be read",
     StoodStill: "the log was not looked at for long",
     StoreError: "the store failed",
@@ -228,6 +230,10 @@ class Task:
         if waits and self.state is TaskState.RESTORING and self._pipeline is not None:
             # The changelog is replayed, and the source does not get on.
             self._show_old_rows()
+
+    def observe_source_missing(self) -> None:
+        """Record that the source does not exist: how far behind it the rows are is not known."""
+        self._freshness.forget()
 
     async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until a source offset is applied or the task closed; say whether it was within `timeout` seconds."""

@@ -11,6 +11,7 @@ from app import cli
 from app.demo.broker import EmbeddedKafka
 from app.kafka.client import Connection
 from app.kafka.dead_letters import KafkaDeadLetters
+from app.kafka.topic_plan import dead_letters
 from app.kafka.topics import DeadLetterTopic
 from app.model import TopicPartition
 from app.tasks.dead_letters import DeadLetter
@@ -40,7 +41,7 @@ class Scene:
         """Write letters of tables and partitions."""
         writer = KafkaDeadLetters(
             Connection(self.bootstrap, "w"),
-            DeadLetterTopic(self.topic, 1, 8_000_000),
+            DeadLetterTopic(dead_letters(self.topic, 1, 1_000_000, {}), 1, 8_000_000),
             self.group,
             "w1",
             BROKERS_CLOCK,

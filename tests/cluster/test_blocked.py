@@ -5,8 +5,9 @@ from typing import Any
 import aiohttp
 
 from app.demo.broker import EmbeddedKafka
-from tests.support.kafka import create_topic, produce, recreate_topic, unique
+from tests.support.kafka import create_topic, delete_topic, produce, recreate_topic, unique
 from tests.support.polling import until
+from tests.support.topics import topics_of
 from tests.support.worker import MakeWorker, WorkerProcess, all_ready, table, tables
 
 
@@ -28,14 +29,21 @@ async def check_answers(worker: WorkerProcess) -> None:
     assert (row.status, row.body) == (200, b"4")
     assert not {"tablehouse-lag-records", "tablehouse-staleness-ms"} & set(row.headers)
     assert (await worker.get("/tables/one/a?max_lag=1000")).status == 503
+
+    async def no_copy_is_fresh() -> bool:
+        # A standby notices with its next listing.
+        return (await worker.get("/tables/one/a?read=any&max_staleness_ms=3600000")).status == 503
+
+    await until(no_copy_is_fresh, "a standby does not say how fresh it is either")
+    assert (await worker.get("/tables/one/none?read=any")).status == 503
+    assert (await worker.get("/tables/two/none")).status == 404
     status, refused = await put(worker, "/tables/one/a")
     assert (status, refused["code"]) == (503, "write_refused")
     assert (await put(worker, "/tables/two/b"))[0] == 200
 
 
-async def test_a_recreated_source_keeps_its_own_table_back_and_no_worker_from_being_ready(
-    kafka: EmbeddedKafka, make_worker: MakeWorker
-) -> None:
+async def two_workers(kafka: EmbeddedKafka, make_worker: MakeWorker) -> tuple[str, list[WorkerProcess]]:
+    """Start two workers with tables `one` and `two`; return the source of `one`, and the workers once both have it."""
     bootstrap, lost, other, group = kafka.bootstrap_servers, unique("lost"), unique("other"), unique("blocked")
     for topic in (lost, other):
         await create_topic(bootstrap, topic, 1)
@@ -52,12 +60,11 @@ async def test_a_recreated_source_keeps_its_own_table_back_and_no_worker_from_be
         return all([(await worker.get("/tables/one/a?read=any")).body == b"4" for worker in workers])
 
     await until(both_have_rows, "owner and standby have the rows")
-    await stop(*workers)
-    await recreate_topic(bootstrap, lost)
-    await produce(bootstrap, lost, [(b"a", b"other", 0)])
-    for worker in workers:
-        worker.start()
-    await all_ready(*workers)
+    return lost, workers
+
+
+async def check_only_one_is_blocked(workers: list[WorkerProcess], why: str) -> None:
+    """Check that the owner of `one` is ready and says why it is blocked, and that every worker answers as it should."""
 
     async def owner_of_one() -> WorkerProcess | None:
         states = {}
@@ -70,7 +77,7 @@ async def test_a_recreated_source_keeps_its_own_table_back_and_no_worker_from_be
     async def only_it_is_blocked() -> bool:
         status, seen = await owner.document("/readyz")
         assert (status, len(seen["reasons"])) == (200, 1), seen
-        assert seen["reasons"][0].startswith("partition 0 of table one is blocked: the source is refused")
+        assert seen["reasons"][0].startswith(f"partition 0 of table one is blocked: {why}")
         assert seen["layers"][-1] == {"name": "tasks", "ok": False, "behind": 0, "blocked": 1}
         return True
 
@@ -78,3 +85,32 @@ async def test_a_recreated_source_keeps_its_own_table_back_and_no_worker_from_be
     assert await owner.metric("tablehouse_partition_blocked", table="one") == 1
     for worker in workers:
         await check_answers(worker)
+
+
+async def test_a_recreated_source_keeps_its_own_table_back_and_no_worker_from_being_ready(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    lost, workers = await two_workers(kafka, make_worker)
+    bootstrap = kafka.bootstrap_servers
+    await stop(*workers)
+    await recreate_topic(bootstrap, lost)
+    await produce(bootstrap, lost, [(b"a", b"other", 0)])
+    for worker in workers:
+        worker.start()
+    await all_ready(*workers)
+    await check_only_one_is_blocked(workers, "the source is refused")
+
+
+async def test_a_source_that_is_deleted_keeps_its_rows_through_a_rolling_restart(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    lost, workers = await two_workers(kafka, make_worker)
+    missing = f"the source is refused: the brokers do not know topic {lost} (deleted?)"
+    await delete_topic(kafka.bootstrap_servers, lost)
+    await check_only_one_is_blocked(workers, missing)
+    for worker in workers:
+        await stop(worker)
+        worker.start()
+        await worker.wait_ready()
+        await check_only_one_is_blocked(workers, missing)
+    assert lost not in await topics_of(kafka)

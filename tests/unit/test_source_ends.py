@@ -33,6 +33,20 @@ def test_what_an_open_transaction_holds_back_counts_as_not_applied() -> None:
     assert ends.held_back() is None
 
 
+def test_of_a_source_that_is_missing_nothing_is_known_until_it_is_listed_again() -> None:
+    ends = SourceEnds()
+    ends.listed(Bounds(0, 5), 10.0, 4)
+    ends.listed(Bounds(0, 5, held=3), 11.0, 4)
+    ends.applied(4)
+    ends.forget()
+    assert (ends.reached_at, ends.end(11.0), ends.held_back()) == (None, None, None)
+    ends.listed(Bounds(0, 8), 12.0, 4)
+    ends.applied(4)
+    assert (ends.reached_at, ends.end(12.0)) == (None, 8)
+    ends.applied(7)
+    assert ends.reached_at == 12.0
+
+
 def test_a_source_that_lacks_what_was_applied_tells_nothing_however_long_it_grows() -> None:
     ends = SourceEnds()
     ends.listed(Bounds(0, 5), 10.0, 4)
