@@ -457,11 +457,11 @@ class Shards:
         """Save positions for the next process, and measure the disk; blocks."""
         metrics, directory = self.ports.metrics, self.settings.directory
         try:
+            # First, since a full disk fails what follows.
+            directory.measure(metrics)
             directory.save_positions(positions)
             for source, held in shards.items():
                 metrics.store_size.labels(source.topic, str(source.partition)).set(held.store.size())
-            metrics.disk_free.set(directory.free())
-            metrics.disk_size.set(directory.size())
         except (OSError, StoreError) as error:
             self._failures.error("directory", "the data directory fails", path=str(directory.path), error=str(error))
         else:
