@@ -99,12 +99,17 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
                 refused = await skip(kafka, group, topic, first, last)
                 assert refused.exit_code == 1, refused.output
                 assert re.search(why, refused.stderr), refused.stderr
+            refused = await skip(kafka, group, topic, 2, 1)
+            assert (refused.exit_code, "2 is greater than --to, which is 1" in refused.stderr) == (2, True)
             refused = await skip(kafka, group, f"{group}-t-changelog", 0, 0)
             assert "is a changelog" in refused.stderr, refused.output
             assert running.states() == {("t", 0): TaskState.SUSPENDED, ("u", 0): TaskState.SUSPENDED}
 
             skipped = await skip(kafka, group, topic, 1, 2)
             assert skipped.exit_code == 0, skipped.output
+            for first in (1, 2):
+                again = await skip(kafka, group, topic, first, 2)
+                assert (again.exit_code, again.stdout) == (0, f"already decided: {skipped.stdout}")
             await running.wait_active(2)
             await running.wait_position("t", 0, 3)
             assert all(running.read(name, b"last").row is not None for name in "tu")
