@@ -48,6 +48,10 @@ class LocalSide:
         """Read the first of some keys here and now; raises what read() raises."""
         return self._here(table, lambda shards: shards.read_many(table, partition, stored_keys, consistency))
 
+    def require_applied(self, table: str, partition: int) -> None:
+        """Raise what Shards.require_applied raises."""
+        self._joined_shards(table).require_applied(table, partition)
+
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here; raises what Shards.wait_for_position raises."""
         await self._joined_shards(table).wait_for_position(table, partition, offset, timeout)

@@ -8,7 +8,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from app.demo.broker import EmbeddedKafka
-from app.errors import PartitionRestoring
+from app.errors import PartitionRestoring, WriteRefused
 from app.kafka.client import Connection
 from app.kafka.dead_letters import KafkaDeadLetters
 from app.kafka.topics import DeadLetterTopic
@@ -267,6 +267,9 @@ async def test_a_partition_waits_while_its_dead_letter_topic_is_gone_and_says_so
         await delete_topic(kafka.bootstrap_servers, name)
         await produce(bootstrap, topic, [(None, b"1", 0), (b"b", b"2", 0)])
         await until(waits_because(running, "the dead letters cannot be written"), "it says so")
+        with pytest.raises(WriteRefused, match=f"no read would show it: the dead letters cannot be written: .*{name}"):
+            running.engine.local.require_applied("t", 0)
+        running.engine.local.require_applied("sibling", 0)
         await running.wait_position("sibling", 0, 2)
         assert running.states()["sibling", 0] is TaskState.ACTIVE
         assert running.read("t", b"a").freshness.position == 0
@@ -274,6 +277,7 @@ async def test_a_partition_waits_while_its_dead_letter_topic_is_gone_and_says_so
         await create_topic(bootstrap, name, 1)
         await running.wait_position("t", 0, 2)
         await running.wait_active(2)
+        running.engine.local.require_applied("t", 0)
     assert {one.origin for one in await letters(bootstrap, name)} == {("t", topic, 1)}
 
 
@@ -311,6 +315,9 @@ async def test_a_stopped_partition_is_read_as_far_as_it_is_and_goes_on_with_anot
             assert (found.freshness.role, found.freshness.lag_records) == (Role.SUSPENDED, 2)
             with pytest.raises(PartitionRestoring, match="stopped by on_error"):
                 running.read("t", b"c")
+            with pytest.raises(WriteRefused, match=f"stopped by on_error: offset 1 of {topic}"):
+                running.engine.local.require_applied("t", 0)
+            running.engine.local.require_applied("sibling", 0)
     passing = tables(table("t", topic, on_error="dead_letter"), table("sibling", topic, value="bytes"))
     async with running_engine(kafka, tmp_path, passing, group) as running:
         await running.wait_active(2)

@@ -44,7 +44,7 @@ def snapshot(*members: PlacedMember, generation: int = 7) -> ClusterSnapshot:
 
 @dataclass
 class FakeTables:
-    """Holds rows by (table, partition, stored key); `errors` take the place of an answer.
+    """Holds rows by (table, partition, stored key); `errors` take the place of an answer, by partition.
 
     Partitions are applied up to offset 99, unless `applied` or `advance` says something else. `waiting` is set as soon
     as somebody waits for a position.
@@ -53,6 +53,7 @@ class FakeTables:
     rows: dict[tuple[str, int, bytes], Row] = field(default_factory=dict)
     held: set[int] = field(default_factory=lambda: set(range(4)))
     errors: dict[int, RequestError] = field(default_factory=dict)
+    write_errors: dict[int, RequestError] = field(default_factory=dict)
     role: Role = Role.ACTIVE
     lag: int | None = 2
     staleness_ms: int | None = 15
@@ -94,6 +95,12 @@ class FakeTables:
         results = [self.read(table, partition, key, consistency) for key in stored_keys[:3]]
         payloads = [None if result.row is None else result.row.payload for result in results]
         return SliceResult(payloads, results[0].freshness, self.hit, self.miss)
+
+    def require_applied(self, table: str, partition: int) -> None:
+        """Raise what `write_errors` say."""
+        del table
+        if partition in self.write_errors:
+            raise self.write_errors[partition]
 
     def advance(self, partition: int, offset: int) -> None:
         """Apply up to an offset, and wake who waits for it."""
@@ -201,6 +208,10 @@ class ScriptedPeer:
         if isinstance(step, Exception):
             raise step
         return PeerRead(step() if callable(step) else step, host.worker_id)
+
+    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
+        """Nothing here writes to a partition of a scripted peer."""
+        raise NotImplementedError(host, hop)
 
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
         """Nothing here asks a scripted peer for a part of a batch."""
