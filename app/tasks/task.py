@@ -486,6 +486,7 @@ class Task:
             self.state, self.reason = TaskState.OPENING, "opening the store"
             self._replayer.load()
             self._loaded = True
+            self._freshness.loaded(self.applied)
 
     async def _restore(self) -> None:
         # A standby that is to be the owner, and an owner that could not prove it, stay as readable as they are.
