@@ -284,7 +284,7 @@ class Metrics:
         )
         self.misses_in_doubt = self._gauge(
             "misses_in_doubt",
-            "1 for a table whose misses are 503, because keys may lie where nobody looks for them; else 0.",
+            "1 for a table whose misses are 503, or that is not served, since keys may lie where nobody looks; else 0.",
             "table",
         )
         self.log_lines_dropped = self._counter(

@@ -152,7 +152,6 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             view,
             self._lease,
             self.local,
-            doubt=self._doubt,
             registry_trouble=lambda: schemas.trouble,
         )
         self._recurring = Recurring(log)
@@ -441,13 +440,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         known: PartitionCounts,
         assignment: Assignment,
     ) -> None:
-        counts, disagreements = known.agreed(assignment.partitions)
+        counts, self.local.disagreements = known.agreed(assignment.partitions)
         differing = differences(table_digests(self._catalog), assignment.catalogs)
         if differing:
             log.warning("workers of the group have different tables.yaml files", differences=differing)
-        self.health.disagreements = [
-            *disagreements,
-            *(f"worker {worker} has another tables.yaml: {what}" for worker, what in differing.items()),
+        self.health.differences = [
+            f"worker {worker} has another tables.yaml: {what}" for worker, what in differing.items()
         ]
         self._view.swap(snapshot_of(generation, counts, assignment.members, differing))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})

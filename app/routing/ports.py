@@ -55,6 +55,9 @@ class LocalTables(Protocol):
     def statuses(self) -> Sequence[TaskStatus]:
         """Every task of this worker."""
 
+    def table_reason(self, table: str) -> str | None:
+        """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hop:

@@ -90,6 +90,9 @@ class _Tables:
     def statuses(self) -> Sequence[TaskStatus]:
         return []
 
+    def table_reason(self, table: str) -> str | None:
+        raise NotImplementedError(f"nobody asks for a description of {table} here")
+
 
 class _NoPeer:
     """This worker owns everything."""
@@ -205,7 +208,7 @@ def _server(local: _Tables) -> Server:
         RowRoutes(tables, query, clock),
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
-        OverviewRoutes(tables, survey),
+        OverviewRoutes(tables, survey, local.table_reason),
         HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
     )
     observations = Observations(metrics, AccessLog(clock))

@@ -58,6 +58,7 @@ class FakeTables:
     lag: int | None = 2
     staleness_ms: int | None = 15
     states: list[TaskStatus] = field(default_factory=list)
+    table_reasons: dict[str, str] = field(default_factory=dict)
     applied: dict[int, int] = field(default_factory=dict)
     asked: list[tuple[str, int, bytes]] = field(default_factory=list)
     asked_for: list[Consistency] = field(default_factory=list)
@@ -135,6 +136,10 @@ class FakeTables:
     def statuses(self) -> Sequence[TaskStatus]:
         """List what the test put into `states`."""
         return self.states
+
+    def table_reason(self, table: str) -> str | None:
+        """Return what the test put into `table_reasons`."""
+        return self.table_reasons.get(table)
 
 
 def status(
