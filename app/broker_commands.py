@@ -50,7 +50,7 @@ def run(settings: Settings, timeout: float, work: Callable[["Connection"], Await
     from aiokafka.errors import KafkaError  # noqa: PLC0415
 
     from app.kafka.client import Connection  # noqa: PLC0415
-    from app.kafka.login import explained  # noqa: PLC0415
+    from app.kafka.outages import explain_outage  # noqa: PLC0415
     from app.kafka.security import security_of  # noqa: PLC0415
 
     connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings))
@@ -59,15 +59,12 @@ def run(settings: Settings, timeout: float, work: Callable[["Connection"], Await
         try:
             async with asyncio.timeout(timeout):
                 return await work(connection)
-        except (KafkaError, LogUnavailable, TimeoutError) as error:
-            raise await explained(connection, error) from error
+        except TimeoutError:
+            symptom = f"not done within {timeout:g} s; --timeout allows for more"
+        except (KafkaError, LogUnavailable) as error:
+            symptom = str(error) or repr(error)
+        reason = await explain_outage(connection, symptom)
+        raise click.ClickException(f"asking the brokers of {settings.bootstrap_servers} failed: {reason}")
 
-    try:
-        with warnings_to_stderr():
-            return asyncio.run(bounded())
-    except TimeoutError:
-        raise click.ClickException(f"not done within {timeout:g} s; --timeout allows for more") from None
-    except (KafkaError, LogUnavailable) as error:
-        raise click.ClickException(
-            f"the brokers of {settings.bootstrap_servers} cannot be used: {str(error) or repr(error)}"
-        ) from error
+    with warnings_to_stderr():
+        return asyncio.run(bounded())

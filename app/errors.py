@@ -275,7 +275,7 @@ class SourceUnavailable(RequestError):
 
 
 class WriteRefused(RequestError):
-    """The partition's source or changelog is refused, so no read would show the write: nothing was written."""
+    """The partition's owner applies nothing more until a person acts, so no read would show it: nothing was written."""
 
     code, status, title = "write_refused", 503, "Write refused"
 

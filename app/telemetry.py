@@ -21,6 +21,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from app.errors import SetupError
 from app.masking import Masked, traceback_in_words
 from app.model import TaskStatus
 
@@ -106,6 +107,11 @@ class Repeats(logging.Filter):
         return True
 
 
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """Return whether a library's line is about something other than a SetupError, whose message ends the log."""
+    return not any(isinstance(argument, SetupError) for argument in record.args or ())
+
+
 def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     """Send structlog's and the libraries' lines to stderr, in one format, each with the worker's id.
 
@@ -139,6 +145,7 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(max(number, logging.INFO))
+    handler.addFilter(_is_no_refusal)
     handler.addFilter(Masked())
     handler.addFilter(lambda record: not _is_no_news(record))
     handler.addFilter(Repeats())
@@ -304,7 +311,7 @@ class Metrics:
         )
         self.misses_in_doubt = self._gauge(
             "misses_in_doubt",
-            "1 for a table whose misses are 503, because keys may lie where nobody looks for them; else 0.",
+            "1 for a table whose misses are 503, or that is not served, since keys may lie where nobody looks; else 0.",
             "table",
         )
         self.log_lines_dropped = self._counter(

@@ -21,6 +21,7 @@ from app.errors import (
     RequestError,
     TooStale,
     Unauthenticated,
+    WriteRefused,
 )
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_with
@@ -39,6 +40,7 @@ from app.http.internal import (
     STATUS_PATH,
     TABLE_DIGEST,
     VERSION,
+    WRITE_CHECK,
     StatusReport,
     stored_key_text,
 )
@@ -78,6 +80,7 @@ _PASSED_ON: Mapping[str, type[RequestError]] = {
         TooStale,
         PositionNotReached,
         MisplacedKeys,
+        WriteRefused,
         Draining,
         Overloaded,
         DeadlineExceeded,
@@ -118,6 +121,14 @@ class HttpPeer:
             return PeerRead(ReadResult(row, freshness), got[SERVED_BY])
         except (KeyError, ValueError) as error:
             raise OwnerUnreachable(f"its answer cannot be understood: {error!r}") from None
+
+    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
+        """Have `host` look whether it applies what is written; see the protocol for what it raises."""
+        seconds = hop.timeout * HOP_SHARE
+        path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}{WRITE_CHECK}"
+        status, got, body = await self._send(self._session, host, path, _hop_headers(hop, seconds), seconds)
+        if status != 204:  # noqa: PLR2004
+            raise _refusal(status, got, body)
 
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
         """Ask `host` to read keys of its own; see the protocol for what it raises."""

@@ -217,7 +217,7 @@ class HttpServer:
             RowRoutes(self._tables, query, self._clock),
             BatchRoutes(self._tables, batches, self._turns),
             WriteRoutes(writes),
-            OverviewRoutes(self._tables, self._survey),
+            OverviewRoutes(self._tables, self._survey, self._local.table_reason),
             health,
         )
         hosts = Hosts.of_listener(self._options.host, self._options.advertised_url)

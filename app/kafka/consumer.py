@@ -187,10 +187,10 @@ class LaneConsumer(NoRecordPath):
             try:
                 await self.client.start()
             except KafkaError as error:
-                self._warnings.warn("start", "no broker can be reached; trying again", error=str(error))
+                self._warnings.warn("start", "no broker reachable; trying again", error=str(error))
                 await self.sleep(1.0)
             else:
-                self._warnings.end("start", "a broker is reached")
+                self._warnings.end("start", "broker reachable")
                 return
 
     async def on_stop(self) -> None:

@@ -192,7 +192,7 @@ class _Reader:
         offset = max(error.first, cursor.offset)
         after = None if self._skips is None else await self._skips.look_up(source, offset, error)
         if after is None:
-            raise Unreadable(error.problem, error.first, error.last, may_pass=error.is_refused) from error
+            raise Unreadable(error.problem, source, error.first, error.last, may_pass=error.is_refused) from error
         log.warning(PASSED_OVER, source=str(source), first=offset, last=after - 1, error=error.problem)
         self.consumer.seek(cursor.partition, after)
         return (), after

@@ -1,7 +1,7 @@
 """The partition counts of source topics, and the tables that were built with others than their topic has now."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -92,19 +92,19 @@ class PartitionCounts:
                 now=growth.now,
             )
 
-    def agreed(self, counted: Mapping[str, int]) -> tuple[dict[str, int], Sequence[str]]:
-        """Return the counts that the group's leader placed by and this worker shares, and what it does not, in words.
+    def agreed(self, counted: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str]]:
+        """Return the counts by topic that the group's leader placed by and this worker shares, and the others in words.
 
         They differ after a topic has grown, while workers from before and after a new version of its table are in the
         group. A worker that hashes with one count would look in the wrong partition of a table built with the other.
         """
         shards = self._counts.shards
         differing = {topic: count for topic, count in counted.items() if shards.get(topic, count) != count}
-        disagreements = [
-            f"the group's leader counts {count} partitions of {topic} and this worker {shards[topic]}: no key of its "
-            "tables can be looked up here until all workers have the same tables.yaml"
+        disagreements = {
+            topic: f"the group's leader counts {count} partitions of {topic} and this worker {shards[topic]}: no key "
+            "of its tables can be looked up here until all workers have the same tables.yaml"
             for topic, count in differing.items()
-        ]
-        for disagreement in disagreements:
+        }
+        for disagreement in disagreements.values():
             log.warning("partition counts differ", reason=disagreement)
         return {topic: count for topic, count in counted.items() if topic not in differing}, disagreements

@@ -82,6 +82,10 @@ class TopicAdmin:
         """Disconnect."""
         await self._admin.close()
 
+    async def names(self) -> list[str]:
+        """Return the topics that there are, as far as this client may know of them."""
+        return list(await self._admin.list_topics())
+
     async def described(self, topics: Collection[str]) -> dict[str, Described]:
         """Return the topics that are there."""
         described: dict[str, Described] = {}

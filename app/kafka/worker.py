@@ -133,13 +133,15 @@ def run(engine: Engine, listeners: Listeners, shutdown_timeout: float) -> int:
         pass
     except Exception as error:  # noqa: BLE001 - whatever it was, the services are stopped and it is reported below
         failure = error
-    if failure is not None or worker.crash_reason is not None:
+    failure = failure or worker.crash_reason
+    if failure is not None:
         _end_after(shutdown_timeout)
+        # Faust would log it, and raise it again.
+        worker.crash_reason = None
     try:
         worker.stop_and_shutdown()
-    except Exception as error:  # noqa: BLE001 - Faust raises the reason of a crash here again
+    except Exception as error:  # noqa: BLE001 - Faust raises the reason of a crash during the stop
         failure = failure or error
-    failure = failure or worker.crash_reason
     if isinstance(failure, SetupError):
         raise failure
     if failure is not None:

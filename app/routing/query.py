@@ -44,9 +44,6 @@ WAITING_SHARE = 0.5
 ASK_THE_NEXT = (NotOwner, OwnerUnreachable, PartitionRestoring, TooStale, Draining, Overloaded, PositionNotReached)
 
 
-_OF_THE_ACTIVE = Consistency(ReadMode.ACTIVE)
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A row, or the word of a copy that the caller trusts that there is none.
@@ -177,18 +174,31 @@ class Query:
             return None
         return self._counted[table].observed(Answer(routed, result, self._worker_id, "local"), self._clock() - started)
 
-    async def ask_owner(self, routed: RoutedTable, partition: int, *, seconds: float, request_id: str) -> None:
-        """Return once the active of a partition has answered as for a row, within `seconds`, or when there is none.
+    async def require_applied(self, routed: RoutedTable, partition: int, *, seconds: float, request_id: str) -> None:
+        """Return once the active of a partition says that it applies writes, within `seconds`, or when there is none.
 
-        Raises what LocalTables.read and Peer.read raise.
+        Raises what LocalTables.require_applied and Peer.require_applied raise.
         """
         snapshot, topic = self._view.current, routed.spec.source.topic
         for candidate in self.candidates.of(TopicPartition(topic, partition), snapshot, ReadMode.ACTIVE):
-            count = snapshot.partitions.get(topic, 0)
-            until = self._clock() + seconds
-            question = _Question(routed, b"", partition, count, _OF_THE_ACTIVE, until, 0.0, request_id)
+            if candidate.host.worker_id == self._worker_id:
+                self._local.require_applied(routed.spec.name, partition)
+                continue
+            hop = Hop(
+                table=routed.spec.name,
+                partition=partition,
+                stored_key=b"",
+                consistency=DEFAULT_CONSISTENCY,
+                wait=0.0,
+                table_digest=routed.digest,
+                partitions=snapshot.partitions.get(topic, 0),
+                generation=snapshot.generation,
+                request_id=request_id,
+                timeout=hop_seconds(candidate.host, seconds, 0.0, followed=False),
+            )
             try:
-                await self._ask_host(candidate, question, snapshot.generation, later=[])
+                with counted_forward(self._metrics, self._clock):
+                    await self._peer.require_applied(candidate.host, hop)
             except RequestError as error:
                 self.candidates.heard(candidate.host, error)
                 raise

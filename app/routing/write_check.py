@@ -1,7 +1,6 @@
-"""Whether a partition's owner still applies what is written to its source, asked before something is written.
+"""Whether a partition's owner applies what is written to its source, asked before something is written.
 
-A table whose source or changelog is refused shows no later write until a person has given it a new version. Its owner
-is asked as for a row, since its refusal of reads says so.
+An owner that is blocked shows no later write until a person acts.
 """
 
 from collections.abc import Callable
@@ -9,16 +8,12 @@ from collections.abc import Callable
 from app.errors import RequestError, WriteRefused
 from app.routing.query import Query
 from app.routing.tables import RoutedTable
-from app.tasks.reads import REFUSED
 
 #: Seconds for which an owner counts as asked, unless it has refused.
 BELIEVED_SECONDS = 1.0
 
 #: How long an owner is waited for at most, in seconds and as a share of the time that the write has too.
 MAX_WAIT_SECONDS, SHARE = 1.0, 0.25
-
-#: Seconds after which trying again may help: a person has to act first.
-_RETRY_AFTER = 60
 
 
 class WriteCheck:
@@ -40,16 +35,9 @@ class WriteCheck:
             return
         seconds = min(MAX_WAIT_SECONDS, (deadline - now) * SHARE)
         try:
-            await self._query.ask_owner(routed, partition, seconds=seconds, request_id=request_id)
+            await self._query.require_applied(routed, partition, seconds=seconds, request_id=request_id)
         except RequestError as error:
-            reason = error.details.get(REFUSED)
-            if reason is not None:
+            if isinstance(error, WriteRefused):
                 self._asked_at.pop(place, None)
-                raise WriteRefused(
-                    f"nothing was written to partition {partition} of table {routed.spec.name}, since no read would "
-                    f"show it: {reason}",
-                    retry_after=_RETRY_AFTER,
-                    table=routed.spec.name,
-                    partition=partition,
-                ) from None
+                raise
         self._asked_at[place] = self._clock()

@@ -1,6 +1,7 @@
 """From a table's definition to what its tasks need: names, fingerprint and codec."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from app.catalog.fingerprint import fingerprint
@@ -27,6 +28,12 @@ def changelog_topic(group: str, table: TableSpec) -> str:
     Tables of one catalog never share one. Two groups can, and their fingerprints tell them apart.
     """
     return f"{group}-{table.log_name}-changelog"
+
+
+def tables_with_changelogs(group: str, topics: Iterable[str]) -> set[str]:
+    """Return the tables of a group whose changelogs are among some topics, in whatever version."""
+    pattern = re.compile(rf"{re.escape(group)}-(.+?)(-v[0-9]+)?-changelog")
+    return {match[1] for topic in topics if (match := pattern.fullmatch(topic))}
 
 
 def family_name(table: TableSpec) -> str:

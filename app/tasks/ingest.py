@@ -41,8 +41,8 @@ class LaneBatch(NamedTuple):
 class BadRecord(NamedTuple):
     """A source record that cannot become a row.
 
-    reason is one of null_key, empty_key, undecodable_key, undecodable_value, oversized, and unreadable for offsets that
-    an operator has passed over; detail is for people, and has nothing of the record's content.
+    reason is one of REASONS in dead_letters.py, among them unreadable for offsets that an operator has passed over;
+    detail is for people, and has nothing of the record's content.
     """
 
     record: LogRecord

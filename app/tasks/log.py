@@ -22,14 +22,21 @@ class PartitionMissing(LogUnavailable):
     """The brokers answer that they do not know the topic, or that it has no such partition."""
 
 
+#: What an operator may do about offsets of a source that cannot be read.
+SKIP_ADVICE = "if they are lost for good, `tablehouse skip` passes over them"
+
+
 class Unreadable(LogUnavailable):
-    """Offsets of the log, `first` to `last`, cannot be read, and asking again may not help.
+    """Offsets of a partition, `first` to `last`, cannot be read, and asking again may not help.
 
     `may_pass` says that it is the broker that could not read them just now.
     """
 
-    def __init__(self, problem: str, first: int, last: int, *, may_pass: bool = False) -> None:
+    def __init__(
+        self, problem: str, partition: TopicPartition, first: int, last: int, *, may_pass: bool = False
+    ) -> None:
         super().__init__(problem)
+        self.partition = partition
         self.first = first
         self.last = last
         self.may_pass = may_pass

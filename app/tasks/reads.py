@@ -38,9 +38,6 @@ RESTORING_RETRY_AFTER = 1
 #: Seconds after which asking again may help once somebody has mended the table.
 MISPLACED_RETRY_AFTER = 60
 
-#: The detail of a refusal that says why the copy's source or changelog is refused, so that it applies nothing more.
-REFUSED = "refused"
-
 _ROLES = {TaskState.ACTIVE: Role.ACTIVE, TaskState.STANDBY: Role.STANDBY, TaskState.SUSPENDED: Role.SUSPENDED}
 
 
@@ -199,8 +196,7 @@ def _readable_role(task: Task, mode: ReadMode) -> Role:
     if role is Role.STANDBY and mode is ReadMode.ACTIVE:
         raise NotOwner(
             f"this worker holds partition {task.partition} of table {task.table} as a standby, and read=active takes "
-            "the active alone",
-            **_refused(task),
+            "the active alone"
         )
     return role
 
@@ -261,13 +257,8 @@ def _restoring(task: Task, freshness: Freshness | None = None) -> PartitionResto
         retry_after=RESTORING_RETRY_AFTER,
         state=word,
         remaining_records=task.remaining,
-        **_refused(task),
         **(_details(task, freshness) if freshness else _place(task) | {"position": task.applied}),
     )
-
-
-def _refused(task: Task) -> dict[str, Any]:
-    return {} if task.refusal is None else {REFUSED: task.refusal}
 
 
 def _place(task: Task) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from app.catalog.spec import Catalog
-from app.errors import NotOwner, PartitionRestoring, PositionNotReached
+from app.errors import NotOwner, PartitionRestoring, PositionNotReached, WriteRefused
 from app.model import Consistency, TaskState, TaskStatus, TopicPartition
 from app.recurring import Recurring
 from app.stores.data_directory import DataDirectory
@@ -58,6 +58,9 @@ FIRST_SLICE = 16
 
 #: How long rows may be counted for one answer, in seconds.
 COUNTING_SECONDS = 0.25
+
+#: Seconds after which a write that is refused may be tried again: a person has to act first.
+REFUSED_RETRY_AFTER = 60
 
 #: How many databases are opened or closed at once; each takes a core for a part of a second.
 OPENERS = 2
@@ -396,6 +399,20 @@ class Shards:
             )
             raise _unreadable(table, partition, error) from error
 
+    def require_applied(self, table: str, partition: int) -> None:
+        """Raise WriteRefused where this worker owns a partition and applies nothing that is written to its source now.
+
+        Raises NotOwner where it does not hold the partition.
+        """
+        why = self._task(table, partition).halt
+        if why is not None:
+            raise WriteRefused(
+                f"nothing was written to partition {partition} of table {table}, since no read would show it: {why}",
+                retry_after=REFUSED_RETRY_AFTER,
+                table=table,
+                partition=partition,
+            )
+
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here.
 
@@ -459,11 +476,11 @@ class Shards:
         """Save positions for the next process, and measure the disk; blocks."""
         metrics, directory = self.ports.metrics, self.settings.directory
         try:
+            # First, since a full disk fails what follows.
+            directory.measure(metrics)
             directory.save_positions(positions)
             for source, held in shards.items():
                 metrics.store_size.labels(source.topic, str(source.partition)).set(held.store.size())
-            metrics.disk_free.set(directory.free())
-            metrics.disk_size.set(directory.size())
         except (OSError, StoreError) as error:
             self._failures.error("directory", "the data directory fails", path=str(directory.path), error=str(error))
         else:

@@ -75,6 +75,9 @@ class _Tables:
         rows = self._store.get_many([ROW_PREFIX + key for key in stored_keys[:KEYS_A_SLICE]])
         return SliceResult(payloads(rows), Freshness(partition, 1_000_000, Role.ACTIVE, 0, 120))
 
+    def require_applied(self, table: str, partition: int) -> None:
+        raise NotImplementedError(f"nothing is written to {table}[{partition}] here")
+
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         raise NotImplementedError(f"nobody waits for {table}[{partition}] to reach {offset} within {timeout} s here")
 
@@ -87,11 +90,17 @@ class _Tables:
     def statuses(self) -> Sequence[TaskStatus]:
         return []
 
+    def table_reason(self, table: str) -> str | None:
+        raise NotImplementedError(f"nobody asks for a description of {table} here")
+
 
 class _NoPeer:
     """This worker owns everything."""
 
     async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
+        raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
+
+    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
         raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
 
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
@@ -199,7 +208,7 @@ def _server(local: _Tables) -> Server:
         RowRoutes(tables, query, clock),
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
-        OverviewRoutes(tables, survey),
+        OverviewRoutes(tables, survey, local.table_reason),
         HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
     )
     observations = Observations(metrics, AccessLog(clock))

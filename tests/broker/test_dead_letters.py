@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from app.demo.broker import EmbeddedKafka
-from app.errors import PartitionRestoring
+from app.errors import PartitionRestoring, WriteRefused
 from app.kafka.client import Connection
 from app.kafka.dead_letters import KafkaDeadLetters
 from app.kafka.topic_plan import dead_letters
@@ -307,12 +307,16 @@ async def test_a_partition_waits_while_its_dead_letter_topic_cannot_be_used_and_
         wrong = f"the dead letters cannot be written: dead-letter topic {name}: cleanup.policy is compact and must be "
         await until(waits_because(running, wrong), "it says so")
         assert "kafka-configs.sh" in running.reason("t")
+        with pytest.raises(WriteRefused, match=f"no read would show it: the dead letters cannot be written: .*{name}"):
+            running.engine.local.require_applied("t", 0)
+        running.engine.local.require_applied("sibling", 0)
         await running.wait_position("sibling", 0, 2)
         assert running.states()["sibling", 0] is TaskState.ACTIVE
         assert running.read("t", b"a").freshness.position == 0
         await alter_topic(kafka, name, {"cleanup.policy": "delete"})
         await running.wait_position("t", 0, 2)
         await running.wait_active(2)
+        running.engine.local.require_applied("t", 0)
     assert {one.origin for one in await letters(bootstrap, name)} == {("t", topic, 1)}
     assert logged() == []
 
@@ -367,6 +371,9 @@ async def test_a_stopped_partition_is_read_as_far_as_it_is_and_goes_on_with_anot
             assert (found.freshness.role, found.freshness.lag_records) == (Role.SUSPENDED, 2)
             with pytest.raises(PartitionRestoring, match="stopped by on_error"):
                 running.read("t", b"c")
+            with pytest.raises(WriteRefused, match=f"stopped by on_error: offset 1 of {topic}"):
+                running.engine.local.require_applied("t", 0)
+            running.engine.local.require_applied("sibling", 0)
     passing = tables(table("t", topic, on_error="dead_letter"), table("sibling", topic, value="bytes"))
     async with running_engine(kafka, tmp_path, passing, group) as running:
         await running.wait_active(2)

@@ -339,7 +339,7 @@ async def test_an_owner_whose_source_is_missing_keeps_its_rows_and_goes_on_once_
     await asyncio.sleep(0.9)
     scenario.source.missing = False
     await scenario.world.until(lambda: task.lag_records == 0 and task.staleness_ms is not None, "it is known again")
-    assert (task.state, task.refusal) == (TaskState.ACTIVE, None)
+    assert (task.state, task.halt) == (TaskState.ACTIVE, None)
     scenario.source.missing = True
     await _refused(scenario, "the brokers do not know the topic")
     claims = scenario.changelog.end

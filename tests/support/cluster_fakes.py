@@ -44,7 +44,7 @@ def snapshot(*members: PlacedMember, generation: int = 7) -> ClusterSnapshot:
 
 @dataclass
 class FakeTables:
-    """Holds rows by (table, partition, stored key); `errors` take the place of an answer.
+    """Holds rows by (table, partition, stored key); `errors` take the place of an answer, by partition.
 
     Partitions are applied up to offset 99, unless `applied` or `advance` says something else. `waiting` is set as soon
     as somebody waits for a position.
@@ -53,11 +53,13 @@ class FakeTables:
     rows: dict[tuple[str, int, bytes], Row] = field(default_factory=dict)
     held: set[int] = field(default_factory=lambda: set(range(4)))
     errors: dict[int, RequestError] = field(default_factory=dict)
+    write_errors: dict[int, RequestError] = field(default_factory=dict)
     role: Role = Role.ACTIVE
     lag: int | None = 2
     staleness_ms: int | None = 15
     rejected: int = 3
     states: list[TaskStatus] = field(default_factory=list)
+    table_reasons: dict[str, str] = field(default_factory=dict)
     applied: dict[int, int] = field(default_factory=dict)
     asked: list[tuple[str, int, bytes]] = field(default_factory=list)
     asked_for: list[Consistency] = field(default_factory=list)
@@ -96,6 +98,12 @@ class FakeTables:
         payloads = [None if result.row is None else result.row.payload for result in results]
         return SliceResult(payloads, results[0].freshness, self.hit, self.miss)
 
+    def require_applied(self, table: str, partition: int) -> None:
+        """Raise what `write_errors` say."""
+        del table
+        if partition in self.write_errors:
+            raise self.write_errors[partition]
+
     def advance(self, partition: int, offset: int) -> None:
         """Apply up to an offset, and wake who waits for it."""
         self.applied[partition] = offset
@@ -129,6 +137,10 @@ class FakeTables:
     def statuses(self) -> Sequence[TaskStatus]:
         """List what the test put into `states`."""
         return self.states
+
+    def table_reason(self, table: str) -> str | None:
+        """Return what the test put into `table_reasons`."""
+        return self.table_reasons.get(table)
 
 
 def status(
@@ -203,6 +215,10 @@ class ScriptedPeer:
         if isinstance(step, Exception):
             raise step
         return PeerRead(step() if callable(step) else step, host.worker_id)
+
+    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
+        """Nothing here writes to a partition of a scripted peer."""
+        raise NotImplementedError(host, hop)
 
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
         """Nothing here asks a scripted peer for a part of a batch."""

@@ -12,7 +12,7 @@ from app.formats.partitioners import partition_of
 from app.formats.schemas import SchemaNeeded
 from app.formats.variants import Known
 from app.model import TopicPartition
-from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of
+from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of, tables_with_changelogs
 from tests.support.avro import avro_schema
 from tests.support.schemas import NO_REGISTRY, FetchedSchemas, framed
 
@@ -31,6 +31,7 @@ UUID = "123e4567-e89b-12d3-a456-42661417400a"
 def test_each_version_of_a_table_has_a_changelog_and_a_family_of_its_own(version: int, topic: str, family: str) -> None:
     table = replace(TABLE, version=version)
     assert (changelog_topic("g", table), family_name(table)) == (topic, family)
+    assert tables_with_changelogs("g", [topic, "h-ships-changelog", "g-skips", "g-changelog"]) == {"planes"}
 
 
 def test_groups_and_tables_have_changelogs_of_their_own() -> None:

@@ -427,6 +427,30 @@ async def test_the_cluster_is_described_from_what_every_worker_says(workers: tup
     assert (tables[0]["key"], tables[0]["value"], tables[0]["description"]) == ("string", "json", "Aircraft")
 
 
+async def test_a_table_whose_misses_prove_nothing_or_that_is_not_served_says_why(
+    workers: tuple[Worker, Worker],
+) -> None:
+    a, b = workers
+    doubt, held = "misses of table planes prove nothing: it has grown", "table numbers is not served: it has grown"
+    a.local.states = [status(partition=0), replace(status(partition=1), reason="opening the store")]
+    b.local.states = [status(partition=2), status(partition=3)]
+    for worker in workers:
+        worker.local.table_reasons = {"planes": doubt, "numbers": held}
+    planes, numbers, blobs = (await a.get("/tables")).json["tables"]
+    assert [(table["state"], table["reason"]) for table in (planes, numbers, blobs)] == [
+        ("active", doubt),
+        ("unavailable", held),
+        ("unavailable", None),
+    ]
+    table, tables = (await a.get("/tables/planes")).json, (await b.get("/cluster")).json["tables"]
+    assert table["reason"] == doubt
+    assert table["partition_details"] == tables["planes"]
+    assert [partition["reason"] for partition in tables["planes"]] == [doubt, "opening the store", doubt, doubt]
+    assert {(p["state"], p["lag_records"], p["staleness_ms"]) for p in tables["planes"]} == {("active", None, None)}
+    assert {(p["state"], p["reason"]) for p in tables["numbers"]} == {("not_served", held)}
+    assert {(p["state"], p["reason"]) for p in tables["blobs"]} == {("unknown", None)}
+
+
 async def test_a_worker_that_cannot_be_asked_makes_the_picture_incomplete(workers: tuple[Worker, Worker]) -> None:
     a, b = workers
     a.local.states = [status(partition=0), status(partition=1)]

@@ -74,7 +74,7 @@ def routes() -> PublicRoutes:
         RowRoutes(tables, query, lambda: 0.0),
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
-        OverviewRoutes(tables, nobody),
+        OverviewRoutes(tables, nobody, local.table_reason),
         HealthRoutes(Readiness(FakeHealth(), local.statuses), metrics, "0"),
     )
 

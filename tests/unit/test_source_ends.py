@@ -62,3 +62,21 @@ def test_a_source_that_lacks_what_was_applied_tells_nothing_however_long_it_grow
     ends.listed(Bounds(0, 50), 15.0, 49)
     ends.applied(60)
     assert (ends.reached_at, ends.end(15.0)) == (15.0, 50)
+
+
+def test_a_source_that_lacks_what_a_store_came_with_tells_nothing_whenever_it_was_listed() -> None:
+    for before in (True, False):
+        ends = SourceEnds()
+        if before:
+            ends.listed(Bounds(0, 1), 10.0, -1)
+        ends.loaded(4)
+        if not before:
+            # Asked for before the store was loaded.
+            ends.listed(Bounds(0, 1), 10.0, -1)
+        ends.applied(4)
+        assert (ends.reached_at, ends.end(10.0), ends.stable_end(10.0)) == (None, None, None)
+    whole = SourceEnds()
+    whole.listed(Bounds(0, 5), 10.0, -1)
+    whole.loaded(4)
+    whole.applied(4)
+    assert (whole.reached_at, whole.end(10.0)) == (10.0, 5)
