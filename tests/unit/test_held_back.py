@@ -41,7 +41,7 @@ async def twice(held_back: HeldBack, end: int, high_watermark: int) -> bool:
 
 async def test_batches_of_open_transactions_are_read_once_and_one_outside_of_them_is_found() -> None:
     leader = Leader()
-    held_back = HeldBack(leader)  # type: ignore[arg-type]  # a part of a client
+    held_back = HeldBack(leader)
     leader.log = [of_a_transaction(0), of_a_transaction(1)]
     assert not await twice(held_back, 0, 2)
     assert not await held_back.is_settled(0, SOURCE, 0, 2)
@@ -53,7 +53,7 @@ async def test_batches_of_open_transactions_are_read_once_and_one_outside_of_the
 
 async def test_a_log_that_became_shorter_is_read_again_from_its_end_on() -> None:
     leader = Leader()
-    held_back = HeldBack(leader)  # type: ignore[arg-type]  # a part of a client
+    held_back = HeldBack(leader)
     leader.log = [of_a_transaction(offset) for offset in range(4)]
     assert not await twice(held_back, 0, 4)
     # An election that lost the last two; a record of no transaction follows, where one of a transaction was.
@@ -63,7 +63,7 @@ async def test_a_log_that_became_shorter_is_read_again_from_its_end_on() -> None
 
 async def test_an_end_that_moved_back_is_read_on_from_and_what_was_found_beyond_it_is_forgotten() -> None:
     leader = Leader()
-    held_back = HeldBack(leader)  # type: ignore[arg-type]  # a part of a client
+    held_back = HeldBack(leader)
     leader.log = [plain(0), plain(1), *(of_a_transaction(offset) for offset in range(2, 5))]
     assert not await twice(held_back, 2, 5)
     leader.log = [of_a_transaction(0), plain(1), of_a_transaction(2), of_a_transaction(3), of_a_transaction(4)]
