@@ -288,7 +288,7 @@ class Draining(RequestError):
 
 
 class Overloaded(RequestError):
-    """This worker has no memory or connection left for the request; nothing was done."""
+    """This worker has no memory, connection or time left for the request; nothing was done."""
 
     code, status, title = "overloaded", 503, "Overloaded"
     retryable = True

@@ -16,7 +16,9 @@ written with.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -30,6 +32,7 @@ from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, schema_id
 from app.formats.remembered import remembered
 from app.formats.schemas import Schema, Schemas
+from app.turns import Work
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,12 +66,23 @@ class AvroReader:
 
     def __call__(self, value: bytes) -> bytes:
         """Return a value's JSON text; raises DecodeError and SchemaNeeded."""
+        ready, start = self._resolution(value)
+        return _text_of(ready, value, start, BytesIO)
+
+    def in_pieces(self, value: bytes) -> Work[bytes]:
+        """Do the same with a large value, in the thread of Turns."""
+        ready, start = self._resolution(value)
+        text: bytes = yield partial(_text_of, ready, value, start, _Interruptible)
+        return text
+
+    def _resolution(self, value: bytes) -> tuple["Resolution", int]:
+        """Return how a value is read, and where its content begins."""
         written, start = self._written(value)
         wanted = self.schema(written)
         ready = self._resolutions.get((written.id, wanted.id))
         if ready is None:
             ready = self._resolutions[written.id, wanted.id] = resolution(written, wanted)
-        return _encode(ready.read(value, start) if start != FRAME_SIZE else ready.read_framed(value))
+        return ready, start
 
     def schema(self, written: Schema | None = None) -> Schema:
         """Return the schema of the rows; of the latest, the one known since `written` was.
@@ -105,6 +119,19 @@ class AvroReader:
         return schema
 
 
+class _Interruptible(BytesIO):
+    """A file whose reads are calls of Python's, at which other threads can go on. Else fastavro lets none."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as always."""
+        return super().read(size)
+
+
+def _text_of(ready: "Resolution", value: bytes, start: int, opened: Callable[[bytes], BytesIO]) -> bytes:
+    framed = start == FRAME_SIZE
+    return _encode(ready.read_framed(value, opened) if framed else ready.read(value, start, opened))
+
+
 @remembered
 def fingerprint(schema: Schema) -> bytes:
     """Return the eight bytes by which single-object encoding names a schema; raises DecodeError."""
@@ -138,13 +165,15 @@ class Resolution:
     floats: tuple[str, ...]
     doubles: tuple[str, ...]
 
-    def read_framed(self, value: bytes) -> Any:
+    def read_framed(self, value: bytes, opened: Callable[[bytes], BytesIO] = BytesIO) -> Any:
         """Return what stands behind the frame of a schema registry; raises DecodeError."""
-        return self.read(with_length(value[FRAME_SIZE:]), 0) if self.bare else self.read(value, FRAME_SIZE)
+        if self.bare:
+            return self.read(with_length(value[FRAME_SIZE:]), 0, opened)
+        return self.read(value, FRAME_SIZE, opened)
 
-    def read(self, value: bytes, start: int) -> Any:
-        """Return what stands in `value` from `start` on; raises DecodeError."""
-        content = BytesIO(value)
+    def read(self, value: bytes, start: int, opened: Callable[[bytes], BytesIO] = BytesIO) -> Any:
+        """Return what stands in `value` from `start` on; raises DecodeError. `opened` makes a file of bytes."""
+        content = opened(value)
         content.seek(start)
         try:
             found: Any = fastavro.schemaless_reader(content, self.written, self.wanted)

@@ -1,13 +1,15 @@
 """Rows of a table of Avro as Avro again: for those who read them so, and for records that callers write."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from app.catalog.spec import TableSpec
 from app.formats.avro import FILE_SCHEMA, AvroReader
-from app.formats.avro_write import to_avro, to_framed_avro
+from app.formats.avro_write import to_avro, to_avro_in_pieces, to_framed_avro, to_framed_avro_in_pieces
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schema, Schemas
+from app.turns import Work
 
 #: The media type of Avro without a frame.
 AVRO = "avro/binary"
@@ -33,24 +35,43 @@ class AvroRows:
         Raises DecodeError for a row that the schema does not describe, and SchemaNeeded while it is not known.
         """
         schema = self._reader.schema()
-        return Encoded(_described(to_avro, row, schema), None if schema.id == FILE_SCHEMA else schema.id)
+        with _named(schema):
+            return Encoded(to_avro(row, schema), _id_of(schema))
+
+    def encode_in_pieces(self, row: bytes) -> Work[Encoded]:
+        """Do the same with a large row, in pieces and in the thread of Turns."""
+        schema = self._reader.schema()
+        with _named(schema):
+            return Encoded((yield from to_avro_in_pieces(row, schema)), _id_of(schema))
 
     def framed(self, row: bytes) -> bytes:
         """Return a row as a record's value, behind the id of its schema; raises as `encode` does."""
+        schema = self._registered()
+        with _named(schema):
+            return to_framed_avro(row, schema)
+
+    def framed_in_pieces(self, row: bytes) -> Work[bytes]:
+        """Do the same with a large row, in pieces and in the thread of Turns."""
+        schema = self._registered()
+        with _named(schema):
+            return (yield from to_framed_avro_in_pieces(row, schema))
+
+    def _registered(self) -> Schema:
         schema = self._reader.schema()
         if schema.id == FILE_SCHEMA:
             raise DecodeError("the table's schema is in a file, and has no id that a record could name")
-        return _described(to_framed_avro, row, schema)
-
-    def framed_in_pieces(self, row: bytes) -> Generator[None, None, bytes]:
-        """Do the same at once, where a generator is expected: a row is converted whole."""
-        yield from ()
-        return self.framed(row)
+        return schema
 
 
-def _described(write: Callable[[bytes, Schema], bytes], row: bytes, schema: Schema) -> bytes:
+def _id_of(schema: Schema) -> int | None:
+    return None if schema.id == FILE_SCHEMA else schema.id
+
+
+@contextmanager
+def _named(schema: Schema) -> Iterator[None]:
+    """Name the schema in the DecodeError of a row that it does not describe."""
     try:
-        return write(row, schema)
+        yield
     except DecodeError as error:
         which = "the schema in the table's file" if schema.id == FILE_SCHEMA else f"schema {schema.id}"
         raise DecodeError(f"it is not as {which} says: {error}") from error

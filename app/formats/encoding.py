@@ -1,6 +1,6 @@
 """From a key's text and a row's payload back to the record of the source that would make the row."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Protocol
 
 from app.catalog.spec import TableSpec
@@ -11,6 +11,7 @@ from app.formats.keys import KeyFormat
 from app.formats.partitioners import places_empty_keys
 from app.formats.values import ValueFormat, value_format
 from app.formats.variants import Known
+from app.turns import Work
 
 
 class Encoder(Protocol):
@@ -30,9 +31,7 @@ class Encoder(Protocol):
         tells how, DecodeError for a payload that ingest could not make a row of, and SchemaNeeded.
         """
 
-    def encode_in_pieces(
-        self, key_text: bytes, payload: bytes
-    ) -> Generator[None, None, tuple[tuple[bytes, ...], bytes]]:
+    def encode_in_pieces(self, key_text: bytes, payload: bytes) -> Work[tuple[tuple[bytes, ...], bytes]]:
         """Do what encode does with a large payload, yielding as ValueFormat.decode_in_pieces does."""
 
 
@@ -44,7 +43,7 @@ class RecordEncoder:
         keys: KeyFormat,
         content_type: str,
         write: Callable[[bytes], bytes],
-        write_in_pieces: Callable[[bytes], Generator[None, None, bytes]],
+        write_in_pieces: Callable[[bytes], Work[bytes]],
         *,
         empty_keys: bool,
     ) -> None:
@@ -59,9 +58,7 @@ class RecordEncoder:
         wires = self._wires(key_text)
         return wires, None if payload is None else self._write(payload)
 
-    def encode_in_pieces(
-        self, key_text: bytes, payload: bytes
-    ) -> Generator[None, None, tuple[tuple[bytes, ...], bytes]]:
+    def encode_in_pieces(self, key_text: bytes, payload: bytes) -> Work[tuple[tuple[bytes, ...], bytes]]:
         """See Encoder."""
         wires = self._wires(key_text)
         return wires, (yield from self._write_in_pieces(payload))
@@ -90,16 +87,14 @@ def encoder(table: TableSpec, known: Known) -> Encoder:
     )
 
 
-def _as_it_is(
-    values: ValueFormat,
-) -> tuple[Callable[[bytes], bytes], Callable[[bytes], Generator[None, None, bytes]]]:
+def _as_it_is(values: ValueFormat) -> tuple[Callable[[bytes], bytes], Callable[[bytes], Work[bytes]]]:
     """Return what checks a payload as ingest does, at once and in pieces; it is the record's value."""
 
     def checked(payload: bytes) -> bytes:
         values.decode(payload)
         return payload
 
-    def checked_in_pieces(payload: bytes) -> Generator[None, None, bytes]:
+    def checked_in_pieces(payload: bytes) -> Work[bytes]:
         yield from values.decode_in_pieces(payload)
         return payload
 

@@ -11,6 +11,7 @@ import tempfile
 from binascii import a2b_base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +26,7 @@ from app.formats.framing import FRAME_SIZE, schema_id
 from app.formats.protobuf_checks import check_of
 from app.formats.remembered import remembered
 from app.formats.schemas import Schema, Schemas
+from app.turns import Work
 
 #: The name of a schema itself, which none of those that it imports has.
 _FILE = "__tablehouse__.proto"
@@ -63,9 +65,21 @@ class ProtobufReader:
 
     def __call__(self, value: bytes) -> bytes:
         """Return a value's JSON text; raises DecodeError and SchemaNeeded."""
+        convert, start = self._converter(value)
+        return convert(value[start:])
+
+    def in_pieces(self, value: bytes) -> Work[bytes]:
+        """Do the same with a large value, in the thread of Turns."""
+        # Not there: protoc must not run while another thread writes to standard error.
+        convert, start = self._converter(value)
+        text: bytes = yield partial(convert, value[start:])
+        return text
+
+    def _converter(self, value: bytes) -> tuple[Callable[[bytes], bytes], int]:
+        """Return what makes JSON text of the message in a value, and where it begins."""
         number = schema_id(value)
         indexes, start = _indexes(value, FRAME_SIZE)
-        return _message(self._schemas.known(number), indexes)(value[start:])
+        return _message(self._schemas.known(number), indexes), start
 
 
 def _indexes(value: bytes, start: int) -> tuple[tuple[int, ...], int]:

@@ -9,6 +9,7 @@ from aiohttp import web
 from app.errors import InvalidParameter, KeyNotFound, NotAcceptable
 from app.formats.avro_rows import Encoded
 from app.formats.errors import DecodeError
+from app.formats.values import LARGE_VALUE_BYTES
 from app.http.answers import json_answer
 from app.http.conditions import none_match, preferred
 from app.http.consistency import asked
@@ -17,9 +18,10 @@ from app.http.freshness import freshness_headers
 from app.http.problems import problem
 from app.model import HostInfo
 from app.routing.query import Answer, Query, missing_detail
-from app.routing.schemas import with_schemas
+from app.routing.schemas import with_schemas, with_schemas_in_turns
 from app.routing.tables import RoutedTable, table_named
 from app.stores.rows import Row
+from app.turns import Turns
 
 #: The id of the schema that a row in Avro was written with.
 SCHEMA_ID = "Tablehouse-Schema-Id"
@@ -31,10 +33,13 @@ _DATES = range(253_402_300_800_000)
 class RowRoutes:
     """The handlers of `/tables/{table}/{key}`, `/tables/{table}:get` and `/tables/{table}:locate`."""
 
-    def __init__(self, tables: Mapping[str, RoutedTable], query: Query, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, tables: Mapping[str, RoutedTable], query: Query, clock: Callable[[], float], turns: Turns
+    ) -> None:
         self._tables = tables
         self._query = query
         self._clock = clock
+        self._turns = turns
 
     async def by_path(self, call: Call) -> web.Response:
         """Answer with the row of the key in the path."""
@@ -96,11 +101,15 @@ class RowRoutes:
 
     async def _in_avro(self, table: RoutedTable, row: Row, deadline: float) -> Encoded:
         """Return a row in Avro. Raises SchemaUnavailable, and NotAcceptable for one of before the schema changed."""
-        if table.avro is None:
+        avro, payload = table.avro, row.payload
+        if avro is None:
             raise AssertionError("Avro was offered for a table that has none")
         left = max(0.0, deadline - self._clock())
         try:
-            return await with_schemas(table.avro.schemas, partial(table.avro.encode, row.payload), left)
+            if len(payload) > LARGE_VALUE_BYTES:
+                in_pieces = partial(avro.encode_in_pieces, payload)
+                return await with_schemas_in_turns(avro.schemas, in_pieces, left, self._turns)
+            return await with_schemas(avro.schemas, partial(avro.encode, payload), left)
         except DecodeError as error:
             raise NotAcceptable(
                 f"the row cannot be had in Avro, since {error}; ask for {table.content_type}",

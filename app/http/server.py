@@ -214,7 +214,7 @@ class HttpServer:
         )
         health = HealthRoutes(self._readiness, self._metrics, self._options.version)
         public = PublicRoutes(
-            RowRoutes(self._tables, query, self._clock),
+            RowRoutes(self._tables, query, self._clock, self._turns),
             BatchRoutes(self._tables, batches, self._turns),
             WriteRoutes(writes),
             OverviewRoutes(self._tables, self._survey, self._local.table_reason),

@@ -39,6 +39,9 @@ class HeldBack:
         where there is more to read than one look does.
         """
         scan = self._scans.get(partition)
+        if scan is not None and (end < scan.end or high_watermark < scan.reached):
+            # The log was shortened, as an unclean election does: other batches may stand where these were read.
+            scan = None
         if scan is None or scan.end != end:
             reached = end if scan is None or scan.found is not None else max(end, scan.reached)
             self._scans[partition] = _Scan(end, reached)

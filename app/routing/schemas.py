@@ -1,12 +1,12 @@
 """What needs schemas, for a request that can wait for them until its deadline and no longer."""
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TypeVar
 
-from app.errors import SchemaUnavailable
+from app.errors import Overloaded, SchemaUnavailable
 from app.formats.schemas import SchemaNeeded, Schemas
-from app.turns import Turns
+from app.turns import Turns, Work
 
 Made = TypeVar("Made")
 
@@ -27,17 +27,26 @@ async def with_schemas(schemas: Schemas, make: Callable[[], Made], timeout: floa
 
 async def with_schemas_in_turns(
     schemas: Schemas,
-    make: Callable[[], Generator[None, None, Made]],
+    make: Callable[[], Work[Made]],
     timeout: float,  # noqa: ASYNC109
     turns: Turns,
 ) -> Made:
-    """Do what with_schemas does with work in pieces, with turns for others between them."""
+    """Do what with_schemas does with work in pieces, with turns for others between them.
+
+    Raises Overloaded too, when that takes longer than `timeout` seconds.
+    """
     until = asyncio.get_running_loop().time() + timeout
     while True:
         try:
-            return await turns.finish(make())
+            async with asyncio.timeout_at(until):
+                return await turns.finish(make())
         except SchemaNeeded as error:
             needed = error.needed
+        except TimeoutError:
+            raise Overloaded(
+                "the row is large, and its time was over before it was converted; large rows and records are converted "
+                "one after the other"
+            ) from None
         await _fetch(schemas, needed, until)
 
 

@@ -21,6 +21,7 @@ from app.errors import (
     InvalidKey,
     KeySchemaUnknown,
     NotWritable,
+    Overloaded,
     RequestError,
     SchemaUnavailable,
     UriTooLong,
@@ -102,8 +103,9 @@ class Writes:
         """Write a row, or with a payload of None delete it, whether there is one or not.
 
         Raises TableNotFound, NotWritable, InvalidKey, UriTooLong and InvalidBody for the question, KeySchemaUnknown and
-        SchemaUnavailable without the schemas to write with, PartitionUnassigned before the first assignment,
-        WriteRefused where no read would show the write, and what SourceWriter.append raises.
+        SchemaUnavailable without the schemas to write with, Overloaded when a large row was not converted in time,
+        PartitionUnassigned before the first assignment, WriteRefused where no read would show the write, and what
+        SourceWriter.append raises.
         """
         routed = table_named(self._tables, table)
         wires, value = await self._encoded(routed.spec, key_text, payload, deadline)
@@ -173,7 +175,7 @@ class Writes:
                 in_pieces = partial(self._encoder(table).encode_in_pieces, key_text, payload)
                 return await with_schemas_in_turns(self._schemas, in_pieces, left, self._turns)
             return await with_schemas(self._schemas, partial(self._encoder(table).encode, key_text, payload), left)
-        except (InvalidKey, KeySchemaUnknown, SchemaUnavailable) as error:
+        except (InvalidKey, KeySchemaUnknown, SchemaUnavailable, Overloaded) as error:
             raise type(error)(error.detail, **{"table": table.name, **error.details}) from None
         except DecodeError as error:
             raise InvalidBody(

@@ -3,7 +3,7 @@
 This is the only code that runs per source record, so it does as little as it can there.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -14,6 +14,7 @@ from app.model import TopicPartition
 from app.stores.rows import ROW_PREFIX
 from app.tasks.log import LogRecord
 from app.tasks.suspicions import KeySuspicion
+from app.turns import Work
 
 #: What a format may stumble over in bytes that nobody thought of. A record that can be kept as a dead letter must not
 #: end every worker that comes to it; an OSError or MemoryError is not about the record.
@@ -76,8 +77,8 @@ class TableCodec:
     on_error says what becomes of records that cannot become rows, and likely_cause what one probably is instead, with
     the reason it was given, and what would be right; None when it is not known. suspicion looks at wire keys.
 
-    decode_in_pieces does what decode_value does, yielding every few milliseconds where it can; it is for values of more
-    than LARGE_VALUE_BYTES. Without it they are decoded at once.
+    decode_in_pieces does what decode_value does, yielding every few milliseconds; it is for values of more than
+    LARGE_VALUE_BYTES. Without it they are decoded at once.
     """
 
     source: TopicPartition
@@ -89,7 +90,7 @@ class TableCodec:
     on_error: OnError = "skip"
     likely_cause: Callable[[LogRecord, str], str | None] = lambda _record, _reason: None
     suspicion: KeySuspicion | None = None
-    decode_in_pieces: Callable[[bytes, Sequence[tuple[str, bytes]]], Generator[None, None, bytes | None]] | None = None
+    decode_in_pieces: Callable[[bytes, Sequence[tuple[str, bytes]]], Work[bytes | None]] | None = None
 
 
 class Folding:
@@ -111,7 +112,7 @@ class Folding:
         """Decode, check and fold records that follow those before."""
         self._add(records, self._codec.decode_value)
 
-    def add_in_pieces(self, record: LogRecord) -> Generator[None, None, None]:
+    def add_in_pieces(self, record: LogRecord) -> Work[None]:
         """Do what add does with one record of a large value, yielding as TableCodec.decode_in_pieces does."""
         value, decode_in_pieces = record.value, self._codec.decode_in_pieces
         if value is None or decode_in_pieces is None:

@@ -205,7 +205,7 @@ def _server(local: _Tables) -> Server:
         return Survey(view.current, ())
 
     routes = PublicRoutes(
-        RowRoutes(tables, query, clock),
+        RowRoutes(tables, query, clock, turns),
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
         OverviewRoutes(tables, survey, local.table_reason),

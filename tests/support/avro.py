@@ -9,6 +9,7 @@ import fastavro
 from app.catalog.spec import ValueSpec
 from app.formats.avro import AvroReader
 from app.formats.schemas import Reference, Schema
+from app.turns import finish
 from tests.support.schemas import FetchedSchemas, framed
 
 
@@ -45,8 +46,11 @@ def shown(schema: Any, value: bytes, wanted: Any = None) -> Any:
 
 
 def shown_text(schema: Any, value: bytes, wanted: Any = None) -> bytes:
-    """Return the text of such a row."""
+    """Return the text of such a row, which is the same where it is read in pieces."""
     schemas = FetchedSchemas(avro_schema(1, schema))
     if wanted is not None:
         schemas.add(avro_schema(2, wanted))
-    return AvroReader(ValueSpec("avro"), "topic", schemas)(framed(1, bare(schema, value)))
+    read, record = AvroReader(ValueSpec("avro"), "topic", schemas), framed(1, bare(schema, value))
+    text = read(record)
+    assert finish(read.in_pieces(record)) == text
+    return text

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from app.catalog.spec import Catalog
+from app.formats.variants import Known
 from app.http.server import HttpServer, ServerOptions
 from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
@@ -123,6 +124,7 @@ class Worker:
     view: ClusterView
     health: FakeHealth
     metrics: Metrics
+    turns: Turns
 
     @property
     def url(self) -> str:
@@ -147,10 +149,11 @@ async def start_worker(
     probe_port: int | None = None,
     connections: int = 1_000,
     held: int = 16 << 20,
+    known: Known = NO_REGISTRY,
 ) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
-    source = FakeSource()
+    source, turns = FakeSource(), Turns()
     options = ServerOptions(
         host="127.0.0.1",
         port=0,
@@ -174,11 +177,11 @@ async def start_worker(
         source=source,
         health=health,
         metrics=metrics,
-        turns=Turns(),
-        known=NO_REGISTRY,
+        turns=turns,
+        known=known,
     )
     await server.start()
-    return Worker(name, server, local, source, view, health, metrics)
+    return Worker(name, server, local, source, view, health, metrics, turns)
 
 
 def share(

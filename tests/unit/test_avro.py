@@ -21,6 +21,7 @@ from app.formats.avro import AvroReader, fingerprint
 from app.formats.avro_write import to_avro
 from app.formats.errors import DecodeError
 from app.formats.schemas import MAX_TYPES_NESTED, Reference, Schema, SchemaNeeded
+from app.turns import finish
 from tests.support.avro import avro_schema, record, shown, shown_text, written
 from tests.support.schemas import FetchedSchemas, framed
 
@@ -400,6 +401,21 @@ def test_what_cannot_be_read_as_the_wanted_schema_is_refused_with_both_ids_and_w
     assert PRIVATE not in str(caught.value)
     assert "tablehouse" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_a_large_value_is_read_in_the_thread_as_it_is_at_once() -> None:
+    schema = record(("a", {"type": "array", "items": "float"}))
+    read = AvroReader(ValueSpec("avro"), "topic", FetchedSchemas(avro_schema(1, schema)))
+    value = framed(1, written(schema, {"a": [0.1, math.inf] * 10_000}))
+    assert finish(read.in_pieces(value)) == read(value)
+    for wrong in (value[:-1], value + b"\0"):
+        with pytest.raises(DecodeError) as at_once:
+            read(wrong)
+        with pytest.raises(DecodeError) as in_pieces:
+            finish(read.in_pieces(wrong))
+        assert str(in_pieces.value) == str(at_once.value)
+    with pytest.raises(SchemaNeeded):
+        finish(AvroReader(ValueSpec("avro"), "topic", FetchedSchemas()).in_pieces(value))
 
 
 def test_rows_follow_the_latest_schema() -> None:

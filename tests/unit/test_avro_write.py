@@ -2,15 +2,20 @@
 
 import json
 import math
+from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.formats.avro_write import to_avro
+from app.formats.avro_write import to_avro, to_avro_in_pieces, to_framed_avro, to_framed_avro_in_pieces
 from app.formats.errors import DecodeError
+from app.formats.schemas import Schema
+from app.turns import Work, finish
 from tests.support.avro import avro_schema, record, shown_text, written
+from tests.support.schemas import framed
 
 _names = iter(range(10**9))
 
@@ -138,6 +143,62 @@ def test_what_a_row_shows_of_avro_is_written_as_the_same_bytes(both: tuple[Any, 
     text = shown_text(schema, producer)
     json.loads(text, parse_constant=pytest.fail)
     assert to_avro(text, avro_schema(1, schema)) == producer
+
+
+@settings(deadline=None, max_examples=100)
+@given(schemas_and_values)
+def test_blanks_and_escapes_make_no_difference(both: tuple[Any, Any]) -> None:
+    schema, value = both
+    producer = written(plain(schema), value)
+    text = json.dumps(json.loads(shown_text(schema, producer)), indent=1, separators=(" , ", "\t:\r\n"))
+    assert to_avro(f" {text}\n".encode(), avro_schema(1, schema)) == producer
+
+
+STRINGS = {"type": "map", "values": "string"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rb"""{"a":"\\","b":"\"","c":"\\\"","d":"\\\\","e":"[{,}]:"}""",
+        rb"""{"\"":"\u0022","\\":"\\\\\"","\u0061":"","":" "}""",
+        rb"""{"a,\"}":"{\"b\":[1,\"\\\"]}"}""",
+    ],
+)
+def test_strings_end_where_json_says(text: bytes) -> None:
+    assert to_avro(text, avro_schema(1, STRINGS)) == written(STRINGS, json.loads(text))
+
+
+def test_fields_may_come_in_any_order_and_of_members_of_one_name_the_last_counts() -> None:
+    schema = record(("a", "int"), ("m", STRINGS), ("b", {"type": "array", "items": "int"}))
+    text = b'{"b":[1,2],"a":1,"m":{"x":"1","y":"2","x":"3"},"b":[],"a":5}'
+    value = {"a": 5, "m": {"x": "3", "y": "2"}, "b": []}
+    assert to_avro(text, avro_schema(1, schema)) == written(schema, value)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"), [('"x"]', None), ("1]", r"it\[100000\]: it has to be a string"), ('"x",]', "trailing comma")]
+)
+@pytest.mark.parametrize("write", [to_avro_in_pieces, to_framed_avro_in_pieces])
+def test_a_large_row_becomes_in_pieces_what_it_becomes_at_once(
+    write: Callable[[bytes, Schema], Work[bytes]], end: str, reason: str | None
+) -> None:
+    schema = avro_schema(1, {"type": "array", "items": "string"})
+    text = b"[" + b'"x",' * 100_000 + end.encode()
+    if reason is not None:
+        with pytest.raises(DecodeError, match=reason):
+            finish(write(text, schema))
+        return
+    at_once = to_avro if write is to_avro_in_pieces else to_framed_avro
+    assert finish(write(text, schema)) == at_once(text, schema)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 8192])
+def test_bytes_alone_have_no_length_behind_a_frame(size: int) -> None:
+    schema = avro_schema(7, "bytes")
+    content = bytes(range(256)) * 32
+    text = json.dumps(b64encode(content[:size]).decode()).encode()
+    assert to_framed_avro(text, schema) == framed(7, content[:size])
 
 
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}

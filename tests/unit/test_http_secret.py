@@ -3,6 +3,7 @@
 import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import fields
 
 import msgspec
 import pytest
@@ -218,8 +219,7 @@ def dressed_as(worker: Worker, url: str) -> Worker:
         def internal(self) -> str:
             return url
 
-    fields = (worker.name, worker.server, worker.local, worker.source, worker.view, worker.health, worker.metrics)
-    return Elsewhere(*fields)
+    return Elsewhere(**{field.name: getattr(worker, field.name) for field in fields(Worker)})
 
 
 async def test_a_relay_to_a_real_worker_proves_nothing_for_another_one() -> None:

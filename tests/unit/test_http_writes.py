@@ -1,6 +1,8 @@
 """PUT and DELETE through real servers over a source that notes what it is given."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
@@ -10,10 +12,13 @@ from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import DeadlineExceeded, MisplacedKeys, NotOwner, RequestError, SourceUnavailable, WriteRefused
 from app.formats.json_pieces import PIECE_BYTES
 from app.formats.partitioners import partition_of
+from app.formats.schemas import Schema
+from app.formats.variants import Known
 from app.stores.rows import Row
-from app.turns import Turns
+from app.turns import Turns, Work
 from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import Reply, Worker, one_worker, send, start_worker, two_workers
+from tests.support.schemas import FetchedSchemas, framed
 
 JSON = {"Content-Type": "application/json"}
 PARTITION = partition_of("murmur2", b"N1", 4)
@@ -170,6 +175,81 @@ async def test_others_have_turns_while_a_large_body_is_checked(
     else:
         assert detail in reply.json["detail"]
         assert worker.source.records == []
+
+
+@contextlib.asynccontextmanager
+async def avro_worker(timeout: float = 20.0) -> AsyncIterator[Worker]:  # noqa: ASYNC109
+    """Run one worker with a table of Avro: lists of strings."""
+    known = Known(FetchedSchemas(Schema(7, "AVRO", '{"type":"array","items":"string"}')))
+    source = SourceSpec("planes-topic", KeySpec("string"), ValueSpec("avro", schema=7))
+    table = TableSpec("people", source, writable=True)
+    worker = await start_worker("a", Catalog({"people": table}), timeout=timeout, known=known)
+    worker.view.swap(snapshot(Placed("a", worker.internal, {"planes-topic": range(4)})))
+    worker.source.bytes_of_a_record = 2 << 20
+    try:
+        yield worker
+    finally:
+        await worker.server.stop(1.0)
+
+
+LARGE = b"[" + b'"x",' * 300_000 + b'"x"]'
+
+
+@contextlib.asynccontextmanager
+async def busy_thread(worker: Worker) -> AsyncIterator[None]:
+    """Have something else converted for as long as the block takes."""
+    entered, leaves = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        entered.set()
+        assert leaves.wait(30)
+
+    def work() -> Work[None]:
+        yield wait
+
+    working = asyncio.create_task(worker.turns.finish(work()))
+    await asyncio.to_thread(entered.wait, 10)
+    try:
+        yield
+    finally:
+        leaves.set()
+        await working
+
+
+async def test_a_large_row_is_converted_to_avro_and_back_while_others_are_answered() -> None:
+    async with avro_worker() as worker:
+        async with busy_thread(worker):
+            writing = asyncio.create_task(write(worker, "/tables/people/N1", LARGE))
+            small = await write(worker, "/tables/people/N1", b'["x"]')
+            assert small.status == 200
+            assert not writing.done()
+        assert (await writing).status == 200
+        avro = b"\xc2\xcf\x24" + b"\x02x" * 300_001 + b"\0"
+        assert [record[3] for record in worker.source.records] == [
+            framed(7, b"\x02\x02x\0"),
+            framed(7, avro),
+        ]
+        worker.local.rows["people", PARTITION, b"N1"] = Row(LARGE, 0, 1)
+        async with busy_thread(worker):
+            reading = asyncio.create_task(worker.get("/tables/people/N1", {"Accept": "avro/binary"}))
+            assert (await worker.get("/tables/people/N1")).body == LARGE
+            assert not reading.done()
+        assert (await reading).body == avro
+
+
+async def test_a_large_row_that_is_not_converted_in_time_is_refused_and_nothing_is_written() -> None:
+    async with avro_worker(timeout=1.0) as worker:
+        worker.local.rows["people", PARTITION, b"N1"] = Row(LARGE, 0, 1)
+        async with busy_thread(worker):
+            put, read = await asyncio.gather(
+                write(worker, "/tables/people/N1", LARGE),
+                worker.get("/tables/people/N1", {"Accept": "avro/binary"}),
+            )
+        for refused in (put, read):
+            assert (refused.status, refused.json["code"]) == (503, "overloaded")
+        assert put.json["table"] == "people"
+        assert worker.source.records == []
+        assert (await write(worker, "/tables/people/N1", b'["x"]')).status == 200
 
 
 @pytest.mark.parametrize(

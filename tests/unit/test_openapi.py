@@ -71,7 +71,7 @@ def routes() -> PublicRoutes:
         raise NotImplementedError
 
     return PublicRoutes(
-        RowRoutes(tables, query, lambda: 0.0),
+        RowRoutes(tables, query, lambda: 0.0, turns),
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
         OverviewRoutes(tables, nobody, local.table_reason),

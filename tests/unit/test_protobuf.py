@@ -12,6 +12,7 @@ import pytest
 from app.formats.errors import DecodeError
 from app.formats.protobuf import ProtobufReader
 from app.formats.schemas import Reference, Schema, SchemaNeeded
+from app.turns import finish
 from tests.support.schemas import FetchedSchemas, framed
 
 FIRST = b"\x00"
@@ -88,6 +89,16 @@ def test_a_message_shows_its_members_by_name_in_one_order_whatever_is_set() -> N
             '"notes":{"a":2,"z":-1},"paid":true,"raw":"AP8=","state":"SENT"}'
         ).encode()
     )
+
+
+def test_a_large_message_is_read_in_the_thread_as_it_is_at_once() -> None:
+    read = reader(SHOP)
+    lines = framed(1, FIRST + field(3, field(1, b"tea")) * 5_000)
+    assert finish(read.in_pieces(lines)) == read(lines)
+    with pytest.raises(DecodeError, match="cannot be read with schema 1"):
+        finish(read.in_pieces(lines[:-1]))
+    with pytest.raises(SchemaNeeded):
+        finish(read.in_pieces(framed(2, FIRST)))
 
 
 @pytest.mark.parametrize(

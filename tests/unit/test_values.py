@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from app.formats.envelopes import Debezium
 from app.formats.errors import DecodeError
 from app.formats.json_text import MAX_DEPTH
 from app.formats.values import ConvertedToJson, EnvelopedJson, ValueFormat, value_format
-from app.turns import finish
+from app.turns import Work, finish
 from tests.support.schemas import NO_REGISTRY
 
 json_values = st.recursive(
@@ -77,6 +78,19 @@ def test_a_value_that_is_not_strict_json_is_a_decode_error(value: bytes, columns
         format_of("json", columns).decode(value)
 
 
+class Unframed:
+    """Takes five bytes off, in a thread."""
+
+    def __call__(self, value: bytes) -> bytes:
+        """See Convert."""
+        return value[5:]
+
+    def in_pieces(self, value: bytes) -> Work[bytes]:
+        """See Convert."""
+        text: bytes = yield partial(self, value)
+        return text
+
+
 @pytest.mark.parametrize("columns", [None, {"y": "b", "x": "a", "z": "missing"}])
 @pytest.mark.parametrize(
     "end",
@@ -97,7 +111,7 @@ def test_a_large_value_is_decoded_in_pieces_as_it_is_at_once(
     values = format_of("json", columns)
     at_once = outcome(lambda: values.decode(value))
     assert outcome(lambda: finish(values.decode_in_pieces(value))) == at_once
-    behind_a_frame = ConvertedToJson(lambda framed: framed[5:], values)
+    behind_a_frame = ConvertedToJson(Unframed(), values)
     assert outcome(lambda: finish(behind_a_frame.decode_in_pieces(b"frame" + value))) == at_once
 
 
@@ -108,7 +122,7 @@ def test_a_value_that_is_no_text_of_json_is_decoded_the_same_way_where_pieces_ar
     assert finish(format_of("string").decode_in_pieces(b"x")) == b"x"
     with pytest.raises(DecodeError, match="not UTF-8 at byte 0"):
         finish(format_of("string").decode_in_pieces(b"\xff"))
-    assert finish(ConvertedToJson(bytes.upper, None).decode_in_pieces(b"x")) == b"X"
+    assert finish(ConvertedToJson(Unframed(), None).decode_in_pieces(b"framex")) == b"x"
 
 
 MIB = 1 << 20
