@@ -7,7 +7,7 @@ from typing import Literal
 
 KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr", "json_connect"]
 ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr"]
-PartitionerName = Literal["murmur2", "crc32"]
+PartitionerName = Literal["murmur2", "crc32", "fnv1a", "fnv1a_reference", "kafkajs_legacy"]
 Framing = Literal["registry", "single_object", "none"]
 Envelope = Literal["none", "debezium", "outbox"]
 OnError = Literal["dead_letter", "skip", "stop"]

@@ -30,10 +30,11 @@ def test_every_field_of_a_table_and_of_a_source_is_documented_and_no_other() -> 
     assert first_cells(section("## A source")) == set(definitions["source"]["properties"])
 
 
-def test_every_key_and_value_format_is_documented_and_no_other() -> None:
+def test_every_key_format_value_format_and_partitioner_is_documented_and_no_other() -> None:
     definitions = schema()["$defs"]
     with_members = {"{format: json, fields: [a, b]}", "{format: json, field: id}"}
     assert first_cells(section("### Keys")) == {*definitions["keyFormat"]["enum"], *with_members}
+    assert first_cells(section("### Partitioners")) == set(definitions["source"]["properties"]["partitioner"]["enum"])
     assert first_cells(section("### Values")) == set(definitions["valueFormat"]["enum"])
 
 
