@@ -58,6 +58,8 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         decode_in_pieces=values.decode_in_pieces,
         misplaced=misplaced,
         fold=Upsert(),
+        partitioner=partitioner,
+        partitions=partitions,
         empty_keys=places_empty_keys(partitioner),
         on_error=table.source.on_error,
     )

@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
-from app.catalog.spec import OnError
+from app.catalog.spec import OnError, PartitionerName
 from app.folds.fold import Decoded, Fold, Lookup
 from app.formats.errors import DecodeError
 from app.model import TopicPartition
 from app.stores.rows import ROW_PREFIX
 from app.tasks.log import LogRecord
+from app.tasks.suggestions import MAX_KEYS
 
 #: What a format may stumble over in bytes that nobody thought of. A record that can be kept as a dead letter must not
 #: end every worker that comes to it; an OSError or MemoryError is not about the record.
@@ -70,9 +71,9 @@ class TableCodec:
 
     store_key turns a wire key into its stored form and decode_value a value, with the headers of its record, into the
     payload kept, or None for a delete; both raise DecodeError. misplaced returns the index of the first of some wire
-    keys that the partitioner would not have put into this partition, None when all are where they belong. empty_keys is
-    False where the source's producers send records with an empty key anywhere, so that none of them can be the latest.
-    on_error says what becomes of records that cannot become rows.
+    keys that the partitioner would not have put into this partition of the source's `partitions`, None when all are
+    where they belong. empty_keys is False where the source's producers send records with an empty key anywhere, so that
+    none of them can be the latest. on_error says what becomes of records that cannot become rows.
 
     decode_in_pieces does what decode_value does, yielding every few milliseconds where it can; it is for values of more
     than LARGE_VALUE_BYTES. Without it they are decoded at once.
@@ -83,6 +84,8 @@ class TableCodec:
     decode_value: Callable[[bytes, Sequence[tuple[str, bytes]]], bytes | None]
     misplaced: Callable[[Sequence[bytes]], int | None]
     fold: Fold
+    partitioner: PartitionerName
+    partitions: int
     empty_keys: bool = True
     on_error: OnError = "skip"
     decode_in_pieces: Callable[[bytes, Sequence[tuple[str, bytes]]], Generator[None, None, bytes | None]] | None = None
@@ -92,7 +95,8 @@ class Folding:
     """A lane batch on its way to rows, a slice at a time. Records that cannot become rows go to `skip`.
 
     rows are those of all slices so far (prefixed keys; None deletes). misplaced_at is the offset of the first misplaced
-    key, stream_time the highest timestamp, -1 before the first.
+    key, stream_time the highest timestamp, -1 before the first. sample is the first misplaced key and keys that follow
+    it, in their wire form.
     """
 
     def __init__(self, codec: TableCodec, skip: Skips, lookup: Lookup) -> None:
@@ -101,6 +105,7 @@ class Folding:
         self._lookup_before = lookup
         self.rows: dict[bytes, bytes | None] = {}
         self.misplaced_at: int | None = None
+        self.sample: Sequence[bytes] = ()
         self.stream_time = -1
 
     def add(self, records: Sequence[LogRecord]) -> None:
@@ -161,7 +166,9 @@ class Folding:
         self.stream_time = max(self.stream_time, max((record.timestamp for record in records), default=-1))
         if self.misplaced_at is None:
             index = self._codec.misplaced(wires)
-            self.misplaced_at = None if index is None else decoded[index].offset
+            if index is not None:
+                self.misplaced_at = decoded[index].offset
+                self.sample = wires[index : index + MAX_KEYS]
         self.rows.update(self._codec.fold(decoded, self._lookup))
 
     def _lookup(self, key: bytes) -> bytes | None:

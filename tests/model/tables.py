@@ -93,7 +93,9 @@ class Table:
         decode_value = _decode_value
         if schemas is not None and not self.name.endswith("-bytes"):
             decode_value = partial(_decode_framed, schemas)
-        return TableCodec(source, _store_key, decode_value, _misplaced, FOLDS[self.fold](), on_error=self.on_error)
+        return TableCodec(
+            source, _store_key, decode_value, _misplaced, FOLDS[self.fold](), "murmur2", 4, on_error=self.on_error
+        )
 
 
 def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) -> Identity:

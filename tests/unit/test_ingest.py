@@ -36,7 +36,7 @@ def misplaced(wires: Sequence[bytes]) -> int | None:
     return next((index for index, wire in enumerate(wires) if wire.startswith(b"~")), None)
 
 
-CODEC = TableCodec(SOURCE, store_key, decode_value, misplaced, Upsert())
+CODEC = TableCodec(SOURCE, store_key, decode_value, misplaced, Upsert(), "murmur2", 4)
 
 
 def row(payload: bytes, offset: int, timestamp: int = 1000) -> bytes:
@@ -193,7 +193,7 @@ def test_a_fold_sees_the_decoded_records_in_order_and_the_earlier_rows() -> None
             seen.extend(records)
             return {key: lookup(key) for key, _, _, _ in records}
 
-    codec = TableCodec(SOURCE, store_key, decode_value, misplaced, Listing())
+    codec = TableCodec(SOURCE, store_key, decode_value, misplaced, Listing(), "murmur2", 4)
     found = Folding(codec, no_skip, {b"\x01B": b"earlier"}.get)
     found.add([record(3, b"b", b"1"), record(5, b"a", None, 7)])
     assert seen == [Decoded(b"\x01B", b"<1>", 1000, 3), Decoded(b"\x01A", None, 7, 5)]
@@ -212,7 +212,7 @@ def test_a_slice_is_folded_on_top_of_the_ones_before_it() -> None:
             return rows
 
     found = Folding(
-        TableCodec(SOURCE, store_key, decode_value, misplaced, Joining()),
+        TableCodec(SOURCE, store_key, decode_value, misplaced, Joining(), "murmur2", 4),
         no_skip,
         {b"\x01A": b"<0>", b"\x01B": b"<0>"}.get,
     )
