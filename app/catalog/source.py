@@ -8,6 +8,7 @@ import yaml
 
 from app.catalog.reader import Fields, Reader, Text, children
 from app.catalog.spec import (
+    DEFAULT_SPELLINGS,
     STRUCTURED_KEYS,
     STRUCTURED_VALUES,
     Envelope,
@@ -18,6 +19,7 @@ from app.catalog.spec import (
     PartitionerName,
     SchemaFile,
     SourceSpec,
+    SpellingName,
     ValueFormatName,
     ValueSpec,
 )
@@ -28,7 +30,7 @@ _SOURCE = Fields(
     optional=("partitioner", "envelope", "on_error"),
     unsupported=("timestamp",),
 )
-_KEY = Fields(required=("format",), optional=("field", "fields"))
+_KEY = Fields(required=("format",), optional=("field", "fields", "spellings"))
 _VALUE = Fields(required=("format",), optional=("schema", "framing"))
 
 _TOPIC = Text(
@@ -95,17 +97,33 @@ def _key(reader: Reader, node: yaml.Node, field: str) -> KeySpec | None:
                 f"{field}.{given}",
                 f"belongs to formats {structured}, this key is {name}; leave it out",
             )
+    spellings = _spellings(reader, entries, field, name)
     if "field" in parts and "fields" in parts:
         reader.problem(
             entries["field"].line,
             f"{field}.field",
             "stands beside fields; use field for a key of one member whose value alone stands in URLs, else fields",
         )
-    if name is None or fields is None or ("field" in parts and single is None):
+    if name is None or fields is None or spellings is None or ("field" in parts and single is None):
         return None
     if single is not None:
-        return KeySpec(cast("KeyFormatName", name), (single,), bare=True)
-    return KeySpec(cast("KeyFormatName", name), tuple(fields))
+        return KeySpec(cast("KeyFormatName", name), (single,), bare=True, spellings=spellings)
+    return KeySpec(cast("KeyFormatName", name), tuple(fields), spellings=spellings)
+
+
+def _spellings(
+    reader: Reader, entries: dict[str, Entry], field: str, name: str | None
+) -> tuple[SpellingName, ...] | None:
+    if "spellings" not in entries:
+        return DEFAULT_SPELLINGS
+    if name is not None and name != "json":
+        reader.problem(
+            entries["spellings"].line,
+            f"{field}.spellings",
+            f"belongs to format json, this key is {name}; leave it out",
+        )
+    spellings = reader.unique_choices(entries["spellings"].node, f"{field}.spellings", get_args(SpellingName))
+    return None if spellings is None else cast("tuple[SpellingName, ...]", tuple(spellings))
 
 
 def _value(reader: Reader, node: yaml.Node, field: str) -> ValueSpec | None:

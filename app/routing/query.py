@@ -26,7 +26,7 @@ from app.routing.candidates import Candidate, Candidates
 from app.routing.cluster import ClusterSnapshot, ClusterView
 from app.routing.ports import Hop, LocalTables, Peer, read_or_wait
 from app.routing.refusals import Refusal, explained, last_answer, worth_asking_again
-from app.routing.spread import first_row, newest_row
+from app.routing.spread import newest_row
 from app.routing.tables import RoutedTable, table_named
 from app.tasks.reads import ReadResult
 from app.telemetry import Metrics
@@ -151,7 +151,7 @@ class Query:
                     _Question(routed, key.stored, partition, count, consistency, deadline, waits_until, request_id)
                 )
 
-            answer = await (first_row(ask, partitions) if key.enumerable else newest_row(ask, partitions, count))
+            answer = await newest_row(ask, partitions, routed.other_partitions(key, partitions, count))
         except RequestError:
             counted.unavailable.inc()
             raise
@@ -166,7 +166,7 @@ class Query:
         started = self._clock()
         key, snapshot = routed.parse(key_text), self._view.current
         partitions = routed.partitions_of(key, partition_count(routed, snapshot))
-        if len(partitions) != 1 and not key.enumerable:
+        if len(partitions) != 1:
             return None
         partition = partitions[0]
         active = snapshot.actives.get(TopicPartition(routed.spec.source.topic, partition))
@@ -204,9 +204,8 @@ class Query:
         snapshot = self._view.current
         count = partition_count(routed, snapshot)
         partitions = routed.partitions_of(key, count)
-        if not key.enumerable:
-            partitions = (*partitions, *(other for other in range(count) if other not in partitions))
-        shards = [TopicPartition(routed.spec.source.topic, partition) for partition in partitions]
+        every = (*partitions, *routed.other_partitions(key, partitions, count))
+        shards = [TopicPartition(routed.spec.source.topic, partition) for partition in every]
         return snapshot.generation, tuple(
             Location(shard.partition, snapshot.actives.get(shard), snapshot.standbys.get(shard, ())) for shard in shards
         )

@@ -23,25 +23,14 @@ Found = TypeVar("Found", bound=Answered)
 Ask = Callable[[int], Awaitable[Found]]
 
 
-async def first_row(ask: Ask[Found], partitions: Sequence[int]) -> Found:
-    """Return the first row of the partitions, asked in turn, or a miss when none of them has one."""
-    misses = []
-    for partition in partitions:
-        answer = await ask(partition)
-        if answer.result.row is not None:
-            return answer
-        misses.append(answer)
-    return _least_certain(misses)
+async def newest_row(ask: Ask[Found], partitions: Sequence[int], others: Sequence[int]) -> Found:
+    """Return the newest row of the partitions, by its timestamp, or if they have none of the others.
 
-
-async def newest_row(ask: Ask[Found], partitions: Sequence[int], count: int) -> Found:
-    """Return the newest row of the partitions, by its timestamp, or else of all other ones of `count`.
-
-    A miss is one of every partition there is: so nothing has to be known of the forms in which producers write a key.
-    Raises what asking any of them raises.
+    Of rows with one timestamp it is that of the first partition. A miss is one of all of them. Raises what asking any
+    of them raises.
     """
     misses: list[Found] = []
-    for some in (partitions, [other for other in range(count) if other not in partitions]):
+    for some in (partitions, others):
         answers: list[Found] = []
         for begin in range(0, len(some), AT_ONCE):
             answers += await _all(ask, some[begin : begin + AT_ONCE])
@@ -53,7 +42,9 @@ async def newest_row(ask: Ask[Found], partitions: Sequence[int], count: int) -> 
 
 
 async def _all(ask: Ask[Found], partitions: Sequence[int]) -> list[Found]:
-    """Ask some partitions at once; raises what the first to fail raised, once none of them is being asked any more."""
+    """Ask some partitions at once; raises the first failure after all requests have ended."""
+    if len(partitions) == 1:
+        return [await ask(partitions[0])]
     asked = [asyncio.ensure_future(ask(partition)) for partition in partitions]
     try:
         return await asyncio.gather(*asked)

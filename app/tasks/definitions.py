@@ -58,7 +58,7 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         decode_in_pieces=values.decode_in_pieces,
         misplaced=misplaced,
         fold=Upsert(),
-        partitioner=partitioner,
+        spec=table.source,
         partitions=partitions,
         empty_keys=places_empty_keys(partitioner),
         on_error=table.source.on_error,

@@ -59,7 +59,7 @@ class Doubts:
 
         They are a misplaced key of the codec's partition and keys that were read after it.
         """
-        suggestion = self._suggestions.setdefault(changelog, Suggestion(codec.partitioner))
+        suggestion = self._suggestions.setdefault(changelog, Suggestion(codec.spec))
         suggestion.look_at(keys, codec.source.partition, codec.partitions)
         return suggestion
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
-from app.catalog.spec import OnError, PartitionerName
+from app.catalog.spec import OnError, SourceSpec
 from app.folds.fold import Decoded, Fold, Lookup
 from app.formats.errors import DecodeError
 from app.model import TopicPartition
@@ -69,11 +69,12 @@ class Skips(Protocol):
 class TableCodec:
     """How the records of one table's source partition are read.
 
-    store_key turns a wire key into its stored form and decode_value a value, with the headers of its record, into the
-    payload kept, or None for a delete; both raise DecodeError. misplaced returns the index of the first of some wire
-    keys that the partitioner would not have put into this partition of the source's `partitions`, None when all are
-    where they belong. empty_keys is False where the source's producers send records with an empty key anywhere, so that
-    none of them can be the latest. on_error says what becomes of records that cannot become rows.
+    spec is what the definition says of the source, of which `source` is one of `partitions`. store_key turns a wire key
+    into its stored form and decode_value a value, with the headers of its record, into the payload kept, or None for a
+    delete; both raise DecodeError. misplaced returns the index of the first of some wire keys that the partitioner
+    would not have put into this partition, None when all are where they belong. empty_keys is False where the source's
+    producers send records with an empty key anywhere, so that none of them can be the latest. on_error says what
+    becomes of records that cannot become rows.
 
     decode_in_pieces does what decode_value does, yielding every few milliseconds where it can; it is for values of more
     than LARGE_VALUE_BYTES. Without it they are decoded at once.
@@ -84,7 +85,7 @@ class TableCodec:
     decode_value: Callable[[bytes, Sequence[tuple[str, bytes]]], bytes | None]
     misplaced: Callable[[Sequence[bytes]], int | None]
     fold: Fold
-    partitioner: PartitionerName
+    spec: SourceSpec
     partitions: int
     empty_keys: bool = True
     on_error: OnError = "skip"

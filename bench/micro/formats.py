@@ -74,7 +74,7 @@ def _codec() -> TableCodec:
         decode_value=value_format(_TABLE, NoSchemas()).decode,
         misplaced=misplaced,
         fold=Upsert(),
-        partitioner="murmur2",
+        spec=_TABLE.source,
         partitions=1,
     )
 

@@ -1,8 +1,12 @@
 """Keys are found where real clients put them."""
 
+import json
+import time
 from collections.abc import Mapping, Sequence
 
+import aiohttp
 import confluent_kafka
+from yarl import URL
 
 from app.catalog.spec import PartitionerName
 from app.demo.broker import EmbeddedKafka
@@ -11,6 +15,7 @@ from tests.support.polling import until
 from tests.support.worker import MakeWorker, table, tables
 
 PARTITIONS = 4
+NOW = int(time.time() * 1000)
 KEYS = [f"k{number}" for number in range(40)]
 
 #: librdkafka's names of ours.
@@ -21,10 +26,12 @@ OF_LIBRDKAFKA: Mapping[PartitionerName, str] = {
 }
 
 
-def produce_as_librdkafka(bootstrap: str, topic: str, partitioner: str, keys: Sequence[str]) -> None:
+def produce_as_librdkafka(
+    bootstrap: str, topic: str, partitioner: str, keys: Sequence[str], value: str = "1", timestamp: int = NOW
+) -> None:
     producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, "partitioner": partitioner})
     for key in keys:
-        producer.produce(topic, key=key, value="1")
+        producer.produce(topic, key=key, value=value, timestamp=timestamp)
     assert producer.flush(30) == 0
 
 
@@ -66,3 +73,61 @@ async def test_a_wrong_partitioner_is_told_with_the_one_that_fits(
         [reason] = (await worker.document("/readyz"))[1]["reasons"]
         assert told in reason
         assert "`partitioner: fnv1a`" in worker.log_file.read_text()
+
+
+def json_table(topic: str, spellings: str = "", version: int = 1) -> str:
+    key = f"{{format: json, field: id{spellings}}}"
+    return tables(table("one", topic, key=key) + f"    version: {version}\n    writable: true\n")
+
+
+async def test_json_keys_that_python_spells_are_found_as_the_worker_itself_suggests(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic = unique("spelled")
+    await create_topic(kafka.bootstrap_servers, topic, PARTITIONS)
+    spaced = [json.dumps({"id": key}) for key in KEYS]
+    produce_as_librdkafka(kafka.bootstrap_servers, topic, "murmur2_random", spaced)
+    with make_worker(kafka.bootstrap_servers, json_table(topic), group=unique("partitioners")) as worker:
+        await worker.wait_ready()
+
+        async def refused() -> bool:
+            return (await worker.get("/tables/one/%22absent%22")).status == 503
+
+        await until(refused, "a miss is inconclusive")
+        assert "with `spellings: [python]`" in (await worker.get("/tables/one/%22absent%22")).json["detail"]
+
+        worker.terminate()
+        assert await worker.wait_exit() == 0
+        worker.tables_file.write_text(json_table(topic, ", spellings: [python]", version=2))
+        worker.start()
+        await worker.wait_ready()
+        assert {(await worker.get(f"/tables/one/%22{key}%22")).status for key in KEYS} == {200}
+        assert {(await worker.get(f"/tables/one/%22absent-{key}%22")).status for key in KEYS} == {404}
+
+
+async def test_of_a_key_that_producers_spell_in_two_ways_the_newest_row_is_served_and_a_delete_deletes_both(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic = unique("spelled")
+    await create_topic(kafka.bootstrap_servers, topic, PARTITIONS)
+    compact = [json.dumps({"id": key}, separators=(",", ":")) for key in KEYS]
+    spaced = [json.dumps({"id": key}) for key in KEYS]
+    for number, keys in enumerate((spaced, compact)):
+        produce_as_librdkafka(kafka.bootstrap_servers, topic, "murmur2_random", keys, str(number), NOW + number)
+    definition = json_table(topic, ", spellings: [python, compact]")
+    with make_worker(kafka.bootstrap_servers, definition, group=unique("partitioners")) as worker:
+        await worker.wait_ready()
+        assert {(await worker.get(f"/tables/one/%22{key}%22")).body for key in KEYS} == {b"1"}
+        assert {(await worker.get(f"/tables/one/%22absent-{key}%22")).status for key in KEYS} == {404}
+        produce_as_librdkafka(kafka.bootstrap_servers, topic, "murmur2_random", spaced[:1], "2", NOW + 2)
+
+        async def newer() -> bool:
+            return (await worker.get(f"/tables/one/%22{KEYS[0]}%22")).body == b"2"
+
+        await until(newer, "the newer row in the other spelling is served")
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
+            session.delete(URL(f"{worker.url}/tables/one/%22{KEYS[0]}%22?wait=visible", encoded=True)) as deleted,
+        ):
+            assert deleted.status == 200, await deleted.text()
+        assert (await worker.get(f"/tables/one/%22{KEYS[0]}%22")).status == 404

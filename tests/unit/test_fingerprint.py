@@ -28,6 +28,10 @@ def with_source(**changes: object) -> TableSpec:
             'key_fields was ["a","b"] and is now ["b","a"]',
         ),
         (with_source(key=KeySpec("json", ("a", "b"), bare=True)), "key_bare was (not recorded) and is now true"),
+        (
+            with_source(key=KeySpec("json", ("a", "b"), spellings=("python",))),
+            'key_spellings was (not recorded) and is now ["python"]',
+        ),
         (with_source(envelope="debezium"), "envelope was none and is now debezium"),
         (with_source(partitioner="crc32"), "partitioner was murmur2 and is now crc32"),
         (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from app.model import Freshness, Role
-from app.routing.spread import AT_ONCE, first_row, newest_row
+from app.routing.spread import AT_ONCE, newest_row
 from app.stores.rows import Row
 from app.tasks.reads import ReadResult
 
@@ -46,26 +46,23 @@ def partition_of(answer: Answer) -> int:
     return answer.result.freshness.partition
 
 
-async def test_the_first_row_ends_the_asking_in_turn() -> None:
-    partitions = Partitions({2: 5, 3: 9})
-    assert partition_of(await first_row(partitions.ask, [1, 2, 3])) == 2
-    assert partitions.asked == [1, 2]
+def others(known: list[int], count: int) -> list[int]:
+    return [partition for partition in range(count) if partition not in known]
 
 
-async def test_a_failure_before_the_first_row_is_the_answer() -> None:
-    with pytest.raises(LookupError):
-        await first_row(Partitions({1: LookupError(), 2: 5}).ask, [1, 2])
+async def test_of_rows_with_one_timestamp_the_first_partition_s_counts() -> None:
+    assert partition_of(await newest_row(Partitions({1: 5, 3: 5}).ask, [3, 1], [])) == 3
 
 
 async def test_the_newest_row_of_the_known_partitions_counts_and_no_other_is_asked() -> None:
     partitions = Partitions({1: 5, 3: 9, 4: 7, 0: 100})
-    assert partition_of(await newest_row(partitions.ask, [1, 3, 4], 8)) == 3
+    assert partition_of(await newest_row(partitions.ask, [1, 3, 4], others([1, 3, 4], 8))) == 3
     assert sorted(partitions.asked) == [1, 3, 4]
 
 
 async def test_after_misses_in_the_known_ones_the_newest_row_of_all_others_counts() -> None:
     partitions = Partitions({0: 5, 7: 9})
-    assert partition_of(await newest_row(partitions.ask, [1, 3], 8)) == 7
+    assert partition_of(await newest_row(partitions.ask, [1, 3], others([1, 3], 8))) == 7
     assert partitions.asked[:2] == [1, 3]
     assert sorted(partitions.asked) == list(range(8))
 
@@ -73,24 +70,24 @@ async def test_after_misses_in_the_known_ones_the_newest_row_of_all_others_count
 @pytest.mark.parametrize("known", [[], [3], [1, 3], [0, 1, 2, 3]])
 async def test_a_miss_is_one_of_every_partition_each_asked_once(known: list[int]) -> None:
     partitions = Partitions({})
-    assert (await newest_row(partitions.ask, known, 4)).result.row is None
+    assert (await newest_row(partitions.ask, known, others(known, 4))).result.row is None
     assert sorted(partitions.asked) == [0, 1, 2, 3]
 
 
 async def test_a_miss_is_labelled_by_the_copy_that_knows_least() -> None:
     partitions = Partitions({}, {2: Role.STANDBY})
-    assert partition_of(await newest_row(partitions.ask, [0], 4)) == 2
+    assert partition_of(await newest_row(partitions.ask, [0], others([0], 4))) == 2
 
 
 @pytest.mark.parametrize("rows", [{1: LookupError(), 3: 9}, {5: LookupError()}, {5: LookupError(), 6: 9}])
 async def test_a_partition_that_cannot_answer_might_have_a_newer_row(rows: dict[int, int | Exception]) -> None:
     with pytest.raises(LookupError):
-        await newest_row(Partitions(rows).ask, [1, 3], 8)
+        await newest_row(Partitions(rows).ask, [1, 3], others([1, 3], 8))
 
 
 async def test_so_many_are_asked_at_the_same_time_and_no_more() -> None:
     partitions = Partitions({})
-    await newest_row(partitions.ask, [], AT_ONCE * 2 + 3)
+    await newest_row(partitions.ask, [], range(AT_ONCE * 2 + 3))
     assert partitions.at_once == AT_ONCE
     assert len(partitions.asked) == AT_ONCE * 2 + 3
 
@@ -113,7 +110,7 @@ async def test_nothing_is_asked_any_more_once_there_is_an_end(how: str) -> None:
             asking.remove(partition)
         raise AssertionError("never answers")
 
-    reading = asyncio.ensure_future(newest_row(ask, [0, 1, 2, 3], 4))
+    reading = asyncio.ensure_future(newest_row(ask, [0, 1, 2, 3], []))
     await all_asked.wait()
     if how == "a failure":
         with pytest.raises(LookupError):
