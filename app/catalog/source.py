@@ -16,7 +16,7 @@ from app.catalog.spec import (
     KeyFormatName,
     KeySpec,
     OnError,
-    PartitionerName,
+    Partitioner,
     SchemaFile,
     SourceSpec,
     SpellingName,
@@ -53,9 +53,7 @@ def read_source(reader: Reader, node: yaml.Node, field: str) -> SourceSpec | Non
     topic = reader.text(*parts["topic"], _TOPIC) if "topic" in parts else None
     key = _key(reader, *parts["key"]) if "key" in parts else None
     value = _value(reader, *parts["value"]) if "value" in parts else None
-    partitioner = (
-        reader.choice(*parts["partitioner"], get_args(PartitionerName)) if "partitioner" in parts else "murmur2"
-    )
+    partitioner = reader.choice(*parts["partitioner"], get_args(Partitioner)) if "partitioner" in parts else "murmur2"
     envelope = reader.choice(*parts["envelope"], get_args(Envelope)) if "envelope" in parts else "none"
     on_error = reader.choice(*parts["on_error"], get_args(OnError)) if "on_error" in parts else "dead_letter"
     if value is not None and envelope not in {None, "none"} and value.format not in STRUCTURED_VALUES:
@@ -71,7 +69,7 @@ def read_source(reader: Reader, node: yaml.Node, field: str) -> SourceSpec | Non
         topic,
         key,
         value,
-        cast("PartitionerName", partitioner),
+        cast("Partitioner", partitioner),
         cast("Envelope", envelope),
         cast("OnError", on_error),
     )

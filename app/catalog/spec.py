@@ -9,6 +9,8 @@ KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro"
 ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr"]
 PartitionerName = Literal["murmur2", "crc32", "fnv1a", "fnv1a_reference", "kafkajs_legacy"]
 SpellingName = Literal["compact", "jackson", "gson", "go", "python", "python_compact", "php"]
+#: `any` stands for producers that put a key into any partition.
+Partitioner = Literal[PartitionerName, "any"]
 Framing = Literal["registry", "single_object", "none"]
 Envelope = Literal["none", "debezium", "outbox"]
 OnError = Literal["dead_letter", "skip", "stop"]
@@ -82,7 +84,7 @@ class SourceSpec:
     topic: str
     key: KeySpec
     value: ValueSpec
-    partitioner: PartitionerName = "murmur2"
+    partitioner: Partitioner = "murmur2"
     envelope: Envelope = "none"
     on_error: OnError = "dead_letter"
 

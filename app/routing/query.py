@@ -6,7 +6,7 @@ This and batch.py are the only places that forward. DESIGN.md beside it says why
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.errors import (
@@ -21,7 +21,7 @@ from app.errors import (
     RequestError,
     TooStale,
 )
-from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TopicPartition
+from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
 from app.routing.candidates import Candidate, Candidates
 from app.routing.cluster import ClusterSnapshot, ClusterView
 from app.routing.ports import Hop, LocalTables, Peer, read_or_wait
@@ -58,6 +58,10 @@ class Answer:
     result: ReadResult
     served_by: str
     path: Literal["local", "forwarded"]
+
+    def labelled(self, freshness: Freshness) -> "Answer":
+        """Return the same answer with another freshness."""
+        return replace(self, result=replace(self.result, freshness=freshness))
 
 
 @dataclass(frozen=True, slots=True)

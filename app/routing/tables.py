@@ -51,8 +51,13 @@ class RoutedTable:
             raise type(error)(error.detail, **{"table": self.spec.name, **error.details}) from None
 
     def partitions_of(self, key: Key, count: int) -> tuple[int, ...]:
-        """Name each partition that is known to be able to hold the key, once, that of the canonical wire form first."""
+        """Name each partition that is known to be able to hold the key, once.
+
+        That of the canonical wire form comes first, where the partitioner says where it is.
+        """
         partitioner = self.spec.source.partitioner
+        if partitioner == "any":
+            return tuple(range(count))
         if len(key.wires) == 1:
             return (partition_of(partitioner, key.wires[0], count),)
         return tuple(dict.fromkeys(partition_of(partitioner, wire, count) for wire in key.wires))

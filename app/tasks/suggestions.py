@@ -58,7 +58,8 @@ class Suggestion:
             advice.append(
                 f"{names} would put {looked_at} where {they_are}"
                 if names
-                else f"no partitioner that Tablehouse knows puts {looked_at} where {they_are}"
+                else f"no partitioner that Tablehouse knows puts {looked_at} where {they_are}, and `partitioner: any` "
+                "reads such topics"
             )
         if self._spelled is not None and self._spelled.others:
             names = " or ".join(f"`spellings: [{', '.join(some)}]`" for some in self._spelled.fitting)
@@ -66,12 +67,12 @@ class Suggestion:
                 f"with {names} the table would look for {looked_at} as {they_are} written"
                 if names
                 else f"no spelling of JSON that Tablehouse knows writes {looked_at} as {they_are}: are the members in "
-                "the order of `fields`? With `key: string` each key is found by its producer's own text"
+                "the order of `fields`? With `partitioner: any` keys are found however they are written"
             )
         if not advice:
             advice.append(
                 "the partitioner fits, but keys are written in another form than the table looks for, as uuids in "
-                "upper case: with `key: string` each key is found by its producer's own text"
+                "upper case: with `partitioner: any` keys are found however they are written"
             )
         return f"{'; and '.join(advice)}. Correct the definition, and give the table a new version"
 

@@ -1,8 +1,11 @@
 """Keys are found where real clients put them."""
 
 import json
+import random
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import aiohttp
 import confluent_kafka
@@ -12,7 +15,7 @@ from app.catalog.spec import PartitionerName
 from app.demo.broker import EmbeddedKafka
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until
-from tests.support.worker import MakeWorker, table, tables
+from tests.support.worker import MakeWorker, WorkerProcess, all_ready, table, tables
 
 PARTITIONS = 4
 NOW = int(time.time() * 1000)
@@ -33,6 +36,15 @@ def produce_as_librdkafka(
     for key in keys:
         producer.produce(topic, key=key, value=value, timestamp=timestamp)
     assert producer.flush(30) == 0
+
+
+async def batch_get(worker: WorkerProcess, keys: Sequence[str]) -> list[dict[str, Any]]:
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
+        session.post(f"{worker.url}/tables/one:batch-get", json={"keys": list(keys)}) as answer,
+    ):
+        rows: list[dict[str, Any]] = (await answer.json())["rows"]
+        return rows
 
 
 async def test_each_partitioner_of_librdkafka_finds_every_key_and_proves_every_miss(
@@ -131,3 +143,51 @@ async def test_of_a_key_that_producers_spell_in_two_ways_the_newest_row_is_serve
         ):
             assert deleted.status == 200, await deleted.text()
         assert (await worker.get(f"/tables/one/%22{KEYS[0]}%22")).status == 404
+
+
+async def test_of_keys_that_are_written_anywhere_the_last_record_is_the_answer_on_every_worker_and_after_a_rebuild(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic, group, seed = unique("anywhere"), unique("partitioners"), 20130101
+    await create_topic(kafka.bootstrap_servers, topic, PARTITIONS)
+    chance = random.Random(seed)
+    history = [(chance.choice(KEYS), chance.choice([b"1", b"2", b"3", None])) for _ in range(400)]
+    producer = confluent_kafka.Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for number, (key, value) in enumerate(history):
+        where = chance.randrange(PARTITIONS)
+        producer.produce(topic, key=key, value=value, partition=where, timestamp=NOW + number)
+    assert producer.flush(30) == 0
+    last = dict(history)
+    deleted_elsewhere = [key for key in KEYS if last.get(key) is None]
+    assert deleted_elsewhere, seed
+    definition = tables(table("one", topic, partitioner="any", standbys=0))
+    workers = [make_worker(kafka.bootstrap_servers, definition, group=group) for _ in range(2)]
+
+    async def check() -> None:
+        for worker in workers:
+            for key in KEYS:
+                answer = await worker.get(f"/tables/one/{key}")
+                expected = (404, None) if last.get(key) is None else (200, last[key])
+                assert (answer.status, answer.body if answer.status == 200 else None) == expected, (key, seed)
+            batch = await batch_get(worker, KEYS)
+            assert [row.get("value") for row in batch] == [
+                None if (value := last.get(key)) is None else json.loads(value) for key in KEYS
+            ]
+
+    for worker in workers:
+        worker.start()
+    await all_ready(*workers)
+
+    async def each_holds_its_half() -> bool:
+        return [len(await worker.tasks()) for worker in workers] == [PARTITIONS // 2] * 2
+
+    await until(each_holds_its_half, "each worker holds its half")
+    await check()
+    for worker in workers:
+        worker.kill()
+        # Without its rows it has to restore them, and the marks of deleted keys, from the changelog.
+        shutil.rmtree(worker.data_dir)
+        worker.start()
+    await all_ready(*workers)
+    await until(each_holds_its_half, "each worker holds its half again", 60)
+    await check()

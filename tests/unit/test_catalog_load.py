@@ -40,6 +40,7 @@ GOOD = [
     table("source: {topic: t, key: {format: json, field: id, spellings: [python, go]}, value: json}"),
     table("source: {topic: t, key: {format: json, spellings: [php]}, value: json}"),
     table("source: {topic: t, key: string, value: json, partitioner: fnv1a}"),
+    table("source: {topic: t, key: string, value: json, partitioner: any}, writable: false"),
     table("source: {topic: t, key: {format: json, field: id}, value: json, envelope: debezium, on_error: stop}"),
     table("source: {topic: t, key: avro, value: {format: avro, schema: 7}, on_error: skip}"),
     table("source: {topic: t, key: json_sr, value: {format: avro, schema: latest}}, columns: [a]"),
@@ -297,6 +298,15 @@ BAD = [
             f"2: tables[0].writable: cannot be true with {obstacle}: a row does not say what the record would be; "
             "leave it out"
             for obstacle in ("envelope outbox", "value protobuf", "key json_sr")
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: json, partitioner: any}, writable: true"),
+        [
+            (
+                "2: tables[0].writable: cannot be true with partitioner any: another partition may have a record of "
+                "the key with a later timestamp; leave it out"
+            )
         ],
     ),
     (

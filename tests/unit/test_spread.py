@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -18,12 +18,25 @@ class Answer:
 
     result: ReadResult
 
+    def labelled(self, freshness: Freshness) -> "Answer":
+        """See Answered."""
+        return Answer(replace(self.result, freshness=freshness))
+
 
 class Partitions:
     """Partitions with a row's timestamp, or what asking them raises; the rest have none."""
 
-    def __init__(self, rows: Mapping[int, int | Exception], roles: Mapping[int, Role] | None = None) -> None:
+    def __init__(
+        self,
+        rows: Mapping[int, int | Exception],
+        roles: Mapping[int, Role] | None = None,
+        *,
+        deleted: Mapping[int, int] | None = None,
+        behind: Mapping[int, int | None] | None = None,
+    ) -> None:
         self._rows = rows
+        self._deleted = deleted or {}
+        self._behind = behind or {}
         self._roles = roles or {}
         self.asked: list[int] = []
         self.at_once = self._now = 0
@@ -39,7 +52,9 @@ class Partitions:
         if isinstance(found, Exception):
             raise found
         row = None if found is None else Row(b"%d" % partition, found, 0)
-        return Answer(ReadResult(row, Freshness(partition, 9, self._roles.get(partition, Role.ACTIVE), 0, 0)))
+        lag = self._behind.get(partition, 0)
+        freshness = Freshness(partition, 9, self._roles.get(partition, Role.ACTIVE), lag, lag)
+        return Answer(ReadResult(row, freshness, self._deleted.get(partition)))
 
 
 def partition_of(answer: Answer) -> int:
@@ -120,3 +135,32 @@ async def test_nothing_is_asked_any_more_once_there_is_an_end(how: str) -> None:
         with pytest.raises(asyncio.CancelledError):
             await reading
     assert asking == set()
+
+
+@pytest.mark.parametrize(
+    ("deleted", "found"),
+    [({2: 6}, None), ({2: 4}, 1), ({2: 5}, 1), ({2: 4, 3: 6}, None), ({0: 1, 2: 2, 3: 3}, 1)],
+    ids=["later", "earlier", "at the same time", "earlier and later", "all earlier"],
+)
+async def test_a_row_is_gone_where_another_partition_has_a_later_mark(
+    deleted: dict[int, int], found: int | None
+) -> None:
+    answer = await newest_row(Partitions({1: 5}, deleted=deleted).ask, range(4), [])
+    assert (answer.result.row is None) is (found is None)
+    assert found is None or partition_of(answer) == found
+
+
+async def test_a_row_that_is_newer_than_every_mark_is_there_again() -> None:
+    partitions = Partitions({1: 5, 3: 9}, deleted={0: 7})
+    assert partition_of(await newest_row(partitions.ask, range(4), [])) == 3
+
+
+async def test_an_answer_of_several_partitions_is_as_stale_as_the_stalest_of_them() -> None:
+    partitions = Partitions({1: 5}, {3: Role.STANDBY}, behind={0: 7, 1: 2})
+    label = (await newest_row(partitions.ask, range(4), [])).result.freshness
+    assert label == Freshness(1, 9, Role.STANDBY, 7, 7)
+
+
+async def test_what_one_partition_does_not_know_of_its_lag_is_not_known_of_the_answer() -> None:
+    label = (await newest_row(Partitions({}, behind={2: None}).ask, range(4), [])).result.freshness
+    assert (label.partition, label.lag_records, label.staleness_ms) == (2, None, None)
