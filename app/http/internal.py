@@ -112,7 +112,8 @@ class InternalRoutes:
         """Read one key of an own task: 200 with the row, 204 when there is none and the asking worker takes that.
 
         What the caller asks of an answer is enforced here, whatever the asking worker made of it.
-        A miss is a 204 and not a 404, so that another server on a reused address cannot be mistaken for one.
+        A miss is a 204 and not a 404, so that another server on a reused address cannot be mistaken for one. It has a
+        timestamp where there is a mark of when the key was deleted.
         """
         table = self._agreed(call)
         partition = _partition(call)
@@ -127,6 +128,8 @@ class InternalRoutes:
         headers = freshness_headers(result.freshness, self._worker_id)
         headers[VERSION] = PROTOCOL_VERSION
         if result.row is None:
+            if result.deleted_ms is not None:
+                headers[ROW_TIMESTAMP_MS] = str(result.deleted_ms)
             return web.Response(status=204, headers=headers)
         headers[ROW_OFFSET] = str(result.row.offset)
         headers[ROW_TIMESTAMP_MS] = str(result.row.timestamp_ms)

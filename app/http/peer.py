@@ -47,7 +47,7 @@ from app.http.internal import (
 from app.http.problems import from_document
 from app.http.proofs import CHALLENGE_PATH, NONCE, Met, meet
 from app.http.slices import CONTENT_TYPE, decode_slices, encode_wanted
-from app.model import HostInfo, TaskStatus
+from app.model import Freshness, HostInfo, TaskStatus
 from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, Unresponsive
 from app.stores.rows import Row
 from app.tasks.reads import ReadResult
@@ -115,10 +115,9 @@ class HttpPeer:
             if status not in {200, 204} or got[VERSION] != PROTOCOL_VERSION:
                 raise _refusal(status, got, body)
             freshness = freshness_of(got)
-            row = Row(body, int(got[ROW_TIMESTAMP_MS]), int(got[ROW_OFFSET])) if status == 200 else None  # noqa: PLR2004
             if freshness.partition != hop.partition:
                 raise OwnerUnreachable(f"it answered for partition {freshness.partition}, not {hop.partition}")
-            return PeerRead(ReadResult(row, freshness), got[SERVED_BY])
+            return PeerRead(_result(status, got, body, freshness), got[SERVED_BY])
         except (KeyError, ValueError) as error:
             raise OwnerUnreachable(f"its answer cannot be understood: {error!r}") from None
 
@@ -235,6 +234,13 @@ class HttpPeer:
             raise Unresponsive(f"{host.url}: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None
+
+
+def _result(status: int, got: Mapping[str, str], body: bytes, freshness: Freshness) -> ReadResult:
+    """Read an answer of status 200 or 204; raises KeyError or ValueError for one that no worker gives."""
+    if status == 204:  # noqa: PLR2004
+        return ReadResult(None, freshness, int(got[ROW_TIMESTAMP_MS]) if ROW_TIMESTAMP_MS in got else None)
+    return ReadResult(Row(body, int(got[ROW_TIMESTAMP_MS]), int(got[ROW_OFFSET])), freshness)
 
 
 def _left(until: float) -> float:

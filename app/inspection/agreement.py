@@ -65,6 +65,8 @@ async def _of_values(table: TableSpec, sample: TopicSample, reading: Reading) ->
 
 def _of_partitioner(table: TableSpec, sample: TopicSample) -> list[str]:
     name, total = table.source.partitioner, len({key for key in sample.keys if key})
+    if name == "any":
+        return []
     fitting = sum(bool(record.key) for record in fitting_keys(name, sample))
     if fitting == total:
         return []

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import yaml
 
-from app.catalog.spec import KeySpec
+from app.catalog.spec import DEFAULT_SPELLINGS, KeySpec
 from app.inspection.proposal import Proposal
 
 #: Stands where a person has to decide; no format and no partitioner has this name, so workers refuse the file.
@@ -54,11 +54,16 @@ def _table(proposal: Proposal) -> Iterator[str]:
 
 
 def _key(spec: KeySpec) -> str:
-    if not spec.fields:
-        return spec.format
+    parts: dict[str, str] = {"format": spec.format}
     if spec.bare:
-        return f"{{format: {spec.format}, field: {_scalar(spec.fields[0])}}}"
-    return f"{{format: {spec.format}, fields: [{', '.join(map(_scalar, spec.fields))}]}}"
+        parts["field"] = _scalar(spec.fields[0])
+    elif spec.fields:
+        parts["fields"] = f"[{', '.join(map(_scalar, spec.fields))}]"
+    if spec.spellings != DEFAULT_SPELLINGS:
+        parts["spellings"] = f"[{', '.join(spec.spellings)}]"
+    if len(parts) == 1:
+        return spec.format
+    return f"{{{', '.join(f'{name}: {value}' for name, value in parts.items())}}}"
 
 
 def _scalar(text: str) -> str:

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import get_args
 
 from app.catalog.source import MEMBER
-from app.catalog.spec import KeySpec, SourceSpec, ValueSpec
+from app.catalog.spec import KeySpec, SourceSpec, SpellingName, ValueSpec
 from app.formats.connect_json import unwrap
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_json
 from app.formats.keyed import source_keys
+from app.formats.keys import JsonKey
 from app.formats.likely_causes import frame_id, framing_of, is_plain_ascii, is_text
 from app.formats.variants import Known
 from app.inspection.reading import MAX_SCHEMAS, Fit, Reading
@@ -53,6 +56,8 @@ async def choose_key(sample: TopicSample, reading: Reading) -> KeyChoice:
     ]
     whole = [spec for spec, fit in fits if fit.is_whole]
     spec, fit = max(fits, key=lambda one: one[1].fitting)
+    if spec.format == "json":
+        spec = replace(spec, spellings=_spellings(spec, keys))
     framed = spec.format in _FRAMED.values()
     rivals = tuple(other for other in whole if other != spec and framed and other.format in _INTEGER_WIDTHS)
     why = f"{fit} distinct keys are {_WORDS[spec.format]}"
@@ -103,6 +108,23 @@ async def _registered(keys: Iterable[bytes], reading: Reading) -> AsyncIterator[
                 if frame_id(key) == number:
                     yield _with_fields("json_sr", _members(key[5:]))
                     break
+
+
+def _spellings(spec: KeySpec, keys: Iterable[bytes]) -> tuple[SpellingName, ...]:
+    """Return the fewest spellings that write as many of the keys as any do, the usual ones where they do."""
+    json_keys, written = JsonKey(spec), []
+    for key in keys:
+        with suppress(DecodeError):
+            written.append(json_keys.spellings_of(key))
+    chosen: tuple[SpellingName, ...] = ()
+    if all(not some.isdisjoint(spec.spellings) for some in written):
+        return spec.spellings
+    left = [some for some in written if some]
+    while left:
+        best = max(get_args(SpellingName), key=lambda name: sum(name in some for some in left))
+        chosen = (*chosen, best)
+        left = [some for some in left if best not in some]
+    return chosen or spec.spellings
 
 
 def _record_fields(definition: object) -> tuple[str, ...] | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from app.catalog.spec import PartitionerName
+from app.catalog.spec import Partitioner, PartitionerName
 from app.formats.partitioners import partition_of
 from app.inspection.sample import SampledRecord, TopicSample
 
@@ -15,9 +15,9 @@ _CHANCE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class PartitionerChoice:
-    """The partitioner that fits, or None when none or several do; `fitting` counts keys by partitioner."""
+    """The partitioner that fits, `any` if none does, None if several do; `fitting` counts keys by partitioner."""
 
-    name: PartitionerName | None
+    name: Partitioner | None
     rivals: tuple[PartitionerName, ...]
     fitting: Mapping[PartitionerName, int]
     why: str
@@ -33,7 +33,7 @@ def fitting_keys(partitioner: PartitionerName, sample: TopicSample) -> list[Samp
 
 
 def choose_partitioner(sample: TopicSample) -> PartitionerChoice:
-    """Return the one partitioner that puts all keys where they are."""
+    """Return the one partitioner that puts all keys where they are; `any` where none does."""
     total = len({key for key in sample.keys if key})
     names: tuple[PartitionerName, ...] = get_args(PartitionerName)
     fitting = {name: sum(bool(record.key) for record in fitting_keys(name, sample)) for name in names}
@@ -51,7 +51,8 @@ def choose_partitioner(sample: TopicSample) -> PartitionerChoice:
         why = f"{' and '.join(whole)} put all {total} keys where they are: find out how the topic is produced"
         return PartitionerChoice(None, whole, fitting, why)
     others = ", ".join(f"{name} would put {count} of {total} there" for name, count in fitting.items())
-    return PartitionerChoice(None, (), fitting, f"no partitioner known here puts all keys where they are: {others}")
+    why = f"no partitioner known here puts all keys where they are, so reads ask every partition ({others})"
+    return PartitionerChoice("any", (), fitting, why)
 
 
 def _may_be_chance(partitions: int, keys: int) -> bool:

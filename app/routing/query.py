@@ -6,7 +6,7 @@ This and batch.py are the only places that forward. DESIGN.md beside it says why
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.errors import (
@@ -21,12 +21,12 @@ from app.errors import (
     RequestError,
     TooStale,
 )
-from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TopicPartition
+from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
 from app.routing.candidates import Candidate, Candidates
 from app.routing.cluster import ClusterSnapshot, ClusterView
 from app.routing.ports import Hop, LocalTables, Peer, read_or_wait
 from app.routing.refusals import Refusal, explained, last_answer, worth_asking_again
-from app.routing.spread import first_row, newest_row
+from app.routing.spread import newest_row
 from app.routing.tables import RoutedTable, table_named
 from app.tasks.reads import ReadResult
 from app.telemetry import Metrics
@@ -55,6 +55,10 @@ class Answer:
     result: ReadResult
     served_by: str
     path: Literal["local", "forwarded"]
+
+    def labelled(self, freshness: Freshness) -> "Answer":
+        """Return the same answer with another freshness."""
+        return replace(self, result=replace(self.result, freshness=freshness))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,7 @@ class Query:
                     _Question(routed, key.stored, partition, count, consistency, deadline, waits_until, request_id)
                 )
 
-            answer = await (first_row(ask, partitions) if key.enumerable else newest_row(ask, partitions, count))
+            answer = await newest_row(ask, partitions, routed.other_partitions(key, partitions, count))
         except RequestError:
             counted.unavailable.inc()
             raise
@@ -163,7 +167,7 @@ class Query:
         started = self._clock()
         key, snapshot = routed.parse(key_text), self._view.current
         partitions = routed.partitions_of(key, partition_count(routed, snapshot))
-        if len(partitions) != 1 and not key.enumerable:
+        if len(partitions) != 1:
             return None
         partition = partitions[0]
         active = snapshot.actives.get(TopicPartition(routed.spec.source.topic, partition))
@@ -214,9 +218,8 @@ class Query:
         snapshot = self._view.current
         count = partition_count(routed, snapshot)
         partitions = routed.partitions_of(key, count)
-        if not key.enumerable:
-            partitions = (*partitions, *(other for other in range(count) if other not in partitions))
-        shards = [TopicPartition(routed.spec.source.topic, partition) for partition in partitions]
+        every = (*partitions, *routed.other_partitions(key, partitions, count))
+        shards = [TopicPartition(routed.spec.source.topic, partition) for partition in every]
         return snapshot.generation, tuple(
             Location(shard.partition, snapshot.actives.get(shard), snapshot.standbys.get(shard, ())) for shard in shards
         )

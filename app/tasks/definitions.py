@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from app.catalog.fingerprint import fingerprint
 from app.catalog.spec import TableSpec
-from app.folds.upsert import Upsert
+from app.folds.upsert import MarkedUpsert, Upsert
 from app.formats.errors import DecodeError
 from app.formats.keyed import source_keys
 from app.formats.likely_causes import cause_of_key, cause_of_value
@@ -54,7 +54,11 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
     """Return how the records of one partition of the table's source are read."""
     keys, partitioner = source_keys(table.source, known), table.source.partitioner
 
+    anywhere = partitioner == "any"
+
     def misplaced(wires: Sequence[bytes]) -> int | None:
+        if anywhere:
+            return None
         found = partitions_of(partitioner, wires, partitions)
         if found.count(partition) != len(found):
             return next(index for index, where in enumerate(found) if where != partition)
@@ -82,7 +86,9 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         decode_value=values.decode,
         decode_in_pieces=values.decode_in_pieces,
         misplaced=misplaced,
-        fold=Upsert(),
+        fold=MarkedUpsert() if anywhere else Upsert(),
+        spec=table.source,
+        partitions=partitions,
         empty_keys=places_empty_keys(partitioner),
         on_error=table.source.on_error,
         likely_cause=likely_cause,

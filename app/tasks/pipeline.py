@@ -25,6 +25,7 @@ from app.tasks.ingest import Folding, LaneBatch, RecordRefused, TableCodec
 from app.tasks.log import ChangelogWriter, LogRecord
 from app.tasks.records import POSITION_KEY, PositionRecord, anchor_of, encode
 from app.tasks.replay import Replayer
+from app.tasks.suggestions import Suggestion
 from app.telemetry import Metrics
 from app.turns import Turns
 
@@ -336,9 +337,12 @@ class Pipeline:
         if encoded is None:
             return None
         # Only now, or a batch that is halved would report it again with each half.
-        if is_news and misplaced is not None:
-            self._doubts.found(self._changelog.topic, misplaced)
-            self._report_misplaced(misplaced)
+        if folding.sample:
+            changelog = self._changelog.topic
+            suggestion = self._doubts.look_at(changelog, self._codec, folding.sample)
+            if is_news and misplaced is not None:
+                self._doubts.found(changelog, misplaced)
+                self._report_misplaced(misplaced, suggestion)
         self._position = position
         return _Prepared(folding.rows, position, encoded, len(content), len(records))
 
@@ -353,9 +357,10 @@ class Pipeline:
         self._ingested.inc(prepared.source_records)
         self._on_applied()
 
-    def _report_misplaced(self, misplaced: Misplaced) -> None:
+    def _report_misplaced(self, misplaced: Misplaced, suggestion: Suggestion) -> None:
         log.error(
             "a key lies in another partition than the partitioner says; misses of this table are no longer proof",
+            suggestion=str(suggestion),
             table=self._table,
             topic=self._codec.source.topic,
             partition=misplaced.partition,

@@ -46,11 +46,13 @@ class ReadResult:
     """A row, or the word of the copy that looked that there is none.
 
     row is None when the key does not exist, which only a caught-up active may say, or a standby to a caller who asked
-    for standby reads; freshness.role says who did.
+    for standby reads; freshness.role says who did. deleted_ms is then the timestamp of the record that deleted it, in
+    tables that keep marks of deleted keys, None where the partition has no mark.
     """
 
     row: Row | None
     freshness: Freshness
+    deleted_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,11 @@ class Reader:
         except StoreClosed:
             raise _restoring(task) from None
         look = self._look(task, role, figures, consistency)
-        self._check(task, look, consistency, is_miss=data is None)
-        return ReadResult(row=None if data is None else unpack(data), freshness=look.freshness)
+        row = None if data is None else unpack(data)
+        self._check(task, look, consistency, is_miss=row is None or row.deleted)
+        if row is not None and row.deleted:
+            return ReadResult(None, look.freshness, row.timestamp_ms)
+        return ReadResult(row, look.freshness)
 
     def read_many(self, task: Task, stored_keys: Sequence[bytes], consistency: Consistency) -> SliceResult:
         """Read some keys of a task at once, without waiting; each gets the answer that read() would give.

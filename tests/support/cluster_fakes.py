@@ -88,7 +88,10 @@ class FakeTables:
                 staleness_ms=self.staleness_ms,
             )
         freshness = Freshness(partition, position, self.role, self.lag, self.staleness_ms, self.rejected)
-        return ReadResult(self.rows.get((table, partition, stored_key)), freshness)
+        row = self.rows.get((table, partition, stored_key))
+        if row is not None and row.deleted:
+            return ReadResult(None, freshness, row.timestamp_ms)
+        return ReadResult(row, freshness)
 
     def read_many(
         self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency

@@ -161,6 +161,21 @@ async def test_a_json_key_is_its_text_or_its_value_and_is_found_in_whichever_par
         await worker.server.stop(1.0)
 
 
+async def test_a_key_that_may_lie_in_any_partition_is_the_newest_record_of_all_of_them() -> None:
+    source = SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json"), partitioner="any")
+    worker = await start_worker("a", Catalog({"people": TableSpec("people", source)}))
+    worker.view.swap(snapshot(Placed("a", worker.internal, {"planes-topic": range(4)})))
+    try:
+        rows = worker.local.rows
+        rows["people", 0, b"x"], rows["people", 3, b"x"] = Row(b"1", 5, 1), Row(b"2", 6, 1)
+        rows["people", 1, b"y"], rows["people", 2, b"y"] = Row(b"3", 5, 1), Row(b"", 6, 1, deleted=True)
+        answer = await batch(worker, ["x", "y", "z"], "people")
+        assert answer["rows"][0]["value"] == 2
+        assert codes(answer) == ["", "key_not_found", "key_not_found"]
+    finally:
+        await worker.server.stop(1.0)
+
+
 async def test_keys_of_several_forms_do_not_wait_for_a_worker_that_others_have_to_ask() -> None:
     people = Catalog({"people": TableSpec("people", SourceSpec("planes-topic", KeySpec("json"), ValueSpec("json")))})
     a, c = [await start_worker(name, people, timeout=1.0) for name in "ac"]

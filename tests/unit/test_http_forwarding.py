@@ -269,7 +269,19 @@ async def test_the_internal_listener_answers_a_row_or_a_204(workers: tuple[Worke
     assert found.headers["tablehouse-row-offset"] == "41"
     missing = await ask(workers[1].internal, target(b"nobody"), headers())
     assert (missing.status, missing.body) == (204, b"")
+    assert internal.ROW_TIMESTAMP_MS.lower() not in missing.headers
     assert (await ask(workers[1].internal, target(b""), headers())).status == 204
+
+
+async def test_the_mark_of_a_deleted_key_crosses_the_hop_with_its_timestamp(workers: tuple[Worker, Worker]) -> None:
+    workers[1].local.rows["planes", 2, FAR] = Row(b"", 1_700_000_000_000, 41, deleted=True)
+    peer, digest = HttpPeer(()), headers()[internal.TABLE_DIGEST]
+    hop = Hop("planes", 2, FAR, DEFAULT_CONSISTENCY, 0.0, digest, 4, 7, "r", timeout=5.0)
+    try:
+        read = await peer.read(HostInfo("b", 1, workers[1].internal), hop)
+    finally:
+        await peer.close()
+    assert (read.result.row, read.result.deleted_ms) == (None, 1_700_000_000_000)
 
 
 async def test_the_internal_listener_says_not_mine_and_never_forwards(workers: tuple[Worker, Worker]) -> None:

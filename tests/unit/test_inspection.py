@@ -84,7 +84,7 @@ def framed(schema: int, content: bytes) -> bytes:
         ([b"123e4567-e89b-12d3-a456-42661417400%d" % number for number in range(5)], KeySpec("uuid")),
         ([b"123e4567-e89b-12d3-a456-426614174000", b"none"], KeySpec("string")),
         ([b'"a"', b'"b"'], KeySpec("json")),
-        ([b'{"id":1}', b'{"id": 2}'], KeySpec("json", ("id",), bare=True)),
+        ([b'{"id":1}', b'{"id": 2}'], KeySpec("json", ("id",), bare=True, spellings=("compact", "python"))),
         ([b'{"a":1,"b":"x"}', b'{"a":2,"b":"y"}'], KeySpec("json", ("a", "b"))),
         ([b'{"a":1,"b":"x"}', b'{"a":2}'], KeySpec("string")),
         ([b'{"a":[1]}'], KeySpec("string")),
@@ -194,13 +194,13 @@ def test_partitioners_that_fit_alike_are_a_tie_and_few_keys_a_doubt() -> None:
     assert few.name is None or "chance" in few.why
 
 
-def test_no_partitioner_is_chosen_for_a_topic_that_was_filled_in_turns() -> None:
+def test_a_topic_that_was_filled_in_turns_is_read_in_all_partitions() -> None:
     records = [
         SampledRecord(TopicPartition("orders", number % 3), number, 0, b"k%d" % number, b"1", ())
         for number in range(30)
     ]
     choice = choose_partitioner(TopicSample("orders", 3, "compact", {}, records))
-    assert (choice.name, choice.rivals) == (None, ())
+    assert (choice.name, choice.rivals) == ("any", ())
     assert "no partitioner known here" in choice.why
 
 
@@ -220,11 +220,25 @@ async def test_a_proposal_is_a_file_that_workers_take(tmp_path: Path) -> None:
 
 
 async def test_a_proposal_with_something_open_is_refused_by_workers(tmp_path: Path) -> None:
-    records = [SampledRecord(TopicPartition("t", n % 2), n, 0, b"k%d" % n, b"{}", ()) for n in range(30)]
+    keys = [b"%d" % number for number in range(99)]
+    both = next(key for key in keys if partition_of("murmur2", key, 3) == partition_of("crc32", key, 3))
     file = tmp_path / "tables.yaml"
-    file.write_text(tables_yaml([await propose(TopicSample("t", 2, "compact", {}, records), READING)]), "utf-8")
+    file.write_text(tables_yaml([await propose(sample([(both, b"{}")]), READING)]), "utf-8")
     with pytest.raises(CatalogError, match=r"partitioner: cannot be 'UNDECIDED'"):
         load_catalog(file)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ([b'{"id":%d}' % n for n in range(20)], None),
+        ([b'{"id": %d}' % n for n in range(20)], "spellings: [python"),
+    ],
+)
+async def test_the_spelling_of_json_keys_is_that_of_the_producer(keys: list[bytes], expected: str | None) -> None:
+    written = tables_yaml([await propose(sample([(key, b"{}") for key in keys]), READING)])
+    assert ("spellings" in written) == (expected is not None)
+    assert expected is None or expected in written
 
 
 async def test_what_is_quoted_of_a_topic_stays_in_its_line(tmp_path: Path) -> None:

@@ -345,6 +345,9 @@ async def test_the_first_misplaced_key_stays_in_every_later_position_and_is_logg
     assert owner.findings == [1]
     lines = [line for line in logs if "another partition" in line["event"]]
     assert [(line["offset"], line["log_level"]) for line in lines] == [(1, "error")]
+    told = "no partitioner that Tablehouse knows puts the"
+    assert lines[0]["suggestion"].startswith(told)
+    assert told in (owner.doubts.why(owner.changelog.topic, "source") or "")
 
 
 @owned()
