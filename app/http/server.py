@@ -14,7 +14,9 @@ from app.formats.variants import Known
 from app.http.access_log import AccessLog
 from app.http.batch import BatchRoutes
 from app.http.connections import Connections
+from app.http.cors import Cors
 from app.http.dispatch import Dispatcher
+from app.http.documentation import DocumentationRoutes
 from app.http.health import HealthRoutes, Readiness, WorkerHealth
 from app.http.held import HeldBytes
 from app.http.hosts import Hosts
@@ -80,7 +82,7 @@ class ServerOptions:
     advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
     internal_secrets are those of which workers prove to each other that they have one in common; none for no proof.
     connections are those that both listeners accept together, held_bytes what they may hold of requests under way and
-    of answers not taken yet.
+    of answers not taken yet. cors_origins are those whose pages browsers let read answers.
     """
 
     host: str
@@ -94,6 +96,7 @@ class ServerOptions:
     connections: int
     held_bytes: int
     probe_port: int | None = None
+    cors_origins: Sequence[str] = ()
 
 
 def max_connections(files: int) -> int:
@@ -216,15 +219,17 @@ class HttpServer:
             WriteRoutes(writes),
             OverviewRoutes(self._tables, self._survey),
             health,
+            DocumentationRoutes(self._tables, self._options.version),
         )
         hosts = Hosts.of_listener(self._options.host, self._options.advertised_url)
-        self._plain = PlainReads(query, observations, self._clock, self._held, hosts)
+        cors = Cors(self._options.cors_origins)
+        self._plain = PlainReads(query, observations, self._clock, self._held, hosts, cors)
         internal = InternalRoutes(self._tables, self._view, self._local, slices, self._worker_id, self._clock, callers)
         timeout = self._options.request_timeout
         self._dispatchers += (
-            Dispatcher(public, observations, self._clock, timeout, self._held, hosts),
+            Dispatcher(public, observations, self._clock, timeout, self._held, hosts, cors=cors, turns=self._turns),
             Dispatcher(internal, observations, self._clock, timeout, self._held, hosts, check_caller=callers.check),
-            Dispatcher(ProbeRoutes(health), observations, self._clock, timeout, self._held, hosts),
+            Dispatcher(ProbeRoutes(health), observations, self._clock, timeout, self._held, hosts, turns=self._turns),
         )
         internal_connections = self._options.connections // INTERNAL_SHARE
         public_connections = self._options.connections - internal_connections

@@ -1,5 +1,8 @@
 """Rows that callers write: PUT and DELETE where a row can be read."""
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
 from aiohttp import web
 
 from app.errors import InvalidBody, InvalidParameter
@@ -15,6 +18,8 @@ WAIT = "wait"
 #: The query parameters of every write.
 PARAMETERS = frozenset({WAIT, TIMEOUT_MS})
 
+_WRITING = frozenset({"PUT", "DELETE"})
+
 _VISIBLE = b"visible"
 
 #: What asks for a write that depends on the row as it is, or for a part of one. To write all the same would be wrong.
@@ -26,6 +31,10 @@ class WriteRoutes:
 
     def __init__(self, writes: Writes) -> None:
         self._writes = writes
+
+    def lacks(self, variables: Mapping[str, bytes]) -> AbstractSet[str]:
+        """Return the methods that rows of a table do not have, since it is not writable."""
+        return frozenset() if self._writes.is_writable(_named(variables)) else _WRITING
 
     async def put_by_path(self, call: Call) -> web.StreamResponse:
         """Write the row of the key in the path."""
@@ -92,4 +101,8 @@ def _wait(call: Call) -> tuple[bool, float | None]:
 
 
 def _table(call: Call) -> str:
-    return call.variables["table"].decode("utf-8", "replace")
+    return _named(call.variables)
+
+
+def _named(variables: Mapping[str, bytes]) -> str:
+    return variables["table"].decode("utf-8", "replace")

@@ -88,6 +88,10 @@ class Writes:
         self._schemas = known.schemas
         self._encoders = {name: encoder(table.spec, known) for name, table in tables.items() if table.spec.writable}
 
+    def is_writable(self, table: str) -> bool:
+        """Return whether there is such a table and callers may write to it."""
+        return table in self._encoders
+
     def content_type(self, table: str) -> str:
         """Return the media type that a row's payload has to be of; raises TableNotFound and NotWritable."""
         return self._encoder(table_named(self._tables, table).spec).content_type
@@ -156,7 +160,7 @@ class Writes:
                 f"table {table.name} cannot be written to: set `writable: true` in its definition, if every "
                 f"client of this worker may write to topic {table.source.topic}",
                 table=table.name,
-                allow=["GET", "HEAD"],
+                allow=["GET", "HEAD", "OPTIONS"],
             )
         return found
 

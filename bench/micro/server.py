@@ -17,6 +17,7 @@ from app.http.access_log import AccessLog
 from app.http.batch import BatchRoutes
 from app.http.connections import Connections
 from app.http.dispatch import Dispatcher
+from app.http.documentation import DocumentationRoutes
 from app.http.health import HealthRoutes, Readiness
 from app.http.held import HeldBytes
 from app.http.observations import Observations
@@ -201,11 +202,12 @@ def _server(local: _Tables) -> Server:
         WriteRoutes(writes),
         OverviewRoutes(tables, survey),
         HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
+        DocumentationRoutes(tables, "bench"),
     )
     observations = Observations(metrics, AccessLog(clock))
     held = HeldBytes(_BUDGET, clock)
     plain = PlainReads(query, observations, clock, held, None)
-    dispatcher = Dispatcher(routes, observations, clock, timeout=5.0, held=held)
+    dispatcher = Dispatcher(routes, observations, clock, timeout=5.0, held=held, turns=turns)
     return Server(dispatcher, metrics, connections=Connections(100, clock), held=held, plain=plain)
 
 

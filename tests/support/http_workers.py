@@ -147,6 +147,7 @@ async def start_worker(
     probe_port: int | None = None,
     connections: int = 1_000,
     held: int = 16 << 20,
+    cors_origins: Sequence[str] = (),
 ) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
@@ -163,6 +164,7 @@ async def start_worker(
         internal_secrets=secrets,
         connections=connections,
         held_bytes=held,
+        cors_origins=cors_origins,
     )
     server = HttpServer(
         options,

@@ -11,6 +11,7 @@ from app import errors
 from app.formats.partitioners import partition_of
 from app.http.batch import BatchRoutes
 from app.http.consistency import HEADERS
+from app.http.documentation import DocumentationRoutes
 from app.http.health import HealthRoutes, Readiness
 from app.http.overview import OverviewRoutes
 from app.http.public import PublicRoutes
@@ -76,6 +77,7 @@ def routes() -> PublicRoutes:
         WriteRoutes(writes),
         OverviewRoutes(tables, nobody),
         HealthRoutes(Readiness(FakeHealth(), local.statuses), metrics, "0"),
+        DocumentationRoutes(tables, "0"),
     )
 
 
