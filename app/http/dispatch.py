@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from app.errors import InternalError, InvalidParameter, MethodNotAllowed, Overloaded, RequestError
+from app.errors import InternalError, InvalidParameter, MethodNotAllowed, NotWritable, Overloaded, RequestError
 from app.http.answers import Streamed
 from app.http.bodies import Body
 from app.http.content_coding import takes_gzip
@@ -263,6 +263,9 @@ class Dispatcher:
             body = Body(request, lambda: deadline - self._clock(), None if proven is None else proven.body_digest)
             call = Call(variables, parameters, request.headers, body, request_id, deadline)
             return _Answered(await operation.handler(call), template, key, is_indented)
+        except NotWritable as error:
+            lacking = NotWritable(error.detail, **{**error.details, "allow": route.allow(variables)})
+            return _Answered(problem(lacking), template, key, is_indented)
         except RequestError as error:
             return _Answered(problem(error), template, key, is_indented)
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the rest

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from app.errors import RouteNotFound
 from app.http.batch import BatchRoutes
+from app.http.batch_put import BatchPutRoutes
 from app.http.consistency import PARAMETERS
 from app.http.dispatch import PRETTY, Operation, Route, reading
 from app.http.documentation import DocumentationRoutes
@@ -30,6 +31,7 @@ class PublicRoutes:
         rows: RowRoutes,
         batch: BatchRoutes,
         writes: WriteRoutes,
+        batch_put: BatchPutRoutes,
         overview: OverviewRoutes,
         health: HealthRoutes,
         documentation: DocumentationRoutes,
@@ -65,6 +67,9 @@ class PublicRoutes:
                     "DELETE": Operation(writes.delete_by_parameter, _PRETTY | _KEY | WRITE_PARAMETERS),
                 },
                 writes.lacks,
+            ),
+            "batch-put": Route(
+                "/tables/{table}:batch-put", {"POST": Operation(batch_put.batch_put, _PRETTY)}, writes.lacks
             ),
             "batch-get": Route("/tables/{table}:batch-get", {"POST": Operation(batch.batch_get, _PRETTY | PARAMETERS)}),
             "locate": reading("/tables/{table}:locate", rows.locate, _PRETTY | _KEY),

@@ -13,6 +13,7 @@ from app.errors import ConfigError
 from app.formats.variants import Known
 from app.http.access_log import AccessLog
 from app.http.batch import BatchRoutes
+from app.http.batch_put import BatchPutRoutes
 from app.http.connections import Connections
 from app.http.cors import Cors
 from app.http.dispatch import Dispatcher
@@ -40,6 +41,7 @@ from app.routing.query import Query
 from app.routing.slices import Slices
 from app.routing.survey import Survey, survey
 from app.routing.tables import routed_tables
+from app.routing.write_batch import WriteBatches
 from app.routing.writes import SourceWriter, Writes
 from app.telemetry import Metrics, measure_event_loop_lag
 from app.turns import Turns
@@ -212,11 +214,21 @@ class HttpServer:
             metrics=self._metrics,
             turns=self._turns,
         )
+        write_batches = WriteBatches(
+            tables=self._tables,
+            view=self._view,
+            source=self._source,
+            writes=writes,
+            clock=self._clock,
+            metrics=self._metrics,
+            turns=self._turns,
+        )
         health = HealthRoutes(self._readiness, self._metrics, self._options.version)
         public = PublicRoutes(
             RowRoutes(self._tables, query, self._clock),
             BatchRoutes(self._tables, batches, self._turns),
             WriteRoutes(writes),
+            BatchPutRoutes(self._tables, writes, write_batches, self._turns),
             OverviewRoutes(self._tables, self._survey),
             health,
             DocumentationRoutes(self._tables, self._options.version),

@@ -4,7 +4,7 @@ This and batch.py are the only places that forward. DESIGN.md beside it says why
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -24,11 +24,11 @@ from app.errors import (
 from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TopicPartition
 from app.routing.candidates import Candidate, Candidates
 from app.routing.cluster import ClusterSnapshot, ClusterView
-from app.routing.ports import Hop, LocalTables, Peer, read_or_wait
+from app.routing.ports import BatchHop, Hop, LocalTables, Peer, Slice, Wanted, read_or_wait
 from app.routing.refusals import Refusal, explained, last_answer, worth_asking_again
 from app.routing.spread import first_row, newest_row
 from app.routing.tables import RoutedTable, table_named
-from app.tasks.reads import ReadResult
+from app.tasks.reads import ReadResult, SliceResult
 from app.telemetry import Metrics
 
 #: Seconds before a worker that says it does not hold a partition, and should, is asked again.
@@ -181,22 +181,59 @@ class Query:
         """Count an answer of read_here() that the caller gets, after `seconds`."""
         self._counted[answer.table.spec.name].observe(answer, seconds)
 
-    async def ask_owner(self, routed: RoutedTable, partition: int, *, seconds: float, request_id: str) -> None:
-        """Return once the active of a partition has answered as for a row, within `seconds`, or when there is none.
+    async def ask_owners(
+        self, routed: RoutedTable, partitions: Sequence[int], *, seconds: float, request_id: str
+    ) -> Mapping[int, RequestError]:
+        """Ask the actives of some partitions as for a row, each worker once, within `seconds`.
 
-        Raises what LocalTables.read and Peer.read raise.
+        Returns by partition what LocalTables.read and Peer.read_many raise. A partition that nobody owns is left out.
         """
         snapshot, topic = self._view.current, routed.spec.source.topic
-        for candidate in self.candidates.of(TopicPartition(topic, partition), snapshot, ReadMode.ACTIVE):
-            count = snapshot.partitions.get(topic, 0)
-            until = self._clock() + seconds
-            question = _Question(routed, b"", partition, count, _OF_THE_ACTIVE, until, 0.0, request_id)
+        owned: dict[Candidate, list[int]] = {}
+        for partition in partitions:
+            for candidate in self.candidates.of(TopicPartition(topic, partition), snapshot, ReadMode.ACTIVE):
+                owned.setdefault(candidate, []).append(partition)
+        refused: dict[int, RequestError] = {}
+
+        async def ask(candidate: Candidate, its: Sequence[int]) -> None:
             try:
-                await self._ask_host(candidate, question, snapshot.generation, later=[])
+                slices = await self._ask_owner(candidate.host, routed, its, snapshot, seconds, request_id)
             except RequestError as error:
                 self.candidates.heard(candidate.host, error)
-                raise
+                refused.update(dict.fromkeys(its, error))
+                return
             self.candidates.heard(candidate.host)
+            refused.update({part.partition: part.outcome for part in slices if isinstance(part.outcome, RequestError)})
+
+        await asyncio.gather(*(ask(candidate, its) for candidate, its in owned.items()))
+        return refused
+
+    async def _ask_owner(
+        self,
+        host: HostInfo,
+        routed: RoutedTable,
+        partitions: Sequence[int],
+        snapshot: ClusterSnapshot,
+        seconds: float,
+        request_id: str,
+    ) -> Sequence[Slice]:
+        # Any key will do: it is about the copy and not about a row.
+        wanted = [Wanted(partition, (b"",)) for partition in partitions]
+        if host.worker_id == self._worker_id:
+            return [_read_one(self._local, routed.spec.name, one) for one in wanted]
+        hop = BatchHop(
+            table=routed.spec.name,
+            wanted=wanted,
+            consistency=_OF_THE_ACTIVE,
+            wait=0.0,
+            table_digest=routed.digest,
+            partitions=snapshot.partitions.get(routed.spec.source.topic, 0),
+            generation=snapshot.generation,
+            request_id=request_id,
+            timeout=hop_seconds(host, seconds, 0.0, followed=False),
+        )
+        with counted_forward(self._metrics, self._clock):
+            return (await self._peer.read_many(host, hop)).slices
 
     def locate(self, table: str, key_text: bytes) -> tuple[int, tuple[Location, ...]]:
         """Say who holds a key: the generation, and each partition that can hold it, the likeliest first.
@@ -280,6 +317,16 @@ class Query:
         with counted_forward(self._metrics, self._clock):
             read = await self._peer.read(host, hop)
         return Answer(routed, trusted(read.result, consistency), read.worker_id, "forwarded")
+
+
+def _read_one(local: LocalTables, table: str, wanted: Wanted) -> Slice:
+    try:
+        outcome: SliceResult | RequestError = local.read_many(
+            table, wanted.partition, wanted.stored_keys, _OF_THE_ACTIVE
+        )
+    except RequestError as error:
+        outcome = error
+    return Slice(wanted.partition, len(wanted.stored_keys), outcome)
 
 
 def hop_seconds(host: HostInfo, left: float, wait: float, *, followed: bool) -> float:

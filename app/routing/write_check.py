@@ -4,9 +4,10 @@ A table whose source or changelog is refused shows no later write until a person
 is asked as for a row, since its refusal of reads says so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
 
-from app.errors import RequestError, WriteRefused
+from app.errors import WriteRefused
 from app.routing.query import Query
 from app.routing.tables import RoutedTable
 from app.tasks.reads import REFUSED
@@ -30,26 +31,39 @@ class WriteCheck:
         self._asked_at: dict[tuple[str, int], float] = {}
 
     async def require_applied(self, routed: RoutedTable, partition: int, *, deadline: float, request_id: str) -> None:
-        """Raise WriteRefused where the partition's owner says that it applies no write.
+        """Raise WriteRefused where the partition's owner says that it applies no write."""
+        refused = await self.refusals(routed, [partition], deadline=deadline, request_id=request_id)
+        if refused:
+            raise refused[partition]
+
+    async def refusals(
+        self, routed: RoutedTable, partitions: Iterable[int], *, deadline: float, request_id: str
+    ) -> Mapping[int, WriteRefused]:
+        """Return which of some partitions have owners that say that they apply no write; each owner is asked once.
 
         An owner that does not answer, or is not known yet, keeps no record from being written.
         """
-        place, now = (routed.spec.name, partition), self._clock()
-        asked_at = self._asked_at.get(place)
-        if asked_at is not None and now - asked_at < BELIEVED_SECONDS:
-            return
+        name, now = routed.spec.name, self._clock()
+        due = [
+            partition
+            for partition in partitions
+            if now - self._asked_at.get((name, partition), -inf) >= BELIEVED_SECONDS
+        ]
+        if not due:
+            return {}
         seconds = min(MAX_WAIT_SECONDS, (deadline - now) * SHARE)
-        try:
-            await self._query.ask_owner(routed, partition, seconds=seconds, request_id=request_id)
-        except RequestError as error:
-            reason = error.details.get(REFUSED)
-            if reason is not None:
-                self._asked_at.pop(place, None)
-                raise WriteRefused(
-                    f"nothing was written to partition {partition} of table {routed.spec.name}, since no read would "
-                    f"show it: {reason}",
-                    retry_after=_RETRY_AFTER,
-                    table=routed.spec.name,
-                    partition=partition,
-                ) from None
-        self._asked_at[place] = self._clock()
+        errors = await self._query.ask_owners(routed, due, seconds=seconds, request_id=request_id)
+        refused = {}
+        for partition in due:
+            reason = errors[partition].details.get(REFUSED) if partition in errors else None
+            if reason is None:
+                self._asked_at[name, partition] = self._clock()
+                continue
+            self._asked_at.pop((name, partition), None)
+            refused[partition] = WriteRefused(
+                f"nothing was written to partition {partition} of table {name}, since no read would show it: {reason}",
+                retry_after=_RETRY_AFTER,
+                table=name,
+                partition=partition,
+            )
+        return refused
