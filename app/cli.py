@@ -133,6 +133,7 @@ def _run_worker(settings: Settings) -> int:
             internal_secrets=[secret.get_secret_value() for secret in settings.internal_secrets],
             connections=max_connections(files),
             held_bytes=held_bytes(settings.memory_budget),
+            cors_origins=settings.cors_origins,
         ),
         worker_id=directory.worker_id,
         incarnation=directory.incarnation,

@@ -151,7 +151,7 @@ class MethodNotAllowed(RequestError):
 
 
 class NotWritable(RequestError):
-    """The table's definition does not let callers write; `details["allow"]` lists the methods that are left."""
+    """The table's definition does not let callers write."""
 
     code, status, title = "not_writable", 405, "Not writable"
 

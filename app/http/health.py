@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from importlib import resources
 from typing import Any, Protocol
 
 import msgspec
@@ -117,14 +116,13 @@ class Readiness:
 
 
 class HealthRoutes:
-    """The handlers of `/livez`, `/readyz`, `/metrics`, `/version` and `/openapi.json`."""
+    """The handlers of `/livez`, `/readyz`, `/metrics` and `/version`."""
 
     def __init__(self, readiness: Readiness, metrics: Metrics, version: str) -> None:
         self._readiness = readiness
         self._exposition = Briefly(metrics.exposition)
         self._verbose = Briefly(self._verbose_document)
         self._version = {"version": version, "python": platform.python_version()}
-        self._openapi = resources.files("app.http").joinpath("openapi.json").read_bytes()
 
     async def livez(self, _call: Call) -> web.Response:
         """Answer, which is all that liveness means: the event loop runs."""
@@ -156,9 +154,3 @@ class HealthRoutes:
     async def version(self, _call: Call) -> web.Response:
         """Answer with the versions of the project and of Python."""
         return json_answer(self._version)
-
-    async def openapi(self, _call: Call) -> web.Response:
-        """Answer with the OpenAPI document of the public listener."""
-        return web.Response(
-            body=self._openapi, headers={"Content-Type": "application/json", "Cache-Control": "no-cache"}
-        )

@@ -13,8 +13,11 @@ from app.errors import ConfigError
 from app.formats.variants import Known
 from app.http.access_log import AccessLog
 from app.http.batch import BatchRoutes
+from app.http.batch_put import BatchPutRoutes
 from app.http.connections import Connections
+from app.http.cors import Cors
 from app.http.dispatch import Dispatcher
+from app.http.documentation import DocumentationRoutes
 from app.http.health import HealthRoutes, Readiness, WorkerHealth
 from app.http.held import HeldBytes
 from app.http.hosts import Hosts
@@ -39,6 +42,7 @@ from app.routing.query import Query
 from app.routing.slices import Slices
 from app.routing.survey import Survey, survey
 from app.routing.tables import routed_tables
+from app.routing.write_batch import WriteBatches
 from app.routing.writes import SourceWriter, Writes
 from app.telemetry import Metrics, measure_event_loop_lag
 from app.turns import Turns
@@ -83,7 +87,7 @@ class ServerOptions:
     advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
     internal_secrets are those of which workers prove to each other that they have one in common; none for no proof.
     connections are those that both listeners accept together, held_bytes what they may hold of requests under way and
-    of answers not taken yet.
+    of answers not taken yet. cors_origins are those whose pages browsers let read answers.
     """
 
     host: str
@@ -97,6 +101,7 @@ class ServerOptions:
     connections: int
     held_bytes: int
     probe_port: int | None = None
+    cors_origins: Sequence[str] = ()
 
 
 def max_connections(files: int) -> int:
@@ -212,22 +217,34 @@ class HttpServer:
             metrics=self._metrics,
             turns=self._turns,
         )
+        write_batches = WriteBatches(
+            tables=self._tables,
+            view=self._view,
+            source=self._source,
+            writes=writes,
+            clock=self._clock,
+            metrics=self._metrics,
+            turns=self._turns,
+        )
         health = HealthRoutes(self._readiness, self._metrics, self._options.version)
         public = PublicRoutes(
             RowRoutes(self._tables, query, self._clock, self._turns),
             BatchRoutes(self._tables, batches, self._turns),
             WriteRoutes(writes),
+            BatchPutRoutes(self._tables, writes, write_batches, self._turns),
             OverviewRoutes(self._tables, self._survey, self._local.table_reason),
             health,
+            DocumentationRoutes(self._tables, self._options.version),
         )
         hosts = Hosts.of_listener(self._options.host, self._options.advertised_url)
-        self._plain = PlainReads(query, observations, self._clock, self._held, hosts)
+        cors = Cors(self._options.cors_origins)
+        self._plain = PlainReads(query, observations, self._clock, self._held, hosts, cors)
         internal = InternalRoutes(self._tables, self._view, self._local, slices, self._worker_id, self._clock, callers)
         timeout = self._options.request_timeout
         self._dispatchers += (
-            Dispatcher(public, observations, self._clock, timeout, self._held, hosts),
+            Dispatcher(public, observations, self._clock, timeout, self._held, hosts, cors=cors, turns=self._turns),
             Dispatcher(internal, observations, self._clock, timeout, self._held, hosts, check_caller=callers.check),
-            Dispatcher(ProbeRoutes(health), observations, self._clock, timeout, self._held, hosts),
+            Dispatcher(ProbeRoutes(health), observations, self._clock, timeout, self._held, hosts, turns=self._turns),
         )
         internal_connections = self._options.connections // INTERNAL_SHARE
         public_connections = self._options.connections - internal_connections

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from app.catalog.spec import Catalog, TableSpec
-from app.errors import Draining, MisplacedKeys, NotOwner, PartitionRestoring, SourceUnavailable
+from app.errors import Draining, MisplacedKeys, NotOwner, PartitionRestoring, RequestError, SourceUnavailable
 from app.kafka.source_writer import KafkaSourceWriter
 from app.model import Consistency, TaskStatus, TopicPartition
 from app.tasks.digest import PartitionDigest
@@ -113,6 +113,19 @@ class LocalSide:
 
     async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
         """Append a record to a writable table's source; raises MisplacedKeys, and what the source writer does."""
+        [outcome] = await self.append_many(table, partition, [(key, value)], timeout)
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return outcome
+
+    async def append_many(
+        self,
+        table: str,
+        partition: int,
+        records: Sequence[tuple[bytes, bytes | None]],
+        timeout: float,  # noqa: ASYNC109
+    ) -> Sequence[int | RequestError]:
+        """Append records in their order; raises MisplacedKeys, and SourceUnavailable before a broker was reached."""
         spec = self._catalog.tables[table]
         doubt = self._doubt(spec)
         if doubt is not None:
@@ -122,7 +135,7 @@ class LocalSide:
                 table=table,
                 partition=partition,
             )
-        return await self._writer(table).append(TopicPartition(spec.source.topic, partition), key, value, timeout)
+        return await self._writer(table).append_many(TopicPartition(spec.source.topic, partition), records, timeout)
 
     def _writer(self, table: str) -> KafkaSourceWriter:
         if self._source_writer is None:

@@ -156,15 +156,15 @@ class Query:
         except RequestError:
             counted.unavailable.inc()
             raise
-        return counted.observed(answer, self._clock() - started)
+        counted.observe(answer, self._clock() - started)
+        return answer
 
     def read_here(self, table: str, key_text: bytes) -> Answer | None:
         """Find the row of a key where read() would look first, if that is here; None when only read() can tell.
 
-        Raises RequestError where read() may raise another one, and counts nothing then.
+        Raises RequestError where read() may raise another one. The answer is yet to be counted.
         """
         routed = table_named(self._tables, table)
-        started = self._clock()
         key, snapshot = routed.parse(key_text), self._view.current
         partitions = routed.partitions_of(key, partition_count(routed, snapshot))
         if len(partitions) != 1:
@@ -176,7 +176,11 @@ class Query:
         result = self._local.read(table, partition, key.stored, DEFAULT_CONSISTENCY)
         if result.row is None:
             return None
-        return self._counted[table].observed(Answer(routed, result, self._worker_id, "local"), self._clock() - started)
+        return Answer(routed, result, self._worker_id, "local")
+
+    def count(self, answer: Answer, seconds: float) -> None:
+        """Count an answer of read_here() that the caller gets, after `seconds`."""
+        self._counted[answer.table.spec.name].observe(answer, seconds)
 
     async def require_applied(self, routed: RoutedTable, partition: int, *, seconds: float, request_id: str) -> None:
         """Return once the active of a partition says that it applies writes, within `seconds`, or when there is none.
@@ -330,7 +334,7 @@ class _TableMetrics:
         self.unavailable = metrics.reads.labels(table, "unavailable")
         self.duration = {path: metrics.read_duration.labels(table, path) for path in ("local", "forwarded", "standby")}
 
-    def observed(self, answer: Answer, seconds: float) -> Answer:
+    def observe(self, answer: Answer, seconds: float) -> None:
         role = answer.result.freshness.role
         if role is not Role.ACTIVE:
             self.stale.inc()
@@ -339,7 +343,6 @@ class _TableMetrics:
         else:
             self.hit.inc()
         self.duration["standby" if role is Role.STANDBY else answer.path].observe(seconds)
-        return answer
 
 
 def partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:

@@ -176,6 +176,7 @@ class FakeSource:
     taken: int = 0
     bytes_of_a_record: int = 1_000
     on_append: Callable[[int, int], None] = lambda partition, offset: None  # noqa: ARG005
+    _ends: dict[int, int] = field(default_factory=dict)
 
     def limit(self, table: str) -> int:
         """Return the same for every table."""
@@ -188,9 +189,25 @@ class FakeSource:
         if self.error is not None and len(self.records) >= self.taken:
             raise self.error
         self.records.append((table, partition, key, value))
-        offset = 99 + sum(record[1] == partition for record in self.records)
+        offset = self._ends[partition] = self._ends.get(partition, 99) + 1
         self.on_append(partition, offset)
         return offset
+
+    async def append_many(
+        self,
+        table: str,
+        partition: int,
+        records: Sequence[tuple[bytes, bytes | None]],
+        timeout: float,  # noqa: ASYNC109
+    ) -> Sequence[int | RequestError]:
+        """Note the records, one after the other."""
+        outcomes: list[int | RequestError] = []
+        for key, value in records:
+            try:
+                outcomes.append(await self.append(table, partition, key, value, timeout))
+            except RequestError as error:
+                outcomes.append(error)
+        return outcomes
 
 
 class FakeClock:

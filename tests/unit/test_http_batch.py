@@ -263,9 +263,9 @@ async def test_a_batch_without_a_content_type_is_refused_with_the_one_to_send(wo
 
 async def test_each_route_names_its_own_methods(worker: Worker) -> None:
     got = await worker.get("/tables/planes:batch-get")
-    assert (got.status, got.headers["allow"]) == (405, "POST")
+    assert (got.status, got.headers["allow"]) == (405, "POST, OPTIONS")
     posted = await worker.get("/tables/planes:locate?key=x", method="POST")
-    assert (posted.status, posted.headers["allow"]) == (405, "GET, HEAD")
+    assert (posted.status, posted.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 async def test_an_unknown_table_and_one_without_an_assignment_are_no_batches(worker: Worker) -> None:

@@ -135,14 +135,14 @@ async def test_what_cannot_be_written_is_refused_and_nothing_is(
 
 async def test_a_table_that_is_not_writable_says_what_to_set(worker: Worker) -> None:
     reply = await write(worker, "/tables/numbers/1")
-    assert (reply.status, reply.json["code"], reply.headers["allow"]) == (405, "not_writable", "GET, HEAD")
+    assert (reply.status, reply.json["code"], reply.headers["allow"]) == (405, "not_writable", "GET, HEAD, OPTIONS")
     assert "writable: true" in reply.json["detail"]
     assert "numbers-topic" in reply.json["detail"]
 
 
 async def test_other_methods_of_a_row_are_named(worker: Worker) -> None:
     reply = await worker.get("/tables/planes/N1", method="PATCH")
-    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, PUT, DELETE")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, PUT, DELETE, OPTIONS")
 
 
 @pytest.mark.parametrize(
