@@ -209,7 +209,7 @@ def _server(local: _Tables) -> Server:
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
         OverviewRoutes(tables, survey, local.table_reason),
-        HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
+        HealthRoutes(Readiness(_Health(), local.statuses, tuple), metrics, "bench"),
     )
     observations = Observations(metrics, AccessLog(clock))
     held = HeldBytes(_BUDGET, clock)

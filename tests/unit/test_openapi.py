@@ -75,7 +75,7 @@ def routes() -> PublicRoutes:
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
         OverviewRoutes(tables, nobody, local.table_reason),
-        HealthRoutes(Readiness(FakeHealth(), local.statuses), metrics, "0"),
+        HealthRoutes(Readiness(FakeHealth(), local.statuses, tuple), metrics, "0"),
     )
 
 
