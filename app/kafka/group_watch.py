@@ -48,8 +48,8 @@ class GroupWatch:
     def check(self) -> None:
         """Raise an error when the consumer is out of the group.
 
-        That is GroupFailed when it is for good, GroupRefused when it may not be in it, and KafkaError when it may yet come
-        back. aiokafka waits for this call after each error, and only then goes on.
+        That is GroupFailed when it is for good, GroupRefused when it may not be in it, and KafkaError when it may yet
+        come back. aiokafka waits for this call after each error, and only then goes on.
         """
         coordinator = self._client._coordinator
         tasks = {"coordination": coordinator._coordination_task, "fetching": self._client._fetcher.error_future}
