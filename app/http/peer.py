@@ -111,6 +111,7 @@ class HttpPeer:
         self._waiting = _session()
         #: The workers that have proven themselves. Each session has its own, since one's requests overtake the other's.
         self._met: dict[tuple[aiohttp.ClientSession, HostInfo], Met] = {}
+        #: Workers that have answered last without a secret in common.
         self._strangers: dict[HostInfo, _Stranger] = {}
 
     def strangers(self, members: Collection[HostInfo]) -> list[str]:
@@ -186,9 +187,7 @@ class HttpPeer:
         except NoCommonSecret as error:
             self._report(host, error.detail)
             raise
-        stranger = self._strangers.pop(host, None)
-        if stranger is not None:
-            stranger.warnings.end(host, "a worker has a secret in common with this one again", url=host.url)
+        self._strangers.pop(host, None)
         return answer
 
     def _report(self, host: HostInfo, reason: str) -> None:
