@@ -6,6 +6,7 @@
     |   |-- CatalogError           tables.yaml
     |   |-- TopicError             a topic is missing, or is not what it has to be
     |   |-- BrokersRefuse          no broker lets this worker in, or none can be trusted
+    |   |-- GroupRefused           the brokers do not let this worker take part in its group
     |   |-- BrokerUnfit            the broker lacks what the changelog protocol needs
     |   `-- DataDirectoryError     the data directory is in use, or is not ours
     `-- RequestError               a request gets an answer other than a row
@@ -79,6 +80,10 @@ class TopicError(SetupError):
 
 class BrokersRefuse(SetupError):
     """Every broker refused this worker's login or certificate, or showed a certificate that it does not trust."""
+
+
+class GroupRefused(SetupError):
+    """The group's coordinator refuses this worker, and would again: an ACL, the group's protocol, a setting."""
 
 
 class BrokerUnfit(SetupError):

@@ -45,12 +45,18 @@ class Readiness:
     It takes a joined worker with every task ACTIVE or STANDBY once, except those that are blocked, which neither
     waiting nor a restart helps. From then on the worker stays ready, through rebalances, restores and broker outages,
     until it drains: each partition answers for itself, and to take every worker out at once would turn a rebalance into
-    an outage.
+    an outage. `strangers` are sentences about other workers that have no secret in common with this one.
     """
 
-    def __init__(self, health: WorkerHealth, statuses: Callable[[], Sequence[TaskStatus]]) -> None:
+    def __init__(
+        self,
+        health: WorkerHealth,
+        statuses: Callable[[], Sequence[TaskStatus]],
+        strangers: Callable[[], Sequence[str]],
+    ) -> None:
         self._health = health
         self._statuses = statuses
+        self._strangers = strangers
         self._latched = False
         self._draining = False
 
@@ -87,7 +93,7 @@ class Readiness:
         described: dict[str, Any] = {
             "status": self._word(behind),
             "layers": self._layers(behind, blocked),
-            "reasons": list(self._health.reasons()),
+            "reasons": [*self._health.reasons(), *self._strangers()],
         }
         if verbose:
             described["tasks"] = [

@@ -154,7 +154,7 @@ class HttpServer:
         self._view = view
         self._local = local
         self._source = source
-        self._readiness = Readiness(health, local.statuses)
+        self._readiness = Readiness(health, local.statuses, self._strangers)
         self._metrics = metrics
         self._turns = turns
         self._clock = clock
@@ -344,6 +344,9 @@ class HttpServer:
         if self._peer is None:
             raise RuntimeError("the HTTP server has stopped")
         return await survey(self._view.current, self.me, self._local, self._peer, seconds=SURVEY_SECONDS)
+
+    def _strangers(self) -> Sequence[str]:
+        return () if self._peer is None else self._peer.strangers(self._view.current.members)
 
     async def _listen(
         self, dispatcher: Dispatcher, port: int, setting: str, plain: PlainReads | None, most: int

@@ -237,7 +237,7 @@ class LaneConsumer(NoRecordPath):
     async def _drain_messages(self, fetcher: Any) -> None:
         """Fetch and hand over until stopped; what is not handed over is fetched again.
 
-        Raises GroupFailed, which ends the worker.
+        Raises GroupFailed and GroupRefused, which end the worker.
         """
         while not (self.should_stop or fetcher.should_stop):
             try:

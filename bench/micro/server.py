@@ -230,7 +230,7 @@ def _server(local: _Tables) -> Server:
             turns,
         ),
         OverviewRoutes(tables, survey, local.table_reason),
-        HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
+        HealthRoutes(Readiness(_Health(), local.statuses, tuple), metrics, "bench"),
         DocumentationRoutes(tables, "bench"),
     )
     observations = Observations(metrics, AccessLog(clock))

@@ -139,6 +139,19 @@ async def test_a_worker_that_may_do_what_is_documented_reads_answers_and_writes(
     assert "uthoriz" not in worker.log_text()
 
 
+async def test_a_worker_that_may_not_join_the_group_ends_by_a_line_that_says_so(
+    guarded: tuple[EmbeddedKafka, Listener], make_worker: MakeWorker
+) -> None:
+    scene = Scene(guarded, make_worker)
+    await scene.prepare([acl for acl in documented() if acl.resource != "group"])
+    worker = scene.worker()
+    worker.start()
+    assert await worker.wait_exit() == 2
+    said = worker.log_text()
+    assert said.splitlines()[-1].endswith("; allow this worker Read on the group")
+    assert not any(word in said for word in ("Traceback", "rash", "NoneType")), said
+
+
 async def test_a_worker_whose_topics_are_there_has_to_be_allowed_to_create_none(
     guarded: tuple[EmbeddedKafka, Listener], make_worker: MakeWorker
 ) -> None:

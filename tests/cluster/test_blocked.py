@@ -1,10 +1,14 @@
 """Partitions that no restart helps: workers become ready without them, say why, and write nothing that none reads."""
 
+import asyncio
 from typing import Any
 
 import aiohttp
+from click.testing import CliRunner
 
+from app import cli
 from app.demo.broker import EmbeddedKafka
+from tests.support.batches import CRC_AT, spoil_head
 from tests.support.kafka import create_topic, delete_topic, produce, recreate_topic, unique
 from tests.support.polling import until
 from tests.support.topics import topics_of
@@ -114,3 +118,38 @@ async def test_a_source_that_is_deleted_keeps_its_rows_through_a_rolling_restart
         await worker.wait_ready()
         await check_only_one_is_blocked(workers, missing)
     assert lost not in await topics_of(kafka)
+
+
+async def test_every_worker_refuses_to_write_to_a_partition_with_records_that_cannot_be_read_until_they_are_passed_over(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    bootstrap, topic, group = kafka.bootstrap_servers, unique("damaged"), unique("blocked")
+    await create_topic(bootstrap, topic, 1)
+    for number in range(2):
+        await produce(bootstrap, topic, [(b"a", b"%d" % number, 0)])
+    spoil_head(kafka, topic, 1, CRC_AT, bytes(4))
+    definition = tables(table("one", topic) + "    writable: true\n")
+    workers = [make_worker(bootstrap, definition, group=group) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    await all_ready(*workers)
+
+    async def refused_by_both() -> bool:
+        for worker in workers:
+            status, answer = await put(worker, "/tables/one/a")
+            assert (status, answer.get("code")) == (503, "write_refused"), answer
+            assert answer["detail"].startswith("nothing was written to partition 0 of table one, since no read would")
+            assert f"offset 1 of {topic}[0] cannot be read" in answer["detail"]
+            assert "`tablehouse skip` passes over them" in answer["detail"]
+        return True
+
+    await until(refused_by_both, "no worker writes what no read would show")
+    flags = ["--bootstrap-servers", bootstrap, "--group", group, "--topic", topic, "--partition", "0"]
+    skipped = await asyncio.to_thread(CliRunner().invoke, cli.main, ["skip", *flags, "--from", "1", "--to", "1"])
+    assert skipped.exit_code == 0, skipped.output
+
+    async def visible_on_both() -> bool:
+        return {(await put(worker, "/tables/one/a?wait=visible"))[0] for worker in workers} == {200}
+
+    await until(visible_on_both, "rows are written and seen again")
+    await stop(*workers)

@@ -92,7 +92,7 @@ def routes() -> PublicRoutes:
             turns,
         ),
         OverviewRoutes(tables, nobody, local.table_reason),
-        HealthRoutes(Readiness(FakeHealth(), local.statuses), metrics, "0"),
+        HealthRoutes(Readiness(FakeHealth(), local.statuses, tuple), metrics, "0"),
         DocumentationRoutes(tables, "0"),
     )
 
