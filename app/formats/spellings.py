@@ -17,6 +17,7 @@ import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 
 import msgspec
 
@@ -24,14 +25,14 @@ from app.catalog.spec import SpellingName
 from app.formats.ordered import Scalar
 
 #: Writes a key's scalars, which are its fields' in their order, or one scalar if there are no fields.
-Write = Callable[[Sequence[Scalar], Sequence[str]], bytes]
+Write = Callable[[Sequence[Scalar], tuple[str, ...]], bytes]
 
 #: The characters that JSON demands to be escaped, as in a set of a regular expression, and the short escapes.
 _DEMANDED = r'\x00-\x1f"\\'
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 
 
-def compact(scalars: Sequence[Scalar], fields: Sequence[str]) -> bytes:
+def compact(scalars: Sequence[Scalar], fields: tuple[str, ...]) -> bytes:
     """Return the canonical spelling."""
     return msgspec.json.encode(dict(zip(fields, scalars, strict=True)) if fields else scalars[0])
 
@@ -54,18 +55,24 @@ def _spelling(
         return "".join(f"\\u{unit:04{digits}}" for (unit,) in units)
 
     def text(scalar: Scalar) -> str:
-        match scalar:
-            case str():
-                return f'"{pattern.sub(escape, scalar)}"'
-            case float():
-                return number(scalar)
+        if isinstance(scalar, str):
+            return f'"{pattern.sub(escape, scalar)}"'
+        if isinstance(scalar, float):
+            return number(scalar)
         return msgspec.json.encode(scalar).decode()
 
-    def write(scalars: Sequence[Scalar], fields: Sequence[str]) -> bytes:
+    @cache
+    def pieces(fields: tuple[str, ...]) -> list[str]:
+        """Return what stands before each member's value."""
+        return [f"{f',{blank}' if index else '{'}{text(name)}:{blank}" for index, name in enumerate(fields)]
+
+    def write(scalars: Sequence[Scalar], fields: tuple[str, ...]) -> bytes:
         if not fields:
             return text(scalars[0]).encode()
-        members = [f"{text(name)}:{blank}{text(scalar)}" for name, scalar in zip(fields, scalars, strict=True)]
-        return f"{{{f',{blank}'.join(members)}}}".encode()
+        written = ""
+        for piece, scalar in zip(pieces(fields), scalars, strict=True):
+            written += piece + text(scalar)
+        return f"{written}}}".encode()
 
     return write
 

@@ -46,7 +46,7 @@ def test_every_spelling_is_documented_with_what_it_writes() -> None:
     writes: dict[str, Write] = dict(SPELLINGS.items())
     for name, _, *examples in rows:
         write = writes[name.strip("`")]
-        written = [write([7], ["id"]), *(write([scalar], []) for scalar in ("Zürich", "<a/b>", "😀", 0.00015))]
+        written = [write([7], ("id",)), *(write([scalar], ()) for scalar in ("Zürich", "<a/b>", "😀", 0.00015))]
         assert [example.strip("`") for example in examples] == [wire.decode() for wire in written]
 
 
