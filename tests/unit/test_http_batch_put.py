@@ -285,7 +285,7 @@ async def test_lines_of_a_partition_whose_owner_applies_nothing_more_are_refused
 
 
 async def test_owners_are_asked_once_for_a_partition_and_not_again_for_a_second() -> None:
-    async with two_workers() as (one, two):
+    async with two_workers() as (one, _):
         lines = [b'{"key":"k%d","value":1}' % number for number in range(60)]
         for _ in range(2):
             assert codes(await put(one, *lines)) == [""] * 60
