@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from app.masking import in_words
-from app.model import TaskState, TaskStatus, TopicPartition
+from app.model import Ownership, TaskState, TaskStatus, TopicPartition
 from app.recurring import Recurring
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from app.tasks.dead_letters import LettersUndelivered
@@ -126,6 +126,11 @@ class Task:
     def applied(self) -> int:
         """Return the last source offset applied, inclusive; -1 before the first."""
         return self._replayer.applied
+
+    @property
+    def ownership(self) -> Ownership:
+        """Return under which claim of its changelog the partition is owned; meaningful while the task owns it."""
+        return Ownership(self._replayer.epoch, self._replayer.log_id)
 
     @property
     def committable(self) -> int | None:

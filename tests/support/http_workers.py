@@ -13,7 +13,7 @@ from app.http.server import HttpServer, ServerOptions
 from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
 from app.turns import Turns
-from tests.support.cluster_fakes import CATALOG, FakeSource, FakeTables, Placed, snapshot
+from tests.support.cluster_fakes import CATALOG, FakeOwner, FakeSource, FakeTables, Placed, snapshot
 from tests.support.schemas import NO_REGISTRY
 
 
@@ -120,6 +120,7 @@ class Worker:
     server: HttpServer
     local: FakeTables
     source: FakeSource
+    owner: FakeOwner
     view: ClusterView
     health: FakeHealth
     metrics: Metrics
@@ -152,6 +153,7 @@ async def start_worker(
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
     source = FakeSource()
+    owner = FakeOwner(local, source)
     options = ServerOptions(
         host="127.0.0.1",
         port=0,
@@ -174,13 +176,14 @@ async def start_worker(
         view=view,
         local=local,
         source=source,
+        owner=owner,
         health=health,
         metrics=metrics,
         turns=Turns(),
         known=NO_REGISTRY,
     )
     await server.start()
-    return Worker(name, server, local, source, view, health, metrics)
+    return Worker(name, server, local, source, owner, view, health, metrics)
 
 
 def share(

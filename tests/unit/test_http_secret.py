@@ -218,8 +218,8 @@ def dressed_as(worker: Worker, url: str) -> Worker:
         def internal(self) -> str:
             return url
 
-    fields = (worker.name, worker.server, worker.local, worker.source, worker.view, worker.health, worker.metrics)
-    return Elsewhere(*fields)
+    fields = (worker.name, worker.server, worker.local, worker.source, worker.owner, worker.view)
+    return Elsewhere(*fields, worker.health, worker.metrics)
 
 
 async def test_a_relay_to_a_real_worker_proves_nothing_for_another_one() -> None:
