@@ -1,7 +1,7 @@
 """Conditional writes at the owner of a partition: read what is there, decide, append; one at a time for a key.
 
-A decision is good until somebody else writes. Against other conditional writes it is good altogether: they all come
-here, and wait for each other. What it rests on is everything that the source held when it began: so it sees each write
+A decision holds until another producer writes. Among conditional writes it always holds: they all come here, and wait
+for each other. What it rests on is everything that the source held when it began: so it sees each write
 that was acknowledged before, whoever made it. A record that another producer appends between the decision and its own
 is not seen, and is overwritten.
 """
