@@ -2,7 +2,7 @@
 
 A decision holds until another producer writes. Among conditional writes it always holds: they all come here, and wait
 for each other. What it rests on is everything that the source held when it began: so it sees each write
-that was acknowledged before, whoever made it. A record that another producer appends between the decision and its own
+that was acknowledged before, from any client. A record that another producer appends between the decision and its own
 is not seen, and is overwritten.
 """
 

@@ -137,8 +137,8 @@ class OwnerSide(Protocol):
         """Append a record to the source of a partition that was read up to an end; return its offset once it is safe.
 
         Raises NotOwner when this worker cannot prove right then that it owns the partition, MisplacedKeys,
-        PayloadTooLarge and SourceUnavailable when nothing was and will be written, and DeadlineExceeded when nobody
-        knows.
+        PayloadTooLarge and SourceUnavailable when nothing was and will be written, and DeadlineExceeded when it may
+        have been.
         """
 
 

@@ -186,7 +186,7 @@ class Query:
     ) -> Mapping[int, RequestError]:
         """Ask the actives of some partitions as for a row, each worker once, within `seconds`.
 
-        Returns by partition what LocalTables.read and Peer.read_many raise. A partition that nobody owns is left out.
+        Returns by partition what LocalTables.read and Peer.read_many raise. A partition without an owner is left out.
         """
         snapshot, topic = self._view.current, routed.spec.source.topic
         owned: dict[Candidate, list[int]] = {}
