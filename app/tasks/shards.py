@@ -414,7 +414,7 @@ class Shards:
     async def catch_up(self, table: str, partition: int, timeout: float) -> SourceEnd:  # noqa: ASYNC109
         """Return where the source ends now, once all of it is applied here, what open transactions hold back included.
 
-        Raises SourceUnavailable when the brokers do not tell within `timeout` seconds, and what wait_for_position() does.
+        Raises SourceUnavailable when no broker tells within `timeout` seconds, and what wait_for_position() raises.
         """
         source, loop = self._task(table, partition).source, asyncio.get_running_loop()
         listed_at = loop.time()
