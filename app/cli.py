@@ -141,6 +141,7 @@ def _run_worker(settings: Settings) -> int:
         view=view,
         local=engine.local,
         source=engine.local,
+        owner=engine.local,
         health=engine.health,
         metrics=metrics,
         turns=engine.turns,

@@ -20,6 +20,7 @@
         |-- NotWritable            405 not_writable
         |-- NotAcceptable          406 not_acceptable
         |-- RequestTimeout         408 request_timeout
+        |-- PreconditionFailed     412 precondition_failed
         |-- PayloadTooLarge        413 payload_too_large
         |-- UriTooLong             414 uri_too_long
         |-- UnsupportedMediaType   415 unsupported_media_type
@@ -172,6 +173,15 @@ class RequestTimeout(RequestError):
 
     code, status, title = "request_timeout", 408, "Request timeout"
     retryable = True
+
+
+class PreconditionFailed(RequestError):
+    """The row is not as If-Match or If-None-Match of a write wants it: nothing was written.
+
+    `details["etag"]` is the entity tag of the row, and is missing when there is none.
+    """
+
+    code, status, title = "precondition_failed", 412, "Precondition failed"
 
 
 class PayloadTooLarge(RequestError):

@@ -26,6 +26,20 @@ class Epoch(NamedTuple):
     number: int
 
 
+class Ownership(NamedTuple):
+    """One claim of a changelog partition: its epoch, and the id of the log in which epochs count."""
+
+    epoch: Epoch
+    log_id: bytes
+
+
+class SourceEnd(NamedTuple):
+    """The end of a source partition at a time, or later; the time is on the event loop's clock, in seconds."""
+
+    offset: int
+    listed_at: float
+
+
 #: Before anyone has claimed a changelog partition.
 NO_EPOCH = Epoch(0, 0)
 

@@ -1,11 +1,14 @@
-"""Request headers that choose between answers: Accept and If-None-Match (RFC 9110)."""
+"""Request headers that choose between answers, and conditions: Accept, If-Match, If-None-Match (RFC 9110)."""
 
 import re
 from collections.abc import Iterator, Sequence
 
+from app.errors import InvalidParameter
 from app.http.content_coding import identity_tag
+from app.routing.conditional_writes import Precondition
 
-_ENTITY_TAG = re.compile(r'\s*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
+_ENTITY_TAG = re.compile(r'\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
+_ENTITY_TAGS = re.compile(rf"(?:{_ENTITY_TAG.pattern})+")
 
 
 def accepts(accept: str | None, content_type: str) -> bool:
@@ -64,7 +67,30 @@ def entity_tags(listed: str) -> Iterator[str]:
     """Go through the entity tags of a list, weak or not, up to what is none."""
     position = 0
     while match := _ENTITY_TAG.match(listed, position):
-        yield match[1]
+        yield match[2]
         position = match.end()
         if position == len(listed):
             return
+
+
+def precondition_of(if_match: str | None, if_none_match: str | None) -> Precondition | None:
+    """Return what the headers of a write want of the row that is there; None without them. Raises InvalidParameter."""
+    if if_match is None and if_none_match is None:
+        return None
+    if if_none_match is not None and if_none_match.strip() != "*":
+        raise InvalidParameter(
+            "If-None-Match of a write has to be *: write only if there is no row", parameter="If-None-Match"
+        )
+    exists = None if if_none_match is None else False
+    if if_match is None:
+        return Precondition(exists=exists)
+    if if_match.strip() == "*":
+        return Precondition(exists=True) if exists is None else Precondition(tags=())
+    if not _ENTITY_TAGS.fullmatch(if_match):
+        raise InvalidParameter(
+            "If-Match has to be *, or entity tags as ETag has them, in quotes and with commas between",
+            parameter="If-Match",
+        )
+    # A weak tag matches nothing here (RFC 9110, section 13.1.1).
+    strong = tuple(match[2] for match in _ENTITY_TAG.finditer(if_match) if not match[1])
+    return Precondition(tags=strong, exists=exists)

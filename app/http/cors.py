@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from app.http.answers import EVERY_ANSWER
-from app.http.freshness import LAG_RECORDS, PARTITION, POSITION, ROLE, SERVED_BY, STALENESS_MS
+from app.http.freshness import LAG_RECORDS, PARTITION, POSITION, REJECTED_RECORDS, ROLE, SERVED_BY, STALENESS_MS
 
 #: Stands for every origin in the list of those that are allowed.
 ANY_ORIGIN = "*"
@@ -26,6 +26,7 @@ EXPOSED = (
     ROLE,
     LAG_RECORDS,
     STALENESS_MS,
+    REJECTED_RECORDS,
     SERVED_BY,
     "Tablehouse-Schema-Id",
 )

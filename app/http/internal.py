@@ -8,6 +8,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from math import inf
 
 import msgspec
 from aiohttp import web
@@ -21,7 +22,8 @@ from app.http.proofs import CHALLENGE_PATH, NONCE, Callers
 from app.http.slices import CONTENT_TYPE, decode_wanted, encode_slices
 from app.model import TaskStatus
 from app.routing.cluster import ClusterView
-from app.routing.ports import LocalTables, read_or_wait
+from app.routing.decisions import Decisions
+from app.routing.ports import Condition, LocalTables, read_or_wait
 from app.routing.slices import Slices
 from app.routing.tables import RoutedTable, table_named
 
@@ -33,11 +35,15 @@ STATUS_PATH = "/internal/v1/status"
 _DIGEST, WRITE_CHECK = ":digest", ":write-check"
 _WHOLE = re.compile(r"[0-9]{1,15}")
 BATCH = ":batch-get"
+WRITE = ":write"
 
 #: Bytes of a part of a batch: stored keys can take twice what they take in a URL.
 _MAX_BATCH_BYTES = 8 << 20
 
 _NONCE = re.compile("[0-9a-f]{32}")
+
+#: Bytes of a conditional write besides its value: a key in two forms, and the offsets that its tags name.
+_MAX_WRITE_OVERHEAD_BYTES = 1 << 20
 
 VERSION = "Tablehouse-Internal-Version"
 TABLE_DIGEST = "Tablehouse-Table-Digest"
@@ -46,6 +52,7 @@ GENERATION = "Tablehouse-Generation"
 DEADLINE_MS = "Tablehouse-Deadline-Ms"
 ROW_OFFSET = "Tablehouse-Row-Offset"
 ROW_TIMESTAMP_MS = "Tablehouse-Row-Timestamp-Ms"
+WRITTEN_OFFSET = "Tablehouse-Written-Offset"
 
 
 class StatusReport(msgspec.Struct, frozen=True):
@@ -56,13 +63,28 @@ class StatusReport(msgspec.Struct, frozen=True):
     tasks: list[TaskStatus]
 
 
+class WriteRequest(msgspec.Struct, frozen=True, array_like=True):
+    """A conditional write on its way to the owner of its key."""
+
+    stored_key: bytes
+    key: bytes
+    value: bytes | None
+    condition: Condition
+
+
+_write_requests = msgspec.msgpack.Decoder(WriteRequest)
+
+
 def stored_key_text(stored_key: bytes) -> str:
     """Write a stored key as a path segment: base64url without padding, empty for the empty key."""
     return base64.urlsafe_b64encode(stored_key).rstrip(b"=").decode()
 
 
 class InternalRoutes:
-    """The routes of the internal listener, and their handlers."""
+    """The routes of the internal listener, and their handlers.
+
+    limit tells the most bytes that a record of a writable table may have.
+    """
 
     def __init__(
         self,
@@ -70,6 +92,8 @@ class InternalRoutes:
         view: ClusterView,
         local: LocalTables,
         slices: Slices,
+        decisions: Decisions,
+        limit: Callable[[str], int],
         worker_id: str,
         clock: Callable[[], float],
         callers: Callers,
@@ -78,6 +102,8 @@ class InternalRoutes:
         self._view = view
         self._local = local
         self._slices = slices
+        self._decisions = decisions
+        self._limit = limit
         self._clock = clock
         self._worker_id = worker_id
         self._callers = callers
@@ -85,6 +111,7 @@ class InternalRoutes:
         self._digest = reading("/internal/v1/tables/{table}/{partition}:digest", self.digest)
         self._write_check = reading("/internal/v1/tables/{table}/{partition}:write-check", self.write_check)
         self._batch = Route("/internal/v1/tables/{table}:batch-get", {"POST": Operation(self.batch)})
+        self._write = Route("/internal/v1/tables/{table}/{partition}:write", {"POST": Operation(self.write)})
         self._status = reading(STATUS_PATH, self.status)
         self._challenge = reading(CHALLENGE_PATH, self.challenge)
 
@@ -96,7 +123,11 @@ class InternalRoutes:
                 table, partition, stored = (part.encode("utf-8", "surrogateescape") for part in parts)
                 return self._row, {"table": table, "partition": partition, "stored": stored}
             if len(parts) == 2:  # noqa: PLR2004 - table, partition
-                for suffix, route in ((_DIGEST, self._digest), (WRITE_CHECK, self._write_check)):
+                for suffix, route in (
+                    (_DIGEST, self._digest),
+                    (WRITE_CHECK, self._write_check),
+                    (WRITE, self._write),
+                ):
                     if parts[1].endswith(suffix):
                         table, partition = (part.encode("utf-8", "surrogateescape") for part in parts)
                         return route, {"table": table, "partition": partition.removesuffix(suffix.encode())}
@@ -161,6 +192,32 @@ class InternalRoutes:
         table = self._agreed(call)
         self._local.require_applied(table.spec.name, _partition(call))
         return web.Response(status=204, headers={VERSION: PROTOCOL_VERSION})
+
+    async def write(self, call: Call) -> web.Response:
+        """Write a row of an own partition if the one that is there meets a condition."""
+        table, partition = self._agreed(call), _partition(call)
+        if not table.spec.writable:
+            raise NotOwner(f"this worker's definition of table {table.spec.name} does not let callers write")
+        seconds = self._bounded(call, inf, _deadline_ms(call))
+        limit = self._limit(table.spec.name) + _MAX_WRITE_OVERHEAD_BYTES
+        try:
+            wanted = _write_requests.decode(await call.body.read((CONTENT_TYPE,), limit))
+        except (ValueError, RecursionError) as error:
+            raise InvalidBody(f"the write cannot be understood: {error}") from None
+        try:
+            offset = await self._decisions.write(
+                table,
+                partition,
+                wanted.stored_key,
+                key=wanted.key,
+                value=wanted.value,
+                condition=wanted.condition,
+                deadline=self._clock() + seconds,
+            )
+        except NotOwner as error:
+            raise self._with_generations(call, error) from None
+        headers = {VERSION: PROTOCOL_VERSION, SERVED_BY: self._worker_id, WRITTEN_OFFSET: str(offset)}
+        return web.Response(status=204, headers=headers)
 
     async def digest(self, call: Call) -> web.Response:
         """Count and hash the rows of an own partition; needs no header, so that people can ask too."""

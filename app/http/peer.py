@@ -19,8 +19,11 @@ from app.errors import (
     Overloaded,
     OwnerUnreachable,
     PartitionRestoring,
+    PayloadTooLarge,
     PositionNotReached,
+    PreconditionFailed,
     RequestError,
+    SourceUnavailable,
     TooStale,
     Unauthenticated,
     WriteRefused,
@@ -42,8 +45,11 @@ from app.http.internal import (
     STATUS_PATH,
     TABLE_DIGEST,
     VERSION,
+    WRITE,
     WRITE_CHECK,
+    WRITTEN_OFFSET,
     StatusReport,
+    WriteRequest,
     stored_key_text,
 )
 from app.http.problems import from_document
@@ -51,7 +57,7 @@ from app.http.proofs import CHALLENGE_PATH, NONCE, Met, NoCommonSecret, meet
 from app.http.slices import CONTENT_TYPE, decode_slices, encode_wanted
 from app.model import Freshness, HostInfo, TaskStatus
 from app.recurring import Recurring
-from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, Unresponsive
+from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, Unresponsive, WriteHop
 from app.stores.rows import Row
 from app.tasks.reads import ReadResult
 
@@ -66,6 +72,8 @@ CONNECT_SECONDS = 1.0
 
 #: Of the caller's time, the share that a hop may use; the rest is for saying that it failed.
 HOP_SHARE = 0.9
+
+_encode = msgspec.msgpack.Encoder().encode
 
 _status_reports = msgspec.json.Decoder(StatusReport)
 
@@ -90,6 +98,9 @@ _PASSED_ON: Mapping[str, type[RequestError]] = {
         Overloaded,
         DeadlineExceeded,
         InternalError,
+        PayloadTooLarge,
+        PreconditionFailed,
+        SourceUnavailable,
     )
 }
 
@@ -99,6 +110,10 @@ class _Stranger(NamedTuple):
 
     reason: str
     warnings: Recurring
+
+
+class Unconnected(Unresponsive):
+    """There was no connection, so nothing was asked."""
 
 
 class HttpPeer:
@@ -157,6 +172,30 @@ class HttpPeer:
         if status != 200 or got.get(VERSION) != PROTOCOL_VERSION or SERVED_BY not in got:  # noqa: PLR2004
             raise _refusal(status, got, body)
         return PeerSlices(decode_slices(body, hop.wanted, _PASSED_ON), got[SERVED_BY])
+
+    async def write(self, host: HostInfo, hop: WriteHop) -> int:
+        """Ask `host` to write a row of a partition of its own; see the protocol for what it raises."""
+        seconds = hop.timeout * HOP_SHARE
+        # The asked worker has to answer while somebody still listens.
+        headers = {**_agreement_headers(hop, seconds * HOP_SHARE), "Content-Type": CONTENT_TYPE}
+        path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}{WRITE}"
+        content = _encode(WriteRequest(hop.stored_key, hop.key, hop.value, hop.condition))
+        try:
+            # It waits for what others write, as reads wait for positions.
+            status, got, body = await self._send(self._waiting, host, path, headers, seconds, content)
+        except Unconnected:
+            raise
+        except OwnerUnreachable as error:
+            raise DeadlineExceeded(
+                f"the write may have happened, or may happen later: {host.worker_id}, which was to decide it, gave no "
+                f"answer: {error.detail}"
+            ) from None
+        if status != 204 or got.get(VERSION) != PROTOCOL_VERSION:  # noqa: PLR2004
+            raise _refusal(status, got, body)
+        try:
+            return int(got[WRITTEN_OFFSET])
+        except (KeyError, ValueError) as error:
+            raise DeadlineExceeded(f"the write may have happened: the answer has no offset: {error!r}") from None
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
         """List the tasks of `host`; raises OwnerUnreachable."""
@@ -282,13 +321,13 @@ class HttpPeer:
             ) as answer:
                 return answer.status, answer.headers, await answer.read() if read else b""
         except aiohttp.ServerTimeoutError:
-            raise Unresponsive(f"no connection to {host.url} within {limits.sock_connect:g} s") from None
+            raise Unconnected(f"no connection to {host.url} within {limits.sock_connect:g} s") from None
         except TimeoutError:
             # Where others wait for positions, the time may have gone by before there was a connection to ask on.
             kind = OwnerUnreachable if session is self._waiting else Unresponsive
             raise kind(f"no answer from {host.url} within {seconds:.3g} s") from None
         except aiohttp.ClientConnectorError as error:
-            raise Unresponsive(f"{host.url}: {error}") from None
+            raise Unconnected(f"{host.url}: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None
 
@@ -305,12 +344,8 @@ def _left(until: float) -> float:
     return max(until - asyncio.get_running_loop().time(), 0.001)
 
 
-def _hop_headers(hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
-    """Make the headers of a hop that may take so many seconds.
-
-    Only these cross: of what a client sent, a request id that has been checked and what it asks of the answer, parsed
-    and written anew.
-    """
+def _agreement_headers(hop: Hop | BatchHop | WriteHop, seconds: float) -> dict[str, str]:
+    """Make the headers by which both workers know that they mean the same, and how long a hop may take."""
     return {
         VERSION: PROTOCOL_VERSION,
         TABLE_DIGEST: hop.table_digest,
@@ -318,6 +353,17 @@ def _hop_headers(hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
         GENERATION: str(hop.generation),
         DEADLINE_MS: str(max(1, int(seconds * 1000))),
         REQUEST_ID: hop.request_id,
+    }
+
+
+def _hop_headers(hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
+    """Make the headers of a hop that may take so many seconds.
+
+    Only these cross: of what a client sent, a request id that has been checked and what it asks of the answer, parsed
+    and written anew.
+    """
+    return {
+        **_agreement_headers(hop, seconds),
         # The asked worker has to answer while somebody still listens.
         **asking_headers(hop.consistency, min(hop.wait, seconds * HOP_SHARE)),
     }

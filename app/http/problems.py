@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from app.errors import RequestError, Unauthenticated
+from app.errors import PreconditionFailed, RequestError, Unauthenticated
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_with
 from app.http.freshness import refused_freshness_headers
@@ -37,6 +37,8 @@ def problem(error: RequestError) -> web.Response:
         headers["Retry-After"] = str(error.retry_after)
     if "allow" in error.details:
         headers["Allow"] = ", ".join(error.details["allow"])
+    if isinstance(error, PreconditionFailed) and "etag" in error.details:
+        headers["ETag"] = error.details["etag"]
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = PROOF
     headers |= refused_freshness_headers(error.details)

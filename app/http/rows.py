@@ -94,7 +94,7 @@ class RowRoutes:
             encoded = await self._in_avro(table, row, call.deadline)
             body = encoded.content
             headers.update(_avro_headers(encoded, headers["ETag"]))
-        known = known_tag(_joined(call, "If-None-Match"), headers["ETag"])
+        known = known_tag(joined(call, "If-None-Match"), headers["ETag"])
         if known is not None:
             # As the caller has it: a cache tells by it which of its answers is still right.
             headers["ETag"] = known
@@ -126,15 +126,10 @@ def row_headers(answer: Answer, row: Row) -> dict[str, str]:
     freshness = answer.result.freshness
     headers = freshness_headers(freshness, answer.served_by)
     headers["Cache-Control"] = "no-cache"
-    headers["ETag"] = entity_tag(answer.table, freshness.partition, row)
+    headers["ETag"] = answer.table.entity_tag(freshness.partition, row.offset)
     if row.timestamp_ms in _DATES:
         headers["Last-Modified"] = http_date(row.timestamp_ms // 1000)
     return headers
-
-
-def entity_tag(table: RoutedTable, partition: int, row: Row) -> str:
-    """Make the strong validator of a row: no two of its states share definition, partition and source offset."""
-    return f'"{table.digest[:8]}-{partition}-{row.offset}"'
 
 
 def _avro_headers(encoded: Encoded, etag: str) -> dict[str, str]:
@@ -144,7 +139,8 @@ def _avro_headers(encoded: Encoded, etag: str) -> dict[str, str]:
     return headers if schema_id is None else headers | {SCHEMA_ID: str(schema_id)}
 
 
-def _joined(call: Call, name: str) -> str | None:
+def joined(call: Call, name: str) -> str | None:
+    """Return all values of a header as one list; None without the header."""
     if name not in call.headers:
         return None
     return ", ".join(call.headers.getall(name))

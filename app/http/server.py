@@ -37,7 +37,9 @@ from app.http.writes import WriteRoutes
 from app.model import HostInfo
 from app.routing.batch import Batches
 from app.routing.cluster import ClusterView
-from app.routing.ports import LocalTables
+from app.routing.conditional_writes import ConditionalWrites
+from app.routing.decisions import Decisions
+from app.routing.ports import LocalTables, OwnerSide
 from app.routing.query import Query
 from app.routing.slices import Slices
 from app.routing.survey import Survey, survey
@@ -140,6 +142,7 @@ class HttpServer:
         view: ClusterView,
         local: LocalTables,
         source: SourceWriter,
+        owner: OwnerSide,
         health: WorkerHealth,
         metrics: Metrics,
         turns: Turns,
@@ -154,6 +157,7 @@ class HttpServer:
         self._view = view
         self._local = local
         self._source = source
+        self._owner = owner
         self._readiness = Readiness(health, local.statuses, self._strangers)
         self._metrics = metrics
         self._turns = turns
@@ -207,6 +211,16 @@ class HttpServer:
             metrics=self._metrics,
             turns=self._turns,
         )
+        decisions = Decisions(self._local, self._owner, self._clock)
+        conditional = ConditionalWrites(
+            view=self._view,
+            query=query,
+            decisions=decisions,
+            peer=self._peer,
+            worker_id=self._worker_id,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
         writes = Writes(
             tables=self._tables,
             view=self._view,
@@ -216,6 +230,7 @@ class HttpServer:
             clock=self._clock,
             metrics=self._metrics,
             turns=self._turns,
+            conditional=conditional,
         )
         write_batches = WriteBatches(
             tables=self._tables,
@@ -239,7 +254,17 @@ class HttpServer:
         hosts = Hosts.of_listener(self._options.host, self._options.advertised_url)
         cors = Cors(self._options.cors_origins)
         self._plain = PlainReads(query, observations, self._clock, self._held, hosts, cors)
-        internal = InternalRoutes(self._tables, self._view, self._local, slices, self._worker_id, self._clock, callers)
+        internal = InternalRoutes(
+            self._tables,
+            self._view,
+            self._local,
+            slices,
+            decisions,
+            self._source.limit,
+            self._worker_id,
+            self._clock,
+            callers,
+        )
         timeout = self._options.request_timeout
         self._dispatchers += (
             Dispatcher(public, observations, self._clock, timeout, self._held, hosts, cors=cors, turns=self._turns),

@@ -1,16 +1,17 @@
 """Rows that callers write: PUT and DELETE where a row can be read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from aiohttp import web
 
 from app.errors import InvalidBody, InvalidParameter
 from app.http.answers import json_answer
+from app.http.conditions import precondition_of
 from app.http.consistency import TIMEOUT_MS, timeout_of
 from app.http.dispatch import Call
 from app.http.freshness import PARTITION, POSITION
-from app.http.rows import key_parameter
+from app.http.rows import joined, key_parameter
 from app.routing.writes import Writes
 
 WAIT = "wait"
@@ -22,8 +23,9 @@ _WRITING = frozenset({"PUT", "DELETE", "POST"})
 
 _VISIBLE = b"visible"
 
-#: What asks for a write that depends on the row as it is, or for a part of one. To write all the same would be wrong.
-_REFUSED_HEADERS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "Content-Range")
+#: What asks for a write that depends on when the row was written, or for a part of one. Ignoring it would be wrong.
+_REFUSED_HEADERS = ("If-Modified-Since", "If-Unmodified-Since", "Content-Range")
+_CONDITIONS = ("If-Match", "If-None-Match")
 
 
 class WriteRoutes:
@@ -61,10 +63,16 @@ class WriteRoutes:
         return await self._write(call, key, payload)
 
     async def _write(self, call: Call, key: bytes, payload: bytes | None) -> web.StreamResponse:
-        refuse_conditions(call)
+        _refuse(call, _REFUSED_HEADERS, "a row has no time to go by, and is written as a whole")
+        precondition = precondition_of(*(joined(call, name) for name in _CONDITIONS))
         waits, wait = _wait(call)
         written = await self._writes.write(
-            _table(call), key, payload, deadline=call.deadline, request_id=call.request_id
+            _table(call),
+            key,
+            payload,
+            deadline=call.deadline,
+            request_id=call.request_id,
+            precondition=precondition,
         )
         partition, offset = written.positions[-1]
         position = written.position
@@ -74,6 +82,8 @@ class WriteRoutes:
             "offset": offset,
             "position": position,
         }
+        if payload is not None:
+            body["etag"] = self._writes.entity_tag(written)
         status = 200
         if waits:
             visible = await self._writes.visible(
@@ -86,9 +96,13 @@ class WriteRoutes:
 
 def refuse_conditions(call: Call) -> None:
     """Raise InvalidParameter for a header that asks for a condition, or for a part of a row."""
-    for name in _REFUSED_HEADERS:
+    _refuse(call, (*_REFUSED_HEADERS, *_CONDITIONS), "rows of a batch are written unconditionally")
+
+
+def _refuse(call: Call, names: Iterable[str], why: str) -> None:
+    for name in names:
         if name in call.headers:
-            raise InvalidParameter(f"{name} is not supported: writes are unconditional", parameter=name)
+            raise InvalidParameter(f"{name} is not supported: {why}", parameter=name)
 
 
 def _wait(call: Call) -> tuple[bool, float | None]:

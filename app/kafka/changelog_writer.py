@@ -90,7 +90,7 @@ class _Encoded(NamedTuple):
     epoch: Epoch
 
 
-class _EpochProducer:
+class EpochProducer:
     """An aiokafka producer on our epochs."""
 
     def __init__(self, connection: Connection, batch_size: int, producer_id: int, acks: int) -> None:
@@ -108,6 +108,7 @@ class _EpochProducer:
         _bound_requests(self.client._message_accumulator, BYTES_IN_FLIGHT)
 
     async def send(self, partition: TopicPartition, builder: BatchBuilder) -> asyncio.Future[Any]:
+        """Hand over a batch, and return what becomes of it."""
         future: asyncio.Future[Any] = await self.client.send_batch(
             builder, partition.topic, partition=partition.partition
         )
@@ -171,7 +172,7 @@ class KafkaChangelogWriter:
         self._producer_id = producer_id
         self._acks = acks
         self._shared = self._new_producer()
-        self._private: dict[TopicPartition, _EpochProducer] = {}
+        self._private: dict[TopicPartition, EpochProducer] = {}
         #: What the shared producer still has in hand for a partition, its outcome unknown.
         self._unsettled: dict[TopicPartition, asyncio.Future[Any]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
@@ -234,10 +235,10 @@ class KafkaChangelogWriter:
         producer.epochs.begin(KafkaPartition(*partition), epoch)
         return await self._send(producer, partition, encoded.builder)
 
-    def _new_producer(self) -> _EpochProducer:
-        return _EpochProducer(self._connection, self._batch_size, self._producer_id, self._acks)
+    def _new_producer(self) -> EpochProducer:
+        return EpochProducer(self._connection, self._batch_size, self._producer_id, self._acks)
 
-    async def _send(self, producer: _EpochProducer, partition: TopicPartition, builder: BatchBuilder) -> int:
+    async def _send(self, producer: EpochProducer, partition: TopicPartition, builder: BatchBuilder) -> int:
         future: asyncio.Future[Any] | None = None
         try:
             async with asyncio.timeout(APPEND_TIMEOUT):
@@ -272,14 +273,14 @@ class KafkaChangelogWriter:
 
         future.add_done_callback(settled)
 
-    async def _return_to_shared(self, partition: TopicPartition, private: _EpochProducer) -> None:
+    async def _return_to_shared(self, partition: TopicPartition, private: EpochProducer) -> None:
         kafka_partition = KafkaPartition(*partition)
         epoch = private.epochs._epochs[kafka_partition]
         self._shared.epochs.begin(kafka_partition, epoch, private.epochs._sequence_numbers[kafka_partition])
         del self._private[partition]
         self._retire(private)
 
-    def _retire(self, producer: _EpochProducer) -> None:
+    def _retire(self, producer: EpochProducer) -> None:
         retiring = asyncio.create_task(producer.stop())
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)

@@ -31,6 +31,7 @@ from app.kafka.local_side import LocalSide
 from app.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
 from app.kafka.login import check_login
 from app.kafka.outages import explain_outage
+from app.kafka.owner_writer import KafkaOwnerWriter
 from app.kafka.partition_counts import PartitionCounts
 from app.kafka.probe import probe_epochs
 from app.kafka.replica_watch import ReplicaWatch
@@ -159,6 +160,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._shards: Shards | None = None
         self._assignor: TableAssignor | None = None
         self._counts: PartitionCounts | None = None
+        self._owner_writer: KafkaOwnerWriter | None = None
         self._clients: list[_Client] = []
         self._upkeep: list[asyncio.Task[None]] = []
         self._revoked_at: float | None = None
@@ -192,6 +194,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             if table.writable
         }
         source_writer = KafkaSourceWriter(self._connection, written, self._broker_clock) if written else None
+        owner_writer = KafkaOwnerWriter(self._connection, written, self._broker_clock) if written else None
         letters = self._dead_letters(topics)
         clients: list[_Client | None] = [changelog, sources, writer, source_writer, letters]
         for client in [client for client in clients if client is not None]:
@@ -230,7 +233,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             ports,
             Reader(self._lease, self._settings.max_staleness),
         )
-        self.local.open(self._shards, source_writer, counts.held)
+        self._owner_writer = owner_writer
+        self.local.open(self._shards, source_writer, owner_writer, counts.held)
         self._counts = PartitionCounts(counts, self._doubts)
         replicas = ReplicaWatch(self._connection, self._settings.group, self._catalog, topics.replicas, self._metrics)
         self.health.replication = lambda: replicas.reasons
@@ -272,6 +276,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             upkeep.cancel()
         if self._shards is not None:
             await self._shards.stop(_PATIENCE)
+        if self._owner_writer is not None:
+            await self._owner_writer.stop()
         await asyncio.gather(*(client.stop() for client in self._clients), self._schemas.stop())
         self._directory.release()
 
@@ -415,6 +421,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             await self._shards.suspend(
                 _PATIENCE, "the worker is stopping" if self.health.draining() else "the group is rebalancing"
             )
+        if self._owner_writer is not None:
+            # Its decisions are those of this ownership: the next one begins when they are in the log.
+            await self._owner_writer.rest(_PATIENCE)
 
     async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
         """Route by the new assignment, and own what it gives to this worker."""

@@ -1,12 +1,14 @@
 """What this worker itself does for requests: reads of the shards it holds, and writes to source topics."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from app.catalog.spec import Catalog, TableSpec
 from app.errors import Draining, MisplacedKeys, NotOwner, PartitionRestoring, RequestError, SourceUnavailable
+from app.kafka.owner_writer import KafkaOwnerWriter
 from app.kafka.source_writer import KafkaSourceWriter
-from app.model import Consistency, TaskStatus, TopicPartition
+from app.model import Consistency, SourceEnd, TaskStatus, TopicPartition
 from app.tasks.digest import PartitionDigest
 from app.tasks.reads import MISPLACED_RETRY_AFTER, ReadResult, SliceResult
 from app.tasks.shards import Shards
@@ -27,16 +29,24 @@ class LocalSide:
         self._doubt = doubt
         self._shards: Shards | None = None
         self._source_writer: KafkaSourceWriter | None = None
+        self._owner_writer: KafkaOwnerWriter | None = None
         self._held: frozenset[str] = frozenset()
         self.disagreements: Mapping[str, str] = {}
         self.draining = False
 
-    def open(self, shards: Shards, source_writer: KafkaSourceWriter | None, held: frozenset[str]) -> None:
+    def open(
+        self,
+        shards: Shards,
+        source_writer: KafkaSourceWriter | None,
+        owner_writer: KafkaOwnerWriter | None,
+        held: frozenset[str],
+    ) -> None:
         """Answer from these shards from here on, except for the tables that are held back.
 
-        The writer is None where no table is writable.
+        The writers are None where no table is writable.
         """
-        self._shards, self._source_writer, self._held = shards, source_writer, held
+        self._shards, self._source_writer, self._owner_writer = shards, source_writer, owner_writer
+        self._held = held
 
     # Reads
 
@@ -126,8 +136,53 @@ class LocalSide:
         timeout: float,  # noqa: ASYNC109
     ) -> Sequence[int | RequestError]:
         """Append records in their order; raises MisplacedKeys, and SourceUnavailable before a broker was reached."""
-        spec = self._catalog.tables[table]
-        doubt = self._doubt(spec)
+        self._require_placed(table, partition)
+        place = TopicPartition(self._catalog.tables[table].source.topic, partition)
+        return await self._writer(table).append_many(place, records, timeout)
+
+    # Writes that rest on what is read here
+
+    async def catch_up(self, table: str, partition: int, timeout: float) -> SourceEnd:  # noqa: ASYNC109
+        """Return where the source ends now, once all of it is applied here.
+
+        Raises SourceUnavailable while the outcome of an earlier append_as_owner() is not known, and what
+        Shards.catch_up raises.
+        """
+        shards, loop = self._joined_shards(table), asyncio.get_running_loop()
+        until = loop.time() + timeout
+        if self._owner_writer is not None:
+            await self._owner_writer.settle(
+                TopicPartition(self._catalog.tables[table].source.topic, partition), timeout
+            )
+        return await shards.catch_up(table, partition, max(0.0, until - loop.time()))
+
+    async def append_as_owner(
+        self,
+        table: str,
+        partition: int,
+        key: bytes,
+        value: bytes | None,
+        end: SourceEnd,
+        timeout: float,  # noqa: ASYNC109
+    ) -> int:
+        """Append a record to a writable table's source; raises MisplacedKeys, and what the owner's writer does."""
+        self._require_placed(table, partition)
+        shards, place = self._joined_shards(table), TopicPartition(self._catalog.tables[table].source.topic, partition)
+        if self._owner_writer is None:
+            raise AssertionError(f"table {table} is not writable, or no broker was reached")
+        return await self._owner_writer.append(
+            table,
+            place,
+            key,
+            value,
+            owned=lambda: shards.ownership(table, partition),
+            end=end,
+            timeout=timeout,
+        )
+
+    def _require_placed(self, table: str, partition: int) -> None:
+        """Raise MisplacedKeys for a table whose keys do not lie where they are looked for."""
+        doubt = self._doubt(self._catalog.tables[table])
         if doubt is not None:
             raise MisplacedKeys(
                 f"nothing was written to table {table}, since its keys do not lie where they are looked for: {doubt}",
@@ -135,7 +190,6 @@ class LocalSide:
                 table=table,
                 partition=partition,
             )
-        return await self._writer(table).append_many(TopicPartition(spec.source.topic, partition), records, timeout)
 
     def _writer(self, table: str) -> KafkaSourceWriter:
         if self._source_writer is None:

@@ -28,7 +28,7 @@ LEADER_PATIENCE = 2.0
 _RETRY = 0.1
 
 
-class _NotSent(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
+class NotSent(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
     """The record was taken back before it was sent."""
 
 
@@ -106,11 +106,11 @@ class KafkaSourceWriter:
         try:
             async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_PATIENCE):
                 producer = await self._started()
-                await _reach_leader(producer, KafkaPartition(*partition))
+                await reach_leader(producer, KafkaPartition(*partition))
         except TimeoutError:
             raise self._out_of_reach(partition) from None
         except KafkaError as error:
-            raise _not_written(partition, repr(error)) from None
+            raise not_written(partition, repr(error)) from None
         return producer
 
     async def _send(
@@ -125,9 +125,9 @@ class KafkaSourceWriter:
         sent: list[asyncio.Future[Any] | RequestError] = []
         untaken: RequestError | None = None
         for key, value in records:
-            size = _size(key, value)
+            size = record_size(key, value)
             if size > limit:
-                sent.append(_too_large(partition.topic, size, limit))
+                sent.append(too_large(partition.topic, size, limit))
                 continue
             if untaken is None:
                 try:
@@ -142,7 +142,7 @@ class KafkaSourceWriter:
                 except TimeoutError:
                     untaken = self._out_of_reach(partition)
                 except KafkaError as error:
-                    untaken = _not_written(partition, repr(error))
+                    untaken = not_written(partition, repr(error))
                 else:
                     # When nobody waits any more its outcome interests nobody either.
                     future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -159,21 +159,21 @@ class KafkaSourceWriter:
             async with asyncio.timeout_at(deadline):
                 return int((await asyncio.shield(future)).offset)
         except TimeoutError:
-            _take_back(producer, KafkaPartition(*partition))
-            if future.done() and isinstance(future.exception(), _NotSent):
-                raise _not_written(partition, "it was still waiting for its turn to be sent") from None
-            raise _unknown(partition, "no acknowledgement in time") from None
-        except _NotSent:
-            raise _not_written(partition, "those before it were not acknowledged in time") from None
+            take_back(producer, KafkaPartition(*partition))
+            if future.done() and isinstance(future.exception(), NotSent):
+                raise not_written(partition, "it was still waiting for its turn to be sent") from None
+            raise outcome_unknown(partition, "no acknowledgement in time") from None
+        except NotSent:
+            raise not_written(partition, "those before it were not acknowledged in time") from None
         except KafkaError as error:
             # Its sequence number is used up, so the broker would refuse what this producer sends next.
             self._retire(producer)
             if isinstance(error, REFUSALS):
-                raise _not_written(partition, refusal(error)) from None
-            raise _unknown(partition, repr(error)) from None
+                raise not_written(partition, refusal(error)) from None
+            raise outcome_unknown(partition, repr(error)) from None
 
     def _out_of_reach(self, partition: TopicPartition) -> SourceUnavailable:
-        return _not_written(partition, self._unreached(KafkaPartition(*partition)))
+        return not_written(partition, self._unreached(KafkaPartition(*partition)))
 
     def _unreached(self, partition: KafkaPartition) -> str:
         """Return why a partition takes nothing, with the address that its leader advertises where that is known."""
@@ -215,19 +215,20 @@ class KafkaSourceWriter:
         retiring.add_done_callback(self._retiring.discard)
 
 
-def _too_large(topic: str, size: int, limit: int) -> PayloadTooLarge:
+def too_large(topic: str, size: int, limit: int) -> PayloadTooLarge:
+    """Return the error of a record that is over its topic's limit."""
     return PayloadTooLarge(
         f"the record would have {size} bytes, at most {limit} are taken by topic {topic} (max.message.bytes)",
         limit=limit,
     )
 
 
-def _size(key: bytes, value: bytes | None) -> int:
+def record_size(key: bytes, value: bytes | None) -> int:
     """Return the bytes of a record batch with this one record, at most."""
     return int(DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, []))
 
 
-async def _reach_leader(producer: AIOKafkaProducer, partition: KafkaPartition) -> None:
+async def reach_leader(producer: AIOKafkaProducer, partition: KafkaPartition) -> None:
     """Wait until there is a connection to the leader of a partition."""
     client = producer.client
     await producer.partitions_for(partition.topic)
@@ -239,25 +240,32 @@ async def _reach_leader(producer: AIOKafkaProducer, partition: KafkaPartition) -
         await asyncio.sleep(_RETRY)
 
 
-def _take_back(producer: AIOKafkaProducer, partition: KafkaPartition) -> None:
-    """Take back what waits for a partition and was never tried to be sent, so that it certainly never is."""
+def take_back(producer: AIOKafkaProducer, partition: KafkaPartition) -> bool:
+    """Take back what waits for a partition and was never tried to be sent, so that it certainly never is.
+
+    Returns whether there was anything.
+    """
     batches = producer._message_accumulator._batches
-    for batch in [batch for batch in batches.get(partition, ()) if batch.retry_count == 0]:
+    taken = [batch for batch in batches.get(partition, ()) if batch.retry_count == 0]
+    for batch in taken:
         batches[partition].remove(batch)
-        batch.failure(_NotSent())
+        batch.failure(NotSent())
         batch._drain_waiter.exception()  # nobody waits for it, or whoever does has been told
     if partition in batches and not batches[partition]:
         del batches[partition]
+    return bool(taken)
 
 
-def _not_written(partition: TopicPartition, why: str) -> SourceUnavailable:
+def not_written(partition: TopicPartition, why: str) -> SourceUnavailable:
+    """Return the error of a record that was not and will not be written."""
     return SourceUnavailable(
         f"nothing was written to partition {partition.partition} of topic {partition.topic}: {why}",
         partition=partition.partition,
     )
 
 
-def _unknown(partition: TopicPartition, why: str) -> DeadlineExceeded:
+def outcome_unknown(partition: TopicPartition, why: str) -> DeadlineExceeded:
+    """Return the error of a record that may have been written, or may be later."""
     return DeadlineExceeded(
         f"the write to partition {partition.partition} of topic {partition.topic} may have happened, or may happen "
         f"later: {why}",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from app.errors import OwnerUnreachable, PositionNotReached, RequestError
-from app.model import Consistency, HostInfo, TaskStatus
+from app.model import Consistency, HostInfo, SourceEnd, TaskStatus
 from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult, SliceResult
 
@@ -125,6 +125,61 @@ class PeerRead:
     worker_id: str
 
 
+class OwnerSide(Protocol):
+    """What this worker does for the partitions that it owns, so that a write can rest on what is there."""
+
+    async def catch_up(self, table: str, partition: int, timeout: float) -> SourceEnd:  # noqa: ASYNC109
+        """Return where the source of a partition ends now, once everything before is applied here.
+
+        Raises NotOwner when this worker does not hold the partition, or loses it meanwhile, PositionNotReached, and
+        SourceUnavailable when the end cannot be had in time, or the outcome of an earlier append is still unknown.
+        """
+
+    async def append_as_owner(
+        self,
+        table: str,
+        partition: int,
+        key: bytes,
+        value: bytes | None,
+        end: SourceEnd,
+        timeout: float,  # noqa: ASYNC109
+    ) -> int:
+        """Append a record to the source of a partition that was read up to an end; return its offset once it is safe.
+
+        Raises NotOwner when this worker cannot prove right then that it owns the partition, MisplacedKeys,
+        PayloadTooLarge and SourceUnavailable when nothing was and will be written, and DeadlineExceeded when it may
+        have been.
+        """
+
+
+class Condition(NamedTuple):
+    """What a row has to be for a write to happen: at one of these source offsets, there or not; None for any."""
+
+    offsets: tuple[int, ...] | None = None
+    exists: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteHop:
+    """What one worker asks of a partition's owner: to write a row if the one that is there meets a condition.
+
+    key is the wire form under which it is written, and stored_key that under which it is read. timeout is in seconds.
+    The rest is as in Hop.
+    """
+
+    table: str
+    partition: int
+    stored_key: bytes
+    key: bytes
+    value: bytes | None
+    condition: Condition
+    table_digest: str
+    partitions: int
+    generation: int
+    request_id: str
+    timeout: float
+
+
 class Unresponsive(OwnerUnreachable):
     """A worker could not be connected to, or was silent for all of a hop's time."""
 
@@ -150,6 +205,13 @@ class Peer(Protocol):
 
         Raises NotOwner when the workers do not agree on the table, DeadlineExceeded, and OwnerUnreachable and
         Unresponsive as read() does.
+        """
+
+    async def write(self, host: HostInfo, hop: WriteHop) -> int:
+        """Ask `host` to write a row of a partition of its own, and return the record's offset.
+
+        Raises what Decisions.write raises there, OwnerUnreachable when it was not asked, and DeadlineExceeded when it
+        may have been and gave no answer that can be understood.
         """
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109

@@ -1,5 +1,6 @@
 """A table as the router needs it: its key format, its partitioner, and what peers must agree on."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from app.formats.variants import Known
 
 #: Longer keys are refused before anything looks at them, counted after percent-decoding.
 MAX_KEY_BYTES = 8 * 1024
+
+
+_TAG = re.compile(r'"([0-9a-f]{8})-([0-9]{1,9})-([0-9]{1,18})(?:-avro-(?:[0-9]{1,10}|file))?(?:-gzip)?"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,19 @@ class RoutedTable:
             return self.keys.parse(key_text)
         except (InvalidKey, KeySchemaUnknown) as error:
             raise type(error)(error.detail, **{"table": self.spec.name, **error.details}) from None
+
+    def entity_tag(self, partition: int, offset: int) -> str:
+        """Make the strong validator of a row: no two of its states share definition, partition and source offset."""
+        return f'"{self.digest[:8]}-{partition}-{offset}"'
+
+    def offset_of(self, partition: int, tag: str) -> int | None:
+        """Return the source offset of the row that has an entity tag; None when no row of a partition has it.
+
+        What may follow the offset tells in which form the row was given.
+        """
+        match = _TAG.fullmatch(tag)
+        known = match is not None and (match[1], int(match[2])) == (self.digest[:8], partition)
+        return int(match[3]) if match is not None and known else None
 
     def partitions_of(self, key: Key, count: int) -> tuple[int, ...]:
         """Name each partition that is known to be able to hold the key, once.

@@ -16,8 +16,9 @@ from app.errors import DeadlineExceeded, RequestError, SourceUnavailable
 from app.formats.partitioners import partition_of
 from app.routing.cluster import ClusterView
 from app.routing.query import partition_count
+from app.routing.records import Record, Written
 from app.routing.tables import RoutedTable, table_named
-from app.routing.writes import Record, SourceWriter, Writes, Written
+from app.routing.writes import SourceWriter, Writes
 from app.telemetry import Metrics
 from app.turns import Turns
 

@@ -9,10 +9,10 @@ acknowledged, not yet answered   it was written; whoever asks from its position 
 between two tombstones           of a key with several wire forms: as sent, not acknowledged
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from app.catalog.spec import TableSpec
 from app.errors import (
@@ -22,6 +22,7 @@ from app.errors import (
     KeySchemaUnknown,
     NotWritable,
     Overloaded,
+    PreconditionFailed,
     RequestError,
     SchemaUnavailable,
     UriTooLong,
@@ -33,7 +34,9 @@ from app.formats.values import LARGE_VALUE_BYTES
 from app.formats.variants import Known
 from app.model import Consistency
 from app.routing.cluster import ClusterView
+from app.routing.conditional_writes import ConditionalWrites, Precondition
 from app.routing.query import Query, partition_count
+from app.routing.records import Record, Written
 from app.routing.schemas import with_schemas, with_schemas_in_turns
 from app.routing.tables import MAX_KEY_BYTES, RoutedTable, table_named
 from app.routing.write_check import WriteCheck
@@ -67,31 +70,6 @@ class SourceWriter(Protocol):
         """
 
 
-class Record(NamedTuple):
-    """What makes a row, or with a value of None deletes it: its key in every wire form, the canonical one first."""
-
-    wires: tuple[bytes, ...]
-    value: bytes | None
-
-    @property
-    def is_spread(self) -> bool:
-        """Return whether it takes records in several places: a deleted row may lie under any form of its key."""
-        return self.value is None and len(self.wires) > 1
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Where in the table's source a write is: partitions and offsets of its records, that of the canonical key last."""
-
-    table: str
-    positions: tuple[tuple[int, int], ...]
-
-    @property
-    def position(self) -> str:
-        """All of it, as min_position takes it."""
-        return ",".join(f"{partition}:{offset}" for partition, offset in self.positions)
-
-
 class Writes:
     """Writes rows; clock is monotonic, in seconds, and deadlines are points on it."""
 
@@ -106,6 +84,7 @@ class Writes:
         clock: Callable[[], float],
         metrics: Metrics,
         turns: Turns,
+        conditional: ConditionalWrites,
     ) -> None:
         self._tables = tables
         self._view = view
@@ -115,6 +94,7 @@ class Writes:
         self._clock = clock
         self._metrics = metrics
         self._turns = turns
+        self._conditional = conditional
         self._schemas = known.schemas
         self._encoders = {name: encoder(table.spec, known) for name, table in tables.items() if table.spec.writable}
 
@@ -131,18 +111,32 @@ class Writes:
         return self._source.limit(table)
 
     async def write(
-        self, table: str, key_text: bytes, payload: bytes | None, *, deadline: float, request_id: str
+        self,
+        table: str,
+        key_text: bytes,
+        payload: bytes | None,
+        *,
+        deadline: float,
+        request_id: str,
+        precondition: Precondition | None = None,
     ) -> Written:
         """Write a row, or with a payload of None delete it, whether there is one or not.
 
+        With a precondition, the partition's owner looks first whether the row that is there is as it says.
+
         Raises TableNotFound, NotWritable, InvalidKey, UriTooLong and InvalidBody for the question, KeySchemaUnknown and
         SchemaUnavailable without the schemas to write with, Overloaded when a large row was not converted in time,
-        PartitionUnassigned before the first assignment, WriteRefused where no read would show the write, and what
-        SourceWriter.append raises.
+        PartitionUnassigned before the first assignment, WriteRefused where no read would show the write, what
+        SourceWriter.append raises, and with a precondition what ConditionalWrites.write does.
         """
         routed = table_named(self._tables, table)
         record = await self.record(routed, key_text, payload, deadline)
-        return await self.append(routed, record, deadline=deadline, request_id=request_id)
+        if precondition is None:
+            return await self.append(routed, record, deadline=deadline, request_id=request_id)
+        with self._counted(table):
+            return await self._conditional.write(
+                routed, key_text, record, precondition, deadline=deadline, request_id=request_id
+            )
 
     async def append(self, routed: RoutedTable, record: Record, *, deadline: float, request_id: str) -> Written:
         """Append what record() made; see write() for what it raises."""
@@ -150,31 +144,44 @@ class Writes:
         # A row that is gone must not come back from under another form of its key.
         keys = record.wires[::-1] if record.is_spread else record.wires[:1]
         positions: list[tuple[int, int]] = []
-        started = self._clock()
-        result = "unavailable"
+        with self._counted(table):
+            try:
+                count = partition_count(routed, self._view.current)
+                for key in keys:
+                    partition = partition_of(routed.spec.source.partitioner, key, count)
+                    await self.check.require_applied(routed, partition, deadline=deadline, request_id=request_id)
+                    left = max(0.0, deadline - self._clock())
+                    positions.append((partition, await self._source.append(table, partition, key, record.value, left)))
+            except RequestError as error:
+                if positions:
+                    raise DeadlineExceeded(
+                        "the row is deleted under one form of its key and may be there under another: delete it "
+                        f"again; {error.detail}",
+                        **error.details,
+                    ) from None
+                raise
+        return Written(table, tuple(positions))
+
+    @contextmanager
+    def _counted(self, table: str) -> Iterator[None]:
+        """Count a write by how it ends, and the time that it takes."""
+        started, result = self._clock(), "unavailable"
         try:
-            count = partition_count(routed, self._view.current)
-            for key in keys:
-                partition = partition_of(routed.spec.source.partitioner, key, count)
-                await self.check.require_applied(routed, partition, deadline=deadline, request_id=request_id)
-                left = max(0.0, deadline - self._clock())
-                positions.append((partition, await self._source.append(table, partition, key, record.value, left)))
+            yield
             result = "written"
-        except RequestError as error:
-            if positions:
-                result = "unknown"
-                raise DeadlineExceeded(
-                    f"the row is deleted under one form of its key and may be there under another: delete it again; "
-                    f"{error.detail}",
-                    **error.details,
-                ) from None
-            if isinstance(error, DeadlineExceeded):
-                result = "unknown"
+        except PreconditionFailed:
+            result = "precondition_failed"
+            raise
+        except DeadlineExceeded:
+            result = "unknown"
             raise
         finally:
             self._metrics.writes.labels(table, result).inc()
         self._metrics.write_duration.labels(table).observe(self._clock() - started)
-        return Written(table, tuple(positions))
+
+    def entity_tag(self, written: Written) -> str:
+        """Return the entity tag that a row has as it was written."""
+        return self._tables[written.table].entity_tag(*written.positions[-1])
 
     async def visible(
         self, written: Written, key_text: bytes, *, deadline: float, request_id: str, wait: float | None

@@ -9,8 +9,8 @@ from typing import TypeVar
 import structlog
 
 from app.catalog.spec import Catalog
-from app.errors import NotOwner, PartitionRestoring, PositionNotReached, WriteRefused
-from app.model import Consistency, TaskState, TaskStatus, TopicPartition
+from app.errors import NotOwner, PartitionRestoring, PositionNotReached, SourceUnavailable, WriteRefused
+from app.model import Consistency, Ownership, SourceEnd, TaskState, TaskStatus, TopicPartition
 from app.recurring import Recurring
 from app.stores.data_directory import DataDirectory
 from app.stores.rows import RowLayoutError
@@ -427,6 +427,35 @@ class Shards:
                 partition=partition,
                 position=task.applied,
             )
+
+    # Writes that rest on what is read here
+
+    async def catch_up(self, table: str, partition: int, timeout: float) -> SourceEnd:  # noqa: ASYNC109
+        """Return where the source ends now, once all of it is applied here, what open transactions hold back included.
+
+        Raises SourceUnavailable when no broker tells within `timeout` seconds, and what wait_for_position() raises.
+        """
+        source, loop = self._task(table, partition).source, asyncio.get_running_loop()
+        listed_at = loop.time()
+        try:
+            async with asyncio.timeout(timeout):
+                end = (await self.ports.sources.bounds([source]))[source].high_watermark
+        except (LogUnavailable, TimeoutError) as error:
+            raise SourceUnavailable(
+                f"nothing was written to partition {partition} of table {table}, since the end of {source} is not "
+                f"known: {str(error) or 'the brokers do not answer in time'}",
+                table=table,
+                partition=partition,
+            ) from None
+        await self.wait_for_position(table, partition, end - 1, max(0.0, listed_at + timeout - loop.time()))
+        return SourceEnd(end, listed_at)
+
+    def ownership(self, table: str, partition: int) -> Ownership:
+        """Return under which claim a partition is owned here; raises NotOwner unless it is, and the lease proves it."""
+        task = self._task(table, partition)
+        if task.state is not TaskState.ACTIVE or not self.ports.lease.holds(task.generation):
+            raise NotOwner(f"this worker cannot prove that it owns partition {partition} of table {table}")
+        return task.ownership
 
     async def digest(self, table: str, partition: int) -> PartitionDigest:
         """Count and hash the rows of a task of this worker; raises NotOwner and PartitionRestoring."""

@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from app.masking import in_words
-from app.model import TaskState, TaskStatus, TopicPartition
+from app.model import Ownership, TaskState, TaskStatus, TopicPartition
 from app.recurring import Recurring
 from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from app.tasks.dead_letters import LettersUndelivered
@@ -141,6 +141,11 @@ class Task:
         """Return how many source records could not become rows since the table was built."""
         position = self._replayer.position
         return 0 if position is None else position.rejected
+
+    @property
+    def ownership(self) -> Ownership:
+        """Return under which claim of its changelog the partition is owned; meaningful while the task owns it."""
+        return Ownership(self._replayer.epoch, self._replayer.log_id)
 
     @property
     def committable(self) -> int | None:

@@ -29,10 +29,12 @@ from app.http.protocol import Server
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
 from app.http.writes import WriteRoutes
-from app.model import Consistency, Freshness, HostInfo, Role, TaskStatus, TopicPartition
+from app.model import Consistency, Freshness, HostInfo, Role, SourceEnd, TaskStatus, TopicPartition
 from app.routing.batch import Batches
 from app.routing.cluster import ClusterSnapshot, ClusterView
-from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices
+from app.routing.conditional_writes import ConditionalWrites
+from app.routing.decisions import Decisions
+from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, WriteHop
 from app.routing.query import Query
 from app.routing.slices import Slices
 from app.routing.survey import Survey
@@ -110,6 +112,9 @@ class _NoPeer:
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
         raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
 
+    async def write(self, host: HostInfo, hop: WriteHop) -> int:
+        raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
+
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109 - as Peer says
         raise NotImplementedError(f"nothing is asked of {host.worker_id} within {timeout} s")
 
@@ -131,6 +136,24 @@ class _NoSource:
         timeout: float,  # noqa: ASYNC109
     ) -> Sequence[int | RequestError]:
         raise NotImplementedError(f"nothing is written to {table}[{partition}]: {records!r}, {timeout} s")
+
+
+class _NoOwner:
+    """Nothing is written if something is as it is wanted, either."""
+
+    async def catch_up(self, table: str, partition: int, timeout: float) -> SourceEnd:  # noqa: ASYNC109
+        raise NotImplementedError(f"nobody waits for the end of {table}[{partition}] within {timeout} s here")
+
+    async def append_as_owner(
+        self,
+        table: str,
+        partition: int,
+        key: bytes,
+        value: bytes | None,
+        end: SourceEnd,
+        timeout: float,  # noqa: ASYNC109
+    ) -> int:
+        raise NotImplementedError(f"nothing is written to {table}[{partition}]: {key!r}, {value!r}, {end}, {timeout} s")
 
 
 class _Health:
@@ -212,6 +235,15 @@ def _server(local: _Tables) -> Server:
         clock=clock,
         metrics=metrics,
         turns=turns,
+        conditional=ConditionalWrites(
+            view=view,
+            query=query,
+            decisions=Decisions(local, _NoOwner(), clock),
+            peer=_NoPeer(),
+            worker_id=_ME.worker_id,
+            clock=clock,
+            metrics=metrics,
+        ),
     )
 
     async def survey() -> Survey:

@@ -76,7 +76,9 @@ async def send(
 ) -> Answer:
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
-        session.request(method, worker.url + target, data=body, headers=headers if body else None) as answer,
+        session.request(
+            method, worker.url + target, data=body, headers=headers if body or headers is not JSON else None
+        ) as answer,
     ):
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Answer(answer.status, headers, await answer.read())

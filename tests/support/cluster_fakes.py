@@ -1,15 +1,15 @@
 """A small cluster without Kafka: tables in dictionaries, a clock that a test moves, a scripted peer."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.errors import NotOwner, PositionNotReached, RequestError
-from app.model import Consistency, Freshness, HostInfo, Role, TaskState, TaskStatus
+from app.errors import NotOwner, PositionNotReached, RequestError, SourceUnavailable
+from app.model import Consistency, Freshness, HostInfo, Role, SourceEnd, TaskState, TaskStatus
 from app.routing.cluster import ClusterSnapshot, snapshot_of
 from app.routing.cluster import Placed as PlacedMember
-from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices
+from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, WriteHop
 from app.stores.rows import Row
 from app.tasks.digest import PartitionDigest
 from app.tasks.reads import ReadResult, SliceResult
@@ -210,6 +210,53 @@ class FakeSource:
         return outcomes
 
 
+@dataclass
+class FakeOwner:
+    """Owns what `local` holds: applies a record as soon as `source` has it.
+
+    `catching_up` is awaited before the end is told, and `errors`, by partition, take the place of an append.
+    """
+
+    local: FakeTables
+    source: FakeSource
+    errors: dict[int, RequestError] = field(default_factory=dict)
+    catching_up: Callable[[int], Awaitable[None]] | None = None
+    ends: list[SourceEnd] = field(default_factory=list)
+
+    async def catch_up(self, table: str, partition: int, timeout: float) -> SourceEnd:  # noqa: ASYNC109
+        """Tell the end of a partition that is held here."""
+        if partition not in self.local.held:
+            raise NotOwner(f"this worker does not hold partition {partition} of {table}")
+        if self.catching_up is not None:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self.catching_up(partition)
+            except TimeoutError:
+                raise SourceUnavailable("the end is not known") from None
+        return SourceEnd(self.local.applied.get(partition, 99) + 1, asyncio.get_running_loop().time())
+
+    async def append_as_owner(
+        self,
+        table: str,
+        partition: int,
+        key: bytes,
+        value: bytes | None,
+        end: SourceEnd,
+        timeout: float,  # noqa: ASYNC109
+    ) -> int:
+        """Note the record, and apply it; a key is stored as it is written."""
+        self.ends.append(end)
+        if partition in self.errors:
+            raise self.errors[partition]
+        offset = await self.source.append(table, partition, key, value, timeout)
+        if value is None:
+            self.local.rows.pop((table, partition, key), None)
+        else:
+            self.local.rows[table, partition, key] = Row(value, 0, offset)
+        self.local.advance(partition, offset)
+        return offset
+
+
 class FakeClock:
     """Stands still until a test moves it."""
 
@@ -242,6 +289,10 @@ class ScriptedPeer:
 
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
         """Nothing here asks a scripted peer for a part of a batch."""
+        raise NotImplementedError(host, hop)
+
+    async def write(self, host: HostInfo, hop: WriteHop) -> int:
+        """Nothing here asks a scripted peer for a write."""
         raise NotImplementedError(host, hop)
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109

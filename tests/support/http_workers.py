@@ -14,7 +14,7 @@ from app.http.server import HttpServer, ServerOptions
 from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
 from app.turns import Turns
-from tests.support.cluster_fakes import CATALOG, FakeSource, FakeTables, Placed, snapshot
+from tests.support.cluster_fakes import CATALOG, FakeOwner, FakeSource, FakeTables, Placed, snapshot
 from tests.support.schemas import NO_REGISTRY
 
 
@@ -121,6 +121,7 @@ class Worker:
     server: HttpServer
     local: FakeTables
     source: FakeSource
+    owner: FakeOwner
     view: ClusterView
     health: FakeHealth
     metrics: Metrics
@@ -155,6 +156,7 @@ async def start_worker(
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
     source, turns = FakeSource(), Turns()
+    owner = FakeOwner(local, source)
     options = ServerOptions(
         host="127.0.0.1",
         port=0,
@@ -177,13 +179,14 @@ async def start_worker(
         view=view,
         local=local,
         source=source,
+        owner=owner,
         health=health,
         metrics=metrics,
         turns=turns,
         known=known,
     )
     await server.start()
-    return Worker(name, server, local, source, view, health, metrics, turns)
+    return Worker(name, server, local, source, owner, view, health, metrics, turns)
 
 
 def share(

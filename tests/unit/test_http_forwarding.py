@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.errors import MisplacedKeys, Overloaded, OwnerUnreachable, PartitionRestoring
 from app.formats.partitioners import partition_of
 from app.http import internal
-from app.http.peer import HttpPeer
+from app.http.peer import HttpPeer, Unconnected
 from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role
 from app.routing.ports import Hop, Unresponsive
 from app.routing.tables import routed_tables
@@ -216,7 +216,7 @@ async def test_another_server_on_the_owner_s_address_is_never_taken_for_a_worker
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"), [(None, Unresponsive), (b"", Unresponsive), (b"garbage\r\n\r\n", OwnerUnreachable)]
+    ("answer", "kind"), [(None, Unconnected), (b"", Unresponsive), (b"garbage\r\n\r\n", OwnerUnreachable)]
 )
 async def test_a_worker_without_a_sign_of_life_is_told_from_one_that_answers_nonsense(
     answer: bytes | None, kind: type[OwnerUnreachable]

@@ -14,7 +14,7 @@ from app.model import TaskState
 from app.routing.cluster import ClusterView
 from app.telemetry import Metrics
 from app.turns import Turns
-from tests.support.cluster_fakes import FakeSource, FakeTables, Placed, snapshot, status
+from tests.support.cluster_fakes import FakeOwner, FakeSource, FakeTables, Placed, snapshot, status
 from tests.support.http_workers import FakeHealth, Worker, ask, one_worker
 from tests.support.schemas import NO_REGISTRY
 
@@ -211,6 +211,7 @@ def server_on(port: int, internal_port: int) -> HttpServer:
         view=ClusterView(),
         local=FakeTables(),
         source=FakeSource(),
+        owner=FakeOwner(FakeTables(), FakeSource()),
         health=FakeHealth(),
         metrics=Metrics("0"),
         turns=Turns(),

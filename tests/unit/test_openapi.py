@@ -20,6 +20,8 @@ from app.http.rows import RowRoutes
 from app.http.writes import WriteRoutes
 from app.routing.batch import Batches
 from app.routing.cluster import ClusterView
+from app.routing.conditional_writes import ConditionalWrites
+from app.routing.decisions import Decisions
 from app.routing.query import Query
 from app.routing.slices import Slices
 from app.routing.survey import Survey
@@ -29,7 +31,7 @@ from app.routing.writes import Writes
 from app.stores.rows import Row
 from app.telemetry import Metrics
 from app.turns import Turns
-from tests.support.cluster_fakes import CATALOG, FakeSource, FakeTables, ScriptedPeer, status
+from tests.support.cluster_fakes import CATALOG, FakeOwner, FakeSource, FakeTables, ScriptedPeer, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker, send
 from tests.support.schemas import NO_REGISTRY
 
@@ -68,6 +70,15 @@ def routes() -> PublicRoutes:
         clock=lambda: 0.0,
         metrics=metrics,
         turns=turns,
+        conditional=ConditionalWrites(
+            view=ClusterView(),
+            query=query,
+            decisions=Decisions(local, FakeOwner(local, FakeSource()), lambda: 0.0),
+            peer=ScriptedPeer(),
+            worker_id="a",
+            clock=lambda: 0.0,
+            metrics=metrics,
+        ),
     )
 
     async def nobody() -> Survey:
