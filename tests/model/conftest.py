@@ -1,4 +1,7 @@
-"""Small lane batches, so that a few records make many; and the engine's log as a list of what it went through."""
+"""Small lane batches, so that a few records make many; and the engine's log as a list of what it went through.
+
+Values of five bytes and more are large ones, which a thread decodes.
+"""
 
 import asyncio
 from collections import Counter
@@ -16,6 +19,7 @@ from tests.model.history import count_paths
 def small_lane_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "LANE_BATCH", 12)
     monkeypatch.setattr(pipeline, "RECORDS_A_SLICE", 5)
+    monkeypatch.setattr(pipeline, "LARGE_VALUE_BYTES", 4)
     monkeypatch.setattr(shard, "LANE_BATCH", 12)
     monkeypatch.setattr(shards, "LANE_BATCH", 12)
     monkeypatch.setattr(shards, "LEAST_QUEUED", 12)

@@ -101,10 +101,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, executor: object, func: Callable[..., Any], *args: Any
     ) -> "asyncio.Future[Any]":
         """Run a function in a simulated thread."""
-        del executor
-        # From asyncio.to_thread() comes the run() of a context, with the function as its first argument.
-        called = func.args[0] if isinstance(func, partial) else func
-        point = f"store.{called.__name__.strip('_')}"
+        if executor is None:
+            # From asyncio.to_thread() comes the run() of a context, with the function as its first argument.
+            called = func.args[0] if isinstance(func, partial) else func
+            point = f"store.{called.__name__.strip('_')}"
+        else:
+            point = "thread"
         answer = self.create_future()
 
         async def run() -> None:

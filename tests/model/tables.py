@@ -14,6 +14,7 @@ from app.model import TopicPartition
 from app.stores.rows import HEAD_SIZE, LAYOUT_VERSION, pack_head
 from app.tasks.ingest import TableCodec
 from app.tasks.replay import Identity
+from app.turns import Work
 from tests.model import schemas as model_schemas
 
 #: Keys and values that begin so cannot be decoded, or lie in the wrong partition.
@@ -93,7 +94,20 @@ class Table:
         decode_value = _decode_value
         if schemas is not None and not self.name.endswith("-bytes"):
             decode_value = partial(_decode_framed, schemas)
-        return TableCodec(source, _store_key, decode_value, _misplaced, FOLDS[self.fold](), on_error=self.on_error)
+
+        def decode_in_pieces(value: bytes, headers: Sequence[tuple[str, bytes]]) -> Work[bytes]:
+            decoded: bytes = yield partial(decode_value, value, headers)
+            return decoded
+
+        return TableCodec(
+            source,
+            _store_key,
+            decode_value,
+            _misplaced,
+            FOLDS[self.fold](),
+            on_error=self.on_error,
+            decode_in_pieces=decode_in_pieces,
+        )
 
 
 def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) -> Identity:

@@ -33,6 +33,10 @@ def _ingest(scenario: Scenario) -> None:
     scenario.produce(*RECORDS[5:])
 
 
+def _ingest_large(scenario: Scenario) -> None:
+    scenario.produce(*RECORDS[5:], (b"k1", b"a large value"), *RECORDS[:3])
+
+
 def _need_a_schema(scenario: Scenario) -> None:
     scenario.produce(*RECORDS[5:], (b"k1", b"?1:v"), *RECORDS[:3])
 
@@ -78,6 +82,8 @@ def _corrupt(scenario: Scenario) -> None:
         pytest.param("store.chunk", _ingest, id="between chunks of rows"),
         pytest.param("store.checkpoint", _ingest, id="rows written, checkpoint not"),
         pytest.param("schema.asked", _need_a_schema, id="waiting for a schema"),
+        pytest.param("thread", _ingest_large, id="before the thread decodes a large value"),
+        pytest.param("thread done", _ingest_large, id="after the thread has decoded a large value"),
         pytest.param("commit", _ingest, id="checkpoint written, source offset not committed"),
         pytest.param("store.wipe", _distrust, id="before wiping"),
         pytest.param("store.wipe done", _distrust, id="after wiping"),

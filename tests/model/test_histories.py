@@ -55,6 +55,8 @@ FAULTS = (
     "store.close",
     "store.flush",
     "turn",
+    "thread",
+    "thread done",
     "schema.asked",
     "time.asked",
 )
