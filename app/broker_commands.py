@@ -8,6 +8,7 @@ import click
 
 from app.config import SETTINGS, Settings, load_settings
 from app.tasks.log import LogUnavailable
+from app.telemetry import warnings_to_stderr
 
 if TYPE_CHECKING:
     from app.kafka.client import Connection
@@ -39,7 +40,7 @@ def connected(flags: Collection[str], timeout: float) -> Callable[[_Command], _C
 
 def settings_without_tables(given: dict[str, Any]) -> Settings:
     """Return the settings for a command that looks at no table, so that their file need not be there."""
-    flags = {name: given[name] for name in FLAGS_WITHOUT_TABLES if given[name] is not None}
+    flags = {name: text for name, text in given.items() if text is not None}
     return load_settings({"tables": "tables.yaml"} | flags)
 
 
@@ -49,7 +50,7 @@ def run(settings: Settings, timeout: float, work: Callable[["Connection"], Await
     from aiokafka.errors import KafkaError  # noqa: PLC0415
 
     from app.kafka.client import Connection  # noqa: PLC0415
-    from app.kafka.login import explained  # noqa: PLC0415
+    from app.kafka.outages import explain_outage  # noqa: PLC0415
     from app.kafka.security import security_of  # noqa: PLC0415
 
     connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings))
@@ -58,14 +59,12 @@ def run(settings: Settings, timeout: float, work: Callable[["Connection"], Await
         try:
             async with asyncio.timeout(timeout):
                 return await work(connection)
-        except (KafkaError, LogUnavailable, TimeoutError) as error:
-            raise await explained(connection, error) from error
+        except TimeoutError:
+            symptom = f"not done within {timeout:g} s; --timeout allows for more"
+        except (KafkaError, LogUnavailable) as error:
+            symptom = str(error) or repr(error)
+        reason = await explain_outage(connection, symptom)
+        raise click.ClickException(f"asking the brokers of {settings.bootstrap_servers} failed: {reason}")
 
-    try:
+    with warnings_to_stderr():
         return asyncio.run(bounded())
-    except TimeoutError:
-        raise click.ClickException(f"not done within {timeout:g} s; --timeout allows for more") from None
-    except (KafkaError, LogUnavailable) as error:
-        raise click.ClickException(
-            f"the brokers of {settings.bootstrap_servers} cannot be used: {str(error) or repr(error)}"
-        ) from error

@@ -1,4 +1,4 @@
-"""The command line: `tablehouse worker`, `check`, `topics`, `dead-letters`, `skip` and `version`."""
+"""The command line: `tablehouse worker`, `init`, `check`, `peek`, `topics`, `dead-letters` and `skip`."""
 
 import asyncio
 import atexit
@@ -9,17 +9,19 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import Any
 
 import click
 import uvloop
 
 from app.catalog.load import load_catalog
+from app.check_cli import check
 from app.config import CONFIG_VARIABLE, SETTINGS, Setting, Settings, load_settings
 from app.dead_letters_cli import dead_letters
 from app.errors import SetupError
+from app.init_cli import init
 from app.log_pipe import LogPipe
+from app.peek_cli import peek
 from app.routing.cluster import ClusterView
 from app.skip_cli import skip
 from app.stores.data_directory import UMASK, DataDirectory
@@ -50,13 +52,13 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group)
+@click.version_option(package_name="tablehouse", message="%(prog)s %(version)s")
 def main() -> None:
     """Kafka topics as tables: the latest row for a key, over HTTP, from any worker."""
 
 
-main.add_command(dead_letters)
-main.add_command(topics)
-main.add_command(skip)
+for _command in (init, check, peek, topics, dead_letters, skip):
+    main.add_command(_command)
 
 
 def _setting_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -131,6 +133,7 @@ def _run_worker(settings: Settings) -> int:
             internal_secrets=[secret.get_secret_value() for secret in settings.internal_secrets],
             connections=max_connections(files),
             held_bytes=held_bytes(settings.memory_budget),
+            cors_origins=settings.cors_origins,
         ),
         worker_id=directory.worker_id,
         incarnation=directory.incarnation,
@@ -166,20 +169,6 @@ def _return_large_memory() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, _LARGE_ALLOCATION_BYTES)
-
-
-@main.command()
-@click.argument("file", type=click.Path(path_type=Path))
-def check(file: Path) -> None:
-    """Check a tables.yaml; every problem is a line `file:line: field: what would be right` on stderr."""
-    count = len(load_catalog(file).tables)
-    click.echo(f"{file}: {count} {'table' if count == 1 else 'tables'}, ok")
-
-
-@main.command()
-def version() -> None:
-    """Print the version of this installation."""
-    click.echo(f"tablehouse {installed_version('tablehouse')}")
 
 
 if __name__ == "__main__":

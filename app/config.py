@@ -123,6 +123,13 @@ class Settings(BaseSettings):
         description="Secrets of the workers, with commas between. Two workers answer each other when they have one in "
         "common, and none is ever sent. Without any, the internal listener answers every request that reaches it.",
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(values.origins)] = Field(
+        default=(),
+        validate_default=False,
+        json_schema_extra={"default": "none"},
+        description="Origins whose pages browsers let read and write tables, like https://app.example.com, with commas "
+        "between; or * for every page there is.",
+    )
     schema_registry: Annotated[tuple[str, ...], NoDecode, BeforeValidator(values.registry_urls)] = Field(
         default=(),
         validate_default=False,

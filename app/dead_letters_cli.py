@@ -3,7 +3,7 @@
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -13,7 +13,7 @@ import click
 
 from app.broker_commands import FLAGS_WITHOUT_TABLES, connected, run, settings_without_tables
 from app.config import Settings
-from app.tasks.dead_letters import Content, LetterRead
+from app.tasks.dead_letters import EVERY_TABLE, REASONS, Content, LetterRead
 from app.tasks.log import NO_TIMESTAMP
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Selection:
 
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--since", help="Only letters since then: 90m, 12h, 7d, or 2026-01-31T12:00.")(command)
-    command = click.option("--reason", help="Only letters of this reason, like undecodable_value.")(command)
+    command = click.option("--reason", type=click.Choice(REASONS), help="Only letters of this reason.")(command)
     return click.option("--table", help="Only letters of this table.")(command)
 
 
@@ -107,6 +107,27 @@ class _Progress:
             click.echo(f"{read} of {total} records read", err=True)
 
 
+async def _selected(topic: "LetterTopic", selection: Selection) -> AsyncIterator[LetterRead]:
+    """Yield the letters that are meant; raises BadParameter for a table that neither the group nor a letter has."""
+    tables = {EVERY_TABLE}
+    async for letter in topic.letters(_Progress()):
+        tables.add(letter.table)
+        if selection.has(letter):
+            yield letter
+    if topic.foreign:
+        click.echo(
+            f"{topic.foreign} records of topic {topic.name} are no dead letters: see dead_letter_topic", err=True
+        )
+    if selection.table is not None and selection.table not in tables:
+        tables |= await topic.tables()
+        if selection.table not in tables:
+            known = ", ".join(sorted(tables - {EVERY_TABLE})) or "none"
+            raise click.BadParameter(
+                f"there is no table {selection.table}; those of the group and of the letters: {known}",
+                param_hint="--table",
+            )
+
+
 @dead_letters.command("list")
 @_selecting
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many of each run.")
@@ -120,10 +141,9 @@ def list_letters(
 
     async def collect(topic: "LetterTopic") -> tuple[int, deque[LetterRead]]:
         count, newest = 0, deque[LetterRead](maxlen=limit)
-        async for letter in topic.letters(_Progress()):
-            if selection.has(letter):
-                count += 1
-                newest.append(letter._replace(original=Content(None, None, ())))
+        async for letter in _selected(topic, selection):
+            count += 1
+            newest.append(letter._replace(original=Content(None, None, ())))
         return count, newest
 
     count, newest = _run(settings_without_tables(given), timeout, collect)
@@ -197,7 +217,7 @@ def replay(
     async def select(topic: "LetterTopic") -> list[LetterRead]:
         if wanted:
             return [await topic.letter(*place) for place in dict.fromkeys(wanted)]
-        return [letter async for letter in topic.letters(_Progress()) if selection.has(letter)]
+        return [letter async for letter in _selected(topic, selection)]
 
     async def work(topic: "LetterTopic") -> _Replay:
         work = _Replay(topic, dry_run=dry_run, force=force)

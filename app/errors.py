@@ -6,6 +6,7 @@
     |   |-- CatalogError           tables.yaml
     |   |-- TopicError             a topic is missing, or is not what it has to be
     |   |-- BrokersRefuse          no broker lets this worker in, or none can be trusted
+    |   |-- GroupRefused           the brokers do not let this worker take part in its group
     |   |-- BrokerUnfit            the broker lacks what the changelog protocol needs
     |   `-- DataDirectoryError     the data directory is in use, or is not ours
     `-- RequestError               a request gets an answer other than a row
@@ -81,6 +82,10 @@ class BrokersRefuse(SetupError):
     """Every broker refused this worker's login or certificate, or showed a certificate that it does not trust."""
 
 
+class GroupRefused(SetupError):
+    """The group's coordinator refuses this worker, and would again: an ACL, the group's protocol, a setting."""
+
+
 class BrokerUnfit(SetupError):
     """The broker does not refuse old producer epochs, on which exactly-once tables rest."""
 
@@ -151,7 +156,7 @@ class MethodNotAllowed(RequestError):
 
 
 class NotWritable(RequestError):
-    """The table's definition does not let callers write; `details["allow"]` lists the methods that are left."""
+    """The table's definition does not let callers write."""
 
     code, status, title = "not_writable", 405, "Not writable"
 
@@ -275,7 +280,7 @@ class SourceUnavailable(RequestError):
 
 
 class WriteRefused(RequestError):
-    """The partition's source or changelog is refused, so no read would show the write: nothing was written."""
+    """The partition's owner applies nothing more until a person acts, so no read would show it: nothing was written."""
 
     code, status, title = "write_refused", 503, "Write refused"
 

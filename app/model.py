@@ -62,6 +62,7 @@ class Freshness:
     lag_records: source end minus position minus one; None when the source's end is not known.
     staleness_ms: milliseconds since the position last reached a known source end; None when it never did.
     The end is the high watermark: what an open transaction holds back counts.
+    rejected_records: source records of the partition that could not become rows, since the table was built.
     """
 
     partition: int
@@ -69,6 +70,7 @@ class Freshness:
     role: Role
     lag_records: int | None
     staleness_ms: int | None
+    rejected_records: int = 0
 
 
 class ReadMode(enum.StrEnum):
@@ -123,6 +125,9 @@ class TaskStatus:
     restore_remaining is the count of changelog or source records still to apply before the task has caught
     up, None when that is not known. reason says what keeps the task, in words for a person; None when nothing does.
     stopped says that it applies nothing more, because of a record that cannot become a row, until it is started again.
+    rejected_records counts the source records that could not become rows since the table was built, and rejection says
+    what was wrong with the latest that this process saw. suspicion says why keys are probably of another format than
+    the table says; None where they look right.
     blocked says that neither waiting nor a restart gets it on: a person has to act, and reason says how. A task that is
     stopped is blocked too. held_back_seconds is for how long the same open transaction has kept source records from
     being applied, 0 where none does.
@@ -140,3 +145,6 @@ class TaskStatus:
     stopped: bool = False
     blocked: bool = False
     held_back_seconds: float = 0.0
+    rejected_records: int = 0
+    rejection: str | None = None
+    suspicion: str | None = None

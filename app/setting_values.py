@@ -16,6 +16,7 @@ _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 
 _LEAST_MEMORY = 64 << 20
 _HIGHEST_PORT = 65535
 _LONGEST_SECRET = 10_000
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 # What some settings look like as they are written, for schemas of them: bounds are not in it.
 _NUMBER = r"^[0-9]{1,18}(\.[0-9]{1,9})? ?"
@@ -183,6 +184,24 @@ def registry_urls(value: object) -> tuple[str, ...]:
                 "one registry with commas between; user and password belong into settings of their own"
             )
     return tuple(urls)
+
+
+def origins(value: object) -> tuple[str, ...]:
+    """Read origins as browsers send them, or one star for all of them."""
+    given = [origin.strip().lower() for origin in str(value).split(",")]
+    if given == ["*"]:
+        return ("*",)
+    for origin in given:
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?", origin):
+            raise ValueError(
+                "must be origins like https://app.example.com or http://localhost:3000, without a path, with commas "
+                "between, or * alone"
+            )
+        if origin.startswith(("http:", "https:")) and origin.endswith(_DEFAULT_PORTS[origin.partition(":")[0]]):
+            raise ValueError(
+                f"must be origins as browsers send them: {origin} without its port, which is the usual one"
+            )
+    return tuple(given)
 
 
 def header_secret(value: object) -> SecretStr:

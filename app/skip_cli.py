@@ -10,7 +10,7 @@ from app.tasks.dead_letters import LettersUndelivered
 
 if TYPE_CHECKING:
     from app.kafka.client import Connection
-    from app.kafka.skips import Skip
+    from app.kafka.skipping import Decided
 
 _OFFSET = click.IntRange(0)
 
@@ -25,12 +25,15 @@ def skip(*, topic: str, partition: int, first: int, last: int, timeout: float, *
     """Pass over offsets of a source that cannot be read.
 
     A worker that waits at such offsets names them in /readyz and in its log. They are passed over in every table of
-    the group that reads the topic, and a dead letter says so. Refused when one of them can be read. This cannot be
-    taken back; records that can be read after all are read by tables that are built after that.
+    the group that reads the topic, and a dead letter says so. Refused when one of them can be read; nothing is done
+    where that was decided before. This cannot be taken back; records that can be read after all are read by tables
+    that are built after that.
     """
+    if first > last:
+        raise click.BadParameter(f"{first} is greater than --to, which is {last}", param_hint="--from")
     settings = settings_without_tables(given)
 
-    async def work(connection: "Connection") -> "Skip":
+    async def work(connection: "Connection") -> "Decided":
         # Imported here so that `--help` starts without Kafka's clients.
         from app.kafka.skipping import SkipRefused  # noqa: PLC0415
         from app.kafka.skipping import skip as decide  # noqa: PLC0415
@@ -45,5 +48,6 @@ def skip(*, topic: str, partition: int, first: int, last: int, timeout: float, *
                 f"nothing is passed over, since the dead letter cannot be written: {error}"
             ) from error
 
-    decision = run(settings, timeout, work)
-    click.echo(f"{topic}:{partition} offsets {decision.first} to {decision.last} are passed over: {decision.problem}")
+    decision, is_new = run(settings, timeout, work)
+    said = f"{topic}:{partition} offsets {decision.first} to {decision.last} are passed over: {decision.problem}"
+    click.echo(said if is_new else f"already decided: {said}")

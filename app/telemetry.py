@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from app.errors import SetupError
 from app.masking import Masked, traceback_in_words
 from app.model import TaskStatus
 
@@ -69,6 +71,15 @@ class _Said(NamedTuple):
 _NEVER = _Said(float("-inf"), float("-inf"), 0.0, 0)
 
 
+def _is_no_news(record: logging.LogRecord) -> bool:
+    """Return whether a line of a library tells of nothing wrong.
+
+    A cluster without consumer groups has no coordinator until the first one joins. Workers tell themselves of a
+    coordinator that stays away.
+    """
+    return record.name.startswith("aiokafka.") and record.msg == "Group Coordinator Request failed: %s"
+
+
 class Repeats(logging.Filter):
     """Keeps back what was said lately, whatever its arguments, and tells of how often when it is said again."""
 
@@ -94,6 +105,11 @@ class Repeats(logging.Filter):
         if said.kept_back:
             record.msg, record.args = f"{record.getMessage()} ({said.kept_back} similar lines suppressed)", None
         return True
+
+
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """Return whether a library's line is about something other than a SetupError, whose message ends the log."""
+    return not any(isinstance(argument, SetupError) for argument in record.args or ())
 
 
 def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
@@ -129,7 +145,9 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(max(number, logging.INFO))
+    handler.addFilter(_is_no_refusal)
     handler.addFilter(Masked())
+    handler.addFilter(lambda record: not _is_no_news(record))
     handler.addFilter(Repeats())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -142,6 +160,22 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
     root.setLevel(max(number, logging.INFO))
     for library in _TALKATIVE:
         logging.getLogger(library).setLevel(max(number, logging.WARNING))
+
+
+@contextmanager
+def warnings_to_stderr() -> Iterator[None]:
+    """Have a command write nothing but warnings to stderr, where its own words go, and none of it to stdout."""
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, structlog.dev.ConsoleRenderer(colors=False)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def log_uncaught() -> None:
@@ -277,7 +311,7 @@ class Metrics:
         )
         self.misses_in_doubt = self._gauge(
             "misses_in_doubt",
-            "1 for a table whose misses are 503, because keys may lie where nobody looks for them; else 0.",
+            "1 for a table whose misses are 503, or that is not served, since keys may lie where nobody looks; else 0.",
             "table",
         )
         self.log_lines_dropped = self._counter(
@@ -326,7 +360,7 @@ class _TaskCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         families = _families()
-        state, applied, lag, staleness, remaining, stopped, blocked, held_back = families
+        state, applied, lag, staleness, remaining, stopped, blocked, held_back, rejected, suspicious = families
         for task in self._seen:
             place = (task.table, str(task.partition))
             state.add_metric((*place, task.state.name.lower()), 1)
@@ -340,6 +374,8 @@ class _TaskCollector(Collector):
             stopped.add_metric(place, float(task.stopped))
             blocked.add_metric(place, float(task.blocked))
             held_back.add_metric(place, task.held_back_seconds)
+            rejected.add_metric(place, task.rejected_records)
+            suspicious.add_metric(place, float(task.suspicion is not None))
         yield from families
 
 
@@ -353,6 +389,8 @@ def _families() -> list[GaugeMetricFamily]:
         "partition_stopped": "1 for a task that has stopped at a record that cannot become a row; else 0.",
         "partition_blocked": "1 for a task that neither waiting nor a restart gets on; else 0.",
         "partition_held_back_seconds": "Time for which the same open transaction has held back source records; else 0.",
+        "partition_rejected_records": "Source records that could not become rows since the table was built.",
+        "partition_suspicious_keys": "1 where keys are probably of another format than the table says; else 0.",
     }
     return [
         GaugeMetricFamily(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from app.catalog.spec import Catalog, SchemaFile, TableSpec
+from app.catalog.spec import DEFAULT_SPELLINGS, Catalog, SchemaFile, TableSpec
 
 #: Bytes of SHA-256 that a digest keeps, and prints as twice as many hexadecimal digits.
 DIGEST_BYTES = 16
@@ -32,8 +32,10 @@ def definition(table: TableSpec) -> dict[str, str]:
         "envelope": source.envelope,
         # A list of pairs, because the order of columns is the order of members in the stored bytes.
         "columns": _json(None if table.columns is None else list(table.columns.items())),
-        "fold": "upsert",
+        "fold": "upsert" if source.partitioner != "any" else "marked_upsert",
     }
+    if source.key.spellings != DEFAULT_SPELLINGS:
+        parts["key_spellings"] = _json(source.key.spellings)
     if source.key.bare:
         parts["key_bare"] = "true"
     if source.value.format == "avro":

@@ -162,6 +162,7 @@ def _check_columns(reader: Reader, line: int, field: str, source: SourceSpec, co
 def _check_writable(reader: Reader, entries: dict[str, Entry], field: str, source: SourceSpec) -> None:
     """Refuse writes where a row does not say what the record of the source would have to be."""
     unknown, no_id = "a row does not say what the record would be", "records of it name no schema by its id"
+    late = "another partition may have a record of the key with a later timestamp"
     value, key, avro = source.value, source.key, source.value.format == "avro"
     obstacles = {
         "columns": (unknown, "columns" in entries),
@@ -169,6 +170,7 @@ def _check_writable(reader: Reader, entries: dict[str, Entry], field: str, sourc
         f"value {value}": (unknown, value.format in {"protobuf", "json_sr"}),
         f"framing {value.framing}": (no_id, avro and value.framing != "registry"),
         "a schema from a file": (no_id, avro and value.framing == "registry" and isinstance(value.schema, SchemaFile)),
+        "partitioner any": (late, source.partitioner == "any"),
         f"key {key.format}": (unknown, key.format in {"json_sr", "json_connect"}),
     }
     for obstacle, why in ((name, why) for name, (why, stands) in obstacles.items() if stands):

@@ -102,6 +102,20 @@ class Reader:
                 texts.append(value)
         return texts
 
+    def unique_choices(self, node: yaml.Node, field: str, choices: Sequence[str]) -> list[str] | None:
+        """Return a list of at least one of the choices, no two of them equal."""
+        items = self.items(node, field)
+        if items is None:
+            return None
+        chosen: list[str] = []
+        for index, item in enumerate(items):
+            value = self.choice(item, f"{field}[{index}]", choices)
+            if value in chosen:
+                self.problem(line_of(item), f"{field}[{index}]", f"repeats {value}; name each once")
+            elif value is not None:
+                chosen.append(value)
+        return chosen
+
     def text(self, node: yaml.Node, field: str, text: Text) -> str | None:
         """Return a text that fits."""
         value = scalar_of(node)

@@ -8,6 +8,7 @@ import yaml
 
 from app.catalog.reader import Fields, Reader, Text, children
 from app.catalog.spec import (
+    DEFAULT_SPELLINGS,
     STRUCTURED_KEYS,
     STRUCTURED_VALUES,
     Envelope,
@@ -15,9 +16,10 @@ from app.catalog.spec import (
     KeyFormatName,
     KeySpec,
     OnError,
-    PartitionerName,
+    Partitioner,
     SchemaFile,
     SourceSpec,
+    SpellingName,
     ValueFormatName,
     ValueSpec,
 )
@@ -28,7 +30,7 @@ _SOURCE = Fields(
     optional=("partitioner", "envelope", "on_error"),
     unsupported=("timestamp",),
 )
-_KEY = Fields(required=("format",), optional=("field", "fields"))
+_KEY = Fields(required=("format",), optional=("field", "fields", "spellings"))
 _VALUE = Fields(required=("format",), optional=("schema", "framing"))
 
 _TOPIC = Text(
@@ -51,9 +53,7 @@ def read_source(reader: Reader, node: yaml.Node, field: str) -> SourceSpec | Non
     topic = reader.text(*parts["topic"], _TOPIC) if "topic" in parts else None
     key = _key(reader, *parts["key"]) if "key" in parts else None
     value = _value(reader, *parts["value"]) if "value" in parts else None
-    partitioner = (
-        reader.choice(*parts["partitioner"], get_args(PartitionerName)) if "partitioner" in parts else "murmur2"
-    )
+    partitioner = reader.choice(*parts["partitioner"], get_args(Partitioner)) if "partitioner" in parts else "murmur2"
     envelope = reader.choice(*parts["envelope"], get_args(Envelope)) if "envelope" in parts else "none"
     on_error = reader.choice(*parts["on_error"], get_args(OnError)) if "on_error" in parts else "dead_letter"
     if value is not None and envelope not in {None, "none"} and value.format not in STRUCTURED_VALUES:
@@ -69,7 +69,7 @@ def read_source(reader: Reader, node: yaml.Node, field: str) -> SourceSpec | Non
         topic,
         key,
         value,
-        cast("PartitionerName", partitioner),
+        cast("Partitioner", partitioner),
         cast("Envelope", envelope),
         cast("OnError", on_error),
     )
@@ -95,17 +95,33 @@ def _key(reader: Reader, node: yaml.Node, field: str) -> KeySpec | None:
                 f"{field}.{given}",
                 f"belongs to formats {structured}, this key is {name}; leave it out",
             )
+    spellings = _spellings(reader, entries, field, name)
     if "field" in parts and "fields" in parts:
         reader.problem(
             entries["field"].line,
             f"{field}.field",
             "stands beside fields; use field for a key of one member whose value alone stands in URLs, else fields",
         )
-    if name is None or fields is None or ("field" in parts and single is None):
+    if name is None or fields is None or spellings is None or ("field" in parts and single is None):
         return None
     if single is not None:
-        return KeySpec(cast("KeyFormatName", name), (single,), bare=True)
-    return KeySpec(cast("KeyFormatName", name), tuple(fields))
+        return KeySpec(cast("KeyFormatName", name), (single,), bare=True, spellings=spellings)
+    return KeySpec(cast("KeyFormatName", name), tuple(fields), spellings=spellings)
+
+
+def _spellings(
+    reader: Reader, entries: dict[str, Entry], field: str, name: str | None
+) -> tuple[SpellingName, ...] | None:
+    if "spellings" not in entries:
+        return DEFAULT_SPELLINGS
+    if name is not None and name != "json":
+        reader.problem(
+            entries["spellings"].line,
+            f"{field}.spellings",
+            f"belongs to format json, this key is {name}; leave it out",
+        )
+    spellings = reader.unique_choices(entries["spellings"].node, f"{field}.spellings", get_args(SpellingName))
+    return None if spellings is None else cast("tuple[SpellingName, ...]", tuple(spellings))
 
 
 def _value(reader: Reader, node: yaml.Node, field: str) -> ValueSpec | None:

@@ -7,10 +7,16 @@ from typing import Literal
 
 KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr", "json_connect"]
 ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr"]
-PartitionerName = Literal["murmur2", "crc32"]
+PartitionerName = Literal["murmur2", "crc32", "fnv1a", "fnv1a_reference", "kafkajs_legacy"]
+SpellingName = Literal["compact", "jackson", "gson", "go", "python", "python_compact", "php"]
+#: `any` stands for producers that put a key into any partition.
+Partitioner = Literal[PartitionerName, "any"]
 Framing = Literal["registry", "single_object", "none"]
 Envelope = Literal["none", "debezium", "outbox"]
 OnError = Literal["dead_letter", "skip", "stop"]
+
+#: How JSON keys are written where a definition does not say: by most serialisers, and by Java's.
+DEFAULT_SPELLINGS: tuple[SpellingName, ...] = ("compact", "jackson")
 
 #: Keys that can be structures of several members.
 STRUCTURED_KEYS: frozenset[KeyFormatName] = frozenset({"json", "avro", "json_sr", "json_connect"})
@@ -31,11 +37,14 @@ class KeySpec:
 
     `fields` are the members of a structured key in the order in which the producer writes them; empty for every other
     format, and for a key that is one scalar. `bare` is set for a key of one member whose value alone stands in a URL.
+    `spellings` are the ways in which producers write JSON, of format json alone; the first is that of rows that callers
+    write.
     """
 
     format: KeyFormatName
     fields: tuple[str, ...] = ()
     bare: bool = False
+    spellings: tuple[SpellingName, ...] = DEFAULT_SPELLINGS
 
     def __str__(self) -> str:
         return f"{self.format}({', '.join(self.fields)})" if self.fields else self.format
@@ -75,7 +84,7 @@ class SourceSpec:
     topic: str
     key: KeySpec
     value: ValueSpec
-    partitioner: PartitionerName = "murmur2"
+    partitioner: Partitioner = "murmur2"
     envelope: Envelope = "none"
     on_error: OnError = "dead_letter"
 

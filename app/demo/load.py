@@ -15,7 +15,8 @@ from app.demo.flights import Record
 from app.errors import SetupError, TopicError
 from app.formats.partitioners import partition_of
 from app.kafka.client import Connection
-from app.kafka.login import check_login, explained
+from app.kafka.login import check_login
+from app.kafka.outages import explain_outage
 from app.kafka.topic_admin import TopicAdmin
 from app.kafka.topic_plan import Wanted
 from app.kafka.topics import AUTOMATIC
@@ -45,7 +46,7 @@ async def ensure_topics(bootstrap: str, names: Iterable[str]) -> None:
     try:
         await _ensure_topics(connection, list(names))
     except (KafkaError, TimeoutError) as error:
-        why = str(await explained(connection, error)) or repr(error)
+        why = await explain_outage(connection, str(error) or repr(error))
         raise SetupError(f"no Kafka answers at {bootstrap}: is BOOTSTRAP the host:port of a broker? {why}") from error
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.folds.fold import Decoded, Lookup
-from app.stores.rows import LAYOUT_VERSION, pack_head
+from app.stores.rows import DELETED, LAYOUT_VERSION, pack_head
 
 
 class Upsert:
@@ -15,5 +15,23 @@ class Upsert:
         """Return the last row of each key in the batch."""
         return {
             key: None if payload is None else pack_head(LAYOUT_VERSION, 0, timestamp_ms, offset) + payload
+            for key, payload, timestamp_ms, offset in records
+        }
+
+
+class MarkedUpsert:
+    """The latest value per key of a partition; a tombstone leaves a mark with its timestamp.
+
+    For keys that have records in several partitions: a deletion in one counts against older values in the others.
+    """
+
+    name = "marked_upsert"
+
+    def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:  # noqa: ARG002
+        """Return the last row, or mark, of each key in the batch."""
+        return {
+            key: pack_head(LAYOUT_VERSION, DELETED, timestamp_ms, offset)
+            if payload is None
+            else pack_head(LAYOUT_VERSION, 0, timestamp_ms, offset) + payload
             for key, payload, timestamp_ms, offset in records
         }

@@ -7,30 +7,28 @@
 | int    | 4 bytes, big-endian, signed     | decimal                     | wire with sign bit flipped   |
 | long   | 8 bytes, big-endian, signed     | decimal                     | wire with sign bit flipped   |
 | uuid   | its 36 characters, lower case   | the same, in either case    | its 16 bytes                 |
-| json   | compact UTF-8, members in order | any JSON text of that value | see ordered.py               |
+| json   | UTF-8, members in order         | any JSON text of that value | see ordered.py               |
 
 Of a key of one member a URL may carry the value alone (`bare`): its logical form is then any JSON text of that value.
 Formats whose wire bytes depend on more than the key are in keyed.py.
 
 Stored bytes compare as the keys do, so that ranges and scans read neighbours. One logical key has one stored
-form and one canonical wire form; a producer may write another wire form (an upper-case uuid, JSON with
-blanks), which is then found only while both hash to the same partition.
+form and one canonical wire form; a producer may write another wire form (an upper-case uuid, JSON in a
+spelling that the table does not name), which is then found only while both hash to the same partition.
 """
 
 import re
-import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-
-from app.catalog.spec import KeySpec
+from app.catalog.spec import KeySpec, SpellingName
 from app.errors import InvalidKey
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_json
 from app.formats.ordered import SIGN, Scalar, ordered_bytes
+from app.formats.spellings import SPELLINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +205,8 @@ class UuidKey:
 class JsonKey:
     """A scalar when `fields` is empty, else an object of exactly these members, of which a URL has the value if `bare`.
 
-    The canonical wire form is compact: no blanks, members in the declared order, strings in UTF-8 with only
-    the escapes that JSON demands, doubles in their shortest form (1.0, 0.1, 1e22). Integers beyond 64 bits
-    and numbers beyond a double's range are refused. Jackson, and Kafka Connect with it, escapes more than JSON demands:
-    a key in which that makes a difference has two wire forms.
+    A key has a wire form for each spelling of the spec that writes it differently (spellings.py), the canonical one in
+    the first of them. Integers beyond 64 bits and numbers beyond a double's range are refused.
     """
 
     name = "json"
@@ -231,8 +227,11 @@ class JsonKey:
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
-        forms = self._members.forms(self._members.of_json(wire))
-        return wire if wire in forms else forms[0]
+        return self._members.canonical(wire)
+
+    def spellings_of(self, wire: bytes) -> frozenset[SpellingName]:
+        """Return the spellings that write a record's key as it is; raises DecodeError."""
+        return self._members.spellings_of(wire)
 
 
 class KeyMembers:
@@ -242,6 +241,7 @@ class KeyMembers:
         self._format = spec.format
         self._fields = spec.fields
         self._bare = spec.bare or not spec.fields
+        self._writes = [SPELLINGS[name] for name in spec.spellings]
 
     def of_text(self, text: bytes) -> list[Scalar]:
         """Return the scalars of a URL's JSON; raises InvalidKey."""
@@ -275,38 +275,28 @@ class KeyMembers:
             raise DecodeError(f"its members are not exactly {', '.join(self._fields)}")
         return [_scalar(value[name], f"its member {name}") for name in self._fields]
 
+    def canonical(self, wire: bytes) -> bytes:
+        """Return a record's JSON if it is in one of the spellings, else what it is in the first of them."""
+        scalars = self.of_json(wire)
+        for write in self._writes:
+            if write(scalars, self._fields) == wire:
+                return wire
+        return self._writes[0](scalars, self._fields)
+
+    def spellings_of(self, wire: bytes) -> frozenset[SpellingName]:
+        """Return the spellings that write a record's JSON as it is; raises DecodeError."""
+        scalars = self.of_json(wire)
+        return frozenset(name for name, write in SPELLINGS.items() if write(scalars, self._fields) == wire)
+
     def forms(self, scalars: Sequence[Scalar]) -> tuple[bytes, ...]:
-        """Return the compact JSON that producers write of scalars, the canonical one first, Jackson's if it differs."""
-        canonical = msgspec.json.encode(dict(zip(self._fields, scalars, strict=True)) if self._fields else scalars[0])
+        """Return what producers write of scalars, in each of the spellings once and in their order."""
         # A dictionary keeps the order, and one of two that are equal.
-        return tuple(dict.fromkeys((canonical, _as_jackson(canonical))))
+        return tuple(dict.fromkeys(write(scalars, self._fields) for write in self._writes))
 
 
 def stored_scalars(scalars: Iterable[Scalar]) -> bytes:
     """Return the stored form of a key of scalars."""
     return b"".join(map(ordered_bytes, scalars))
-
-
-#: What Jackson writes differently: characters beyond 16 bits, and escapes of control characters, in which other escapes
-#: are to be passed over.
-_JACKSONS = re.compile(r"[\U00010000-\U0010ffff]|\\u[0-9a-f]{4}|\\.")
-
-
-def _as_jackson(canonical: bytes) -> bytes:
-    """Return what Java's Jackson, as it is set by default, makes of a canonical JSON text."""
-    if canonical.isascii() and b"\\u" not in canonical:
-        return canonical
-    return _JACKSONS.sub(_jackson_escape, canonical.decode()).encode()
-
-
-def _jackson_escape(found: re.Match[str]) -> str:
-    text = found[0]
-    if text.startswith("\\u"):
-        return "\\u" + text[2:].upper()
-    if len(text) > 1:
-        return text
-    high, low = struct.unpack(">HH", text.encode("utf-16-be"))
-    return f"\\u{high:04X}\\u{low:04X}"
 
 
 def key_format(spec: KeySpec) -> KeyFormat:

@@ -120,15 +120,24 @@ def _keys(table: TableSpec, body: bytes) -> tuple[Sequence[msgspec.Raw], Sequenc
         raise InvalidBody(f'the body has to be JSON like {{"keys": ["a", "b"]}}: {error}') from None
     if len(given) > MOST_KEYS:
         raise InvalidBody(f"the batch has {len(given)} keys, at most {MOST_KEYS} are taken: ask in several batches")
-    integers, structures = table.source.key.format in {"int", "long"}, table.source.key.format in STRUCTURED_KEYS
-    return raw, [
-        key.encode()
-        if type(key) is str
-        else bytes(raw[number])
-        if structures or (integers and type(key) is int)
-        else _no_key(table, key)
-        for number, key in enumerate(given)
-    ]
+    return raw, [_key_or_error(table, key, text) for key, text in zip(given, raw, strict=True)]
+
+
+def _key_or_error(table: TableSpec, key: object, raw: msgspec.Raw) -> bytes | RequestError:
+    try:
+        return key_text(table, key, raw)
+    except InvalidKey as error:
+        return error
+
+
+def key_text(table: TableSpec, key: object, raw: msgspec.Raw) -> bytes:
+    """Return a key in JSON as the text that a URL would have; raises InvalidKey when it has none."""
+    if type(key) is str:
+        return key.encode()
+    key_format = table.source.key.format
+    if key_format in STRUCTURED_KEYS or (type(key) is int and key_format in {"int", "long"}):
+        return bytes(raw)
+    raise _no_key(table, key)
 
 
 def _no_key(table: TableSpec, key: object) -> InvalidKey:
@@ -183,5 +192,6 @@ def _partition(number: int, answer: PartitionAnswer) -> dict[str, object]:
         "role": freshness.role.value,
         "lag_records": freshness.lag_records,
         "staleness_ms": freshness.staleness_ms,
+        "rejected_records": freshness.rejected_records,
         "served_by": answer.served_by,
     }

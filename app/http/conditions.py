@@ -1,7 +1,9 @@
 """Request headers that choose between answers: Accept and If-None-Match (RFC 9110)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from app.http.content_coding import identity_tag
 
 _ENTITY_TAG = re.compile(r'\s*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
 
@@ -46,17 +48,23 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def none_match(if_none_match: str | None, etag: str) -> bool:
-    """Whether If-None-Match names the entity tag (a quoted string): the caller has the row already."""
+def known_tag(if_none_match: str | None, etag: str) -> str | None:
+    """Return which entity tag (a quoted string) of a row If-None-Match names, that of the row as it is or in gzip.
+
+    None when it names neither: the caller does not have the row.
+    """
     if if_none_match is None:
-        return False
-    if if_none_match in {etag, "*"}:
-        return True
+        return None
+    if if_none_match.strip() == "*":
+        return etag
+    return next((tag for tag in entity_tags(if_none_match) if identity_tag(tag) == etag), None)
+
+
+def entity_tags(listed: str) -> Iterator[str]:
+    """Go through the entity tags of a list, weak or not, up to what is none."""
     position = 0
-    while match := _ENTITY_TAG.match(if_none_match, position):
-        if match[1] == etag:
-            return True
+    while match := _ENTITY_TAG.match(listed, position):
+        yield match[1]
         position = match.end()
-        if position == len(if_none_match):
-            break
-    return False
+        if position == len(listed):
+            return

@@ -8,7 +8,8 @@ import asyncio
 import itertools
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -16,16 +17,20 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from app.errors import InternalError, MethodNotAllowed, Overloaded, RequestError
-from app.http.answers import EVERY_ANSWER, Streamed
+from app.errors import InternalError, InvalidParameter, MethodNotAllowed, NotWritable, Overloaded, RequestError
+from app.http.answers import Streamed
 from app.http.bodies import Body
+from app.http.content_coding import takes_gzip
+from app.http.cors import NO_ORIGINS, Cors
 from app.http.freshness import SERVED_BY
 from app.http.held import LARGE_BYTES, HeldBytes
 from app.http.hosts import Hosts
 from app.http.observations import Observations
 from app.http.problems import problem
 from app.http.proofs import Proven
+from app.http.shapes import compressed, indented
 from app.http.target import query_parameters
+from app.turns import Turns
 
 REQUEST_ID = "X-Request-Id"
 
@@ -38,6 +43,10 @@ _numbers = itertools.count(1)
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+#: The query parameter of operations whose JSON can be indented.
+PRETTY = "pretty"
+_PRETTY_VALUES = {b"": True, b"true": True, b"false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +75,37 @@ class Operation(NamedTuple):
     parameters: frozenset[str] = frozenset()
 
 
+def _no_methods(_variables: Mapping[str, bytes]) -> AbstractSet[str]:
+    return frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path template and its operations by method; whatever answers GET answers HEAD too."""
+    """A path template and its operations by method; whatever answers GET answers HEAD too.
+
+    lacks tells which of the methods the resource with some variables of the path does not have.
+    """
 
     template: str
     operations: Mapping[str, Operation]
+    lacks: Callable[[Mapping[str, bytes]], AbstractSet[str]] = _no_methods
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Every method that is answered, GET and HEAD first."""
+        """Every method that has an operation, GET and HEAD first."""
         return tuple(method for name in self.operations for method in (("GET", "HEAD") if name == "GET" else (name,)))
 
-    def operation(self, method: str) -> Operation:
-        """Return what a method does; raises MethodNotAllowed."""
+    def allow(self, variables: Mapping[str, bytes]) -> list[str]:
+        """Return every method that the resource with some variables of the path answers."""
+        lacking = self.lacks(variables)
+        return [method for method in (*self.methods, "OPTIONS") if method not in lacking]
+
+    def operation(self, method: str, variables: Mapping[str, bytes]) -> Operation:
+        """Return what a method does; raises MethodNotAllowed, which says what the resource has instead."""
         found = self.operations.get("GET" if method == "HEAD" else method)
         if found is None:
-            raise MethodNotAllowed(
-                f"{method} is not supported here, only {' and '.join(self.methods)}", allow=list(self.methods)
-            )
+            allow = self.allow(variables)
+            raise MethodNotAllowed(f"{method} is not supported here, only {' and '.join(allow)}", allow=allow)
         return found
 
 
@@ -100,12 +121,25 @@ class Routes(Protocol):
         """Find the route of a raw path and the path's variables; raises RouteNotFound, InvalidParameter."""
 
 
+class _Answered(NamedTuple):
+    """An answer, the template of the route that gave it, and the key that was asked for.
+
+    is_indented says whether its JSON is to be.
+    """
+
+    response: web.StreamResponse
+    template: str = UNMATCHED
+    key: bytes | None = None
+    is_indented: bool = False
+
+
 class Dispatcher:
     """Answers the requests of one listener.
 
     clock is monotonic, in seconds; timeout is the time that one request has; held bounds what large answers take;
-    hosts are the names that are answered to, None for all. check_caller raises RequestError for a request that is not
-    entitled to any answer, and may return how its answer is proven.
+    hosts are the names that are answered to, None for all. turns are those of everything long on the event loop, None
+    for a listener that compresses nothing. check_caller raises RequestError for a request that is not entitled to any
+    answer, and may return how its answer is proven.
     """
 
     def __init__(
@@ -116,6 +150,9 @@ class Dispatcher:
         timeout: float,
         held: HeldBytes,
         hosts: Hosts | None = None,
+        *,
+        cors: Cors = NO_ORIGINS,
+        turns: Turns | None = None,
         check_caller: Callable[[web.BaseRequest], Proven | None] | None = None,
     ) -> None:
         self._routes = routes
@@ -124,6 +161,8 @@ class Dispatcher:
         self._timeout = timeout
         self._held = held
         self._hosts = hosts
+        self._cors = cors
+        self._turns = turns
         self._check_caller = check_caller
         self._log = structlog.get_logger("http")
         self._closing = False
@@ -142,20 +181,20 @@ class Dispatcher:
         request_id = _request_id(request.headers.get(REQUEST_ID))
         self.in_flight += 1
         proven: Proven | None = None
-        response: web.StreamResponse
         try:
             try:
                 if self._check_caller is not None:
                     proven = self._check_caller(request)
             except RequestError as error:
-                response, template, key = problem(error), UNMATCHED, None
+                answered = _Answered(problem(error))
             else:
-                response, template, key = await self._answer(request, request_id, started + self._timeout, proven)
-            response = await self._bounded(response)
+                answered = await self._answer(request, request_id, started + self._timeout, proven)
+            response = await self._bounded(self._shaped(request, answered))
             headers = response.headers
             headers[REQUEST_ID] = request_id
-            for name, value in EVERY_ANSWER.items():
+            for name, value in self._cors.every_answer.items():
                 headers[name] = value
+            headers.update(self._cors.to_origin(request.headers.get("Origin")))
             if proven is not None and isinstance(response, web.Response):
                 proven.seal(response)
             if self._closing:
@@ -168,13 +207,25 @@ class Dispatcher:
                 self.idle.set()
         self._observations.answered(
             method=request.method if request.method in _KNOWN_METHODS else "other",
-            route=template,
+            route=answered.template,
             status=response.status,
             seconds=self._clock() - started,
             request_id=request_id,
-            key=key,
+            key=answered.key,
             served_by=response.headers.get(SERVED_BY),
         )
+        return response
+
+    def _shaped(self, request: web.BaseRequest, answered: _Answered) -> web.StreamResponse:
+        """Return the answer indented and compressed as its client asks for."""
+        response = answered.response
+        if self._turns is None:
+            return response
+        if answered.is_indented:
+            response = indented(response, self._turns)
+        accepted = request.headers.getall("Accept-Encoding", ())
+        if accepted and takes_gzip(",".join(accepted)):
+            response = compressed(response, self._turns)
         return response
 
     async def _bounded(self, response: web.StreamResponse) -> web.StreamResponse:
@@ -195,28 +246,48 @@ class Dispatcher:
 
     async def _answer(
         self, request: web.BaseRequest, request_id: str, deadline: float, proven: Proven | None
-    ) -> tuple[web.StreamResponse, str, bytes | None]:
-        """Return the answer, the route's template, and the key that was asked for."""
-        template = UNMATCHED
-        key: bytes | None = None
+    ) -> _Answered:
+        template, key, is_indented = UNMATCHED, None, False
         try:
             if self._hosts is not None:
                 self._hosts.check(request.headers)
             url = request.rel_url
             route, variables = self._routes.resolve(url.raw_path)
             template = route.template
-            operation = route.operation(request.method)
+            if request.method == "OPTIONS":
+                return _Answered(self._options(request, route.allow(variables)), template)
+            operation = route.operation(request.method, variables)
             parameters = query_parameters(url.raw_query_string, operation.parameters)
+            is_indented = _is_indented(parameters)
             key = variables.get("key", parameters.get("key"))
             body = Body(request, lambda: deadline - self._clock(), None if proven is None else proven.body_digest)
             call = Call(variables, parameters, request.headers, body, request_id, deadline)
-            return await operation.handler(call), template, key
+            return _Answered(await operation.handler(call), template, key, is_indented)
+        except NotWritable as error:
+            lacking = NotWritable(error.detail, **{**error.details, "allow": route.allow(variables)})
+            return _Answered(problem(lacking), template, key, is_indented)
         except RequestError as error:
-            return problem(error), template, key
+            return _Answered(problem(error), template, key, is_indented)
         except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the rest
             self._log.exception("request failed", route=template, request_id=request_id)
             fault = InternalError(f"a fault of ours; the log has it under the request id {request_id}")
-            return problem(fault), template, key
+            return _Answered(problem(fault), template, key, is_indented)
+
+    def _options(self, request: web.BaseRequest, allow: Sequence[str]) -> web.Response:
+        """Answer which methods there are, and a browser which of them a page of another origin may use."""
+        headers = {"Allow": ", ".join(allow), **self._cors.preflight(request.headers, allow)}
+        return web.Response(status=204, headers=headers)
+
+
+def _is_indented(parameters: Mapping[str, bytes]) -> bool:
+    """Return whether the caller asks for indented JSON; raises InvalidParameter."""
+    given = parameters.get(PRETTY)
+    if given is None:
+        return False
+    found = _PRETTY_VALUES.get(given)
+    if found is None:
+        raise InvalidParameter("pretty has to be true or false, or stand there without a value", parameter=PRETTY)
+    return found
 
 
 def _request_id(given: str | None) -> str:

@@ -10,11 +10,12 @@ POSITION = "Tablehouse-Position"
 ROLE = "Tablehouse-Role"
 LAG_RECORDS = "Tablehouse-Lag-Records"
 STALENESS_MS = "Tablehouse-Staleness-Ms"
+REJECTED_RECORDS = "Tablehouse-Rejected-Records"
 SERVED_BY = "Tablehouse-Served-By"
 
 
 def freshness_headers(freshness: Freshness, served_by: str) -> dict[str, str]:
-    """Render freshness; lag and staleness are left out when they are not known."""
+    """Render freshness without what is not known, and without a count of rejected records that is 0."""
     partition = str(freshness.partition)
     headers = {
         PARTITION: partition,
@@ -26,6 +27,8 @@ def freshness_headers(freshness: Freshness, served_by: str) -> dict[str, str]:
         headers[LAG_RECORDS] = str(freshness.lag_records)
     if freshness.staleness_ms is not None:
         headers[STALENESS_MS] = str(freshness.staleness_ms)
+    if freshness.rejected_records:
+        headers[REJECTED_RECORDS] = str(freshness.rejected_records)
     return headers
 
 
@@ -56,4 +59,5 @@ def freshness_of(headers: Mapping[str, str]) -> Freshness:
         role=Role(headers[ROLE]),
         lag_records=None if lag is None else int(lag),
         staleness_ms=None if staleness is None else int(staleness),
+        rejected_records=int(headers.get(REJECTED_RECORDS, "0")),
     )

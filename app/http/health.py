@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from importlib import resources
 from typing import Any, Protocol
 
 import msgspec
@@ -46,12 +45,18 @@ class Readiness:
     It takes a joined worker with every task ACTIVE or STANDBY once, except those that are blocked, which neither
     waiting nor a restart helps. From then on the worker stays ready, through rebalances, restores and broker outages,
     until it drains: each partition answers for itself, and to take every worker out at once would turn a rebalance into
-    an outage.
+    an outage. `strangers` are sentences about other workers that have no secret in common with this one.
     """
 
-    def __init__(self, health: WorkerHealth, statuses: Callable[[], Sequence[TaskStatus]]) -> None:
+    def __init__(
+        self,
+        health: WorkerHealth,
+        statuses: Callable[[], Sequence[TaskStatus]],
+        strangers: Callable[[], Sequence[str]],
+    ) -> None:
         self._health = health
         self._statuses = statuses
+        self._strangers = strangers
         self._latched = False
         self._draining = False
 
@@ -88,7 +93,7 @@ class Readiness:
         described: dict[str, Any] = {
             "status": self._word(behind),
             "layers": self._layers(behind, blocked),
-            "reasons": list(self._health.reasons()),
+            "reasons": [*self._health.reasons(), *self._strangers()],
         }
         if verbose:
             described["tasks"] = [
@@ -100,6 +105,9 @@ class Readiness:
                     "lag_records": task.lag_records,
                     "staleness_ms": task.staleness_ms,
                     "restore_remaining": task.restore_remaining,
+                    "rejected_records": task.rejected_records,
+                    "rejection": task.rejection,
+                    "suspicion": task.suspicion,
                     "blocked": task.blocked,
                     "reason": task.reason,
                 }
@@ -114,14 +122,13 @@ class Readiness:
 
 
 class HealthRoutes:
-    """The handlers of `/livez`, `/readyz`, `/metrics`, `/version` and `/openapi.json`."""
+    """The handlers of `/livez`, `/readyz`, `/metrics` and `/version`."""
 
     def __init__(self, readiness: Readiness, metrics: Metrics, version: str) -> None:
         self._readiness = readiness
         self._exposition = Briefly(metrics.exposition)
         self._verbose = Briefly(self._verbose_document)
         self._version = {"version": version, "python": platform.python_version()}
-        self._openapi = resources.files("app.http").joinpath("openapi.json").read_bytes()
 
     async def livez(self, _call: Call) -> web.Response:
         """Answer, which is all that liveness means: the event loop runs."""
@@ -153,9 +160,3 @@ class HealthRoutes:
     async def version(self, _call: Call) -> web.Response:
         """Answer with the versions of the project and of Python."""
         return json_answer(self._version)
-
-    async def openapi(self, _call: Call) -> web.Response:
-        """Answer with the OpenAPI document of the public listener."""
-        return web.Response(
-            body=self._openapi, headers={"Content-Type": "application/json", "Cache-Control": "no-cache"}
-        )

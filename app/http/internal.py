@@ -30,7 +30,7 @@ PROTOCOL_VERSION = "1"
 
 ROWS_PREFIX = "/internal/v1/tables/"
 STATUS_PATH = "/internal/v1/status"
-_DIGEST = ":digest"
+_DIGEST, WRITE_CHECK = ":digest", ":write-check"
 _WHOLE = re.compile(r"[0-9]{1,15}")
 BATCH = ":batch-get"
 
@@ -83,6 +83,7 @@ class InternalRoutes:
         self._callers = callers
         self._row = reading("/internal/v1/tables/{table}/{partition}/{stored}", self.row)
         self._digest = reading("/internal/v1/tables/{table}/{partition}:digest", self.digest)
+        self._write_check = reading("/internal/v1/tables/{table}/{partition}:write-check", self.write_check)
         self._batch = Route("/internal/v1/tables/{table}:batch-get", {"POST": Operation(self.batch)})
         self._status = reading(STATUS_PATH, self.status)
         self._challenge = reading(CHALLENGE_PATH, self.challenge)
@@ -94,9 +95,11 @@ class InternalRoutes:
             if len(parts) == 3:  # noqa: PLR2004 - table, partition, stored key
                 table, partition, stored = (part.encode("utf-8", "surrogateescape") for part in parts)
                 return self._row, {"table": table, "partition": partition, "stored": stored}
-            if len(parts) == 2 and parts[1].endswith(_DIGEST):  # noqa: PLR2004 - table, partition
-                table, partition = (part.encode("utf-8", "surrogateescape") for part in parts)
-                return self._digest, {"table": table, "partition": partition.removesuffix(_DIGEST.encode())}
+            if len(parts) == 2:  # noqa: PLR2004 - table, partition
+                for suffix, route in ((_DIGEST, self._digest), (WRITE_CHECK, self._write_check)):
+                    if parts[1].endswith(suffix):
+                        table, partition = (part.encode("utf-8", "surrogateescape") for part in parts)
+                        return route, {"table": table, "partition": partition.removesuffix(suffix.encode())}
             if len(parts) == 1 and parts[0].endswith(BATCH):
                 return self._batch, {"table": parts[0].removesuffix(BATCH).encode("utf-8", "surrogateescape")}
         if raw_path == STATUS_PATH:
@@ -109,7 +112,8 @@ class InternalRoutes:
         """Read one key of an own task: 200 with the row, 204 when there is none and the asking worker takes that.
 
         What the caller asks of an answer is enforced here, whatever the asking worker made of it.
-        A miss is a 204 and not a 404, so that another server on a reused address cannot be mistaken for one.
+        A miss is a 204 and not a 404, so that another server on a reused address cannot be mistaken for one. It has a
+        timestamp where there is a mark of when the key was deleted.
         """
         table = self._agreed(call)
         partition = _partition(call)
@@ -124,6 +128,8 @@ class InternalRoutes:
         headers = freshness_headers(result.freshness, self._worker_id)
         headers[VERSION] = PROTOCOL_VERSION
         if result.row is None:
+            if result.deleted_ms is not None:
+                headers[ROW_TIMESTAMP_MS] = str(result.deleted_ms)
             return web.Response(status=204, headers=headers)
         headers[ROW_OFFSET] = str(result.row.offset)
         headers[ROW_TIMESTAMP_MS] = str(result.row.timestamp_ms)
@@ -149,6 +155,12 @@ class InternalRoutes:
         ]
         headers = {VERSION: PROTOCOL_VERSION, SERVED_BY: self._worker_id, "Content-Type": CONTENT_TYPE}
         return web.Response(body=encode_slices(said), headers=headers)
+
+    async def write_check(self, call: Call) -> web.Response:
+        """Answer 204 where what is written to an own partition is applied, and else with the reason."""
+        table = self._agreed(call)
+        self._local.require_applied(table.spec.name, _partition(call))
+        return web.Response(status=204, headers={VERSION: PROTOCOL_VERSION})
 
     async def digest(self, call: Call) -> web.Response:
         """Count and hash the rows of an own partition; needs no header, so that people can ask too."""

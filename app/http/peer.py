@@ -2,10 +2,12 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
+import structlog
 from yarl import URL
 
 from app.errors import (
@@ -21,6 +23,7 @@ from app.errors import (
     RequestError,
     TooStale,
     Unauthenticated,
+    WriteRefused,
 )
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_with
@@ -39,16 +42,20 @@ from app.http.internal import (
     STATUS_PATH,
     TABLE_DIGEST,
     VERSION,
+    WRITE_CHECK,
     StatusReport,
     stored_key_text,
 )
 from app.http.problems import from_document
-from app.http.proofs import CHALLENGE_PATH, NONCE, Met, meet
+from app.http.proofs import CHALLENGE_PATH, NONCE, Met, NoCommonSecret, meet
 from app.http.slices import CONTENT_TYPE, decode_slices, encode_wanted
-from app.model import HostInfo, TaskStatus
+from app.model import Freshness, HostInfo, TaskStatus
+from app.recurring import Recurring
 from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, Unresponsive
 from app.stores.rows import Row
 from app.tasks.reads import ReadResult
+
+log = structlog.get_logger("http")
 
 #: Connections to one worker, and as many again for hops that wait. What is over it waits within its own deadline, so a
 #: slow peer holds up only its own.
@@ -65,7 +72,7 @@ _status_reports = msgspec.json.Decoder(StatusReport)
 #: Statuses from here on say that a server cannot answer now.
 _SERVER_ERRORS = 500
 
-#: Workers that are remembered to have proven themselves; processes that have ended are among them.
+#: Workers that are remembered to have proven themselves, or not; processes that have ended are among them.
 _MAX_MET = 1000
 
 #: What a peer may answer about its own task. Any other error of its would say nothing about the caller's
@@ -78,12 +85,20 @@ _PASSED_ON: Mapping[str, type[RequestError]] = {
         TooStale,
         PositionNotReached,
         MisplacedKeys,
+        WriteRefused,
         Draining,
         Overloaded,
         DeadlineExceeded,
         InternalError,
     )
 }
+
+
+class _Stranger(NamedTuple):
+    """A worker without a secret in common, and what is logged of it."""
+
+    reason: str
+    warnings: Recurring
 
 
 class HttpPeer:
@@ -96,6 +111,13 @@ class HttpPeer:
         self._waiting = _session()
         #: The workers that have proven themselves. Each session has its own, since one's requests overtake the other's.
         self._met: dict[tuple[aiohttp.ClientSession, HostInfo], Met] = {}
+        #: Workers that have answered last without a secret in common.
+        self._strangers: dict[HostInfo, _Stranger] = {}
+
+    def strangers(self, members: Collection[HostInfo]) -> list[str]:
+        """Return, a sentence each, which of these workers were found to have no secret in common with this one."""
+        self._strangers = {host: stranger for host, stranger in self._strangers.items() if host in members}
+        return [stranger.reason for stranger in self._strangers.values()]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -112,12 +134,19 @@ class HttpPeer:
             if status not in {200, 204} or got[VERSION] != PROTOCOL_VERSION:
                 raise _refusal(status, got, body)
             freshness = freshness_of(got)
-            row = Row(body, int(got[ROW_TIMESTAMP_MS]), int(got[ROW_OFFSET])) if status == 200 else None  # noqa: PLR2004
             if freshness.partition != hop.partition:
                 raise OwnerUnreachable(f"it answered for partition {freshness.partition}, not {hop.partition}")
-            return PeerRead(ReadResult(row, freshness), got[SERVED_BY])
+            return PeerRead(_result(status, got, body, freshness), got[SERVED_BY])
         except (KeyError, ValueError) as error:
             raise OwnerUnreachable(f"its answer cannot be understood: {error!r}") from None
+
+    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
+        """Have `host` look whether it applies what is written; see the protocol for what it raises."""
+        seconds = hop.timeout * HOP_SHARE
+        path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}{WRITE_CHECK}"
+        status, got, body = await self._send(self._session, host, path, _hop_headers(hop, seconds), seconds)
+        if status != 204:  # noqa: PLR2004
+            raise _refusal(status, got, body)
 
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
         """Ask `host` to read keys of its own; see the protocol for what it raises."""
@@ -152,8 +181,46 @@ class HttpPeer:
         content: bytes | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         """GET, or POST of some content; return status, headers and body, proven where the workers share a secret."""
+        try:
+            answer = await self._send_proven(session, host, path, headers, seconds, content)
+        except NoCommonSecret as error:
+            self._report(host, error.detail)
+            raise
+        self._strangers.pop(host, None)
+        return answer
+
+    def _report(self, host: HostInfo, reason: str) -> None:
+        stranger = self._strangers.get(host)
+        if stranger is None:
+            if len(self._strangers) >= _MAX_MET:
+                self._strangers.clear()
+            stranger = self._strangers[host] = _Stranger(reason, Recurring(log))
+        stranger.warnings.warn(
+            host,
+            "another worker has no secret in common with this one",
+            url=host.url,
+            peer=host.worker_id,
+            reason=reason,
+        )
+
+    async def _send_proven(
+        self,
+        session: aiohttp.ClientSession,
+        host: HostInfo,
+        path: str,
+        headers: Mapping[str, str],
+        seconds: float,
+        content: bytes | None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Do what _send() does; raises NoCommonSecret."""
         if not self._keys:
-            return await self._exchange(session, host, path, headers, seconds, content)
+            answer = await self._exchange(session, host, path, headers, seconds, content)
+            if answer[0] == Unauthenticated.status:
+                raise NoCommonSecret(
+                    f"{host.url} answers only workers with a secret, and this worker has none: internal_secrets of "
+                    "both must have one in common"
+                )
+            return answer
         until = asyncio.get_running_loop().time() + seconds
         answer = await self._ask(session, host, path, headers, until, content)
         if answer[0] == Unauthenticated.status:
@@ -180,7 +247,7 @@ class HttpPeer:
         return status, got, body
 
     async def _meet(self, session: aiohttp.ClientSession, host: HostInfo, until: float) -> Met:
-        """Have a worker prove itself before it is asked anything; raises OwnerUnreachable."""
+        """Have a worker prove itself before it is asked anything; raises OwnerUnreachable and NoCommonSecret."""
         nonce = secrets.token_hex(16)
         status, got, _ = await self._exchange(session, host, CHALLENGE_PATH, {NONCE: nonce}, _left(until), read=False)
         if status >= _SERVER_ERRORS:
@@ -224,6 +291,13 @@ class HttpPeer:
             raise Unresponsive(f"{host.url}: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None
+
+
+def _result(status: int, got: Mapping[str, str], body: bytes, freshness: Freshness) -> ReadResult:
+    """Read an answer of status 200 or 204; raises KeyError or ValueError for one that no worker gives."""
+    if status == 204:  # noqa: PLR2004
+        return ReadResult(None, freshness, int(got[ROW_TIMESTAMP_MS]) if ROW_TIMESTAMP_MS in got else None)
+    return ReadResult(Row(body, int(got[ROW_TIMESTAMP_MS]), int(got[ROW_OFFSET])), freshness)
 
 
 def _left(until: float) -> float:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from app.errors import RouteNotFound
-from app.http.dispatch import Route, reading
+from app.http.dispatch import PRETTY, Route, reading
 from app.http.health import HealthRoutes
+from app.http.target import without_trailing_slash
 
 _NONE: Mapping[str, bytes] = {}
 
@@ -17,7 +18,7 @@ class ProbeRoutes:
 
     def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
         """Find the route of a raw path; raises RouteNotFound."""
-        route = self._routes.get(raw_path)
+        route = self._routes.get(without_trailing_slash(raw_path))
         if route is None:
             raise RouteNotFound(f"no such route on this port: it has {', '.join(self._routes)}")
         return route, _NONE
@@ -27,6 +28,6 @@ def probe_routes(health: HealthRoutes) -> tuple[Route, ...]:
     """Return the routes that the listener for probes and the public one have in common."""
     return (
         reading("/livez", health.livez),
-        reading("/readyz", health.readyz, frozenset({"verbose"})),
+        reading("/readyz", health.readyz, frozenset({"verbose", PRETTY})),
         reading("/metrics", health.metrics),
     )

@@ -32,7 +32,6 @@ def problem(error: RequestError) -> web.Response:
     headers = {
         "Content-Type": CONTENT_TYPE,
         "Cache-Control": "no-cache",
-        "Vary": "Accept",
     }
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)

@@ -30,6 +30,10 @@ CHALLENGE = "Tablehouse-Challenge"
 PROOF = "Tablehouse-Proof"
 BODY_DIGEST = "Tablehouse-Body-Digest"
 
+#: The id and the incarnation of the worker that answers a nonce. It proves nothing, and tells a process that has taken
+#: another one's place from a worker with another secret.
+WORKER = "Tablehouse-Worker"
+
 #: Requests of one peer may overtake each other by this many, on its connections and in its queues.
 _WINDOW = 4096
 _WINDOW_MASK = (1 << _WINDOW) - 1
@@ -43,6 +47,10 @@ _PURPOSE = b"Tablehouse, proofs between workers, 1"
 def keys_of(given: Sequence[str]) -> tuple[bytes, ...]:
     """Return the keys that are made of secrets."""
     return tuple(hmac.digest(secret.encode(), _PURPOSE, "sha256") for secret in given)
+
+
+class NoCommonSecret(OwnerUnreachable):
+    """What answers where a worker should does not prove to have a secret of this worker."""
 
 
 class Met:
@@ -73,14 +81,21 @@ class Met:
 
 
 def meet(keys: Sequence[bytes], host: HostInfo, nonce: str, headers: Mapping[str, str]) -> Met:
-    """Return the peer that answered a nonce; raises OwnerUnreachable when it does not prove to be that worker."""
+    """Return the peer that answered a nonce.
+
+    Raises OwnerUnreachable when it says that it is another process, and NoCommonSecret when it does not prove to be
+    that worker.
+    """
     challenge = headers.get(CHALLENGE, "")
     shown = [proof.encode("utf-8", "replace") for proof in headers.get(PROOF, "").split(",")]
     for key in keys:
         mac = _introduction(key, nonce, challenge, host).encode()
         if any(hmac.compare_digest(proof, mac) for proof in shown):
             return Met(key, challenge)
-    raise OwnerUnreachable(
+    answers = headers.get(WORKER)
+    if answers not in {None, _worker(host)}:
+        raise OwnerUnreachable(f"{host.url} is worker {answers!r} (id and incarnation) now, not {_worker(host)!r}")
+    raise NoCommonSecret(
         f"{host.url} does not prove to be worker {host.worker_id} with a secret of this one: internal_secrets of both "
         "must have one in common"
     )
@@ -105,8 +120,9 @@ class Callers:
 
     def introduction(self, nonce: str) -> dict[str, str]:
         """Return the headers that prove who answers a nonce, under each of the secrets."""
-        proofs = (_introduction(key, nonce, self._challenge, self._me()) for key in self._keys)
-        return {CHALLENGE: self._challenge, PROOF: ",".join(proofs)}
+        me = self._me()
+        proofs = (_introduction(key, nonce, self._challenge, me) for key in self._keys)
+        return {CHALLENGE: self._challenge, WORKER: _worker(me), PROOF: ",".join(proofs)}
 
     def check(self, request: web.BaseRequest) -> Proven | None:
         """Return what a request proves, None where it needs to prove nothing; raises Unauthenticated."""
@@ -156,8 +172,12 @@ def _sealing(key: bytes, asked: str) -> Callable[[web.Response], None]:
     return seal
 
 
+def _worker(host: HostInfo) -> str:
+    return f"{host.worker_id} {host.incarnation}"
+
+
 def _introduction(key: bytes, nonce: str, challenge: str, host: HostInfo) -> str:
-    who = f"{host.worker_id} {host.incarnation} {host.url}"
+    who = f"{_worker(host)} {host.url}"
     return _mac(key, "challenge", f"{nonce} {challenge}", who, ())
 
 

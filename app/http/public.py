@@ -4,19 +4,22 @@ from collections.abc import Mapping
 
 from app.errors import RouteNotFound
 from app.http.batch import BatchRoutes
+from app.http.batch_put import BatchPutRoutes
 from app.http.consistency import PARAMETERS
-from app.http.dispatch import Operation, Route, reading
+from app.http.dispatch import PRETTY, Operation, Route, reading
+from app.http.documentation import DocumentationRoutes
 from app.http.health import HealthRoutes
 from app.http.overview import OverviewRoutes
 from app.http.probes import probe_routes
 from app.http.rows import RowRoutes
-from app.http.target import percent_decoded
+from app.http.target import percent_decoded, without_trailing_slash
 from app.http.writes import PARAMETERS as WRITE_PARAMETERS
 from app.http.writes import WriteRoutes
 
 ROW_TEMPLATE = "/tables/{table}/{key}"
 _TABLES = "/tables/"
 _KEY = frozenset({"key"})
+_PRETTY = frozenset({PRETTY})
 _NONE: Mapping[str, bytes] = {}
 
 
@@ -24,38 +27,52 @@ class PublicRoutes:
     """Resolves raw paths; a table's name cannot have a colon, so the last one begins a custom method."""
 
     def __init__(
-        self, rows: RowRoutes, batch: BatchRoutes, writes: WriteRoutes, overview: OverviewRoutes, health: HealthRoutes
+        self,
+        rows: RowRoutes,
+        batch: BatchRoutes,
+        writes: WriteRoutes,
+        batch_put: BatchPutRoutes,
+        overview: OverviewRoutes,
+        health: HealthRoutes,
+        documentation: DocumentationRoutes,
     ) -> None:
         self._fixed = {
             route.template: route
             for route in (
-                reading("/tables", overview.tables),
-                reading("/cluster", overview.cluster),
+                reading("/", documentation.home, _PRETTY),
+                reading("/tables", overview.tables, _PRETTY),
+                reading("/cluster", overview.cluster, _PRETTY),
                 *probe_routes(health),
-                reading("/version", health.version),
-                reading("/openapi.json", health.openapi),
+                reading("/version", health.version, _PRETTY),
+                reading("/openapi.json", documentation.openapi, _PRETTY),
+                reading("/docs", documentation.docs),
             )
         }
-        self._table = reading("/tables/{table}", overview.table)
+        self._table = reading("/tables/{table}", overview.table, _PRETTY)
         self._row = Route(
             ROW_TEMPLATE,
             {
-                "GET": Operation(rows.by_path, PARAMETERS),
-                "PUT": Operation(writes.put_by_path, WRITE_PARAMETERS),
-                "DELETE": Operation(writes.delete_by_path, WRITE_PARAMETERS),
+                "GET": Operation(rows.by_path, _PRETTY | PARAMETERS),
+                "PUT": Operation(writes.put_by_path, _PRETTY | WRITE_PARAMETERS),
+                "DELETE": Operation(writes.delete_by_path, _PRETTY | WRITE_PARAMETERS),
             },
+            writes.lacks,
         )
         self._methods = {
             "get": Route(
                 "/tables/{table}:get",
                 {
-                    "GET": Operation(rows.by_parameter, _KEY | PARAMETERS),
-                    "PUT": Operation(writes.put_by_parameter, _KEY | WRITE_PARAMETERS),
-                    "DELETE": Operation(writes.delete_by_parameter, _KEY | WRITE_PARAMETERS),
+                    "GET": Operation(rows.by_parameter, _PRETTY | _KEY | PARAMETERS),
+                    "PUT": Operation(writes.put_by_parameter, _PRETTY | _KEY | WRITE_PARAMETERS),
+                    "DELETE": Operation(writes.delete_by_parameter, _PRETTY | _KEY | WRITE_PARAMETERS),
                 },
+                writes.lacks,
             ),
-            "batch-get": Route("/tables/{table}:batch-get", {"POST": Operation(batch.batch_get, PARAMETERS)}),
-            "locate": reading("/tables/{table}:locate", rows.locate, _KEY),
+            "batch-put": Route(
+                "/tables/{table}:batch-put", {"POST": Operation(batch_put.batch_put, _PRETTY)}, writes.lacks
+            ),
+            "batch-get": Route("/tables/{table}:batch-get", {"POST": Operation(batch.batch_get, _PRETTY | PARAMETERS)}),
+            "locate": reading("/tables/{table}:locate", rows.locate, _PRETTY | _KEY),
         }
 
     def all(self) -> tuple[Route, ...]:
@@ -63,12 +80,16 @@ class PublicRoutes:
         return (*self._fixed.values(), self._table, self._row, *self._methods.values())
 
     def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
-        """Find the route of a raw path; raises RouteNotFound and InvalidParameter."""
-        if raw_path.startswith(_TABLES):
-            table, slash, key = raw_path[len(_TABLES) :].partition("/")
-            if slash and table and key and "/" not in key:
+        """Find the route of a raw path; raises RouteNotFound and InvalidParameter.
+
+        A slash at the end changes nothing, since no key in a path is empty. After a key it would be a part of the key,
+        which has to be sent as %2F: there is no such route.
+        """
+        table, _, key = raw_path[len(_TABLES) :].partition("/")
+        if raw_path.startswith(_TABLES) and table:
+            if key and "/" not in key:
                 return self._row, {"table": percent_decoded(table), "key": percent_decoded(key)}
-            if table and not slash:
+            if not key:
                 name, colon, method = percent_decoded(table).rpartition(b":")
                 if not colon:
                     return self._table, {"table": method}
@@ -79,7 +100,7 @@ class PublicRoutes:
                 "no such route: a row is /tables/{table}/{key} with every '/' of the key as %2F, or "
                 "/tables/{table}:get?key={key}, which takes an empty key too"
             )
-        fixed = self._fixed.get(raw_path)
+        fixed = self._fixed.get(without_trailing_slash(raw_path))
         if fixed is None:
             raise RouteNotFound("no such route: GET /openapi.json lists those there are")
         return fixed, _NONE

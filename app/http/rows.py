@@ -11,7 +11,7 @@ from app.formats.avro_rows import Encoded
 from app.formats.errors import DecodeError
 from app.formats.values import LARGE_VALUE_BYTES
 from app.http.answers import json_answer
-from app.http.conditions import none_match, preferred
+from app.http.conditions import known_tag, preferred
 from app.http.consistency import asked
 from app.http.dispatch import Call
 from app.http.freshness import freshness_headers
@@ -94,7 +94,10 @@ class RowRoutes:
             encoded = await self._in_avro(table, row, call.deadline)
             body = encoded.content
             headers.update(_avro_headers(encoded, headers["ETag"]))
-        if none_match(_joined(call, "If-None-Match"), headers["ETag"]):
+        known = known_tag(_joined(call, "If-None-Match"), headers["ETag"])
+        if known is not None:
+            # As the caller has it: a cache tells by it which of its answers is still right.
+            headers["ETag"] = known
             return web.Response(status=304, headers=headers)
         headers["Content-Type"] = content_type
         return web.Response(body=body, headers=headers)
@@ -123,7 +126,6 @@ def row_headers(answer: Answer, row: Row) -> dict[str, str]:
     freshness = answer.result.freshness
     headers = freshness_headers(freshness, answer.served_by)
     headers["Cache-Control"] = "no-cache"
-    headers["Vary"] = "Accept"
     headers["ETag"] = entity_tag(answer.table, freshness.partition, row)
     if row.timestamp_ms in _DATES:
         headers["Last-Modified"] = http_date(row.timestamp_ms // 1000)

@@ -13,8 +13,11 @@ from app.errors import ConfigError
 from app.formats.variants import Known
 from app.http.access_log import AccessLog
 from app.http.batch import BatchRoutes
+from app.http.batch_put import BatchPutRoutes
 from app.http.connections import Connections
+from app.http.cors import Cors
 from app.http.dispatch import Dispatcher
+from app.http.documentation import DocumentationRoutes
 from app.http.health import HealthRoutes, Readiness, WorkerHealth
 from app.http.held import HeldBytes
 from app.http.hosts import Hosts
@@ -28,6 +31,7 @@ from app.http.probes import ProbeRoutes
 from app.http.proofs import Callers, keys_of
 from app.http.protocol import Server, check_parser
 from app.http.public import PublicRoutes
+from app.http.readiness_log import log_when_ready
 from app.http.rows import RowRoutes
 from app.http.writes import WriteRoutes
 from app.model import HostInfo
@@ -38,9 +42,12 @@ from app.routing.query import Query
 from app.routing.slices import Slices
 from app.routing.survey import Survey, survey
 from app.routing.tables import routed_tables
+from app.routing.write_batch import WriteBatches
 from app.routing.writes import SourceWriter, Writes
 from app.telemetry import Metrics, measure_event_loop_lag
 from app.turns import Turns
+
+log = structlog.get_logger("http")
 
 #: Seconds between the end of listening and the end of idle connections, in which requests on their way are answered.
 LAST_CALL = 0.05
@@ -80,7 +87,7 @@ class ServerOptions:
     advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
     internal_secrets are those of which workers prove to each other that they have one in common; none for no proof.
     connections are those that both listeners accept together, held_bytes what they may hold of requests under way and
-    of answers not taken yet.
+    of answers not taken yet. cors_origins are those whose pages browsers let read answers.
     """
 
     host: str
@@ -94,6 +101,7 @@ class ServerOptions:
     connections: int
     held_bytes: int
     probe_port: int | None = None
+    cors_origins: Sequence[str] = ()
 
 
 def max_connections(files: int) -> int:
@@ -146,7 +154,7 @@ class HttpServer:
         self._view = view
         self._local = local
         self._source = source
-        self._readiness = Readiness(health, local.statuses)
+        self._readiness = Readiness(health, local.statuses, self._strangers)
         self._metrics = metrics
         self._turns = turns
         self._clock = clock
@@ -209,22 +217,34 @@ class HttpServer:
             metrics=self._metrics,
             turns=self._turns,
         )
+        write_batches = WriteBatches(
+            tables=self._tables,
+            view=self._view,
+            source=self._source,
+            writes=writes,
+            clock=self._clock,
+            metrics=self._metrics,
+            turns=self._turns,
+        )
         health = HealthRoutes(self._readiness, self._metrics, self._options.version)
         public = PublicRoutes(
             RowRoutes(self._tables, query, self._clock, self._turns),
             BatchRoutes(self._tables, batches, self._turns),
             WriteRoutes(writes),
-            OverviewRoutes(self._tables, self._survey),
+            BatchPutRoutes(self._tables, writes, write_batches, self._turns),
+            OverviewRoutes(self._tables, self._survey, self._local.table_reason),
             health,
+            DocumentationRoutes(self._tables, self._options.version),
         )
         hosts = Hosts.of_listener(self._options.host, self._options.advertised_url)
-        self._plain = PlainReads(query, observations, self._clock, self._held, hosts)
+        cors = Cors(self._options.cors_origins)
+        self._plain = PlainReads(query, observations, self._clock, self._held, hosts, cors)
         internal = InternalRoutes(self._tables, self._view, self._local, slices, self._worker_id, self._clock, callers)
         timeout = self._options.request_timeout
         self._dispatchers += (
-            Dispatcher(public, observations, self._clock, timeout, self._held, hosts),
+            Dispatcher(public, observations, self._clock, timeout, self._held, hosts, cors=cors, turns=self._turns),
             Dispatcher(internal, observations, self._clock, timeout, self._held, hosts, check_caller=callers.check),
-            Dispatcher(ProbeRoutes(health), observations, self._clock, timeout, self._held, hosts),
+            Dispatcher(ProbeRoutes(health), observations, self._clock, timeout, self._held, hosts, turns=self._turns),
         )
         internal_connections = self._options.connections // INTERNAL_SHARE
         public_connections = self._options.connections - internal_connections
@@ -252,6 +272,11 @@ class HttpServer:
             asyncio.create_task(measure_event_loop_lag(self._metrics, LAG_INTERVAL), name="event-loop-lag"),
             asyncio.create_task(self._cut_slow_clients(), name="slow-clients"),
         )
+        log.info("listening", url=self._bound.public_url, internal_url=self._bound.internal_url)
+
+    async def log_when_ready(self) -> None:
+        """Log that this worker is ready once it is, and until then what it waits for."""
+        await log_when_ready(lambda: self._readiness.document(verbose=False), self._clock)
 
     async def drain(self, seconds: float) -> None:
         """Turn /readyz to 503 `draining`, then answer on, each time closing the connection.
@@ -309,8 +334,8 @@ class HttpServer:
                 self._held.cut_stalled()
                 for connections in self._connections:
                     connections.refuse_slow_heads()
-            except Exception:  # noqa: BLE001 - the next look is as important as this one
-                structlog.get_logger("http").exception("slow clients could not be cut off")
+            except Exception:
+                log.exception("slow clients could not be cut off")
 
     def _in_flight(self) -> int:
         return sum(dispatcher.in_flight for dispatcher in self._dispatchers)
@@ -319,6 +344,9 @@ class HttpServer:
         if self._peer is None:
             raise RuntimeError("the HTTP server has stopped")
         return await survey(self._view.current, self.me, self._local, self._peer, seconds=SURVEY_SECONDS)
+
+    def _strangers(self) -> Sequence[str]:
+        return () if self._peer is None else self._peer.strangers(self._view.current.members)
 
     async def _listen(
         self, dispatcher: Dispatcher, port: int, setting: str, plain: PlainReads | None, most: int

@@ -34,6 +34,11 @@ def percent_decoded(raw: str) -> bytes:
     return b"".join(parts)
 
 
+def without_trailing_slash(raw_path: str) -> str:
+    """Return the path that is meant by one that ends with a slash, as those of folders do; the root stays as it is."""
+    return raw_path[:-1] if len(raw_path) > 1 and raw_path.endswith("/") else raw_path
+
+
 def query_parameters(raw: str, allowed: AbstractSet[str]) -> dict[str, bytes]:
     """Decode a raw query string. Only `&` separates parameters; `;` belongs to the value.
 

@@ -1,5 +1,8 @@
 """Rows that callers write: PUT and DELETE where a row can be read."""
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
 from aiohttp import web
 
 from app.errors import InvalidBody, InvalidParameter
@@ -15,6 +18,8 @@ WAIT = "wait"
 #: The query parameters of every write.
 PARAMETERS = frozenset({WAIT, TIMEOUT_MS})
 
+_WRITING = frozenset({"PUT", "DELETE", "POST"})
+
 _VISIBLE = b"visible"
 
 #: What asks for a write that depends on the row as it is, or for a part of one. To write all the same would be wrong.
@@ -26,6 +31,10 @@ class WriteRoutes:
 
     def __init__(self, writes: Writes) -> None:
         self._writes = writes
+
+    def lacks(self, variables: Mapping[str, bytes]) -> AbstractSet[str]:
+        """Return the methods that routes for writing lack for a table that is not writable."""
+        return frozenset() if self._writes.is_writable(_named(variables)) else _WRITING
 
     async def put_by_path(self, call: Call) -> web.StreamResponse:
         """Write the row of the key in the path."""
@@ -52,15 +61,13 @@ class WriteRoutes:
         return await self._write(call, key, payload)
 
     async def _write(self, call: Call, key: bytes, payload: bytes | None) -> web.StreamResponse:
-        for name in _REFUSED_HEADERS:
-            if name in call.headers:
-                raise InvalidParameter(f"{name} is not supported: writes are unconditional", parameter=name)
+        refuse_conditions(call)
         waits, wait = _wait(call)
         written = await self._writes.write(
             _table(call), key, payload, deadline=call.deadline, request_id=call.request_id
         )
         partition, offset = written.positions[-1]
-        position = ",".join(f"{number}:{applied}" for number, applied in written.positions)
+        position = written.position
         body: dict[str, object] = {
             "table": written.table,
             "partition": partition,
@@ -75,6 +82,13 @@ class WriteRoutes:
             body["visible"] = visible
             status = 200 if visible else 202
         return json_answer(body, status, {PARTITION: str(partition), POSITION: position})
+
+
+def refuse_conditions(call: Call) -> None:
+    """Raise InvalidParameter for a header that asks for a condition, or for a part of a row."""
+    for name in _REFUSED_HEADERS:
+        if name in call.headers:
+            raise InvalidParameter(f"{name} is not supported: writes are unconditional", parameter=name)
 
 
 def _wait(call: Call) -> tuple[bool, float | None]:
@@ -92,4 +106,8 @@ def _wait(call: Call) -> tuple[bool, float | None]:
 
 
 def _table(call: Call) -> str:
-    return call.variables["table"].decode("utf-8", "replace")
+    return _named(call.variables)
+
+
+def _named(variables: Mapping[str, bytes]) -> str:
+    return variables["table"].decode("utf-8", "replace")

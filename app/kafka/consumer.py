@@ -187,10 +187,10 @@ class LaneConsumer(NoRecordPath):
             try:
                 await self.client.start()
             except KafkaError as error:
-                self._warnings.warn("start", "no broker can be reached; trying again", error=str(error))
+                self._warnings.warn("start", "no broker reachable; trying again", error=str(error))
                 await self.sleep(1.0)
             else:
-                self._warnings.end("start", "a broker is reached")
+                self._warnings.end("start", "broker reachable")
                 return
 
     async def on_stop(self) -> None:
@@ -237,7 +237,7 @@ class LaneConsumer(NoRecordPath):
     async def _drain_messages(self, fetcher: Any) -> None:
         """Fetch and hand over until stopped; what is not handed over is fetched again.
 
-        Raises GroupFailed, which ends the worker.
+        Raises GroupFailed and GroupRefused, which end the worker.
         """
         while not (self.should_stop or fetcher.should_stop):
             try:

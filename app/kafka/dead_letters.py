@@ -8,10 +8,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from app.errors import TopicError
 from app.kafka.client import Connection
 from app.kafka.producers import stop_producer
 from app.kafka.rebootstrap import rebootstrap
-from app.kafka.topics import DeadLetterTopic
+from app.kafka.topics import DeadLetterTopic, look_again
 from app.tasks.dead_letters import (
     Content,
     DeadLetter,
@@ -39,7 +40,7 @@ class KafkaDeadLetters:
 
     The letters of one source partition are in one partition of the topic, in order. A producer that failed, or has not
     answered in time, is thrown away with what it still has in hand, or its repetitions would pile up while no broker
-    is there.
+    is there. The next attempt looks at the topic again, which may have been deleted, and creates it where it was.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class KafkaDeadLetters:
         self._worker = worker
         self._clock = clock
         self._limit = topic.limit
+        self._failed = False
         self._producer: AIOKafkaProducer | None = None
         self._turn = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -90,14 +92,20 @@ class KafkaDeadLetters:
                     done = True
                 finally:
                     if not done:
+                        self._failed = True
                         self._retire()
         except TimeoutError:
             raise LettersUndelivered(f"no acknowledgement from {topic.name} within {SEND_TIMEOUT:.0f} s") from None
+        except TopicError as error:
+            raise LettersUndelivered(str(error)) from error
         except KafkaError as error:
             raise LettersUndelivered(f"{topic.name}: {error!r}") from error
 
     async def _write(self, letters: Sequence[DeadLetter]) -> bool:
         """Write all letters; False when one was too large for the broker, whose limit is lower than it was."""
+        if self._failed:
+            self._topic = await look_again(self._connection, self._topic)
+            self._limit, self._failed = self._topic.limit, False
         if self._producer is None:
             await self.start()
         producer = self._producer
@@ -105,10 +113,12 @@ class KafkaDeadLetters:
             raise AssertionError("a producer was started and is not there")
         partition = letters[0].source.partition % self._topic.partitions
         try:
-            sent = [
-                await producer.send_batch(batch, self._topic.name, partition=partition)
-                for batch in self._batches(producer, letters)
-            ]
+            sent = []
+            for batch in self._batches(producer, letters):
+                future = await producer.send_batch(batch, self._topic.name, partition=partition)
+                # The outcome of one that nothing waits for any more, because another failed first, is not needed.
+                future.add_done_callback(lambda done: done.cancelled() or done.exception())
+                sent.append(future)
             for future in sent:
                 await future
         except MessageSizeTooLargeError:

@@ -1,6 +1,7 @@
 """The engine of a worker: prepares topics and clients, takes part in the group, and owns the shards it is given."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
@@ -13,6 +14,7 @@ from mode import Service
 from app.catalog.fingerprint import catalog_digest, table_digests
 from app.catalog.spec import REGISTRY_FORMATS, Catalog, TableSpec
 from app.config import Settings
+from app.errors import BrokersRefuse
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
 from app.formats.variants import Known
@@ -129,6 +131,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._catalog = catalog
         self._directory = directory
         self._metrics = metrics
+        # Until the first flush.
+        directory.measure(metrics)
         self._view = view
         self._schemas = schemas
         self.known = Known(schemas)
@@ -149,7 +153,6 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             view,
             self._lease,
             self.local,
-            doubt=self._doubt,
             registry_trouble=lambda: schemas.trouble,
         )
         self._recurring = Recurring(log)
@@ -293,22 +296,22 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         )
 
     async def _until_reachable(self, attempt: Callable[[], Awaitable[Result]]) -> Result | None:
-        """Try until it works; None when the worker was stopped meanwhile."""
+        """Try until it works; None when the worker was stopped meanwhile. Raises SetupError as explain_outage does."""
         while not self.should_stop:
             try:
                 found = await attempt()
             except _UNREACHABLE as error:
-                reason = await explain_outage(self._connection) or str(error) or repr(error)
-                self.health.trouble = f"no broker of {self._settings.bootstrap_servers} can be used: {reason}"
+                reason = await explain_outage(self._connection, str(error) or repr(error))
+                self.health.trouble = f"waiting for the brokers of {self._settings.bootstrap_servers}: {reason}"
                 self._recurring.warn(
                     "start",
-                    "no broker can be used; trying again",
+                    "no broker reachable; trying again",
                     bootstrap_servers=self._settings.bootstrap_servers,
                     reason=reason,
                 )
                 await self.sleep(_RETRY)
             else:
-                self._recurring.end("start", "a broker can be used")
+                self._recurring.end("start", "broker reachable")
                 return found
         return None
 
@@ -318,15 +321,17 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             await asyncio.sleep(_OUTAGE_INTERVAL)
             outage = None
             if not self.health.broker_reachable():
-                outage = (
-                    await explain_outage(self._connection) or "the brokers answer, the group's coordinator does not"
-                )
+                try:
+                    outage = await explain_outage(self._connection, "the group's coordinator does not answer")
+                except BrokersRefuse as error:
+                    # The login may be let in again, as after a secret was rotated.
+                    outage = str(error)
             # An answer may have come meanwhile.
             self.health.outage = None if self.health.broker_reachable() else outage
             if self.health.outage is not None:
-                self._recurring.warn("outage", "the brokers cannot be used; trying again", reason=outage)
+                self._recurring.warn("outage", "brokers not reachable; trying again", reason=outage)
             else:
-                self._recurring.end("outage", "the brokers can be used again")
+                self._recurring.end("outage", "brokers reachable again")
 
     async def _measure_broker_clock(self) -> None:
         await broker_time.measure(self._connection, self._settings.group, self._clock, self._broker_clock)
@@ -426,7 +431,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._metrics.rebalances.inc()
         if self._revoked_at is not None:
             self._metrics.rebalance_duration.observe(monotonic() - self._revoked_at)
-        log.info("assigned", generation=generation, partitions=[str(partition) for partition in sorted(partitions)])
+        topics = Counter(partition.topic for partition in partitions)
+        log.info("assigned", generation=generation, partitions=len(partitions), topics=len(topics))
+        log.debug("assigned partitions", partitions=[str(partition) for partition in sorted(partitions)])
 
     def _take_up(
         self,
@@ -436,13 +443,12 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         known: PartitionCounts,
         assignment: Assignment,
     ) -> None:
-        counts, disagreements = known.agreed(assignment.partitions)
+        counts, self.local.disagreements = known.agreed(assignment.partitions)
         differing = differences(table_digests(self._catalog), assignment.catalogs)
         if differing:
             log.warning("workers of the group have different tables.yaml files", differences=differing)
-        self.health.disagreements = [
-            *disagreements,
-            *(f"worker {worker} has another tables.yaml: {what}" for worker, what in differing.items()),
+        self.health.differences = [
+            f"worker {worker} has another tables.yaml: {what}" for worker, what in differing.items()
         ]
         self._view.swap(snapshot_of(generation, counts, assignment.members, differing))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})

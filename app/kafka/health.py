@@ -1,8 +1,9 @@
 """Whether a worker is as it should be, and what keeps it from that."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from app.catalog.spec import Catalog, TableSpec
+from app.catalog.spec import Catalog
 from app.config import Settings
 from app.kafka.lease import GroupLease
 from app.kafka.local_side import LocalSide
@@ -32,16 +33,32 @@ def task_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
     return lines
 
 
+def content_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
+    """Say which tables' records are probably not what the tables' definitions say, a line each."""
+    lines: dict[str, str] = {}
+    rows = Counter[str]()
+    for task in statuses:
+        rows[task.table] += task.rows_estimate
+    for task in statuses:
+        if task.suspicion is not None:
+            lines.setdefault(task.table, f"table {task.table}: {task.suspicion}")
+        elif task.rejected_records and not rows[task.table]:
+            latest = "" if task.rejection is None else f"; the latest: {task.rejection}"
+            lines.setdefault(
+                task.table, f"table {task.table} has no row here, and records that could not become rows{latest}"
+            )
+    return list(lines.values())
+
+
 class Health:
     """What the engine knows of its state, for readiness and for people.
 
     `trouble` is what keeps the worker from taking part in the group, `outage` what has kept it from the brokers since,
-    `disagreements` what it and the group's leader count differently, and `replication` says which changelogs have too
-    few replicas. `left_out` are the members that the leader cannot place, by Kafka's member id, and why; `is_left_out`
+    `differences` what differs in the tables.yaml of other workers, and `replication` says which changelogs have too few
+    replicas. `left_out` are the members that the leader cannot place, by Kafka's member id, and why; `is_left_out`
     says whether this worker is one. The engine sets them.
 
-    doubt says why a miss of a table proves nothing, registry_trouble what is wrong with the schema registry; None when
-    nothing is.
+    registry_trouble says what is wrong with the schema registry; None when nothing is.
     """
 
     def __init__(
@@ -53,12 +70,11 @@ class Health:
         lease: GroupLease,
         local: LocalSide,
         *,
-        doubt: Callable[[TableSpec], str | None],
         registry_trouble: Callable[[], str | None],
     ) -> None:
         self.trouble: str | None = "starting"
         self.outage: str | None = None
-        self.disagreements: Sequence[str] = ()
+        self.differences: Sequence[str] = ()
         self.replication: Callable[[], Sequence[str]] = tuple
         self.left_out: Mapping[str, str] = {}
         self.is_left_out = False
@@ -68,7 +84,6 @@ class Health:
         self._view = view
         self._lease = lease
         self._local = local
-        self._doubt = doubt
         self._registry_trouble = registry_trouble
 
     def joined(self) -> bool:
@@ -99,21 +114,21 @@ class Health:
 
     def reasons(self) -> Sequence[str]:
         """Say what keeps the worker from being as it should be."""
-        doubts = [
-            f"misses of table {table.name} prove nothing: {doubt}"
-            for table in self._catalog.tables.values()
-            if (doubt := self._doubt(table)) is not None
-        ]
-        registry = self._registry_trouble()
+        # Tables of one topic share what is said of that.
+        of_tables = dict.fromkeys(
+            reason for table in self._catalog.tables if (reason := self._local.table_reason(table)) is not None
+        )
+        registry, statuses = self._registry_trouble(), self._local.statuses()
         return [
             *(trouble for trouble in (self.trouble, self.outage) if trouble is not None),
             *([] if registry is None else [f"the schema registry does not answer: {registry}"]),
-            *self.disagreements,
+            *self.differences,
             *self.replication(),
             *(
                 f"member {member} of the group is left out of the placement: {reason}"
                 for member, reason in self.left_out.items()
             ),
-            *doubts,
-            *task_reasons(self._local.statuses()),
+            *of_tables,
+            *task_reasons(statuses),
+            *content_reasons(statuses),
         ]

@@ -9,7 +9,7 @@ from app.kafka.record_batches import UnreadableBatch
 from app.masking import in_words
 from app.model import TopicPartition
 from app.recurring import Recurring
-from app.tasks.log import OUTAGE_LASTS_SECONDS, Clock, LaneOutage
+from app.tasks.log import OUTAGE_LASTS_SECONDS, SKIP_ADVICE, Clock, LaneOutage
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ class LaneOutages:
             return None
         lasts = self._clock.monotonic() - outage.since >= OUTAGE_LASTS_SECONDS
         if outage.unreadable is not None:
-            reason = f"{outage.cause}; if it is lost for good, `tablehouse skip` passes over it"
+            reason = f"{outage.cause}; {SKIP_ADVICE}"
             return LaneOutage(reason, lasts or not outage.unreadable.is_refused)
         reason = f"{source} cannot be read at offset {outage.offset}, and is tried again every second: {outage.cause}"
         return LaneOutage(reason, lasts)

@@ -14,9 +14,11 @@ from app.kafka.log_reader import KafkaLogReader
 from app.kafka.producers import REFUSALS, refusal, stop_producer
 from app.kafka.rebootstrap import rebootstrap
 from app.kafka.skips import Skips
+from app.kafka.topic_admin import TopicAdmin
 from app.kafka.topics import partition_count
 from app.model import TopicPartition
 from app.tasks.dead_letters import LetterRead, read_letter
+from app.tasks.definitions import tables_with_changelogs
 from app.tasks.log import Bounds, LogRecord, LogUnavailable
 
 #: Called now and then with how many records were read, and how many there are to read at most.
@@ -30,13 +32,17 @@ class NotTaken(Exception):
 class LetterTopic:
     """A dead-letter topic, and the sources of its letters; to be entered before it is used.
 
+    `name` is the topic, and `foreign` counts the records that letters() has come to and that no worker has written.
+
     All methods raise LogUnavailable, or aiokafka's KafkaError, when brokers do not answer, and take as long as there is
     something to read: the caller has the deadline.
     """
 
     def __init__(self, connection: Connection, topic: str, group: str) -> None:
         self._connection = connection
-        self._topic = topic
+        self.name = topic
+        self._group = group
+        self.foreign = 0
         self._decisions = KafkaLogReader(connection)
         self._reader = KafkaLogReader(connection, skips=Skips(self._decisions, group))
         self._producer: AIOKafkaProducer | None = None
@@ -74,14 +80,21 @@ class LetterTopic:
                 progress(read, total)
                 for record in records:
                     letter = read_letter(partition.partition, record)
-                    if letter is not None:
+                    if letter is None:
+                        self.foreign += 1
+                    else:
                         yield letter
+
+    async def tables(self) -> set[str]:
+        """Return the tables of the group that were built, whether they have letters or not."""
+        async with TopicAdmin(self._connection) as admin:
+            return tables_with_changelogs(self._group, await admin.names())
 
     async def letter(self, partition: int, offset: int) -> LetterRead:
         """Return one letter; raises TopicError when there is none."""
-        place = TopicPartition(self._topic, partition)
+        place = TopicPartition(self.name, partition)
         if place not in await self._partitions():
-            raise TopicError(f"topic {self._topic} has no partition {partition}")
+            raise TopicError(f"topic {self.name} has no partition {partition}")
         begin, end, *_ = self._known(await self._reader.bounds([place]), place)
         if begin <= offset < end:
             record = await self._reader.peek(place, offset)
@@ -142,13 +155,13 @@ class LetterTopic:
         return self._producer
 
     async def _partitions(self) -> list[TopicPartition]:
-        count = await partition_count(self._connection, self._topic)
+        count = await partition_count(self._connection, self.name)
         if count is None:
             raise TopicError(
-                f"there is no topic {self._topic}; see the settings group and dead_letter_topic, or no worker of the "
+                f"there is no topic {self.name}; see the settings group and dead_letter_topic, or no worker of the "
                 "group has needed one yet"
             )
-        return [TopicPartition(self._topic, number) for number in range(count)]
+        return [TopicPartition(self.name, number) for number in range(count)]
 
     @staticmethod
     def _known(bounds: Mapping[TopicPartition, Bounds], partition: TopicPartition) -> Bounds:

@@ -1,10 +1,10 @@
 """What this worker itself does for requests: reads of the shards it holds, and writes to source topics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from app.catalog.spec import Catalog, TableSpec
-from app.errors import Draining, MisplacedKeys, NotOwner, PartitionRestoring, SourceUnavailable
+from app.errors import Draining, MisplacedKeys, NotOwner, PartitionRestoring, RequestError, SourceUnavailable
 from app.kafka.source_writer import KafkaSourceWriter
 from app.model import Consistency, TaskStatus, TopicPartition
 from app.tasks.digest import PartitionDigest
@@ -17,8 +17,9 @@ Result = TypeVar("Result")
 class LocalSide:
     """There from the start, and says what is missing until the worker has reached a broker.
 
-    doubt says why a miss of a table proves nothing; None when it does. `draining` is set when the worker is stopping,
-    and said where that is why it cannot answer.
+    doubt says why a miss of a table proves nothing; None when it does. `disagreements` says, by topic, what this worker
+    and the group's leader count differently; the engine sets it. `draining` is set when the worker is stopping, and
+    said where that is why it cannot answer.
     """
 
     def __init__(self, catalog: Catalog, doubt: Callable[[TableSpec], str | None]) -> None:
@@ -27,6 +28,7 @@ class LocalSide:
         self._shards: Shards | None = None
         self._source_writer: KafkaSourceWriter | None = None
         self._held: frozenset[str] = frozenset()
+        self.disagreements: Mapping[str, str] = {}
         self.draining = False
 
     def open(self, shards: Shards, source_writer: KafkaSourceWriter | None, held: frozenset[str]) -> None:
@@ -48,6 +50,10 @@ class LocalSide:
         """Read the first of some keys here and now; raises what read() raises."""
         return self._here(table, lambda shards: shards.read_many(table, partition, stored_keys, consistency))
 
+    def require_applied(self, table: str, partition: int) -> None:
+        """Raise what Shards.require_applied raises."""
+        self._joined_shards(table).require_applied(table, partition)
+
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here; raises what Shards.wait_for_position raises."""
         await self._joined_shards(table).wait_for_position(table, partition, offset, timeout)
@@ -59,6 +65,20 @@ class LocalSide:
     def statuses(self) -> Sequence[TaskStatus]:
         """Return the status of every task of this worker."""
         return [] if self._shards is None else self._shards.statuses()
+
+    def table_reason(self, table: str) -> str | None:
+        """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
+        spec = self._catalog.tables[table]
+        doubt = self._doubt(spec)
+        if doubt is None:
+            return self.disagreements.get(spec.source.topic)
+        return (
+            self._not_served(table, doubt) if table in self._held else f"misses of table {table} prove nothing: {doubt}"
+        )
+
+    @staticmethod
+    def _not_served(table: str, doubt: str | None) -> str:
+        return f"table {table} is not served: {doubt}"
 
     async def count_rows(self) -> None:
         """Have statuses() say exactly how many rows tasks have that have few."""
@@ -79,7 +99,7 @@ class LocalSide:
             raise NotOwner("this worker has not joined the group yet")
         if table in self._held:
             raise MisplacedKeys(
-                f"table {table} is not served: {self._doubt(self._catalog.tables[table])}",
+                self._not_served(table, self._doubt(self._catalog.tables[table])),
                 retry_after=MISPLACED_RETRY_AFTER,
                 table=table,
             )
@@ -93,6 +113,19 @@ class LocalSide:
 
     async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
         """Append a record to a writable table's source; raises MisplacedKeys, and what the source writer does."""
+        [outcome] = await self.append_many(table, partition, [(key, value)], timeout)
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return outcome
+
+    async def append_many(
+        self,
+        table: str,
+        partition: int,
+        records: Sequence[tuple[bytes, bytes | None]],
+        timeout: float,  # noqa: ASYNC109
+    ) -> Sequence[int | RequestError]:
+        """Append records in their order; raises MisplacedKeys, and SourceUnavailable before a broker was reached."""
         spec = self._catalog.tables[table]
         doubt = self._doubt(spec)
         if doubt is not None:
@@ -102,7 +135,7 @@ class LocalSide:
                 table=table,
                 partition=partition,
             )
-        return await self._writer(table).append(TopicPartition(spec.source.topic, partition), key, value, timeout)
+        return await self._writer(table).append_many(TopicPartition(spec.source.topic, partition), records, timeout)
 
     def _writer(self, table: str) -> KafkaSourceWriter:
         if self._source_writer is None:

@@ -26,7 +26,16 @@ from app.kafka.skips import PASSED_OVER, Skips
 from app.masking import in_words
 from app.model import TopicPartition
 from app.tasks.clock import SystemClock
-from app.tasks.log import Bounds, LogRecord, LogSlice, LogUnavailable, OffsetOutOfRange, StoodStill, Unreadable
+from app.tasks.log import (
+    Bounds,
+    LogRecord,
+    LogSlice,
+    LogUnavailable,
+    OffsetOutOfRange,
+    PartitionMissing,
+    StoodStill,
+    Unreadable,
+)
 from app.tasks.replay import STOOD_STILL
 
 log = structlog.get_logger(__name__)
@@ -183,7 +192,7 @@ class _Reader:
         offset = max(error.first, cursor.offset)
         after = None if self._skips is None else await self._skips.look_up(source, offset, error)
         if after is None:
-            raise Unreadable(error.problem, error.first, error.last, may_pass=error.is_refused) from error
+            raise Unreadable(error.problem, source, error.first, error.last, may_pass=error.is_refused) from error
         log.warning(PASSED_OVER, source=str(source), first=offset, last=after - 1, error=error.problem)
         self.consumer.seek(cursor.partition, after)
         return (), after
@@ -277,16 +286,19 @@ class KafkaLogReader:
         if listings:
             await asyncio.wait(set(listings.values()))
         found: dict[TopicPartition, Bounds] = {}
-        why: list[str] = []
+        unlisted: dict[TopicPartition, Unlisted] = {}
         for partition, listing in listings.items():
             answer = listing.result()[partition]
             if isinstance(answer, Unlisted):
-                why.append(f"{partition}: {answer.why}")
+                unlisted[partition] = answer
             else:
                 found[partition] = answer
-        if why and not found:
-            raise LogUnavailable(f"listing offsets of {', '.join(why)}")
-        return found
+        if found or not unlisted:
+            return found
+        if all(answer.missing for answer in unlisted.values()):
+            raise PartitionMissing("; ".join(dict.fromkeys(answer.why for answer in unlisted.values())))
+        why = ", ".join(f"{partition}: {answer.why}" for partition, answer in unlisted.items())
+        raise LogUnavailable(f"listing offsets of {why}")
 
     def _listing_with(self, partition: TopicPartition) -> _Listed:
         leader = self._offsets.leader(partition)

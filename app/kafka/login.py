@@ -117,15 +117,6 @@ async def unreachable_brokers(connection: Connection) -> list[str]:
     ]
 
 
-async def explained(connection: Connection, error: Exception) -> Exception:
-    """Return an error of brokers that were asked, with the brokers that cannot be reached where there are any."""
-    unreachable = await unreachable_brokers(connection)
-    if not unreachable:
-        return error
-    outage: Exception = KafkaConnectionError(f"{'; '.join(unreachable)} ({str(error) or repr(error)})")
-    return outage
-
-
 async def _log_in_everywhere(connection: Connection) -> list[list[_Broker] | _Failure]:
     hosts = [(host, port) for host, port, _ in collect_hosts(connection.bootstrap_servers, randomize=False)]
     return await asyncio.gather(*(_log_in(connection, *host) for host in hosts))

@@ -6,12 +6,12 @@ aiokafka's own listing asks for all partitions or none, and tries again for 10 s
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.errors import KafkaError, RequestTimedOutError, for_code
+from aiokafka.errors import KafkaError, RequestTimedOutError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.offset import OffsetRequest
 
 from app.kafka.held_back import HeldBack
@@ -30,10 +30,28 @@ _ATTEMPTS, _PAUSE = 5, 0.1
 
 
 class Unlisted(NamedTuple):
-    """Why a partition has no bounds, and whether asking again at once may help."""
+    """Why a partition has no bounds, whether asking again at once may help, and whether it does not exist."""
 
     why: str
     passing: bool = False
+    missing: bool = False
+
+
+class _Cluster(ClusterMetadata):  # type: ignore[misc]  # aiokafka is not typed
+    """What the brokers say of topics. `refused` has their answer about each topic that they do not describe."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: dict[str, type[KafkaError]] = {}
+
+    def update_metadata(self, metadata: Any) -> None:
+        """Record an answer, which is about some topics."""
+        super().update_metadata(metadata)
+        for code, topic, *_ in metadata.topics:
+            if code:
+                self.refused[topic] = for_code(code)
+            else:
+                self.refused.pop(topic, None)
 
 
 class OffsetListing:
@@ -42,7 +60,7 @@ class OffsetListing:
     def __init__(self, client: AIOKafkaClient) -> None:
         self._client = client
         # Of its own: what the client knows of the cluster is cut down to the topics that it watches.
-        self._cluster = ClusterMetadata()
+        self._cluster = _Cluster()
         self._topics: set[str] = set()
         self._held_back = HeldBack(client)
         #: Whether a broker answered the last time.
@@ -100,10 +118,7 @@ class OffsetListing:
             leader = self._cluster.leader_for_partition(KafkaPartition(*partition))
             # At first no leader is known, and one that was missing may be elected by now.
             if leader is None:
-                why = "the brokers do not know it, or do not show it to this worker"
-                if not (first or self._learned):
-                    why = f"no broker can be reached where it says it is: {self._addresses()}"
-                found[partition] = Unlisted(why, passing=first)
+                found[partition] = Unlisted("it is not known yet", passing=True) if first else self._unknown(partition)
             elif leader == NO_LEADER:
                 found[partition] = Unlisted("it has no leader", passing=first)
             else:
@@ -111,6 +126,21 @@ class OffsetListing:
         for answers in await asyncio.gather(*(self._ask_leader(node, asked) for node, asked in led.items())):
             found.update(answers)
         return found
+
+    def _unknown(self, partition: TopicPartition) -> Unlisted:
+        """Return why the brokers, which were just asked, have told nothing about a partition."""
+        if not self._learned:
+            return Unlisted(f"no broker can be reached where it says it is: {self._addresses()}")
+        topic, number = partition
+        refusal = self._cluster.refused.get(topic)
+        if refusal is UnknownTopicOrPartitionError:
+            return Unlisted(f"the brokers do not know topic {topic} (deleted?)", missing=True)
+        if refusal is not None:
+            return Unlisted(f"the brokers do not show topic {topic} to this worker: {refusal.__name__}")
+        count = len(self._cluster.partitions_for_topic(topic) or ())
+        return Unlisted(
+            f"topic {topic} has no partition {number}, only those up to {count - 1} (created again?)", missing=True
+        )
 
     def _addresses(self) -> str:
         return ", ".join(f"{broker.host}:{broker.port}" for broker in self._client.cluster.brokers())

@@ -1,7 +1,7 @@
 """The partition counts of source topics, and the tables that were built with others than their topic has now."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -35,16 +35,15 @@ class Counts:
 def settle(catalog: Catalog, group: str, now: Mapping[str, int], changelogs: Mapping[str, int]) -> Counts:
     """Choose the count that each topic's tables are served with, given those of the changelogs that exist.
 
-    A table goes on with the count that it was built with when its topic grows: its rows are served and its misses are
-    in doubt. Where another table of the topic is new, or was built with the present count, that count is right for it,
-    and the tables of before are held back.
+    A table goes on with the count that it was built with when its topic has another: its rows are served and its misses
+    are in doubt. Where another table of the topic is new, or was built with the present count, that count is right for
+    it, and the tables of before are held back.
     """
     names = {table.name: changelog_topic(group, table) for table in catalog.tables.values()}
     shards: dict[str, int] = {}
     for topic, count in now.items():
         found = [changelogs.get(names[table.name]) for table in catalog.tables_of(topic)]
-        # Partitions that are gone cannot be read.
-        earlier = [built for built in found if built is not None and built < count]
+        earlier = [built for built in found if built is not None]
         shards[topic] = count if None in found or count in found or not earlier else max(earlier)
     tables = catalog.tables.values()
     built = {names[table.name]: changelogs.get(names[table.name], now[table.source.topic]) for table in tables}
@@ -93,19 +92,19 @@ class PartitionCounts:
                 now=growth.now,
             )
 
-    def agreed(self, counted: Mapping[str, int]) -> tuple[dict[str, int], Sequence[str]]:
-        """Return the counts that the group's leader placed by and this worker shares, and what it does not, in words.
+    def agreed(self, counted: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str]]:
+        """Return the counts by topic that the group's leader placed by and this worker shares, and the others in words.
 
         They differ after a topic has grown, while workers from before and after a new version of its table are in the
         group. A worker that hashes with one count would look in the wrong partition of a table built with the other.
         """
         shards = self._counts.shards
         differing = {topic: count for topic, count in counted.items() if shards.get(topic, count) != count}
-        disagreements = [
-            f"the group's leader counts {count} partitions of {topic} and this worker {shards[topic]}: no key of its "
-            "tables can be looked up here until all workers have the same tables.yaml"
+        disagreements = {
+            topic: f"the group's leader counts {count} partitions of {topic} and this worker {shards[topic]}: no key "
+            "of its tables can be looked up here until all workers have the same tables.yaml"
             for topic, count in differing.items()
-        ]
-        for disagreement in disagreements:
+        }
+        for disagreement in disagreements.values():
             log.warning("partition counts differ", reason=disagreement)
         return {topic: count for topic, count in counted.items() if topic not in differing}, disagreements

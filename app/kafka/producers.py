@@ -18,6 +18,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
     UnsupportedForMessageFormatError,
 )
+from aiokafka.producer.message_accumulator import MessageAccumulator
 
 
 class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]  # aiokafka is not typed
@@ -70,7 +71,7 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
     await asyncio.wait({stopping}, timeout=STOP_TIMEOUT)
     if not stopping.done():
         stopping.cancel()
-        producer._message_accumulator.fail_all(ProducerClosed())
+        _fail_all(producer._message_accumulator)
         sender = producer._sender.sender_task
         # Told to end, aiokafka's sender waits for the answers in flight; each further cancellation ends one wait.
         while sender is not None and not sender.done():
@@ -79,3 +80,14 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
         with suppress(asyncio.CancelledError, KafkaError):
             await stopping
         await producer.client.close()
+
+
+def _fail_all(accumulator: MessageAccumulator) -> None:
+    """End whatever waits for a batch, and leave asyncio nothing to log, such as exceptions that nothing asks for."""
+    queued = [batch for batches in accumulator._batches.values() for batch in batches]
+    # A batch that was sent before takes itself out of these when it ends, and they lack it while it is queued again.
+    accumulator._pending_batches.update(batch for batch in queued if batch.retry_count)
+    left = {*queued, *accumulator._pending_batches}
+    accumulator.fail_all(ProducerClosed())
+    for batch in left:
+        batch._drain_waiter.exception()

@@ -1,6 +1,7 @@
 """Makes the decision to pass over offsets that cannot be read, and leaves a dead letter that says so."""
 
 import time
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
@@ -10,15 +11,22 @@ from app.kafka.dead_letters import KafkaDeadLetters
 from app.kafka.log_reader import KafkaLogReader
 from app.kafka.producers import stop_producer
 from app.kafka.record_batches import ReadRecord
-from app.kafka.skips import Skip, skip_topic
+from app.kafka.skips import Skip, Skips, skip_topic
 from app.kafka.topics import partition_count, prepare_dead_letters
 from app.model import TopicPartition
-from app.tasks.dead_letters import DeadLetter
+from app.tasks.dead_letters import EVERY_TABLE, DeadLetter
 from app.tasks.ingest import BadRecord
 from app.tasks.log import NO_TIMESTAMP, LogReader, LogUnavailable, Unreadable
 
-#: What a letter says instead of a table and a worker, since it is about every table of the topic.
-_EVERY_TABLE, _WRITER = "*", "tablehouse skip"
+#: What a letter says instead of a worker.
+_WRITER = "tablehouse skip"
+
+
+class Decided(NamedTuple):
+    """A decision, and whether it was made just now or had been before."""
+
+    skip: Skip
+    is_new: bool
 
 
 class SkipRefused(Exception):
@@ -34,8 +42,10 @@ class _MachineClock:
 
 async def skip(
     connection: Connection, group: str, dead_letter_topic: str, source: TopicPartition, first: int, last: int
-) -> Skip:
+) -> Decided:
     """Have the group's workers pass over the offsets from `first` to `last`, none of which can be read.
+
+    Nothing is written where that was decided before.
 
     Raises SkipRefused for a changelog, when one can, or when a batch would be passed over in part; TopicError for a
     topic that is not there; LettersUndelivered, LogUnavailable and aiokafka's KafkaError when brokers do not answer.
@@ -45,20 +55,23 @@ async def skip(
         raise SkipRefused(
             f"{source.topic} is a changelog, which is read as a whole or not at all: give its table a new version"
         )
-    if first > last:
-        raise SkipRefused(f"--from {first} is greater than --to {last}")
     await _require_partition(connection, source)
     await _require_partition(connection, TopicPartition(skip_topic(group), 0))
     reader = KafkaLogReader(connection)
     try:
         await reader.start()
+        decisions = Skips(reader, group)
+        await decisions.read()
+        earlier = decisions.decision(source, first, last)
+        if earlier is not None:
+            return Decided(earlier, is_new=False)
         problem = await _require_unreadable(reader, source, first, last)
     finally:
         await reader.stop()
     decision = Skip(source.topic, source.partition, first, last, problem, _MachineClock().now_ms())
     await _write_letter(connection, group, dead_letter_topic, decision)
     await _append(connection, group, decision)
-    return decision
+    return Decided(decision, is_new=True)
 
 
 async def _require_partition(connection: Connection, place: TopicPartition) -> None:
@@ -110,7 +123,7 @@ async def _write_letter(connection: Connection, group: str, dead_letter_topic: s
     detail = f"offsets {decision.first} to {decision.last} are passed over, as an operator decided: {decision.problem}"
     bad = BadRecord(ReadRecord(decision.first, NO_TIMESTAMP, None, None, ()), "unreadable", detail)
     try:
-        await letters.send([DeadLetter(_EVERY_TABLE, decision.source, bad)])
+        await letters.send([DeadLetter(EVERY_TABLE, decision.source, bad)])
     finally:
         await letters.stop()
 

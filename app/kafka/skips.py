@@ -83,6 +83,11 @@ class Skips:
             return None
         return max(ends) if error.is_refused else min(max(ends), error.last + 1)
 
+    def decision(self, source: TopicPartition, first: int, last: int) -> Skip | None:
+        """Return a decision that has all of these offsets; None when there is none."""
+        known = self._known.get(source, ())
+        return next((skip for skip in known if skip.first <= first and last <= skip.last), None)
+
     async def look_up(self, source: TopicPartition, offset: int, error: UnreadableBatch) -> int | None:
         """Return what after() does, once new decisions are read."""
         await self.refresh()
@@ -97,11 +102,12 @@ class Skips:
         """Read new decisions, within seconds; those known stay when that fails."""
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS), self._turn:
-                await self._read()
+                await self.read()
         except (LogUnavailable, OffsetOutOfRange, TimeoutError) as error:
             log.warning("the skip topic cannot be read", topic=self._place.topic, error=str(error) or repr(error))
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
+        """Read new decisions; raises LogUnavailable and OffsetOutOfRange."""
         bounds = (await self._reader.bounds([self._place]))[self._place]
         if not bounds.start <= self._reached <= bounds.end:
             self._reached = bounds.start

@@ -5,7 +5,7 @@ it, and those that come later wait behind it.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -14,7 +14,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from app.errors import DeadlineExceeded, PayloadTooLarge, SourceUnavailable
+from app.errors import DeadlineExceeded, PayloadTooLarge, RequestError, SourceUnavailable
 from app.kafka.client import Connection
 from app.kafka.producers import REFUSALS, refusal, stop_producer
 from app.kafka.rebootstrap import rebootstrap
@@ -72,18 +72,89 @@ class KafkaSourceWriter:
         Raises PayloadTooLarge, SourceUnavailable when nothing was and will be written, and DeadlineExceeded when the
         record may have been written or may be later.
         """
-        limit, size = self._limits[partition.topic], _size(key, value)
-        if size > limit:
-            raise PayloadTooLarge(
-                f"the record would have {size} bytes, at most {limit} are taken by topic {partition.topic} "
-                "(max.message.bytes)",
-                limit=limit,
-            )
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        producer, future = await self._hand_over(partition, key, value, deadline)
-        # When nobody waits any more its outcome interests nobody either.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        [outcome] = await self.append_many(partition, [(key, value)], timeout)
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return outcome
+
+    async def append_many(
+        self,
+        partition: TopicPartition,
+        records: Sequence[tuple[bytes, bytes | None]],
+        timeout: float,  # noqa: ASYNC109
+    ) -> Sequence[int | RequestError]:
+        """Append records, by key and value, in their order; return the offset of each, or what append() would raise."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            producer = await self._reach(partition, deadline)
+        except SourceUnavailable as error:
+            return [error] * len(records)
+        sent = await self._send(producer, partition, records, deadline)
+        outcomes: list[int | RequestError] = []
+        for future in sent:
+            if isinstance(future, RequestError):
+                outcomes.append(future)
+                continue
+            try:
+                outcomes.append(await self._acknowledged(producer, future, partition, deadline))
+            except RequestError as error:
+                outcomes.append(error)
+        return outcomes
+
+    async def _reach(self, partition: TopicPartition, deadline: float) -> AIOKafkaProducer:
+        """Return a producer that can reach the partition's leader; raises SourceUnavailable."""
+        try:
+            async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_PATIENCE):
+                producer = await self._started()
+                await _reach_leader(producer, KafkaPartition(*partition))
+        except TimeoutError:
+            raise self._out_of_reach(partition) from None
+        except KafkaError as error:
+            raise _not_written(partition, repr(error)) from None
+        return producer
+
+    async def _send(
+        self,
+        producer: AIOKafkaProducer,
+        partition: TopicPartition,
+        records: Sequence[tuple[bytes, bytes | None]],
+        deadline: float,
+    ) -> Sequence[asyncio.Future[Any] | RequestError]:
+        """Give records to a producer in their order; after one that it does not take it is given no more."""
+        limit = self._limits[partition.topic]
+        sent: list[asyncio.Future[Any] | RequestError] = []
+        untaken: RequestError | None = None
+        for key, value in records:
+            size = _size(key, value)
+            if size > limit:
+                sent.append(_too_large(partition.topic, size, limit))
+                continue
+            if untaken is None:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        future = await producer.send(
+                            partition.topic,
+                            value=value,
+                            key=key,
+                            partition=partition.partition,
+                            timestamp_ms=self._clock.now_ms(),
+                        )
+                except TimeoutError:
+                    untaken = self._out_of_reach(partition)
+                except KafkaError as error:
+                    untaken = _not_written(partition, repr(error))
+                else:
+                    # When nobody waits any more its outcome interests nobody either.
+                    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+                    sent.append(future)
+                    continue
+            sent.append(untaken)
+        return sent
+
+    async def _acknowledged(
+        self, producer: AIOKafkaProducer, future: asyncio.Future[Any], partition: TopicPartition, deadline: float
+    ) -> int:
+        """Return the offset of a record that was sent; raises SourceUnavailable and DeadlineExceeded."""
         try:
             async with asyncio.timeout_at(deadline):
                 return int((await asyncio.shield(future)).offset)
@@ -91,7 +162,7 @@ class KafkaSourceWriter:
             _take_back(producer, KafkaPartition(*partition))
             if future.done() and isinstance(future.exception(), _NotSent):
                 raise _not_written(partition, "it was still waiting for its turn to be sent") from None
-            raise _unknown(partition, f"no acknowledgement within {timeout:.3g} s") from None
+            raise _unknown(partition, "no acknowledgement in time") from None
         except _NotSent:
             raise _not_written(partition, "those before it were not acknowledged in time") from None
         except KafkaError as error:
@@ -101,34 +172,18 @@ class KafkaSourceWriter:
                 raise _not_written(partition, refusal(error)) from None
             raise _unknown(partition, repr(error)) from None
 
-    async def _hand_over(
-        self, partition: TopicPartition, key: bytes, value: bytes | None, deadline: float
-    ) -> tuple[AIOKafkaProducer, asyncio.Future[Any]]:
-        """Give the record to a producer that can reach the partition's leader; raises SourceUnavailable."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                async with asyncio.timeout(LEADER_PATIENCE):
-                    producer = await self._started()
-                    await _reach_leader(producer, KafkaPartition(*partition))
-                future: asyncio.Future[Any] = await producer.send(
-                    partition.topic,
-                    value=value,
-                    key=key,
-                    partition=partition.partition,
-                    timestamp_ms=self._clock.now_ms(),
-                )
-        except TimeoutError:
-            leader = self._leader_of(KafkaPartition(*partition))
-            raise _not_written(partition, f"{leader} could not be reached in time, or takes nothing") from None
-        except KafkaError as error:
-            raise _not_written(partition, repr(error)) from None
-        return producer, future
+    def _out_of_reach(self, partition: TopicPartition) -> SourceUnavailable:
+        return _not_written(partition, self._unreached(KafkaPartition(*partition)))
 
-    def _leader_of(self, partition: KafkaPartition) -> str:
-        """Return a partition's leader in words, with the address that it advertises where that is known."""
+    def _unreached(self, partition: KafkaPartition) -> str:
+        """Return why a partition takes nothing, with the address that its leader advertises where that is known."""
         cluster = None if self._producer is None else self._producer.client.cluster
         leader = None if cluster is None else cluster.broker_metadata(cluster.leader_for_partition(partition))
-        return "its leader" if leader is None else f"its leader, which advertises {leader.host}:{leader.port},"
+        if leader is None:
+            return "no broker has named its leader in time (was the topic deleted?)"
+        return (
+            f"its leader, which advertises {leader.host}:{leader.port}, could not be reached in time, or takes nothing"
+        )
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -158,6 +213,13 @@ class KafkaSourceWriter:
         retiring = asyncio.get_running_loop().create_task(stop_producer(producer))
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
+
+
+def _too_large(topic: str, size: int, limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the record would have {size} bytes, at most {limit} are taken by topic {topic} (max.message.bytes)",
+        limit=limit,
+    )
 
 
 def _size(key: bytes, value: bytes | None) -> int:

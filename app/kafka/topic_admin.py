@@ -82,6 +82,10 @@ class TopicAdmin:
         """Disconnect."""
         await self._admin.close()
 
+    async def names(self) -> list[str]:
+        """Return the topics that there are, as far as this client may know of them."""
+        return list(await self._admin.list_topics())
+
     async def described(self, topics: Collection[str]) -> dict[str, Described]:
         """Return the topics that are there."""
         described: dict[str, Described] = {}
@@ -153,6 +157,7 @@ class TopicAdmin:
         Raises TopicError, with the command that would create it, for a topic that only a person can create.
         """
         there_by_now: set[str] = set()
+        created: dict[tuple[str, int, str], list[str]] = {}
         pending = {wanted.name: (wanted, 0) for wanted in topics}
         while pending:
             tried, pending = pending, {}
@@ -161,7 +166,8 @@ class TopicAdmin:
                 if code == TopicAlreadyExistsError.errno:
                     there_by_now.add(name)
                 elif code == 0:
-                    _log_creation(wanted, way)
+                    settings = " ".join(f"{setting}={value}" for setting, value in wanted.ways[way].items())
+                    created.setdefault((wanted.title, wanted.replicas, settings), []).append(name)
                 elif code in _REFUSED_BY_POLICY and way + 1 < len(wanted.ways):
                     log.info(
                         "creation refused; trying with less",
@@ -172,6 +178,7 @@ class TopicAdmin:
                     pending[name] = wanted, way + 1
                 else:
                     raise self._error(wanted, way, code, message)
+        _log_created(created)
         return there_by_now
 
     async def create_with_what_is_up(self, wanted: Wanted) -> None:
@@ -210,11 +217,11 @@ class TopicAdmin:
         )
 
 
-def _log_creation(wanted: Wanted, way: int) -> None:
-    settings = dict(wanted.ways[way])
-    log.info("topic created", topic=wanted.name, kind=wanted.title, replicas=wanted.replicas, settings=settings)
-    if wanted.replicas == 1 and wanted.title == CHANGELOG:
-        log.warning("this changelog has one replica: acknowledged rows are lost with its disk", topic=wanted.name)
+def _log_created(created: Mapping[tuple[str, int, str], list[str]]) -> None:
+    for (title, replicas, settings), names in created.items():
+        log.info("topics created", kind=title, count=len(names), topics=names, replicas=replicas, settings=settings)
+        if replicas == 1 and title == CHANGELOG:
+            log.warning("changelogs have one replica: acknowledged rows are lost with its disk", count=len(names))
 
 
 def _defaults(entries: Iterable[Any]) -> Iterable[tuple[str, str]]:

@@ -7,7 +7,8 @@ from app.catalog.spec import Catalog
 from app.kafka.client import Connection
 from app.kafka.topic_admin import Described, TopicAdmin
 from app.kafka.topic_plan import Wanted
-from app.kafka.topics import Replication, faults, probes, survey
+from app.kafka.topics import Replication, Survey, faults, probes, survey
+from app.tasks.definitions import changelog_topic
 
 
 class Commands(NamedTuple):
@@ -22,7 +23,8 @@ async def commands_for(
 ) -> Commands:
     """Return what is to be done before a worker starts that may create no topic.
 
-    Raises TopicError for a source that is missing, and aiokafka's KafkaError.
+    A missing source is remarked on alone: how many partitions it needs is not known here. Raises TopicError and
+    aiokafka's KafkaError.
     """
     found = Commands([], [])
     async with TopicAdmin(connection) as admin:
@@ -31,6 +33,7 @@ async def commands_for(
         wanted = {**surveyed.wanted, **internal}
         existing = {**surveyed.existing, **await admin.described(internal)}
         settings = await admin.settings(existing)
+    found.remarks.extend(_about_missing(topic, group, catalog, surveyed) for topic in surveyed.missing_sources)
     for name, topic in wanted.items():
         if name in existing:
             _add_existing(found, connection, topic, existing[name], settings[name].values)
@@ -38,6 +41,23 @@ async def commands_for(
             found.lines.append(topic.create_command(connection))
             found.remarks.append(f"{name}: missing")
     return found
+
+
+def _about_missing(topic: str, group: str, catalog: Catalog, surveyed: Survey) -> str:
+    """Say of a missing source what it has to be."""
+    tables = catalog.tables_of(topic)
+    names = ", ".join(table.name for table in tables)
+    if topic in surveyed.sources:
+        return (
+            f"{topic}: missing, the source of {names}, which workers serve from changelogs of "
+            f"{surveyed.sources[topic].partitions} partitions. If it was deleted, create it again with as many "
+            "partitions as its producers need, which is not known here, and give the tables new versions"
+        )
+    changelogs = ", ".join(changelog_topic(group, table) for table in tables)
+    return (
+        f"{topic}: missing, the source of {names}. Create it with as many partitions as its producers need, which is "
+        f"not known here, or correct `source.topic`; then run this again, for {changelogs} with as many partitions"
+    )
 
 
 def _add_existing(

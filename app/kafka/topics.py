@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import structlog
 
@@ -13,6 +14,7 @@ from app.kafka.partition_counts import Counts, settle
 from app.kafka.skips import skip_topic
 from app.kafka.topic_admin import Cluster, Described, TopicAdmin
 from app.kafka.topic_plan import (
+    BATCH_OVERHEAD,
     CHANGELOG,
     MAX_AUTOMATIC_REPLICAS,
     Rule,
@@ -43,11 +45,16 @@ _PROBES: Mapping[str, tuple[Rule, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterTopic:
-    """The dead-letter topic: its partition count, and the limit of a batch in bytes."""
+    """The dead-letter topic: what it has to be, its partition count, and the limit of a batch in bytes."""
 
-    name: str
+    wanted: Wanted
     partitions: int
     limit: int
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+        return self.wanted.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +90,17 @@ AUTOMATIC = Replication()
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The topics that a group needs: its sources, and what it creates, with those that are there."""
+    """The topics that a group needs: its sources, and what it creates, with those that are there.
+
+    A missing source that has a changelog is in `sources` too, with what its changelogs tell of it. Nothing is wanted
+    for the tables of one that has none.
+    """
 
     sources: Mapping[str, Described]
     source_limits: Mapping[str, int]
     wanted: Mapping[str, Wanted]
     existing: Mapping[str, Described]
+    missing_sources: tuple[str, ...] = ()
 
     @property
     def missing(self) -> list[Wanted]:
@@ -100,31 +112,61 @@ async def survey(
     admin: TopicAdmin, group: str, catalog: Catalog, dead_letter_topic: str, replication: Replication
 ) -> Survey:
     """Look at everything that a group needs but its probes; raises TopicError for what only a person can correct."""
-    sources = await admin.described(catalog.topics)
-    _require_sources(catalog, sources)
-    settings = await admin.settings(catalog.topics)
-    limits = {topic: int(found.values[_SIZE]) for topic, found in settings.items()}
-    # Without a source there is nothing to ask for the cluster's defaults, and nothing to create.
-    defaults = next((found.defaults for found in settings.values()), {})
-    cluster = await admin.cluster()
-    changelogs = [changelog_topic(group, table) for table in catalog.tables.values()]
+    changelogs = {changelog_topic(group, table): table.source.topic for table in catalog.tables.values()}
+    if dead_letter_topic in {*catalog.topics, *changelogs, skip_topic(group)} and _sends_letters(catalog):
+        raise TopicError(
+            f"dead_letter_topic is {dead_letter_topic}, which is a source, a changelog or the skip topic; name another"
+        )
     existing = await admin.described([*changelogs, skip_topic(group), dead_letter_topic])
-    counts = _counts(group, catalog, sources, existing)
+    found = await _look_at_sources(admin, catalog, changelogs, existing)
+    cluster = await admin.cluster()
+    known = Catalog({name: table for name, table in catalog.tables.items() if table.source.topic in found.described})
+    counts = _counts(group, known, found.described, existing)
     wanted: dict[str, Wanted] = {}
-    for table in catalog.tables.values():
-        topic, name = table.source.topic, changelog_topic(group, table)
-        replicas = replication.of(cluster, sources[topic].replicas)
-        wanted[name] = changelog(name, counts.built[name], replicas, limits[topic], defaults)
-    replicas = replication.of(cluster, max((source.replicas for source in sources.values()), default=1))
-    wanted[skip_topic(group)] = skips(skip_topic(group), replicas, defaults)
-    if any(table.source.on_error == "dead_letter" for table in catalog.tables.values()):
-        if dead_letter_topic in {*catalog.topics, *wanted}:
-            raise TopicError(
-                f"dead_letter_topic is {dead_letter_topic}, which is a source, a changelog or the skip topic; name "
-                "another"
-            )
-        wanted[dead_letter_topic] = dead_letters(dead_letter_topic, replicas, max(limits.values()), defaults)
-    return Survey(sources, limits, wanted, {name: found for name, found in existing.items() if name in wanted})
+    for name, topic in changelogs.items():
+        if topic in found.described:
+            replicas = replication.of(cluster, found.described[topic].replicas)
+            wanted[name] = changelog(name, counts.built[name], replicas, found.limits[topic], found.defaults)
+    replicas = replication.of(cluster, max((source.replicas for source in found.described.values()), default=1))
+    wanted[skip_topic(group)] = skips(skip_topic(group), replicas, found.defaults)
+    if found.limits and _sends_letters(catalog):
+        largest = max(found.limits.values())
+        wanted[dead_letter_topic] = dead_letters(dead_letter_topic, replicas, largest, found.defaults)
+    existing = {name: topic for name, topic in existing.items() if name in wanted}
+    return Survey(found.described, found.limits, wanted, existing, found.missing)
+
+
+class _Sources(NamedTuple):
+    """Sources as they are, or as changelogs tell of them, the limits of their batches, and the cluster's defaults."""
+
+    described: Mapping[str, Described]
+    limits: Mapping[str, int]
+    defaults: Mapping[str, str]
+    missing: tuple[str, ...]
+
+
+async def _look_at_sources(
+    admin: TopicAdmin, catalog: Catalog, changelogs: Mapping[str, str], existing: Mapping[str, Described]
+) -> _Sources:
+    """Look at the sources, and at the changelogs of those that are missing; changelogs are by name, with the source."""
+    described = await admin.described(catalog.topics)
+    missing = tuple(topic for topic in catalog.topics if topic not in described)
+    left = {name: topic for name, topic in changelogs.items() if topic in missing and name in existing}
+    settings = await admin.settings([*described, *left])
+    limits = {topic: int(settings[topic].values[_SIZE]) for topic in described}
+    for topic in set(left.values()):
+        names = [name for name, source in left.items() if source == topic]
+        described[topic] = Described(
+            max(existing[name].partitions for name in names), max(existing[name].replicas for name in names)
+        )
+        limits[topic] = max(1, min(int(settings[name].values[_SIZE]) for name in names) - BATCH_OVERHEAD)
+    # Without any of these topics there is nothing to ask for the cluster's defaults.
+    defaults = next((found.defaults for found in settings.values()), {})
+    return _Sources(described, limits, defaults, missing)
+
+
+def _sends_letters(catalog: Catalog) -> bool:
+    return any(table.source.on_error == "dead_letter" for table in catalog.tables.values())
 
 
 def _counts(
@@ -149,10 +191,12 @@ async def prepare(
 ) -> Topics:
     """Check the sources, and create or check the changelogs, and the dead-letter topic where a table sends any.
 
+    A source may be missing where one of its tables has a changelog: the tables are served from their changelogs.
     Raises TopicError for what only a person can correct, and aiokafka's KafkaError when the brokers do not answer.
     """
     async with TopicAdmin(connection) as admin:
         surveyed = await survey(admin, group, catalog, dead_letter_topic, replication)
+        _require_sources(catalog, surveyed)
         found, limits = await _create_and_check(connection, admin, surveyed)
     limits.pop(skip_topic(group))
     letters = _letters(dead_letter_topic, found, limits) if dead_letter_topic in found.wanted else None
@@ -172,15 +216,25 @@ async def prepare_dead_letters(
     async with TopicAdmin(connection) as admin:
         sources, settings = await admin.described([source]), (await admin.settings([source]))[source]
         replicas, limit = replication.of(await admin.cluster(), sources[source].replicas), int(settings.values[_SIZE])
-        wanted = {name: dead_letters(name, replicas, limit, settings.defaults)}
-        surveyed = Survey(sources, {source: limit}, wanted, await admin.described([name]))
-        found, limits = await _create_and_check(connection, admin, surveyed)
+        return await _created_or_checked(connection, admin, dead_letters(name, replicas, limit, settings.defaults))
+
+
+async def look_again(connection: Connection, topic: DeadLetterTopic) -> DeadLetterTopic:
+    """Create the dead-letter topic again where it was deleted, else check it; raises as prepare()."""
+    async with TopicAdmin(connection) as admin:
+        return await _created_or_checked(connection, admin, topic.wanted)
+
+
+async def _created_or_checked(connection: Connection, admin: TopicAdmin, wanted: Wanted) -> DeadLetterTopic:
+    name = wanted.name
+    surveyed = Survey({}, {}, {name: wanted}, await admin.described([name]))
+    found, limits = await _create_and_check(connection, admin, surveyed)
     return _letters(name, found, limits)
 
 
 def _letters(name: str, found: Survey, limits: dict[str, int]) -> DeadLetterTopic:
     there = found.existing.get(name)
-    return DeadLetterTopic(name, 1 if there is None else there.partitions, limits.pop(name))
+    return DeadLetterTopic(found.wanted[name], 1 if there is None else there.partitions, limits.pop(name))
 
 
 async def _create_and_check(connection: Connection, admin: TopicAdmin, found: Survey) -> tuple[Survey, dict[str, int]]:
@@ -223,13 +277,20 @@ def faults(wanted: Wanted, existing: Described | None, values: Mapping[str, str]
     return tuple(rule for rule in rules if not rule.holds(values.get(rule.setting)))
 
 
-def _require_sources(catalog: Catalog, found: Collection[str]) -> None:
-    missing = [topic for topic in catalog.topics if topic not in found]
+def _require_sources(catalog: Catalog, found: Survey) -> None:
+    """Raise TopicError for a missing source without any changelog: its tables have nothing to be served from."""
+    missing = [topic for topic in found.missing_sources if topic not in found.sources]
     if missing:
         tables = [table.name for topic in missing for table in catalog.tables_of(topic)]
         raise TopicError(
             f"there is no topic {', '.join(missing)}, which {', '.join(tables)} would read: create it first, or "
             "correct `source.topic`"
+        )
+    for topic in found.missing_sources:
+        log.error(
+            "a source topic is missing; its tables are served from their changelogs and get no updates",
+            topic=topic,
+            tables=[table.name for table in catalog.tables_of(topic)],
         )
 
 

@@ -28,6 +28,9 @@ class Listeners(Protocol):
     async def start(self) -> None:
         """Serve."""
 
+    async def log_when_ready(self) -> None:
+        """Return once the worker is ready, and log that."""
+
     async def drain(self, seconds: float) -> None:
         """Turn unready, and wait for requests in flight."""
 
@@ -44,6 +47,7 @@ class _ListenersService(Service):  # type: ignore[misc]  # mode's Service has un
 
     async def on_start(self) -> None:
         await self._listeners.start()
+        self.add_future(self._listeners.log_when_ready())
 
     async def on_stop(self) -> None:
         await self._listeners.stop(_DRAIN)
@@ -129,13 +133,15 @@ def run(engine: Engine, listeners: Listeners, shutdown_timeout: float) -> int:
         pass
     except Exception as error:  # noqa: BLE001 - whatever it was, the services are stopped and it is reported below
         failure = error
-    if failure is not None or worker.crash_reason is not None:
+    failure = failure or worker.crash_reason
+    if failure is not None:
         _end_after(shutdown_timeout)
+        # Faust would log it, and raise it again.
+        worker.crash_reason = None
     try:
         worker.stop_and_shutdown()
-    except Exception as error:  # noqa: BLE001 - Faust raises the reason of a crash here again
+    except Exception as error:  # noqa: BLE001 - Faust raises the reason of a crash during the stop
         failure = failure or error
-    failure = failure or worker.crash_reason
     if isinstance(failure, SetupError):
         raise failure
     if failure is not None:

@@ -15,7 +15,7 @@ from app.formats.errors import DecodeError
 from app.formats.schemas import Schema, SchemaNeeded
 from app.registry.answers import NoRegistry, Refusal, Unavailable, Unusable
 from app.registry.lookup import Lookup
-from app.registry.saved import Latest, Saved, SavedSchemas
+from app.registry.saved import Latest, Saved, Saving
 from app.registry.transport import Access, Transport
 from app.telemetry import Metrics
 
@@ -50,7 +50,7 @@ class SchemaRegistry:
     def __init__(
         self,
         access: Access,
-        saved: SavedSchemas,
+        saved: Saving,
         metrics: Metrics,
         unknown_after: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -32,6 +33,27 @@ class _File(msgspec.Struct):
     layout: int
     urls: list[str]
     content: Saved
+
+
+class Saving(Protocol):
+    """Where schemas are kept beyond the end of the process."""
+
+    def load(self) -> Saved:
+        """Return what was saved; blocks."""
+
+    def save(self, content: Saved) -> None:
+        """Replace what was saved; blocks. Raises OSError."""
+
+
+class NothingSaved:
+    """For commands, which fetch what they need each time."""
+
+    def load(self) -> Saved:
+        """See Saving."""
+        return Saved()
+
+    def save(self, content: Saved) -> None:
+        """See Saving."""
 
 
 class SavedSchemas:

@@ -9,7 +9,7 @@ from app.config import Settings
 from app.errors import ConfigError
 from app.formats.schemas import NoSchemas
 from app.registry.client import SchemaRegistry
-from app.registry.saved import SavedSchemas
+from app.registry.saved import NothingSaved, SavedSchemas
 from app.registry.transport import Access, Bearer
 from app.stores.data_directory import DataDirectory
 from app.telemetry import Metrics
@@ -31,6 +31,16 @@ def schema_source(
         return NoSchemas()
     saved = SavedSchemas(directory.schemas_file, settings.schema_registry)
     return SchemaRegistry(access_of(settings), saved, metrics, settings.schema_registry_unknown_after)
+
+
+def schemas_for_commands(settings: Settings, release: str) -> SchemaRegistry | NoSchemas:
+    """Return where a command has its schemas from; raises ConfigError for files that cannot be used.
+
+    What the registry does not know is believed at once.
+    """
+    if not settings.schema_registry:
+        return NoSchemas()
+    return SchemaRegistry(access_of(settings), NothingSaved(), Metrics(release), unknown_after=0.0)
 
 
 def fields_in_need(catalog: Catalog) -> list[str]:

@@ -210,12 +210,14 @@ class Batch:
             except RequestError as error:
                 outcomes.set(index, error)
                 continue
-            if len(key.wires) != 1 or not key.enumerable:
+            if len(key.wires) != 1 or not key.enumerable or routed.spec.source.partitioner == "any":
                 alone.append((index, text))
                 continue
             found.append(index)
             stored.append(key.stored)
             wires.append(key.wires[0])
+        if not found:
+            return
         places = partitions_of(routed.spec.source.partitioner, wires, self._asked.count)
         for index, stored_key, partition in zip(found, stored, places, strict=True):
             group = groups.get(partition)

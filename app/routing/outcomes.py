@@ -112,6 +112,7 @@ def _worse(one: PartitionAnswer, other: PartitionAnswer) -> PartitionAnswer:
             role=less.freshness.role,
             lag_records=_most(freshness.lag_records for freshness in both),
             staleness_ms=_most(freshness.staleness_ms for freshness in both),
+            rejected_records=max(freshness.rejected_records for freshness in both),
         ),
         less.served_by,
     )

@@ -29,6 +29,13 @@ class LocalTables(Protocol):
         Raises what read() raises whether there is a row or not; what depends on that is in the result.
         """
 
+    def require_applied(self, table: str, partition: int) -> None:
+        """Raise WriteRefused where this worker owns a partition and applies nothing that is written to its source now.
+
+        That is until a person acts, not while it restores or waits for a broker. Raises NotOwner when this worker does
+        not hold the partition, and MisplacedKeys for a table that is not served.
+        """
+
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Return once a source offset, inclusive, has been applied in a partition held here, in whatever role.
 
@@ -47,6 +54,9 @@ class LocalTables(Protocol):
 
     def statuses(self) -> Sequence[TaskStatus]:
         """Every task of this worker."""
+
+    def table_reason(self, table: str) -> str | None:
+        """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,12 @@ class Peer(Protocol):
 
         Raises what its LocalTables.read raises, and OwnerUnreachable (detail: why, in words) when there was no answer
         that can be understood: Unresponsive when there was none at all.
+        """
+
+    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
+        """Have `host` look whether it applies what is written; the hop's key and consistency do not matter.
+
+        Raises what its LocalTables.require_applied raises, and what read() raises when there was no answer.
         """
 
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:

@@ -6,7 +6,7 @@ This and batch.py are the only places that forward. DESIGN.md beside it says why
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.errors import (
@@ -21,12 +21,12 @@ from app.errors import (
     RequestError,
     TooStale,
 )
-from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TopicPartition
+from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
 from app.routing.candidates import Candidate, Candidates
 from app.routing.cluster import ClusterSnapshot, ClusterView
 from app.routing.ports import Hop, LocalTables, Peer, read_or_wait
 from app.routing.refusals import Refusal, explained, last_answer, worth_asking_again
-from app.routing.spread import first_row, newest_row
+from app.routing.spread import newest_row
 from app.routing.tables import RoutedTable, table_named
 from app.tasks.reads import ReadResult
 from app.telemetry import Metrics
@@ -44,9 +44,6 @@ WAITING_SHARE = 0.5
 ASK_THE_NEXT = (NotOwner, OwnerUnreachable, PartitionRestoring, TooStale, Draining, Overloaded, PositionNotReached)
 
 
-_OF_THE_ACTIVE = Consistency(ReadMode.ACTIVE)
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A row, or the word of a copy that the caller trusts that there is none.
@@ -58,6 +55,10 @@ class Answer:
     result: ReadResult
     served_by: str
     path: Literal["local", "forwarded"]
+
+    def labelled(self, freshness: Freshness) -> "Answer":
+        """Return the same answer with another freshness."""
+        return replace(self, result=replace(self.result, freshness=freshness))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,22 +152,22 @@ class Query:
                     _Question(routed, key.stored, partition, count, consistency, deadline, waits_until, request_id)
                 )
 
-            answer = await (first_row(ask, partitions) if key.enumerable else newest_row(ask, partitions, count))
+            answer = await newest_row(ask, partitions, routed.other_partitions(key, partitions, count))
         except RequestError:
             counted.unavailable.inc()
             raise
-        return counted.observed(answer, self._clock() - started)
+        counted.observe(answer, self._clock() - started)
+        return answer
 
     def read_here(self, table: str, key_text: bytes) -> Answer | None:
         """Find the row of a key where read() would look first, if that is here; None when only read() can tell.
 
-        Raises RequestError where read() may raise another one, and counts nothing then.
+        Raises RequestError where read() may raise another one. The answer is yet to be counted.
         """
         routed = table_named(self._tables, table)
-        started = self._clock()
         key, snapshot = routed.parse(key_text), self._view.current
         partitions = routed.partitions_of(key, partition_count(routed, snapshot))
-        if len(partitions) != 1 and not key.enumerable:
+        if len(partitions) != 1:
             return None
         partition = partitions[0]
         active = snapshot.actives.get(TopicPartition(routed.spec.source.topic, partition))
@@ -175,20 +176,37 @@ class Query:
         result = self._local.read(table, partition, key.stored, DEFAULT_CONSISTENCY)
         if result.row is None:
             return None
-        return self._counted[table].observed(Answer(routed, result, self._worker_id, "local"), self._clock() - started)
+        return Answer(routed, result, self._worker_id, "local")
 
-    async def ask_owner(self, routed: RoutedTable, partition: int, *, seconds: float, request_id: str) -> None:
-        """Return once the active of a partition has answered as for a row, within `seconds`, or when there is none.
+    def count(self, answer: Answer, seconds: float) -> None:
+        """Count an answer of read_here() that the caller gets, after `seconds`."""
+        self._counted[answer.table.spec.name].observe(answer, seconds)
 
-        Raises what LocalTables.read and Peer.read raise.
+    async def require_applied(self, routed: RoutedTable, partition: int, *, seconds: float, request_id: str) -> None:
+        """Return once the active of a partition says that it applies writes, within `seconds`, or when there is none.
+
+        Raises what LocalTables.require_applied and Peer.require_applied raise.
         """
         snapshot, topic = self._view.current, routed.spec.source.topic
         for candidate in self.candidates.of(TopicPartition(topic, partition), snapshot, ReadMode.ACTIVE):
-            count = snapshot.partitions.get(topic, 0)
-            until = self._clock() + seconds
-            question = _Question(routed, b"", partition, count, _OF_THE_ACTIVE, until, 0.0, request_id)
+            if candidate.host.worker_id == self._worker_id:
+                self._local.require_applied(routed.spec.name, partition)
+                continue
+            hop = Hop(
+                table=routed.spec.name,
+                partition=partition,
+                stored_key=b"",
+                consistency=DEFAULT_CONSISTENCY,
+                wait=0.0,
+                table_digest=routed.digest,
+                partitions=snapshot.partitions.get(topic, 0),
+                generation=snapshot.generation,
+                request_id=request_id,
+                timeout=hop_seconds(candidate.host, seconds, 0.0, followed=False),
+            )
             try:
-                await self._ask_host(candidate, question, snapshot.generation, later=[])
+                with counted_forward(self._metrics, self._clock):
+                    await self._peer.require_applied(candidate.host, hop)
             except RequestError as error:
                 self.candidates.heard(candidate.host, error)
                 raise
@@ -204,9 +222,8 @@ class Query:
         snapshot = self._view.current
         count = partition_count(routed, snapshot)
         partitions = routed.partitions_of(key, count)
-        if not key.enumerable:
-            partitions = (*partitions, *(other for other in range(count) if other not in partitions))
-        shards = [TopicPartition(routed.spec.source.topic, partition) for partition in partitions]
+        every = (*partitions, *routed.other_partitions(key, partitions, count))
+        shards = [TopicPartition(routed.spec.source.topic, partition) for partition in every]
         return snapshot.generation, tuple(
             Location(shard.partition, snapshot.actives.get(shard), snapshot.standbys.get(shard, ())) for shard in shards
         )
@@ -317,7 +334,7 @@ class _TableMetrics:
         self.unavailable = metrics.reads.labels(table, "unavailable")
         self.duration = {path: metrics.read_duration.labels(table, path) for path in ("local", "forwarded", "standby")}
 
-    def observed(self, answer: Answer, seconds: float) -> Answer:
+    def observe(self, answer: Answer, seconds: float) -> None:
         role = answer.result.freshness.role
         if role is not Role.ACTIVE:
             self.stale.inc()
@@ -326,7 +343,6 @@ class _TableMetrics:
         else:
             self.hit.inc()
         self.duration["standby" if role is Role.STANDBY else answer.path].observe(seconds)
-        return answer
 
 
 def partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:

@@ -51,14 +51,22 @@ class RoutedTable:
             raise type(error)(error.detail, **{"table": self.spec.name, **error.details}) from None
 
     def partitions_of(self, key: Key, count: int) -> tuple[int, ...]:
-        """Name each partition that is known to be able to hold the key, once, that of the canonical wire form first.
+        """Name each partition that is known to be able to hold the key, once.
 
-        A key that is not enumerable may lie in any other as well.
+        That of the canonical wire form comes first, where the partitioner says where it is.
         """
         partitioner = self.spec.source.partitioner
+        if partitioner == "any":
+            return tuple(range(count))
         if len(key.wires) == 1:
             return (partition_of(partitioner, key.wires[0], count),)
         return tuple(dict.fromkeys(partition_of(partitioner, wire, count) for wire in key.wires))
+
+    def other_partitions(self, key: Key, partitions: tuple[int, ...], count: int) -> tuple[int, ...]:
+        """Name the partitions besides those that a key may lie in as well: all, where producers may use other forms."""
+        if key.enumerable:
+            return ()
+        return tuple(other for other in range(count) if other not in partitions)
 
 
 def routed_tables(catalog: Catalog, group: str, known: Known) -> Mapping[str, RoutedTable]:

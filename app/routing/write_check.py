@@ -1,15 +1,15 @@
-"""Whether a partition's owner still applies what is written to its source, asked before something is written.
+"""Whether a partition's owner applies what is written to its source, asked before something is written.
 
-A table whose source or changelog is refused shows no later write until a person has given it a new version. Its owner
-is asked as for a row, since its refusal of reads says so.
+An owner that is blocked shows no later write until a person acts.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
 
 from app.errors import RequestError, WriteRefused
 from app.routing.query import Query
 from app.routing.tables import RoutedTable
-from app.tasks.reads import REFUSED
 
 #: Seconds for which an owner counts as asked, unless it has refused.
 BELIEVED_SECONDS = 1.0
@@ -17,8 +17,8 @@ BELIEVED_SECONDS = 1.0
 #: How long an owner is waited for at most, in seconds and as a share of the time that the write has too.
 MAX_WAIT_SECONDS, SHARE = 1.0, 0.25
 
-#: Seconds after which trying again may help: a person has to act first.
-_RETRY_AFTER = 60
+#: Owners that are asked at once for one request.
+_AT_ONCE = 32
 
 
 class WriteCheck:
@@ -30,26 +30,40 @@ class WriteCheck:
         self._asked_at: dict[tuple[str, int], float] = {}
 
     async def require_applied(self, routed: RoutedTable, partition: int, *, deadline: float, request_id: str) -> None:
-        """Raise WriteRefused where the partition's owner says that it applies no write.
+        """Raise WriteRefused where the partition's owner says that it applies no write."""
+        refused = await self.refusals(routed, [partition], deadline=deadline, request_id=request_id)
+        if refused:
+            raise refused[partition]
+
+    async def refusals(
+        self, routed: RoutedTable, partitions: Iterable[int], *, deadline: float, request_id: str
+    ) -> Mapping[int, WriteRefused]:
+        """Return which of some partitions have owners that say that they apply no write.
 
         An owner that does not answer, or is not known yet, keeps no record from being written.
         """
-        place, now = (routed.spec.name, partition), self._clock()
-        asked_at = self._asked_at.get(place)
-        if asked_at is not None and now - asked_at < BELIEVED_SECONDS:
-            return
+        name, now = routed.spec.name, self._clock()
+        due = [
+            partition
+            for partition in partitions
+            if now - self._asked_at.get((name, partition), -inf) >= BELIEVED_SECONDS
+        ]
+        if not due:
+            return {}
         seconds = min(MAX_WAIT_SECONDS, (deadline - now) * SHARE)
-        try:
-            await self._query.ask_owner(routed, partition, seconds=seconds, request_id=request_id)
-        except RequestError as error:
-            reason = error.details.get(REFUSED)
-            if reason is not None:
-                self._asked_at.pop(place, None)
-                raise WriteRefused(
-                    f"nothing was written to partition {partition} of table {routed.spec.name}, since no read would "
-                    f"show it: {reason}",
-                    retry_after=_RETRY_AFTER,
-                    table=routed.spec.name,
-                    partition=partition,
-                ) from None
-        self._asked_at[place] = self._clock()
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(partition: int) -> WriteRefused | None:
+            async with turns:
+                try:
+                    await self._query.require_applied(routed, partition, seconds=seconds, request_id=request_id)
+                except WriteRefused as error:
+                    self._asked_at.pop((name, partition), None)
+                    return error
+                except RequestError:
+                    pass
+            self._asked_at[name, partition] = self._clock()
+            return None
+
+        answers = await asyncio.gather(*map(ask, due))
+        return {partition: error for partition, error in zip(due, answers, strict=True) if error is not None}

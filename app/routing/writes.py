@@ -9,10 +9,10 @@ acknowledged, not yet answered   it was written; whoever asks from its position 
 between two tombstones           of a key with several wire forms: as sent, not acknowledged
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.catalog.spec import TableSpec
 from app.errors import (
@@ -54,6 +54,30 @@ class SourceWriter(Protocol):
         over the limit, SourceUnavailable when nothing was and will be written, and DeadlineExceeded when nobody knows.
         """
 
+    async def append_many(
+        self,
+        table: str,
+        partition: int,
+        records: Sequence[tuple[bytes, bytes | None]],
+        timeout: float,  # noqa: ASYNC109
+    ) -> Sequence[int | RequestError]:
+        """Append records, by key and value, in their order; return the offset of each, or what append() would raise.
+
+        Raises MisplacedKeys and SourceUnavailable for all of them.
+        """
+
+
+class Record(NamedTuple):
+    """What makes a row, or with a value of None deletes it: its key in every wire form, the canonical one first."""
+
+    wires: tuple[bytes, ...]
+    value: bytes | None
+
+    @property
+    def is_spread(self) -> bool:
+        """Return whether it takes records in several places: a deleted row may lie under any form of its key."""
+        return self.value is None and len(self.wires) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -61,6 +85,11 @@ class Written:
 
     table: str
     positions: tuple[tuple[int, int], ...]
+
+    @property
+    def position(self) -> str:
+        """All of it, as min_position takes it."""
+        return ",".join(f"{partition}:{offset}" for partition, offset in self.positions)
 
 
 class Writes:
@@ -82,12 +111,16 @@ class Writes:
         self._view = view
         self._source = source
         self._query = query
-        self._check = WriteCheck(query, clock)
+        self.check = WriteCheck(query, clock)
         self._clock = clock
         self._metrics = metrics
         self._turns = turns
         self._schemas = known.schemas
         self._encoders = {name: encoder(table.spec, known) for name, table in tables.items() if table.spec.writable}
+
+    def is_writable(self, table: str) -> bool:
+        """Return whether there is such a table and callers may write to it."""
+        return table in self._encoders
 
     def content_type(self, table: str) -> str:
         """Return the media type that a row's payload has to be of; raises TableNotFound and NotWritable."""
@@ -108,19 +141,24 @@ class Writes:
         SourceWriter.append raises.
         """
         routed = table_named(self._tables, table)
-        wires, value = await self._encoded(routed.spec, key_text, payload, deadline)
+        record = await self.record(routed, key_text, payload, deadline)
+        return await self.append(routed, record, deadline=deadline, request_id=request_id)
+
+    async def append(self, routed: RoutedTable, record: Record, *, deadline: float, request_id: str) -> Written:
+        """Append what record() made; see write() for what it raises."""
+        table = routed.spec.name
         # A row that is gone must not come back from under another form of its key.
-        keys = wires[:1] if value is not None else wires[::-1]
-        positions = []
+        keys = record.wires[::-1] if record.is_spread else record.wires[:1]
+        positions: list[tuple[int, int]] = []
         started = self._clock()
         result = "unavailable"
         try:
             count = partition_count(routed, self._view.current)
             for key in keys:
                 partition = partition_of(routed.spec.source.partitioner, key, count)
-                await self._check.require_applied(routed, partition, deadline=deadline, request_id=request_id)
+                await self.check.require_applied(routed, partition, deadline=deadline, request_id=request_id)
                 left = max(0.0, deadline - self._clock())
-                positions.append((partition, await self._source.append(table, partition, key, value, left)))
+                positions.append((partition, await self._source.append(table, partition, key, record.value, left)))
             result = "written"
         except RequestError as error:
             if positions:
@@ -158,13 +196,13 @@ class Writes:
                 f"table {table.name} cannot be written to: set `writable: true` in its definition, if every "
                 f"client of this worker may write to topic {table.source.topic}",
                 table=table.name,
-                allow=["GET", "HEAD"],
             )
         return found
 
-    async def _encoded(
-        self, table: TableSpec, key_text: bytes, payload: bytes | None, deadline: float
-    ) -> tuple[tuple[bytes, ...], bytes | None]:
+    async def record(self, routed: RoutedTable, key_text: bytes, payload: bytes | None, deadline: float) -> Record:
+        """Return the record of a row; raises what write() raises for the question and without schemas."""
+        table = routed.spec
+        encoder = self._encoder(table)
         if len(key_text) > MAX_KEY_BYTES:
             raise UriTooLong(
                 f"the key has {len(key_text)} bytes, at most {MAX_KEY_BYTES} are allowed", table=table.name
@@ -172,13 +210,13 @@ class Writes:
         try:
             left = max(0.0, deadline - self._clock())
             if payload is not None and len(payload) > LARGE_VALUE_BYTES:
-                in_pieces = partial(self._encoder(table).encode_in_pieces, key_text, payload)
-                return await with_schemas_in_turns(self._schemas, in_pieces, left, self._turns)
-            return await with_schemas(self._schemas, partial(self._encoder(table).encode, key_text, payload), left)
+                in_pieces = partial(encoder.encode_in_pieces, key_text, payload)
+                return Record(*await with_schemas_in_turns(self._schemas, in_pieces, left, self._turns))
+            return Record(*await with_schemas(self._schemas, partial(encoder.encode, key_text, payload), left))
         except (InvalidKey, KeySchemaUnknown, SchemaUnavailable, Overloaded) as error:
             raise type(error)(error.detail, **{"table": table.name, **error.details}) from None
         except DecodeError as error:
             raise InvalidBody(
-                f"the body is no row of table {table.name}, whose values are {table.source.value}: {error}",
+                f"this is no row of table {table.name}, whose values are {table.source.value}: {error}",
                 table=table.name,
             ) from None

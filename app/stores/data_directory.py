@@ -26,6 +26,7 @@ import structlog
 
 from app.errors import DataDirectoryError
 from app.model import TopicPartition
+from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -93,9 +94,11 @@ class DataDirectory:
         """Return the bytes that are free where the directory is; raises OSError."""
         return shutil.disk_usage(self.path).free
 
-    def size(self) -> int:
-        """Return the bytes of the file system that the directory is on, free or not; raises OSError."""
-        return shutil.disk_usage(self.path).total
+    def measure(self, metrics: Metrics) -> None:
+        """Set the metrics of the file system that the directory is on; raises OSError."""
+        usage = shutil.disk_usage(self.path)
+        metrics.disk_free.set(usage.free)
+        metrics.disk_size.set(usage.total)
 
     def positions(self) -> dict[str, dict[int, int]]:
         """Return the positions last saved, by topic and partition; empty when there are none that can be read."""

@@ -3,7 +3,8 @@
 A row is a fixed head and the payload:
 
     layout version   u8      1
-    flags            u8      0; bits are reserved for what a row may carry later (schema id, expiry)
+    flags            u8      bit 0: the mark of a deleted key, without a payload; other bits are reserved for what a row
+                             may carry later (schema id, expiry)
     timestamp        i64     milliseconds since 1970, from the source record
     source offset    i64     the source record that made the row
     payload          the rest, in the table's value format
@@ -19,6 +20,9 @@ from dataclasses import dataclass
 LAYOUT_VERSION = 1
 
 _HEAD = struct.Struct(">BBqq")
+
+#: The flag of a mark that a key was deleted, in tables that have to know when.
+DELETED = 0x01
 
 #: Packs the head of a row: `pack_head(LAYOUT_VERSION, flags, timestamp_ms, offset) + payload` is a row.
 pack_head = _HEAD.pack
@@ -39,11 +43,15 @@ class RowLayoutError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: `offset` is the source offset that made it, `timestamp_ms` that record's timestamp."""
+    """One row: `offset` is the source offset that made it, `timestamp_ms` that record's timestamp.
+
+    `deleted` is set for the mark of a key that the record deleted.
+    """
 
     payload: bytes
     timestamp_ms: int
     offset: int
+    deleted: bool = False
 
 
 def unpack(data: bytes) -> Row:
@@ -51,13 +59,15 @@ def unpack(data: bytes) -> Row:
     if len(data) < HEAD_SIZE:
         raise RowLayoutError(f"a row has at least {HEAD_SIZE} bytes, this has {len(data)}")
     layout, flags, timestamp_ms, offset = _HEAD.unpack_from(data)
-    if layout != LAYOUT_VERSION or flags:
-        raise RowLayoutError(f"layout {layout} with flags {flags:#x}; known is layout {LAYOUT_VERSION} without flags")
-    return Row(data[HEAD_SIZE:], timestamp_ms, offset)
+    if layout != LAYOUT_VERSION or flags & ~DELETED:
+        raise RowLayoutError(
+            f"layout {layout} with flags {flags:#x}; known is layout {LAYOUT_VERSION} with flags up to {DELETED:#x}"
+        )
+    return Row(data[HEAD_SIZE:], timestamp_ms, offset, bool(flags & DELETED))
 
 
 def payloads(rows: Sequence[bytes | None]) -> list[bytes | None]:
-    """Return the payload of each row, None where there is none; raises RowLayoutError as unpack() does.
+    """Return the payload of each row, None where there is none, or a mark; raises RowLayoutError as unpack() does.
 
     The form for a batch, without an object for each row.
     """
@@ -66,6 +76,10 @@ def payloads(rows: Sequence[bytes | None]) -> list[bytes | None]:
         if row is None
         else row[HEAD_SIZE:]
         if len(row) >= HEAD_SIZE and row.startswith(_BEGINNING)
-        else unpack(row).payload
+        else _payload(unpack(row))
         for row in rows
     ]
+
+
+def _payload(row: Row) -> bytes | None:
+    return None if row.deleted else row.payload

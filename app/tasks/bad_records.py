@@ -4,10 +4,12 @@ Whatever it is, it is over before the position passes them: a dead letter is ack
 appended that covers its record.
 """
 
+import time
 from typing import assert_never
 
 import structlog
 
+from app.recurring import Recurring
 from app.tasks.dead_letters import DeadLetter, DeadLetters, LettersUndelivered
 from app.tasks.ingest import BadRecord, RecordRefused, TableCodec
 from app.tasks.log import LogRecord
@@ -15,8 +17,8 @@ from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-#: Records that could not become rows are logged one by one up to this many a batch, and summed up beyond it.
-BAD_RECORDS_LOGGED = 10
+#: Records that could not become rows are logged one by one up to this many in that many seconds, and summed up beyond.
+BAD_RECORDS_LOGGED, LINES_SECONDS = 10, 60.0
 
 
 class BadRecords:
@@ -25,10 +27,16 @@ class BadRecords:
     def __init__(self, table: str, codec: TableCodec, dead_letters: DeadLetters | None, metrics: Metrics) -> None:
         self._table = table
         self._source = codec.source
+        self._place = {"table": table, "topic": codec.source.topic, "partition": codec.source.partition}
         self._on_error = codec.on_error
         self._dead_letters = dead_letters
         self._metrics = metrics
+        self._likely_cause = codec.likely_cause
         self._found: list[BadRecord] = []
+        self._summary = Recurring(log)
+        self._lines_from, self._lines = float("-inf"), 0
+        #: What the latest one was, in words.
+        self.latest: str | None = None
 
     def clear(self) -> None:
         """Forget them, since their batch is folded again."""
@@ -37,6 +45,10 @@ class BadRecords:
     def add(self, record: LogRecord, reason: str, detail: str) -> None:
         """See Skips."""
         self._found.append(BadRecord(record, reason, detail))
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._found)
 
     @property
     def stop_at(self) -> BadRecord | None:
@@ -80,22 +92,19 @@ class BadRecords:
             raise
 
     def _report(self, one: str, many: str) -> None:
-        for record, reason, detail in self._found[:BAD_RECORDS_LOGGED]:
-            log.warning(
-                one,
-                table=self._table,
-                topic=self._source.topic,
-                partition=self._source.partition,
-                offset=record.offset,
-                reason=reason,
-                detail=detail,
-            )
-        if len(self._found) > BAD_RECORDS_LOGGED:
-            log.warning(
-                many,
-                table=self._table,
-                topic=self._source.topic,
-                partition=self._source.partition,
-                count=len(self._found) - BAD_RECORDS_LOGGED,
-                last_offset=self._found[-1].record.offset,
-            )
+        if time.monotonic() - self._lines_from >= LINES_SECONDS:
+            self._lines_from, self._lines = time.monotonic(), 0
+        logged = self._found[: BAD_RECORDS_LOGGED - self._lines]
+        self._lines += len(logged)
+        for bad in logged:
+            log.warning(one, **self._place, offset=bad.record.offset, **self._what(bad))
+        last = self._found[-1]
+        what = self._what(last)
+        self.latest = f"offset {last.record.offset} of {self._source}: {'; '.join(what.values())}"
+        if len(self._found) > len(logged):
+            count = len(self._found) - len(logged)
+            self._summary.warn(many, many, **self._place, count=count, last_offset=last.record.offset, **what)
+
+    def _what(self, bad: BadRecord) -> dict[str, str]:
+        cause = self._likely_cause(bad.record, bad.reason)
+        return {"reason": bad.reason, "detail": bad.detail} | ({} if cause is None else {"likely_cause": cause})

@@ -14,6 +14,12 @@ from app.tasks.log import LogRecord
 CONNECT = "__connect.errors."
 OURS = "__tablehouse.errors."
 
+#: What `table` says in a letter about offsets that are passed over in every table of the topic.
+EVERY_TABLE = "*"
+
+#: Why a record became no row, or is no record that can be read.
+REASONS = ("null_key", "empty_key", "undecodable_key", "undecodable_value", "oversized", "unreadable")
+
 #: How many headers the record had itself. Only the last header of this name counts.
 _OWN_HEADERS = f"{OURS}record.headers"
 

@@ -1,18 +1,25 @@
 """From a table's definition to what its tasks need: names, fingerprint and codec."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from app.catalog.fingerprint import fingerprint
 from app.catalog.spec import TableSpec
-from app.folds.upsert import Upsert
+from app.folds.upsert import MarkedUpsert, Upsert
+from app.formats.errors import DecodeError
 from app.formats.keyed import source_keys
+from app.formats.likely_causes import cause_of_key, cause_of_value
 from app.formats.partitioners import partitions_of, places_empty_keys
+from app.formats.schemas import SchemaNeeded
 from app.formats.values import value_format
 from app.formats.variants import Known
 from app.model import TopicPartition
 from app.stores.rows import LAYOUT_VERSION
 from app.tasks.ingest import TableCodec
+from app.tasks.log import LogRecord
 from app.tasks.replay import Identity
+from app.tasks.suspicions import KeySuspicion
 
 
 def changelog_topic(group: str, table: TableSpec) -> str:
@@ -21,6 +28,12 @@ def changelog_topic(group: str, table: TableSpec) -> str:
     Tables of one catalog never share one. Two groups can, and their fingerprints tell them apart.
     """
     return f"{group}-{table.log_name}-changelog"
+
+
+def tables_with_changelogs(group: str, topics: Iterable[str]) -> set[str]:
+    """Return the tables of a group whose changelogs are among some topics, in whatever version."""
+    pattern = re.compile(rf"{re.escape(group)}-(.+?)(-v[0-9]+)?-changelog")
+    return {match[1] for topic in topics if (match := pattern.fullmatch(topic))}
 
 
 def family_name(table: TableSpec) -> str:
@@ -41,7 +54,11 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
     """Return how the records of one partition of the table's source are read."""
     keys, partitioner = source_keys(table.source, known), table.source.partitioner
 
+    anywhere = partitioner == "any"
+
     def misplaced(wires: Sequence[bytes]) -> int | None:
+        if anywhere:
+            return None
         found = partitions_of(partitioner, wires, partitions)
         if found.count(partition) != len(found):
             return next(index for index, where in enumerate(found) if where != partition)
@@ -50,6 +67,18 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         found = partitions_of(partitioner, [keys.canonical(wire) for wire in wires], partitions)
         return next((index for index, where in enumerate(found) if where != partition), None)
 
+    def kind_of(schema: int) -> str | None:
+        with suppress(DecodeError, SchemaNeeded):
+            return known.schemas.known(schema).kind
+        return None
+
+    def likely_cause(record: LogRecord, reason: str) -> str | None:
+        if reason == "undecodable_key":
+            return cause_of_key(table.source.key.format, record.key or b"", kind_of)
+        if reason == "undecodable_value":
+            return cause_of_value(table.source.value.format, record.value or b"", record.headers, kind_of)
+        return None
+
     values = value_format(table, known.schemas)
     return TableCodec(
         source=TopicPartition(table.source.topic, partition),
@@ -57,7 +86,11 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         decode_value=values.decode,
         decode_in_pieces=values.decode_in_pieces,
         misplaced=misplaced,
-        fold=Upsert(),
+        fold=MarkedUpsert() if anywhere else Upsert(),
+        spec=table.source,
+        partitions=partitions,
         empty_keys=places_empty_keys(partitioner),
         on_error=table.source.on_error,
+        likely_cause=likely_cause,
+        suspicion=KeySuspicion(table.source.key),
     )

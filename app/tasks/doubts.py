@@ -1,13 +1,23 @@
-"""Tables of which a miss proves nothing, because keys may lie in partitions where nobody looks for them.
+"""Tables whose misses are inconclusive, because keys may lie in partitions where no lookup looks for them.
 
 A lookup asks the partition that the partitioner names. One key found elsewhere shows that the producers use another
-partitioner, so of that whole table no miss is a proof any more, whichever worker and partition is asked. What a worker
+partitioner, so no miss of that whole table is a proof any more, whichever worker and partition is asked. What a worker
 finds travels to all others with the group's metadata (kafka/engine.py), and every partition's position records keep it.
+Which partitioner would be right is known to the workers that read such keys, from then until they restart.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
+
+from app.tasks.ingest import TableCodec
+from app.tasks.suggestions import Suggestion
+
+#: What is suggested where no misplaced key was read by this worker since it started.
+_ASK_ITS_READER = (
+    "does its producer use another one? Correct `partitioner` and give the table a new version; /readyz of the worker "
+    "that read the key says which partitioner fits"
+)
 
 
 class Misplaced(NamedTuple):
@@ -25,11 +35,12 @@ class Growth(NamedTuple):
 
 
 class Doubts:
-    """What a worker knows of such tables. on_found is told of a misplaced key that was not known here before."""
+    """What a worker knows of such tables. on_found is called for a misplaced key that was not known here before."""
 
     def __init__(self, on_found: Callable[[], None]) -> None:
         self._on_found = on_found
         self._misplaced: dict[str, Misplaced] = {}
+        self._suggestions: dict[str, Suggestion] = {}
         self._grown: Mapping[str, Growth] = {}
 
     @property
@@ -38,13 +49,22 @@ class Doubts:
         return MappingProxyType(self._misplaced)
 
     def found(self, changelog: str, misplaced: Misplaced) -> None:
-        """Take note of what a task of this worker found, in its source or in its changelog."""
+        """Record what a task of this worker found, in its source or in its changelog."""
         if changelog not in self._misplaced:
             self._misplaced[changelog] = misplaced
             self._on_found()
 
+    def look_at(self, changelog: str, codec: TableCodec, keys: Sequence[bytes]) -> Suggestion:
+        """Return what is suggested for a table, after a look at some of its keys, in their wire form.
+
+        They are a misplaced key of the codec's partition and keys that were read after it.
+        """
+        suggestion = self._suggestions.setdefault(changelog, Suggestion(codec.spec))
+        suggestion.look_at(keys, codec.source.partition, codec.partitions)
+        return suggestion
+
     def learn(self, misplaced: Mapping[str, Misplaced]) -> None:
-        """Take note of what other workers found."""
+        """Record what other workers found."""
         for changelog, first in misplaced.items():
             self._misplaced.setdefault(changelog, first)
 
@@ -53,20 +73,21 @@ class Doubts:
         self._grown = tables
 
     def why(self, changelog: str, source: str) -> str | None:
-        """Say why a miss of a table proves nothing; None when it does."""
+        """Return why a miss of a table is inconclusive; None when it is not."""
         if changelog in self._misplaced:
             partition, offset = self._misplaced[changelog]
+            suggestion = self._suggestions.get(changelog, _ASK_ITS_READER)
             return (
                 f"the key at offset {offset} of {source}[{partition}] lies in another partition than the table's "
-                "partitioner says: does its producer use another one? Correct `partitioner` and give the table a new "
-                "version"
+                f"partitioner says: {suggestion}"
             )
         if changelog in self._grown:
             built, now = self._grown[changelog]
             return (
                 f"topic {source} has {now} partitions and the table was built with {built}: new records may lie where "
-                "no worker reads, and Kafka leaves the old ones where no lookup by the new count finds them, so a new "
-                f"version over this topic would not help. Produce all of them into a new topic of {now} partitions, "
-                "and give the table that `source.topic` and a new version"
+                "no worker reads, and Kafka leaves the old ones where no lookup by the new count finds them. If the "
+                "topic was created again, give the table a new version. If it has grown, a new version over this topic "
+                f"would not help: produce all records into a new topic of {now} partitions, and give the table that "
+                "`source.topic` and a new version"
             )
         return None

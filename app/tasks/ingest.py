@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
-from app.catalog.spec import OnError
+from app.catalog.spec import OnError, SourceSpec
 from app.folds.fold import Decoded, Fold, Lookup
 from app.formats.errors import DecodeError
 from app.model import TopicPartition
 from app.stores.rows import ROW_PREFIX
 from app.tasks.log import LogRecord
+from app.tasks.suggestions import MAX_KEYS
+from app.tasks.suspicions import KeySuspicion
 from app.turns import Work
 
 #: What a format may stumble over in bytes that nobody thought of. A record that can be kept as a dead letter must not
@@ -41,8 +43,8 @@ class LaneBatch(NamedTuple):
 class BadRecord(NamedTuple):
     """A source record that cannot become a row.
 
-    reason is one of null_key, empty_key, undecodable_key, undecodable_value, oversized, and unreadable for offsets that
-    an operator has passed over; detail is for people, and has nothing of the record's content.
+    reason is one of REASONS in dead_letters.py, among them unreadable for offsets that an operator has passed over;
+    detail is for people, and has nothing of the record's content.
     """
 
     record: LogRecord
@@ -69,11 +71,13 @@ class Skips(Protocol):
 class TableCodec:
     """How the records of one table's source partition are read.
 
-    store_key turns a wire key into its stored form and decode_value a value, with the headers of its record, into the
-    payload kept, or None for a delete; both raise DecodeError. misplaced returns the index of the first of some wire
-    keys that the partitioner would not have put into this partition, None when all are where they belong. empty_keys is
-    False where the source's producers send records with an empty key anywhere, so that none of them can be the latest.
-    on_error says what becomes of records that cannot become rows.
+    spec is what the definition says of the source, of which `source` is one of `partitions`. store_key turns a wire key
+    into its stored form and decode_value a value, with the headers of its record, into the payload kept, or None for a
+    delete; both raise DecodeError. misplaced returns the index of the first of some wire keys that the partitioner
+    would not have put into this partition, None when all are where they belong. empty_keys is False where the source's
+    producers send records with an empty key anywhere, so that none of them can be the latest. on_error says what
+    becomes of records that cannot become rows, and likely_cause what one probably is instead, with the reason it was
+    given, and what would be right; None when it is not known. suspicion looks at wire keys.
 
     decode_in_pieces does what decode_value does, yielding every few milliseconds; it is for values of more than
     LARGE_VALUE_BYTES. Without it they are decoded at once.
@@ -84,8 +88,12 @@ class TableCodec:
     decode_value: Callable[[bytes, Sequence[tuple[str, bytes]]], bytes | None]
     misplaced: Callable[[Sequence[bytes]], int | None]
     fold: Fold
+    spec: SourceSpec
+    partitions: int
     empty_keys: bool = True
     on_error: OnError = "skip"
+    likely_cause: Callable[[LogRecord, str], str | None] = lambda _record, _reason: None
+    suspicion: KeySuspicion | None = None
     decode_in_pieces: Callable[[bytes, Sequence[tuple[str, bytes]]], Work[bytes | None]] | None = None
 
 
@@ -93,7 +101,8 @@ class Folding:
     """A lane batch on its way to rows, a slice at a time. Records that cannot become rows go to `skip`.
 
     rows are those of all slices so far (prefixed keys; None deletes). misplaced_at is the offset of the first misplaced
-    key, stream_time the highest timestamp, -1 before the first.
+    key, stream_time the highest timestamp, -1 before the first. sample is the first misplaced key and keys that follow
+    it, in their wire form.
     """
 
     def __init__(self, codec: TableCodec, skip: Skips, lookup: Lookup) -> None:
@@ -102,6 +111,7 @@ class Folding:
         self._lookup_before = lookup
         self.rows: dict[bytes, bytes | None] = {}
         self.misplaced_at: int | None = None
+        self.sample: Sequence[bytes] = ()
         self.stream_time = -1
 
     def add(self, records: Sequence[LogRecord]) -> None:
@@ -160,10 +170,18 @@ class Folding:
             append_wire(wire)
             append(Decoded(ROW_PREFIX + key, value, record.timestamp, record.offset))
         self.stream_time = max(self.stream_time, max((record.timestamp for record in records), default=-1))
+        self._look_at_keys(wires, decoded)
+        self.rows.update(self._codec.fold(decoded, self._lookup))
+
+    def _look_at_keys(self, wires: Sequence[bytes], decoded: Sequence[Decoded]) -> None:
+        """See whether keys are where the partitioner puts them, and look like the table's format."""
+        if self._codec.suspicion is not None:
+            self._codec.suspicion.look(wires)
         if self.misplaced_at is None:
             index = self._codec.misplaced(wires)
-            self.misplaced_at = None if index is None else decoded[index].offset
-        self.rows.update(self._codec.fold(decoded, self._lookup))
+            if index is not None:
+                self.misplaced_at = decoded[index].offset
+                self.sample = wires[index : index + MAX_KEYS]
 
     def _lookup(self, key: bytes) -> bytes | None:
         return self.rows[key] if key in self.rows else self._lookup_before(key)

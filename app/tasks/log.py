@@ -18,14 +18,25 @@ class LogUnavailable(Exception):
     """The broker could not be asked, or did not answer in time; asking again later is right."""
 
 
+class PartitionMissing(LogUnavailable):
+    """The brokers answer that they do not know the topic, or that it has no such partition."""
+
+
+#: What an operator may do about offsets of a source that cannot be read.
+SKIP_ADVICE = "if they are lost for good, `tablehouse skip` passes over them"
+
+
 class Unreadable(LogUnavailable):
-    """Offsets of the log, `first` to `last`, cannot be read, and asking again may not help.
+    """Offsets of a partition, `first` to `last`, cannot be read, and asking again may not help.
 
     `may_pass` says that it is the broker that could not read them just now.
     """
 
-    def __init__(self, problem: str, first: int, last: int, *, may_pass: bool = False) -> None:
+    def __init__(
+        self, problem: str, partition: TopicPartition, first: int, last: int, *, may_pass: bool = False
+    ) -> None:
         super().__init__(problem)
+        self.partition = partition
         self.first = first
         self.last = last
         self.may_pass = may_pass
@@ -111,8 +122,8 @@ class LogReader(Protocol):
     async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
         """Ask the broker for the bounds, within a deadline of its own.
 
-        Partitions that could not be asked about, as those without a leader, are missing and hold up no others; raises
-        LogUnavailable, which says why, when that is all of them.
+        Partitions that could not be asked about, as those without a leader, are left out and hold up no others. Raises
+        LogUnavailable, which says why, when that is all of them: PartitionMissing when none of them exists.
         """
 
     async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:

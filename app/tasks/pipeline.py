@@ -25,6 +25,7 @@ from app.tasks.ingest import Folding, LaneBatch, RecordRefused, TableCodec
 from app.tasks.log import ChangelogWriter, LogRecord
 from app.tasks.records import POSITION_KEY, PositionRecord, anchor_of, encode
 from app.tasks.replay import Replayer
+from app.tasks.suggestions import Suggestion
 from app.telemetry import Metrics
 from app.turns import Turns
 
@@ -148,6 +149,11 @@ class Pipeline:
     def waits_for(self) -> str | None:
         """Say what the pipeline waits for besides the changelog; None when it does not."""
         return None if self._missing is None else f"waits for {self._schemas.describe(self._missing)}"
+
+    @property
+    def rejection(self) -> str | None:
+        """Say what was wrong with the latest record that could not become a row; None when there was none."""
+        return self._bad.latest
 
     async def feed(self, batch: LaneBatch) -> None:
         """Fold a batch and send it off, once the one before it is applied.
@@ -275,10 +281,10 @@ class Pipeline:
                     raise self._bad.refusal(stop_at)
                 part, rest = _cut(batch, before)
                 continue
+            if oversized is not None:
+                self._bad.add(oversized, "oversized", "its row does not fit into one changelog batch")
             prepared = self._encode(part, folding)
             if prepared is not None:
-                if oversized is not None:
-                    self._bad.add(oversized, "oversized", "its row does not fit into one changelog batch")
                 self.limit = min(LANE_BATCH, self.limit + len(part.records))
                 return prepared, rest
             # The rows of one source record are never split over two batches, so it is the records that are halved.
@@ -324,15 +330,19 @@ class Pipeline:
             stream_time=max(stream_time, folding.stream_time),
             anchor=anchor,
             misplaced=misplaced,
+            rejected=len(self._bad) + (0 if known is None else known.rejected),
         )
         content = [*folding.rows.items(), (POSITION_KEY, encode(position))]
         encoded = self._writer.encode(self._changelog, self._epoch, content)
         if encoded is None:
             return None
         # Only now, or a batch that is halved would report it again with each half.
-        if is_news and misplaced is not None:
-            self._doubts.found(self._changelog.topic, misplaced)
-            self._report_misplaced(misplaced)
+        if folding.sample:
+            changelog = self._changelog.topic
+            suggestion = self._doubts.look_at(changelog, self._codec, folding.sample)
+            if is_news and misplaced is not None:
+                self._doubts.found(changelog, misplaced)
+                self._report_misplaced(misplaced, suggestion)
         self._position = position
         return _Prepared(folding.rows, position, encoded, len(content), len(records))
 
@@ -347,9 +357,10 @@ class Pipeline:
         self._ingested.inc(prepared.source_records)
         self._on_applied()
 
-    def _report_misplaced(self, misplaced: Misplaced) -> None:
+    def _report_misplaced(self, misplaced: Misplaced, suggestion: Suggestion) -> None:
         log.error(
             "a key lies in another partition than the partitioner says; misses of this table are no longer proof",
+            suggestion=str(suggestion),
             table=self._table,
             topic=self._codec.source.topic,
             partition=misplaced.partition,

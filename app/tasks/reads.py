@@ -38,9 +38,6 @@ RESTORING_RETRY_AFTER = 1
 #: Seconds after which asking again may help once somebody has mended the table.
 MISPLACED_RETRY_AFTER = 60
 
-#: The detail of a refusal that says why the copy's source or changelog is refused, so that it applies nothing more.
-REFUSED = "refused"
-
 _ROLES = {TaskState.ACTIVE: Role.ACTIVE, TaskState.STANDBY: Role.STANDBY, TaskState.SUSPENDED: Role.SUSPENDED}
 
 
@@ -49,11 +46,13 @@ class ReadResult:
     """A row, or the word of the copy that looked that there is none.
 
     row is None when the key does not exist, which only a caught-up active may say, or a standby to a caller who asked
-    for standby reads; freshness.role says who did.
+    for standby reads; freshness.role says who did. deleted_ms is then the timestamp of the record that deleted it, in
+    tables that keep marks of deleted keys, None where the partition has no mark.
     """
 
     row: Row | None
     freshness: Freshness
+    deleted_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +107,11 @@ class Reader:
         except StoreClosed:
             raise _restoring(task) from None
         look = self._look(task, role, figures, consistency)
-        self._check(task, look, consistency, is_miss=data is None)
-        return ReadResult(row=None if data is None else unpack(data), freshness=look.freshness)
+        row = None if data is None else unpack(data)
+        self._check(task, look, consistency, is_miss=row is None or row.deleted)
+        if row is not None and row.deleted:
+            return ReadResult(None, look.freshness, row.timestamp_ms)
+        return ReadResult(row, look.freshness)
 
     def read_many(self, task: Task, stored_keys: Sequence[bytes], consistency: Consistency) -> SliceResult:
         """Read some keys of a task at once, without waiting; each gets the answer that read() would give.
@@ -138,7 +140,7 @@ class Reader:
         doubt = task.doubt
         # A later version of the key may lie where nobody looks, so how far behind this one is nobody knows.
         shown = (lag, staleness) if doubt is None else (None, None)
-        freshness = Freshness(task.partition, position, role, *shown)
+        freshness = Freshness(task.partition, position, role, *shown, task.rejected)
         if role is Role.SUSPENDED and consistency.mode is ReadMode.ACTIVE:
             raise _restoring(task, freshness)
         if consistency.min_positions:
@@ -199,8 +201,7 @@ def _readable_role(task: Task, mode: ReadMode) -> Role:
     if role is Role.STANDBY and mode is ReadMode.ACTIVE:
         raise NotOwner(
             f"this worker holds partition {task.partition} of table {task.table} as a standby, and read=active takes "
-            "the active alone",
-            **_refused(task),
+            "the active alone"
         )
     return role
 
@@ -261,13 +262,8 @@ def _restoring(task: Task, freshness: Freshness | None = None) -> PartitionResto
         retry_after=RESTORING_RETRY_AFTER,
         state=word,
         remaining_records=task.remaining,
-        **_refused(task),
         **(_details(task, freshness) if freshness else _place(task) | {"position": task.applied}),
     )
-
-
-def _refused(task: Task) -> dict[str, Any]:
-    return {} if task.refusal is None else {REFUSED: task.refusal}
 
 
 def _place(task: Task) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class PositionRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"f
     `first` is always the position before plus one; `last` is `first` - 1 in a record that only keeps an idle
     partition's producer epoch alive. `stream_time` is the highest source timestamp so far, in milliseconds, -1 before
     the first. `misplaced` is the first record known, in any partition of the table, that the partitioner would have put
-    into another.
+    into another. `rejected` counts the source records of the partition, from its start to `last`, that could not become
+    rows.
     """
 
     first: int
@@ -56,6 +57,7 @@ class PositionRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"f
     stream_time: int = -1
     anchor: Anchor | None = None
     misplaced: Misplaced | None = None
+    rejected: int = 0
     v: int = RECORDS_VERSION
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from app.catalog.spec import Catalog
-from app.errors import NotOwner, PartitionRestoring, PositionNotReached
+from app.errors import NotOwner, PartitionRestoring, PositionNotReached, WriteRefused
 from app.model import Consistency, TaskState, TaskStatus, TopicPartition
 from app.recurring import Recurring
 from app.stores.data_directory import DataDirectory
@@ -18,7 +18,7 @@ from app.stores.store import ShardStore, StoreClosed, StoreCorrupt, StoreError
 from app.tasks import background
 from app.tasks.definitions import codec_of, family_name, identity_of
 from app.tasks.digest import PartitionDigest, digest
-from app.tasks.log import LaneControl, LogRecord, LogUnavailable
+from app.tasks.log import LaneControl, LogRecord, LogUnavailable, PartitionMissing
 from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 from app.tasks.ports import Ports
 from app.tasks.reads import Reader, ReadResult, SliceResult
@@ -59,6 +59,9 @@ FIRST_SLICE = 16
 #: How long rows may be counted for one answer, in seconds.
 COUNTING_SECONDS = 0.25
 
+#: Seconds after which a write that is refused may be tried again: a person has to act first.
+REFUSED_RETRY_AFTER = 60
+
 #: How many databases are opened or closed at once; each takes a core for a part of a second.
 OPENERS = 2
 
@@ -79,6 +82,8 @@ class _Held:
     leaving: bool = False
     #: Whether what was on the disk was thrown away.
     destroyed: bool = False
+    #: Whether the source was missing when its end was last listed.
+    source_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +399,20 @@ class Shards:
             )
             raise _unreadable(table, partition, error) from error
 
+    def require_applied(self, table: str, partition: int) -> None:
+        """Raise WriteRefused where this worker owns a partition and applies nothing that is written to its source now.
+
+        Raises NotOwner where it does not hold the partition.
+        """
+        why = self._task(table, partition).halt
+        if why is not None:
+            raise WriteRefused(
+                f"nothing was written to partition {partition} of table {table}, since no read would show it: {why}",
+                retry_after=REFUSED_RETRY_AFTER,
+                table=table,
+                partition=partition,
+            )
+
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here.
 
@@ -457,11 +476,11 @@ class Shards:
         """Save positions for the next process, and measure the disk; blocks."""
         metrics, directory = self.ports.metrics, self.settings.directory
         try:
+            # First, since a full disk fails what follows.
+            directory.measure(metrics)
             directory.save_positions(positions)
             for source, held in shards.items():
                 metrics.store_size.labels(source.topic, str(source.partition)).set(held.store.size())
-            metrics.disk_free.set(directory.free())
-            metrics.disk_size.set(directory.size())
         except (OSError, StoreError) as error:
             self._failures.error("directory", "the data directory fails", path=str(directory.path), error=str(error))
         else:
@@ -495,11 +514,24 @@ class Shards:
         positions = {name: task.applied for name, task in held.tasks.items()}
         try:
             bounds = (await self.ports.sources.bounds([source]))[source]
+        except PartitionMissing:
+            self._note_missing_source(held)
+            return
         except LogUnavailable:
             return
         if self._held.get(source) is held:
+            held.source_missing = False
             for name, task in held.tasks.items():
                 task.observe_source_end(bounds, listed_at, positions[name])
+
+    @staticmethod
+    def _note_missing_source(held: _Held) -> None:
+        for task in held.tasks.values():
+            task.observe_source_missing()
+        if held.source_missing:
+            # Twice in a row: no broker that has only just started.
+            held.shard.lost()
+        held.source_missing = True
 
 
 def _unreadable(table: str, partition: int, error: StoreError) -> PartitionRestoring:

@@ -30,6 +30,8 @@ class SourceEnds:
         self._ahead: deque[tuple[int, float]] = deque()
         self._held_since: float | None = None
         self._distrusted = False
+        #: The last source offset that was applied before this process.
+        self._loaded = -1
 
     def end(self, now: float) -> int | None:
         """Return the newest end; None before the first, and when it is too old to be the end still."""
@@ -48,7 +50,7 @@ class SourceEnds:
 
     def listed(self, bounds: Bounds, at: float, position: int) -> None:
         """Record the bounds of the source; `position` is what was applied before they were asked for."""
-        if bounds.high_watermark <= position:
+        if bounds.high_watermark <= max(position, self._loaded):
             # What was applied is not there any more, so it is not the source that the position counts in.
             self.distrust()
         if self._distrusted:
@@ -62,15 +64,25 @@ class SourceEnds:
             self._ahead = deque(list(self._ahead)[::2])
         self._ahead.append((bounds.high_watermark, at))
 
+    def loaded(self, position: int) -> None:
+        """Record the last source offset applied that a store came with; ends may have been listed before."""
+        self._loaded = position
+        if self._newest is not None and self._newest[0].high_watermark <= position:
+            self.distrust()
+
     def applied(self, position: int) -> None:
         """Record the last source offset applied, -1 before the first."""
         while self._ahead and position + 1 >= self._ahead[0][0]:
             self.reached_at = self._ahead.popleft()[1]
 
-    def distrust(self) -> None:
-        """Forget all figures, and know none until trust(): the source is not the one that the position counts in."""
+    def forget(self) -> None:
+        """Forget all figures until the source is listed again."""
         self.reached_at = self._newest = self._held_since = None
         self._ahead.clear()
+
+    def distrust(self) -> None:
+        """Forget all figures, and know none until trust(): the source is not the one that the position counts in."""
+        self.forget()
         self._distrusted = True
 
     def trust(self) -> None:

@@ -8,7 +8,7 @@ from typing import NoReturn
 import structlog
 
 from app.model import Epoch, TopicPartition
-from app.tasks.log import Bounds, Cursor, Fenced, LogSlice, OffsetOutOfRange
+from app.tasks.log import Bounds, Cursor, Fenced, LogSlice, OffsetOutOfRange, PartitionMissing
 from app.tasks.ports import Ports
 from app.tasks.records import CLAIM_KEY, Claim, anchor_of, encode
 from app.tasks.replay import ChangelogRefused, Replayer
@@ -23,7 +23,7 @@ _NEW_VERSION = "Give the table a new version to build it anew from what the topi
 
 
 class SourceRefused(Exception):
-    """The source topic is not the one the position counts in, or has lost what comes after it."""
+    """The source topic is missing, is not the one the position counts in, or has lost what comes after it."""
 
 
 class Takeover:
@@ -79,7 +79,7 @@ class Takeover:
             await self._require_whole_source()
         replayer.begin(bounds)
         if bounds.end > replayer.next_offset:
-            log.info("replaying", changelog=str(replayer.changelog), offset=replayer.next_offset, end=bounds.end)
+            log.debug("replaying", changelog=str(replayer.changelog), offset=replayer.next_offset, end=bounds.end)
         return bounds.end
 
     async def _require_whole_source(self) -> None:
@@ -127,7 +127,7 @@ class Takeover:
                 continue
             held = newest is not None and newest.nonce == claim.nonce and replayer.epoch == epoch
             ports.metrics.claims.labels(replayer.table, "held" if held else "lost").inc()
-            log.info(
+            (log.debug if held else log.info)(
                 "claimed" if held else "claim lost",
                 changelog=str(replayer.changelog),
                 epoch=tuple(epoch),
@@ -150,8 +150,14 @@ class Takeover:
         await self._replay_until(offset + 1)
 
     async def source_bounds(self) -> Bounds:
-        """Ask for the source's bounds."""
-        return (await self._ports.sources.bounds([self._source]))[self._source]
+        """Ask for the source's bounds; raises SourceRefused where it is missing, and LogUnavailable."""
+        try:
+            return (await self._ports.sources.bounds([self._source]))[self._source]
+        except PartitionMissing as error:
+            raise SourceRefused(
+                f"{error}. The table keeps the rows it has. Where the topic is created again, it needs a new version, "
+                "which is built from what the topic holds then"
+            ) from error
 
     async def lacking(self) -> int:
         """Return how many changelog records are not replayed yet; raises LogUnavailable."""
@@ -201,9 +207,9 @@ class Takeover:
 
     async def _check_source(self) -> None:
         position, source = self._replayer.position, self._source
+        bounds = await self.source_bounds()
         if position is None:
             return
-        bounds = await self.source_bounds()
         needed = position.last + 1
         if needed > bounds.end:
             raise SourceRefused(

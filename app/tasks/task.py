@@ -17,6 +17,7 @@ from app.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from app.tasks.dead_letters import LettersUndelivered
 from app.tasks.ingest import LaneBatch, RecordRefused, TableCodec
 from app.tasks.log import (
+    SKIP_ADVICE,
     Bounds,
     Cursor,
     Fenced,
@@ -25,6 +26,7 @@ from app.tasks.log import (
     LogUnavailable,
     OffsetOutOfRange,
     OutcomeUnknown,
+    PartitionMissing,
     StoodStill,
     Unreadable,
 )
@@ -56,6 +58,7 @@ _PASSING: Mapping[type[Exception], str] = {
     OutcomeUnknown: "the outcome of an append is not known",
     LettersUndelivered: "the dead letters cannot be written",
     LogUnavailable: "the broker cannot be asked",
+    PartitionMissing: "the changelog is missing",
     Unreadable: "the log cannot be read",
     StoodStill: "the log was not looked at for long",
     StoreError: "the store failed",
@@ -64,6 +67,10 @@ _PASSING: Mapping[type[Exception], str] = {
     SourceRefused: "the source is refused",
     ChangelogRefused: "the changelog is refused",
 }
+
+
+#: What an operator may do about records of a changelog that cannot be read.
+_CHANGELOG_ADVICE = "if they are lost for good, give the table a new version, which is built from its source"
 
 
 class Task:
@@ -85,10 +92,10 @@ class Task:
         self.state = TaskState.OPENING
         self._reason: str | None = "opening the store"
         self.generation = -1
-        #: Whether it ingests nothing more because of a record that cannot be a row, until it is started again.
-        self.stopped = False
-        #: Why its source or its changelog cannot be used, until an attempt finds otherwise; None when nothing is wrong.
-        self.refusal: str | None = None
+        #: Why it ingests nothing more, because of a record that cannot be a row, until it is started again.
+        self._stop: str | None = None
+        #: Why its source or its changelog cannot be used, until an attempt finds otherwise.
+        self._refusal: str | None = None
         self._identity = identity
         self._codec = codec
         self._shard = shard
@@ -106,8 +113,10 @@ class Task:
         self._target: int | None = None
         self._freshness = SourceEnds()
         self._transactions = OpenTransactions(shard.source, self._freshness)
-        #: Whether the last attempt ended at records that cannot be read, until something is applied again.
-        self._met_unreadable = False
+        #: At which records that cannot be read, or that have no dead letter, the last attempt ended, until something is
+        #: applied again.
+        self._unreadable: str | None = None
+        self._undelivered: str | None = None
         #: Whether it was the broker that could not read them, and may the next time.
         self._met_refused = False
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
@@ -126,6 +135,12 @@ class Task:
     def applied(self) -> int:
         """Return the last source offset applied, inclusive; -1 before the first."""
         return self._replayer.applied
+
+    @property
+    def rejected(self) -> int:
+        """Return how many source records could not become rows since the table was built."""
+        position = self._replayer.position
+        return 0 if position is None else position.rejected
 
     @property
     def committable(self) -> int | None:
@@ -148,11 +163,28 @@ class Task:
         return self._transactions.doubt(self.applied)
 
     @property
+    def stopped(self) -> bool:
+        """Return whether it ingests nothing beyond a record that cannot be a row, until it is started again."""
+        return self._stop is not None
+
+    @property
     def blocked(self) -> bool:
         """Return whether neither waiting nor a restart gets the task on: a person has to act."""
+        return self._block is not None
+
+    @property
+    def _block(self) -> str | None:
         outage = self._shard.outage
-        kept = self.stopped or self._met_unreadable or self.refusal is not None
-        return kept or (outage is not None and outage.lasts)
+        lasting = outage.reason if outage is not None and outage.lasts else None
+        return self._stop or lasting or self._refusal or self._unreadable
+
+    @property
+    def halt(self) -> str | None:
+        """Return why an owner applies nothing that is written to its source now; None where it does, or will soon.
+
+        It is blocked, or its last attempt ended because dead letters could not be written.
+        """
+        return (self._block or self._undelivered) if self._owns else None
 
     @property
     def lag_records(self) -> int | None:
@@ -201,6 +233,9 @@ class Task:
             stopped=self.stopped,
             blocked=self.blocked,
             held_back_seconds=self._transactions.seconds(self.applied),
+            rejected_records=self.rejected,
+            rejection=None if self._pipeline is None else self._pipeline.rejection,
+            suspicion=None if self._codec.suspicion is None else self._codec.suspicion.text,
         )
 
     def observe_source_end(self, bounds: Bounds, listed_at: float, position: int) -> None:
@@ -219,6 +254,10 @@ class Task:
         if waits and self.state is TaskState.RESTORING and self._pipeline is not None:
             # The changelog is replayed, and the source does not get on.
             self._show_old_rows()
+
+    def observe_source_missing(self) -> None:
+        """Record that the source does not exist: how far behind it the rows are is not known."""
+        self._freshness.forget()
 
     async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until a source offset is applied or the task closed; say whether it was within `timeout` seconds."""
@@ -255,7 +294,7 @@ class Task:
 
     def _on_applied(self) -> None:
         applied = self.applied
-        self._met_unreadable = False
+        self._unreadable = self._undelivered = None
         self._freshness.applied(applied)
         if self._waiting:
             for _, reached in [waiter for waiter in self._waiting if waiter[0] <= applied]:
@@ -269,7 +308,7 @@ class Task:
         """Start to own the partition in this generation; returns at once."""
         if self.state is TaskState.STANDBY:
             self.reason = "becoming the owner"
-            self._log.info("promoted", position=self.applied, generation=generation)
+            self._log.debug("promoted", position=self.applied, generation=generation)
         self.generation, self._owns = generation, True
         self._start(after=None)
 
@@ -280,7 +319,7 @@ class Task:
 
     def _start(self, after: asyncio.Task[None] | None) -> None:
         self._asked_at = self._near_at = self._ports.clock.monotonic()
-        self.stopped = self._met_unreadable = False
+        self._stop = self._unreadable = self._undelivered = None
         name = f"{'own' if self._owns else 'follow'} {self.table}[{self.partition}] in generation {self.generation}"
         self._work = asyncio.get_running_loop().create_task(self._keep_at_it(self.generation, after), name=name)
 
@@ -310,8 +349,8 @@ class Task:
 
     def close(self) -> None:
         """Take note that the store is gone, and let those go who wait for a position."""
-        self.state, self.reason, self.refusal = TaskState.CLOSED, None, None
-        self._loaded = self.stopped = self._met_unreadable = False
+        self.state, self.reason, self._loaded = TaskState.CLOSED, None, False
+        self._stop = self._refusal = self._unreadable = self._undelivered = None
         for _, reached in self._waiting:
             if not reached.done():
                 reached.set_result(None)
@@ -366,11 +405,14 @@ class Task:
         if isinstance(error, (Untrusted, OffsetOutOfRange, StoreCorrupt)):
             await self._quarantine(error)
         elif type(error) in _PASSING:
-            self._note_refusal(error)
+            kind = _PASSING[type(error)]
+            reason = f"{kind}: {error}"
+            if isinstance(error, Unreadable):
+                reason += f"; {SKIP_ADVICE if error.partition == self.source else _CHANGELOG_ADVICE}"
+            self._note_refusal(error, reason)
             if isinstance(error, (LettersUndelivered, Unreadable)) and self.state is TaskState.RESTORING:
                 self._show_old_rows()
-            kind = _PASSING[type(error)]
-            self._hold(kind, f"{kind}: {error}")
+            self._hold(kind, reason)
         else:
             # A bug, or a changed definition: stop rather than serve what may be wrong.
             if not isinstance(error, FingerprintChanged):
@@ -382,12 +424,13 @@ class Task:
             self._on_store_failed()
         return True
 
-    def _note_refusal(self, error: Exception) -> None:
+    def _note_refusal(self, error: Exception, reason: str) -> None:
         if isinstance(error, (SourceRefused, ChangelogRefused)):
-            self.refusal = str(error)
+            self._refusal = reason
+        self._undelivered = reason if isinstance(error, LettersUndelivered) else None
         # What the broker could not read once may be read the next time.
         again, self._met_refused = self._met_refused, isinstance(error, Unreadable) and error.may_pass
-        self._met_unreadable = isinstance(error, Unreadable) and (again or not error.may_pass)
+        self._unreadable = reason if isinstance(error, Unreadable) and (again or not error.may_pass) else None
         if isinstance(error, SourceRefused):
             # How far old rows are behind another topic of the same name is not known.
             self._freshness.distrust()
@@ -403,10 +446,10 @@ class Task:
     def _stop_at(self, error: RecordRefused) -> None:
         """Stand still before a record, for good: nothing about it changes by itself."""
         self._show_old_rows()
-        self._step_down(
+        self._stop = (
             f"stopped by on_error: {error}; set on_error to skip or dead_letter and restart the workers to pass it over"
         )
-        self.stopped = True
+        self._step_down(self._stop)
         record, reason, detail = error.bad
         self._log.error(
             "stopped at a record that cannot become a row",
@@ -458,6 +501,7 @@ class Task:
             self.state, self.reason = TaskState.OPENING, "opening the store"
             self._replayer.load()
             self._loaded = True
+            self._freshness.loaded(self.applied)
 
     async def _restore(self) -> None:
         # A standby that is to be the owner, and an owner that could not prove it, stay as readable as they are.
@@ -465,7 +509,7 @@ class Task:
             self.state, self.reason = TaskState.RESTORING, "replaying the changelog"
         self._shard.expect(self.table)
         await self._takeover.restore()
-        self.refusal = None
+        self._refusal = None
         self._freshness.trust()
         self._freshness.applied(self.applied)
 
@@ -479,13 +523,13 @@ class Task:
 
     def _on_replayed(self) -> None:
         """Stand by: the store has what the changelog had when the replay began, so nothing keeps it any more."""
-        self.refusal, self.reason, self._met_unreadable = None, None, False
+        self._refusal = self.reason = self._unreadable = None
         self._stand_by()
 
     def _stand_by(self) -> None:
         if self.state is not TaskState.STANDBY:
             self.state, self.reason, self._waits = TaskState.STANDBY, None, self._new_warnings()
-            self._log.info("standby", position=self.applied, generation=self.generation)
+            self._log.debug("standby", position=self.applied, generation=self.generation)
 
     def _on_followed(self) -> None:
         if not self.readable and self.state is TaskState.STANDBY:
@@ -539,12 +583,12 @@ class Task:
         misses doubtful until it is applied, and rows wait for no transaction.
         """
         if self._target is not None and self.applied + 1 >= self._target:
-            self._target, self._met_unreadable = None, False
+            self._target = self._unreadable = self._undelivered = None
             if self.state < TaskState.SUSPENDED:
                 seconds = self._ports.clock.monotonic() - self._asked_at
                 self._ports.metrics.restore_duration.labels(self.table).observe(seconds)
             self.state, self.reason, self._waits = TaskState.ACTIVE, None, self._new_warnings()
-            self._log.info("active", position=self.applied, generation=self.generation)
+            self._log.debug("active", position=self.applied, generation=self.generation)
 
     async def _catch_up(self, pipeline: Pipeline) -> Inbox:
         """Ingest from the source beside the lane until it can be joined."""

@@ -74,6 +74,8 @@ def _codec() -> TableCodec:
         decode_value=value_format(_TABLE, NoSchemas()).decode,
         misplaced=misplaced,
         fold=Upsert(),
+        spec=_TABLE.source,
+        partitions=1,
     )
 
 

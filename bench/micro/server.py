@@ -11,12 +11,15 @@ from typing import Any
 import msgspec
 
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from app.errors import RequestError
 from app.formats.schemas import NoSchemas
 from app.formats.variants import Known
 from app.http.access_log import AccessLog
 from app.http.batch import BatchRoutes
+from app.http.batch_put import BatchPutRoutes
 from app.http.connections import Connections
 from app.http.dispatch import Dispatcher
+from app.http.documentation import DocumentationRoutes
 from app.http.health import HealthRoutes, Readiness
 from app.http.held import HeldBytes
 from app.http.observations import Observations
@@ -34,6 +37,7 @@ from app.routing.query import Query
 from app.routing.slices import Slices
 from app.routing.survey import Survey
 from app.routing.tables import routed_tables
+from app.routing.write_batch import WriteBatches
 from app.routing.writes import Writes
 from app.stores.memory import StoreMemory
 from app.stores.rocksdb import RocksShard, RocksTaskStore
@@ -75,6 +79,9 @@ class _Tables:
         rows = self._store.get_many([ROW_PREFIX + key for key in stored_keys[:KEYS_A_SLICE]])
         return SliceResult(payloads(rows), Freshness(partition, 1_000_000, Role.ACTIVE, 0, 120))
 
+    def require_applied(self, table: str, partition: int) -> None:
+        raise NotImplementedError(f"nothing is written to {table}[{partition}] here")
+
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         raise NotImplementedError(f"nobody waits for {table}[{partition}] to reach {offset} within {timeout} s here")
 
@@ -87,11 +94,17 @@ class _Tables:
     def statuses(self) -> Sequence[TaskStatus]:
         return []
 
+    def table_reason(self, table: str) -> str | None:
+        raise NotImplementedError(f"nobody asks for a description of {table} here")
+
 
 class _NoPeer:
     """This worker owns everything."""
 
     async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
+        raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
+
+    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
         raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
 
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
@@ -109,6 +122,15 @@ class _NoSource:
 
     async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
         raise NotImplementedError(f"nothing is written to {table}[{partition}]: {key!r}, {value!r}, {timeout} s")
+
+    async def append_many(
+        self,
+        table: str,
+        partition: int,
+        records: Sequence[tuple[bytes, bytes | None]],
+        timeout: float,  # noqa: ASYNC109
+    ) -> Sequence[int | RequestError]:
+        raise NotImplementedError(f"nothing is written to {table}[{partition}]: {records!r}, {timeout} s")
 
 
 class _Health:
@@ -199,13 +221,22 @@ def _server(local: _Tables) -> Server:
         RowRoutes(tables, query, clock, turns),
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
-        OverviewRoutes(tables, survey),
-        HealthRoutes(Readiness(_Health(), local.statuses), metrics, "bench"),
+        BatchPutRoutes(
+            tables,
+            writes,
+            WriteBatches(
+                tables=tables, view=view, source=_NoSource(), writes=writes, clock=clock, metrics=metrics, turns=turns
+            ),
+            turns,
+        ),
+        OverviewRoutes(tables, survey, local.table_reason),
+        HealthRoutes(Readiness(_Health(), local.statuses, tuple), metrics, "bench"),
+        DocumentationRoutes(tables, "bench"),
     )
     observations = Observations(metrics, AccessLog(clock))
     held = HeldBytes(_BUDGET, clock)
     plain = PlainReads(query, observations, clock, held, None)
-    dispatcher = Dispatcher(routes, observations, clock, timeout=5.0, held=held)
+    dispatcher = Dispatcher(routes, observations, clock, timeout=5.0, held=held, turns=turns)
     return Server(dispatcher, metrics, connections=Connections(100, clock), held=held, plain=plain)
 
 

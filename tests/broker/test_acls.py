@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from app.demo.broker import EmbeddedKafka, Listener
-from tests.support.kafka import create_topic, produce, unique
+from tests.support.kafka import create_topic, delete_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, table, tables
 
@@ -139,6 +139,19 @@ async def test_a_worker_that_may_do_what_is_documented_reads_answers_and_writes(
     assert "uthoriz" not in worker.log_text()
 
 
+async def test_a_worker_that_may_not_join_the_group_ends_by_a_line_that_says_so(
+    guarded: tuple[EmbeddedKafka, Listener], make_worker: MakeWorker
+) -> None:
+    scene = Scene(guarded, make_worker)
+    await scene.prepare([acl for acl in documented() if acl.resource != "group"])
+    worker = scene.worker()
+    worker.start()
+    assert await worker.wait_exit() == 2
+    said = worker.log_text()
+    assert said.splitlines()[-1].endswith("; allow this worker Read on the group")
+    assert not any(word in said for word in ("Traceback", "rash", "NoneType")), said
+
+
 async def test_a_worker_whose_topics_are_there_has_to_be_allowed_to_create_none(
     guarded: tuple[EmbeddedKafka, Listener], make_worker: MakeWorker
 ) -> None:
@@ -159,3 +172,25 @@ async def test_a_worker_whose_topics_are_there_has_to_be_allowed_to_create_none(
     worker = scene.worker()
     worker.start()
     await scene.check(worker)
+
+    # Nor can it create again what is deleted.
+    letters = f"{scene.group}-dead-letters"
+    await delete_topic(scene.broker.bootstrap_servers, letters)
+    await produce(scene.broker.bootstrap_servers, scene.topic, [(b"N24211", b"no JSON", None), (b"N1", b"{}", None)])
+
+    async def told() -> bool:
+        [task] = await worker.tasks()
+        said = task["reason"] or ""
+        assert f"the dead letters cannot be written: topic {letters} cannot be created: " in said
+        assert "; allow this worker to create it, or create it with: kafka-topics.sh " in said
+        return True
+
+    await until(told, "the worker says what to do", 60.0)
+    assert (await worker.get("/tables/planes/N14228")).status == 200
+    await create_topic(scene.broker.bootstrap_servers, letters, 1)
+
+    async def goes_on() -> bool:
+        return (await worker.get("/tables/planes/N1")).status == 200
+
+    await until(goes_on, "the record behind the dead letter is applied", 60.0)
+    assert "never retrieved" not in worker.log_text()

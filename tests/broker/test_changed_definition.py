@@ -1,5 +1,6 @@
 """A table whose definition has changed without a new version: the worker ends before it takes part in the group."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,33 @@ async def test_a_worker_with_a_changed_table_ends_by_a_line_that_names_it_and_no
     _, after = await serving.document("/readyz")
     assert serving.generation_in(after) == serving.generation_in(before)
     await serving.wait_active()
+
+
+async def test_a_change_that_is_found_by_a_member_of_the_group_ends_the_log_by_that_line_alone(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic, group = unique("source"), unique("group")
+    await create_topic(kafka.bootstrap_servers, topic, 1)
+    before = make_worker(kafka.bootstrap_servers, tables(table("planes", topic)), group=group)
+    changed = make_worker(kafka.bootstrap_servers, tables(table("planes", topic, value="string")), group=group)
+    before.start()
+    await before.wait_active()
+    before.terminate()
+    assert await before.wait_exit() == 0
+    # As when the changelogs do not answer in the time that the look before joining has.
+    unseen = "import app.cli, app.tasks.built_with as look; look.PATIENCE = 0; app.cli.main(['worker'])"
+    changed.command = [sys.executable, "-c", unseen]
+
+    changed.start()
+
+    assert await changed.wait_exit() == 2
+    said = changed.log_text()
+    assert "assigned" in said
+    last = said.splitlines()[-1]
+    assert last.startswith("table planes: ")
+    assert "value was json and is now string" in last
+    assert said.count("value was json and is now string") == 1
+    assert not any(word in said for word in ("Traceback", "rash", "NoneType"))
 
 
 async def test_a_store_tells_it_where_the_changelog_s_claims_are_far_from_both_ends(

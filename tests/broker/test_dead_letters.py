@@ -1,6 +1,7 @@
 """Records that cannot be rows, on a real broker: dead letters, stops, kills in between, and a topic that is gone."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from app.demo.broker import EmbeddedKafka
-from app.errors import PartitionRestoring
+from app.errors import PartitionRestoring, WriteRefused
 from app.kafka.client import Connection
 from app.kafka.dead_letters import KafkaDeadLetters
+from app.kafka.topic_plan import dead_letters
 from app.kafka.topics import DeadLetterTopic
 from app.model import Role, TaskState, TopicPartition
 from app.tasks.dead_letters import DeadLetter, LettersUndelivered, read_letter
@@ -21,6 +23,7 @@ from tests.support.dead_letters import Letter, letters
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import BROKERS_CLOCK, ShiftedClock, create_topic, delete_topic, produce, unique
 from tests.support.polling import until
+from tests.support.topics import alter_topic, partitions_of
 from tests.support.worker import MakeWorker, make_worker, table, tables
 
 __all__ = ["make_worker"]
@@ -126,9 +129,8 @@ def writer(
     limit: int = 1_000_000,
     clock: BrokerClock = BROKERS_CLOCK,
 ) -> KafkaDeadLetters:
-    return KafkaDeadLetters(
-        Connection(kafka.bootstrap_servers, "w"), DeadLetterTopic(topic, partitions, limit), "group", "w", clock
-    )
+    there = DeadLetterTopic(dead_letters(topic, 1, 10_000, {}), partitions, limit)
+    return KafkaDeadLetters(Connection(kafka.bootstrap_servers, "w"), there, "group", "w", clock)
 
 
 def letter_of(offset: int, value: bytes, key: bytes = b"k", partition: int = 0) -> DeadLetter:
@@ -254,27 +256,85 @@ async def test_a_worker_that_is_killed_while_it_writes_letters_leaves_none_out(
     assert (await worker.get("/tables/t/k48")).body == b"%d" % max(at for at in range(0, total, 3) if at % 50 == 48)
 
 
-async def test_a_partition_waits_while_its_dead_letter_topic_is_gone_and_says_so(
-    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return what asyncio has logged, exceptions that nothing has asked for included."""
+
+    def lines() -> list[str]:
+        gc.collect()
+        return [record.getMessage() for record in caplog.records if record.name == "asyncio"]
+
+    return lines
+
+
+async def test_a_dead_letter_topic_that_was_deleted_is_created_again_and_has_the_letters_that_waited(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
 ) -> None:
-    monkeypatch.setattr("app.kafka.dead_letters.SEND_TIMEOUT", 1.0)
+    monkeypatch.setattr("app.kafka.dead_letters.SEND_TIMEOUT", 2.0)
+    topic, group = await new_source(kafka)
+    bootstrap, name = kafka.bootstrap_servers, f"{group}-dead-letters"
+    await create_topic(bootstrap, name, 4)
+    definition = tables(table("t", topic), table("sibling", topic, on_error="skip"))
+    await produce(bootstrap, topic, [(b"a", b"1", 0), (None, b"1", 0)])
+    async with running_engine(kafka, tmp_path, definition, group) as running:
+        await running.wait_active(2)
+        await running.wait_position("t", 0, 1)
+        await delete_topic(kafka.bootstrap_servers, name)
+        await produce(bootstrap, topic, [(None, b"1", 0), (b"b", b"2", 0)])
+        await running.wait_position("sibling", 0, 3)
+        await running.wait_position("t", 0, 3)
+        await running.wait_active(2)
+        assert running.metric("tablehouse_dead_letter_errors_total", table="t") >= 1
+    # As a worker creates it, and not with the partitions that it had.
+    assert len(await partitions_of(kafka, name)) == 1
+    assert {one.origin for one in await letters(bootstrap, name)} == {("t", topic, 2)}
+    assert logged() == []
+
+
+async def test_a_partition_waits_while_its_dead_letter_topic_cannot_be_used_and_says_what_to_do(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setattr("app.kafka.dead_letters.SEND_TIMEOUT", 2.0)
     topic, group = await new_source(kafka)
     bootstrap, name = kafka.bootstrap_servers, f"{group}-dead-letters"
     definition = tables(table("t", topic), table("sibling", topic, on_error="skip"))
     await produce(bootstrap, topic, [(b"a", b"1", 0)])
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(2)
-        await delete_topic(kafka.bootstrap_servers, name)
+        # A compacted topic takes no letter of a record without a key.
+        await alter_topic(kafka, name, {"cleanup.policy": "compact"})
         await produce(bootstrap, topic, [(None, b"1", 0), (b"b", b"2", 0)])
-        await until(waits_because(running, "the dead letters cannot be written"), "it says so")
+        wrong = f"the dead letters cannot be written: dead-letter topic {name}: cleanup.policy is compact and must be "
+        await until(waits_because(running, wrong), "it says so")
+        assert "kafka-configs.sh" in running.reason("t")
+        with pytest.raises(WriteRefused, match=f"no read would show it: the dead letters cannot be written: .*{name}"):
+            running.engine.local.require_applied("t", 0)
+        running.engine.local.require_applied("sibling", 0)
         await running.wait_position("sibling", 0, 2)
         assert running.states()["sibling", 0] is TaskState.ACTIVE
         assert running.read("t", b"a").freshness.position == 0
-        assert running.metric("tablehouse_dead_letter_errors_total", table="t") >= 1
-        await create_topic(bootstrap, name, 1)
+        await alter_topic(kafka, name, {"cleanup.policy": "delete"})
         await running.wait_position("t", 0, 2)
         await running.wait_active(2)
+        running.engine.local.require_applied("t", 0)
     assert {one.origin for one in await letters(bootstrap, name)} == {("t", topic, 1)}
+    assert logged() == []
+
+
+async def test_nothing_is_logged_of_letters_that_are_given_up(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setattr("app.kafka.dead_letters.SEND_TIMEOUT", 2.0)
+    topic = unique("letters")
+    await create_topic(kafka.bootstrap_servers, topic, 1, {"max.message.bytes": "100000"})
+    writing = writer(kafka, topic, limit=100_000)
+    await writing.start()
+    await writing.send([letter_of(0, b"v")])
+    await delete_topic(kafka.bootstrap_servers, topic)
+    with pytest.raises(LettersUndelivered, match=f"no acknowledgement from {topic} within 2 s"):
+        await writing.send([letter_of(offset, b"v" * 60_000) for offset in range(4)])
+    await writing.stop()
+    assert logged() == []
 
 
 def waits_because(running: RunningEngine, why: str) -> Callable[[], Awaitable[bool]]:
@@ -311,6 +371,9 @@ async def test_a_stopped_partition_is_read_as_far_as_it_is_and_goes_on_with_anot
             assert (found.freshness.role, found.freshness.lag_records) == (Role.SUSPENDED, 2)
             with pytest.raises(PartitionRestoring, match="stopped by on_error"):
                 running.read("t", b"c")
+            with pytest.raises(WriteRefused, match=f"stopped by on_error: offset 1 of {topic}"):
+                running.engine.local.require_applied("t", 0)
+            running.engine.local.require_applied("sibling", 0)
     passing = tables(table("t", topic, on_error="dead_letter"), table("sibling", topic, value="bytes"))
     async with running_engine(kafka, tmp_path, passing, group) as running:
         await running.wait_active(2)

@@ -11,6 +11,7 @@ from app import cli
 from app.demo.broker import EmbeddedKafka
 from app.kafka.client import Connection
 from app.kafka.dead_letters import KafkaDeadLetters
+from app.kafka.topic_plan import dead_letters
 from app.kafka.topics import DeadLetterTopic
 from app.model import TopicPartition
 from app.tasks.dead_letters import DeadLetter
@@ -40,7 +41,7 @@ class Scene:
         """Write letters of tables and partitions."""
         writer = KafkaDeadLetters(
             Connection(self.bootstrap, "w"),
-            DeadLetterTopic(self.topic, 1, 8_000_000),
+            DeadLetterTopic(dead_letters(self.topic, 1, 1_000_000, {}), 1, 8_000_000),
             self.group,
             "w1",
             BROKERS_CLOCK,
@@ -97,6 +98,33 @@ async def test_letters_are_listed_by_table_reason_time_and_number(scene: Scene) 
     assert "must be a duration" in (await scene.run("list", "--since", "yesterday")).stderr
 
 
+@pytest.mark.parametrize("command", ["list", "replay"])
+async def test_a_table_or_a_reason_that_there_is_not_is_refused_naming_those_there_are(
+    scene: Scene, command: str
+) -> None:
+    await create_topic(scene.bootstrap, f"{scene.group}-quiet-v3-changelog", 1)
+    await scene.write(("t", 0, bad(1, b"a", b"!")), ("u", 0, bad(2, None, b"v", "null_key")))
+    for options, why in (
+        (("--table", "tt"), "there is no table tt; those of the group and of the letters: quiet, t, u"),
+        (("--reason", "undecodable"), "'undecodable' is not one of 'null_key', 'empty_key'"),
+    ):
+        refused = await scene.run(command, *options)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        # Lines are broken where they are too long.
+        assert why in " ".join(refused.stderr.split()), refused.stderr
+    for options in (("--table", "quiet"), ("--table", "*"), ("--reason", "oversized")):
+        found = await scene.run(command, *options)
+        assert (found.exit_code, found.stdout) == (0, "" if command == "list" else "0 records replayed\n")
+
+
+async def test_records_that_are_no_dead_letters_are_counted_apart(scene: Scene) -> None:
+    await produce(scene.bootstrap, scene.topic, [(b"a", b"b", 0), (b"a", b"c", 0)])
+    await scene.write(("t", 0, bad(1, b"a", b"!")))
+    listed = await scene.run("list")
+    assert listed.stdout.count("\n") == 1
+    assert f"2 records of topic {scene.topic} are no dead letters: see dead_letter_topic" in listed.stderr
+
+
 async def test_a_letter_is_shown_as_text_and_else_in_hexadecimal(scene: Scene) -> None:
     await scene.write(
         ("t", 0, bad(1, b"\xff\x00", b'{"n":', "undecodable_key", ("trace", b"abc"), ("raw", b"\x80"))),
@@ -138,7 +166,9 @@ async def test_a_broker_that_is_not_there_is_named() -> None:
     assert "127.0.0.1:9" in refused.stderr
 
 
-@pytest.mark.parametrize("selection", [[], ["--all", "--table", "t"], ["0:0", "--all"], ["0:0", "--reason", "r"]])
+@pytest.mark.parametrize(
+    "selection", [[], ["--all", "--table", "t"], ["0:0", "--all"], ["0:0", "--reason", "oversized"]]
+)
 async def test_a_replay_without_one_clear_selection_is_refused(scene: Scene, selection: list[str]) -> None:
     refused = await scene.run("replay", *selection)
     assert refused.exit_code == 2

@@ -129,7 +129,7 @@ async def test_a_worker_that_starts_before_a_corrupt_batch_is_ready_without_that
     await fill(kafka, topic, "after")
     with corrupted(kafka, bad, b"after-2-0"):
         async with running_engine(kafka, tmp_path, definition, group) as running:
-            readiness = Readiness(running.engine.health, running.engine.local.statuses)
+            readiness = Readiness(running.engine.health, running.engine.local.statuses, tuple)
 
             async def ready() -> bool:
                 return bool(readiness.document(verbose=False)["status"] == "ready")
@@ -266,10 +266,14 @@ async def test_a_group_that_is_not_of_workers_ends_the_worker_which_says_why(
     try:
         worker = make_worker(kafka.bootstrap_servers, definition, group=group)
         worker.start()
-        assert await worker.wait_exit() == 1
+        assert await worker.wait_exit() == 2
     finally:
         await stranger.stop()
-    assert f"group {group} cannot be joined: InconsistentGroupProtocolError" in worker.log_text()
+    said = worker.log_text()
+    last = said.splitlines()[-1]
+    assert last.startswith(f"group {group} cannot be joined: InconsistentGroupProtocolError")
+    assert last.endswith("another application is in it, so the workers need another one (group)")
+    assert not any(word in said for word in ("Traceback", "rash", "NoneType")), said
 
 
 async def test_a_coordination_that_has_ended_ends_the_worker(

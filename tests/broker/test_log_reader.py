@@ -14,7 +14,7 @@ import app.kafka.log_reader as module
 from app.demo.broker import EmbeddedKafka
 from app.kafka.log_reader import RECORDS_A_SLICE, KafkaLogReader
 from app.model import Epoch, TopicPartition
-from app.tasks.log import Bounds, Cursor, LogRecord, LogUnavailable, OffsetOutOfRange, StoodStill
+from app.tasks.log import Bounds, Cursor, LogRecord, LogUnavailable, OffsetOutOfRange, PartitionMissing, StoodStill
 from tests.support.changelog import changelog_writer, content, log_reader, new_log, read_to
 from tests.support.kafka import create_topic, delete_topic, produce, produce_with_codec, unique
 from tests.support.outages import paused
@@ -299,9 +299,12 @@ async def test_a_topic_that_is_gone_holds_up_nobody_elses_bounds(kafka: Embedded
                 reader.bounds([deleted, kept, never]), reader.bounds([never]), return_exceptions=True
             )
         assert first == {kept: Bounds(0, 3)}
-        assert isinstance(second, LogUnavailable)
-        with pytest.raises(LogUnavailable, match=rf"listing offsets of {deleted.topic}\[0\]: .*do not know it"):
+        assert isinstance(second, PartitionMissing)
+        with pytest.raises(PartitionMissing, match=f"^the brokers do not know topic {deleted.topic} "):
             await reader.bounds([deleted])
+        beyond = kept._replace(partition=1)
+        with pytest.raises(PartitionMissing, match=f"^topic {kept.topic} has no partition 1, "):
+            await reader.bounds([beyond])
 
 
 async def test_bounds_of_a_topic_that_did_not_exist_are_there_once_it_does(kafka: EmbeddedKafka) -> None:

@@ -83,11 +83,11 @@ async def test_a_broker_that_advertises_an_address_where_it_cannot_be_reached_is
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", stub)
 
-    reason = await explain_outage(Connection(NAMED.bootstrap_servers, "test"))
+    reason = await explain_outage(Connection(NAMED.bootstrap_servers, "test"), "no answer")
 
-    assert reason is not None
     assert reason.startswith(f"broker 1 advertises {NAME}:{NAMED.port} (advertised.listeners)")
     assert "Name or service not known" in reason
+    assert reason.endswith(" (no answer)")
 
 
 async def test_a_client_that_asks_for_a_leader_again_and_again_does_so_ten_times_a_second_at_most(

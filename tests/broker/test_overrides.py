@@ -50,7 +50,10 @@ _STAMP = (
     "changelog_writer.py: a batch must be stamped by asking for sequence_number, then producer_id, then producer_epoch "
     "in one loop turn; a retry must keep its stamp"
 )
-_SETTLE = "changelog_writer.py: which errors fail a batch, which are retried for ever, and when its future is done"
+_SETTLE = (
+    "changelog_writer.py: which errors fail a batch, which are retried for ever, and when its future is done; "
+    "producers.py: a batch that was sent must take itself out of _pending_batches when its future is done"
+)
 _LEASE = (
     "lease.py: every heartbeat must pass through coordinator._send_req with a HeartbeatRequest that says its generation"
 )
@@ -91,7 +94,8 @@ _TAKE_BACK = (
     "no sequence number yet, and may be taken out of _batches between two turns of the loop"
 )
 _LISTING = (
-    "offset_listing.py: a metadata request about given topics into given metadata; a ListOffsets answer of v1 or newer"
+    "offset_listing.py: a metadata request about given topics into given metadata; topics of an answer must begin with "
+    "their error and name; a ListOffsets answer of v1 or newer"
 )
 _LOOKING = (
     "metadata_requests.py: every Metadata request must be made by the name MetadataRequest in aiokafka.client or "
@@ -429,6 +433,7 @@ REACHED_FOR = {
     "_metadata_update": "aiokafka.client:AIOKafkaClient._metadata_update",
     "_num_records": "aiokafka.record.default_records:_DefaultRecordBatchPy",
     "_on_join_complete": "aiokafka.consumer.group_coordinator:GroupCoordinator._on_join_complete",
+    "_pending_batches": "aiokafka.producer.message_accumulator:MessageAccumulator.__init__",
     "_perform_assignment": "aiokafka.consumer.group_coordinator:GroupCoordinator._perform_assignment",
     "_pos": "aiokafka.record.default_records:_DefaultRecordBatchPy",
     "_prefetch_backoff": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",

@@ -71,6 +71,67 @@ async def test_records_and_tombstones_are_appended_and_their_offsets_told(kafka:
     assert [found[offset][0] for offset in many] == [b"m%d" % n for n in range(200)]
 
 
+async def test_many_records_are_appended_in_their_order_and_one_over_the_limit_is_left_out(
+    kafka: EmbeddedKafka,
+) -> None:
+    topic, limit = unique("many"), 50_000
+    await create_topic(kafka.bootstrap_servers, topic, 1, {"max.message.bytes": str(limit)})
+    # Of all sizes, so that they go in many batches.
+    given: list[tuple[bytes, bytes | None]] = [
+        (b"k%d" % (number % 3), b"%05d" % number * (number % 200 + 1)) for number in range(2_000)
+    ]
+    given[700] = (b"k1", b"x" * limit)
+    given[701] = (b"k2", None)
+    async with writing(kafka, topic, limit) as writer:
+        outcomes = await writer.append_many(TopicPartition(topic, 0), given, 20.0)
+    assert isinstance(outcomes[700], PayloadTooLarge)
+    written = [outcome for outcome in outcomes if not isinstance(outcome, RequestError)]
+    assert written == list(range(1_999))
+    assert await records(kafka, topic) == given[:700] + given[701:]
+
+
+async def test_of_many_records_each_is_said_to_be_written_or_not_while_a_broker_is_paused(
+    rough_kafka: EmbeddedKafka,
+) -> None:
+    topic = unique("many-paused")
+    await create_topic(rough_kafka.bootstrap_servers, topic, 1)
+    async with writing(rough_kafka, topic) as writer:
+        place = TopicPartition(topic, 0)
+        assert await writer.append(place, b"k", b"before", 10.0) == 0
+        rough_kafka.pause()
+        given: list[tuple[bytes, bytes]] = []
+        outcomes: list[int | RequestError] = []
+
+        async def unknown() -> bool:
+            # A signal takes its time, so that the broker may still answer.
+            more = [(b"k", b"%04d" % (len(given) + number) * 2_000) for number in range(20)]
+            given.extend(more)
+            outcomes.extend(await writer.append_many(place, more, 0.5))
+            return isinstance(outcomes[-1], SourceUnavailable)
+
+        await until(unknown, "the broker does not answer any more")
+        rough_kafka.resume()
+
+        async def after() -> bool:
+            [outcome] = await writer.append_many(place, [(b"k", b"after")], 1.0)
+            assert not isinstance(outcome, RequestError), outcome
+            return True
+
+        await until(after, "writes work again")
+    values = [value for _, value in await records(rough_kafka, topic)]
+    assert (values[0], values[-1]) == (b"before", b"after")
+    kinds = {type(outcome) for outcome in outcomes}
+    assert DeadlineExceeded in kinds
+    assert kinds <= {int, DeadlineExceeded, SourceUnavailable}
+    for (_, value), outcome in zip(given, outcomes, strict=True):
+        if isinstance(outcome, SourceUnavailable):
+            assert value not in values
+        elif isinstance(outcome, int):
+            assert values[outcome] == value
+    in_topic = [value for value in values if value not in {b"before", b"after"}]
+    assert in_topic == [value for _, value in given if value in in_topic]
+
+
 async def test_a_record_has_the_brokers_time_and_not_its_machine_s(kafka: EmbeddedKafka) -> None:
     topic, brokers = unique("written"), ShiftedClock(-3)
     await create_topic(kafka.bootstrap_servers, topic, 1)

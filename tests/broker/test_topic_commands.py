@@ -11,8 +11,9 @@ from app.cli import main
 from app.demo.broker import EmbeddedKafka
 from app.kafka import topics
 from app.kafka.client import Connection
-from tests.support.kafka import create_topic, unique
-from tests.support.topics import GROUP_TOPICS, alter_topic, catalog, settings_of, topics_of
+from tests.support.kafka import create_topic, delete_topic, unique
+from tests.support.polling import until
+from tests.support.topics import GROUP_TOPICS, alter_topic, catalog, partitions_of, settings_of, topics_of
 from tests.support.worker import table, tables
 
 
@@ -90,10 +91,51 @@ async def test_the_commands_correct_topics_that_are_there(kafka: EmbeddedKafka, 
     assert (await scene.run()).stdout == ""
 
 
-async def test_a_missing_source_is_an_error_that_names_it(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+async def test_a_missing_source_is_remarked_on_with_what_it_has_to_be_and_keeps_no_other_command_back(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    scene, other = Scene(kafka, tmp_path), unique("other")
+    scene.file.write_text(tables(table("planes", scene.topic), table("engines", other)))
+
+    # Without any source nothing is known of the sizes that dead letters may have.
+    names = [f"{scene.group}-{name}" for name in GROUP_TOPICS if name != "dead-letters"]
+    none = await scene.run()
+    assert none.exit_code == 0
+    assert none.stderr.splitlines() == [
+        *(
+            f"{topic}: missing, the source of {name}. Create it with as many partitions as its producers need, which "
+            f"is not known here, or correct `source.topic`; then run this again, for {scene.group}-{name}-changelog "
+            "with as many partitions"
+            for topic, name in ((scene.topic, "planes"), (other, "engines"))
+        ),
+        *(f"{name}: missing" for name in names),
+    ]
+
+    await create_topic(kafka.bootstrap_servers, other, 3)
+    first = await scene.run()
+    assert [line for line in first.stderr.splitlines() if "as many partitions" in line] == [none.stderr.splitlines()[0]]
+    await scene.obey(first.stdout)
+    left = await scene.run()
+    assert (left.exit_code, left.stdout) == (0, "")
+    assert len(await partitions_of(kafka, f"{scene.group}-engines-changelog")) == 3
+    assert not {scene.topic, f"{scene.group}-planes-changelog"} & await topics_of(kafka)
+
+
+async def test_a_source_that_was_deleted_is_remarked_on_with_the_partitions_of_its_changelog(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
     scene = Scene(kafka, tmp_path)
+    await create_topic(kafka.bootstrap_servers, scene.topic, 3)
+    await scene.obey((await scene.run()).stdout)
+    await delete_topic(kafka.bootstrap_servers, scene.topic)
 
-    refused = await scene.run()
+    async def missing() -> Result:
+        found = await scene.run()
+        assert f"{scene.topic}: missing, the source of planes, which workers serve from changelogs of 3 partitions" in (
+            found.stderr
+        )
+        return found
 
-    assert (refused.exit_code, refused.stdout) == (2, "")
-    assert f"there is no topic {scene.topic}, which planes would read" in refused.stderr
+    found = await until(missing, "the topic is gone")
+    assert (found.exit_code, found.stdout) == (0, "")
+    assert "create it again with as many partitions as its producers need, which is not known here" in found.stderr

@@ -18,7 +18,8 @@ from app.kafka.topics import Topics
 from app.model import Epoch, TopicPartition
 from app.tasks.clock import MeasuredClock
 from tests.support.changelog import connection
-from tests.support.kafka import create_topic, unique
+from tests.support.kafka import create_topic, delete_topic, unique
+from tests.support.polling import until
 from tests.support.topics import catalog, partitions_of, settings_of, topics_of
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
@@ -138,6 +139,33 @@ async def test_a_missing_source_is_named_with_the_tables_that_would_read_it(kafk
 
     # Nothing was made for the table whose source is there.
     assert f"{group}-planes-changelog" not in await topics_of(kafka)
+
+
+async def test_a_missing_source_is_taken_for_what_its_changelogs_tell_of_it(kafka: EmbeddedKafka) -> None:
+    group, topic, gone, never = (
+        unique("group"),
+        await source_topic(kafka),
+        await source_topic(kafka, 2),
+        unique("never"),
+    )
+    to = connection(kafka.bootstrap_servers)
+    before = await prepare(to, group, catalog(topic, gone))
+    await delete_topic(kafka.bootstrap_servers, gone)
+
+    async def missing() -> Topics:
+        assert gone not in await topics_of(kafka)
+        return await prepare(to, group, catalog(topic, gone))
+
+    assert await until(missing, "the topic is deleted") == before
+    # Another table of the same topic is served as well, once there are records.
+    found = await prepare(to, group, catalog(topic, gone, gone))
+    assert (found.counts.built[f"{group}-planes2-changelog"], found.counts.held) == (2, frozenset())
+    # No other topic remains to be asked for the limits and the defaults.
+    alone = await prepare(to, group, Catalog({"planes1": catalog(topic, gone).tables["planes1"]}))
+    assert (alone.counts.shards, alone.source_limits) == ({gone: 2}, {gone: SOURCE_LIMIT})
+    with pytest.raises(TopicError, match=f"there is no topic {never}, which planes3 would read"):
+        await prepare(to, group, catalog(topic, gone, gone, never))
+    assert gone not in await topics_of(kafka)
 
 
 async def test_a_table_goes_on_with_the_partition_count_of_its_changelog_when_its_topic_has_another(
@@ -262,7 +290,9 @@ async def test_a_dead_letter_topic_is_created_for_tables_that_send_any_and_takes
     assert f"{group}-dead-letters" not in await topics_of(kafka)
 
     found = await prepare(connection(kafka.bootstrap_servers), group, catalog(topic))
-    assert found.dead_letters == topics.DeadLetterTopic(f"{group}-dead-letters", 1, 8 * SOURCE_LIMIT)
+    letters = found.dead_letters
+    assert letters is not None
+    assert (letters.name, letters.partitions, letters.limit) == (f"{group}-dead-letters", 1, 8 * SOURCE_LIMIT)
     settings = await settings_of(kafka, f"{group}-dead-letters")
     assert (settings["cleanup.policy"], settings["retention.ms"]) == ("delete", str(30 * DAY_MS))
     assert await prepare(connection(kafka.bootstrap_servers), group, catalog(topic)) == found

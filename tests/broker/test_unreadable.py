@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from app import cli
 from app.demo.broker import EmbeddedKafka
-from app.errors import RequestError
+from app.errors import RequestError, WriteRefused
 from app.kafka import consumer
 from app.model import TaskState, TopicPartition
 from tests.support.batches import spoil_head
@@ -61,6 +61,15 @@ def waits(running: RunningEngine, problem: str) -> Callable[[], Awaitable[bool]]
     return ask
 
 
+def refuses_writes(running: RunningEngine, table: str, problem: str) -> None:
+    with pytest.raises(WriteRefused) as refused:
+        running.engine.local.require_applied(table, 0)
+    assert f"nothing was written to partition 0 of table {table}" in refused.value.detail
+    assert problem in refused.value.detail
+    assert "`tablehouse skip` passes over them" in refused.value.detail
+    assert refused.value.retry_after == 60
+
+
 def shows_old_rows(running: RunningEngine) -> Callable[[], Awaitable[bool]]:
     async def ask() -> bool:
         assert set(running.states().values()) == {TaskState.SUSPENDED}, running.states()
@@ -85,6 +94,8 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
             assert (await row(running, b"first")) is not None
             await running.metrics.exposition()
             assert running.metric("tablehouse_partition_blocked", table="t", partition="0") == 1
+            for name in "tu":
+                refuses_writes(running, name, problem)
             (one, other) = [reason for reason in running.engine.health.reasons() if problem in reason]
             assert one.startswith("partition 0 of table t is blocked:")
             assert other.startswith("partition 0 of table u is blocked:")
@@ -99,18 +110,25 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
                 refused = await skip(kafka, group, topic, first, last)
                 assert refused.exit_code == 1, refused.output
                 assert re.search(why, refused.stderr), refused.stderr
+            refused = await skip(kafka, group, topic, 2, 1)
+            assert (refused.exit_code, "2 is greater than --to, which is 1" in refused.stderr) == (2, True)
             refused = await skip(kafka, group, f"{group}-t-changelog", 0, 0)
             assert "is a changelog" in refused.stderr, refused.output
             assert running.states() == {("t", 0): TaskState.SUSPENDED, ("u", 0): TaskState.SUSPENDED}
 
             skipped = await skip(kafka, group, topic, 1, 2)
             assert skipped.exit_code == 0, skipped.output
+            for first in (1, 2):
+                again = await skip(kafka, group, topic, first, 2)
+                assert (again.exit_code, again.stdout) == (0, f"already decided: {skipped.stdout}")
             await running.wait_active(2)
             await running.wait_position("t", 0, 3)
             assert all(running.read(name, b"last").row is not None for name in "tu")
             assert all(running.read(name, b"gone").row is None for name in "tu")
             await running.metrics.exposition()
             assert running.metric("tablehouse_partition_blocked", table="t", partition="0") == 0
+            for name in "tu":
+                running.engine.local.require_applied(name, 0)
     over = [line for line in logged if line["event"].startswith("offsets that cannot be read are passed over")]
     assert {(line["source"], line["first"], line["last"]) for line in over} == {
         (f"{topic}[0]", 1, 1),
@@ -151,10 +169,12 @@ async def test_a_partition_that_comes_to_unreadable_records_under_way_stays_acti
         running.consumer.resume_lane(TopicPartition(topic, 0))
         await until(waits(running, f"offset 1 of {topic}[0] cannot be read"), "the partition waits")
         assert running.states() == {("t", 0): TaskState.ACTIVE}
+        refuses_writes(running, "t", f"offset 1 of {topic}[0] cannot be read")
         assert (await skip(kafka, group, topic, 1, 1)).exit_code == 0
         await running.wait_position("t", 0, 2)
         assert running.read("t", b"last").row is not None
         assert not running.reason("t")
+        running.engine.local.require_applied("t", 0)
 
     # What was applied last is looked at after a restart, to see whether the source is still the same.
     spoil(kafka, topic, "last")
@@ -219,6 +239,9 @@ async def test_a_changelog_that_cannot_be_read_keeps_its_partition_and_no_worker
         assert running.states() == {("t", 0): TaskState.RESTORING}
         (reason,) = running.engine.health.reasons()
         assert reason.startswith("partition 0 of table t is blocked: the log cannot be read: offset")
+        assert "give the table a new version" in reason
+        with pytest.raises(WriteRefused, match="give the table a new version"):
+            running.engine.local.require_applied("t", 0)
     # A copy that has applied it needs it no more.
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(1)

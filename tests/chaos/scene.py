@@ -222,7 +222,13 @@ async def scene(
     checked = [Checked(name, topic, PARTITIONS, standbys=standbys) for name in ("first", "second")]
     await create_topic(bootstrap, topic, PARTITIONS)
     definition = tables(*(table.entry() for table in checked))
-    settings = {"acceptable_lag": str(ACCEPTABLE_LAG), "takeover_interval": "1s", **settings}
+    # The paths that workers take are in their lines for debugging.
+    settings = {
+        "acceptable_lag": str(ACCEPTABLE_LAG),
+        "takeover_interval": "1s",
+        "log_level": "debug",
+        **settings,
+    }
     made = [make_worker(bootstrap, definition, group=group, **settings) for _ in range(workers)]
     prepare(made)
     async with Load(bootstrap, topic, KEYS, seed, fleeting=FLEETING, patience=180.0) as load:

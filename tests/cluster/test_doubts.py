@@ -1,5 +1,6 @@
 """Keys that lie where nobody looks for them: no worker may call a miss a proof any more, rows are served as before."""
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -94,7 +95,12 @@ async def test_one_key_in_the_wrong_partition_ends_every_404_of_the_table_on_eve
     for worker in workers:
         status, seen = await worker.document("/readyz")
         assert status == 200
-        assert any("table one" in reason and topic in reason for reason in seen["reasons"])
+        [reason] = [reason for reason in seen["reasons"] if "table one" in reason and topic in reason]
+        for path in ("/tables/one", "/tables", "/cluster"):
+            _, described = await worker.document(path)
+            assert reason in json.dumps(described, ensure_ascii=False)
+        _, one = await worker.document("/tables/one")
+        assert {partition["lag_records"] for partition in one["partition_details"]} == {None}
         assert await worker.metric("tablehouse_misses_in_doubt", table="one") == 1
 
     # Every partition's position has it by now, so there is no 404 from the first answer on.

@@ -16,7 +16,7 @@ from tests.support.worker import MakeWorker, WorkerProcess, all_ready, tables
 
 PARTITIONS = 6
 #: So that a worker which has nothing is cold, as it would be over a topic of usual size.
-COLD = {"acceptable_lag": "10"}
+COLD = {"log_level": "debug", "acceptable_lag": "10"}
 KEYS = [b"key-%d" % number for number in range(300)]
 
 

@@ -1,7 +1,7 @@
 """Rows that callers write through any worker of a real cluster, and read through any other."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from tests.support.worker import MakeWorker, WorkerProcess, all_ready, table, ta
 
 PARTITIONS = 4
 JSON = {"Content-Type": "application/json"}
+NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
 @dataclass
@@ -70,10 +71,12 @@ async def sharing(kafka: EmbeddedKafka, make_worker: MakeWorker) -> AsyncIterato
     yield Group(bootstrap, name, rows, workers)
 
 
-async def send(worker: WorkerProcess, method: str, target: str, body: bytes | None = None) -> Answer:
+async def send(
+    worker: WorkerProcess, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] = JSON
+) -> Answer:
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
-        session.request(method, worker.url + target, data=body, headers=JSON if body else None) as answer,
+        session.request(method, worker.url + target, data=body, headers=headers if body else None) as answer,
     ):
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Answer(answer.status, headers, await answer.read())
@@ -125,6 +128,37 @@ async def test_what_one_worker_writes_the_other_reads_from_its_position_on(
                 part["served_by"] for part in (await send(a, "POST", "/tables/rows:batch-get", body)).json["partitions"]
             }
             assert await worker.metric("tablehouse_dead_letters_total") == 0
+        await check_equal(group.bootstrap, group.name, group.workers, [group.rows])
+
+
+async def test_what_a_batch_writes_through_one_worker_the_other_reads_from_its_position_on(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    async with sharing(kafka, make_worker) as group:
+        a, b = group.workers
+        keys = [f"k{number % 300}" for number in range(2_000)]
+        lines = [b'{"key": "%b", "value": {"n": %d}}' % (key.encode(), number) for number, key in enumerate(keys)]
+        lines[1_999] = b'{"key": "%b", "delete": true}' % keys[1_999].encode()
+        lines[1_500] = b'{"key": "%b", "value": {' % keys[1_500].encode()
+        written = await send(a, "POST", "/tables/rows:batch-put", b"\n".join(lines), NDJSON)
+        assert written.status == 200, written
+        results = written.json["results"]
+        assert [number for number, result in enumerate(results) if result["status"] != 200] == [1_500]
+        assert results[1_500]["error"]["code"] == "invalid_body"
+        assert written.json["position"].count(":") == PARTITIONS
+
+        latest = {key: number for number, key in enumerate(keys) if number not in {1_500, 1_999}}
+        asked = b'{"keys": [%s]}' % b", ".join(b'"%b"' % key.encode() for key in latest)
+        for worker in (a, b):
+            target = f"/tables/rows:batch-get?min_position={written.json['position']}&read=active"
+            rows = (await send(worker, "POST", target, asked)).json["rows"]
+            for row in rows:
+                if row["key"] == keys[1_999]:
+                    assert row["error"]["code"] == "key_not_found"
+                else:
+                    assert row["value"] == {"n": latest[row["key"]]}
+        fixed = await send(a, "POST", "/tables/fixed:batch-put", lines[0], NDJSON)
+        assert (fixed.status, fixed.json["code"]) == (405, "not_writable")
         await check_equal(group.bootstrap, group.name, group.workers, [group.rows])
 
 

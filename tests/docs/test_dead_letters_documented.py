@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 from app.model import TopicPartition
-from app.tasks.dead_letters import DeadLetter, without_content
+from app.tasks.dead_letters import REASONS, DeadLetter, without_content
 from app.tasks.ingest import BadRecord
 from tests.model.broker import Record
 
@@ -15,3 +15,8 @@ def test_every_header_of_a_dead_letter_is_documented_and_no_other() -> None:
     cells = "".join(re.findall(r"^\| (`__.*?) \|", DOCUMENT.read_text("utf-8"), re.MULTILINE))
     named = re.findall(r"`([^`]+)`", cells)
     assert {name if name.startswith("__") else f"__tablehouse.errors{name}" for name in named} == written
+
+
+def test_every_reason_is_documented_and_no_other() -> None:
+    (cell,) = re.findall(r"^\| `__tablehouse\.errors\.reason` \| (.*) \|$", DOCUMENT.read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall(r"`([a-z_]+)`", cell)) == set(REASONS)

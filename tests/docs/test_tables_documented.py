@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app.catalog.load import load_catalog
+from app.formats.spellings import SPELLINGS, Write
 
 PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 
@@ -30,11 +31,23 @@ def test_every_field_of_a_table_and_of_a_source_is_documented_and_no_other() -> 
     assert first_cells(section("## A source")) == set(definitions["source"]["properties"])
 
 
-def test_every_key_and_value_format_is_documented_and_no_other() -> None:
+def test_every_key_format_value_format_and_partitioner_is_documented_and_no_other() -> None:
     definitions = schema()["$defs"]
     with_members = {"{format: json, fields: [a, b]}", "{format: json, field: id}"}
     assert first_cells(section("### Keys")) == {*definitions["keyFormat"]["enum"], *with_members}
+    assert first_cells(section("### Partitioners")) == set(definitions["source"]["properties"]["partitioner"]["enum"])
     assert first_cells(section("### Values")) == set(definitions["valueFormat"]["enum"])
+
+
+def test_every_spelling_is_documented_with_what_it_writes() -> None:
+    page = section("### Spellings of JSON keys")
+    assert first_cells(page) == set(SPELLINGS)
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    writes: dict[str, Write] = dict(SPELLINGS.items())
+    for name, _, *examples in rows:
+        write = writes[name.strip("`")]
+        written = [write([7], ("id",)), *(write([scalar], ()) for scalar in ("Zürich", "<a/b>", "😀", 0.00015))]
+        assert [example.strip("`") for example in examples] == [wire.decode() for wire in written]
 
 
 def test_the_example_of_the_page_is_a_file_that_works(tmp_path: Path) -> None:

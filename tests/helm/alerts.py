@@ -243,6 +243,14 @@ CASES: dict[str, Case] = {
         30,
         ('TablehousePartitionBlocked{partition="3",severity="critical",table="t"}',),
     ),
+    "keys look like another format": Case(
+        dict([_one("tablehouse_partition_suspicious_keys", "1+0x60", table="t", partition="3")]),
+        1,
+        ('TablehouseSuspiciousKeys{severity="warning",table="t"}',),
+    ),
+    "keys look right": Case(
+        dict([_one("tablehouse_partition_suspicious_keys", "0+0x60", table="t", partition="3")]), 1
+    ),
     "a transaction has been open for long": Case(
         dict([_one("tablehouse_partition_held_back_seconds", "0+60x60", table="t", partition="3")]),
         30,

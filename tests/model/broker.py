@@ -62,6 +62,8 @@ class Log:
         self.end = 0
         self.records: list[Record] = []
         self.duplicates = 0
+        #: Whether the brokers say that they do not know it.
+        self.missing = False
         #: Of the open transaction: its first offset, and its records, which are there once it is committed.
         self._open: tuple[int, list[Record]] | None = None
         #: What the end was from which time of the loop on.

@@ -16,6 +16,7 @@ from app.tasks.log import (
     LogUnavailable,
     OffsetOutOfRange,
     OutcomeUnknown,
+    PartitionMissing,
     StoodStill,
 )
 from app.tasks.records import epoch_headers
@@ -110,6 +111,8 @@ class SimulatedReader:
         if self._world.weather.unavailable and self._world.choose.random() < self._world.weather.unavailable:
             raise LogUnavailable("no broker")
         logs = {partition: self._world.log(partition) for partition in partitions}
+        if any(log.missing for log in logs.values()):
+            raise PartitionMissing("the brokers do not know the topic")
         bounds = {
             partition: Bounds(log.start, log.stable, log.end - log.stable, log.settled)
             for partition, log in logs.items()

@@ -87,7 +87,7 @@ class Table:
 
     def spec(self, topic: str, schemas: Schemas) -> Spec:
         """Return what stands for it in a catalog."""
-        return Spec(self.name, SourceSpec(topic, KeySpec("bytes"), ValueSpec("bytes")), table=self, schemas=schemas)
+        return Spec(self.name, _source_spec(topic), table=self, schemas=schemas)
 
     def codec(self, source: TopicPartition, schemas: Schemas | None = None) -> TableCodec:
         """Return how its records are read."""
@@ -105,6 +105,8 @@ class Table:
             decode_value,
             _misplaced,
             FOLDS[self.fold](),
+            _source_spec(source.topic),
+            4,
             on_error=self.on_error,
             decode_in_pieces=decode_in_pieces,
         )
@@ -144,6 +146,10 @@ def _decode_value(value: bytes, _: Sequence[tuple[str, bytes]]) -> bytes:
 
 def _decode_framed(schemas: Schemas, value: bytes, headers: Sequence[tuple[str, bytes]]) -> bytes:
     return model_schemas.decode(schemas, _decode_value(value, headers))
+
+
+def _source_spec(topic: str) -> SourceSpec:
+    return SourceSpec(topic, KeySpec("bytes"), ValueSpec("bytes"))
 
 
 def _misplaced(wires: Sequence[bytes]) -> int | None:

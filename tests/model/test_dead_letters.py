@@ -32,9 +32,10 @@ def _letters(scenario: Scenario, table: str) -> Counter[int]:
         pytest.param("letters.asked", 1, id="before the dead letters are written"),
         pytest.param("letters.written", 2, id="written, not acknowledged"),
         pytest.param("append.sent", 2, id="acknowledged, the batch sent"),
-        pytest.param("append.acknowledged", 1, id="the batch acknowledged"),
-        pytest.param("store.chunk", 1, id="the batch acknowledged, rows not written"),
-        pytest.param("commit", 1, id="all written, source offset not committed"),
+        # Those of the next batch may be written by now.
+        pytest.param("append.acknowledged", 2, id="the batch acknowledged"),
+        pytest.param("store.chunk", 2, id="the batch acknowledged, rows not written"),
+        pytest.param("commit", 2, id="all written, source offset not committed"),
     ],
 )
 def test_a_crash_loses_no_dead_letter(point: str, most: int, kept: int) -> None:

@@ -330,6 +330,48 @@ async def test_a_standby_does_not_say_how_far_it_is_behind_a_source_that_lacks_w
         standby.read(task, b"a", Consistency(ReadMode.ANY, max_staleness_ms=10**9))
 
 
+@simulated("count", seeds=range(4))
+async def test_an_owner_whose_source_is_missing_keeps_its_rows_and_goes_on_once_it_is_back(scenario: Scenario) -> None:
+    await scenario.started(*EARLY)
+    task = scenario.task()
+    scenario.source.missing = True
+    # A broker that has just started may not know a topic yet.
+    await asyncio.sleep(0.9)
+    scenario.source.missing = False
+    await scenario.world.until(lambda: task.lag_records == 0 and task.staleness_ms is not None, "it is known again")
+    assert (task.state, task.halt) == (TaskState.ACTIVE, None)
+    scenario.source.missing = True
+    await _refused(scenario, "the brokers do not know the topic")
+    claims = scenario.changelog.end
+    await asyncio.sleep(60)
+    assert scenario.changelog.end == claims
+    scenario.source.missing = False
+    scenario.produce(*EARLY)
+    await scenario.caught_up()
+    assert task.lag_records == 0
+    scenario.check()
+
+
+@simulated("count", workers=2)
+async def test_a_standby_does_not_say_how_far_it_is_behind_a_source_that_is_missing(scenario: Scenario) -> None:
+    scenario.world.group.follows = 1.0
+    scenario.world.group.place = lambda _source, members: min(members)
+    standby = scenario.workers[1]
+    await scenario.started(*EARLY)
+    standby.start()
+    await scenario.follows(standby)
+    task = scenario.task(standby)
+    await scenario.world.until(lambda: task.lag_records == 0, "its lag is known")
+    scenario.source.missing = True
+    await scenario.world.until(lambda: task.staleness_ms is None, "nothing is known", 10)
+    assert (task.state, task.lag_records) == (TaskState.STANDBY, None)
+    for bound in (Consistency(ReadMode.ANY), Consistency(ReadMode.ANY, max_staleness_ms=10**9)):
+        with pytest.raises(TooStale):
+            standby.read(task, b"a", bound)
+    scenario.source.missing = False
+    await scenario.world.until(lambda: task.staleness_ms is not None, "it is known again", 10)
+
+
 @simulated("count")
 async def test_records_deleted_by_retention_before_they_were_applied_are_not_skipped_over(scenario: Scenario) -> None:
     worker = scenario.workers[0]

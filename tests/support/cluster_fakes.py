@@ -44,7 +44,7 @@ def snapshot(*members: PlacedMember, generation: int = 7) -> ClusterSnapshot:
 
 @dataclass
 class FakeTables:
-    """Holds rows by (table, partition, stored key); `errors` take the place of an answer.
+    """Holds rows by (table, partition, stored key); `errors` take the place of an answer, by partition.
 
     Partitions are applied up to offset 99, unless `applied` or `advance` says something else. `waiting` is set as soon
     as somebody waits for a position.
@@ -53,10 +53,13 @@ class FakeTables:
     rows: dict[tuple[str, int, bytes], Row] = field(default_factory=dict)
     held: set[int] = field(default_factory=lambda: set(range(4)))
     errors: dict[int, RequestError] = field(default_factory=dict)
+    write_errors: dict[int, RequestError] = field(default_factory=dict)
     role: Role = Role.ACTIVE
     lag: int | None = 2
     staleness_ms: int | None = 15
+    rejected: int = 3
     states: list[TaskStatus] = field(default_factory=list)
+    table_reasons: dict[str, str] = field(default_factory=dict)
     applied: dict[int, int] = field(default_factory=dict)
     asked: list[tuple[str, int, bytes]] = field(default_factory=list)
     asked_for: list[Consistency] = field(default_factory=list)
@@ -84,8 +87,11 @@ class FakeTables:
                 lag_records=self.lag,
                 staleness_ms=self.staleness_ms,
             )
-        freshness = Freshness(partition, position, self.role, self.lag, self.staleness_ms)
-        return ReadResult(self.rows.get((table, partition, stored_key)), freshness)
+        freshness = Freshness(partition, position, self.role, self.lag, self.staleness_ms, self.rejected)
+        row = self.rows.get((table, partition, stored_key))
+        if row is not None and row.deleted:
+            return ReadResult(None, freshness, row.timestamp_ms)
+        return ReadResult(row, freshness)
 
     def read_many(
         self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
@@ -94,6 +100,12 @@ class FakeTables:
         results = [self.read(table, partition, key, consistency) for key in stored_keys[:3]]
         payloads = [None if result.row is None else result.row.payload for result in results]
         return SliceResult(payloads, results[0].freshness, self.hit, self.miss)
+
+    def require_applied(self, table: str, partition: int) -> None:
+        """Raise what `write_errors` say."""
+        del table
+        if partition in self.write_errors:
+            raise self.write_errors[partition]
 
     def advance(self, partition: int, offset: int) -> None:
         """Apply up to an offset, and wake who waits for it."""
@@ -129,6 +141,10 @@ class FakeTables:
         """List what the test put into `states`."""
         return self.states
 
+    def table_reason(self, table: str) -> str | None:
+        """Return what the test put into `table_reasons`."""
+        return self.table_reasons.get(table)
+
 
 def status(
     table: str = "planes", partition: int = 0, state: TaskState = TaskState.ACTIVE, *, blocked: bool = False
@@ -140,6 +156,7 @@ def status(
         position=99,
         lag_records=2,
         staleness_ms=1500,
+        rejected_records=2,
         restore_remaining=None if state is TaskState.ACTIVE else 40,
         reason=None if state is TaskState.ACTIVE else "40 records to go",
         rows_estimate=10,
@@ -159,6 +176,7 @@ class FakeSource:
     taken: int = 0
     bytes_of_a_record: int = 1_000
     on_append: Callable[[int, int], None] = lambda partition, offset: None  # noqa: ARG005
+    _ends: dict[int, int] = field(default_factory=dict)
 
     def limit(self, table: str) -> int:
         """Return the same for every table."""
@@ -171,9 +189,25 @@ class FakeSource:
         if self.error is not None and len(self.records) >= self.taken:
             raise self.error
         self.records.append((table, partition, key, value))
-        offset = 99 + sum(record[1] == partition for record in self.records)
+        offset = self._ends[partition] = self._ends.get(partition, 99) + 1
         self.on_append(partition, offset)
         return offset
+
+    async def append_many(
+        self,
+        table: str,
+        partition: int,
+        records: Sequence[tuple[bytes, bytes | None]],
+        timeout: float,  # noqa: ASYNC109
+    ) -> Sequence[int | RequestError]:
+        """Note the records, one after the other."""
+        outcomes: list[int | RequestError] = []
+        for key, value in records:
+            try:
+                outcomes.append(await self.append(table, partition, key, value, timeout))
+            except RequestError as error:
+                outcomes.append(error)
+        return outcomes
 
 
 class FakeClock:
@@ -201,6 +235,10 @@ class ScriptedPeer:
         if isinstance(step, Exception):
             raise step
         return PeerRead(step() if callable(step) else step, host.worker_id)
+
+    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
+        """Nothing here writes to a partition of a scripted peer."""
+        raise NotImplementedError(host, hop)
 
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
         """Nothing here asks a scripted peer for a part of a batch."""

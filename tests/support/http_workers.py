@@ -150,6 +150,7 @@ async def start_worker(
     connections: int = 1_000,
     held: int = 16 << 20,
     known: Known = NO_REGISTRY,
+    cors_origins: Sequence[str] = (),
 ) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
@@ -166,6 +167,7 @@ async def start_worker(
         internal_secrets=secrets,
         connections=connections,
         held_bytes=held,
+        cors_origins=cors_origins,
     )
     server = HttpServer(
         options,

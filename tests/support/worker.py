@@ -24,7 +24,7 @@ class WorkerProcess:
     """One worker; its data directory, ports and log outlive the processes that are started on them.
 
     tables is the text of its tables.yaml, settings are spelled like the flags with _ for -, such as
-    session_timeout="6s". environment is for what is no setting.
+    session_timeout="6s". environment is for what is no setting, command is what runs a worker.
     """
 
     def __init__(self, folder: Path, bootstrap: str, tables: str, *, group: str, **settings: str) -> None:
@@ -54,6 +54,7 @@ class WorkerProcess:
             **settings,
         }
         self.environment: dict[str, str] = {}
+        self.command = [sys.executable, "-m", "app.cli", "worker"]
         self.process: subprocess.Popen[bytes] | None = None
 
     # The process
@@ -72,8 +73,7 @@ class WorkerProcess:
         assert self.process is None or self.process.poll() is not None, "the worker runs already"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TABLEHOUSE_")}
         ours = {f"TABLEHOUSE_{name.upper()}": value for name, value in self.settings.items()}
-        command = [sys.executable, "-m", "app.cli", "worker"]
-        self.process = processes.spawn(command, log=self.log_file, env=inherited | ours | self.environment)
+        self.process = processes.spawn(self.command, log=self.log_file, env=inherited | ours | self.environment)
 
     @property
     def pid(self) -> int:

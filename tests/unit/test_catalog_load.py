@@ -37,6 +37,10 @@ GOOD = [
     table("source: {topic: ..., key: {format: long}, value: bytes, partitioner: murmur2}"),
     table("source: {topic: t, key: {format: json, fields: [b, a]}, value: json}"),
     table("source: {topic: t, key: json, value: json}"),
+    table("source: {topic: t, key: {format: json, field: id, spellings: [python, go]}, value: json}"),
+    table("source: {topic: t, key: {format: json, spellings: [php]}, value: json}"),
+    table("source: {topic: t, key: string, value: json, partitioner: fnv1a}"),
+    table("source: {topic: t, key: string, value: json, partitioner: any}, writable: false"),
     table("source: {topic: t, key: {format: json, field: id}, value: json, envelope: debezium, on_error: stop}"),
     table("source: {topic: t, key: avro, value: {format: avro, schema: 7}, on_error: skip}"),
     table("source: {topic: t, key: json_sr, value: {format: avro, schema: latest}}, columns: [a]"),
@@ -295,6 +299,35 @@ BAD = [
             "leave it out"
             for obstacle in ("envelope outbox", "value protobuf", "key json_sr")
         ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: json, partitioner: any}, writable: true"),
+        [
+            (
+                "2: tables[0].writable: cannot be true with partitioner any: another partition may have a record of "
+                "the key with a later timestamp; leave it out"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: {format: json, spellings: [pyton]}, value: json}"),
+        ["2: tables[0].source.key.spellings[0]: cannot be 'pyton'; did you mean python?"],
+    ),
+    (
+        table("source: {topic: t, key: {format: json, spellings: [go, go]}, value: json}"),
+        ["2: tables[0].source.key.spellings[1]: repeats go; name each once"],
+    ),
+    (
+        table("source: {topic: t, key: {format: json, spellings: []}, value: json}"),
+        ["2: tables[0].source.key.spellings: is empty; give at least one item"],
+    ),
+    (
+        table("source: {topic: t, key: {format: json, spellings: go}, value: json}"),
+        ["2: tables[0].source.key.spellings: must be a list, this is text"],
+    ),
+    (
+        table("source: {topic: t, key: {format: json_sr, spellings: [go]}, value: json}"),
+        ["2: tables[0].source.key.spellings: belongs to format json, this key is json_sr; leave it out"],
     ),
     (
         table("source: {topic: t, key: {format: json, fields: [a, a]}, value: json}"),

@@ -117,5 +117,5 @@ def test_a_worker_opens_as_many_files_as_it_may(tmp_path: Path) -> None:
 
 
 def test_version_prints_the_installed_version() -> None:
-    result = CliRunner().invoke(cli.main, ["version"])
+    result = CliRunner().invoke(cli.main, ["--version"], prog_name="tablehouse")
     assert (result.exit_code, result.stdout) == (0, "tablehouse 0.1.0\n")

@@ -79,6 +79,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "probe_port": "9191",
         "advertised_url": "http://worker-1.workers.svc:1235",
         "internal_secrets": "correct-horse-battery, staple-correct-horse",
+        "cors_origins": "https://App.example.com, http://localhost:3000",
         "schema_registry": "https://registry-1:8081/, http://[::1]/apis/ccompat/v7",
         "schema_registry_user": "tablehouse",
         "schema_registry_password": "correct horse",
@@ -123,6 +124,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "staple-correct-horse",
     ]
     assert expected.replication_factor == 2
+    assert expected.cors_origins == ("https://app.example.com", "http://localhost:3000")
     assert expected.schema_registry == ("https://registry-1:8081", "http://[::1]/apis/ccompat/v7")
     assert expected.schema_registry_user == "tablehouse"
     assert expected.schema_registry_password is not None
@@ -333,6 +335,36 @@ def test_secrets_do_not_show_in_what_is_printed_of_the_settings() -> None:
 def test_a_secret_with_a_line_break_at_its_end_as_files_have_it_is_the_secret() -> None:
     settings = load_settings(REQUIRED | {"internal_secrets": "correct-horse-battery\n"})
     assert [secret.get_secret_value() for secret in settings.internal_secrets] == ["correct-horse-battery"]
+
+
+def test_origins_are_exact_ones_or_a_star() -> None:
+    assert load_settings(REQUIRED).cors_origins == ()
+    for value in ("*", "http://[::1]:3000", "capacitor://localhost", "https://a.example:8443"):
+        assert load_settings(REQUIRED | {"cors_origins": value}).cors_origins == (value,)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        ",",
+        "*, https://a.example",
+        "https://*.example.com",
+        "a.example",
+        "null",
+        "https://a.example/",
+        "https://a:0",
+    ],
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(value: str) -> None:
+    [problem] = problems(REQUIRED | {"cors_origins": value})
+    assert problem.startswith("flag: --cors-origins: must be origins like https://app.example.com")
+
+
+@pytest.mark.parametrize("value", ["https://a.example:443", "http://a.example:80"])
+def test_an_origin_with_the_usual_port_would_match_nothing_and_is_refused(value: str) -> None:
+    [problem] = problems(REQUIRED | {"cors_origins": value})
+    assert f"{value} without its port" in problem
 
 
 REGISTRY = REQUIRED | {"schema_registry": "https://registry:8081"}

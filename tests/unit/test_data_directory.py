@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from app.errors import DataDirectoryError
 from app.model import TopicPartition
 from app.stores.data_directory import DataDirectory
+from app.telemetry import Metrics
 from tests.support.limits import file_size_limit
 
 
@@ -151,9 +152,12 @@ def test_positions_saved_by_several_threads_at_once_are_whole(tmp_path: Path) ->
 
 def test_what_is_free_is_a_part_of_the_file_system(tmp_path: Path) -> None:
     directory = DataDirectory.acquire(tmp_path)
-    described = os.statvfs(tmp_path)
-    assert directory.size() == described.f_blocks * described.f_frsize
-    assert 0 < directory.free() <= directory.size()
+    described, metrics = os.statvfs(tmp_path), Metrics("0")
+    directory.measure(metrics)
+    size = metrics.registry.get_sample_value("tablehouse_disk_size_bytes") or 0
+    assert size == described.f_blocks * described.f_frsize
+    assert 0 < directory.free() <= size
+    assert 0 < (metrics.registry.get_sample_value("tablehouse_disk_free_bytes") or 0) <= size
     directory.release()
 
 

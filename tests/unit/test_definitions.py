@@ -6,13 +6,15 @@ import pytest
 
 from app.catalog.fingerprint import fingerprint
 from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
+from app.folds.fold import Decoded
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
 from app.formats.partitioners import partition_of
 from app.formats.schemas import SchemaNeeded
 from app.formats.variants import Known
 from app.model import TopicPartition
-from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of
+from app.stores.rows import Row, unpack
+from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of, tables_with_changelogs
 from tests.support.avro import avro_schema
 from tests.support.schemas import NO_REGISTRY, FetchedSchemas, framed
 
@@ -31,6 +33,7 @@ UUID = "123e4567-e89b-12d3-a456-42661417400a"
 def test_each_version_of_a_table_has_a_changelog_and_a_family_of_its_own(version: int, topic: str, family: str) -> None:
     table = replace(TABLE, version=version)
     assert (changelog_topic("g", table), family_name(table)) == (topic, family)
+    assert tables_with_changelogs("g", [topic, "h-ships-changelog", "g-skips", "g-changelog"]) == {"planes"}
 
 
 def test_groups_and_tables_have_changelogs_of_their_own() -> None:
@@ -94,6 +97,20 @@ def test_the_first_key_that_the_partitioner_puts_elsewhere_is_misplaced(partitio
     assert codec.misplaced([]) is None
     assert codec.misplaced(here) is None
     assert codec.misplaced([*here, elsewhere[0], here[0], elsewhere[1]]) == len(here)
+
+
+def test_where_producers_put_keys_anywhere_none_is_misplaced_and_deletions_leave_marks() -> None:
+    source = replace(TABLE.source, partitioner="any", key=KeySpec("json"))
+    codec = codec_of(replace(TABLE, source=source), 1, 3, NO_REGISTRY)
+    assert codec.misplaced([b'"%d"' % number for number in range(60)]) is None
+    assert codec.misplaced([b' "a"']) is None
+    assert codec.empty_keys
+    assert codec.fold.name == fingerprint(replace(TABLE, source=source), group="g", partitions=3, row_layout=1)["fold"]
+    rows = codec.fold([Decoded(b"a", b"1", 5, 0), Decoded(b"a", None, 6, 1), Decoded(b"b", b"2", 7, 2)], lambda _: None)
+    assert {key: unpack(row or b"") for key, row in rows.items()} == {
+        b"a": Row(b"", 6, 1, deleted=True),
+        b"b": Row(b"2", 7, 2),
+    }
 
 
 def test_a_key_whose_canonical_form_belongs_elsewhere_is_misplaced_where_its_wire_form_put_it() -> None:

@@ -20,7 +20,7 @@ def test_the_reason_names_the_record_and_what_to_do() -> None:
     why = doubts.why("a-changelog", "a")
     assert why is not None
     assert "offset 41 of a[3]" in why
-    assert "`partitioner`" in why
+    assert "Correct `partitioner`" in why
     assert doubts.why("b-changelog", "a") is None
 
 

@@ -28,6 +28,10 @@ def with_source(**changes: object) -> TableSpec:
             'key_fields was ["a","b"] and is now ["b","a"]',
         ),
         (with_source(key=KeySpec("json", ("a", "b"), bare=True)), "key_bare was (not recorded) and is now true"),
+        (
+            with_source(key=KeySpec("json", ("a", "b"), spellings=("python",))),
+            'key_spellings was (not recorded) and is now ["python"]',
+        ),
         (with_source(envelope="debezium"), "envelope was none and is now debezium"),
         (with_source(partitioner="crc32"), "partitioner was murmur2 and is now crc32"),
         (
@@ -48,6 +52,14 @@ def test_a_definition_that_makes_other_rows_differs_in_a_sentence_naming_the_par
 ) -> None:
     now = fingerprint(changed, group="shop", partitions=12, row_layout=1)
     assert difference(NOW, now) == [sentence]
+
+
+def test_a_table_of_keys_in_any_partition_has_another_fold() -> None:
+    now = fingerprint(with_source(partitioner="any"), group="shop", partitions=12, row_layout=1)
+    assert difference(NOW, now) == [
+        "partitioner was murmur2 and is now any",
+        "fold was upsert and is now marked_upsert",
+    ]
     assert digest(now) != digest(NOW)
 
 

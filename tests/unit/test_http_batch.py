@@ -104,6 +104,7 @@ async def test_rows_come_in_the_order_asked_with_the_freshness_of_their_partitio
             "role": "active",
             "lag_records": 2,
             "staleness_ms": 15,
+            "rejected_records": 3,
             "served_by": "a",
         }
         for number in sorted({partition(key.encode()) for key in keys})
@@ -156,6 +157,21 @@ async def test_a_json_key_is_its_text_or_its_value_and_is_found_in_whichever_par
         answer = await batch(worker, [7, "7", '"\U0001f601"', "\U0001f601", None], "people")
         assert [row.get("value") for row in answer["rows"]] == [1, 1, 2, None, None]
         assert codes(answer) == ["", "", "", "invalid_key", "key_not_found"]
+    finally:
+        await worker.server.stop(1.0)
+
+
+async def test_a_key_that_may_lie_in_any_partition_is_the_newest_record_of_all_of_them() -> None:
+    source = SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json"), partitioner="any")
+    worker = await start_worker("a", Catalog({"people": TableSpec("people", source)}))
+    worker.view.swap(snapshot(Placed("a", worker.internal, {"planes-topic": range(4)})))
+    try:
+        rows = worker.local.rows
+        rows["people", 0, b"x"], rows["people", 3, b"x"] = Row(b"1", 5, 1), Row(b"2", 6, 1)
+        rows["people", 1, b"y"], rows["people", 2, b"y"] = Row(b"3", 5, 1), Row(b"", 6, 1, deleted=True)
+        answer = await batch(worker, ["x", "y", "z"], "people")
+        assert answer["rows"][0]["value"] == 2
+        assert codes(answer) == ["", "key_not_found", "key_not_found"]
     finally:
         await worker.server.stop(1.0)
 
@@ -247,9 +263,9 @@ async def test_a_batch_without_a_content_type_is_refused_with_the_one_to_send(wo
 
 async def test_each_route_names_its_own_methods(worker: Worker) -> None:
     got = await worker.get("/tables/planes:batch-get")
-    assert (got.status, got.headers["allow"]) == (405, "POST")
+    assert (got.status, got.headers["allow"]) == (405, "POST, OPTIONS")
     posted = await worker.get("/tables/planes:locate?key=x", method="POST")
-    assert (posted.status, posted.headers["allow"]) == (405, "GET, HEAD")
+    assert (posted.status, posted.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 async def test_an_unknown_table_and_one_without_an_assignment_are_no_batches(worker: Worker) -> None:
@@ -467,6 +483,7 @@ async def test_a_partition_that_was_asked_more_than_once_is_labelled_with_the_wo
             "role": "standby",
             "lag_records": 2,
             "staleness_ms": None,
+            "rejected_records": 3,
             "served_by": "b",
         }
     ]

@@ -269,7 +269,19 @@ async def test_the_internal_listener_answers_a_row_or_a_204(workers: tuple[Worke
     assert found.headers["tablehouse-row-offset"] == "41"
     missing = await ask(workers[1].internal, target(b"nobody"), headers())
     assert (missing.status, missing.body) == (204, b"")
+    assert internal.ROW_TIMESTAMP_MS.lower() not in missing.headers
     assert (await ask(workers[1].internal, target(b""), headers())).status == 204
+
+
+async def test_the_mark_of_a_deleted_key_crosses_the_hop_with_its_timestamp(workers: tuple[Worker, Worker]) -> None:
+    workers[1].local.rows["planes", 2, FAR] = Row(b"", 1_700_000_000_000, 41, deleted=True)
+    peer, digest = HttpPeer(()), headers()[internal.TABLE_DIGEST]
+    hop = Hop("planes", 2, FAR, DEFAULT_CONSISTENCY, 0.0, digest, 4, 7, "r", timeout=5.0)
+    try:
+        read = await peer.read(HostInfo("b", 1, workers[1].internal), hop)
+    finally:
+        await peer.close()
+    assert (read.result.row, read.result.deleted_ms) == (None, 1_700_000_000_000)
 
 
 async def test_the_internal_listener_says_not_mine_and_never_forwards(workers: tuple[Worker, Worker]) -> None:
@@ -425,6 +437,30 @@ async def test_the_cluster_is_described_from_what_every_worker_says(workers: tup
     assert [t["name"] for t in tables] == ["planes", "numbers", "blobs"]
     assert tables[0]["source"] == "planes-topic"
     assert (tables[0]["key"], tables[0]["value"], tables[0]["description"]) == ("string", "json", "Aircraft")
+
+
+async def test_a_table_whose_misses_prove_nothing_or_that_is_not_served_says_why(
+    workers: tuple[Worker, Worker],
+) -> None:
+    a, b = workers
+    doubt, held = "misses of table planes prove nothing: it has grown", "table numbers is not served: it has grown"
+    a.local.states = [status(partition=0), replace(status(partition=1), reason="opening the store")]
+    b.local.states = [status(partition=2), status(partition=3)]
+    for worker in workers:
+        worker.local.table_reasons = {"planes": doubt, "numbers": held}
+    planes, numbers, blobs = (await a.get("/tables")).json["tables"]
+    assert [(table["state"], table["reason"]) for table in (planes, numbers, blobs)] == [
+        ("active", doubt),
+        ("unavailable", held),
+        ("unavailable", None),
+    ]
+    table, tables = (await a.get("/tables/planes")).json, (await b.get("/cluster")).json["tables"]
+    assert table["reason"] == doubt
+    assert table["partition_details"] == tables["planes"]
+    assert [partition["reason"] for partition in tables["planes"]] == [doubt, "opening the store", doubt, doubt]
+    assert {(p["state"], p["lag_records"], p["staleness_ms"]) for p in tables["planes"]} == {("active", None, None)}
+    assert {(p["state"], p["reason"]) for p in tables["numbers"]} == {("not_served", held)}
+    assert {(p["state"], p["reason"]) for p in tables["blobs"]} == {("unknown", None)}
 
 
 async def test_a_worker_that_cannot_be_asked_makes_the_picture_incomplete(workers: tuple[Worker, Worker]) -> None:

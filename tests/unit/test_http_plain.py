@@ -11,8 +11,10 @@ import pytest_asyncio
 from aiohttp import web_protocol
 
 from app.formats.partitioners import partition_of
+from app.http.content_coding import MIN_BYTES
 from app.http.plain import PlainReads
 from app.http.protocol import KEEPALIVE_SECONDS, Protocol
+from app.http.transforms import PIECE_BYTES
 from app.model import Consistency
 from app.stores.rows import Row
 from app.tasks.reads import ReadResult
@@ -144,6 +146,40 @@ async def test_a_request_gets_the_same_answer_either_way(
 
 
 @pytest.mark.parametrize(
+    ("size", "encoding", "plain", "compressed"),
+    [
+        (MIN_BYTES, "gzip", True, False),
+        (MIN_BYTES + 1, "gzip", True, True),
+        (PIECE_BYTES, "gzip, deflate, br", True, True),
+        (PIECE_BYTES + 1, "gzip", False, True),
+        (PIECE_BYTES + 1, "br", True, False),
+        (PIECE_BYTES + 1, "gzip;q=0", True, False),
+        (100_000, "identity", True, False),
+    ],
+)
+async def test_rows_are_compressed_on_either_way_and_large_ones_on_the_long_one(
+    worker: Worker,
+    connection: Connection,
+    answered: list[bool],
+    size: int,
+    encoding: str,
+    *,
+    plain: bool,
+    compressed: bool,
+) -> None:
+    put(worker, b"k1", b'"%b"' % (b"x" * (size - 2)))
+    headers = PLAIN.replace("gzip, deflate", encoding)
+    short = await connection.ask(get("/tables/planes/k1", headers))
+    assert (answered, short.status) == ([plain], 200)
+    assert (short.headers.get("content-encoding") == "gzip") is compressed
+    long = await connection.ask(get("/tables/planes/k1", headers + "X-Anything: 1\r\n"))
+    assert compared(short) == compared(long)
+    value = worker.metrics.registry.get_sample_value
+    # A row that was looked at on the short way and answered on the long one was read once.
+    assert value("tablehouse_read_total", {"table": "planes", "result": "hit"}) == 2
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         PLAIN.replace("*/*", "text/plain"),
@@ -152,6 +188,7 @@ async def test_a_request_gets_the_same_answer_either_way(
         PLAIN + "Host: other\r\n",
         PLAIN + "If-None-Match: *\r\n",
         PLAIN + "X-Request-Id: mine\r\n",
+        PLAIN + "Origin: https://app.example.com\r\n",
         PLAIN + "Tablehouse-Read: active\r\n",
         PLAIN + "Tablehouse-Max-Staleness-Ms: 1000\r\n",
         PLAIN + "Tablehouse-Max-Lag: 0\r\n",

@@ -7,13 +7,16 @@ from dataclasses import fields
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from app.errors import OwnerUnreachable
 from app.formats.partitioners import partition_of
 from app.http.internal import STATUS_PATH
-from app.http.proofs import CHALLENGE, CHALLENGE_PATH, NONCE, PROOF, Met, keys_of, meet
+from app.http.proofs import CHALLENGE, CHALLENGE_PATH, NONCE, PROOF, WORKER, Met, NoCommonSecret, keys_of, meet
 from app.model import HostInfo
+from app.recurring import FIRST_DISTANCE, Recurring
 from app.stores.rows import Row
+from tests.support.cluster_fakes import FakeClock, Placed, snapshot
 from tests.support.http_workers import Reply, Worker, ask, send, share, start_worker
 from tests.support.members import answer_of_nobody, recording_listener
 from tests.unit.test_http_forwarding import headers, target
@@ -60,7 +63,7 @@ async def met(worker: Worker, secret: str) -> Met:
         ([OLD, NEW], [NEW], None),
         ([OLD, NEW], [NEW, OLD], None),
         ([NEW, OLD], [OLD, NEW], None),
-        ([], [NEW], "it refuses this worker's proof"),
+        ([], [NEW], "answers only workers with a secret, and this worker has none"),
         ([NEW], [], "does not prove to be worker b"),
         ([OTHER], [NEW], "does not prove to be worker b"),
         ([OTHER], [NEW, OLD], "does not prove to be worker b"),
@@ -70,6 +73,7 @@ async def test_a_hop_is_answered_when_the_workers_have_a_secret_in_common(
     asking: list[str], asked: list[str], why: str | None
 ) -> None:
     async with workers(asking, asked) as (a, b):
+        assert (await a.get("/readyz")).json["reasons"] == []
         for _ in range(2):
             reply = await a.get(ROW)
             survey = (await a.get("/cluster")).json
@@ -85,6 +89,36 @@ async def test_a_hop_is_answered_when_the_workers_have_a_secret_in_common(
             assert why in survey["members"][1]["reason"]
             assert b"owner_unreachable" in batch.body
             assert b.local.asked == []
+        reasons = (await a.get("/readyz")).json["reasons"]
+        assert (await b.get("/readyz")).json["reasons"] == []
+        if why is None:
+            assert reasons == []
+            return
+        [reason] = reasons
+        assert reason.startswith(b.internal)
+        assert why in reason
+        assert "internal_secrets of both must have one in common" in reason
+        # A process that has taken its place is another worker.
+        a.view.swap(snapshot(*(Placed(worker.name, worker.internal, incarnation=2) for worker in (a, b))))
+        assert (await a.get("/readyz")).json["reasons"] == []
+
+
+@pytest.mark.parametrize("asking", [[], [OTHER]])
+async def test_a_worker_with_another_secret_is_logged_at_growing_distances(
+    monkeypatch: pytest.MonkeyPatch, asking: list[str]
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr("app.http.peer.Recurring", lambda log: Recurring(log, clock))
+    with capture_logs() as logged:
+        async with workers(asking, [NEW]) as (a, b):
+            for _ in range(3):
+                assert (await a.get(ROW)).status == 503
+            clock.now += FIRST_DISTANCE
+            assert (await a.get(ROW)).status == 503
+    lines = [line for line in logged if line["event"] == "another worker has no secret in common with this one"]
+    assert [(line["url"], line["peer"], line["log_level"]) for line in lines] == [(b.internal, "b", "warning")] * 2
+    assert lines[1]["suppressed"] == 2
+    assert all("internal_secrets" in line["reason"] and b.internal in line["reason"] for line in lines)
 
 
 async def batch_of(worker: Worker, keys: Sequence[bytes]) -> Reply:
@@ -236,8 +270,13 @@ async def test_a_relay_to_a_real_worker_proves_nothing_for_another_one() -> None
         ):
             with pytest.raises(OwnerUnreachable):
                 meet(keys, other, nonce, shown)
-        with pytest.raises(OwnerUnreachable):
+        with pytest.raises(NoCommonSecret):
             meet(keys, host_of(b), "1" * 32, shown)
+        # It says that it is another process, so its secret may well be the same.
+        for other in (HostInfo("c", 1, b.internal), HostInfo("b", 2, b.internal)):
+            with pytest.raises(OwnerUnreachable, match="is worker 'b 1'") as refused:
+                meet(keys, other, nonce, shown | {WORKER: reply.headers[WORKER.lower()]})
+            assert not isinstance(refused.value, NoCommonSecret)
 
 
 async def test_an_answer_that_was_changed_on_its_way_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:

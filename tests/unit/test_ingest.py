@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from app.catalog.spec import KeySpec, SourceSpec, ValueSpec
 from app.folds.fold import Decoded, Lookup
 from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
@@ -18,6 +19,7 @@ from app.turns import finish
 from tests.model.broker import Record
 
 SOURCE = TopicPartition("source", 2)
+SPEC = SourceSpec("source", KeySpec("bytes"), ValueSpec("bytes"))
 
 
 def store_key(wire: bytes) -> bytes:
@@ -36,7 +38,7 @@ def misplaced(wires: Sequence[bytes]) -> int | None:
     return next((index for index, wire in enumerate(wires) if wire.startswith(b"~")), None)
 
 
-CODEC = TableCodec(SOURCE, store_key, decode_value, misplaced, Upsert())
+CODEC = TableCodec(SOURCE, store_key, decode_value, misplaced, Upsert(), SPEC, 4)
 
 
 def row(payload: bytes, offset: int, timestamp: int = 1000) -> bytes:
@@ -163,6 +165,16 @@ def test_the_first_misplaced_key_is_told_by_its_offset_whatever_was_skipped_befo
     assert found.misplaced_at == 15
 
 
+def test_the_first_misplaced_key_and_those_after_it_are_the_sample() -> None:
+    folding = Folding(CODEC, lambda *_: None, lambda _: None)
+    folding.add([record(0, b"a", b"1"), record(1, b"b", b"1")])
+    assert not folding.sample
+    folding.add([record(2, b"c", b"1"), record(3, b"~d", b"1"), record(4, b"bad", b"1"), record(5, b"e", b"1")])
+    assert folding.sample == [b"~d", b"e"]
+    folding.add([record(6, b"~f", b"1")])
+    assert folding.sample == [b"~d", b"e"]
+
+
 def test_a_key_that_was_skipped_is_not_looked_for_in_another_partition() -> None:
     found, _ = folded([record(0, b"~a", b"bad")])
     assert found.misplaced_at is None
@@ -193,7 +205,7 @@ def test_a_fold_sees_the_decoded_records_in_order_and_the_earlier_rows() -> None
             seen.extend(records)
             return {key: lookup(key) for key, _, _, _ in records}
 
-    codec = TableCodec(SOURCE, store_key, decode_value, misplaced, Listing())
+    codec = TableCodec(SOURCE, store_key, decode_value, misplaced, Listing(), SPEC, 4)
     found = Folding(codec, no_skip, {b"\x01B": b"earlier"}.get)
     found.add([record(3, b"b", b"1"), record(5, b"a", None, 7)])
     assert seen == [Decoded(b"\x01B", b"<1>", 1000, 3), Decoded(b"\x01A", None, 7, 5)]
@@ -212,7 +224,7 @@ def test_a_slice_is_folded_on_top_of_the_ones_before_it() -> None:
             return rows
 
     found = Folding(
-        TableCodec(SOURCE, store_key, decode_value, misplaced, Joining()),
+        TableCodec(SOURCE, store_key, decode_value, misplaced, Joining(), SPEC, 4),
         no_skip,
         {b"\x01A": b"<0>", b"\x01B": b"<0>"}.get,
     )

@@ -36,8 +36,10 @@ def test_a_table_with_the_present_count_holds_back_those_of_the_same_topic_that_
     assert (counts.shards, counts.held) == ({"t": 5}, frozenset({"one"}))
 
 
-def test_a_table_is_held_back_when_its_topic_has_fewer_partitions_than_before() -> None:
+def test_a_table_goes_on_with_its_own_count_when_its_topic_was_created_again_with_fewer_partitions() -> None:
     counts = settle(catalog(one="t"), "g", {"t": 2}, {"g-one-changelog": 4})
+    assert (counts.shards, counts.held) == ({"t": 4}, frozenset())
+    counts = settle(catalog(one="t", new="t"), "g", {"t": 2}, {"g-one-changelog": 4})
     assert (counts.shards, counts.held) == ({"t": 2}, frozenset({"one"}))
 
 
@@ -51,4 +53,4 @@ def test_a_table_whose_topic_has_another_count_is_in_doubt_from_the_start() -> N
     assert doubts.why("g-two-changelog", "u") is None
     shared, disagreements = found.agreed({"t": 6, "u": 2, "other": 9})
     assert shared == {"u": 2, "other": 9}
-    assert "counts 6 partitions of t and this worker 4" in disagreements[0]
+    assert "counts 6 partitions of t and this worker 4" in disagreements["t"]

@@ -222,7 +222,7 @@ async def test_an_empty_batch_repeats_the_position_and_applies_nothing(owner: Ow
 async def test_a_batch_of_which_nothing_becomes_a_row_moves_the_position(owner: Owner, pipeline: Pipeline) -> None:
     await pipeline.feed(LaneBatch.of([Record(0, 7, None, b"v")], 0, 2))
     await pipeline.settle()
-    assert owner.batches() == [([], PositionRecord(0, 1, EPOCH, 7, anchor_of(Record(0, 7, None, b"v"))))]
+    assert owner.batches() == [([], PositionRecord(0, 1, EPOCH, 7, anchor_of(Record(0, 7, None, b"v")), rejected=1))]
     assert owner.skipped("null_key") == 1
 
 
@@ -291,7 +291,7 @@ async def test_a_record_alone_that_does_not_fit_leaves_a_position_with_the_ancho
     await pipeline.feed(LaneBatch.of(source, 0, 1))
     await pipeline.feed(LaneBatch.of([Record(1, 1, b"k0", b"x" * 600)], 1, 2))
     await pipeline.settle()
-    assert owner.batches()[1] == ([], PositionRecord(1, 1, EPOCH, 1000, anchor_of(source[0])))
+    assert owner.batches()[1] == ([], PositionRecord(1, 1, EPOCH, 1000, anchor_of(source[0]), rejected=1))
     assert owner.payloads() == {b"\x01k0": b"v"}, "the row stays what it was"
     assert (owner.skipped("oversized"), pipeline.needed) == (1, 2)
 
@@ -304,6 +304,7 @@ async def test_skips_are_logged_up_to_a_number_and_summed_up_beyond_it(owner: Ow
     assert [line["offset"] for line in named(logs, "record skipped")] == list(range(BAD_RECORDS_LOGGED))
     [line] = named(logs, "more records skipped")
     assert (line["count"], line["last_offset"], line["topic"], line["partition"]) == (15, many - 1, "source", 0)
+    assert pipeline.rejection == f"offset {many - 1} of source[0]: null_key; a row needs a key"
     assert owner.skipped("null_key") == many
 
 
@@ -324,7 +325,8 @@ async def test_skips_in_a_batch_that_is_split_are_counted_once(owner: Owner, pip
         await pipeline.settle()
     assert len(owner.spans()) > 1
     assert owner.skipped("undecodable_value") == 12
-    assert [line["offset"] for line in named(logs, "record skipped")] == list(range(0, 60, 5))
+    assert [line["offset"] for line in named(logs, "record skipped")] == list(range(0, 50, 5))
+    assert sum(line["count"] for line in named(logs, "more records skipped")) <= 2
 
 
 @owned(limit=500)
@@ -343,6 +345,9 @@ async def test_the_first_misplaced_key_stays_in_every_later_position_and_is_logg
     assert owner.findings == [1]
     lines = [line for line in logs if "another partition" in line["event"]]
     assert [(line["offset"], line["log_level"]) for line in lines] == [(1, "error")]
+    told = "no partitioner that Tablehouse knows puts the"
+    assert lines[0]["suggestion"].startswith(told)
+    assert told in (owner.doubts.why(owner.changelog.topic, "source") or "")
 
 
 @owned()
@@ -559,7 +564,8 @@ async def test_letters_of_a_batch_that_is_split_are_written_once(owner: Owner, p
     assert len(owner.spans()) > 1
     assert [offset for _, _, offset, _ in owner.world.letters] == list(range(0, 61, 5))
     assert owner.world.letters[-1][3] == "oversized"
-    assert [line["offset"] for line in named(logs, "record dead-lettered")] == list(range(0, 61, 5))
+    assert [line["offset"] for line in named(logs, "record dead-lettered")] == list(range(0, 50, 5))
+    assert owner.batches()[-1][1].rejected == 13
     assert (owner.lettered("undecodable_value"), owner.lettered("oversized")) == (12, 1)
 
 

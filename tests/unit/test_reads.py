@@ -9,12 +9,13 @@ import pytest
 
 from app.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, RequestError, TooStale
 from app.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role, TaskState
-from app.stores.rows import LAYOUT_VERSION, pack_head
+from app.stores.rows import DELETED, LAYOUT_VERSION, pack_head
 from app.stores.store import StoreClosed
 from app.tasks.reads import Reader
 from app.tasks.task import Task
 
 ROW = pack_head(LAYOUT_VERSION, 0, 1_000, 7) + b"payload"
+MARK = pack_head(LAYOUT_VERSION, DELETED, 900, 6)
 MAX_STALENESS = 60.0
 ANYTHING = "anything"
 
@@ -148,7 +149,7 @@ class _Store:
     def get(self, key: bytes) -> bytes | None:
         if self._content == "closed":
             raise StoreClosed("closed")
-        return ROW if self._content == "row" and key == b"\x01key" else None
+        return {"row": ROW, "mark": MARK}.get(self._content) if key == b"\x01key" else None
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         return [self.get(key) for key in keys]
@@ -161,6 +162,7 @@ def task_in(state: str, content: str, **changes: object) -> Task:
         "state": TaskState[state],
         "readable": True,
         "applied": 41,
+        "rejected": 0,
         "generation": 3,
         "doubt": "a key lies elsewhere" if content.endswith("misplaced") else None,
         "store": _Store(content),
@@ -199,6 +201,20 @@ def test_a_read_in_a_state_is_answered_as_the_table_says(
         assert (result.row.payload, result.row.timestamp_ms, result.row.offset) == (b"payload", 1_000, 7)
         assert result.freshness.role is answer
     assert (result.freshness.partition, result.freshness.position, result.freshness.lag_records) == (2, 41, 5)
+
+
+@pytest.mark.parametrize(("state", "lease", "content", "answer"), [case for case in cases() if case[2] != "row"])
+def test_a_mark_of_a_deleted_key_is_as_good_as_no_row_in_every_state_and_says_when(
+    state: str, lease: str, content: str, answer: type[RequestError] | Role | str
+) -> None:
+    reader, task = Reader(_Lease(lease), MAX_STALENESS), task_in(state, content, store=_Store("mark"))
+    if isinstance(answer, type):
+        with pytest.raises(answer):
+            reader.read(task, b"key", DEFAULT_CONSISTENCY)
+        return
+    result = reader.read(task, b"key", DEFAULT_CONSISTENCY)
+    assert (result.row, result.deleted_ms, result.freshness.role) == (None, 900, Role.ACTIVE)
+    assert reader.read_many(task, [b"key"], DEFAULT_CONSISTENCY).payloads == [None]
 
 
 @pytest.mark.parametrize(("state", "lease", "ask", "of_a_row", "of_none"), ASKED)

@@ -23,6 +23,7 @@ from app.routing.cluster import NO_CLUSTER
 from app.routing.query import Query
 from app.routing.survey import survey
 from app.routing.tables import routed_tables
+from app.stores.rows import Row
 from app.tasks.reads import ReadResult
 from tests.support.cluster_fakes import (
     CATALOG,
@@ -276,6 +277,17 @@ async def test_a_row_is_found_in_whichever_partition_it_lies() -> None:
     setting, partitions = two_forms()
     setting.local.rows["planes", partitions[1], b"a"] = ROW
     assert (await setting.read(b"a")).result.row == ROW
+
+
+async def test_of_rows_in_two_partitions_the_newest_is_the_answer() -> None:
+    setting, partitions = two_forms()
+    for newest in (0, 1):
+        for place, partition in enumerate(partitions):
+            row = Row(b"%d" % place, 1000 + (place == newest), 1)
+            setting.local.rows["planes", partition, b"a"] = row
+        found_row = (await setting.read(b"a")).result.row
+        assert found_row is not None
+        assert found_row.payload == b"%d" % newest
 
 
 async def test_one_partition_that_cannot_answer_makes_the_whole_miss_a_503() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from app.stores.rows import HEAD_SIZE, LAYOUT_VERSION, Row, RowLayoutError, pack_head, payloads, unpack
+from app.stores.rows import DELETED, HEAD_SIZE, LAYOUT_VERSION, Row, RowLayoutError, pack_head, payloads, unpack
 
 #: The first release's bytes: other bytes would make every store and changelog unreadable.
 GOLDEN = bytes.fromhex("01 00 0000018fcd0e7a00 0000000000000007") + b'{"a":1}'
@@ -16,7 +16,7 @@ def test_an_empty_payload_is_a_row() -> None:
     assert unpack(GOLDEN[:HEAD_SIZE]).payload == b""
 
 
-@pytest.mark.parametrize("data", [b"", GOLDEN[: HEAD_SIZE - 1], b"\x02" + GOLDEN[1:], b"\x01\x01" + GOLDEN[2:]])
+@pytest.mark.parametrize("data", [b"", GOLDEN[: HEAD_SIZE - 1], b"\x02" + GOLDEN[1:], b"\x01\x02" + GOLDEN[2:]])
 def test_bytes_of_another_layout_are_refused(data: bytes) -> None:
     with pytest.raises(RowLayoutError):
         unpack(data)
@@ -24,10 +24,15 @@ def test_bytes_of_another_layout_are_refused(data: bytes) -> None:
 
 def test_the_payloads_of_many_rows_are_those_of_each() -> None:
     row = pack_head(LAYOUT_VERSION, 0, 5, 7)
-    assert payloads([row + b"a", None, row]) == [b"a", None, b""]
+    mark = pack_head(LAYOUT_VERSION, DELETED, 5, 7)
+    assert payloads([row + b"a", None, row, mark]) == [b"a", None, b"", None]
 
 
-@pytest.mark.parametrize("data", [b"", b"\x01\x00", b"\x02\x00" + bytes(20), b"\x01\x01" + bytes(20)])
+def test_a_mark_of_a_deleted_key_has_the_timestamp_and_the_offset_of_the_record_that_deleted_it() -> None:
+    assert unpack(pack_head(LAYOUT_VERSION, DELETED, 5, 7)) == Row(b"", 5, 7, deleted=True)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01\x00", b"\x02\x00" + bytes(20), b"\x01\x02" + bytes(20)])
 def test_one_row_of_another_layout_among_many_is_found(data: bytes) -> None:
     with pytest.raises(RowLayoutError):
         payloads([pack_head(LAYOUT_VERSION, 0, 5, 7), data])

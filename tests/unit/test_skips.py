@@ -74,6 +74,9 @@ async def test_a_decision_is_found_for_its_offsets_of_its_partition_alone_and_re
     log.decide(OTHER, 0, 0)
     assert await skips.look_up(OTHER, 0, REFUSED) == 1
     assert log.reads == [0, 2]
+    assert skips.decision(SOURCE, 5, 7) == skips.decision(SOURCE, 6, 6) == Skip(*SOURCE, 5, 7, "damaged", 17)
+    # Decided in two parts, or in part.
+    assert [skips.decision(SOURCE, first, last) for first, last in ((5, 8), (4, 5), (7, 8))] == [None] * 3
 
 
 async def test_what_is_known_stays_while_the_topic_cannot_be_read_and_what_is_no_decision_is_logged() -> None:

@@ -33,6 +33,20 @@ def test_what_an_open_transaction_holds_back_counts_as_not_applied() -> None:
     assert ends.held_back() is None
 
 
+def test_of_a_source_that_is_missing_nothing_is_known_until_it_is_listed_again() -> None:
+    ends = SourceEnds()
+    ends.listed(Bounds(0, 5), 10.0, 4)
+    ends.listed(Bounds(0, 5, held=3), 11.0, 4)
+    ends.applied(4)
+    ends.forget()
+    assert (ends.reached_at, ends.end(11.0), ends.held_back()) == (None, None, None)
+    ends.listed(Bounds(0, 8), 12.0, 4)
+    ends.applied(4)
+    assert (ends.reached_at, ends.end(12.0)) == (None, 8)
+    ends.applied(7)
+    assert ends.reached_at == 12.0
+
+
 def test_a_source_that_lacks_what_was_applied_tells_nothing_however_long_it_grows() -> None:
     ends = SourceEnds()
     ends.listed(Bounds(0, 5), 10.0, 4)
@@ -48,3 +62,21 @@ def test_a_source_that_lacks_what_was_applied_tells_nothing_however_long_it_grow
     ends.listed(Bounds(0, 50), 15.0, 49)
     ends.applied(60)
     assert (ends.reached_at, ends.end(15.0)) == (15.0, 50)
+
+
+def test_a_source_that_lacks_what_a_store_came_with_tells_nothing_whenever_it_was_listed() -> None:
+    for before in (True, False):
+        ends = SourceEnds()
+        if before:
+            ends.listed(Bounds(0, 1), 10.0, -1)
+        ends.loaded(4)
+        if not before:
+            # Asked for before the store was loaded.
+            ends.listed(Bounds(0, 1), 10.0, -1)
+        ends.applied(4)
+        assert (ends.reached_at, ends.end(10.0), ends.stable_end(10.0)) == (None, None, None)
+    whole = SourceEnds()
+    whole.listed(Bounds(0, 5), 10.0, -1)
+    whole.loaded(4)
+    whole.applied(4)
+    assert (whole.reached_at, whole.end(10.0)) == (10.0, 5)

@@ -1,0 +1,66 @@
+"""`tablehouse check`: check a tables.yaml, by itself and against the topics."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.broker_commands import connected, settings_without_tables
+from app.catalog.load import load_catalog
+from app.inspection_commands import FLAGS, look_at
+
+if TYPE_CHECKING:
+    from app.catalog.spec import Catalog
+    from app.inspection.reading import Reading
+    from app.inspection.sample import TopicSample
+
+#: The exit code when records are not as the file says.
+EXIT_DISAGREES = 1
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--records",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Records of each end of a partition.",
+)
+@connected(FLAGS, timeout=120.0)
+@click.pass_context
+def check(ctx: click.Context, /, *, file: Path, records: int, timeout: float, **given: Any) -> None:
+    """Check a tables.yaml; with --bootstrap-servers also against the records of its topics.
+
+    Every problem is a line `file:line: field: what would be right` on stderr, with exit code 2. Records that are not as
+    the file says are a line `table: field: what is wrong` each, with exit code 1; nothing is written and no group is
+    joined.
+    """
+    catalog = load_catalog(file)
+    count = len(catalog.tables)
+    if given["bootstrap_servers"] is not None:
+        problems, notes = _against_topics(catalog, records, timeout, given)
+        for line in (*notes, *problems):
+            click.echo(line, err=True)
+        if problems:
+            ctx.exit(EXIT_DISAGREES)
+    click.echo(f"{file}: {count} {'table' if count == 1 else 'tables'}, ok")
+
+
+def _against_topics(
+    catalog: "Catalog", records: int, timeout: float, given: dict[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Return what is not as the file says, and what there is to know of topics."""
+    from app.inspection.agreement import disagreements  # noqa: PLC0415
+    from app.inspection.proposal import notes_of  # noqa: PLC0415
+
+    async def work(samples: list["TopicSample"], reading: "Reading") -> tuple[list[str], list[str]]:
+        problems = [
+            f"{table.name}: {problem}"
+            for sample in samples
+            for table in catalog.tables_of(sample.topic)
+            async for problem in disagreements(table, sample, reading)
+        ]
+        return problems, [f"topic {sample.topic}: {note}" for sample in samples for note in notes_of(sample)]
+
+    return look_at(settings_without_tables(given), catalog.topics, records, timeout, work)

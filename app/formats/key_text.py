@@ -1,0 +1,69 @@
+"""From a record's key to its text in a URL, before percent-encoding."""
+
+from base64 import urlsafe_b64encode
+from typing import Any
+
+import msgspec
+
+from app.catalog.spec import KeySpec
+from app.formats.avro import resolution
+from app.formats.connect_json import unwrap
+from app.formats.errors import DecodeError
+from app.formats.framing import FRAME_SIZE, schema_id
+from app.formats.members import Members
+from app.formats.schemas import Schemas
+
+
+def key_text(spec: KeySpec, wire: bytes, schemas: Schemas) -> str:
+    """Return the text under which a URL asks for a key; raises DecodeError and SchemaNeeded.
+
+    Only for keys that can be stored, see KeyFormat.
+    """
+    match spec.format:
+        case "string" | "uuid":
+            text = wire.decode()
+            return text if spec.format == "string" else text.lower()
+        case "bytes":
+            return _base64(wire)
+        case "int" | "long":
+            return str(int.from_bytes(wire, "big", signed=True))
+        case "avro":
+            schema = schemas.known(schema_id(wire))
+            return _avro(spec, resolution(schema, schema, rendered=False).read_framed(wire))
+    return _json(spec, _content(spec, wire))
+
+
+def _content(spec: KeySpec, wire: bytes) -> bytes:
+    """Return the JSON of a key."""
+    if spec.format == "json_connect":
+        wrapped = unwrap(wire)
+        if wrapped is None:
+            raise DecodeError("it is not an object of schema and payload")
+        return wrapped[1]
+    return wire[FRAME_SIZE:] if spec.format == "json_sr" else wire
+
+
+def _json(spec: KeySpec, text: bytes) -> str:
+    return (Members(spec.fields)(text)[spec.fields[0]] if spec.bare else text).decode()
+
+
+def _avro(spec: KeySpec, value: Any) -> str:
+    if spec.bare:
+        return _scalar(value[spec.fields[0]])
+    if not spec.fields:
+        return _scalar(value)
+    members = {name: _base64(one) if isinstance(one := value[name], bytes) else one for name in spec.fields}
+    return msgspec.json.encode(members).decode()
+
+
+def _scalar(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case bytes():
+            return _base64(value)
+    return str(value)
+
+
+def _base64(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,74 @@
+"""Holds a table's definition against a sample of its topic."""
+
+from collections.abc import AsyncIterator
+
+from app.catalog.spec import TableSpec
+from app.formats.likely_causes import cause_of_key, frame_id
+from app.inspection.keys import choose_key, fit_of_keys
+from app.inspection.partitioners import choose_partitioner, fitting_keys
+from app.inspection.reading import Reading
+from app.inspection.sample import TopicSample
+from app.inspection.values import causes_of, choose_value, fit_of_values, kind_of
+
+
+async def disagreements(table: TableSpec, sample: TopicSample, reading: Reading) -> AsyncIterator[str]:
+    """Yield what in the sample is not as the table says, each as `field: what is wrong; what would be right`."""
+    async for problem in _of_keys(table, sample, reading):
+        yield f"source.key: {problem}"
+    async for problem in _of_values(table, sample, reading):
+        yield f"source.value: {problem}"
+    for problem in _of_partitioner(table, sample):
+        yield f"source.partitioner: {problem}"
+
+
+async def _of_keys(table: TableSpec, sample: TopicSample, reading: Reading) -> AsyncIterator[str]:
+    spec, keys = table.source.key, sample.keys
+    nulls = sum(record.key is None for record in sample.records)
+    if nulls:
+        yield f"{nulls} of {len(sample.records)} records have no key and cannot be rows"
+    if not keys:
+        return
+    fit = await fit_of_keys(spec, sample.topic, keys.values(), reading)
+    choice = await choose_key(sample, reading)
+    better = f"; {choice.spec} would fit {choice.fit}" if choice.spec != spec else ""
+    if not fit.is_whole:
+        yield f"{fit} keys are of format {spec} ({fit.problem}){better}{await _cause(spec.format, list(keys), reading)}"
+    elif better and spec.format in {"int", "long", "bytes"} and choice.fit.is_whole and choice.spec is not None:
+        yield f"all {fit.total} keys can be read as {spec}, and look like {choice.spec}: {choice.why}"
+
+
+async def _cause(format_name: str, keys: list[bytes], reading: Reading) -> str:
+    for key in keys:
+        number = frame_id(key)
+        kinds = {} if number is None else {number: await kind_of(number, reading)}
+        cause = cause_of_key(format_name, key, kinds.get)
+        if cause is not None:
+            return f"; {cause}"
+    return ""
+
+
+async def _of_values(table: TableSpec, sample: TopicSample, reading: Reading) -> AsyncIterator[str]:
+    source, records = table.source, sample.with_values
+    if not records:
+        return
+    fit = await fit_of_values(source, records, reading)
+    if fit.is_whole:
+        return
+    choice = await choose_value(sample, reading)
+    better = ""
+    if choice.spec is not None and (choice.spec.format, choice.envelope) != (source.value.format, source.envelope):
+        envelope = "" if choice.envelope == "none" else f" with envelope {choice.envelope}"
+        better = f"; {choice.spec}{envelope} would fit {choice.fit}"
+    causes = await causes_of(source.value.format, sample.topic, records, reading)
+    yield "; ".join([f"{fit} values can be rows ({fit.problem}){better}", *causes])
+
+
+def _of_partitioner(table: TableSpec, sample: TopicSample) -> list[str]:
+    name, total = table.source.partitioner, len({key for key in sample.keys if key})
+    if name == "any":
+        return []
+    fitting = sum(bool(record.key) for record in fitting_keys(name, sample))
+    if fitting == total:
+        return []
+    choice = choose_partitioner(sample)
+    return [f"{name} puts {fitting} of {total} keys where they are; {choice.name or 'none'}: {choice.why}"]

@@ -1,0 +1,185 @@
+"""Chooses the format of a topic's keys from a sample of them."""
+
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import get_args
+
+from app.catalog.source import MEMBER
+from app.catalog.spec import KeySpec, SourceSpec, SpellingName, ValueSpec
+from app.formats.connect_json import unwrap
+from app.formats.errors import DecodeError
+from app.formats.json_text import decode_json
+from app.formats.keyed import source_keys
+from app.formats.keys import JsonKey
+from app.formats.likely_causes import frame_id, framing_of, is_plain_ascii, is_text
+from app.formats.variants import Known
+from app.inspection.reading import MAX_SCHEMAS, Fit, Reading
+from app.inspection.sample import SampledRecord, TopicSample
+
+_UUID = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_INTEGER_WIDTHS = {"int": 4, "long": 8}
+
+#: Formats of keys that a registry's framing may hold, by the kind of the schema.
+_FRAMED = {"AVRO": "avro", "JSON": "json_sr"}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChoice:
+    """The format that fits the keys, or None with the reason; `rivals` fit as well, so that nothing is chosen."""
+
+    spec: KeySpec | None
+    fit: Fit
+    why: str
+    rivals: tuple[KeySpec, ...] = ()
+
+
+async def fit_of_keys(spec: KeySpec, topic: str, records: Iterable[SampledRecord], reading: Reading) -> Fit:
+    """Count the keys that a worker could read as a spec says."""
+    keys = source_keys(SourceSpec(topic, spec, ValueSpec("bytes")), Known(reading.schemas))
+    return await reading.fit(records, lambda record: keys.store(record.key or b""))
+
+
+async def choose_key(sample: TopicSample, reading: Reading) -> KeyChoice:
+    """Return the first candidate that all keys fit, else the one that most do."""
+    keys = sample.keys
+    nulls = sum(record.key is None for record in sample.records)
+    if not keys:
+        why = "no record has a key, and a row needs one" if nulls else "the topic has no records to look at"
+        return KeyChoice(None, Fit(0, nulls), why)
+    foreign = framing_of(next(iter(keys)))
+    fits: list[tuple[KeySpec, Fit]] = [
+        (spec, await fit_of_keys(spec, sample.topic, keys.values(), reading))
+        for spec in await _candidates(keys, reading)
+    ]
+    whole = [spec for spec, fit in fits if fit.is_whole]
+    spec, fit = max(fits, key=lambda one: one[1].fitting)
+    if spec.format == "json":
+        spec = replace(spec, spellings=_spellings(spec, keys))
+    framed = spec.format in _FRAMED.values()
+    rivals = tuple(other for other in whole if other != spec and framed and other.format in _INTEGER_WIDTHS)
+    why = f"{fit} distinct keys are {_WORDS[spec.format]}"
+    if foreign is not None and not framed:
+        why += f"; {foreign}"
+    elif spec.format in {"bytes", "long"} and all(map(frame_id, keys)):
+        why += (
+            "; they begin with 0x00 and a number, as serializers of a schema registry write: if they do, set "
+            "schema_registry"
+        )
+    if fit.problem is not None:
+        why += f"; {fit.problem}"
+    if nulls:
+        why += f"; {nulls} records have no key and cannot be rows"
+    return KeyChoice(spec, fit, why, rivals)
+
+
+async def _candidates(keys: Mapping[bytes, SampledRecord], reading: Reading) -> list[KeySpec]:
+    """Return specs that may fit, each more particular than those after it; the last one always fits."""
+    found: list[KeySpec] = [spec async for spec in _registered(keys, reading)]
+    if any(map(_UUID.fullmatch, keys)):
+        found.append(KeySpec("uuid"))
+    found += _of_json(keys)
+    text = [key for key in keys if is_text(key)]
+    if text:
+        found.append(KeySpec("string"))
+    for name, width in _INTEGER_WIDTHS.items():
+        # As numbers, four letters would be above a billion each.
+        if all(len(key) == width for key in keys) and not all(map(is_plain_ascii, keys)):
+            found.insert(len(found) - bool(text), KeySpec(name))  # type: ignore[arg-type]
+    found.append(KeySpec("bytes"))
+    return list(dict.fromkeys(found))
+
+
+async def _registered(keys: Iterable[bytes], reading: Reading) -> AsyncIterator[KeySpec]:
+    numbers = dict.fromkeys(number for key in keys if (number := frame_id(key)) is not None)
+    for number in islice(numbers, MAX_SCHEMAS):
+        try:
+            schema = await reading.read(reading.schemas.known, number)
+        except DecodeError:
+            continue
+        name = _FRAMED.get(schema.kind)
+        if name == "avro":
+            definition = decode_json(schema.text.encode()) if schema.text.lstrip()[:1] in '{["' else schema.text
+            yield _with_fields("avro", _record_fields(definition))
+        elif name == "json_sr":
+            for key in keys:
+                if frame_id(key) == number:
+                    yield _with_fields("json_sr", _members(key[5:]))
+                    break
+
+
+def _spellings(spec: KeySpec, keys: Iterable[bytes]) -> tuple[SpellingName, ...]:
+    """Return the fewest spellings that write as many of the keys as any do, the usual ones where they do."""
+    json_keys, written = JsonKey(spec), []
+    for key in keys:
+        with suppress(DecodeError):
+            written.append(json_keys.spellings_of(key))
+    chosen: tuple[SpellingName, ...] = ()
+    if all(not some.isdisjoint(spec.spellings) for some in written):
+        return spec.spellings
+    left = [some for some in written if some]
+    while left:
+        best = max(get_args(SpellingName), key=lambda name: sum(name in some for some in left))
+        chosen = (*chosen, best)
+        left = [some for some in left if best not in some]
+    return chosen or spec.spellings
+
+
+def _record_fields(definition: object) -> tuple[str, ...] | None:
+    match definition:
+        case {"type": "record", "fields": [*fields]}:
+            return tuple(field["name"] for field in fields if isinstance(field, dict) and "name" in field)
+    return ()
+
+
+def _of_json(keys: Iterable[bytes]) -> Iterator[KeySpec]:
+    for key in keys:
+        try:
+            wrapped = unwrap(key)
+            if wrapped is not None:
+                fields = _members(wrapped[1])
+                if fields is not None:
+                    yield _with_fields("json_connect", fields)
+                return
+            value = decode_json(key)
+        except DecodeError:
+            continue
+        if isinstance(value, dict) and (fields := _members(key)) is not None:
+            yield _with_fields("json", fields)
+            return
+        if isinstance(value, str):
+            # Other scalars are the same text in a URL as keys of format string, which takes every text.
+            yield KeySpec("json")
+            return
+
+
+def _members(text: bytes) -> tuple[str, ...] | None:
+    """Return the members of a JSON object of scalars, () for a scalar; None for other JSON and what is none."""
+    try:
+        value = decode_json(text)
+    except DecodeError:
+        return None
+    if isinstance(value, dict):
+        scalars = value and not any(isinstance(one, dict | list) for one in value.values())
+        return tuple(value) if scalars and all(map(MEMBER.pattern.fullmatch, value)) else None
+    return None if isinstance(value, list) else ()
+
+
+def _with_fields(name: str, fields: tuple[str, ...] | None) -> KeySpec:
+    fields = fields or ()
+    return KeySpec(name, fields, bare=len(fields) == 1)  # type: ignore[arg-type]
+
+
+_WORDS = {
+    "string": "text in UTF-8",
+    "bytes": "bytes of no format known here",
+    "int": "integers of 4 bytes",
+    "long": "integers of 8 bytes",
+    "uuid": "uuids",
+    "json": "JSON",
+    "avro": "Avro behind the id of a schema",
+    "json_sr": "JSON behind the id of a schema",
+    "json_connect": "JSON of Kafka Connect with its schema",
+}

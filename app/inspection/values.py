@@ -1,0 +1,161 @@
+"""Chooses the format of a topic's values, and their envelope, from a sample of them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from app.catalog.spec import STRUCTURED_VALUES, Envelope, KeySpec, SourceSpec, TableSpec, ValueSpec
+from app.formats.errors import DecodeError
+from app.formats.json_text import decode_json
+from app.formats.likely_causes import cause_of_value, frame_id, framing_of, is_text
+from app.formats.values import value_format
+from app.inspection.reading import MAX_SCHEMAS, Fit, Reading
+from app.inspection.sample import SampledRecord, TopicSample
+
+_FORMATS = {"AVRO": "avro", "PROTOBUF": "protobuf", "JSON": "json_sr"}
+
+#: The part of values that have to fit a format for it to be the topic's. The others would be dead letters.
+_ENOUGH = 0.9
+
+#: Records whose causes are looked at when some do not fit.
+_CAUSES_LOOKED_AT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ValueChoice:
+    """The format that fits the values and their envelope, or None with the reason."""
+
+    spec: ValueSpec | None
+    envelope: Envelope
+    fit: Fit
+    why: str
+
+
+def _decoder(source: SourceSpec, reading: Reading) -> Callable[[SampledRecord], bytes | None]:
+    values = value_format(TableSpec("sample", source), reading.schemas)
+    return lambda record: values.decode(record.value or b"", record.headers)
+
+
+def source_of(topic: str, value: ValueSpec, envelope: Envelope = "none") -> SourceSpec:
+    """Return a source with values of a format, whose keys do not matter."""
+    return SourceSpec(topic, KeySpec("bytes"), value, envelope=envelope)
+
+
+async def fit_of_values(source: SourceSpec, records: Iterable[SampledRecord], reading: Reading) -> Fit:
+    """Count the values that a worker could read as a source says; `records` have values."""
+    return await reading.fit(records, _decoder(source, reading))
+
+
+async def rows_of(
+    source: SourceSpec, records: Iterable[SampledRecord], reading: Reading
+) -> list[tuple[SampledRecord, bytes | None]]:
+    """Return the rows of the records that can be read."""
+    decode, found = _decoder(source, reading), []
+    for record in records:
+        try:
+            row = await reading.read(decode, record)
+        except DecodeError:
+            continue
+        found.append((record, row))
+    return found
+
+
+async def choose_value(sample: TopicSample, reading: Reading) -> ValueChoice:
+    """Return the first candidate that nearly all values fit; `bytes` is one that all do."""
+    records = sample.with_values
+    if not records:
+        why = "every record is a tombstone" if sample.records else "the topic has no records to look at"
+        return ValueChoice(None, "none", Fit(0, 0), why)
+    for spec in await _candidates(records, reading):
+        fit = await fit_of_values(source_of(sample.topic, spec), records, reading)
+        if fit.fitting >= _ENOUGH * fit.total:
+            break
+    if spec.format in {"string", "bytes"} and (refusal := await _refused(records, reading)) is not None:
+        return ValueChoice(None, "none", Fit(0, len(records)), refusal)
+    envelope: Envelope = "none"
+    if spec.format in STRUCTURED_VALUES:
+        envelope = await _envelope(sample.topic, spec, records, reading)
+        fit = await fit_of_values(source_of(sample.topic, spec, envelope), records, reading)
+    whys = [f"{fit} values are {_WORDS[spec.format]}{_ENVELOPES[envelope]}"]
+    if fit.problem is not None:
+        whys += [fit.problem, *await causes_of(spec.format, sample.topic, records, reading)]
+    return ValueChoice(spec, envelope, fit, "; ".join(whys))
+
+
+async def _refused(records: Sequence[SampledRecord], reading: Reading) -> str | None:
+    """Return why most values are in a framing that cannot be read, and the remedy; None where they are not."""
+    foreign = Counter(framing for record in records if (framing := framing_of(record.value or b"", record.headers)))
+    framed = [number for record in records if (number := frame_id(record.value or b"")) is not None]
+    if 2 * foreign.total() > len(records):
+        [(cause, count)] = foreign.most_common(1)
+        return f"{count} of {len(records)} values: {cause}"
+    if 2 * len(framed) <= len(records):
+        return None
+    begin = f"{len(framed)} of {len(records)} values begin with 0x00 and a number, as serializers of a registry write"
+    try:
+        await reading.read(reading.schemas.known, framed[0])
+    except DecodeError as error:
+        return f"{begin}: set schema_registry to the one that the producers use ({error})"
+    return None
+
+
+async def causes_of(format_name: str, topic: str, records: Sequence[SampledRecord], reading: Reading) -> list[str]:
+    """Return what values are likely to be that are not of a format, the most frequent cause first."""
+    decode = _decoder(source_of(topic, ValueSpec(format_name)), reading)  # type: ignore[arg-type]
+    found: Counter[str] = Counter()
+    for record in records:
+        try:
+            await reading.read(decode, record)
+        except DecodeError:
+            number = frame_id(record.value or b"")
+            kinds = {} if number is None else {number: await kind_of(number, reading)}
+            cause = cause_of_value(format_name, record.value or b"", record.headers, kinds.get)
+            if cause is not None:
+                found[cause] += 1
+        if found.total() >= _CAUSES_LOOKED_AT:
+            break
+    return [cause for cause, _ in found.most_common(2)]
+
+
+async def kind_of(number: int, reading: Reading) -> str | None:
+    """Return the kind of a schema: AVRO, PROTOBUF or JSON; None when the registry does not know it."""
+    try:
+        return (await reading.read(reading.schemas.known, number)).kind
+    except DecodeError:
+        return None
+
+
+async def _candidates(records: Sequence[SampledRecord], reading: Reading) -> list[ValueSpec]:
+    """Return specs that may fit, each more particular than those after it; the last one always fits."""
+    numbers = dict.fromkeys(number for record in records if (number := frame_id(record.value or b"")) is not None)
+    kinds = [await kind_of(number, reading) for number in islice(numbers, MAX_SCHEMAS)]
+    found = [ValueSpec(_FORMATS[kind]) for kind in dict.fromkeys(kinds) if kind is not None]  # type: ignore[arg-type]
+    text = [ValueSpec("string")] if all(is_text(record.value or b"") for record in records) else []
+    return [*found, ValueSpec("json"), *text, ValueSpec("bytes")]
+
+
+async def _envelope(topic: str, spec: ValueSpec, records: Sequence[SampledRecord], reading: Reading) -> Envelope:
+    rows = [decode_json(row) for _, row in await rows_of(source_of(topic, spec), records, reading) if row is not None]
+    events = sum(map(_is_change_event, rows))
+    return "debezium" if events and events * 2 > len(rows) else "none"
+
+
+def _is_change_event(row: object) -> bool:
+    match row:
+        case {"payload": dict(payload), "schema": _}:
+            return _is_change_event(payload)
+        case {"op": str(), "source": dict(), "before": _} | {"op": str(), "source": dict(), "after": _}:
+            return True
+    return False
+
+
+_WORDS = {
+    "json": "JSON",
+    "string": "text in UTF-8",
+    "bytes": "bytes of no format known here",
+    "avro": "Avro behind the id of a schema",
+    "protobuf": "Protobuf behind the id of a schema",
+    "json_sr": "JSON behind the id of a schema",
+}
+_ENVELOPES = {"none": "", "debezium": ", change events of Debezium", "outbox": ", events of Debezium's outbox"}

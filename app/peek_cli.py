@@ -1,0 +1,69 @@
+"""`tablehouse peek`: show records of a topic, decoded."""
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.broker_commands import connected, settings_without_tables
+from app.inspection_commands import FLAGS, look_at
+from app.tasks.log import NO_TIMESTAMP
+
+if TYPE_CHECKING:
+    from app.inspection.reading import Reading
+    from app.inspection.sample import TopicSample
+    from app.inspection.shown import ShownRecord
+
+
+@click.command()
+@click.argument("topic")
+@click.option(
+    "--records", type=click.IntRange(1), default=5, show_default=True, help="Records of each partition's end."
+)
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+@connected(FLAGS, timeout=60.0)
+def peek(*, topic: str, records: int, as_json: bool, timeout: float, **given: Any) -> None:
+    """Show the newest records of each partition of a topic: keys and rows, as a table would have them.
+
+    Formats are found as `tablehouse init` finds them. Nothing is written and no group is joined.
+    """
+    from app.inspection.shown import shown  # noqa: PLC0415
+
+    async def work(samples: list["TopicSample"], reading: "Reading") -> tuple[list["ShownRecord"], str]:
+        return await shown(samples[0], reading, records)
+
+    lines, formats = look_at(settings_without_tables(given), [topic], max(records, 100), timeout, work)
+    for line in lines:
+        click.echo(_json(line) if as_json else _text(line))
+    click.echo(f"{topic}: {formats}", err=True)
+
+
+def _when(timestamp: int) -> str | None:
+    if timestamp == NO_TIMESTAMP:
+        return None
+    try:
+        return datetime.fromtimestamp(timestamp / 1000, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError):
+        return str(timestamp)
+
+
+def _text(line: "ShownRecord") -> str:
+    record = line.record
+    row = "(deleted)" if line.row is None else line.row
+    what = row if line.problem is None else f"cannot be a row: {line.problem}"
+    key = "-" if line.key is None else line.key
+    return "  ".join([f"{record.place.partition}:{record.offset}", _when(record.timestamp) or "-", key, what])
+
+
+def _json(line: "ShownRecord") -> str:
+    record = line.record
+    found = {
+        "partition": record.place.partition,
+        "offset": record.offset,
+        "time": _when(record.timestamp),
+        "key": line.key,
+        "row": line.row,
+        "problem": line.problem,
+    }
+    return json.dumps(found, ensure_ascii=False)
