@@ -76,7 +76,7 @@ class Turns:
     async def finish(self, work: Work[_Result]) -> _Result:
         """Do some work, with turns for others wherever it yields, and return what it returns.
 
-        When this is cancelled while the thread is at it, the thread goes on to the end, and nothing gets the result.
+        When this is cancelled while the thread works, the thread finishes what it is at, and the result is dropped.
         """
         go_on: Callable[[], Callable[[], Any] | None] = partial(next, work)
         while True:

@@ -1,7 +1,7 @@
 """From the JSON of a row to Avro: the way back of avro.py, for rows that callers write.
 
 Each type of a schema becomes a function that goes through the text of a value and writes Avro as it goes. So a large
-row is never there as Python's values, which can take thirty times as much as its text, and no single step takes long: a
+row is never held as Python's values, which can take twenty times as much as its text, and no single step takes long: a
 thread can convert it while the event loop goes on.
 """
 

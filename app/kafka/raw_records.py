@@ -15,9 +15,14 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionReco
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 
+from app.kafka.decompressed import DecompressedBatches
+from app.kafka.decompression import DECOMPRESSION
 from app.kafka.record_batches import ReadRecord, UnreadableBatch, fetched_batches, read_batch
 from app.model import TopicPartition
 from app.tasks.log import NO_TIMESTAMP
+
+#: Those of all consumers of the process.
+_decompressed = DecompressedBatches()
 
 
 def raw(key: bytes) -> bytes:
@@ -36,6 +41,8 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
     _number = -1
     _rest: Iterator[Any] | None = None
     _after = -1
+    #: Whether it is counted among the decompressed ones.
+    _is_counted = False
     #: What is wrong with the batch under way behind its rest, and what take() raises next.
     _broken: UnreadableBatch | None = None
     _failure: UnreadableBatch | None = None
@@ -49,6 +56,8 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
         self._records_iterator = None
         if self._failure is not None:
             raise self._failure
+        if self._is_counted:
+            _decompressed.use(self)
         taken: list[Any] = []
         try:
             self._take(taken, most)
@@ -59,7 +68,14 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
                 raise
         return taken
 
+    def give_up(self) -> None:
+        """Forget what was not taken. It is fetched again, as take() returns nothing more."""
+        self._records = fetched_batches(None)
+        self._batch = self._rest = self._broken = None
+        self._is_counted = False
+
     def _take(self, taken: list[Any], most: int) -> None:
+        total = DECOMPRESSION.total
         while len(taken) < most and (self._rest is not None or self._next_batch()):
             try:
                 piece = list(islice(self._rest or (), most - len(taken)))
@@ -70,20 +86,30 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
             except Exception as error:  # noqa: BLE001 - decompressing and parsing raise what they like
                 self._read_carefully(error)
                 continue
+            if DECOMPRESSION.total != total:
+                self._is_counted = _decompressed.hold(self, DECOMPRESSION.total - total)
+                total = DECOMPRESSION.total
             if not piece:
-                if self._broken is not None:
-                    raise self._broken
-                self._rest = None
-                # Past what compaction removed from the end of the batch too, or it would be fetched again for ever.
-                if self._after > self.next_fetch_offset:  # noqa: PLR1730 - max() costs time, here and below
-                    self.next_fetch_offset = self._after
+                self._end_batch()
                 continue
             if first < self.next_fetch_offset:
                 # A broker sends whole batches, those records included that come before the one that was asked for.
                 piece = [record for record in piece if record.offset >= self.next_fetch_offset]
             taken += piece
-            if after > self.next_fetch_offset:  # noqa: PLR1730
+            if after > self.next_fetch_offset:  # noqa: PLR1730 - max() costs time here
                 self.next_fetch_offset = after
+
+    def _end_batch(self) -> None:
+        """Leave the batch under way; raises what is wrong with it behind the records that were taken."""
+        if self._is_counted:
+            self._is_counted = False
+            _decompressed.release(self)
+        if self._broken is not None:
+            raise self._broken
+        self._rest = None
+        # Past what compaction removed from the end of the batch too, or it would be fetched again for ever.
+        if self._after > self.next_fetch_offset:  # noqa: PLR1730 - max() costs time
+            self.next_fetch_offset = self._after
 
     def _next_batch(self) -> bool:
         self._batch = None

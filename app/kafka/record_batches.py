@@ -14,6 +14,7 @@ from aiokafka.record.default_records import DefaultRecordBase, _DefaultRecordBat
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import decode_varint_py
 
+from app.kafka.decompression import DecompressedTooLarge
 from app.model import TopicPartition
 
 #: The bytes of a batch before and in its length, and where its format's version stands, in every message format.
@@ -114,10 +115,11 @@ def _end(data: bytes, start: int) -> int:
 def read_batch(data: bytes, error: Exception) -> tuple[list[ReadRecord], Exception | None]:
     """Return the records of a batch up to the first that cannot be read, and why that one cannot; None when all can.
 
-    `error` is what aiokafka's parser raised. It stands for batches of older formats, which have no headers.
+    `error` is what aiokafka's parser raised. It stands for batches of older formats, which have no headers, and for
+    those that cannot be decompressed.
     """
     records: list[ReadRecord] = []
-    if _is_old(data):
+    if _is_old(data) or isinstance(error, DecompressedTooLarge):
         return records, error
     try:
         batch = _DefaultRecordBatchPy(data)

@@ -12,7 +12,7 @@ from app.formats.keyed import source_keys
 from app.formats.likely_causes import cause_of_key, cause_of_value
 from app.formats.partitioners import partitions_of, places_empty_keys
 from app.formats.schemas import SchemaNeeded
-from app.formats.values import value_format
+from app.formats.values import LARGE_VALUE_BYTES, value_format
 from app.formats.variants import Known
 from app.model import TopicPartition
 from app.stores.rows import LAYOUT_VERSION
@@ -75,8 +75,10 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
     def likely_cause(record: LogRecord, reason: str) -> str | None:
         if reason == "undecodable_key":
             return cause_of_key(table.source.key.format, record.key or b"", kind_of)
-        if reason == "undecodable_value":
-            return cause_of_value(table.source.value.format, record.value or b"", record.headers, kind_of)
+        value = record.value or b""
+        # To look at all of a large one would take too long.
+        if reason == "undecodable_value" and len(value) <= LARGE_VALUE_BYTES:
+            return cause_of_value(table.source.value.format, value, record.headers, kind_of)
         return None
 
     values = value_format(table, known.schemas)

@@ -14,7 +14,7 @@ class OpenTransactions:
     def __init__(self, source: TopicPartition, ends: SourceEnds) -> None:
         self._source = source
         self._ends = ends
-        #: Where the source ended after the task's claim, with what an open transaction held back.
+        #: Where the source ended after the task's claim, with what an open transaction held back; 0 when none did.
         self.claimed_end = 0
 
     def held_back(self, applied: int) -> int:

@@ -547,7 +547,9 @@ class Task:
         listed_at, position = self._ports.clock.monotonic(), self.applied
         bounds = await self._takeover.source_bounds()
         self.observe_source_end(bounds, listed_at, position)
-        self._target, self._transactions.claimed_end = bounds.end, bounds.high_watermark
+        self._target = bounds.end
+        # Without an open transaction the target is all that the source holds.
+        self._transactions.claimed_end = bounds.high_watermark if bounds.held else 0
         if self.state < TaskState.SUSPENDED:
             self.reason = "catching up with the source"
         pipeline = self._pipeline = Pipeline(

@@ -73,6 +73,10 @@ _BATCH = (
     "record_batches.py: a batch must be decompressed into _buffer from _pos on, with _num_records records; "
     "FetchedBatches: a parser of a fetch's batches must still take them all to have the format of the first"
 )
+_CODECS = (
+    "decompression.py: each parser must look its decoder up by this name in its own module whenever it is called, and "
+    "take bytes or a bytearray; the ones here must decompress what these do"
+)
 _AHEAD = (
     "log_reader.py: _prefetch_backoff must be read for every answer; zero must let partitions be fetched one by one"
 )
@@ -283,6 +287,11 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.consumer.fetcher:FetchResult.getall": Pinned("self, max_records", "1b448682c740c086", _TAKEN),
     "aiokafka.consumer.fetcher:PartitionRecords": Pinned("class", "3f1579e88c9e8fa5", _POSITION),
     "aiokafka.record.default_records:_DefaultRecordBatchPy": Pinned("class", "73d5746f2a0c6d83", _BATCH),
+    "aiokafka.codec:gzip_decode": Pinned("payload", "ebc2792c011f7684", _CODECS),
+    "aiokafka.codec:snappy_decode": Pinned("payload", "036b77d1fdd4633c", _CODECS),
+    "aiokafka.codec:lz4_decode": Pinned("payload", "5bc82b3f6861c77f", _CODECS),
+    "aiokafka.codec:zstd_decode": Pinned("payload", "9194cf13a6de0f3e", _CODECS),
+    "aiokafka.codec:_detect_xerial_stream": Pinned("payload", "872bbf7b7adf407c", _CODECS),
     "aiokafka.consumer.subscription_state:TopicPartitionState": Pinned("class", "4b3c9207efa24286", _POSITION),
     "aiokafka.consumer.subscription_state:Assignment.state_value": Pinned("self, tp", "37c879c7f277e6b5", _POSITION),
     "aiokafka.consumer.group_coordinator:GroupCoordinator._coordination_routine": Pinned(

@@ -46,8 +46,8 @@ async def command(kafka: EmbeddedKafka, group: str, *arguments: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, cli.main, given)
 
 
-async def skip(kafka: EmbeddedKafka, group: str, topic: str, first: int, last: int) -> Result:
-    where = ["--topic", topic, "--partition", "0", "--from", str(first), "--to", str(last)]
+async def skip(kafka: EmbeddedKafka, group: str, topic: str, first: int, last: int, partition: int = 0) -> Result:
+    where = ["--topic", topic, "--partition", str(partition), "--from", str(first), "--to", str(last)]
     return await command(kafka, group, "skip", *where)
 
 

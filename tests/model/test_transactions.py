@@ -53,6 +53,24 @@ async def test_rows_behind_an_open_transaction_are_as_old_as_they_are_labelled_a
 
 
 @simulated("upsert", seeds=range(4))
+async def test_a_task_that_catches_up_blames_no_transaction_where_there_is_none(scenario: Scenario) -> None:
+    await scenario.started(*EARLY)
+    scenario.workers[0].kill()
+    scenario.produce(*EARLY)
+    scenario.hold_batches()
+    scenario.workers[0].start()
+    await scenario.world.until(lambda: bool(scenario.world.held), "it has begun to apply what follows")
+    task = scenario.task()
+    for _ in range(10):
+        assert task.held_back_reason is None
+        assert "transaction" not in (task.status().reason or "")
+        await asyncio.sleep(0.3)
+    scenario.release()
+    await scenario.caught_up()
+    scenario.check()
+
+
+@simulated("upsert", seeds=range(4))
 async def test_no_key_is_called_missing_while_a_transaction_holds_back_records(scenario: Scenario) -> None:
     await scenario.started(*EARLY)
     await _held_back(scenario)

@@ -143,16 +143,16 @@ def read_through(batches: Sequence[bytes], most: int) -> tuple[list[Any], list[U
         assert position > before, "a reader stands still"
 
 
-async def append_batch(bootstrap: str, topic: str, batch: bytes) -> None:
-    """Have the broker append a batch as it is to partition 0."""
+async def append_batch(bootstrap: str, topic: str, batch: bytes, partition: int = 0) -> None:
+    """Have the broker append a batch as it is."""
     client = AIOKafkaClient(bootstrap_servers=bootstrap)
     await client.bootstrap()
     try:
         await client.fetch_all_metadata()
         client.add_topic(topic)
         await client.force_metadata_update()
-        leader = client.cluster.leader_for_partition(KafkaPartition(topic, 0))
-        answer = await client.send(leader, ProduceRequest(None, -1, 10_000, [(topic, [(0, batch)])]))
+        leader = client.cluster.leader_for_partition(KafkaPartition(topic, partition))
+        answer = await client.send(leader, ProduceRequest(None, -1, 30_000, [(topic, [(partition, batch)])]))
         assert answer.topics[0][1][0][1] == 0, answer
     finally:
         await client.close()

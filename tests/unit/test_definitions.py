@@ -11,7 +11,9 @@ from app.folds.upsert import Upsert
 from app.formats.errors import DecodeError
 from app.formats.partitioners import partition_of
 from app.formats.schemas import SchemaNeeded
+from app.formats.values import LARGE_VALUE_BYTES
 from app.formats.variants import Known
+from app.kafka.record_batches import ReadRecord
 from app.model import TopicPartition
 from app.stores.rows import Row, unpack
 from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of, tables_with_changelogs
@@ -79,6 +81,15 @@ def test_a_codec_reads_keys_and_values_in_the_tables_formats() -> None:
         codec.store_key(b"5")
     with pytest.raises(DecodeError):
         codec.decode_value(b"{", ())
+
+
+def test_a_codec_says_what_a_bad_value_probably_is_unless_it_is_large() -> None:
+    codec = codec_of(TABLE, 0, 4, NO_REGISTRY)
+    text = ReadRecord(0, 1, b"k", b"some text", ())
+    assert codec.likely_cause(text, "undecodable_value") == "it is text and no JSON: use string"
+    assert codec.likely_cause(text, "oversized") is None
+    large = text._replace(value=b"some text" * LARGE_VALUE_BYTES)
+    assert codec.likely_cause(large, "undecodable_value") is None
 
 
 def test_the_fold_is_the_one_that_the_fingerprint_names() -> None:

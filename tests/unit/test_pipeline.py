@@ -391,9 +391,10 @@ async def test_others_have_a_turn_while_a_large_batch_is_decoded(owner: Owner, p
 
 @owned(limit=2 * LANE_BATCH_BYTES)
 async def test_others_have_a_turn_while_a_few_large_values_are_decoded(owner: Owner, pipeline: Pipeline) -> None:
-    count = LANE_BATCH_BYTES // BYTES_A_SLICE * 2
-    source = records(0, count, b"v" * (BYTES_A_SLICE // 2 - 10))
-    assert await turns_of_others(owner, pipeline.feed(LaneBatch.of(source, 0, count))) >= count // 2 - 1
+    count = LANE_BATCH_BYTES // LARGE_VALUE_BYTES
+    source = records(0, count, b"v" * (LARGE_VALUE_BYTES - 10))
+    slices = LANE_BATCH_BYTES // BYTES_A_SLICE
+    assert await turns_of_others(owner, pipeline.feed(LaneBatch.of(source, 0, count))) >= slices - 1
     await pipeline.settle()
     assert len(owner.payloads()) == count
     assert owner.spans() == [(0, count - 1)]
