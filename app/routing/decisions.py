@@ -54,8 +54,8 @@ class Decisions:
     ) -> int:
         """Write a row, or with a value of None delete it, if what is there meets a condition; return the offset.
 
-        Raises WriteRefused where no read would show it, PreconditionFailed, Overloaded when the key's turn does not come
-        in time, what LocalTables.read raises for an active, and what OwnerSide raises.
+        Raises WriteRefused where no read would show it, PreconditionFailed, Overloaded when the key's turn does not
+        come in time, what LocalTables.read raises for an active, and what OwnerSide raises.
         """
         table = routed.spec.name
         self._local.require_applied(table, partition)
