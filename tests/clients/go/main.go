@@ -1,0 +1,89 @@
+// Produces lines "key<TAB>value" from standard input with one of Go's Kafka clients, each as it is set by default.
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+type record struct{ key, value string }
+
+func main() {
+	library, bootstrap, topic := os.Args[1], os.Args[2], os.Args[3]
+	produce := map[string]func(string, string, []record) error{
+		"franz-go": franz, "sarama": saramaSync, "kafka-go": segmentio, "kafka-go-hash": segmentioHash,
+	}[library]
+	var records []record
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		key, value, _ := strings.Cut(lines.Text(), "\t")
+		records = append(records, record{key, value})
+	}
+	if err := produce(bootstrap, topic, records); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func franz(bootstrap, topic string, records []record) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.DefaultProduceTopic(topic))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	for _, one := range records {
+		sent := &kgo.Record{Key: []byte(one.key), Value: []byte(one.value)}
+		if err := client.ProduceSync(context.Background(), sent).FirstErr(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func saramaSync(bootstrap, topic string, records []record) error {
+	config := sarama.NewConfig()
+	config.Producer.Return.Successes = true
+	producer, err := sarama.NewSyncProducer([]string{bootstrap}, config)
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	for _, one := range records {
+		sent := &sarama.ProducerMessage{
+			Topic: topic, Key: sarama.StringEncoder(one.key), Value: sarama.StringEncoder(one.value),
+		}
+		if _, _, err := producer.SendMessage(sent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func segmentio(bootstrap, topic string, records []record) error {
+	return write(&kafka.Writer{Addr: kafka.TCP(bootstrap), Topic: topic, BatchTimeout: 10 * time.Millisecond}, records)
+}
+
+func segmentioHash(bootstrap, topic string, records []record) error {
+	return write(&kafka.Writer{
+		Addr: kafka.TCP(bootstrap), Topic: topic, BatchTimeout: 10 * time.Millisecond, Balancer: &kafka.Hash{},
+	}, records)
+}
+
+func write(writer *kafka.Writer, records []record) error {
+	defer writer.Close()
+	for _, one := range records {
+		sent := kafka.Message{Key: []byte(one.key), Value: []byte(one.value)}
+		if err := writer.WriteMessages(context.Background(), sent); err != nil {
+			return err
+		}
+	}
+	return nil
+}

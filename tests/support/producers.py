@@ -1,0 +1,142 @@
+"""Producers in several languages, each as its library is set by default."""
+
+import asyncio
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from confluent_kafka import Producer
+from kafka import KafkaProducer
+
+from app.demo.kafka_jars import cache_folder, kafka_class_path
+
+_FOLDER = Path(__file__).parents[1] / "clients"
+_SECONDS = 300.0
+
+#: Keys and values in text.
+Records = Sequence[tuple[str, str]]
+
+
+async def _run(records: Records, program: str, *arguments: str, folder: Path | None = None) -> None:
+    """Give a program records as lines."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not on this machine")
+    lines = "".join(f"{key}\t{value}\n" for key, value in records)
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *arguments,
+        cwd=folder,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(lines.encode()), _SECONDS)
+    assert process.returncode == 0, f"{program} {' '.join(arguments)}: {said.decode('utf-8', 'replace')}"
+
+
+async def by_go(library: str, bootstrap: str, topic: str, records: Records) -> None:
+    """Produce with franz-go, sarama, kafka-go or kafka-go-hash (its Hash balancer)."""
+    await _run(records, "go", "run", ".", library, bootstrap, topic, folder=_FOLDER / "go")
+
+
+async def by_kafkajs(bootstrap: str, topic: str, records: Records) -> None:
+    """Produce with KafkaJS, which is fetched once into the cache folder."""
+    folder = cache_folder() / "kafkajs-producer"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in ("package.json", "package-lock.json", "produce.js"):
+        shutil.copyfile(_FOLDER / "node" / file, folder / file)
+    if not (folder / "node_modules" / "kafkajs").is_dir():
+        await _run((), "npm", "ci", "--silent", folder=folder)
+    await _run(records, "node", "produce.js", bootstrap, topic, folder=folder)
+
+
+async def by_java(keys: str, bootstrap: str, topic: str, records: Records) -> None:
+    """Produce with Kafka's own client and its StringSerializer, IntegerSerializer or LongSerializer of keys."""
+    class_path = await asyncio.to_thread(kafka_class_path)
+    if shutil.which("javac") is None:
+        pytest.skip("javac is not on this machine")
+    source = str(_FOLDER / "java" / "Produce.java")
+    await _run(records, "java", "-cp", class_path, source, bootstrap, topic, keys)
+
+
+async def by_kcat(bootstrap: str, topic: str, records: Records) -> None:
+    """Produce with kcat."""
+    await _run(records, "kcat", "-P", "-b", bootstrap, "-t", topic, "-K", r"\t")
+
+
+async def by_confluent_kafka(bootstrap: str, topic: str, records: Records) -> None:
+    """Produce with confluent-kafka."""
+
+    def produce() -> int:
+        producer = Producer({"bootstrap.servers": bootstrap})
+        for key, value in records:
+            producer.produce(topic, key=key, value=value)
+        return int(producer.flush(60))
+
+    assert await asyncio.to_thread(produce) == 0
+
+
+async def by_kafka_python(bootstrap: str, topic: str, records: Records) -> None:
+    """Produce with kafka-python."""
+
+    def produce() -> None:
+        producer = KafkaProducer(bootstrap_servers=bootstrap)
+        for key, value in records:
+            producer.send(topic, key=key.encode(), value=value.encode())
+        producer.flush(60)
+        producer.close()
+
+    await asyncio.to_thread(produce)
+
+
+async def by_aiokafka(bootstrap: str, topic: str, records: Records) -> None:
+    """Produce with aiokafka."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await producer.start()
+    try:
+        for key, value in records:
+            await producer.send_and_wait(topic, key=key.encode(), value=value.encode())
+    finally:
+        await producer.stop()
+
+
+#: What the partitioner of each producer is called in tables.yaml, and the format of its keys.
+EXPECTED: Mapping[str, tuple[str, str]] = {
+    "java": ("murmur2", "string"),
+    "java-integer": ("murmur2", "int"),
+    "java-long": ("murmur2", "long"),
+    "confluent-kafka": ("crc32", "string"),
+    "kafka-python": ("murmur2", "string"),
+    "aiokafka": ("murmur2", "string"),
+    "kafkajs": ("murmur2", "string"),
+    "franz-go": ("murmur2", "string"),
+    "sarama": ("fnv1a", "string"),
+    "kafka-go": ("any", "string"),
+    "kafka-go-hash": ("fnv1a", "string"),
+    "kcat": ("crc32", "string"),
+}
+
+
+async def produce_by(name: str, bootstrap: str, topic: str, records: Records) -> None:
+    """Produce records with a library of EXPECTED; skips the test where its language is not there."""
+    match name:
+        case "java":
+            await by_java("String", bootstrap, topic, records)
+        case "java-integer":
+            await by_java("Integer", bootstrap, topic, records)
+        case "java-long":
+            await by_java("Long", bootstrap, topic, records)
+        case "confluent-kafka":
+            await by_confluent_kafka(bootstrap, topic, records)
+        case "kafka-python":
+            await by_kafka_python(bootstrap, topic, records)
+        case "aiokafka":
+            await by_aiokafka(bootstrap, topic, records)
+        case "kafkajs":
+            await by_kafkajs(bootstrap, topic, records)
+        case "kcat":
+            await by_kcat(bootstrap, topic, records)
+        case _:
+            await by_go(name, bootstrap, topic, records)
