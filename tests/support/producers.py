@@ -2,13 +2,13 @@
 
 import asyncio
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Producer
-from kafka import KafkaProducer
 
 from app.demo.kafka_jars import cache_folder, kafka_class_path
 
@@ -82,6 +82,11 @@ async def by_kafka_python(bootstrap: str, topic: str, records: Records) -> None:
     """Produce with kafka-python."""
 
     def produce() -> None:
+        with warnings.catch_warnings():
+            # Of what it uses to read its own files.
+            warnings.simplefilter("ignore")
+            from kafka import KafkaProducer  # type: ignore[import-untyped]  # noqa: PLC0415
+
         producer = KafkaProducer(bootstrap_servers=bootstrap)
         for key, value in records:
             producer.send(topic, key=key.encode(), value=value.encode())
