@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr", "json_connect"]
-ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr"]
+ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr", "json_connect"]
 PartitionerName = Literal["murmur2", "crc32", "fnv1a", "fnv1a_reference", "kafkajs_legacy"]
 SpellingName = Literal["compact", "jackson", "gson", "go", "python", "python_compact", "php"]
 #: `any` stands for producers that put a key into any partition.
@@ -22,7 +22,7 @@ DEFAULT_SPELLINGS: tuple[SpellingName, ...] = ("compact", "jackson")
 STRUCTURED_KEYS: frozenset[KeyFormatName] = frozenset({"json", "avro", "json_sr", "json_connect"})
 
 #: Values that can be structures of members, which envelopes and columns take apart.
-STRUCTURED_VALUES: frozenset[ValueFormatName] = frozenset({"json", "avro", "protobuf", "json_sr"})
+STRUCTURED_VALUES: frozenset[ValueFormatName] = frozenset({"json", "avro", "protobuf", "json_sr", "json_connect"})
 
 #: Formats whose records name their schema by an id of the schema registry.
 REGISTRY_FORMATS: frozenset[str] = frozenset({"avro", "protobuf", "json_sr"})

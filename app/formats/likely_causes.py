@@ -112,7 +112,7 @@ def cause_of_value(
 def _cause_of_plain(format_name: str, data: bytes) -> str | None:
     if data.startswith(_BYTE_ORDER_MARK):
         return "it begins with a byte order mark, which JSON forbids: have the producer leave it out"
-    return "it is text and no JSON: use string" if format_name == "json" and is_text(data) else None
+    return "it is text and no JSON: use string" if format_name in {"json", "json_connect"} and is_text(data) else None
 
 
 def cause_of_key(format_name: str, data: bytes, kind_of: KindOfSchema) -> str | None:

@@ -8,6 +8,7 @@ import msgspec
 
 from app.catalog.spec import TableSpec
 from app.formats.avro import AvroReader
+from app.formats.connect_json import payload_of
 from app.formats.envelopes import Envelope, Headers, envelope_of
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, schema_id
@@ -23,6 +24,7 @@ from app.turns import Work
 LARGE_VALUE_BYTES = 64 * 1024
 
 _BLANKS = b" \t\r\n"
+_NULL = b"null"
 
 
 class ValueFormat(Protocol):
@@ -111,6 +113,28 @@ class EnvelopedJson:
         return row
 
 
+class ConnectJsonValue:
+    """JSON as Kafka Connect writes it with schemas.enable=true; of the payload `rest` makes a row.
+
+    A payload that is null is a record without a value, as it is to Connect, and deletes.
+    """
+
+    content_type = "application/json"
+
+    def __init__(self, rest: ValueFormat) -> None:
+        self._rest = rest
+
+    def decode(self, value: bytes, headers: Headers = ()) -> bytes | None:
+        """See ValueFormat."""
+        payload = payload_of(value)
+        return None if payload == _NULL else self._rest.decode(payload, headers)
+
+    def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Work[bytes | None]:
+        """See ValueFormat."""
+        payload: bytes = yield partial(payload_of, value)
+        return None if payload == _NULL else (yield from self._rest.decode_in_pieces(payload, headers))
+
+
 class StringValue:
     """UTF-8 text, kept as it is."""
 
@@ -187,8 +211,10 @@ def value_format(table: TableSpec, schemas: Schemas) -> ValueFormat:
             return StringValue()
         case "bytes":
             return BytesValue()
-        case "json":
-            return _of_json(table) or JsonValue()
+        case "json" | "json_connect" as name:
+            rest = _of_json(table) or JsonValue()
+            # An envelope opens json_connect by itself, and converts what it takes out.
+            return ConnectJsonValue(rest) if name == "json_connect" and source.envelope == "none" else rest
         case "json_sr":
             return ConvertedToJson(FramedJson(schemas), _of_json(table) or JsonValue())
         case "avro":

@@ -132,7 +132,7 @@ async def _candidates(records: Sequence[SampledRecord], reading: Reading) -> lis
     kinds = [await kind_of(number, reading) for number in islice(numbers, MAX_SCHEMAS)]
     found = [ValueSpec(_FORMATS[kind]) for kind in dict.fromkeys(kinds) if kind is not None]  # type: ignore[arg-type]
     text = [ValueSpec("string")] if all(is_text(record.value or b"") for record in records) else []
-    return [*found, ValueSpec("json"), *text, ValueSpec("bytes")]
+    return [*found, ValueSpec("json_connect"), ValueSpec("json"), *text, ValueSpec("bytes")]
 
 
 async def _envelope(topic: str, spec: ValueSpec, records: Sequence[SampledRecord], reading: Reading) -> Envelope:
@@ -157,5 +157,6 @@ _WORDS = {
     "avro": "Avro behind the id of a schema",
     "protobuf": "Protobuf behind the id of a schema",
     "json_sr": "JSON behind the id of a schema",
+    "json_connect": "JSON with its schema, as Kafka Connect writes it",
 }
 _ENVELOPES = {"none": "", "debezium": ", change events of Debezium", "outbox": ", events of Debezium's outbox"}

@@ -46,6 +46,7 @@ GOOD = [
     table("source: {topic: t, key: json_sr, value: {format: avro, schema: latest}}, columns: [a]"),
     table("source: {topic: t, key: {format: avro, fields: [a, b]}, value: protobuf, envelope: none}"),
     table("source: {topic: t, key: string, value: {format: avro, framing: single_object, schema: 7}}"),
+    table("source: {topic: t, key: string, value: json_connect}, columns: [a]"),
     table("source: {topic: t, key: string, value: json, envelope: debezium}, columns: [id, $op, $source.lsn]"),
     table("source: {topic: t, key: string, value: json_sr, envelope: outbox}, columns: {t: $headers.eventType}"),
     "tables:\n"
@@ -145,7 +146,7 @@ BAD = [
         [
             (
                 "2: tables[0].columns: cannot be taken from a value of format string; leave it out, or use one of "
-                "avro, json, json_sr, protobuf"
+                "avro, json, json_connect, json_sr, protobuf"
             )
         ],
     ),
@@ -172,7 +173,10 @@ BAD = [
                 "2: tables[0].source.key: cannot be 'protobuf'; use one of string, bytes, int, long, uuid, json, avro, "
                 "json_sr, json_connect"
             ),
-            "2: tables[0].source.value: cannot be 'parquet'; use one of json, string, bytes, avro, protobuf, json_sr",
+            (
+                "2: tables[0].source.value: cannot be 'parquet'; use one of json, string, bytes, avro, protobuf, "
+                "json_sr, json_connect"
+            ),
         ],
     ),
     (
@@ -243,7 +247,7 @@ BAD = [
         [
             (
                 "2: tables[0].source.envelope: cannot be debezium around a value of format string; use one of avro, "
-                "json, json_sr, protobuf"
+                "json, json_connect, json_sr, protobuf"
             )
         ],
     ),
@@ -298,6 +302,15 @@ BAD = [
             f"2: tables[0].writable: cannot be true with {obstacle}: a row does not say what the record would be; "
             "leave it out"
             for obstacle in ("envelope outbox", "value protobuf", "key json_sr")
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: json_connect}, writable: true"),
+        [
+            (
+                "2: tables[0].writable: cannot be true with value json_connect: a row does not say what the record "
+                "would be; leave it out"
+            )
         ],
     ),
     (

@@ -132,9 +132,11 @@ async def test_keys_that_are_integers_as_well_as_avro_are_not_decided() -> None:
         ([b'{"before":null,"after":{"id":1},"op":"c","source":{},"ts_ms":1}'], "json", "debezium"),
         (
             [b'{"schema":null,"payload":{"before":{"id":1},"after":null,"op":"d","source":{},"ts_ms":1}}'],
-            "json",
+            "json_connect",
             "debezium",
         ),
+        ([b'{"schema":{"type":"int64"},"payload":1}', None], "json_connect", "none"),
+        ([b'{"schema":"public","payload":1}'], "json", "none"),
         ([b'{"op":"c","id":1}'], "json", "none"),
     ],
 )
