@@ -22,7 +22,7 @@ from app.formats.avro_rendering import (
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_json
 from app.formats.remembered import remembered
-from app.formats.schemas import MAX_TYPES_NESTED, Schema
+from app.formats.schemas import MAX_TYPES_NESTED, Schema, SchemaName
 
 #: The field of a record around another schema, and the name of that record.
 WHOLE = "whole"
@@ -137,7 +137,7 @@ def _kind_or_null(schema: Any) -> str:
 
 def _references(schema: Schema) -> list[Schema]:
     """Return what a schema refers to, each before what refers to it."""
-    found: dict[int, Schema] = {}
+    found: dict[SchemaName, Schema] = {}
     for reference in schema.references:
         for one in _references(reference.schema):
             found.setdefault(one.id, one)

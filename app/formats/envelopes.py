@@ -20,11 +20,9 @@ import msgspec
 from app.catalog.spec import TableSpec
 from app.formats.connect_json import converter, unwrap
 from app.formats.errors import DecodeError
+from app.formats.framing import Headers
 from app.formats.json_text import decode_json, decode_with
 from app.formats.members import Members
-
-#: The headers of a record, in the order in which its producer gave them.
-Headers = Sequence[tuple[str, bytes | None]]
 
 #: From the JSON text of a value, and its record's headers, to the JSON text of a row, or None for a delete.
 Envelope = Callable[[bytes, Headers], bytes | None]

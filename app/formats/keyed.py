@@ -33,7 +33,7 @@ from app.formats.json_text import decode_json
 from app.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
 from app.formats.ordered import SIGN, Scalar
 from app.formats.remembered import remembered
-from app.formats.schemas import Schema
+from app.formats.schemas import Schema, SchemaName
 from app.formats.variants import KeyVariants, Known
 
 #: The types of Avro that keys can have, and those under which URLs are read.
@@ -227,7 +227,7 @@ class AvroKey:
 class _KeySchema:
     """A schema of keys, and the types of its scalars: `kinds` as in the schema, in `types` int and long as integer."""
 
-    id: int
+    id: SchemaName
     kinds: tuple[str, ...]
     types: tuple[str, ...]
     ready: Readable

@@ -10,7 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from aiokafka import AIOKafkaProducer
+from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_id_serializer
+from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -22,6 +24,7 @@ from tests.support.confluent import SUBJECTS, Confluent
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until
 from tests.support.protobuf import message_class
+from tests.support.registry import StandInRegistry
 from tests.support.schemas import framed
 from tests.support.worker import MakeWorker, WorkerProcess, table, tables
 
@@ -102,7 +105,7 @@ async def source(kafka: EmbeddedKafka, client: SchemaRegistryClient) -> Confluen
 
 
 async def started(
-    make_worker: MakeWorker, kafka: EmbeddedKafka, registry: EmbeddedRegistry, *entries: str
+    make_worker: MakeWorker, kafka: EmbeddedKafka, registry: EmbeddedRegistry | StandInRegistry, *entries: str
 ) -> WorkerProcess:
     """Start a worker with some tables and wait until it has read their topics."""
     worker = make_worker(
@@ -421,3 +424,33 @@ async def test_values_and_keys_of_json_schema_are_rows(
             value, SerializationContext(source.topic, MessageField.VALUE)
         )
     assert await row(worker, "planes", '"N10"') is None
+
+
+async def test_a_schema_is_named_in_front_of_a_value_or_by_its_guid_in_a_header_record_by_record(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic = unique("planes")
+    await create_topic(kafka.bootstrap_servers, topic, 3)
+    text = json.dumps({"type": "record", "name": "P", "fields": [{"name": "seats", "type": "int"}]})
+    # Apicurio looks no schemas up by their GUIDs, so what the serialiser registers is copied to one that does.
+    client = SchemaRegistryClient.new_client({"url": "mock://"})
+    in_headers: dict[str, Any] = {"schema.id.serializer": header_schema_id_serializer}
+    serialisers = [AvroSerializer(client, text, conf=SUBJECTS | conf) for conf in ({}, in_headers)]
+    async with StandInRegistry() as stand_in, AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as producer:
+        for number in range(10):
+            headers: Any = []
+            context = SerializationContext(topic, MessageField.VALUE, headers=headers)
+            value = serialisers[number % 2]({"seats": number}, context)
+            assert len(headers) == number % 2
+            await producer.send_and_wait(topic, value, key=b"N%d" % number, headers=headers)
+        registered = client.get_latest_version(f"{topic}-value")
+        assert registered.guid is not None
+        assert registered.schema_id is not None
+        stand_in.register(f"{topic}-value", registered.schema_id, text)
+        stand_in.guids = {registered.guid: registered.schema_id}
+        unknown = ("__value_schema_id", b"\x01" + bytes(16))
+        await producer.send_and_wait(topic, b"\x02", key=b"N0", headers=[unknown])
+        worker = await started(make_worker, kafka, stand_in, table("planes", topic, value="avro"))
+        for number in range(10):
+            assert await row(worker, "planes", f"N{number}") == {"seats": number}
+        assert await refused(worker, "planes") == 1

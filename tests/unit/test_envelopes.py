@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 
 from app.catalog.spec import Envelope, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.formats.envelopes import Headers, envelope_of
+from app.formats.envelopes import envelope_of
 from app.formats.errors import DecodeError
+from app.formats.framing import Headers
 
 PLACEHOLDER = "__debezium_unavailable_value"
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName, ValueSpec
 from app.formats.envelopes import Debezium
 from app.formats.errors import DecodeError
+from app.formats.framing import Headers
 from app.formats.json_text import MAX_DEPTH
 from app.formats.values import ConvertedToJson, EnvelopedJson, ValueFormat, value_format
 from app.turns import Work, finish
@@ -81,13 +82,13 @@ def test_a_value_that_is_not_strict_json_is_a_decode_error(value: bytes, columns
 class Unframed:
     """Takes five bytes off, in a thread."""
 
-    def __call__(self, value: bytes) -> bytes:
+    def __call__(self, value: bytes, headers: Headers) -> bytes:  # noqa: ARG002
         """See Convert."""
         return value[5:]
 
-    def in_pieces(self, value: bytes) -> Work[bytes]:
+    def in_pieces(self, value: bytes, headers: Headers) -> Work[bytes]:
         """See Convert."""
-        text: bytes = yield partial(self, value)
+        text: bytes = yield partial(self, value, headers)
         return text
 
 
