@@ -62,13 +62,15 @@ class SchemaFile:
 class ValueSpec:
     """How the values of a source topic are written.
 
-    `framing` and `schema` are of format avro alone. `schema` is the one that rows have: the latest of the topic's
-    subject in the registry, one of its schemas by id, or a file.
+    `framing`, `schema` and `subject` are of format avro alone. `schema` is the one that rows have: the latest of a
+    subject in the registry, the one that each record was written with, one of the registry by id, or a file. `subject`
+    is of the latest; without it, it is that of the topic.
     """
 
     format: ValueFormatName
     framing: Framing = "registry"
-    schema: Literal["latest"] | int | SchemaFile = "latest"
+    schema: Literal["latest", "written"] | int | SchemaFile = "latest"
+    subject: str | None = None
 
     def __str__(self) -> str:
         return self.format

@@ -57,7 +57,7 @@ class AvroReader:
 
     def __init__(self, spec: ValueSpec, topic: str, schemas: Schemas) -> None:
         self._spec = spec
-        self._subject = subject_of(topic)
+        self._subject = spec.subject or subject_of(topic)
         self._schemas = schemas
         #: By the ids of the schema that a value was written with and of the wanted one.
         self._resolutions: dict[tuple[SchemaName, SchemaName], Resolution] = {}
@@ -77,7 +77,7 @@ class AvroReader:
     def _reading(self, value: bytes, headers: Headers) -> tuple["_Read", int]:
         """Return what reads a value, and where its content begins."""
         written, start = self._written(value, headers)
-        wanted = self.schema(written)
+        wanted = written if self._spec.schema == "written" else self.schema(written)
         ready = self._resolutions.get((written.id, wanted.id))
         if ready is None:
             ready = self._resolutions[written.id, wanted.id] = resolution(written, wanted)
@@ -96,7 +96,7 @@ class AvroReader:
         if self._file is not None:
             return self._file
         if not isinstance(self._spec.schema, int):
-            raise TypeError("latest is no schema of its own")
+            raise TypeError(f"{self._spec.schema} is no schema of its own")
         return self._schemas.known(self._spec.schema)
 
     def _written(self, value: bytes, headers: Headers) -> tuple[Schema, int]:

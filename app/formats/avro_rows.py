@@ -80,5 +80,5 @@ def _named(schema: Schema) -> Iterator[None]:
 def avro_rows(table: TableSpec, schemas: Schemas) -> AvroRows | None:
     """Return how a table's rows become Avro; None where they are not as the schema of its source says."""
     source = table.source
-    whole = source.envelope == "none" and table.columns is None
+    whole = source.envelope == "none" and table.columns is None and source.value.schema != "written"
     return AvroRows(table, schemas) if source.value.format == "avro" and whole else None

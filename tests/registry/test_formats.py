@@ -11,7 +11,11 @@ from urllib.parse import quote
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_id_serializer
+from confluent_kafka.schema_registry import (
+    SchemaRegistryClient,
+    header_schema_id_serializer,
+    topic_record_subject_name_strategy,
+)
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
@@ -454,3 +458,35 @@ async def test_a_schema_is_named_in_front_of_a_value_or_by_its_guid_in_a_header_
         for number in range(10):
             assert await row(worker, "planes", f"N{number}") == {"seats": number}
         assert await refused(worker, "planes") == 1
+
+
+async def test_a_topic_of_several_types_has_rows_of_one_subject_or_as_each_was_written(
+    kafka: EmbeddedKafka,
+    registry: EmbeddedRegistry,
+    client: SchemaRegistryClient,
+    source: Confluent,
+    make_worker: MakeWorker,
+) -> None:
+    placed = {"type": "record", "name": "Placed", "fields": [{"name": "total", "type": "int"}]}
+    more = placed | {"fields": [*placed["fields"], {"name": "currency", "type": "string", "default": "EUR"}]}
+    shipped = {"type": "record", "name": "Shipped", "fields": [{"name": "by", "type": "string"}]}
+    context = SerializationContext(source.topic, MessageField.VALUE)
+    by_type = {"subject.name.strategy": topic_record_subject_name_strategy}
+    values = [({"total": 5}, placed), ({"by": "post"}, shipped), ({"total": 6, "currency": "CHF"}, more)]
+    wires = [AvroSerializer(client, json.dumps(schema), conf=by_type)(value, context) for value, schema in values]
+    await source.produce(*((f"o{number}", wire) for number, wire in enumerate(wires)))
+    worker = await started(
+        make_worker,
+        kafka,
+        registry,
+        table("events", source.topic, value="{format: avro, schema: written}"),
+        table("placed", source.topic, value=f"{{format: avro, subject: {source.topic}-Placed}}"),
+    )
+    for number, (value, _) in enumerate(values):
+        assert await row(worker, "events", f"o{number}") == value
+    assert await row(worker, "placed", "o0") == {"total": 5, "currency": "EUR"}
+    assert await row(worker, "placed", "o1") is None
+    assert await row(worker, "placed", "o2") == {"total": 6, "currency": "CHF"}
+    assert (await refused(worker, "events"), await refused(worker, "placed")) == (0, 1)
+    answer = await worker.get("/tables/events/o0", headers={"Accept": "avro/binary"})
+    assert answer.status == 406

@@ -23,7 +23,7 @@ from app.formats.errors import DecodeError
 from app.formats.schemas import MAX_TYPES_NESTED, Reference, Schema, SchemaNeeded
 from app.turns import finish
 from tests.support.avro import avro_schema, record, shown, shown_text, written
-from tests.support.schemas import FetchedSchemas, framed
+from tests.support.schemas import FetchedSchemas, MemorySchemas, framed
 
 DATE = {"type": "int", "logicalType": "date"}
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}
@@ -428,6 +428,21 @@ def test_rows_follow_the_latest_schema() -> None:
     assert read(value) == b'{"a":1,"b":2}'
     schemas.add(avro_schema(3, record(("b", "int", 3))))
     assert read(value) == b'{"b":3}'
+
+
+def test_rows_may_keep_the_shape_that_they_were_written_in() -> None:
+    old, new = record(("a", "int")), record(("a", "int"), ("b", "float", 2))
+    schemas = FetchedSchemas(avro_schema(1, old), avro_schema(2, new))
+    read = AvroReader(ValueSpec("avro", schema="written"), "topic", schemas)
+    assert read(framed(1, written(old, {"a": 1}))) == b'{"a":1}'
+    assert read(framed(2, written(new, {"a": 1, "b": 0.1}))) == b'{"a":1,"b":0.1}'
+
+
+def test_the_latest_schema_is_that_of_the_subject_that_is_named() -> None:
+    read = AvroReader(ValueSpec("avro", subject="shop.Order"), "topic", MemorySchemas())
+    with pytest.raises(SchemaNeeded) as needed:
+        read.schema()
+    assert needed.value.needed == "shop.Order"
 
 
 def test_a_schema_by_its_id_stays_whatever_is_registered_later() -> None:

@@ -44,6 +44,10 @@ GOOD = [
     table("source: {topic: t, key: {format: json, field: id}, value: json, envelope: debezium, on_error: stop}"),
     table("source: {topic: t, key: avro, value: {format: avro, schema: 7}, on_error: skip}"),
     table("source: {topic: t, key: json_sr, value: {format: avro, schema: latest}}, columns: [a]"),
+    table("source: {topic: t, key: string, value: {format: avro, schema: written}}"),
+    table("source: {topic: t, key: string, value: {format: avro, subject: shop.Order}}, writable: true"),
+    table("source: {topic: t, key: string, value: {format: avro, schema: latest, subject: t-shop.Order}}"),
+    table("source: {topic: t, key: avro, value: {format: avro, schema: 7}}, writable: true"),
     table("source: {topic: t, key: {format: avro, fields: [a, b]}, value: protobuf, envelope: none}"),
     table("source: {topic: t, key: string, value: {format: avro, framing: single_object, schema: 7}}"),
     table("source: {topic: t, key: string, value: json_connect}, columns: [a]"),
@@ -227,8 +231,8 @@ BAD = [
         table("source: {topic: t, key: string, value: {format: avro, schema: [1]}}"),
         [
             (
-                "2: tables[0].source.value.schema: must be latest, the id of a schema in the registry, or the path "
-                "of a file with one"
+                "2: tables[0].source.value.schema: must be latest, written, the id of a schema in the registry, or the "
+                "path of a file with one"
             )
         ],
     ),
@@ -303,6 +307,42 @@ BAD = [
             "leave it out"
             for obstacle in ("envelope outbox", "value protobuf", "key json_sr")
         ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: avro, schema: written}}, writable: true"),
+        [
+            (
+                "2: tables[0].writable: cannot be true with schema written: a row does not say with which schema it "
+                "would be written; leave it out"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: avro, schema: written, framing: none}}"),
+        [
+            (
+                "2: tables[0].source.value.schema: cannot be written with framing none, whose records name no schema "
+                "of the registry; name the schema they are written with, by the path of a file or by its id in the "
+                "registry"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: avro, schema: 7, subject: s}}"),
+        [
+            (
+                "2: tables[0].source.value.subject: belongs to schema latest, and this value has another schema; leave "
+                "it out"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: json, subject: s}}"),
+        ["2: tables[0].source.value.subject: belongs to format avro, this value is json; leave it out"],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: avro, subject: ''}}"),
+        ["2: tables[0].source.value.subject: cannot be ''; use the name of a subject in the schema registry"],
     ),
     (
         table("source: {topic: t, key: string, value: json_connect}, writable: true"),
