@@ -412,7 +412,7 @@ def _from_text(text: str, rendered: str, schema: Mapping[str, Any]) -> Any:
         return _decimal(text, schema)
     if rendered == VARIABLE_DECIMAL:
         scale = len(text.partition(".")[2])
-        return {"scale": scale, "value": _twos_complement(unscaled(text, scale))}
+        return {"scale": scale, "value": twos_complement(unscaled(text, scale))}
     if rendered == "uuid":
         return _uuid(text)
     if rendered == "date":
@@ -438,10 +438,11 @@ def _decimal(text: str, schema: Mapping[str, Any]) -> bytes:
     if schema["precision"] is not None and abs(number) >= 10 ** schema["precision"]:
         raise DecodeError(f"it has more than the {schema['precision']} digits of the schema's decimal")
     # fastavro has seen to it that so many digits fit.
-    return number.to_bytes(schema["size"], "big", signed=True) if "size" in schema else _twos_complement(number)
+    return number.to_bytes(schema["size"], "big", signed=True) if "size" in schema else twos_complement(number)
 
 
-def _twos_complement(number: int) -> bytes:
+def twos_complement(number: int) -> bytes:
+    """Return a number in the fewest bytes that hold it with its sign, the highest first."""
     return number.to_bytes((number + (number < 0)).bit_length() // 8 + 1, "big", signed=True)
 
 

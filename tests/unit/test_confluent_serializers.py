@@ -233,6 +233,12 @@ def test_values_of_the_avro_serializer_with_a_type_of_another_subject(registry: 
     assert read(wire) == b'{"line":{"on":"2013-01-31"}}'
 
 
+KEY_FIELDS = [
+    {"name": "at", "type": ["null", {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2}]},
+    {"name": "s", "type": {"type": "enum", "name": "E", "symbols": ["X"]}},
+]
+
+
 @pytest.mark.parametrize(
     ("schema", "fields", "value", "url"),
     [
@@ -241,6 +247,15 @@ def test_values_of_the_avro_serializer_with_a_type_of_another_subject(registry: 
         ('"int"', (), 7, b"7"),
         ('"bytes"', (), b"\x00\xff", b"AP8"),
         ('"boolean"', (), True, b"true"),
+        ('"double"', (), 1.5, b"1.5"),
+        ('["null","string"]', (), "a", b"a"),
+        ('{"type":"enum","name":"State","symbols":["NEW","SENT"]}', (), "SENT", b"SENT"),
+        (
+            json.dumps({"type": "record", "name": "K", "fields": KEY_FIELDS}),
+            ("at", "s"),
+            {"at": Decimal("-0.05"), "s": "X"},
+            b'{"at":"-0.05","s":"X"}',
+        ),
         (
             '{"type":"record","name":"K","fields":[{"name":"b","type":"string"},{"name":"a","type":"long"}]}',
             ("a", "b"),
