@@ -194,6 +194,18 @@ STRING_FIELD = '{"type":"record","name":"K","fields":[{"name":"tail","type":"str
 TWO_FIELDS = '{"type":"record","name":"K","fields":[{"name":"carrier","type":"string"},{"name":"flight","type":"int"}]}'
 
 
+FARE = json.dumps(
+    {
+        "type": "record",
+        "name": "Fare",
+        "fields": [
+            {"name": "fare", "type": ["null", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}]},
+            {"name": "class", "type": {"type": "enum", "name": "Class", "symbols": ["ECONOMY", "FIRST"]}},
+        ],
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("spec", "schema", "keys"),
     [
@@ -206,6 +218,14 @@ TWO_FIELDS = '{"type":"record","name":"K","fields":[{"name":"carrier","type":"st
             "{format: avro, fields: [carrier, flight]}",
             TWO_FIELDS,
             {f'{{"carrier":"UA","flight":{n}}}': {"carrier": "UA", "flight": n} for n in range(12)},
+        ),
+        (
+            "{format: avro, fields: [fare, class]}",
+            FARE,
+            {
+                f'{{"fare":"{n}.50","class":"ECONOMY"}}': {"fare": Decimal(f"{n}.5"), "class": "ECONOMY"}
+                for n in range(12)
+            },
         ),
     ],
 )
