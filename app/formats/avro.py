@@ -25,6 +25,7 @@ import fastavro
 import msgspec
 
 from app.catalog.spec import SchemaFile, ValueSpec
+from app.formats.avro_depth import DepthCheck
 from app.formats.avro_rendering import float_text, kind_of, single
 from app.formats.avro_schema import WHOLE, Readable, content_of, readable
 from app.formats.errors import DecodeError
@@ -152,8 +153,8 @@ class Resolution:
     """How values that were written with one schema are read as another's; the ids and what fastavro takes.
 
     `wanted` is None when it is the same. `bare` is set when values are bytes and nothing around them:
-    serialisers of a schema registry write them without their length. `floats` and `doubles` are the fields to render:
-    see Readable.
+    serialisers of a schema registry write them without their length. `floats` and `doubles` are the fields to render,
+    and `depth` is what values have to pass: see Readable.
     """
 
     ids: tuple[SchemaName, SchemaName]
@@ -163,6 +164,7 @@ class Resolution:
     bare: bool
     floats: tuple[str, ...]
     doubles: tuple[str, ...]
+    depth: DepthCheck | None
 
     def read_framed(self, value: bytes, start: int = FRAME_SIZE, opened: Callable[[bytes], BytesIO] = BytesIO) -> Any:
         """Return what serialisers of a schema registry wrote from `start` on; raises DecodeError."""
@@ -172,6 +174,8 @@ class Resolution:
 
     def read(self, value: bytes, start: int, opened: Callable[[bytes], BytesIO] = BytesIO) -> Any:
         """Return what stands in `value` from `start` on; raises DecodeError. `opened` makes a file of bytes."""
+        if self.depth is not None:
+            self.depth(value, start)
         content = opened(value)
         content.seek(start)
         try:
@@ -231,7 +235,14 @@ def resolution(written: Schema, wanted: Schema, *, rendered: bool = True) -> Res
         floats = tuple({names[name] for name in floats if name in names}.difference(reader.doubles))
         doubles = tuple(read.difference(floats))
     return Resolution(
-        ids, writer.parsed, None if same else reader.parsed, writer.wrapped, is_bare(writer), floats, doubles
+        ids,
+        writer.parsed,
+        None if same else reader.parsed,
+        writer.wrapped,
+        is_bare(writer),
+        floats,
+        doubles,
+        writer.depth,
     )
 
 

@@ -142,6 +142,9 @@ class _Writer(NamedTuple):
 @remembered
 def _writer(schema: Schema) -> _Writer:
     ready = readable(schema)
+    if ready.depth is not None:
+        # To find the branches of its unions could take a time that doubles with each type in another.
+        raise DecodeError("a type of the schema contains itself, and such rows are JSON alone")
     return _Writers(ready.types).of(ready.content)
 
 
