@@ -40,6 +40,8 @@ def definition(table: TableSpec) -> dict[str, str]:
         parts["key_bare"] = "true"
     if source.value.format == "avro":
         parts |= {"value_framing": source.value.framing, "value_schema": _schema(source.value.schema)}
+    if source.value.subject is not None:
+        parts["value_subject"] = source.value.subject
     return parts
 
 

@@ -167,9 +167,10 @@ def _check_writable(reader: Reader, entries: dict[str, Entry], field: str, sourc
     obstacles = {
         "columns": (unknown, "columns" in entries),
         f"envelope {source.envelope}": (unknown, source.envelope != "none"),
-        f"value {value}": (unknown, value.format in {"protobuf", "json_sr"}),
+        f"value {value}": (unknown, value.format in {"protobuf", "json_sr", "json_connect"}),
         f"framing {value.framing}": (no_id, avro and value.framing != "registry"),
         "a schema from a file": (no_id, avro and value.framing == "registry" and isinstance(value.schema, SchemaFile)),
+        "schema written": ("a row does not say with which schema it would be written", value.schema == "written"),
         "partitioner any": (late, source.partitioner == "any"),
         f"key {key.format}": (unknown, key.format in {"json_sr", "json_connect"}),
     }

@@ -31,12 +31,13 @@ _SOURCE = Fields(
     unsupported=("timestamp",),
 )
 _KEY = Fields(required=("format",), optional=("field", "fields", "spellings"))
-_VALUE = Fields(required=("format",), optional=("schema", "framing"))
+_VALUE = Fields(required=("format",), optional=("schema", "subject", "framing"))
 
 _TOPIC = Text(
     re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}"),
     "a topic's name: up to 249 letters, digits, '.', _ and -",
 )
+_SUBJECT = Text(re.compile(r"[^\x00-\x1f]+"), "the name of a subject in the schema registry")
 #: The name of a member of a structure.
 MEMBER = Text(
     re.compile(r'[^"\\\x00-\x1f]+'),
@@ -136,39 +137,50 @@ def _value(reader: Reader, node: yaml.Node, field: str) -> ValueSpec | None:
     name = reader.choice(*parts["format"], formats)
     framing = reader.choice(*parts["framing"], get_args(Framing)) if "framing" in parts else "registry"
     schema = _schema(reader, *parts["schema"]) if "schema" in parts else "latest"
-    if name is None or framing is None or schema is None:
+    subject = reader.text(*parts["subject"], _SUBJECT) if "subject" in parts else None
+    if name is None or framing is None or schema is None or ("subject" in parts and subject is None):
         return None
     if name != "avro":
-        for given in ("schema", "framing"):
+        for given in ("schema", "subject", "framing"):
             if given in parts:
                 reader.problem(
                     entries[given].line,
                     f"{field}.{given}",
                     f"belongs to format avro, this value is {name}; leave it out",
                 )
-    elif framing != "registry" and schema == "latest":
-        _refuse_latest(reader, entries, field, framing)
-    return ValueSpec(cast("ValueFormatName", name), cast("Framing", framing), schema)
+    elif framing != "registry" and schema in {"latest", "written"}:
+        _refuse_schema(reader, entries, field, str(schema), framing)
+    elif subject is not None and schema != "latest":
+        reader.problem(
+            entries["subject"].line,
+            f"{field}.subject",
+            "belongs to schema latest, and this value has another schema; leave it out",
+        )
+    return ValueSpec(cast("ValueFormatName", name), cast("Framing", framing), schema, subject)
 
 
-def _refuse_latest(reader: Reader, entries: dict[str, Entry], field: str, framing: str) -> None:
+def _refuse_schema(reader: Reader, entries: dict[str, Entry], field: str, schema: str, framing: str) -> None:
     reader.problem(
         entries["framing"].line,
         f"{field}.schema",
-        f"cannot be latest with framing {framing}, whose records name no schema of the registry; name the schema they "
-        "are written with, by the path of a file or by its id in the registry",
+        f"cannot be {schema} with framing {framing}, whose records name no schema of the registry; name the schema "
+        "they are written with, by the path of a file or by its id in the registry",
     )
 
 
-def _schema(reader: Reader, node: yaml.Node, field: str) -> Literal["latest"] | int | SchemaFile | None:
+def _schema(reader: Reader, node: yaml.Node, field: str) -> Literal["latest", "written"] | int | SchemaFile | None:
     given = scalar_of(node)
     if given == "latest":
         return "latest"
+    if given == "written":
+        return "written"
     if isinstance(given, int) and not isinstance(given, bool) and given > 0:
         return given
     if not isinstance(given, str) or not given:
         reader.problem(
-            line_of(node), field, "must be latest, the id of a schema in the registry, or the path of a file with one"
+            line_of(node),
+            field,
+            "must be latest, written, the id of a schema in the registry, or the path of a file with one",
         )
         return None
     path = reader.beside(Path(given))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr", "json_connect"]
-ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr"]
+ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr", "json_connect"]
 PartitionerName = Literal["murmur2", "crc32", "fnv1a", "fnv1a_reference", "kafkajs_legacy"]
 SpellingName = Literal["compact", "jackson", "gson", "go", "python", "python_compact", "php"]
 #: `any` stands for producers that put a key into any partition.
@@ -22,7 +22,7 @@ DEFAULT_SPELLINGS: tuple[SpellingName, ...] = ("compact", "jackson")
 STRUCTURED_KEYS: frozenset[KeyFormatName] = frozenset({"json", "avro", "json_sr", "json_connect"})
 
 #: Values that can be structures of members, which envelopes and columns take apart.
-STRUCTURED_VALUES: frozenset[ValueFormatName] = frozenset({"json", "avro", "protobuf", "json_sr"})
+STRUCTURED_VALUES: frozenset[ValueFormatName] = frozenset({"json", "avro", "protobuf", "json_sr", "json_connect"})
 
 #: Formats whose records name their schema by an id of the schema registry.
 REGISTRY_FORMATS: frozenset[str] = frozenset({"avro", "protobuf", "json_sr"})
@@ -62,13 +62,15 @@ class SchemaFile:
 class ValueSpec:
     """How the values of a source topic are written.
 
-    `framing` and `schema` are of format avro alone. `schema` is the one that rows have: the latest of the topic's
-    subject in the registry, one of its schemas by id, or a file.
+    `framing`, `schema` and `subject` are of format avro alone. `schema` is the one that rows have: the latest of a
+    subject in the registry, the one that each record was written with, one of the registry by id, or a file. `subject`
+    is of the latest; without it, it is that of the topic.
     """
 
     format: ValueFormatName
     framing: Framing = "registry"
-    schema: Literal["latest"] | int | SchemaFile = "latest"
+    schema: Literal["latest", "written"] | int | SchemaFile = "latest"
+    subject: str | None = None
 
     def __str__(self) -> str:
         return self.format

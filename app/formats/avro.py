@@ -18,7 +18,6 @@ written with.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -26,12 +25,13 @@ import fastavro
 import msgspec
 
 from app.catalog.spec import SchemaFile, ValueSpec
+from app.formats.avro_depth import DepthCheck
 from app.formats.avro_rendering import float_text, kind_of, single
 from app.formats.avro_schema import WHOLE, Readable, content_of, readable
 from app.formats.errors import DecodeError
-from app.formats.framing import FRAME_SIZE, schema_id
+from app.formats.framing import FRAME_SIZE, Headers, frame_of
 from app.formats.remembered import remembered
-from app.formats.schemas import Schema, Schemas
+from app.formats.schemas import Schema, SchemaName, Schemas
 from app.turns import Work
 
 _encode = msgspec.json.Encoder().encode
@@ -58,31 +58,31 @@ class AvroReader:
 
     def __init__(self, spec: ValueSpec, topic: str, schemas: Schemas) -> None:
         self._spec = spec
-        self._subject = subject_of(topic)
+        self._subject = spec.subject or subject_of(topic)
         self._schemas = schemas
         #: By the ids of the schema that a value was written with and of the wanted one.
-        self._resolutions: dict[tuple[int, int], Resolution] = {}
+        self._resolutions: dict[tuple[SchemaName, SchemaName], Resolution] = {}
         self._file = Schema(FILE_SCHEMA, "AVRO", spec.schema.text) if isinstance(spec.schema, SchemaFile) else None
 
-    def __call__(self, value: bytes) -> bytes:
+    def __call__(self, value: bytes, headers: Headers = ()) -> bytes:
         """Return a value's JSON text; raises DecodeError and SchemaNeeded."""
-        ready, start = self._resolution(value)
-        return _text_of(ready, value, start, BytesIO)
+        read, start = self._reading(value, headers)
+        return _encode(read(value, start, BytesIO))
 
-    def in_pieces(self, value: bytes) -> Work[bytes]:
+    def in_pieces(self, value: bytes, headers: Headers = ()) -> Work[bytes]:
         """Do the same with a large value, in the thread of Turns."""
-        ready, start = self._resolution(value)
-        text: bytes = yield partial(_text_of, ready, value, start, _Interruptible)
+        read, start = self._reading(value, headers)
+        text: bytes = yield lambda: _encode(read(value, start, _Interruptible))
         return text
 
-    def _resolution(self, value: bytes) -> tuple["Resolution", int]:
-        """Return how a value is read, and where its content begins."""
-        written, start = self._written(value)
-        wanted = self.schema(written)
+    def _reading(self, value: bytes, headers: Headers) -> tuple["_Read", int]:
+        """Return what reads a value, and where its content begins."""
+        written, start = self._written(value, headers)
+        wanted = written if self._spec.schema == "written" else self.schema(written)
         ready = self._resolutions.get((written.id, wanted.id))
         if ready is None:
             ready = self._resolutions[written.id, wanted.id] = resolution(written, wanted)
-        return ready, start
+        return (ready.read_framed if self._spec.framing == "registry" else ready.read), start
 
     def schema(self, written: Schema | None = None) -> Schema:
         """Return the schema of the rows; of the latest, the one known since `written` was.
@@ -97,14 +97,15 @@ class AvroReader:
         if self._file is not None:
             return self._file
         if not isinstance(self._spec.schema, int):
-            raise TypeError("latest is no schema of its own")
+            raise TypeError(f"{self._spec.schema} is no schema of its own")
         return self._schemas.known(self._spec.schema)
 
-    def _written(self, value: bytes) -> tuple[Schema, int]:
+    def _written(self, value: bytes, headers: Headers) -> tuple[Schema, int]:
         """Return the schema that a value was written with, and where its content begins."""
         match self._spec.framing:
             case "registry":
-                return self._schemas.known(schema_id(value)), FRAME_SIZE
+                frame = frame_of(value, headers)
+                return self._schemas.known(frame.schema), frame.content
             case "single_object":
                 return self._single_object(value), _FINGERPRINT_END
             case "none":
@@ -119,17 +120,16 @@ class AvroReader:
         return schema
 
 
+#: From a value, the place where its content begins, and what makes a file of bytes, to what JSON shows.
+_Read = Callable[[bytes, int, Callable[[bytes], BytesIO]], Any]
+
+
 class _Interruptible(BytesIO):
     """A file whose reads are calls of Python's, at which other threads can go on. Else fastavro lets none."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as always."""
         return super().read(size)
-
-
-def _text_of(ready: "Resolution", value: bytes, start: int, opened: Callable[[bytes], BytesIO]) -> bytes:
-    framed = start == FRAME_SIZE
-    return _encode(ready.read_framed(value, opened) if framed else ready.read(value, start, opened))
 
 
 @remembered
@@ -152,27 +152,30 @@ def fingerprint(schema: Schema) -> bytes:
 class Resolution:
     """How values that were written with one schema are read as another's; the ids and what fastavro takes.
 
-    `wanted` is None when it is the same. `bare` is set when values are bytes and nothing around them: behind a frame
-    Confluent's serialisers write them without their length. `floats` and `doubles` are the fields to render: see
-    Readable.
+    `wanted` is None when it is the same. `bare` is set when values are bytes and nothing around them:
+    serialisers of a schema registry write them without their length. `floats` and `doubles` are the fields to render,
+    and `depth` is what values have to pass: see Readable.
     """
 
-    ids: tuple[int, int]
+    ids: tuple[SchemaName, SchemaName]
     written: Any
     wanted: Any
     wrapped: bool
     bare: bool
     floats: tuple[str, ...]
     doubles: tuple[str, ...]
+    depth: DepthCheck | None
 
-    def read_framed(self, value: bytes, opened: Callable[[bytes], BytesIO] = BytesIO) -> Any:
-        """Return what stands behind the frame of a schema registry; raises DecodeError."""
+    def read_framed(self, value: bytes, start: int = FRAME_SIZE, opened: Callable[[bytes], BytesIO] = BytesIO) -> Any:
+        """Return what serialisers of a schema registry wrote from `start` on; raises DecodeError."""
         if self.bare:
-            return self.read(with_length(value[FRAME_SIZE:]), 0, opened)
-        return self.read(value, FRAME_SIZE, opened)
+            return self.read(with_length(value[start:]), 0, opened)
+        return self.read(value, start, opened)
 
     def read(self, value: bytes, start: int, opened: Callable[[bytes], BytesIO] = BytesIO) -> Any:
         """Return what stands in `value` from `start` on; raises DecodeError. `opened` makes a file of bytes."""
+        if self.depth is not None:
+            self.depth(value, start)
         content = opened(value)
         content.seek(start)
         try:
@@ -202,7 +205,7 @@ class Resolution:
         return DecodeError(f"schema {written} cannot be read as {_named(wanted)}: {reason}")
 
 
-def _named(schema: int) -> str:
+def _named(schema: SchemaName) -> str:
     return "the schema in the table's file" if schema == FILE_SCHEMA else f"schema {schema}, which the table wants"
 
 
@@ -232,7 +235,14 @@ def resolution(written: Schema, wanted: Schema, *, rendered: bool = True) -> Res
         floats = tuple({names[name] for name in floats if name in names}.difference(reader.doubles))
         doubles = tuple(read.difference(floats))
     return Resolution(
-        ids, writer.parsed, None if same else reader.parsed, writer.wrapped, is_bare(writer), floats, doubles
+        ids,
+        writer.parsed,
+        None if same else reader.parsed,
+        writer.wrapped,
+        is_bare(writer),
+        floats,
+        doubles,
+        writer.depth,
     )
 
 

@@ -8,7 +8,7 @@ from app.catalog.spec import TableSpec
 from app.formats.avro import FILE_SCHEMA, AvroReader
 from app.formats.avro_write import to_avro, to_avro_in_pieces, to_framed_avro, to_framed_avro_in_pieces
 from app.formats.errors import DecodeError
-from app.formats.schemas import Schema, Schemas
+from app.formats.schemas import Schema, SchemaName, Schemas
 from app.turns import Work
 
 #: The media type of Avro without a frame.
@@ -19,7 +19,7 @@ class Encoded(NamedTuple):
     """A row in Avro without a frame, and the id of the schema that describes it; None for one from a file."""
 
     content: bytes
-    schema_id: int | None
+    schema_id: SchemaName | None
 
 
 class AvroRows:
@@ -63,7 +63,7 @@ class AvroRows:
         return schema
 
 
-def _id_of(schema: Schema) -> int | None:
+def _id_of(schema: Schema) -> SchemaName | None:
     return None if schema.id == FILE_SCHEMA else schema.id
 
 
@@ -80,5 +80,5 @@ def _named(schema: Schema) -> Iterator[None]:
 def avro_rows(table: TableSpec, schemas: Schemas) -> AvroRows | None:
     """Return how a table's rows become Avro; None where they are not as the schema of its source says."""
     source = table.source
-    whole = source.envelope == "none" and table.columns is None
+    whole = source.envelope == "none" and table.columns is None and source.value.schema != "written"
     return AvroRows(table, schemas) if source.value.format == "avro" and whole else None

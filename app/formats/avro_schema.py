@@ -3,11 +3,12 @@
 import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import fastavro
 
+from app.formats.avro_depth import DepthCheck
 from app.formats.avro_rendering import (
     PREFIX,
     VARIABLE_DECIMAL,
@@ -22,7 +23,7 @@ from app.formats.avro_rendering import (
 from app.formats.errors import DecodeError
 from app.formats.json_text import decode_json
 from app.formats.remembered import remembered
-from app.formats.schemas import MAX_TYPES_NESTED, Schema
+from app.formats.schemas import MAX_TYPES_NESTED, Schema, SchemaName
 
 #: The field of a record around another schema, and the name of that record.
 WHOLE = "whole"
@@ -44,7 +45,8 @@ class Readable:
 
     Other schemas would be looked at anew for each value, and a record of one field has that field's bytes. `types` are
     the named types, by their full names. `floats` are the fields that are of type float, or that or null, `doubles`
-    those of type double: for these alone nothing is called, so what has read a value has to render them.
+    those of type double: for these alone nothing is called, so what has read a value has to render them. `depth` is
+    what a value has to pass before it is read, where a type contains itself.
     """
 
     parsed: Any
@@ -52,6 +54,7 @@ class Readable:
     types: Mapping[str, Any]
     floats: tuple[str, ...]
     doubles: tuple[str, ...]
+    depth: DepthCheck | None
 
     @property
     def content(self) -> Any:
@@ -80,8 +83,7 @@ class Readable:
 def readable(schema: Schema, *, rendered: bool = True, wrapped: bool = False) -> Readable:
     """Return a schema marked for rendering, or without any logical types; `wrapped` in any case, or only if need be.
 
-    Raises DecodeError for what is no Avro schema, and for what nothing bounds: a type that contains itself, of which
-    JSON would be as deep as its writer likes, and an array of things that take no bytes.
+    Raises DecodeError for what is no Avro schema, and for what nothing bounds: an array of things that take no bytes.
     """
     if schema.kind != "AVRO":
         raise DecodeError(f"schema {schema.id} is of type {schema.kind}, and the table's format is avro")
@@ -102,14 +104,16 @@ def _readable(schema: Schema, *, rendered: bool, wrapped: bool) -> Readable:
         content = {"type": "record", "name": _WRAPPER, "fields": [{"name": WHOLE, "type": content}]}
     parsed = _parse(content, types, bounds, rendered=rendered)
     found: dict[str, list[str]] = {kind: [] for kind in _FLOATS}
-    if rendered and not wrapped:
+    # Of a type that contains itself only the outermost value would be rendered by what has read it.
+    if rendered and not wrapped and not bounds.recursive:
         for field in parsed["fields"]:
             plain = _marked(field["type"], rendered=False)
             kind = _kind_or_null(plain)
             if kind in _FLOATS:
                 field["type"] = plain
                 found[kind].append(field["name"])
-    return Readable(parsed, wrapped, types, tuple(found["float"]), tuple(found["double"]))
+    ready = Readable(parsed, wrapped, types, tuple(found["float"]), tuple(found["double"]), None)
+    return replace(ready, depth=DepthCheck(ready.content, types)) if bounds.recursive else ready
 
 
 def _unions(schema: Any) -> Iterator[list[Any]]:
@@ -137,7 +141,7 @@ def _kind_or_null(schema: Any) -> str:
 
 def _references(schema: Schema) -> list[Schema]:
     """Return what a schema refers to, each before what refers to it."""
-    found: dict[int, Schema] = {}
+    found: dict[SchemaName, Schema] = {}
     for reference in schema.references:
         for one in _references(reference.schema):
             found.setdefault(one.id, one)
@@ -170,6 +174,8 @@ class _Bounds:
     def __init__(self) -> None:
         #: What is known of types by their names; None while it is being found out.
         self._known: dict[str, _Bound | None] = {}
+        #: Whether a type contains itself. Then each value is looked at, by DepthCheck.
+        self.recursive = False
 
     def check(self, schema: Any) -> "_Bound":
         """Return what bounds the values of a schema, with its names resolved; raises DecodeError."""
@@ -203,7 +209,9 @@ class _Bounds:
     def _named(self, name: str) -> "_Bound":
         found = self._known.get(name, _Bound(1, name != "null"))
         if found is None:
-            raise DecodeError(f"its type {name} contains itself, so nothing bounds how deep its values are")
+            # It takes bytes: between the two there is a union, an array or a map, or no value has an end.
+            self.recursive = True
+            return _Bound(1)
         return found
 
 

@@ -142,6 +142,9 @@ class _Writer(NamedTuple):
 @remembered
 def _writer(schema: Schema) -> _Writer:
     ready = readable(schema)
+    if ready.depth is not None:
+        # To find the branches of its unions could take a time that doubles with each type in another.
+        raise DecodeError("a type of the schema contains itself, and such rows are JSON alone")
     return _Writers(ready.types).of(ready.content)
 
 
@@ -412,7 +415,7 @@ def _from_text(text: str, rendered: str, schema: Mapping[str, Any]) -> Any:
         return _decimal(text, schema)
     if rendered == VARIABLE_DECIMAL:
         scale = len(text.partition(".")[2])
-        return {"scale": scale, "value": _twos_complement(unscaled(text, scale))}
+        return {"scale": scale, "value": twos_complement(unscaled(text, scale))}
     if rendered == "uuid":
         return _uuid(text)
     if rendered == "date":
@@ -438,10 +441,11 @@ def _decimal(text: str, schema: Mapping[str, Any]) -> bytes:
     if schema["precision"] is not None and abs(number) >= 10 ** schema["precision"]:
         raise DecodeError(f"it has more than the {schema['precision']} digits of the schema's decimal")
     # fastavro has seen to it that so many digits fit.
-    return number.to_bytes(schema["size"], "big", signed=True) if "size" in schema else _twos_complement(number)
+    return number.to_bytes(schema["size"], "big", signed=True) if "size" in schema else twos_complement(number)
 
 
-def _twos_complement(number: int) -> bytes:
+def twos_complement(number: int) -> bytes:
+    """Return a number in the fewest bytes that hold it with its sign, the highest first."""
     return number.to_bytes((number + (number < 0)).bit_length() // 8 + 1, "big", signed=True)
 
 

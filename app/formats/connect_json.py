@@ -84,6 +84,21 @@ def unwrap(text: bytes) -> tuple[bytes, bytes] | None:
     return bytes(wrapped.schema), bytes(wrapped.payload)
 
 
+def payload_of(text: bytes) -> bytes:
+    """Return the payload of a value as a row's text; raises DecodeError when it is not an object of just these two."""
+    try:
+        wrapped = decode_with(_wrapped, text)
+    except DecodeError:
+        decode_json(text)
+        raise DecodeError(
+            "it is not an object of schema and payload, as Kafka Connect writes values with schemas.enable=true; "
+            "without that the value's format is json"
+        ) from None
+    convert = converter(bytes(wrapped.schema))
+    payload = bytes(wrapped.payload)
+    return payload if convert is None else convert(payload)
+
+
 @lru_cache(_SCHEMAS_KEPT)
 def _parsed(schema: bytes) -> Schema | None:
     """Return the schema with this text, None for values without one; raises DecodeError."""

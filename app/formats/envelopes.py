@@ -20,11 +20,9 @@ import msgspec
 from app.catalog.spec import TableSpec
 from app.formats.connect_json import converter, unwrap
 from app.formats.errors import DecodeError
+from app.formats.framing import Headers
 from app.formats.json_text import decode_json, decode_with
 from app.formats.members import Members
-
-#: The headers of a record, in the order in which its producer gave them.
-Headers = Sequence[tuple[str, bytes | None]]
 
 #: From the JSON text of a value, and its record's headers, to the JSON text of a row, or None for a delete.
 Envelope = Callable[[bytes, Headers], bytes | None]
@@ -66,14 +64,23 @@ class _Event(msgspec.Struct):
 
     op: str | None = None
     after: msgspec.Raw = _NULL
+    updateDescription: msgspec.Raw = _NULL  # noqa: N815  MongoDB's, as Debezium calls it
     source: msgspec.Raw = _NULL
     ts_ms: msgspec.Raw = _NULL
     schema: msgspec.Raw = _NULL
     payload: msgspec.Raw = _NULL
 
 
+_NO_DOCUMENT = (
+    "it is an update of MongoDB without the document: set capture.mode=change_streams_update_full in the connector; "
+    "where it is set the document was deleted before it was looked up, and the event of that comes later"
+)
+
+
 class Debezium:
     """Change events of Debezium: `after` is the row, and an event of op `d` deletes it.
+
+    Of MongoDB `after` is a string with the document in it, in MongoDB's extended JSON, which is the row as it stands.
 
     A row that lacks a value is no row: an update of PostgreSQL does not carry large values that it left alone, and
     Debezium puts placeholders there, so such an event is refused, unless none of the table's columns is taken from one.
@@ -103,8 +110,10 @@ class Debezium:
         if event.op not in self._writes:
             raise DecodeError(self._refused.get(event.op, "its op is none of c, r, u, d, t and m"))
         row = _converted(bytes(event.after), schema, "after")
-        members = decode_json(row)
+        row, members = _expanded(row, decode_json(row))
         if not isinstance(members, dict):
+            if members is None and event.updateDescription != _NULL:
+                raise DecodeError(_NO_DOCUMENT)
             raise DecodeError(f"it is a change event of op {event.op} whose after is not an object")
         _refuse_unavailable(row, members, None if self._columns is None else self._columns.of_row)
         return row if self._columns is None else self._columns.row(row, self._around(event, schema))

@@ -1,15 +1,15 @@
 """From a record's key to its text in a URL, before percent-encoding."""
 
 from base64 import urlsafe_b64encode
-from typing import Any
 
 import msgspec
 
 from app.catalog.spec import KeySpec
-from app.formats.avro import resolution
+from app.formats.avro_key_types import text_of
 from app.formats.connect_json import unwrap
 from app.formats.errors import DecodeError
-from app.formats.framing import FRAME_SIZE, schema_id
+from app.formats.framing import FRAME_SIZE
+from app.formats.keyed import avro_key
 from app.formats.members import Members
 from app.formats.schemas import Schemas
 
@@ -28,8 +28,10 @@ def key_text(spec: KeySpec, wire: bytes, schemas: Schemas) -> str:
         case "int" | "long":
             return str(int.from_bytes(wire, "big", signed=True))
         case "avro":
-            schema = schemas.known(schema_id(wire))
-            return _avro(spec, resolution(schema, schema, rendered=False).read_framed(wire))
+            shown = avro_key(spec, wire, schemas)
+            if spec.bare or not spec.fields:
+                return text_of(shown[0]).decode()
+            return msgspec.json.encode(dict(zip(spec.fields, shown, strict=True))).decode()
     return _json(spec, _content(spec, wire))
 
 
@@ -45,24 +47,6 @@ def _content(spec: KeySpec, wire: bytes) -> bytes:
 
 def _json(spec: KeySpec, text: bytes) -> str:
     return (Members(spec.fields)(text)[spec.fields[0]] if spec.bare else text).decode()
-
-
-def _avro(spec: KeySpec, value: Any) -> str:
-    if spec.bare:
-        return _scalar(value[spec.fields[0]])
-    if not spec.fields:
-        return _scalar(value)
-    members = {name: _base64(one) if isinstance(one := value[name], bytes) else one for name in spec.fields}
-    return msgspec.json.encode(members).decode()
-
-
-def _scalar(value: object) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case bytes():
-            return _base64(value)
-    return str(value)
 
 
 def _base64(data: bytes) -> str:

@@ -2,45 +2,33 @@
 
 | format       | wire                                           | logical                                            |
 |--------------|------------------------------------------------|----------------------------------------------------|
-| avro         | the frame of framing.py, then Avro             | text as it is, decimal, base64url, true or false;  |
-|              |                                                | a JSON object of them for fields                   |
+| avro         | the frame of framing.py, then Avro             | avro_key_types.py says; for fields a JSON object   |
 | json_sr      | the frame, then JSON                           | as json                                            |
 | json_connect | `{"schema":..,"payload":..}` of Connect's JSON | as json                                            |
 
 The stored form does not depend on the variant, so a key has one row in each partition at most.
 """
 
-import re
 from abc import ABC, abstractmethod
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import fastavro
 
 from app.catalog.spec import KeySpec, SourceSpec
 from app.errors import InvalidKey, KeySchemaUnknown
 from app.formats.avro import Resolution, resolution
-from app.formats.avro_rendering import kind_of
+from app.formats.avro_key_types import KeyType, Shown, key_type, ordered, text_of
 from app.formats.avro_schema import Readable, readable
 from app.formats.connect_json import unwrap
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, frame, schema_id
 from app.formats.json_text import decode_json
 from app.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
-from app.formats.ordered import SIGN, Scalar
 from app.formats.remembered import remembered
-from app.formats.schemas import Schema
+from app.formats.schemas import Schema, SchemaName, Schemas
 from app.formats.variants import KeyVariants, Known
-
-#: The types of Avro that keys can have, and those under which URLs are read.
-_TYPES = {"string": "string", "int": "integer", "long": "integer", "bytes": "bytes", "boolean": "boolean"}
-_INT = 1 << 31
-
-_DECIMAL = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
 def source_keys(source: SourceSpec, known: Known) -> KeyFormat:
@@ -160,7 +148,7 @@ class AvroKey:
         refused: InvalidKey | None = None
         for schema in usable:
             try:
-                content = self._encoded(_scalars(texts, schema), schema)
+                content = self._encoded(texts, schema)
             except InvalidKey as error:
                 refused = refused or error
                 continue
@@ -172,12 +160,9 @@ class AvroKey:
 
     def store(self, wire: bytes) -> bytes:
         """See KeyFormat."""
-        number = schema_id(wire)
-        schema = _key_schema(self._variants.schemas.known(number), self._spec.fields)
-        value = schema.reading.read_framed(wire)
-        scalars = [value[name] for name in self._spec.fields] if self._spec.fields else [value]
+        shown = avro_key(self._spec, wire, self._variants.schemas)
         self._variants.learn(wire[1:FRAME_SIZE])
-        return _stored([_text_of(scalar) for scalar in scalars])
+        return _stored([text_of(scalar) for scalar in shown])
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
@@ -209,11 +194,10 @@ class AvroKey:
             return [_member(value[name]) for name in self._spec.fields]
         return [text]
 
-    def _encoded(self, scalars: list[Any], schema: "_KeySchema") -> bytes | None:
-        """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40."""
-        if any(
-            kind == "int" and not -_INT <= scalar < _INT for kind, scalar in zip(schema.kinds, scalars, strict=True)
-        ):
+    def _encoded(self, texts: list[bytes], schema: "_KeySchema") -> bytes | None:
+        """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40. Raises InvalidKey."""
+        scalars = [of.parse(text) for of, text in zip(schema.types, texts, strict=True)]
+        if None in scalars:
             return None
         if schema.reading.bare:
             return bytes(scalars[0])
@@ -225,11 +209,10 @@ class AvroKey:
 
 @dataclass(frozen=True, slots=True)
 class _KeySchema:
-    """A schema of keys, and the types of its scalars: `kinds` as in the schema, in `types` int and long as integer."""
+    """A schema of keys, and the types of its scalars."""
 
-    id: int
-    kinds: tuple[str, ...]
-    types: tuple[str, ...]
+    id: SchemaName
+    types: tuple[KeyType, ...]
     ready: Readable
     reading: Resolution
 
@@ -237,97 +220,39 @@ class _KeySchema:
 @remembered
 def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
     """Return a schema ready for keys; raises DecodeError for one of other keys than scalars, or records of `fields`."""
-    ready, number = readable(schema, rendered=False), schema.id
+    ready, shown, number = readable(schema, rendered=False), readable(schema), schema.id
     if not fields:
-        kinds: tuple[str, ...] = (_kind_of(ready.content, f"schema {number}"),)
+        types: tuple[KeyType, ...] = (key_type(shown.content, shown.types, f"schema {number}"),)
     elif ready.wrapped:
         raise DecodeError(f"its schema {number} is no record, and the table's keys are records of {', '.join(fields)}")
     else:
-        found = {field["name"]: field["type"] for field in ready.content["fields"]}
+        found = {field["name"]: field["type"] for field in shown.content["fields"]}
         if set(found) != set(fields):
             raise DecodeError(
                 f"its schema {number} has the fields {', '.join(found)}, and the table's keys have {', '.join(fields)}"
             )
-        kinds = tuple(_kind_of(found[name], f"field {name} of schema {number}") for name in fields)
-    types = tuple(_TYPES[kind] for kind in kinds)
-    return _KeySchema(number, kinds, types, ready, resolution(schema, schema, rendered=False))
+        types = tuple(key_type(found[name], shown.types, f"field {name} of schema {number}") for name in fields)
+    return _KeySchema(number, types, ready, resolution(schema, schema, rendered=False))
 
 
-def _kind_of(schema: Any, what: str) -> str:
-    kind = kind_of(schema)
-    if kind not in _TYPES:
-        raise DecodeError(f"{what} is of type {kind}, and a key is a string, int, long, bytes or boolean")
-    return kind
+def avro_key(spec: KeySpec, wire: bytes, schemas: Schemas) -> list[Shown]:
+    """Return what a URL shows of a key: its members in the order of `fields`, or the one scalar that it is.
 
-
-def _scalars(texts: list[bytes], schema: _KeySchema) -> list[Any]:
-    """Return what texts are by a schema's types; raises InvalidKey."""
-    return [_PARSERS[kind](one, kind) for one, kind in zip(texts, schema.types, strict=True)]
+    Raises DecodeError and SchemaNeeded.
+    """
+    schema = _key_schema(schemas.known(schema_id(wire)), spec.fields)
+    value = schema.reading.read_framed(wire)
+    scalars = [value[name] for name in spec.fields] if spec.fields else [value]
+    return [of.show(scalar) for of, scalar in zip(schema.types, scalars, strict=True)]
 
 
 def _stored(texts: list[bytes]) -> bytes:
-    """Return the stored form of a key's texts, in which integers are in the order of their values."""
-    return stored_scalars([_ordered(text) for text in texts])
-
-
-def _ordered(text: bytes) -> Scalar:
-    number = int(text) if _DECIMAL.fullmatch(text) else SIGN
-    return number if -SIGN <= number < SIGN else _string(text, "")
-
-
-def _text_of(scalar: str | bytes | float) -> bytes:
-    """Return a record's scalar as it stands in a URL: what the parsers below make a scalar of, and nothing else."""
-    match scalar:
-        case bool():
-            return b"true" if scalar else b"false"
-        case bytes():
-            return urlsafe_b64encode(scalar).rstrip(b"=")
-    return str(scalar).encode()
+    """Return the stored form of a key's texts; it is the same whatever the types are."""
+    return stored_scalars([ordered(text) for text in texts])
 
 
 def _member(value: object) -> bytes:
     """Return a member of a URL's JSON as it would stand in a URL alone."""
-    if isinstance(value, bool | int | str):
-        return _text_of(value)
-    raise InvalidKey("The key is not of key format avro: each member is a string, an integer, true or false.")
-
-
-def _string(text: bytes, _: str) -> str:
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidKey("The key is not valid UTF-8 (an Avro string): percent-encode UTF-8.") from error
-
-
-def _integer(text: bytes, _: str) -> int:
-    number = int(text) if _DECIMAL.fullmatch(text) else SIGN
-    if not -SIGN <= number < SIGN:
-        raise InvalidKey(
-            "The key is not an integer of 64 bits (an Avro int or long): use decimal digits without leading zeros or a "
-            "plus sign."
-        )
-    return number
-
-
-def _bytes(text: bytes, _: str) -> bytes:
-    try:
-        found = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
-    except ValueError:
-        found = b""
-    if text != urlsafe_b64encode(found).rstrip(b"="):
-        raise InvalidKey("The key is not base64url (Avro bytes): use A-Z a-z 0-9 - _, without padding.")
-    return found
-
-
-def _boolean(text: bytes, _: str) -> bool:
-    if text not in {b"true", b"false"}:
-        raise InvalidKey("The key is not a boolean (an Avro boolean): use true or false.")
-    return text == b"true"
-
-
-_PARSERS: dict[str, Callable[[bytes, str], Any]] = {
-    "string": _string,
-    "integer": _integer,
-    "bytes": _bytes,
-    "boolean": _boolean,
-}
+    if isinstance(value, Shown):
+        return text_of(value)
+    raise InvalidKey("The key is not of key format avro: each member is a string, a number, true or false.")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from app.catalog.spec import REGISTRY_FORMATS
 from app.formats.errors import DecodeError
-from app.formats.framing import FRAME_SIZE, schema_id
+from app.formats.framing import FRAME_SIZE, VALUE_HEADER, header, schema_id
 from app.formats.json_text import decode_json
 
 #: Avro's single-object encoding begins so (Avro specification, "Single-object encoding"), and a file of Avro so.
@@ -101,6 +101,8 @@ def cause_of_value(
 ) -> str | None:
     """Return what a value is likely to be that is not of a format, and what would be right; None when unknown."""
     cause = framing_of(data, headers) if data else _EMPTY
+    if cause is None and format_name not in REGISTRY_FORMATS and header(headers, VALUE_HEADER) is not None:
+        cause = f"its header {VALUE_HEADER} names its schema: use avro, protobuf or json_sr, whichever it is"
     if cause is None:
         framed = _cause_of_frame(data, kind_of)
         cause = framed or _cause_of_plain(format_name, data) if format_name not in REGISTRY_FORMATS else None
@@ -112,7 +114,7 @@ def cause_of_value(
 def _cause_of_plain(format_name: str, data: bytes) -> str | None:
     if data.startswith(_BYTE_ORDER_MARK):
         return "it begins with a byte order mark, which JSON forbids: have the producer leave it out"
-    return "it is text and no JSON: use string" if format_name == "json" and is_text(data) else None
+    return "it is text and no JSON: use string" if format_name in {"json", "json_connect"} and is_text(data) else None
 
 
 def cause_of_key(format_name: str, data: bytes, kind_of: KindOfSchema) -> str | None:

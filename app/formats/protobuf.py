@@ -22,7 +22,7 @@ from google.type import date_pb2
 from grpc_tools import protoc
 
 from app.formats.errors import DecodeError
-from app.formats.framing import FRAME_SIZE, schema_id
+from app.formats.framing import Headers, frame_of
 from app.formats.protobuf_checks import check_of
 from app.formats.remembered import remembered
 from app.formats.schemas import Schema, Schemas
@@ -63,23 +63,23 @@ class ProtobufReader:
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas
 
-    def __call__(self, value: bytes) -> bytes:
+    def __call__(self, value: bytes, headers: Headers = ()) -> bytes:
         """Return a value's JSON text; raises DecodeError and SchemaNeeded."""
-        convert, start = self._converter(value)
+        convert, start = self._converter(value, headers)
         return convert(value[start:])
 
-    def in_pieces(self, value: bytes) -> Work[bytes]:
+    def in_pieces(self, value: bytes, headers: Headers = ()) -> Work[bytes]:
         """Do the same with a large value, in the thread of Turns."""
         # Not there: protoc must not run while another thread writes to standard error.
-        convert, start = self._converter(value)
+        convert, start = self._converter(value, headers)
         text: bytes = yield partial(convert, value[start:])
         return text
 
-    def _converter(self, value: bytes) -> tuple[Callable[[bytes], bytes], int]:
+    def _converter(self, value: bytes, headers: Headers) -> tuple[Callable[[bytes], bytes], int]:
         """Return what makes JSON text of the message in a value, and where it begins."""
-        number = schema_id(value)
-        indexes, start = _indexes(value, FRAME_SIZE)
-        return _message(self._schemas.known(number), indexes), start
+        frame = frame_of(value, headers)
+        indexes, end = _indexes(frame.named_in, frame.end)
+        return _message(self._schemas.known(frame.schema), indexes), end if frame.content else 0
 
 
 def _indexes(value: bytes, start: int) -> tuple[tuple[int, ...], int]:

@@ -8,9 +8,10 @@ import msgspec
 
 from app.catalog.spec import TableSpec
 from app.formats.avro import AvroReader
-from app.formats.envelopes import Envelope, Headers, envelope_of
+from app.formats.connect_json import payload_of
+from app.formats.envelopes import Envelope, envelope_of
 from app.formats.errors import DecodeError
-from app.formats.framing import FRAME_SIZE, schema_id
+from app.formats.framing import Headers, frame_of
 from app.formats.json_pieces import check_json
 from app.formats.json_text import decode_json
 from app.formats.members import Members
@@ -23,6 +24,7 @@ from app.turns import Work
 LARGE_VALUE_BYTES = 64 * 1024
 
 _BLANKS = b" \t\r\n"
+_NULL = b"null"
 
 
 class ValueFormat(Protocol):
@@ -111,6 +113,28 @@ class EnvelopedJson:
         return row
 
 
+class ConnectJsonValue:
+    """JSON as Kafka Connect writes it with schemas.enable=true; of the payload `rest` makes a row.
+
+    A payload that is null is a record without a value, as it is to Connect, and deletes.
+    """
+
+    content_type = "application/json"
+
+    def __init__(self, rest: ValueFormat) -> None:
+        self._rest = rest
+
+    def decode(self, value: bytes, headers: Headers = ()) -> bytes | None:
+        """See ValueFormat."""
+        payload = payload_of(value)
+        return None if payload == _NULL else self._rest.decode(payload, headers)
+
+    def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Work[bytes | None]:
+        """See ValueFormat."""
+        payload: bytes = yield partial(payload_of, value)
+        return None if payload == _NULL else (yield from self._rest.decode_in_pieces(payload, headers))
+
+
 class StringValue:
     """UTF-8 text, kept as it is."""
 
@@ -148,10 +172,10 @@ class BytesValue:
 class Convert(Protocol):
     """From a value in another format to its JSON text. It raises DecodeError, and SchemaNeeded."""
 
-    def __call__(self, value: bytes) -> bytes:
+    def __call__(self, value: bytes, headers: Headers) -> bytes:
         """Return the text."""
 
-    def in_pieces(self, value: bytes) -> Work[bytes]:
+    def in_pieces(self, value: bytes, headers: Headers) -> Work[bytes]:
         """Do the same as ValueFormat.decode_in_pieces does."""
 
 
@@ -166,12 +190,12 @@ class ConvertedToJson:
 
     def decode(self, value: bytes, headers: Headers = ()) -> bytes | None:
         """See ValueFormat."""
-        text = self._convert(value)
+        text = self._convert(value, headers)
         return text if self._rest is None else self._rest.decode(text, headers)
 
     def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Work[bytes | None]:
         """See ValueFormat."""
-        text = yield from self._convert.in_pieces(value)
+        text = yield from self._convert.in_pieces(value, headers)
         return text if self._rest is None else (yield from self._rest.decode_in_pieces(text, headers))
 
 
@@ -187,8 +211,10 @@ def value_format(table: TableSpec, schemas: Schemas) -> ValueFormat:
             return StringValue()
         case "bytes":
             return BytesValue()
-        case "json":
-            return _of_json(table) or JsonValue()
+        case "json" | "json_connect" as name:
+            rest = _of_json(table) or JsonValue()
+            # An envelope opens json_connect by itself, and converts what it takes out.
+            return ConnectJsonValue(rest) if name == "json_connect" and source.envelope == "none" else rest
         case "json_sr":
             return ConvertedToJson(FramedJson(schemas), _of_json(table) or JsonValue())
         case "avro":
@@ -205,20 +231,20 @@ def _of_json(table: TableSpec) -> ValueFormat | None:
 
 
 class FramedJson:
-    """JSON behind the id of its schema, which has to be there; else it is another topic's record."""
+    """JSON whose schema is named, as it has to be; else it is another topic's record."""
 
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas
 
-    def __call__(self, value: bytes) -> bytes:
+    def __call__(self, value: bytes, headers: Headers) -> bytes:
         """Return a value's JSON text, unchecked; raises DecodeError and SchemaNeeded."""
-        number = schema_id(value)
-        schema = self._schemas.known(number)
+        frame = frame_of(value, headers)
+        schema = self._schemas.known(frame.schema)
         if schema.kind != "JSON":
-            raise DecodeError(f"schema {number} is of type {schema.kind}, and the values' format is json_sr")
-        return value[FRAME_SIZE:]
+            raise DecodeError(f"schema {frame.schema} is of type {schema.kind}, and the values' format is json_sr")
+        return value[frame.content :]
 
-    def in_pieces(self, value: bytes) -> Work[bytes]:
+    def in_pieces(self, value: bytes, headers: Headers) -> Work[bytes]:
         """See Convert."""
         yield from ()
-        return self(value)
+        return self(value, headers)

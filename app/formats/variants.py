@@ -42,7 +42,8 @@ class KeyVariants:
 
     async def refresh(self) -> None:
         """Learn what the registry lists for the topic's keys; waits for it as long as it is away."""
-        listed = [number.to_bytes(4, "big") for number in await self.schemas.fetch_subject(f"{self.topic}-key")]
+        names = await self.schemas.fetch_subject(f"{self.topic}-key")
+        listed = [number.to_bytes(4, "big") for number in names if isinstance(number, int)]
         for variant in listed:
             self.learn(variant)
         order = (*(variant for variant in self._known if variant not in listed), *reversed(listed))

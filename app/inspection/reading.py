@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from app.formats.errors import DecodeError
-from app.formats.schemas import SchemaNeeded, Schemas
+from app.formats.schemas import SchemaName, SchemaNeeded, Schemas
 from app.inspection.sample import SampledRecord
 
 #: Seconds that one schema is waited for.
@@ -62,7 +62,7 @@ class Reading:
                 raise DecodeError(f"reading it failed with a {type(error).__name__}") from error
         raise DecodeError("it needs too many schemas")
 
-    async def _fetch(self, needed: int | str) -> None:
+    async def _fetch(self, needed: SchemaName | str) -> None:
         if self._silence is not None:
             raise DecodeError(self._silence)
         try:

@@ -7,8 +7,10 @@ from itertools import islice
 
 from app.catalog.spec import STRUCTURED_VALUES, Envelope, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.formats.errors import DecodeError
+from app.formats.framing import VALUE_HEADER, frame_of, header
 from app.formats.json_text import decode_json
 from app.formats.likely_causes import cause_of_value, frame_id, framing_of, is_text
+from app.formats.schemas import SchemaName
 from app.formats.values import value_format
 from app.inspection.reading import MAX_SCHEMAS, Fit, Reading
 from app.inspection.sample import SampledRecord, TopicSample
@@ -86,13 +88,13 @@ async def choose_value(sample: TopicSample, reading: Reading) -> ValueChoice:
 async def _refused(records: Sequence[SampledRecord], reading: Reading) -> str | None:
     """Return why most values are in a framing that cannot be read, and the remedy; None where they are not."""
     foreign = Counter(framing for record in records if (framing := framing_of(record.value or b"", record.headers)))
-    framed = [number for record in records if (number := frame_id(record.value or b"")) is not None]
+    framed = [name for record in records if (name := _schema_of(record)) is not None]
     if 2 * foreign.total() > len(records):
         [(cause, count)] = foreign.most_common(1)
         return f"{count} of {len(records)} values: {cause}"
     if 2 * len(framed) <= len(records):
         return None
-    begin = f"{len(framed)} of {len(records)} values begin with 0x00 and a number, as serializers of a registry write"
+    begin = f"{len(framed)} of {len(records)} values name a schema of a registry, in front of the data or in a header"
     try:
         await reading.read(reading.schemas.known, framed[0])
     except DecodeError as error:
@@ -118,21 +120,32 @@ async def causes_of(format_name: str, topic: str, records: Sequence[SampledRecor
     return [cause for cause, _ in found.most_common(2)]
 
 
-async def kind_of(number: int, reading: Reading) -> str | None:
+async def kind_of(schema: SchemaName, reading: Reading) -> str | None:
     """Return the kind of a schema: AVRO, PROTOBUF or JSON; None when the registry does not know it."""
     try:
-        return (await reading.read(reading.schemas.known, number)).kind
+        return (await reading.read(reading.schemas.known, schema)).kind
+    except DecodeError:
+        return None
+
+
+def _schema_of(record: SampledRecord) -> SchemaName | None:
+    """Return what names the schema of a record's value; None when nothing seems to."""
+    value = record.value or b""
+    if header(record.headers, VALUE_HEADER) is None:
+        return frame_id(value)
+    try:
+        return frame_of(value, record.headers).schema
     except DecodeError:
         return None
 
 
 async def _candidates(records: Sequence[SampledRecord], reading: Reading) -> list[ValueSpec]:
     """Return specs that may fit, each more particular than those after it; the last one always fits."""
-    numbers = dict.fromkeys(number for record in records if (number := frame_id(record.value or b"")) is not None)
-    kinds = [await kind_of(number, reading) for number in islice(numbers, MAX_SCHEMAS)]
+    names = dict.fromkeys(name for record in records if (name := _schema_of(record)) is not None)
+    kinds = [await kind_of(name, reading) for name in islice(names, MAX_SCHEMAS)]
     found = [ValueSpec(_FORMATS[kind]) for kind in dict.fromkeys(kinds) if kind is not None]  # type: ignore[arg-type]
     text = [ValueSpec("string")] if all(is_text(record.value or b"") for record in records) else []
-    return [*found, ValueSpec("json"), *text, ValueSpec("bytes")]
+    return [*found, ValueSpec("json_connect"), ValueSpec("json"), *text, ValueSpec("bytes")]
 
 
 async def _envelope(topic: str, spec: ValueSpec, records: Sequence[SampledRecord], reading: Reading) -> Envelope:
@@ -154,8 +167,9 @@ _WORDS = {
     "json": "JSON",
     "string": "text in UTF-8",
     "bytes": "bytes of no format known here",
-    "avro": "Avro behind the id of a schema",
-    "protobuf": "Protobuf behind the id of a schema",
-    "json_sr": "JSON behind the id of a schema",
+    "avro": "Avro with the name of its schema",
+    "protobuf": "Protobuf with the name of its schema",
+    "json_sr": "JSON with the name of its schema",
+    "json_connect": "JSON with its schema, as Kafka Connect writes it",
 }
 _ENVELOPES = {"none": "", "debezium": ", change events of Debezium", "outbox": ", events of Debezium's outbox"}

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 
 from app.errors import ConfigError
 from app.formats.errors import DecodeError
-from app.formats.schemas import Schema, SchemaNeeded
+from app.formats.schemas import Schema, SchemaName, SchemaNeeded
 from app.registry.answers import NoRegistry, Refusal, Unavailable, Unusable
 from app.registry.lookup import Lookup
 from app.registry.saved import Latest, Saved, Saving
@@ -64,15 +64,15 @@ class SchemaRegistry:
         self._unknown_after = unknown_after
         self._sleep = sleep
         self._clock = clock
-        self._schemas: dict[int, Schema] = {}
+        self._schemas: dict[SchemaName, Schema] = {}
         #: In which place each schema was fetched, counted from 0.
-        self._places: dict[int, int] = {}
+        self._places: dict[SchemaName, int] = {}
         self._latest: dict[str, Latest] = {}
         #: Why some ids and subjects cannot be used, and until when that is believed.
-        self._refused: dict[int | str, tuple[float, str]] = {}
+        self._refused: dict[SchemaName | str, tuple[float, str]] = {}
         #: What the registry says of ids and subjects that it does not know, and that are still asked for.
-        self._denied: dict[int | str, str] = {}
-        self._fetching: dict[int | str, asyncio.Task[None]] = {}
+        self._denied: dict[SchemaName | str, str] = {}
+        self._fetching: dict[SchemaName | str, asyncio.Task[None]] = {}
         self._probing: asyncio.Task[None] | None = None
         self._saving = asyncio.Lock()
 
@@ -125,17 +125,17 @@ class SchemaRegistry:
 
     # Schemas
 
-    def known(self, schema_id: int) -> Schema:
+    def known(self, schema_id: SchemaName) -> Schema:
         """See Schemas."""
         schema = self._schemas.get(schema_id)
         if schema is not None:
             return schema
-        if schema_id > HIGHEST_ID:
+        if isinstance(schema_id, int) and schema_id > HIGHEST_ID:
             raise DecodeError(f"{schema_id} is no id of a schema: they go up to {HIGHEST_ID}")
         self._raise_if_refused(schema_id)
         raise SchemaNeeded(schema_id)
 
-    def latest(self, subject: str, writer: int) -> Schema:
+    def latest(self, subject: str, writer: SchemaName) -> Schema:
         """See Schemas."""
         latest = self._latest.get(subject)
         if latest is not None and (writer == latest.id or self._places.get(writer, -1) < latest.after):
@@ -143,7 +143,7 @@ class SchemaRegistry:
         self._raise_if_refused(subject)
         raise SchemaNeeded(subject)
 
-    async def fetch(self, needed: int | str) -> None:
+    async def fetch(self, needed: SchemaName | str) -> None:
         """See Schemas."""
         fetching = self._fetching.get(needed)
         if fetching is None:
@@ -154,13 +154,13 @@ class SchemaRegistry:
             fetching.add_done_callback(lambda _: self._fetching.pop(needed, None))
         await asyncio.shield(fetching)
 
-    async def fetch_subject(self, subject: str) -> Sequence[int]:
+    async def fetch_subject(self, subject: str) -> Sequence[SchemaName]:
         """See Schemas."""
         try:
             versions = await self._patiently(partial(self._lookup.versions, subject))
         except Refusal:
             return ()
-        ids = []
+        ids: list[SchemaName] = []
         for version in versions:
             try:
                 schema = await self._patiently(partial(self._lookup.version, subject, version))
@@ -171,35 +171,40 @@ class SchemaRegistry:
                 await self._keep(schema)
         return tuple(ids)
 
-    def describe(self, needed: int | str) -> str:
+    def describe(self, needed: SchemaName | str) -> str:
         """See Schemas."""
         words = f"{_name(needed)} of the registry {self.trouble or ', '.join(self._urls)}"
         if self.trouble is None and needed in self._denied:
             words += f", which does not know it so far ({self._denied[needed]})"
         return words
 
-    def _raise_if_refused(self, needed: int | str) -> None:
+    def _raise_if_refused(self, needed: SchemaName | str) -> None:
         until, reason = self._refused.get(needed, (-1.0, ""))
         if self._clock() < until:
             raise DecodeError(f"{_name(needed)} cannot be had from the schema registry: {reason}")
 
     # Fetching
 
-    async def _fetch(self, needed: int | str) -> None:
+    async def _fetch(self, needed: SchemaName | str) -> None:
         after = len(self._schemas)
-        look_up = (
-            partial(self._lookup.by_id, needed) if isinstance(needed, int) else partial(self._lookup.latest, needed)
-        )
+        look_up: Callable[[], Awaitable[Schema]]
+        match needed:
+            case str():
+                look_up = partial(self._lookup.latest, needed)
+            case int():
+                look_up = partial(self._lookup.by_id, needed)
+            case _:
+                look_up = partial(self._lookup.by_guid, needed)
         try:
             schema = await self._until_believed(needed, look_up)
         except Refusal as error:
             now = self._clock()
             self._refused = {known: told for known, told in self._refused.items() if now < told[0]}
             self._refused[needed] = now + UNKNOWN_FOR, str(error)
-            log.warning("schema refused", schema=needed, reason=str(error))
+            log.warning("schema refused", schema=str(needed), reason=str(error))
         else:
             self._refused.pop(needed, None)
-            await self._keep(schema, None if isinstance(needed, int) else (needed, Latest(schema.id, after)))
+            await self._keep(schema, (needed, Latest(schema.id, after)) if isinstance(needed, str) else None)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Try until the registry has answered. Raises Refusal."""
@@ -209,7 +214,7 @@ class SchemaRegistry:
             sleep=self._sleep,
         )(attempt)
 
-    async def _until_believed(self, needed: int | str, look_up: Callable[[], Awaitable[Schema]]) -> Schema:
+    async def _until_believed(self, needed: SchemaName | str, look_up: Callable[[], Awaitable[Schema]]) -> Schema:
         """Look a schema up until it is found, or a refusal is to be believed, which is raised."""
         denied_at: float | None = None
 
@@ -253,7 +258,7 @@ class SchemaRegistry:
         self._remember(schema)
         if latest is not None:
             self._latest[latest[0]] = latest[1]
-        log.info("schema fetched", schema=schema.id, type=schema.kind)
+        log.info("schema fetched", schema=str(schema.id), type=schema.kind)
         async with self._saving:
             try:
                 await asyncio.to_thread(self._saved.save, Saved(list(self._schemas.values()), dict(self._latest)))
@@ -261,5 +266,5 @@ class SchemaRegistry:
                 log.warning("schemas cannot be saved", error=str(error))
 
 
-def _name(needed: int | str) -> str:
-    return f"schema {needed}" if isinstance(needed, int) else f"the latest schema of subject {needed}"
+def _name(needed: SchemaName | str) -> str:
+    return f"the latest schema of subject {needed}" if isinstance(needed, str) else f"schema {needed}"

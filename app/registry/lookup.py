@@ -2,9 +2,10 @@
 
 from typing import Literal, cast, get_args
 from urllib.parse import quote
+from uuid import UUID
 
-from app.formats.schemas import Reference, Schema, SchemaKind
-from app.registry.answers import Refusal, Registered, Unusable, Use
+from app.formats.schemas import Reference, Schema, SchemaKind, SchemaName
+from app.registry.answers import NoRegistry, Refusal, Registered, Unusable, Use
 from app.registry.transport import Transport
 
 #: What one schema may use, and how deep; more is taken for a mistake.
@@ -23,6 +24,19 @@ class Lookup:
         """Return the schema of an id."""
         found = await self._transport.get(f"/schemas/ids/{schema_id}", Registered)
         return await self._whole(schema_id, found, set(), 0)
+
+    async def by_guid(self, guid: UUID) -> Schema:
+        """Return the schema of a GUID."""
+        try:
+            found = await self._transport.get(f"/schemas/guids/{guid}", Registered)
+        except NoRegistry:
+            # Registries that know no GUIDs answer as for any path that they do not have; a proxy does so for all paths.
+            await self._transport.get("/subjects?limit=1", list[str])
+            raise Refusal(
+                "it does not look schemas up by their GUID, as Confluent Schema Registry 8 does: have producers write "
+                "ids in front of the data"
+            ) from None
+        return await self._whole(guid, found, set(), 0)
 
     async def latest(self, subject: str) -> Schema:
         """Return the latest version of a subject."""
@@ -45,7 +59,7 @@ class Lookup:
         schema = self._versions[subject, version] = await self._whole(found.id, found, used, depth)
         return schema
 
-    async def _whole(self, schema_id: int, found: Registered, used: set[tuple[str, int]], depth: int) -> Schema:
+    async def _whole(self, schema_id: SchemaName, found: Registered, used: set[tuple[str, int]], depth: int) -> Schema:
         """Add what a schema refers to; `used` is what the first one uses so far."""
         kind, uses = found.schema_type or "AVRO", found.references or ()
         if kind not in get_args(SchemaKind):

@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from app.formats.schemas import Schema
+from app.formats.schemas import Schema, SchemaName
 from app.stores.data_directory import replace_file
 
 log = structlog.get_logger(__name__)
@@ -18,7 +18,7 @@ _LAYOUT = 1
 class Latest(msgspec.Struct, frozen=True):
     """The latest version of a subject, as it was after so many schemas had been fetched."""
 
-    id: int
+    id: SchemaName
     after: int
 
 

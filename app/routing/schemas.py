@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from app.errors import Overloaded, SchemaUnavailable
-from app.formats.schemas import SchemaNeeded, Schemas
+from app.formats.schemas import SchemaName, SchemaNeeded, Schemas
 from app.turns import Turns, Work
 
 Made = TypeVar("Made")
@@ -50,7 +50,7 @@ async def with_schemas_in_turns(
         await _fetch(schemas, needed, until)
 
 
-async def _fetch(schemas: Schemas, needed: int | str, until: float) -> None:
+async def _fetch(schemas: Schemas, needed: SchemaName | str, until: float) -> None:
     try:
         async with asyncio.timeout_at(until):
             await schemas.fetch(needed)

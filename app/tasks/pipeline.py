@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from app.formats.schemas import SchemaNeeded, Schemas
+from app.formats.schemas import SchemaName, SchemaNeeded, Schemas
 from app.formats.values import LARGE_VALUE_BYTES
 from app.model import TopicPartition
 from app.tasks.bad_records import BadRecords
@@ -127,7 +127,7 @@ class Pipeline:
         self._flying: Mapping[bytes, bytes | None] = {}
         self._bad = BadRecords(table, codec, dead_letters, metrics)
         #: The schema without which nothing more can be folded, as SchemaNeeded names it.
-        self._missing: int | str | None = None
+        self._missing: SchemaName | str | None = None
         #: How many records are worth coalescing: fewer than LANE_BATCH while rows are so big that they do not fit.
         self.limit = LANE_BATCH
 
@@ -201,7 +201,7 @@ class Pipeline:
         self._flight = asyncio.get_running_loop().create_task(self._deliver(prepared))
         return rest
 
-    async def _wait_for_schema(self, needed: int | str) -> None:
+    async def _wait_for_schema(self, needed: SchemaName | str) -> None:
         # Whoever was fenced, or does not know what became of its batch, has to hear of it now.
         await self.settle()
         waiting = self._metrics.waiting_for_schemas.labels(self._table)

@@ -4,7 +4,7 @@ from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.formats.avro import AvroReader, resolution
 from app.formats.avro_rows import AvroRows
 from app.formats.errors import DecodeError
-from app.formats.schemas import NoSchemas, Schema
+from app.formats.schemas import NoSchemas, Schema, SchemaName
 from app.formats.values import JsonValue
 from bench.avro import SCHEMA, in_avro
 from bench.micro.timing import Timings
@@ -19,7 +19,7 @@ _SCHEMA = Schema(_ID, "AVRO", SCHEMA)
 class _OneSchema(NoSchemas):
     """A registry with one schema."""
 
-    def known(self, schema_id: int) -> Schema:
+    def known(self, schema_id: SchemaName) -> Schema:
         """See Schemas."""
         if schema_id != _ID:
             raise DecodeError(f"there is no schema {schema_id}")

@@ -33,8 +33,8 @@ _TABLES = f"""
 class Captured:
     """A database, its tables of random rows, and the topics that hold what changes: those of a name begin with it.
 
-    `plain` is JSON without schemas, `with_schemas` with them. `outbox` are the topics of the outbox event router, whose
-    payloads are strings and, in the second, objects.
+    `plain` is JSON without schemas, `with_schemas` with them, `flattened` with them and without an envelope. `outbox`
+    are the topics of the outbox event router, whose payloads are strings and, in the second, objects.
     """
 
     postgres: Postgres
@@ -44,6 +44,7 @@ class Captured:
     accounts: Wide
     plain: str
     with_schemas: str
+    flattened: str
     outbox: tuple[str, str]
 
 
@@ -58,14 +59,15 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def captured(kafka: EmbeddedKafka, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Captured]:
     """Tables with rows in them, whose snapshot and changes come into topics of 4 partitions."""
-    plain, with_schemas, *outbox = (
-        unique(name).replace("-", "_") for name in ("plain", "schemas", "outbox", "expanded")
+    plain, with_schemas, flattened, *outbox = (
+        unique(name).replace("-", "_") for name in ("plain", "schemas", "flattened", "outbox", "expanded")
     )
     chance = random.Random(SEED)
     tables = Wide("customers", chance), Pairs("stock", chance), Wide("accounts", chance)
     postgres.run(_TABLES + SNAPSHOT + "\n".join(table.insert() for table in tables for _ in range(100)))
     topics = [f"{plain}.public.{table}" for table in ("customers", "stock", "articles")]
-    for topic in [*topics, *(f"{name}.order" for name in outbox), f"{with_schemas}.public.accounts"]:
+    topics += [f"{name}.public.accounts" for name in (with_schemas, flattened)]
+    for topic in [*topics, *(f"{name}.order" for name in outbox)]:
         asyncio.run(create_topic(kafka.bootstrap_servers, topic, PARTITIONS, {"cleanup.policy": "compact"}))
     connectors = [
         postgres_connector(postgres, plain, ["public.customers", "public.stock", "public.articles"]),
@@ -76,10 +78,19 @@ def captured(kafka: EmbeddedKafka, postgres: Postgres, tmp_path_factory: pytest.
             decimal_handling_mode="precise",
             value_converter_schemas_enable="true",
         ),
+        postgres_connector(
+            postgres,
+            flattened,
+            ["public.accounts"],
+            decimal_handling_mode="precise",
+            value_converter_schemas_enable="true",
+            transforms="unwrap",
+            transforms_unwrap_type="io.debezium.transforms.ExtractNewRecordState",
+        ),
         *(_outbox(postgres, name, expand=name == outbox[1]) for name in outbox),
     ]
     with Debezium(tmp_path_factory.mktemp("connect"), kafka.bootstrap_servers, connectors) as debezium:
-        yield Captured(postgres, debezium, *tables, plain, with_schemas, (outbox[0], outbox[1]))
+        yield Captured(postgres, debezium, *tables, plain, with_schemas, flattened, (outbox[0], outbox[1]))
 
 
 def _outbox(postgres: Postgres, name: str, *, expand: bool) -> dict[str, str]:

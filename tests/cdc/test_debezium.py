@@ -132,12 +132,19 @@ async def test_events_with_schemas_show_dates_and_decimals_as_people_write_them(
     captured: Captured, kafka: EmbeddedKafka, make_worker: MakeWorker
 ) -> None:
     chance, accounts = random.Random(SEED), captured.accounts
-    topic = f"{captured.with_schemas}.public.accounts"
-    async with two_workers(make_worker, kafka, entry("accounts", topic)) as (first, _):
+    flattened = (
+        f"{{topic: {captured.flattened}.public.accounts, key: {{format: json, field: id}}, value: json_connect}}"
+    )
+    entries = [
+        entry("accounts", f"{captured.with_schemas}.public.accounts"),
+        f"  - name: flattened\n    source: {flattened}\n",
+    ]
+    async with two_workers(make_worker, kafka, *entries) as (first, _):
         made = [transaction for _, transaction in transactions({"accounts": accounts}, FEW_CHANGES, chance)]
         await asyncio.to_thread(captured.postgres.run, "\n".join(made))
         expected = rows_of(captured.postgres, "accounts", "id", WITH_SCHEMA)
         await same(first, "accounts", expected, texts(accounts.keys))
+        await same(first, "flattened", expected, texts(accounts.keys))
         assert await no_row(first) == 0
 
 

@@ -17,7 +17,7 @@ _RECORD = re.compile(r"^key: (.+)\n(?:headers: (.+)\n)?value: (.+)$", re.MULTILI
 _CURL = re.compile(r"^curl -s (\S+)\n# (\d{3}) (.+)$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("title", ["Change data capture with Debezium", "Outbox"])
+@pytest.mark.parametrize("title", ["Kafka Connect's JSON", "Change data capture with Debezium", "Outbox"])
 async def test_the_example_of_a_section_gives_what_it_says(
     kafka: EmbeddedKafka, make_worker: MakeWorker, title: str
 ) -> None:

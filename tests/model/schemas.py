@@ -6,7 +6,7 @@ A value that begins so is written with a schema: `?7:anything` with schema 7. Th
 import asyncio
 from collections.abc import Sequence
 
-from app.formats.schemas import Schema, SchemaNeeded, Schemas
+from app.formats.schemas import Schema, SchemaName, SchemaNeeded, Schemas
 from tests.model.world import World
 
 FRAMED = b"?"
@@ -22,17 +22,17 @@ class SimulatedSchemas:
         self._world = world
         self._fetched: set[int] = set()
 
-    def known(self, schema_id: int) -> Schema:
+    def known(self, schema_id: SchemaName) -> Schema:
         """See Schemas."""
         if schema_id not in self._fetched:
             raise SchemaNeeded(schema_id)
         return Schema(schema_id, "AVRO", "")
 
-    def latest(self, subject: str, writer: int) -> Schema:
+    def latest(self, subject: str, writer: SchemaName) -> Schema:
         """See Schemas."""
         raise AssertionError(f"nobody asks for {subject} here, {writer}")
 
-    async def fetch(self, needed: int | str) -> None:
+    async def fetch(self, needed: SchemaName | str) -> None:
         """See Schemas."""
         await self._world.hop("schema.asked")
         while self._world.registry_away():
@@ -47,7 +47,7 @@ class SimulatedSchemas:
         del subject
         return ()
 
-    def describe(self, needed: int | str) -> str:
+    def describe(self, needed: SchemaName | str) -> str:
         """See Schemas."""
         return f"schema {needed}"
 

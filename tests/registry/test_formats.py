@@ -10,7 +10,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from aiokafka import AIOKafkaProducer
+from confluent_kafka.schema_registry import (
+    SchemaRegistryClient,
+    header_schema_id_serializer,
+    topic_record_subject_name_strategy,
+)
+from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -22,6 +28,7 @@ from tests.support.confluent import SUBJECTS, Confluent
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until
 from tests.support.protobuf import message_class
+from tests.support.registry import StandInRegistry
 from tests.support.schemas import framed
 from tests.support.worker import MakeWorker, WorkerProcess, table, tables
 
@@ -102,7 +109,7 @@ async def source(kafka: EmbeddedKafka, client: SchemaRegistryClient) -> Confluen
 
 
 async def started(
-    make_worker: MakeWorker, kafka: EmbeddedKafka, registry: EmbeddedRegistry, *entries: str
+    make_worker: MakeWorker, kafka: EmbeddedKafka, registry: EmbeddedRegistry | StandInRegistry, *entries: str
 ) -> WorkerProcess:
     """Start a worker with some tables and wait until it has read their topics."""
     worker = make_worker(
@@ -187,6 +194,18 @@ STRING_FIELD = '{"type":"record","name":"K","fields":[{"name":"tail","type":"str
 TWO_FIELDS = '{"type":"record","name":"K","fields":[{"name":"carrier","type":"string"},{"name":"flight","type":"int"}]}'
 
 
+FARE = json.dumps(
+    {
+        "type": "record",
+        "name": "Fare",
+        "fields": [
+            {"name": "fare", "type": ["null", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}]},
+            {"name": "class", "type": {"type": "enum", "name": "Class", "symbols": ["ECONOMY", "FIRST"]}},
+        ],
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("spec", "schema", "keys"),
     [
@@ -199,6 +218,14 @@ TWO_FIELDS = '{"type":"record","name":"K","fields":[{"name":"carrier","type":"st
             "{format: avro, fields: [carrier, flight]}",
             TWO_FIELDS,
             {f'{{"carrier":"UA","flight":{n}}}': {"carrier": "UA", "flight": n} for n in range(12)},
+        ),
+        (
+            "{format: avro, fields: [fare, class]}",
+            FARE,
+            {
+                f'{{"fare":"{n}.50","class":"ECONOMY"}}': {"fare": Decimal(f"{n}.5"), "class": "ECONOMY"}
+                for n in range(12)
+            },
         ),
     ],
 )
@@ -421,3 +448,65 @@ async def test_values_and_keys_of_json_schema_are_rows(
             value, SerializationContext(source.topic, MessageField.VALUE)
         )
     assert await row(worker, "planes", '"N10"') is None
+
+
+async def test_a_schema_is_named_in_front_of_a_value_or_by_its_guid_in_a_header_record_by_record(
+    kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    topic = unique("planes")
+    await create_topic(kafka.bootstrap_servers, topic, 3)
+    text = json.dumps({"type": "record", "name": "P", "fields": [{"name": "seats", "type": "int"}]})
+    # Apicurio looks no schemas up by their GUIDs, so what the serialiser registers is copied to one that does.
+    client = SchemaRegistryClient.new_client({"url": "mock://"})
+    in_headers: dict[str, Any] = {"schema.id.serializer": header_schema_id_serializer}
+    serialisers = [AvroSerializer(client, text, conf=SUBJECTS | conf) for conf in ({}, in_headers)]
+    async with StandInRegistry() as stand_in, AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as producer:
+        for number in range(10):
+            headers: Any = []
+            context = SerializationContext(topic, MessageField.VALUE, headers=headers)
+            value = serialisers[number % 2]({"seats": number}, context)
+            assert len(headers) == number % 2
+            await producer.send_and_wait(topic, value, key=b"N%d" % number, headers=headers)
+        registered = client.get_latest_version(f"{topic}-value")
+        assert registered.guid is not None
+        assert registered.schema_id is not None
+        stand_in.register(f"{topic}-value", registered.schema_id, text)
+        stand_in.guids = {registered.guid: registered.schema_id}
+        unknown = ("__value_schema_id", b"\x01" + bytes(16))
+        await producer.send_and_wait(topic, b"\x02", key=b"N0", headers=[unknown])
+        worker = await started(make_worker, kafka, stand_in, table("planes", topic, value="avro"))
+        for number in range(10):
+            assert await row(worker, "planes", f"N{number}") == {"seats": number}
+        assert await refused(worker, "planes") == 1
+
+
+async def test_a_topic_of_several_types_has_rows_of_one_subject_or_as_each_was_written(
+    kafka: EmbeddedKafka,
+    registry: EmbeddedRegistry,
+    client: SchemaRegistryClient,
+    source: Confluent,
+    make_worker: MakeWorker,
+) -> None:
+    placed = {"type": "record", "name": "Placed", "fields": [{"name": "total", "type": "int"}]}
+    more = placed | {"fields": [*placed["fields"], {"name": "currency", "type": "string", "default": "EUR"}]}
+    shipped = {"type": "record", "name": "Shipped", "fields": [{"name": "by", "type": "string"}]}
+    context = SerializationContext(source.topic, MessageField.VALUE)
+    by_type = {"subject.name.strategy": topic_record_subject_name_strategy}
+    values = [({"total": 5}, placed), ({"by": "post"}, shipped), ({"total": 6, "currency": "CHF"}, more)]
+    wires = [AvroSerializer(client, json.dumps(schema), conf=by_type)(value, context) for value, schema in values]
+    await source.produce(*((f"o{number}", wire) for number, wire in enumerate(wires)))
+    worker = await started(
+        make_worker,
+        kafka,
+        registry,
+        table("events", source.topic, value="{format: avro, schema: written}"),
+        table("placed", source.topic, value=f"{{format: avro, subject: {source.topic}-Placed}}"),
+    )
+    for number, (value, _) in enumerate(values):
+        assert await row(worker, "events", f"o{number}") == value
+    assert await row(worker, "placed", "o0") == {"total": 5, "currency": "EUR"}
+    assert await row(worker, "placed", "o1") is None
+    assert await row(worker, "placed", "o2") == {"total": 6, "currency": "CHF"}
+    assert (await refused(worker, "events"), await refused(worker, "placed")) == (0, 1)
+    answer = await worker.get("/tables/events/o0", headers={"Accept": "avro/binary"})
+    assert answer.status == 406

@@ -15,7 +15,7 @@ Answer = tuple[int, Mapping[str, str], str]
 
 
 class StandInRegistry:
-    """Answers for schemas by id, and for versions of subjects; each request is kept with its headers.
+    """Answers for schemas by id and by GUID, and for versions of subjects; each request is kept with its headers.
 
     `answer`, when it is set, is what every request gets instead: status, headers and text. `silent` answers nothing.
     """
@@ -25,6 +25,8 @@ class StandInRegistry:
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
         self.schemas: dict[int, dict[str, Any]] = {}
         self.subjects: dict[str, list[int]] = {}
+        #: The ids of schemas by their GUIDs; None for a registry that looks none up by them.
+        self.guids: dict[str, int] | None = {}
         self.answer: Answer | None = None
         self.silent = False
         self.requests: list[tuple[str, Mapping[str, str]]] = []
@@ -80,6 +82,8 @@ class StandInRegistry:
                 return list(self.subjects)
             case ["schemas", "ids", number]:
                 return self._schema(int(number))
+            case ["schemas", "guids", guid] if self.guids is not None:
+                return self._schema(self.guids.get(guid, 0))
             case ["subjects", subject, "versions"]:
                 return list(range(1, len(self._ids(subject)) + 1))
             case ["subjects", subject, "versions", number]:

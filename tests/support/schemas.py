@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from app.formats.errors import DecodeError
-from app.formats.schemas import NoSchemas, Schema, SchemaNeeded, Schemas
+from app.formats.schemas import NoSchemas, Schema, SchemaName, SchemaNeeded, Schemas
 from app.formats.variants import Known
 
 #: What a worker knows without a schema registry.
@@ -18,10 +18,10 @@ class MemorySchemas:
         self.registered = {schema.id: schema for schema in registered}
         self.subjects: dict[str, list[int]] = {}
         #: The ids that were asked for, in order.
-        self.fetches: list[int | str] = []
-        self._fetched: dict[int, Schema | None] = {}
+        self.fetches: list[SchemaName | str] = []
+        self._fetched: dict[SchemaName, Schema | None] = {}
         #: By subject, the latest version and the ids that were fetched before it.
-        self._latest: dict[str, tuple[Schema | None, set[int]]] = {}
+        self._latest: dict[str, tuple[Schema | None, set[SchemaName]]] = {}
         self._there = asyncio.Event()
         self._there.set()
 
@@ -33,7 +33,7 @@ class MemorySchemas:
         """Answer whoever waits."""
         self._there.set()
 
-    def known(self, schema_id: int) -> Schema:
+    def known(self, schema_id: SchemaName) -> Schema:
         """See Schemas."""
         if schema_id not in self._fetched:
             raise SchemaNeeded(schema_id)
@@ -42,24 +42,24 @@ class MemorySchemas:
             raise DecodeError(f"there is no schema {schema_id}")
         return schema
 
-    def latest(self, subject: str, writer: int) -> Schema:
+    def latest(self, subject: str, writer: SchemaName) -> Schema:
         """See Schemas."""
-        schema, before = self._latest.get(subject, (None, set[int]()))
+        schema, before = self._latest.get(subject, (None, set[SchemaName]()))
         if writer not in before:
             raise SchemaNeeded(subject)
         if schema is None:
             raise DecodeError(f"there is no subject {subject}")
         return schema
 
-    async def fetch(self, needed: int | str) -> None:
+    async def fetch(self, needed: SchemaName | str) -> None:
         """See Schemas."""
         self.fetches.append(needed)
         await self._there.wait()
-        if isinstance(needed, int):
-            self._fetched[needed] = self.registered.get(needed)
-        else:
+        if isinstance(needed, str):
             ids = self.subjects.get(needed)
             self._latest[needed] = self.registered[ids[-1]] if ids else None, {-1, *self._fetched}
+        else:
+            self._fetched[needed] = self.registered.get(needed)
 
     async def fetch_subject(self, subject: str) -> Sequence[int]:
         """See Schemas."""
@@ -68,7 +68,7 @@ class MemorySchemas:
         self._fetched.update((schema_id, self.registered[schema_id]) for schema_id in ids)
         return ids
 
-    def describe(self, needed: int | str) -> str:
+    def describe(self, needed: SchemaName | str) -> str:
         """See Schemas."""
         return f"schema {needed} of the registry in memory" + ("" if self._there.is_set() else ": away")
 
@@ -83,13 +83,13 @@ class FetchedSchemas(NoSchemas):
         """Let a schema be known, and the latest."""
         self._schemas[schema.id] = schema
 
-    def known(self, schema_id: int) -> Schema:
+    def known(self, schema_id: SchemaName) -> Schema:
         """See Schemas."""
         if schema_id not in self._schemas:
             raise SchemaNeeded(schema_id)
         return self._schemas[schema_id]
 
-    def latest(self, subject: str, writer: int) -> Schema:
+    def latest(self, subject: str, writer: SchemaName) -> Schema:
         """See Schemas."""
         del writer
         if not self._schemas:

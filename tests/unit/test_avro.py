@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from app.catalog.spec import SchemaFile, ValueSpec
 from app.formats.avro import AvroReader, fingerprint
-from app.formats.avro_write import to_avro
+from app.formats.avro_write import to_avro, to_framed_avro
 from app.formats.errors import DecodeError
 from app.formats.schemas import MAX_TYPES_NESTED, Reference, Schema, SchemaNeeded
 from app.turns import finish
 from tests.support.avro import avro_schema, record, shown, shown_text, written
-from tests.support.schemas import FetchedSchemas, framed
+from tests.support.schemas import FetchedSchemas, MemorySchemas, framed
 
 DATE = {"type": "int", "logicalType": "date"}
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}
@@ -430,6 +430,21 @@ def test_rows_follow_the_latest_schema() -> None:
     assert read(value) == b'{"b":3}'
 
 
+def test_rows_may_keep_the_shape_that_they_were_written_in() -> None:
+    old, new = record(("a", "int")), record(("a", "int"), ("b", "float", 2))
+    schemas = FetchedSchemas(avro_schema(1, old), avro_schema(2, new))
+    read = AvroReader(ValueSpec("avro", schema="written"), "topic", schemas)
+    assert read(framed(1, written(old, {"a": 1}))) == b'{"a":1}'
+    assert read(framed(2, written(new, {"a": 1, "b": 0.1}))) == b'{"a":1,"b":0.1}'
+
+
+def test_the_latest_schema_is_that_of_the_subject_that_is_named() -> None:
+    read = AvroReader(ValueSpec("avro", subject="shop.Order"), "topic", MemorySchemas())
+    with pytest.raises(SchemaNeeded) as needed:
+        read.schema()
+    assert needed.value.needed == "shop.Order"
+
+
 def test_a_schema_by_its_id_stays_whatever_is_registered_later() -> None:
     schemas = FetchedSchemas(avro_schema(1, record(("a", "int"))), avro_schema(2, record(("a", "int"), ("b", "int"))))
     read = AvroReader(ValueSpec("avro", schema=1), "topic", schemas)
@@ -483,17 +498,58 @@ def test_a_type_that_is_nowhere_is_named() -> None:
 # What nothing bounds
 
 
+NODE = record(("x", "float"), ("next", ["null", "R"]))
+TREE = record(("children", {"type": "array", "items": "R"}))
+BRANCHES = record(("by", {"type": "map", "values": record(("r", "R"), name="Q")}))
+
+
+def chain(length: int) -> dict[str, Any]:
+    value: dict[str, Any] = {"x": 0.1, "next": None}
+    for _ in range(length - 1):
+        value = {"x": 0.1, "next": value}
+    return value
+
+
+def test_a_type_may_contain_itself_up_to_a_depth() -> None:
+    schema = avro_schema(1, NODE)
+    read = AvroReader(ValueSpec("avro"), "topic", FetchedSchemas(schema))
+    for length in (1, 2, 100):
+        assert json.loads(read(framed(1, written(NODE, chain(length))))) == chain(length)
+    with pytest.raises(DecodeError, match="more than 100 deep"):
+        read(framed(1, written(NODE, chain(101))))
+    with pytest.raises(DecodeError, match="such rows are JSON alone"):
+        to_framed_avro(json.dumps(chain(1)).encode(), schema)
+    with pytest.raises(DecodeError, match="more than 100 deep"):
+        read(framed(1, (struct.pack("<f", 0.1) + b"\x02") * 1_000_000))
+
+
 @pytest.mark.parametrize(
-    "schema",
+    ("schema", "value"),
     [
-        record(("next", ["null", "R"])),
-        record(("next", {"type": "array", "items": "R"})),
-        record(("by", {"type": "map", "values": record(("r", "R"), name="Q")})),
+        (TREE, {"children": [{"children": []}, {"children": [{"children": []}]}]}),
+        (BRANCHES, {"by": {"a": {"r": {"by": {}}}, "b": {"r": {"by": {"c": {"r": {"by": {}}}}}}}}),
+        (["null", NODE], chain(3)),
     ],
 )
-def test_a_type_that_contains_itself_is_refused_by_name(schema: Any) -> None:
-    with pytest.raises(DecodeError, match="schema 1 cannot be used: its type R contains itself"):
-        shown(schema, b"\x00")
+def test_types_that_contain_themselves_are_rows(schema: Any, value: Any) -> None:
+    read = AvroReader(ValueSpec("avro"), "topic", FetchedSchemas(avro_schema(1, schema)))
+    wire = framed(1, written(schema, value))
+    assert json.loads(read(wire)) == value
+    for end in range(5, len(wire)):
+        with pytest.raises(DecodeError):
+            read(wire[:end])
+
+
+def test_a_type_that_contains_itself_is_read_as_a_later_version_of_it() -> None:
+    later = record(("x", "double"), ("next", ["null", "R"]), ("note", "string", "none"))
+    read = AvroReader(ValueSpec("avro", schema=2), "topic", FetchedSchemas(avro_schema(1, NODE), avro_schema(2, later)))
+    row = json.loads(read(framed(1, written(NODE, {"x": 0.5, "next": {"x": 1.5, "next": None}}))))
+    assert row == {"x": 0.5, "next": {"x": 1.5, "next": None, "note": "none"}, "note": "none"}
+
+
+def test_a_type_without_an_end_has_no_values() -> None:
+    with pytest.raises(DecodeError, match="more than 100 deep"):
+        shown(record(("next", "R")), b"\x00")
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,13 @@ GOOD = [
     table("source: {topic: t, key: {format: json, field: id}, value: json, envelope: debezium, on_error: stop}"),
     table("source: {topic: t, key: avro, value: {format: avro, schema: 7}, on_error: skip}"),
     table("source: {topic: t, key: json_sr, value: {format: avro, schema: latest}}, columns: [a]"),
+    table("source: {topic: t, key: string, value: {format: avro, schema: written}}"),
+    table("source: {topic: t, key: string, value: {format: avro, subject: shop.Order}}, writable: true"),
+    table("source: {topic: t, key: string, value: {format: avro, schema: latest, subject: t-shop.Order}}"),
+    table("source: {topic: t, key: avro, value: {format: avro, schema: 7}}, writable: true"),
     table("source: {topic: t, key: {format: avro, fields: [a, b]}, value: protobuf, envelope: none}"),
     table("source: {topic: t, key: string, value: {format: avro, framing: single_object, schema: 7}}"),
+    table("source: {topic: t, key: string, value: json_connect}, columns: [a]"),
     table("source: {topic: t, key: string, value: json, envelope: debezium}, columns: [id, $op, $source.lsn]"),
     table("source: {topic: t, key: string, value: json_sr, envelope: outbox}, columns: {t: $headers.eventType}"),
     "tables:\n"
@@ -145,7 +150,7 @@ BAD = [
         [
             (
                 "2: tables[0].columns: cannot be taken from a value of format string; leave it out, or use one of "
-                "avro, json, json_sr, protobuf"
+                "avro, json, json_connect, json_sr, protobuf"
             )
         ],
     ),
@@ -172,7 +177,10 @@ BAD = [
                 "2: tables[0].source.key: cannot be 'protobuf'; use one of string, bytes, int, long, uuid, json, avro, "
                 "json_sr, json_connect"
             ),
-            "2: tables[0].source.value: cannot be 'parquet'; use one of json, string, bytes, avro, protobuf, json_sr",
+            (
+                "2: tables[0].source.value: cannot be 'parquet'; use one of json, string, bytes, avro, protobuf, "
+                "json_sr, json_connect"
+            ),
         ],
     ),
     (
@@ -223,8 +231,8 @@ BAD = [
         table("source: {topic: t, key: string, value: {format: avro, schema: [1]}}"),
         [
             (
-                "2: tables[0].source.value.schema: must be latest, the id of a schema in the registry, or the path "
-                "of a file with one"
+                "2: tables[0].source.value.schema: must be latest, written, the id of a schema in the registry, or the "
+                "path of a file with one"
             )
         ],
     ),
@@ -243,7 +251,7 @@ BAD = [
         [
             (
                 "2: tables[0].source.envelope: cannot be debezium around a value of format string; use one of avro, "
-                "json, json_sr, protobuf"
+                "json, json_connect, json_sr, protobuf"
             )
         ],
     ),
@@ -298,6 +306,51 @@ BAD = [
             f"2: tables[0].writable: cannot be true with {obstacle}: a row does not say what the record would be; "
             "leave it out"
             for obstacle in ("envelope outbox", "value protobuf", "key json_sr")
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: avro, schema: written}}, writable: true"),
+        [
+            (
+                "2: tables[0].writable: cannot be true with schema written: a row does not say with which schema it "
+                "would be written; leave it out"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: avro, schema: written, framing: none}}"),
+        [
+            (
+                "2: tables[0].source.value.schema: cannot be written with framing none, whose records name no schema "
+                "of the registry; name the schema they are written with, by the path of a file or by its id in the "
+                "registry"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: avro, schema: 7, subject: s}}"),
+        [
+            (
+                "2: tables[0].source.value.subject: belongs to schema latest, and this value has another schema; leave "
+                "it out"
+            )
+        ],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: json, subject: s}}"),
+        ["2: tables[0].source.value.subject: belongs to format avro, this value is json; leave it out"],
+    ),
+    (
+        table("source: {topic: t, key: string, value: {format: avro, subject: ''}}"),
+        ["2: tables[0].source.value.subject: cannot be ''; use the name of a subject in the schema registry"],
+    ),
+    (
+        table("source: {topic: t, key: string, value: json_connect}, writable: true"),
+        [
+            (
+                "2: tables[0].writable: cannot be true with value json_connect: a row does not say what the record "
+                "would be; leave it out"
+            )
         ],
     ),
     (

@@ -5,6 +5,7 @@ import json
 import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ from uuid import UUID
 
 import pytest
 from confluent_kafka.schema_registry import Schema as Registered
-from confluent_kafka.schema_registry import SchemaReference, SchemaRegistryClient
+from confluent_kafka.schema_registry import SchemaReference, SchemaRegistryClient, header_schema_id_serializer
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
@@ -23,15 +24,21 @@ from grpc_tools import protoc
 from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.formats.avro import AvroReader
 from app.formats.avro_write import to_framed_avro
+from app.formats.errors import DecodeError
 from app.formats.keyed import source_keys
 from app.formats.protobuf import ProtobufReader
-from app.formats.schemas import Reference, Schema
+from app.formats.schemas import Reference, Schema, SchemaNeeded
 from app.formats.values import value_format
 from app.formats.variants import Known
+from app.turns import finish
 from tests.support.schemas import FetchedSchemas
 
 VALUE = SerializationContext("orders", MessageField.VALUE)
 KEY = SerializationContext("orders", MessageField.KEY)
+
+
+#: Serialisers name schemas in headers with this, by their GUIDs.
+IN_HEADERS: dict[str, Any] = {"schema.id.serializer": header_schema_id_serializer}
 
 
 @pytest.fixture
@@ -55,6 +62,22 @@ def _schema(registry: SchemaRegistryClient, subject: str, version: int) -> Schem
         for one in registered.schema.references or ()
     )
     return Schema(registered.schema_id, registered.schema.schema_type, registered.schema.schema_str, references)
+
+
+def by_guids(registry: SchemaRegistryClient, subject: str) -> FetchedSchemas:
+    """Know what was registered under a subject by GUIDs alone."""
+    found = FetchedSchemas()
+    for version in registry.get_versions(subject):
+        guid = registry.get_version(subject, version).guid
+        assert guid is not None
+        found.add(replace(_schema(registry, subject, version), id=UUID(guid)))
+    return found
+
+
+def in_header() -> tuple[SerializationContext, Any]:
+    """Return a context of a value, and the list of headers to which its serialiser adds."""
+    headers: Any = []
+    return SerializationContext("orders", MessageField.VALUE, headers=headers), headers
 
 
 # Avro
@@ -152,6 +175,41 @@ def test_bytes_alone_stand_behind_the_frame_without_their_length(registry: Schem
     assert to_framed_avro(row, schemas.known(1)) == wire
 
 
+@pytest.mark.parametrize(
+    ("schema", "value", "row"), [(json.dumps(ORDER), VALUE_OF_ORDER, ROW_OF_ORDER), ('"bytes"', b"\x00\xff", "AP8=")]
+)
+def test_values_of_avro_whose_schema_is_named_in_a_header(
+    registry: SchemaRegistryClient, schema: str, value: Any, row: Any
+) -> None:
+    context, headers = in_header()
+    wire = AvroSerializer(registry, schema, conf=IN_HEADERS)(value, context)
+    read = AvroReader(ValueSpec("avro"), "orders", by_guids(registry, "orders-value"))
+    assert json.loads(read(wire, headers)) == row
+    assert json.loads(finish(read.in_pieces(wire, headers))) == row
+    with pytest.raises(DecodeError):
+        read(wire)
+
+
+def test_of_several_headers_the_last_names_the_schema_and_one_may_have_an_id(registry: SchemaRegistryClient) -> None:
+    context, headers = in_header()
+    wire = AvroSerializer(registry, '"string"', conf=IN_HEADERS)("a", context)
+    [version] = registry.get_versions("orders-value")
+    number = _schema(registry, "orders-value", version).id
+    assert isinstance(number, int)
+    read = AvroReader(ValueSpec("avro"), "orders", fetched(registry, "orders-value"))
+    by_id = ("__value_schema_id", b"\0" + number.to_bytes(4, "big"))
+    assert read(wire, (*headers, by_id)) == b'"a"'
+    with pytest.raises(SchemaNeeded):
+        read(wire, (by_id, *headers))
+
+
+@pytest.mark.parametrize("header", [b"", b"\x01" + bytes(15), b"\0\0\0\0", b"\x02" + bytes(16)])
+def test_a_header_that_names_no_schema_is_a_decode_error(header: bytes) -> None:
+    read = AvroReader(ValueSpec("avro"), "orders", FetchedSchemas())
+    with pytest.raises(DecodeError, match="its header __value_schema_id is neither"):
+        read(b"\0\0\0\0\x01data", (("__value_schema_id", header),))
+
+
 def test_values_of_the_avro_serializer_before_and_after_the_schema_moves_on(registry: SchemaRegistryClient) -> None:
     first = {"type": "record", "name": "R", "fields": [{"name": "a", "type": "int"}]}
     second = first | {"fields": [*first["fields"], {"name": "b", "type": "string", "default": "new"}]}
@@ -175,6 +233,12 @@ def test_values_of_the_avro_serializer_with_a_type_of_another_subject(registry: 
     assert read(wire) == b'{"line":{"on":"2013-01-31"}}'
 
 
+KEY_FIELDS = [
+    {"name": "at", "type": ["null", {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2}]},
+    {"name": "s", "type": {"type": "enum", "name": "E", "symbols": ["X"]}},
+]
+
+
 @pytest.mark.parametrize(
     ("schema", "fields", "value", "url"),
     [
@@ -183,6 +247,15 @@ def test_values_of_the_avro_serializer_with_a_type_of_another_subject(registry: 
         ('"int"', (), 7, b"7"),
         ('"bytes"', (), b"\x00\xff", b"AP8"),
         ('"boolean"', (), True, b"true"),
+        ('"double"', (), 1.5, b"1.5"),
+        ('["null","string"]', (), "a", b"a"),
+        ('{"type":"enum","name":"State","symbols":["NEW","SENT"]}', (), "SENT", b"SENT"),
+        (
+            json.dumps({"type": "record", "name": "K", "fields": KEY_FIELDS}),
+            ("at", "s"),
+            {"at": Decimal("-0.05"), "s": "X"},
+            b'{"at":"-0.05","s":"X"}',
+        ),
         (
             '{"type":"record","name":"K","fields":[{"name":"b","type":"string"},{"name":"a","type":"long"}]}',
             ("a", "b"),
@@ -216,6 +289,16 @@ def test_values_and_keys_of_the_json_serializer(registry: SchemaRegistryClient) 
     assert json.loads(row) == {"id": 2**53 + 1, "name": "ü"}
     keys = source_keys(source, known)
     assert keys.store(key) == keys.parse(b"7").stored
+
+
+def test_values_of_json_schema_whose_schema_is_named_in_a_header(registry: SchemaRegistryClient) -> None:
+    schema = json.dumps({"title": "O", "type": "object", "properties": {"id": {"type": "integer"}}})
+    context, headers = in_header()
+    value = JSONSerializer(schema, registry, conf=IN_HEADERS)({"id": 7}, context)
+    table = TableSpec("t", SourceSpec("orders", KeySpec("string"), ValueSpec("json_sr")))
+    row = value_format(table, by_guids(registry, "orders-value")).decode(value, headers)
+    assert row is not None
+    assert json.loads(row) == {"id": 7}
 
 
 # Protobuf
@@ -287,3 +370,16 @@ def test_values_of_the_protobuf_serializer(registry: SchemaRegistryClient, gener
     ]
     for read in (ProtobufReader(schemas), as_text(schemas, registry)):
         assert [json.loads(read(wire)) for wire in wires] == rows
+
+
+def test_values_of_protobuf_whose_schema_and_message_are_named_in_a_header(
+    registry: SchemaRegistryClient, generated: Callable[[str], Any]
+) -> None:
+    order = generated("Order")
+    read: list[tuple[bytes, Any]] = []
+    for kind, message in ((order, order(id=5)), (order.Line, order.Line(what="x"))):
+        context, headers = in_header()
+        read.append((ProtobufSerializer(kind, registry, IN_HEADERS)(message, context), headers))
+    reader = ProtobufReader(by_guids(registry, "orders-value"))
+    rows = [json.loads(reader(wire, headers)) for wire, headers in read]
+    assert rows == [{"id": "5", "lines": []}, {"what": "x"}]

@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 
 from app.catalog.spec import Envelope, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.formats.envelopes import Headers, envelope_of
+from app.formats.envelopes import envelope_of
 from app.formats.errors import DecodeError
+from app.formats.framing import Headers
 
 PLACEHOLDER = "__debezium_unavailable_value"
 
@@ -68,6 +69,48 @@ def test_an_event_that_is_no_row_and_no_delete_is_a_decode_error(
 ) -> None:
     with pytest.raises(DecodeError, match=reason):
         opened("debezium", text, columns)
+
+
+#: As Debezium's connector for MongoDB writes them.
+DOCUMENT = '{"_id": {"$oid": "596e275826f08b2730779e1f"},"n": {"$numberLong": "9007199254740993"},"tags": ["é"]}'
+
+
+def of_mongodb(op: str, after: str | None = DOCUMENT, **members: Any) -> bytes:
+    source = {"connector": "mongodb", "db": "shop", "collection": "orders", "ord": 31, "ts_ms": 5}
+    return json.dumps({"before": None, "after": after, "source": source, "op": op, "ts_ms": 9} | members).encode()
+
+
+UPDATED = {"removedFields": None, "updatedFields": '{"n": 1}', "truncatedArrays": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [of_mongodb("c"), of_mongodb("r"), of_mongodb("u", updateDescription=UPDATED)],
+)
+def test_the_row_of_an_event_of_mongodb_is_the_document_in_the_string_as_it_stands(text: bytes) -> None:
+    assert opened("debezium", text) == DOCUMENT.encode()
+
+
+def test_the_document_of_an_event_with_a_schema_is_taken_out_of_its_string_and_has_columns() -> None:
+    schema = struct(
+        {"type": "string", "name": "io.debezium.data.Json", "field": "after"}, {"type": "string", "field": "op"}
+    )
+    text = b'{"schema":' + json.dumps(schema).encode() + b',"payload":' + of_mongodb("u") + b"}"
+    assert opened("debezium", text) == DOCUMENT.encode()
+    columns = {"id": "_id", "collection": "$source.collection"}
+    assert opened("debezium", text, columns) == b'{"id":{"$oid": "596e275826f08b2730779e1f"},"collection":"orders"}'
+
+
+def test_a_delete_of_mongodb_deletes_and_an_update_without_its_document_names_the_setting() -> None:
+    assert opened("debezium", of_mongodb("d", None)) is None
+    with pytest.raises(DecodeError, match=r"set capture\.mode=change_streams_update_full"):
+        opened("debezium", of_mongodb("u", None, updateDescription=UPDATED))
+
+
+@pytest.mark.parametrize("after", ["[1]", "text", "{", '"x"'])
+def test_a_string_without_a_document_in_it_is_no_row(after: str) -> None:
+    with pytest.raises(DecodeError, match="op c whose after is not an object"):
+        opened("debezium", of_mongodb("c", after))
 
 
 def test_columns_are_taken_from_the_row_and_from_around_it() -> None:

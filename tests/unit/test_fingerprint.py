@@ -143,3 +143,11 @@ def test_another_version_name_or_definition_is_another_catalog_digest() -> None:
         catalog_digest(Catalog({"planes": TABLE, "legs": TABLE})),
     }
     assert len(digests) == 5
+
+
+def test_a_subject_is_a_part_where_one_is_named() -> None:
+    before, now = (
+        fingerprint(with_source(value=value), group="shop", partitions=12, row_layout=1)
+        for value in (ValueSpec("avro"), ValueSpec("avro", subject="shop.Order"))
+    )
+    assert difference(before, now) == ["value_subject was (not recorded) and is now shop.Order"]

@@ -11,7 +11,7 @@ from app.catalog.load import load_catalog
 from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
 from app.errors import CatalogError
 from app.formats.partitioners import partition_of
-from app.formats.schemas import NoSchemas, Schema
+from app.formats.schemas import NoSchemas, Schema, SchemaName
 from app.inspection.agreement import disagreements
 from app.inspection.definition import tables_yaml
 from app.inspection.keys import choose_key
@@ -30,15 +30,15 @@ Pair = tuple[bytes | None, bytes | None]
 class SomeSchemas(NoSchemas):
     """Three schemas, known from the start."""
 
-    def known(self, schema_id: int) -> Schema:
+    def known(self, schema_id: SchemaName) -> Schema:
         """See Schemas."""
-        texts = {
+        texts: dict[SchemaName, str] = {
             LONG_SCHEMA: '"long"',
             RECORD_SCHEMA: '{"type":"record","name":"K","fields":[{"name":"id","type":"long"}]}',
         }
         return Schema(schema_id, "AVRO", texts[schema_id]) if schema_id in texts else super().known(schema_id)
 
-    def latest(self, subject: str, writer: int) -> Schema:
+    def latest(self, subject: str, writer: SchemaName) -> Schema:
         """See Schemas."""
         del subject
         return self.known(writer)
@@ -132,9 +132,11 @@ async def test_keys_that_are_integers_as_well_as_avro_are_not_decided() -> None:
         ([b'{"before":null,"after":{"id":1},"op":"c","source":{},"ts_ms":1}'], "json", "debezium"),
         (
             [b'{"schema":null,"payload":{"before":{"id":1},"after":null,"op":"d","source":{},"ts_ms":1}}'],
-            "json",
+            "json_connect",
             "debezium",
         ),
+        ([b'{"schema":{"type":"int64"},"payload":1}', None], "json_connect", "none"),
+        ([b'{"schema":"public","payload":1}'], "json", "none"),
         ([b'{"op":"c","id":1}'], "json", "none"),
     ],
 )

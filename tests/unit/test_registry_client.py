@@ -3,6 +3,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -23,6 +24,8 @@ from tests.support.registry import StandInRegistry
 
 PLANE = '{"type":"record","name":"Plane","fields":[]}'
 OTHER = '{"type":"record","name":"Other","fields":[{"name":"p","type":"Plane"}]}'
+
+GUID = UUID("89791762-2336-4186-9674-299b90a802e2")
 
 #: Seconds for which the registry has to deny a schema.
 UNKNOWN_AFTER = 10.0
@@ -546,3 +549,39 @@ async def test_a_lookup_of_the_latest_that_began_before_the_writer_was_known_is_
         client.registry.latest("plane", 2)
     await client.registry.fetch("plane")
     assert client.registry.latest("plane", 2).text == PLANE
+
+
+async def test_a_schema_is_fetched_by_its_guid_and_known_after_a_restart(
+    server: StandInRegistry, make: MakeClient
+) -> None:
+    client = make(server.url)
+    await client.registry.start()
+    server.guids = {str(GUID): 2}
+    with pytest.raises(SchemaNeeded):
+        client.registry.known(GUID)
+    await client.registry.fetch(GUID)
+    found = client.registry.known(GUID)
+    assert (found.id, found.text, found.references[0].schema.id) == (GUID, OTHER, 1)
+    await client.registry.stop()
+    await server.stop()
+    again = make(server.url)
+    await again.registry.start()
+    assert again.registry.known(GUID) == found
+
+
+async def test_a_registry_that_looks_up_no_guids_is_named_and_one_behind_a_proxy_is_waited_for(
+    server: StandInRegistry, make: MakeClient
+) -> None:
+    client = make(server.url)
+    await client.registry.start()
+    server.guids = None
+    await client.registry.fetch(GUID)
+    with pytest.raises(DecodeError, match="does not look schemas up by their GUID"):
+        client.registry.known(GUID)
+    other = UUID(int=2)
+    server.answer = (404, {}, "no such path")
+    waiting = asyncio.create_task(client.registry.fetch(other))
+    await trouble(client, "404 Not Found, which is not the answer of a schema registry")
+    server.answer, server.guids = None, {str(other): 1}
+    await waiting
+    assert client.registry.known(other).text == PLANE

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName, ValueSpec
 from app.formats.envelopes import Debezium
 from app.formats.errors import DecodeError
+from app.formats.framing import Headers
 from app.formats.json_text import MAX_DEPTH
 from app.formats.values import ConvertedToJson, EnvelopedJson, ValueFormat, value_format
 from app.turns import Work, finish
@@ -81,13 +82,13 @@ def test_a_value_that_is_not_strict_json_is_a_decode_error(value: bytes, columns
 class Unframed:
     """Takes five bytes off, in a thread."""
 
-    def __call__(self, value: bytes) -> bytes:
+    def __call__(self, value: bytes, headers: Headers) -> bytes:  # noqa: ARG002
         """See Convert."""
         return value[5:]
 
-    def in_pieces(self, value: bytes) -> Work[bytes]:
+    def in_pieces(self, value: bytes, headers: Headers) -> Work[bytes]:
         """See Convert."""
-        text: bytes = yield partial(self, value)
+        text: bytes = yield partial(self, value, headers)
         return text
 
 
@@ -261,6 +262,60 @@ def test_columns_show_exactly_the_values_of_their_members(members: dict[str, Any
     decoded = format_of("json", columns).decode(json.dumps(members).encode())
     assert decoded is not None
     assert json.loads(decoded) == {name: members.get(member) for name, member in columns.items()}
+
+
+AMOUNT = {
+    "type": "bytes",
+    "name": "org.apache.kafka.connect.data.Decimal",
+    "parameters": {"scale": "2"},
+    "field": "amount",
+}
+ROW = {"type": "struct", "fields": [{"type": "int64", "field": "id"}, AMOUNT]}
+
+
+def connected(schema: object, payload: bytes) -> bytes:
+    return b'{"schema":' + json.dumps(schema).encode() + b',"payload":' + payload + b"}"
+
+
+@pytest.mark.parametrize(
+    ("value", "row"),
+    [
+        (connected(ROW, b'{"id":9007199254740993,"amount":"BM4="}'), b'{"id":9007199254740993,"amount":"12.30"}'),
+        (connected({"type": "int64"}, b" 7"), b"7"),
+        (connected(None, b'{"a" : 1.10}'), b'{"a" : 1.10}'),
+        (connected(ROW, b"null"), None),
+        (connected(None, b" null "), None),
+        (b'{"payload":[1], "schema": null}', b"[1]"),
+    ],
+)
+def test_the_payload_of_connect_s_json_is_the_row_with_what_its_schema_means(value: bytes, row: bytes | None) -> None:
+    values = format_of("json_connect")
+    assert values.decode(value) == row
+    assert finish(values.decode_in_pieces(value)) == row
+
+
+def test_columns_of_connect_s_json_are_members_of_the_payload() -> None:
+    values = format_of("json_connect", {"price": "amount"})
+    assert values.decode(connected(ROW, b'{"id":1,"amount":"BM4="}')) == b'{"price":"12.30"}'
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'{"id":1}', "not an object of schema and payload"),
+        (b'{"schema":null,"payload":1,"more":2}', "not an object of schema and payload"),
+        (b'{"schema":null}', "not an object of schema and payload"),
+        (b"[1]", "not an object of schema and payload"),
+        (b"{", "not JSON"),
+        (connected("text", b"1"), "not as it should be"),
+        (connected(ROW, b'{"id":1,"amount":"*"}'), "member amount: a decimal is not base64"),
+        (connected(None, b'"\xff"'), "not UTF-8"),
+        (connected(None, b"1e999"), "out of range"),
+    ],
+)
+def test_what_is_no_json_of_connect_s_is_a_decode_error(value: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        format_of("json_connect").decode(value)
 
 
 @settings(deadline=None)
