@@ -138,7 +138,8 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
         """Read the batch under way again, one record after the other, since the parser has given it up."""
         records, failure = read_batch(self._records.batch(self._number), error)
         # With the record of the last offset all are read, whatever follows it in the batch.
-        is_whole = failure is None or (records and records[-1].offset == self._after - 1)
+        last_is_read = self.next_fetch_offset >= self._after or (records and records[-1].offset == self._after - 1)
+        is_whole = failure is None or last_is_read
         self._broken = None if is_whole else self._unreadable(records, failure or error)
         self._rest = iter(records)
 

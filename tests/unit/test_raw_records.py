@@ -123,6 +123,19 @@ def test_records_of_a_batch_are_handed_out_up_to_the_one_that_cannot_be_read() -
     assert (found.value.first, found.value.last) == (5, 6)
 
 
+@pytest.mark.parametrize("most", [1, 3, 500])
+def test_a_damaged_batch_costs_no_record_of_the_next_however_few_are_taken_at_once(most: int) -> None:
+    names = [("name", b"x")]
+    damaged = bytearray(batch_of(*((n, b"k", b"v", names) for n in range(4)), base=20))
+    at = damaged.index(b"\x1e", LAST_OFFSET_AT + 4) + 2
+    # A timestamp of one byte more makes the first record the second, and there are to be more records than there are.
+    damaged[at] = 0xB3
+    damaged[at - 6 : at - 2] = struct.pack(">i", 128)
+    found, failures = read_through([with_crc(damaged), batch_of((0, b"next", b"v", ()), base=24)], most)
+    assert found[-1].offset == 24
+    assert all(20 <= failure.first <= failure.last < 24 for failure in failures)
+
+
 def test_a_record_with_an_offset_outside_of_its_batch_cannot_be_read() -> None:
     misnumbered = bytearray(batch_of((0, b"a", b"", ()), (5, b"b", b"", ())))
     misnumbered[LAST_OFFSET_AT : LAST_OFFSET_AT + 4] = struct.pack(">i", 3)
