@@ -79,9 +79,13 @@ class LocalSide:
     def table_reason(self, table: str) -> str | None:
         """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
         spec = self._catalog.tables[table]
+        # While workers count differently, keys seem to be misplaced that are not.
+        disagreement = self.disagreements.get(spec.source.topic)
+        if disagreement is not None:
+            return disagreement
         doubt = self._doubt(spec)
         if doubt is None:
-            return self.disagreements.get(spec.source.topic)
+            return None
         return (
             self._not_served(table, doubt) if table in self._held else f"misses of table {table} prove nothing: {doubt}"
         )
