@@ -7,7 +7,7 @@ import click
 
 from app.broker_commands import connected, settings_without_tables
 from app.catalog.load import load_catalog
-from app.inspection_commands import FLAGS, look_at
+from app.inspection_commands import FLAGS, look_at, sampled
 
 if TYPE_CHECKING:
     from app.catalog.spec import Catalog
@@ -20,13 +20,7 @@ EXIT_DISAGREES = 1
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--records",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    help="Records of each end of a partition.",
-)
+@sampled
 @connected(FLAGS, timeout=120.0)
 @click.pass_context
 def check(ctx: click.Context, /, *, file: Path, records: int, timeout: float, **given: Any) -> None:

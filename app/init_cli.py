@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.broker_commands import connected, settings_without_tables
-from app.inspection_commands import FLAGS, look_at
+from app.inspection_commands import FLAGS, look_at, sampled
 
 if TYPE_CHECKING:
     from app.inspection.proposal import Proposal
@@ -18,13 +18,7 @@ EXIT_UNDECIDED = 1
 
 @click.command("init")
 @click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
-@click.option(
-    "--records",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    help="Records of each end of a partition.",
-)
+@sampled
 @connected(FLAGS, timeout=120.0)
 @click.pass_context
 def init(ctx: click.Context, /, *, topics: tuple[str, ...], records: int, timeout: float, **given: Any) -> None:

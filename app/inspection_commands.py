@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeVar
 
+import click
+
 from app.broker_commands import run
 from app.config import Settings
 from app.inspection.reading import Reading
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
 FLAGS = ("bootstrap_servers", "schema_registry")
 
 Result = TypeVar("Result")
+
+#: Gives a command that samples topics its option.
+sampled = click.option(
+    "--records",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Records of each end of a partition.",
+)
 
 
 def look_at(

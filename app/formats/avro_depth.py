@@ -78,7 +78,7 @@ def _fields(fields: list[_Skip]) -> _Skip:
 
 
 def _blocks(item: _Skip) -> _Skip:
-    """Return what skips an array, or a map: blocks of a count and so many items, the last one of none."""
+    """Return what skips an array or a map: blocks of a count and that many items, the last one empty."""
 
     def skip(data: bytes, at: int, depth: int) -> int:
         depth = _one_deeper(depth)

@@ -72,7 +72,7 @@ def key_type(schema: Any, types: Mapping[str, Any], what: str) -> KeyType:
 
 
 def text_of(shown: Shown) -> bytes:
-    """Return what is shown as it stands in a URL alone."""
+    """Return the text of a key's value in a URL."""
     return shown.encode() if isinstance(shown, str) else _encode(shown)
 
 

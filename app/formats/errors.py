@@ -6,3 +6,13 @@ class DecodeError(ValueError):
 
     The message names the format and the reason, never the bytes: they are a producer's data and go into logs.
     """
+
+
+#: Exceptions that a decoder may raise on malformed input. A record that can be kept as a dead letter must not end every
+#: worker that comes to it; an OSError or MemoryError is not about the record.
+DECODE_ERRORS = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError)
+
+
+def reason_of(error: Exception) -> str:
+    """Return what is wrong with a record; only a DecodeError's message is known to have nothing of its content."""
+    return str(error) if isinstance(error, DecodeError) else f"reading it failed with a {type(error).__name__}"

@@ -67,5 +67,5 @@ def schema_id(framed: bytes) -> int:
 def frame(schema: SchemaName, content: bytes) -> bytes:
     """Return content with the id of its schema in front."""
     if isinstance(schema, UUID):
-        raise TypeError("a GUID stands in a header, not in front of the data")
+        raise TypeError("a GUID is in a header, not in front of the data")
     return b"\0" + schema.to_bytes(4, "big") + content

@@ -30,6 +30,9 @@ from app.formats.json_text import decode_json
 from app.formats.ordered import SIGN, Scalar, ordered_bytes
 from app.formats.spellings import SPELLINGS
 
+#: The characters of a uuid, in either case.
+UUID_TEXT = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -179,7 +182,6 @@ class UuidKey:
     name = "uuid"
     canonical_wire = False
     enumerable = True
-    _form = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
@@ -197,7 +199,7 @@ class UuidKey:
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
-        if not self._form.fullmatch(wire):
+        if not UUID_TEXT.fullmatch(wire):
             raise DecodeError("a uuid key is not the 36 characters of a uuid")
         return wire.lower()
 

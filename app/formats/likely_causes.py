@@ -10,6 +10,7 @@ from app.catalog.spec import REGISTRY_FORMATS
 from app.formats.errors import DecodeError
 from app.formats.framing import FRAME_SIZE, VALUE_HEADER, header, schema_id
 from app.formats.json_text import decode_json
+from app.formats.schemas import FORMAT_OF_KIND, SchemaKind
 
 #: Avro's single-object encoding begins so (Avro specification, "Single-object encoding"), and a file of Avro so.
 SINGLE_OBJECT_PREFIX, _CONTAINER_PREFIX = b"\xc3\x01", b"Obj\x01"
@@ -75,7 +76,7 @@ _FRAMINGS: Sequence[tuple[Callable[[bytes], object], str]] = (
 )
 
 #: Returns the kind of a schema by its id: AVRO, PROTOBUF or JSON; None when the registry does not know the id.
-KindOfSchema = Callable[[int], str | None]
+KindOfSchema = Callable[[int], SchemaKind | None]
 
 
 def framing_of(data: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> str | None:
@@ -158,5 +159,4 @@ def _cause_of_frame(data: bytes, kind_of: KindOfSchema) -> str | None:
     kind = None if number is None else kind_of(number)
     if kind is None:
         return None
-    name = {"AVRO": "avro", "PROTOBUF": "protobuf", "JSON": "json_sr"}.get(kind)
-    return None if name is None else f"it begins with 0x00 and {number}, a schema that the registry knows: use {name}"
+    return f"it begins with 0x00 and {number}, a schema that the registry knows: use {FORMAT_OF_KIND[kind]}"

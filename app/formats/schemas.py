@@ -1,13 +1,17 @@
 """The schemas that values and keys were written with, as far as formats and tasks know them: by id, from somewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
+from app.catalog.spec import ValueFormatName
 from app.formats.errors import DecodeError
 
 SchemaKind = Literal["AVRO", "PROTOBUF", "JSON"]
+
+#: What the format of values with schemas of a kind is called in tables.yaml.
+FORMAT_OF_KIND: Mapping[SchemaKind, ValueFormatName] = {"AVRO": "avro", "PROTOBUF": "protobuf", "JSON": "json_sr"}
 
 #: What a record calls the schema that it was written with: its id in the registry, or its GUID.
 SchemaName = int | UUID

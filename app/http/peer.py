@@ -357,10 +357,10 @@ def _agreement_headers(hop: Hop | BatchHop | WriteHop, seconds: float) -> dict[s
 
 
 def _hop_headers(hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
-    """Make the headers of a hop that may take so many seconds.
+    """Return the headers of a hop with a time-out in seconds.
 
     Only these cross: of what a client sent, a request id that has been checked and what it asks of the answer, parsed
-    and written anew.
+    and written again.
     """
     return {
         **_agreement_headers(hop, seconds),

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 
 from app.catalog.spec import TableSpec
-from app.formats.likely_causes import cause_of_key, frame_id
+from app.formats.likely_causes import cause_of_key
 from app.inspection.keys import choose_key, fit_of_keys
-from app.inspection.partitioners import choose_partitioner, fitting_keys
+from app.inspection.partitioners import choose_partitioner
 from app.inspection.reading import Reading
 from app.inspection.sample import TopicSample
-from app.inspection.values import causes_of, choose_value, fit_of_values, kind_of
+from app.inspection.values import causes_of, choose_value, fit_of_values, kinds_for
 
 
 async def disagreements(table: TableSpec, sample: TopicSample, reading: Reading) -> AsyncIterator[str]:
@@ -39,9 +39,7 @@ async def _of_keys(table: TableSpec, sample: TopicSample, reading: Reading) -> A
 
 async def _cause(format_name: str, keys: list[bytes], reading: Reading) -> str:
     for key in keys:
-        number = frame_id(key)
-        kinds = {} if number is None else {number: await kind_of(number, reading)}
-        cause = cause_of_key(format_name, key, kinds.get)
+        cause = cause_of_key(format_name, key, await kinds_for(key, reading))
         if cause is not None:
             return f"; {cause}"
     return ""
@@ -64,11 +62,8 @@ async def _of_values(table: TableSpec, sample: TopicSample, reading: Reading) ->
 
 
 def _of_partitioner(table: TableSpec, sample: TopicSample) -> list[str]:
-    name, total = table.source.partitioner, len({key for key in sample.keys if key})
-    if name == "any":
+    name, choice = table.source.partitioner, choose_partitioner(sample)
+    if name == "any" or choice.fitting[name] == choice.keys:
         return []
-    fitting = sum(bool(record.key) for record in fitting_keys(name, sample))
-    if fitting == total:
-        return []
-    choice = choose_partitioner(sample)
-    return [f"{name} puts {fitting} of {total} keys where they are; {choice.name or 'none'}: {choice.why}"]
+    counted = f"{choice.fitting[name]} of {choice.keys}"
+    return [f"{name} puts {counted} keys where they are; {choice.name or 'none'}: {choice.why}"]

@@ -1,6 +1,5 @@
 """Chooses the format of a topic's keys from a sample of them."""
 
-import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,19 +10,20 @@ from app.catalog.source import MEMBER
 from app.catalog.spec import KeySpec, SourceSpec, SpellingName, ValueSpec
 from app.formats.connect_json import unwrap
 from app.formats.errors import DecodeError
+from app.formats.framing import FRAME_SIZE
 from app.formats.json_text import decode_json
 from app.formats.keyed import source_keys
-from app.formats.keys import JsonKey
+from app.formats.keys import UUID_TEXT, JsonKey
 from app.formats.likely_causes import frame_id, framing_of, is_plain_ascii, is_text
+from app.formats.schemas import FORMAT_OF_KIND
 from app.formats.variants import Known
 from app.inspection.reading import MAX_SCHEMAS, Fit, Reading
 from app.inspection.sample import SampledRecord, TopicSample
 
-_UUID = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _INTEGER_WIDTHS = {"int": 4, "long": 8}
 
-#: Formats of keys that a registry's framing may hold, by the kind of the schema.
-_FRAMED = {"AVRO": "avro", "JSON": "json_sr"}
+#: Formats of keys behind the id of a schema.
+_FRAMED = frozenset({"avro", "json_sr"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ async def choose_key(sample: TopicSample, reading: Reading) -> KeyChoice:
     spec, fit = max(fits, key=lambda one: one[1].fitting)
     if spec.format == "json":
         spec = replace(spec, spellings=_spellings(spec, keys))
-    framed = spec.format in _FRAMED.values()
+    framed = spec.format in _FRAMED
     rivals = tuple(other for other in whole if other != spec and framed and other.format in _INTEGER_WIDTHS)
     why = f"{fit} distinct keys are {_WORDS[spec.format]}"
     if foreign is not None and not framed:
@@ -78,7 +78,7 @@ async def choose_key(sample: TopicSample, reading: Reading) -> KeyChoice:
 async def _candidates(keys: Mapping[bytes, SampledRecord], reading: Reading) -> list[KeySpec]:
     """Return specs that may fit, each more particular than those after it; the last one always fits."""
     found: list[KeySpec] = [spec async for spec in _registered(keys, reading)]
-    if any(map(_UUID.fullmatch, keys)):
+    if any(map(UUID_TEXT.fullmatch, keys)):
         found.append(KeySpec("uuid"))
     found += _of_json(keys)
     text = [key for key in keys if is_text(key)]
@@ -99,14 +99,14 @@ async def _registered(keys: Iterable[bytes], reading: Reading) -> AsyncIterator[
             schema = await reading.read(reading.schemas.known, number)
         except DecodeError:
             continue
-        name = _FRAMED.get(schema.kind)
+        name = FORMAT_OF_KIND[schema.kind]
         if name == "avro":
             definition = decode_json(schema.text.encode()) if schema.text.lstrip()[:1] in '{["' else schema.text
             yield _with_fields("avro", _record_fields(definition))
         elif name == "json_sr":
             for key in keys:
                 if frame_id(key) == number:
-                    yield _with_fields("json_sr", _members(key[5:]))
+                    yield _with_fields("json_sr", _members(key[FRAME_SIZE:]))
                     break
 
 

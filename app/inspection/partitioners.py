@@ -1,13 +1,14 @@
 """Finds which partitioner puts the keys of a sample where they are."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import cast, get_args
 
 from app.catalog.spec import Partitioner, PartitionerName
-from app.formats.partitioners import partition_of
-from app.inspection.sample import SampledRecord, TopicSample
+from app.formats import partitioners
+from app.inspection.sample import TopicSample
 
 #: How probable a coincidence may be that is not mentioned.
 _CHANCE = 0.001
@@ -15,44 +16,44 @@ _CHANCE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class PartitionerChoice:
-    """The partitioner that fits, `any` if none does, None if several do; `fitting` counts keys by partitioner."""
+    """The partitioner that fits, `any` if none does, None if several do.
+
+    `fitting` says by partitioner how many of the `keys` it puts where they are.
+    """
 
     name: Partitioner | None
     rivals: tuple[PartitionerName, ...]
     fitting: Mapping[PartitionerName, int]
+    keys: int
     why: str
-
-
-def fitting_keys(partitioner: PartitionerName, sample: TopicSample) -> list[SampledRecord]:
-    """Return the records of the keys that lie where a partitioner puts them."""
-    return [
-        record
-        for key, record in sample.keys.items()
-        if partition_of(partitioner, key, sample.partitions) == record.place.partition
-    ]
 
 
 def choose_partitioner(sample: TopicSample) -> PartitionerChoice:
     """Return the one partitioner that puts all keys where they are; `any` where none does."""
-    total = len({key for key in sample.keys if key})
-    names: tuple[PartitionerName, ...] = get_args(PartitionerName)
-    fitting = {name: sum(bool(record.key) for record in fitting_keys(name, sample)) for name in names}
+    places = {key: record.place.partition for key, record in sample.keys.items() if key}
+    total, names = len(places), cast("tuple[PartitionerName, ...]", get_args(PartitionerName))
+    counts = Counter(
+        name for key, partition in places.items() for name in partitioners.fitting(key, partition, sample.partitions)
+    )
+    fitting = {name: counts[name] for name in names}
     if sample.partitions == 1:
-        return PartitionerChoice("murmur2", (), fitting, "there is one partition, so every partitioner fits")
+        return PartitionerChoice("murmur2", (), fitting, total, "there is one partition, so every partitioner fits")
     if not total:
-        return PartitionerChoice(None, names, fitting, "there are no keys to tell the partitioner by")
+        return PartitionerChoice(None, names, fitting, total, "there are no keys to tell the partitioner by")
     whole = tuple(name for name in names if fitting[name] == total)
     if len(whole) == 1:
         (name,) = whole
         others = " and ".join(f"{other} would put {count}" for other, count in fitting.items() if other != name)
         chance = "; with so few keys that may be chance" if _may_be_chance(sample.partitions, total) else ""
-        return PartitionerChoice(name, (), fitting, f"puts all {total} keys where they are, {others} there{chance}")
+        return PartitionerChoice(
+            name, (), fitting, total, f"puts all {total} keys where they are, {others} there{chance}"
+        )
     if whole:
         why = f"{' and '.join(whole)} put all {total} keys where they are: find out how the topic is produced"
-        return PartitionerChoice(None, whole, fitting, why)
+        return PartitionerChoice(None, whole, fitting, total, why)
     others = ", ".join(f"{name} would put {count} of {total} there" for name, count in fitting.items())
     why = f"no partitioner known here puts all keys where they are, so reads ask every partition ({others})"
-    return PartitionerChoice("any", (), fitting, why)
+    return PartitionerChoice("any", (), fitting, total, why)
 
 
 def _may_be_chance(partitions: int, keys: int) -> bool:

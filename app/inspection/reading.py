@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from app.formats.errors import DecodeError
+from app.formats.errors import DECODE_ERRORS, DecodeError, reason_of
 from app.formats.schemas import SchemaName, SchemaNeeded, Schemas
 from app.inspection.sample import SampledRecord
 
@@ -17,9 +17,6 @@ MAX_SCHEMAS = 20
 
 #: Schemas that one record may need: the one it was written with, and the one of its row.
 _SCHEMAS_PER_RECORD = 2
-
-#: What a decoder may raise on malformed input, as in tasks/ingest.py.
-_DECODE_ERRORS = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError)
 
 Given = TypeVar("Given")
 Read = TypeVar("Read")
@@ -56,10 +53,8 @@ class Reading:
                 return decode(given)
             except SchemaNeeded as error:
                 await self._fetch(error.needed)
-            except DecodeError:
-                raise
-            except _DECODE_ERRORS as error:
-                raise DecodeError(f"reading it failed with a {type(error).__name__}") from error
+            except DECODE_ERRORS as error:
+                raise DecodeError(reason_of(error)) from error
         raise DecodeError("it needs too many schemas")
 
     async def _fetch(self, needed: SchemaName | str) -> None:

@@ -9,13 +9,11 @@ from app.catalog.spec import STRUCTURED_VALUES, Envelope, KeySpec, SourceSpec, T
 from app.formats.errors import DecodeError
 from app.formats.framing import VALUE_HEADER, frame_of, header
 from app.formats.json_text import decode_json
-from app.formats.likely_causes import cause_of_value, frame_id, framing_of, is_text
-from app.formats.schemas import SchemaName
+from app.formats.likely_causes import KindOfSchema, cause_of_value, frame_id, framing_of, is_text
+from app.formats.schemas import FORMAT_OF_KIND, SchemaKind, SchemaName
 from app.formats.values import value_format
 from app.inspection.reading import MAX_SCHEMAS, Fit, Reading
 from app.inspection.sample import SampledRecord, TopicSample
-
-_FORMATS = {"AVRO": "avro", "PROTOBUF": "protobuf", "JSON": "json_sr"}
 
 #: The part of values that have to fit a format for it to be the topic's. The others would be dead letters.
 _ENOUGH = 0.9
@@ -110,9 +108,8 @@ async def causes_of(format_name: str, topic: str, records: Sequence[SampledRecor
         try:
             await reading.read(decode, record)
         except DecodeError:
-            number = frame_id(record.value or b"")
-            kinds = {} if number is None else {number: await kind_of(number, reading)}
-            cause = cause_of_value(format_name, record.value or b"", record.headers, kinds.get)
+            value = record.value or b""
+            cause = cause_of_value(format_name, value, record.headers, await kinds_for(value, reading))
             if cause is not None:
                 found[cause] += 1
         if found.total() >= _CAUSES_LOOKED_AT:
@@ -120,7 +117,13 @@ async def causes_of(format_name: str, topic: str, records: Sequence[SampledRecor
     return [cause for cause, _ in found.most_common(2)]
 
 
-async def kind_of(schema: SchemaName, reading: Reading) -> str | None:
+async def kinds_for(data: bytes, reading: Reading) -> KindOfSchema:
+    """Return what knows the kind of the schema that data seems to name, if it names one."""
+    number = frame_id(data)
+    return ({} if number is None else {number: await kind_of(number, reading)}).get
+
+
+async def kind_of(schema: SchemaName, reading: Reading) -> SchemaKind | None:
     """Return the kind of a schema: AVRO, PROTOBUF or JSON; None when the registry does not know it."""
     try:
         return (await reading.read(reading.schemas.known, schema)).kind
@@ -143,7 +146,7 @@ async def _candidates(records: Sequence[SampledRecord], reading: Reading) -> lis
     """Return specs that may fit, each more particular than those after it; the last one always fits."""
     names = dict.fromkeys(name for record in records if (name := _schema_of(record)) is not None)
     kinds = [await kind_of(name, reading) for name in islice(names, MAX_SCHEMAS)]
-    found = [ValueSpec(_FORMATS[kind]) for kind in dict.fromkeys(kinds) if kind is not None]  # type: ignore[arg-type]
+    found = [ValueSpec(FORMAT_OF_KIND[kind]) for kind in dict.fromkeys(kinds) if kind is not None]
     text = [ValueSpec("string")] if all(is_text(record.value or b"") for record in records) else []
     return [*found, ValueSpec("json_connect"), ValueSpec("json"), *text, ValueSpec("bytes")]
 

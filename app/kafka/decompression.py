@@ -23,8 +23,8 @@ from aiokafka.record import default_records, legacy_records
 #: over no batch that it can read.
 MAX_BATCH_BYTES = 256 << 20
 
-#: The room for what a batch is decompressed to: at least so many bytes, at first so many times the batch's own, and so
-#: many times more after it was too little.
+#: The room for a decompressed batch: the least in bytes, the first as a multiple of the batch's own bytes, and the
+#: factor by which room that was too small grows.
 _MIN_ROOM, _FIRST_FACTOR, _GROWTH = 64 * 1024, 8, 4
 
 #: Bytes that gzip decompresses in one go.

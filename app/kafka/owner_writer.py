@@ -69,7 +69,7 @@ class _Sequence:
 
 
 class KafkaOwnerWriter:
-    """Appends to topics, by name, whose records have at most so many bytes; connects with the first record."""
+    """Appends to topics; `limits` are the most bytes of a record, by topic. Connects with the first record."""
 
     def __init__(self, connection: Connection, limits: Mapping[str, int], clock: BrokerClock) -> None:
         self._connection = connection

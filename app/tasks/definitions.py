@@ -11,7 +11,7 @@ from app.formats.errors import DecodeError
 from app.formats.keyed import source_keys
 from app.formats.likely_causes import cause_of_key, cause_of_value
 from app.formats.partitioners import partitions_of, places_empty_keys
-from app.formats.schemas import SchemaNeeded
+from app.formats.schemas import SchemaKind, SchemaNeeded
 from app.formats.values import LARGE_VALUE_BYTES, value_format
 from app.formats.variants import Known
 from app.model import TopicPartition
@@ -67,7 +67,7 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         found = partitions_of(partitioner, [keys.canonical(wire) for wire in wires], partitions)
         return next((index for index, where in enumerate(found) if where != partition), None)
 
-    def kind_of(schema: int) -> str | None:
+    def kind_of(schema: int) -> SchemaKind | None:
         with suppress(DecodeError, SchemaNeeded):
             return known.schemas.known(schema).kind
         return None

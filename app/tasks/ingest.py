@@ -9,17 +9,13 @@ from typing import NamedTuple, Protocol, Self
 
 from app.catalog.spec import OnError, SourceSpec
 from app.folds.fold import Decoded, Fold, Lookup
-from app.formats.errors import DecodeError
+from app.formats.errors import DECODE_ERRORS, reason_of
 from app.model import TopicPartition
 from app.stores.rows import ROW_PREFIX
 from app.tasks.log import LogRecord
 from app.tasks.suggestions import MAX_KEYS
 from app.tasks.suspicions import KeySuspicion
 from app.turns import Work
-
-#: What a format may stumble over in bytes that nobody thought of. A record that can be kept as a dead letter must not
-#: end every worker that comes to it; an OSError or MemoryError is not about the record.
-_STUMBLES = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError)
 
 
 class LaneBatch(NamedTuple):
@@ -157,15 +153,15 @@ class Folding:
                     continue
             try:
                 key = store_key(wire)
-            except _STUMBLES as error:
-                skip(record, "undecodable_key", _why(error))
+            except DECODE_ERRORS as error:
+                skip(record, "undecodable_key", reason_of(error))
                 continue
             value = record.value
             if value is not None:
                 try:
                     value = decode_value(value, record.headers)
-                except _STUMBLES as error:
-                    skip(record, "undecodable_value", _why(error))
+                except DECODE_ERRORS as error:
+                    skip(record, "undecodable_value", reason_of(error))
                     continue
             append_wire(wire)
             append(Decoded(ROW_PREFIX + key, value, record.timestamp, record.offset))
@@ -185,8 +181,3 @@ class Folding:
 
     def _lookup(self, key: bytes) -> bytes | None:
         return self.rows[key] if key in self.rows else self._lookup_before(key)
-
-
-def _why(error: Exception) -> str:
-    """Say what is wrong with a record; only a DecodeError's message is known to have nothing of its content."""
-    return str(error) if isinstance(error, DecodeError) else f"reading it failed with a {type(error).__name__}"
