@@ -1,6 +1,7 @@
 """The value types that every layer speaks: partitions, epochs, states, freshness, hosts."""
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,14 @@ class TopicPartition(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]"
+
+
+class ProducerRecord(NamedTuple):
+    """A record to append to a topic; a value of None is a tombstone."""
+
+    key: bytes
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class Epoch(NamedTuple):

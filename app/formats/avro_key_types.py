@@ -58,9 +58,9 @@ def key_type(schema: Any, types: Mapping[str, Any], what: str) -> KeyType:
         if len(branches) == 1 < len(schema):
             return _not_null(key_type(branches[0], types, what), what)
     if rendered == "decimal":
-        return _decimal(schema["scale"], schema.get("size"))
+        return decimal_key(schema["scale"], schema.get("size"))
     if rendered == VARIABLE_DECIMAL:
-        return KeyType(shown_variable_decimal, _variable_decimal)
+        return VARIABLE_DECIMAL_KEY
     if kind == "enum":
         return _enum(frozenset(schema["symbols"]))
     if kind not in _TYPES:
@@ -162,7 +162,9 @@ def _floating(show: Callable[[float], Shown], fit: Callable[[float], float]) -> 
     return KeyType(show, parse)
 
 
-def _decimal(scale: int, size: int | None) -> KeyType:
+def decimal_key(scale: int, size: int | None) -> KeyType:
+    """Return the type of decimals of a scale: bytes of the unscaled value, so many of them unless `size` is None."""
+
     def show(value: bytes) -> str:
         return decimal_text(int.from_bytes(value, "big", signed=True), scale)
 
@@ -174,8 +176,7 @@ def _decimal(scale: int, size: int | None) -> KeyType:
             exact = False
         if not exact:
             raise InvalidKey(
-                f"The key is not a decimal (an Avro decimal): use all {max(scale, 0)} digits behind the point and no "
-                "leading zeros."
+                f"The key is not a decimal: use all {max(scale, 0)} digits behind the point and no leading zeros."
             )
         try:
             return twos_complement(number) if size is None else number.to_bytes(size, "big", signed=True)
@@ -196,6 +197,8 @@ def _variable_decimal(text: bytes) -> dict[str, Any]:
         raise InvalidKey("The key is not a decimal (Debezium's VariableScaleDecimal): use its digits, like 12.30.")
     return {"scale": scale, "value": twos_complement(number)}
 
+
+VARIABLE_DECIMAL_KEY = KeyType(shown_variable_decimal, _variable_decimal)
 
 _TYPES: dict[str, KeyType] = {
     "string": KeyType(str, _string),

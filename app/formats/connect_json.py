@@ -38,6 +38,9 @@ _SCHEMAS_KEPT = 256
 
 _NULL = b"null"
 
+#: The names of the schemas of decimals.
+DECIMAL, VARIABLE_SCALE_DECIMAL = "org.apache.kafka.connect.data.Decimal", "io.debezium.data.VariableScaleDecimal"
+
 #: The first integer that does not fit 64 bits.
 _LONG = 1 << 63
 
@@ -77,7 +80,7 @@ def unwrap(text: bytes) -> tuple[bytes, bytes] | None:
         return None
     try:
         wrapped = decode_with(_wrapped, text)
-        _parsed(bytes(wrapped.schema))
+        parsed(bytes(wrapped.schema))
     except DecodeError:
         decode_json(text)
         return None
@@ -100,7 +103,7 @@ def payload_of(text: bytes) -> bytes:
 
 
 @lru_cache(_SCHEMAS_KEPT)
-def _parsed(schema: bytes) -> Schema | None:
+def parsed(schema: bytes) -> Schema | None:
     """Return the schema with this text, None for values without one; raises DecodeError."""
     return decode_with(_schema, schema)
 
@@ -112,7 +115,7 @@ def converter(schema: bytes, member: str | None = None) -> Converter:
     It raises DecodeError, naming the member that is not as the schema says; so does this for a text that is no schema,
     and for a schema whose types are nested beyond MAX_TYPES_NESTED.
     """
-    read = _parsed(schema)
+    read = parsed(schema)
     if read is None:
         return None
     if member is None:
@@ -195,12 +198,17 @@ def _pair(key: Converter, value: Converter) -> Converter:
     return convert
 
 
-def _decimal(schema: Schema) -> Callable[[bytes], bytes]:
+def scale_of(schema: Schema) -> int:
+    """Return the scale of a Decimal's schema; raises DecodeError."""
     given = (schema.parameters or {}).get("scale", "0")
     try:
-        scale = int(given)
+        return int(given)
     except ValueError as error:
         raise DecodeError(f"the scale of a Decimal is {given!r}, and it has to be an integer") from error
+
+
+def _decimal(schema: Schema) -> Callable[[bytes], bytes]:
+    scale = scale_of(schema)
 
     def convert(text: bytes) -> bytes:
         match decode_json(text):
@@ -261,8 +269,8 @@ def _integer(text: bytes) -> int:
 
 #: What is made of a value of a type, by the name of its schema.
 _NAMED: dict[str | None, Callable[[Schema], Callable[[bytes], bytes]]] = {
-    "org.apache.kafka.connect.data.Decimal": _decimal,
-    "io.debezium.data.VariableScaleDecimal": _variable_scale,
+    DECIMAL: _decimal,
+    VARIABLE_SCALE_DECIMAL: _variable_scale,
     "org.apache.kafka.connect.data.Date": _date,
     "io.debezium.time.Date": _date,
     "org.apache.kafka.connect.data.Time": _time(3),

@@ -1,17 +1,42 @@
 """From a key's text and a row's payload back to the record of the source that would make the row."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from app.catalog.spec import TableSpec
 from app.errors import InvalidKey
 from app.formats.avro_rows import avro_rows
+from app.formats.framing import Headers
 from app.formats.keyed import source_keys
-from app.formats.keys import KeyFormat
+from app.formats.keys import Key, KeyFormat
 from app.formats.partitioners import places_empty_keys
 from app.formats.values import ValueFormat, value_format
 from app.formats.variants import Known
+from app.model import ProducerRecord
 from app.turns import Work
+
+
+class Record(NamedTuple):
+    """What makes a row, or with a value of None deletes it: its key in every wire form, the canonical one first.
+
+    `headers` are those of a record under one of the forms; see Key.
+    """
+
+    wires: tuple[bytes, ...]
+    value: bytes | None
+    headers: Mapping[bytes, Headers] = MappingProxyType({})
+
+    @property
+    def is_spread(self) -> bool:
+        """Return whether it takes records in several places: a deleted row may lie under any form of its key."""
+        return self.value is None and len(self.wires) > 1
+
+    @property
+    def of_producer(self) -> Sequence[ProducerRecord]:
+        """What is written for it, in this order; a row that is gone must not come back from under another form."""
+        wires = self.wires[::-1] if self.is_spread else self.wires[:1]
+        return [ProducerRecord(wire, self.value, self.headers.get(wire, ())) for wire in wires]
 
 
 class Encoder(Protocol):
@@ -21,8 +46,8 @@ class Encoder(Protocol):
     def content_type(self) -> str:
         """The media type that a payload has to be of, as HTTP writes it."""
 
-    def encode(self, key_text: bytes, payload: bytes | None) -> tuple[tuple[bytes, ...], bytes | None]:
-        """Return the key in its wire forms, the canonical one first, and the value in its: None for a payload of None.
+    def encode(self, key_text: bytes, payload: bytes | None) -> Record:
+        """Return what makes a row of a payload, or deletes it for a payload of None.
 
         A row is written under the canonical form: of a key behind a schema that is the newest schema known. A deleted
         one may lie under any of them, and each gets a tombstone.
@@ -31,7 +56,7 @@ class Encoder(Protocol):
         tells how, DecodeError for a payload that ingest could not make a row of, and SchemaNeeded.
         """
 
-    def encode_in_pieces(self, key_text: bytes, payload: bytes) -> Work[tuple[tuple[bytes, ...], bytes]]:
+    def encode_in_pieces(self, key_text: bytes, payload: bytes) -> Work[Record]:
         """Do what encode does with a large payload, yielding as ValueFormat.decode_in_pieces does."""
 
 
@@ -53,23 +78,23 @@ class RecordEncoder:
         self._write_in_pieces = write_in_pieces
         self._empty_keys = empty_keys
 
-    def encode(self, key_text: bytes, payload: bytes | None) -> tuple[tuple[bytes, ...], bytes | None]:
+    def encode(self, key_text: bytes, payload: bytes | None) -> Record:
         """See Encoder."""
-        wires = self._wires(key_text)
-        return wires, None if payload is None else self._write(payload)
+        key = self._key(key_text)
+        return Record(key.wires, None if payload is None else self._write(payload), key.headers)
 
-    def encode_in_pieces(self, key_text: bytes, payload: bytes) -> Work[tuple[tuple[bytes, ...], bytes]]:
+    def encode_in_pieces(self, key_text: bytes, payload: bytes) -> Work[Record]:
         """See Encoder."""
-        wires = self._wires(key_text)
-        return wires, (yield from self._write_in_pieces(payload))
+        key = self._key(key_text)
+        return Record(key.wires, (yield from self._write_in_pieces(payload)), key.headers)
 
-    def _wires(self, key_text: bytes) -> tuple[bytes, ...]:
-        wires = self._keys.parse(key_text).wires
-        if not wires:
+    def _key(self, key_text: bytes) -> Key:
+        key = self._keys.parse(key_text)
+        if not key.wires:
             raise InvalidKey("The key is none that a schema of the topic's keys can have, like a number beyond an int.")
-        if not wires[0] and not self._empty_keys:
+        if not key.wires[0] and not self._empty_keys:
             raise InvalidKey("The key is empty, and the topic's partitioner spreads empty keys over all partitions.")
-        return wires
+        return key
 
 
 def encoder(table: TableSpec, known: Known) -> Encoder:

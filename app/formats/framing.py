@@ -14,8 +14,8 @@ from app.formats.schemas import SchemaName
 #: The headers of a record, in the order in which its producer gave them.
 Headers = Sequence[tuple[str, bytes | None]]
 
-#: The header that names a value's schema.
-VALUE_HEADER = "__value_schema_id"
+#: The headers that name a value's schema and a key's.
+VALUE_HEADER, KEY_HEADER = "__value_schema_id", "__key_schema_id"
 
 #: Bytes in front of what the schema describes.
 FRAME_SIZE = 5
@@ -24,7 +24,7 @@ _GUID_END = 17
 
 
 class Frame(NamedTuple):
-    """What names the schema of a value: the bytes that do, where the name ends in them, and where the data begins.
+    """What names a schema: the bytes that do, where the name ends in them, and where the data begins.
 
     What follows the name belongs to the format: serialisers of Protobuf say there which message of the schema it is.
     """
@@ -35,17 +35,17 @@ class Frame(NamedTuple):
     content: int
 
 
-def frame_of(value: bytes, headers: Headers) -> Frame:
-    """Return what names the schema of a value; raises DecodeError when nothing does."""
-    named = header(headers, VALUE_HEADER) if headers else None
+def frame_of(data: bytes, headers: Headers, named_by: str = VALUE_HEADER) -> Frame:
+    """Return what names the schema of a value, or of a key with its header; raises DecodeError when nothing does."""
+    named = header(headers, named_by) if headers else None
     if named is None:
-        return Frame(schema_id(value), value, FRAME_SIZE, FRAME_SIZE)
+        return Frame(schema_id(data), data, FRAME_SIZE, FRAME_SIZE)
     if len(named) >= _GUID_END and named[0] == 1:
         return Frame(UUID(bytes=named[1:_GUID_END]), named, _GUID_END, 0)
     if len(named) >= FRAME_SIZE and named[0] == 0:
         return Frame(schema_id(named), named, FRAME_SIZE, 0)
     raise DecodeError(
-        f"its header {VALUE_HEADER} is neither a one and the 16 bytes of a GUID nor a zero byte and an id of 4 bytes"
+        f"its header {named_by} is neither a one and the 16 bytes of a GUID nor a zero byte and an id of 4 bytes"
     )
 
 

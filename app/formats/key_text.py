@@ -7,14 +7,17 @@ import msgspec
 from app.catalog.spec import KeySpec
 from app.formats.avro_key_types import text_of
 from app.formats.connect_json import unwrap
+from app.formats.connect_keys import connect_key
 from app.formats.errors import DecodeError
-from app.formats.framing import FRAME_SIZE
+from app.formats.framing import Headers
+from app.formats.json_text import decode_json
+from app.formats.key_frames import key_frame
 from app.formats.keyed import avro_key
 from app.formats.members import Members
 from app.formats.schemas import Schemas
 
 
-def key_text(spec: KeySpec, wire: bytes, schemas: Schemas) -> str:
+def key_text(spec: KeySpec, wire: bytes, headers: Headers, schemas: Schemas) -> str:
     """Return the text under which a URL asks for a key; raises DecodeError and SchemaNeeded.
 
     Only for keys that can be stored, see KeyFormat.
@@ -28,21 +31,24 @@ def key_text(spec: KeySpec, wire: bytes, schemas: Schemas) -> str:
         case "int" | "long":
             return str(int.from_bytes(wire, "big", signed=True))
         case "avro":
-            shown = avro_key(spec, wire, schemas)
+            shown = avro_key(spec, wire, key_frame(wire, headers), schemas)
             if spec.bare or not spec.fields:
                 return text_of(shown[0]).decode()
             return msgspec.json.encode(dict(zip(spec.fields, shown, strict=True))).decode()
-    return _json(spec, _content(spec, wire))
+    return _json(spec, _content(spec, wire, headers))
 
 
-def _content(spec: KeySpec, wire: bytes) -> bytes:
+def _content(spec: KeySpec, wire: bytes, headers: Headers) -> bytes:
     """Return the JSON of a key."""
     if spec.format == "json_connect":
         wrapped = unwrap(wire)
         if wrapped is None:
             raise DecodeError("it is not an object of schema and payload")
-        return wrapped[1]
-    return wire[FRAME_SIZE:] if spec.format == "json_sr" else wire
+        schema, payload = wrapped
+        value = decode_json(payload)
+        shown = connect_key(schema, spec.fields).show(value)
+        return payload if shown is value else msgspec.json.encode(shown)
+    return wire[key_frame(wire, headers).content :] if spec.format == "json_sr" else wire
 
 
 def _json(spec: KeySpec, text: bytes) -> str:

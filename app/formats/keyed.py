@@ -1,15 +1,16 @@
 """Keys whose wire bytes have variants: behind the id of a schema, or beside one.
 
-| format       | wire                                           | logical                                            |
-|--------------|------------------------------------------------|----------------------------------------------------|
-| avro         | the frame of framing.py, then Avro             | avro_key_types.py says; for fields a JSON object   |
-| json_sr      | the frame, then JSON                           | as json                                            |
-| json_connect | `{"schema":..,"payload":..}` of Connect's JSON | as json                                            |
+| format       | wire                                             | logical                                          |
+|--------------|--------------------------------------------------|--------------------------------------------------|
+| avro         | Avro, its schema named as in key_frames.py       | avro_key_types.py says; for fields a JSON object |
+| json_sr      | JSON, its schema named as in key_frames.py       | as json                                          |
+| json_connect | `{"schema":..,"payload":..}` of Connect's JSON   | as json                                          |
 
 The stored form does not depend on the variant, so a key has one row in each partition at most.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,12 +23,15 @@ from app.formats.avro import Resolution, resolution
 from app.formats.avro_key_types import KeyType, Shown, key_type, ordered, text_of
 from app.formats.avro_schema import Readable, readable
 from app.formats.connect_json import unwrap
+from app.formats.connect_keys import connect_key
 from app.formats.errors import DecodeError
-from app.formats.framing import FRAME_SIZE, frame, schema_id
+from app.formats.framing import Headers
 from app.formats.json_text import decode_json
+from app.formats.key_frames import KeyFrame, framed_key, key_frame, key_in_forms, schema_of
 from app.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
+from app.formats.ordered import Scalar
 from app.formats.remembered import remembered
-from app.formats.schemas import Schema, SchemaName, Schemas
+from app.formats.schemas import Schema, Schemas
 from app.formats.variants import KeyVariants, Known
 
 
@@ -57,14 +61,21 @@ class _JsonVariants(ABC):
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
         scalars = self._members.of_text(text)
-        forms = self._members.forms(scalars)
-        wires = [self._wire(variant, content) for variant in self._variants.known for content in forms]
-        return Key(stored_scalars(scalars), tuple(wires), enumerable=False)
+        wires: list[tuple[bytes, Headers]] = []
+        refused: InvalidKey | None = None
+        for variant in self._variants.known:
+            try:
+                wires += self._wires(variant, scalars)
+            except InvalidKey as error:
+                refused = refused or error
+        if refused is not None and not wires:
+            raise refused
+        return key_in_forms(stored_scalars(scalars), wires)
 
-    def store(self, wire: bytes) -> bytes:
+    def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
-        variant, content = self._split(wire)
-        stored = stored_scalars(self._members.of_json(content))
+        variant, value = self._split(wire, headers)
+        stored = stored_scalars(self._members.of_value(value))
         self._variants.learn(variant)
         return stored
 
@@ -73,28 +84,31 @@ class _JsonVariants(ABC):
         return wire
 
     @abstractmethod
-    def _split(self, wire: bytes) -> tuple[bytes, bytes]:
-        """Return the variant of a wire form, and its JSON; raises DecodeError and SchemaNeeded."""
+    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object]:
+        """Return the variant of a record's key, and what a URL shows of it; raises DecodeError and SchemaNeeded."""
 
     @abstractmethod
-    def _wire(self, variant: bytes, content: bytes) -> bytes:
-        """Return the wire form of a key's JSON under a variant."""
+    def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
+        """Return the wire forms of a key under a variant, each with the headers of its record.
+
+        Raises InvalidKey where the variant has no such key.
+        """
 
 
 class FramedJsonKey(_JsonVariants):
-    """JSON behind the id of its schema."""
+    """JSON whose schema a registry knows."""
 
     name = "json_sr"
 
-    def _split(self, wire: bytes) -> tuple[bytes, bytes]:
-        number = schema_id(wire)
-        schema = self._variants.schemas.known(number)
+    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object]:
+        found = key_frame(wire, headers)
+        schema = self._variants.schemas.known(found.schema)
         if schema.kind != "JSON":
-            raise DecodeError(f"schema {number} is of type {schema.kind}, and the keys' format is json_sr")
-        return wire[1:FRAME_SIZE], wire[FRAME_SIZE:]
+            raise DecodeError(f"schema {found.schema} is of type {schema.kind}, and the keys' format is json_sr")
+        return found.variant, decode_json(wire[found.content :])
 
-    def _wire(self, variant: bytes, content: bytes) -> bytes:
-        return frame(int.from_bytes(variant, "big"), content)
+    def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
+        return [framed_key(variant, content) for content in self._members.forms(scalars)]
 
 
 class ConnectJsonKey(_JsonVariants):
@@ -102,7 +116,11 @@ class ConnectJsonKey(_JsonVariants):
 
     name = "json_connect"
 
-    def _split(self, wire: bytes) -> tuple[bytes, bytes]:
+    def __init__(self, spec: KeySpec, variants: KeyVariants) -> None:
+        super().__init__(spec, variants)
+        self._fields = spec.fields
+
+    def _split(self, wire: bytes, _headers: Headers) -> tuple[bytes, object]:
         wrapped = unwrap(wire)
         if wrapped is None:
             decode_json(wire)
@@ -110,10 +128,12 @@ class ConnectJsonKey(_JsonVariants):
                 "it is not an object of schema and payload, as Kafka Connect writes keys with schemas.enable=true; "
                 "without that the key's format is json"
             )
-        return wrapped
+        schema, payload = wrapped
+        return schema, connect_key(schema, self._fields).show(decode_json(payload))
 
-    def _wire(self, variant: bytes, content: bytes) -> bytes:
-        return b'{"schema":' + variant + b',"payload":' + content + b"}"
+    def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
+        forms = self._members.forms(connect_key(variant, self._fields).write(scalars))
+        return [(b'{"schema":' + variant + b',"payload":' + content + b"}", ()) for content in forms]
 
 
 class AvroKey:
@@ -132,7 +152,7 @@ class AvroKey:
         self._members = KeyMembers(spec)
         self._variants = variants
         #: The variants of last time, and what they came to.
-        self._seen: tuple[tuple[bytes, ...], tuple[_KeySchema, ...]] = ((), ())
+        self._seen: tuple[tuple[bytes, ...], tuple[tuple[bytes, _KeySchema], ...]] = ((), ())
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
@@ -144,40 +164,41 @@ class AvroKey:
                 f"the table can have is registered as {topic}-key, and no record was read"
             )
         texts = self._texts(text)
-        wires: list[bytes] = []
+        wires: list[tuple[bytes, Headers]] = []
         refused: InvalidKey | None = None
-        for schema in usable:
+        for variant, schema in usable:
             try:
                 content = self._encoded(texts, schema)
             except InvalidKey as error:
                 refused = refused or error
                 continue
             if content is not None:
-                wires.append(frame(schema.id, content))
+                wires.append(framed_key(variant, content))
         if refused is not None and not wires:
             raise refused
-        return Key(_stored(texts), tuple(wires), enumerable=False)
+        return key_in_forms(_stored(texts), wires)
 
-    def store(self, wire: bytes) -> bytes:
+    def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
-        shown = avro_key(self._spec, wire, self._variants.schemas)
-        self._variants.learn(wire[1:FRAME_SIZE])
+        found = key_frame(wire, headers)
+        shown = avro_key(self._spec, wire, found, self._variants.schemas)
+        self._variants.learn(found.variant)
         return _stored([text_of(scalar) for scalar in shown])
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         return wire
 
-    def _usable(self, known: tuple[bytes, ...]) -> tuple["_KeySchema", ...]:
-        """Return the schemas that the table's keys can have, in the order of the variants."""
+    def _usable(self, known: tuple[bytes, ...]) -> tuple[tuple[bytes, "_KeySchema"], ...]:
+        """Return those of the variants whose schemas the table's keys can have, in their order, with the schemas."""
         before, usable = self._seen
         if before is not known:
             found = []
             for variant in known:
                 # A subject may have had another kind of key once, and two tables of a topic other fields.
                 with suppress(DecodeError):
-                    schema = self._variants.schemas.known(int.from_bytes(variant, "big"))
-                    found.append(_key_schema(schema, self._spec.fields))
+                    schema = self._variants.schemas.known(schema_of(variant))
+                    found.append((variant, _key_schema(schema, self._spec.fields)))
             usable = tuple(found)
             self._seen = known, usable
         return usable
@@ -211,7 +232,6 @@ class AvroKey:
 class _KeySchema:
     """A schema of keys, and the types of its scalars."""
 
-    id: SchemaName
     types: tuple[KeyType, ...]
     ready: Readable
     reading: Resolution
@@ -232,16 +252,16 @@ def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
                 f"its schema {number} has the fields {', '.join(found)}, and the table's keys have {', '.join(fields)}"
             )
         types = tuple(key_type(found[name], shown.types, f"field {name} of schema {number}") for name in fields)
-    return _KeySchema(number, types, ready, resolution(schema, schema, rendered=False))
+    return _KeySchema(types, ready, resolution(schema, schema, rendered=False))
 
 
-def avro_key(spec: KeySpec, wire: bytes, schemas: Schemas) -> list[Shown]:
+def avro_key(spec: KeySpec, wire: bytes, named: KeyFrame, schemas: Schemas) -> list[Shown]:
     """Return what a URL shows of a key: its members in the order of `fields`, or the one scalar that it is.
 
     Raises DecodeError and SchemaNeeded.
     """
-    schema = _key_schema(schemas.known(schema_id(wire)), spec.fields)
-    value = schema.reading.read_framed(wire)
+    schema = _key_schema(schemas.known(named.schema), spec.fields)
+    value = schema.reading.read_framed(wire, named.content)
     scalars = [value[name] for name in spec.fields] if spec.fields else [value]
     return [of.show(scalar) for of, scalar in zip(schema.types, scalars, strict=True)]
 

@@ -19,19 +19,23 @@ spelling that the table does not name), which is then found only while both hash
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from app.catalog.spec import KeySpec, SpellingName
 from app.errors import InvalidKey
 from app.formats.errors import DecodeError
+from app.formats.framing import Headers
 from app.formats.json_text import decode_json
 from app.formats.ordered import SIGN, Scalar, ordered_bytes
-from app.formats.spellings import SPELLINGS
+from app.formats.spellings import SPELLINGS, Member
 
 #: The characters of a uuid, in either case.
 UUID_TEXT = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+_NO_HEADERS: Mapping[bytes, Headers] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,13 @@ class Key:
 
     wires are the forms in which a producer may have written it, the canonical one first: a miss is certain
     only after the partition of each has been asked. There may be more than are known here when `enumerable` is False,
-    and then only after every partition has.
+    and then only after every partition has. A record under a form that is in `headers` has those of its own.
     """
 
     stored: bytes
     wires: tuple[bytes, ...]
     enumerable: bool = True
+    headers: Mapping[bytes, Headers] = field(default_factory=lambda: _NO_HEADERS)
 
 
 class KeyFormat(Protocol):
@@ -70,8 +75,11 @@ class KeyFormat(Protocol):
         how to read the text.
         """
 
-    def store(self, wire: bytes) -> bytes:
-        """Return the stored form of a record's key. Raises DecodeError, and SchemaNeeded for a format with schemas."""
+    def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
+        """Return the stored form of a record's key, which its headers may tell how to read.
+
+        Raises DecodeError, and SchemaNeeded for a format with schemas.
+        """
 
     def canonical(self, wire: bytes) -> bytes:
         """Return the one of the wire forms `parse` would give that a record's key is, or else the first of them.
@@ -94,7 +102,7 @@ class StringKey:
         except DecodeError as error:
             raise InvalidKey("The key is not valid UTF-8 (key format string): percent-encode UTF-8.") from error
 
-    def store(self, wire: bytes) -> bytes:
+    def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
         try:
             wire.decode()
@@ -132,7 +140,7 @@ class BytesKey:
             )
         return Key(wire, (wire,))
 
-    def store(self, wire: bytes) -> bytes:
+    def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
         return wire
 
@@ -164,7 +172,7 @@ class IntegerKey:
         wire = number.to_bytes(self._width, "big", signed=True)
         return Key(self.store(wire), (wire,))
 
-    def store(self, wire: bytes) -> bytes:
+    def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
         if len(wire) != self._width:
             raise DecodeError(f"a key of format {self.name} has {self._width} bytes, this one {len(wire)}")
@@ -193,7 +201,7 @@ class UuidKey:
                 "123e4567-e89b-12d3-a456-426614174000.",
             ) from error
 
-    def store(self, wire: bytes) -> bytes:
+    def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
         return bytes.fromhex(self.canonical(wire).replace(b"-", b"").decode())
 
@@ -223,7 +231,7 @@ class JsonKey:
         scalars = self._members.of_text(text)
         return Key(stored_scalars(scalars), self._members.forms(scalars))
 
-    def store(self, wire: bytes) -> bytes:
+    def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
         return stored_scalars(self._members.of_json(wire))
 
@@ -290,10 +298,10 @@ class KeyMembers:
         scalars = self.of_json(wire)
         return frozenset(name for name, write in SPELLINGS.items() if write(scalars, self._fields) == wire)
 
-    def forms(self, scalars: Sequence[Scalar]) -> tuple[bytes, ...]:
-        """Return what producers write of scalars, in each of the spellings once and in their order."""
+    def forms(self, members: Sequence[Member]) -> tuple[bytes, ...]:
+        """Return what producers write of members, in each of the spellings once and in their order."""
         # A dictionary keeps the order, and one of two that are equal.
-        return tuple(dict.fromkeys(write(scalars, self._fields) for write in self._writes))
+        return tuple(dict.fromkeys(write(members, self._fields) for write in self._writes))
 
 
 def stored_scalars(scalars: Iterable[Scalar]) -> bytes:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 from app.catalog.spec import REGISTRY_FORMATS
 from app.formats.errors import DecodeError
-from app.formats.framing import FRAME_SIZE, VALUE_HEADER, header, schema_id
+from app.formats.framing import FRAME_SIZE, KEY_HEADER, VALUE_HEADER, frame_of, header, schema_id
 from app.formats.json_text import decode_json
-from app.formats.schemas import FORMAT_OF_KIND, SchemaKind
+from app.formats.schemas import FORMAT_OF_KIND, SchemaKind, SchemaName
 
 #: Avro's single-object encoding begins so (Avro specification, "Single-object encoding"), and a file of Avro so.
 SINGLE_OBJECT_PREFIX, _CONTAINER_PREFIX = b"\xc3\x01", b"Obj\x01"
@@ -97,6 +97,16 @@ def frame_id(data: bytes) -> int | None:
     return number if 0 < number < 1 << 31 else None
 
 
+def schema_named(data: bytes, headers: Sequence[tuple[str, bytes]], named_by: str) -> SchemaName | None:
+    """Return what names the schema of a value, or of a key with its header; None when nothing seems to."""
+    if header(headers, named_by) is None:
+        return frame_id(data)
+    try:
+        return frame_of(data, headers, named_by).schema
+    except DecodeError:
+        return None
+
+
 def cause_of_value(
     format_name: str, data: bytes, headers: Sequence[tuple[str, bytes]], kind_of: KindOfSchema
 ) -> str | None:
@@ -118,10 +128,14 @@ def _cause_of_plain(format_name: str, data: bytes) -> str | None:
     return "it is text and no JSON: use string" if format_name in {"json", "json_connect"} and is_text(data) else None
 
 
-def cause_of_key(format_name: str, data: bytes, kind_of: KindOfSchema) -> str | None:
+def cause_of_key(
+    format_name: str, data: bytes, headers: Sequence[tuple[str, bytes]], kind_of: KindOfSchema
+) -> str | None:
     """Return what a key is likely to be that is not of a format, and what would be right; None when unknown."""
     if (framing := framing_of(data)) is not None:
         return framing
+    if format_name not in {"avro", "json_sr"} and header(headers, KEY_HEADER) is not None:
+        return f"its header {KEY_HEADER} names its schema: use avro or json_sr, whichever it is"
     if (cause := _cause_of_frame(data, kind_of)) is not None:
         return cause if format_name not in {"avro", "json_sr"} else None
     if format_name in {"int", "long", "uuid", "json", "avro", "json_sr", "json_connect"} and is_text(data):

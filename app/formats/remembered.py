@@ -1,4 +1,4 @@
-"""What is made of schemas is kept, and so is why nothing can be made of one: each record would ask anew."""
+"""What is made of schemas is kept, and so is why nothing can be made of one: each record would ask again."""
 
 from collections.abc import Callable
 from functools import lru_cache, wraps

@@ -24,17 +24,20 @@ import msgspec
 from app.catalog.spec import SpellingName
 from app.formats.ordered import Scalar
 
-#: Writes a key's scalars, which are its fields' in their order, or one scalar if there are no fields.
-Write = Callable[[Sequence[Scalar], tuple[str, ...]], bytes]
+#: What a member of a key is in a record: a scalar, or a decimal with its scale as Debezium writes it.
+Member = Scalar | Mapping[str, int | str]
+
+#: Writes a key's members, which are its fields in their order, or one member if there are no fields.
+Write = Callable[[Sequence[Member], tuple[str, ...]], bytes]
 
 #: The characters that JSON demands to be escaped, as in a set of a regular expression, and the short escapes.
 _DEMANDED = r'\x00-\x1f"\\'
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 
 
-def compact(scalars: Sequence[Scalar], fields: tuple[str, ...]) -> bytes:
+def compact(members: Sequence[Member], fields: tuple[str, ...]) -> bytes:
     """Return the canonical spelling."""
-    return msgspec.json.encode(dict(zip(fields, scalars, strict=True)) if fields else scalars[0])
+    return msgspec.json.encode(dict(zip(fields, members, strict=True)) if fields else members[0])
 
 
 def _spelling(
@@ -54,24 +57,24 @@ def _spelling(
         units = struct.iter_unpack(">H", character.encode("utf-16-be"))
         return "".join(f"\\u{unit:04{digits}}" for (unit,) in units)
 
-    def text(scalar: Scalar) -> str:
-        if isinstance(scalar, str):
-            return f'"{pattern.sub(escape, scalar)}"'
-        if isinstance(scalar, float):
-            return number(scalar)
-        return msgspec.json.encode(scalar).decode()
+    def text(member: Member) -> str:
+        if isinstance(member, str):
+            return f'"{pattern.sub(escape, member)}"'
+        if isinstance(member, float):
+            return number(member)
+        return msgspec.json.encode(member).decode()
 
     @cache
     def pieces(fields: tuple[str, ...]) -> list[str]:
         """Return what stands before each member's value."""
         return [f"{f',{blank}' if index else '{'}{text(name)}:{blank}" for index, name in enumerate(fields)]
 
-    def write(scalars: Sequence[Scalar], fields: tuple[str, ...]) -> bytes:
+    def write(members: Sequence[Member], fields: tuple[str, ...]) -> bytes:
         if not fields:
-            return text(scalars[0]).encode()
+            return text(members[0]).encode()
         written = ""
-        for piece, scalar in zip(pieces(fields), scalars, strict=True):
-            written += piece + text(scalar)
+        for piece, member in zip(pieces(fields), members, strict=True):
+            written += piece + text(member)
         return f"{written}}}".encode()
 
     return write

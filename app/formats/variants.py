@@ -1,9 +1,10 @@
 """What else than a key its wire bytes depend on, as far as this worker knows.
 
 A key behind the id of its schema has another wire form for each id, and so another partition; a key in Kafka Connect's
-JSON has one for each text of its schema. That id or text is a variant. A worker learns variants from the records that
-it reads and from the schema registry, never all of them for certain: so a router that finds nothing under those it
-knows asks every partition.
+JSON has one for each text of its schema. That id or text is a variant. A key whose schema a header
+names is the same bytes under all that write it alike. A worker learns variants from the records that it reads and from
+the schema registry, never all of them for certain: so a router that finds nothing under those it knows asks every
+partition.
 """
 
 from app.formats.errors import DecodeError

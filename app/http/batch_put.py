@@ -15,10 +15,10 @@ from app.http.answers import json_body
 from app.http.batch import key_text
 from app.http.dispatch import Call
 from app.http.writes import refuse_conditions
-from app.routing.records import Written
 from app.routing.tables import RoutedTable, table_named
 from app.routing.write_batch import Entry, Outcome, WriteBatches
 from app.routing.writes import Writes
+from app.routing.written import Written
 from app.turns import Turns
 
 #: Lines of one request, and bytes of all of them and of one.

@@ -1,13 +1,13 @@
 """Holds a table's definition against a sample of its topic."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from app.catalog.spec import TableSpec
 from app.formats.likely_causes import cause_of_key
 from app.inspection.keys import choose_key, fit_of_keys
 from app.inspection.partitioners import choose_partitioner
 from app.inspection.reading import Reading
-from app.inspection.sample import TopicSample
+from app.inspection.sample import SampledRecord, TopicSample
 from app.inspection.values import causes_of, choose_value, fit_of_values, kinds_for
 
 
@@ -32,14 +32,14 @@ async def _of_keys(table: TableSpec, sample: TopicSample, reading: Reading) -> A
     choice = await choose_key(sample, reading)
     better = f"; {choice.spec} would fit {choice.fit}" if choice.spec != spec else ""
     if not fit.is_whole:
-        yield f"{fit} keys are of format {spec} ({fit.problem}){better}{await _cause(spec.format, list(keys), reading)}"
+        yield f"{fit} keys are of format {spec} ({fit.problem}){better}{await _cause(spec.format, keys, reading)}"
     elif better and spec.format in {"int", "long", "bytes"} and choice.fit.is_whole and choice.spec is not None:
         yield f"all {fit.total} keys can be read as {spec}, and look like {choice.spec}: {choice.why}"
 
 
-async def _cause(format_name: str, keys: list[bytes], reading: Reading) -> str:
-    for key in keys:
-        cause = cause_of_key(format_name, key, await kinds_for(key, reading))
+async def _cause(format_name: str, keys: Mapping[bytes, SampledRecord], reading: Reading) -> str:
+    for key, record in keys.items():
+        cause = cause_of_key(format_name, key, record.headers, await kinds_for(key, reading))
         if cause is not None:
             return f"; {cause}"
     return ""

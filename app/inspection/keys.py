@@ -9,20 +9,22 @@ from typing import get_args
 from app.catalog.source import MEMBER
 from app.catalog.spec import KeySpec, SourceSpec, SpellingName, ValueSpec
 from app.formats.connect_json import unwrap
+from app.formats.connect_keys import connect_key
 from app.formats.errors import DecodeError
-from app.formats.framing import FRAME_SIZE
+from app.formats.framing import KEY_HEADER
 from app.formats.json_text import decode_json
+from app.formats.key_frames import key_frame
 from app.formats.keyed import source_keys
 from app.formats.keys import UUID_TEXT, JsonKey
-from app.formats.likely_causes import frame_id, framing_of, is_plain_ascii, is_text
-from app.formats.schemas import FORMAT_OF_KIND
+from app.formats.likely_causes import frame_id, framing_of, is_plain_ascii, is_text, schema_named
+from app.formats.schemas import FORMAT_OF_KIND, SchemaName
 from app.formats.variants import Known
 from app.inspection.reading import MAX_SCHEMAS, Fit, Reading
 from app.inspection.sample import SampledRecord, TopicSample
 
 _INTEGER_WIDTHS = {"int": 4, "long": 8}
 
-#: Formats of keys behind the id of a schema.
+#: Formats of keys whose schema a registry knows.
 _FRAMED = frozenset({"avro", "json_sr"})
 
 
@@ -39,7 +41,7 @@ class KeyChoice:
 async def fit_of_keys(spec: KeySpec, topic: str, records: Iterable[SampledRecord], reading: Reading) -> Fit:
     """Count the keys that a worker could read as a spec says."""
     keys = source_keys(SourceSpec(topic, spec, ValueSpec("bytes")), Known(reading.schemas))
-    return await reading.fit(records, lambda record: keys.store(record.key or b""))
+    return await reading.fit(records, lambda record: keys.store(record.key or b"", record.headers))
 
 
 async def choose_key(sample: TopicSample, reading: Reading) -> KeyChoice:
@@ -92,11 +94,16 @@ async def _candidates(keys: Mapping[bytes, SampledRecord], reading: Reading) -> 
     return list(dict.fromkeys(found))
 
 
-async def _registered(keys: Iterable[bytes], reading: Reading) -> AsyncIterator[KeySpec]:
-    numbers = dict.fromkeys(number for key in keys if (number := frame_id(key)) is not None)
-    for number in islice(numbers, MAX_SCHEMAS):
+async def _registered(keys: Mapping[bytes, SampledRecord], reading: Reading) -> AsyncIterator[KeySpec]:
+    """Return specs that may fit the keys whose schemas a registry knows."""
+    examples: dict[SchemaName, SampledRecord] = {}
+    for key, record in keys.items():
+        named = schema_named(key, record.headers, KEY_HEADER)
+        if named is not None:
+            examples.setdefault(named, record)
+    for named, record in islice(examples.items(), MAX_SCHEMAS):
         try:
-            schema = await reading.read(reading.schemas.known, number)
+            schema = await reading.read(reading.schemas.known, named)
         except DecodeError:
             continue
         name = FORMAT_OF_KIND[schema.kind]
@@ -104,10 +111,8 @@ async def _registered(keys: Iterable[bytes], reading: Reading) -> AsyncIterator[
             definition = decode_json(schema.text.encode()) if schema.text.lstrip()[:1] in '{["' else schema.text
             yield _with_fields("avro", _record_fields(definition))
         elif name == "json_sr":
-            for key in keys:
-                if frame_id(key) == number:
-                    yield _with_fields("json_sr", _members(key[FRAME_SIZE:]))
-                    break
+            key = record.key or b""
+            yield _with_fields("json_sr", _members(key[key_frame(key, record.headers).content :]))
 
 
 def _spellings(spec: KeySpec, keys: Iterable[bytes]) -> tuple[SpellingName, ...]:
@@ -139,7 +144,7 @@ def _of_json(keys: Iterable[bytes]) -> Iterator[KeySpec]:
         try:
             wrapped = unwrap(key)
             if wrapped is not None:
-                fields = _members(wrapped[1])
+                fields = _members_of_connect(*wrapped)
                 if fields is not None:
                     yield _with_fields("json_connect", fields)
                 return
@@ -155,12 +160,20 @@ def _of_json(keys: Iterable[bytes]) -> Iterator[KeySpec]:
             return
 
 
+def _members_of_connect(schema: bytes, payload: bytes) -> tuple[str, ...] | None:
+    value = decode_json(payload)
+    return _members_of(connect_key(schema, tuple(value) if isinstance(value, dict) else ()).show(value))
+
+
 def _members(text: bytes) -> tuple[str, ...] | None:
     """Return the members of a JSON object of scalars, () for a scalar; None for other JSON and what is none."""
     try:
-        value = decode_json(text)
+        return _members_of(decode_json(text))
     except DecodeError:
         return None
+
+
+def _members_of(value: object) -> tuple[str, ...] | None:
     if isinstance(value, dict):
         scalars = value and not any(isinstance(one, dict | list) for one in value.values())
         return tuple(value) if scalars and all(map(MEMBER.pattern.fullmatch, value)) else None
@@ -179,7 +192,7 @@ _WORDS = {
     "long": "integers of 8 bytes",
     "uuid": "uuids",
     "json": "JSON",
-    "avro": "Avro behind the id of a schema",
-    "json_sr": "JSON behind the id of a schema",
+    "avro": "Avro whose schema the registry knows",
+    "json_sr": "JSON whose schema the registry knows",
     "json_connect": "JSON of Kafka Connect with its schema",
 }

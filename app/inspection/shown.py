@@ -40,7 +40,7 @@ async def _shown(record: SampledRecord, spec: KeySpec, table: TableSpec, reading
         return ShownRecord(record, None, None, "it has no key, and a row needs one")
     key = row = None
     try:
-        key = await reading.read(partial(key_text, spec, schemas=reading.schemas), record.key)
+        key = await reading.read(partial(key_text, spec, headers=record.headers, schemas=reading.schemas), record.key)
         if record.value is not None:
             decode = partial(value_format(table, reading.schemas).decode, headers=record.headers)
             row = await reading.read(decode, record.value)

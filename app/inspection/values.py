@@ -7,9 +7,9 @@ from itertools import islice
 
 from app.catalog.spec import STRUCTURED_VALUES, Envelope, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.formats.errors import DecodeError
-from app.formats.framing import VALUE_HEADER, frame_of, header
+from app.formats.framing import VALUE_HEADER
 from app.formats.json_text import decode_json
-from app.formats.likely_causes import KindOfSchema, cause_of_value, frame_id, framing_of, is_text
+from app.formats.likely_causes import KindOfSchema, cause_of_value, frame_id, framing_of, is_text, schema_named
 from app.formats.schemas import FORMAT_OF_KIND, SchemaKind, SchemaName
 from app.formats.values import value_format
 from app.inspection.reading import MAX_SCHEMAS, Fit, Reading
@@ -86,7 +86,11 @@ async def choose_value(sample: TopicSample, reading: Reading) -> ValueChoice:
 async def _refused(records: Sequence[SampledRecord], reading: Reading) -> str | None:
     """Return why most values are in a framing that cannot be read, and the remedy; None where they are not."""
     foreign = Counter(framing for record in records if (framing := framing_of(record.value or b"", record.headers)))
-    framed = [name for record in records if (name := _schema_of(record)) is not None]
+    framed = [
+        name
+        for record in records
+        if (name := schema_named(record.value or b"", record.headers, VALUE_HEADER)) is not None
+    ]
     if 2 * foreign.total() > len(records):
         [(cause, count)] = foreign.most_common(1)
         return f"{count} of {len(records)} values: {cause}"
@@ -131,20 +135,13 @@ async def kind_of(schema: SchemaName, reading: Reading) -> SchemaKind | None:
         return None
 
 
-def _schema_of(record: SampledRecord) -> SchemaName | None:
-    """Return what names the schema of a record's value; None when nothing seems to."""
-    value = record.value or b""
-    if header(record.headers, VALUE_HEADER) is None:
-        return frame_id(value)
-    try:
-        return frame_of(value, record.headers).schema
-    except DecodeError:
-        return None
-
-
 async def _candidates(records: Sequence[SampledRecord], reading: Reading) -> list[ValueSpec]:
     """Return specs that may fit, each more particular than those after it; the last one always fits."""
-    names = dict.fromkeys(name for record in records if (name := _schema_of(record)) is not None)
+    names = dict.fromkeys(
+        name
+        for record in records
+        if (name := schema_named(record.value or b"", record.headers, VALUE_HEADER)) is not None
+    )
     kinds = [await kind_of(name, reading) for name in islice(names, MAX_SCHEMAS)]
     found = [ValueSpec(FORMAT_OF_KIND[kind]) for kind in dict.fromkeys(kinds) if kind is not None]
     text = [ValueSpec("string")] if all(is_text(record.value or b"") for record in records) else []

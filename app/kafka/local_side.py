@@ -8,7 +8,7 @@ from app.catalog.spec import Catalog, TableSpec
 from app.errors import Draining, MisplacedKeys, NotOwner, PartitionRestoring, RequestError, SourceUnavailable
 from app.kafka.owner_writer import KafkaOwnerWriter
 from app.kafka.source_writer import KafkaSourceWriter
-from app.model import Consistency, SourceEnd, TaskStatus, TopicPartition
+from app.model import Consistency, ProducerRecord, SourceEnd, TaskStatus, TopicPartition
 from app.tasks.digest import PartitionDigest
 from app.tasks.reads import MISPLACED_RETRY_AFTER, ReadResult, SliceResult
 from app.tasks.shards import Shards
@@ -125,24 +125,21 @@ class LocalSide:
         """Return the most bytes that a record of a writable table's source may have; raises SourceUnavailable."""
         return self._writer(table).limit(self._catalog.tables[table].source.topic)
 
-    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+    async def append(self, table: str, partition: int, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
         """Append a record to a writable table's source; raises MisplacedKeys, and what the source writer does."""
-        [outcome] = await self.append_many(table, partition, [(key, value)], timeout)
-        if isinstance(outcome, RequestError):
-            raise outcome
-        return outcome
+        self._require_placed(table, partition)
+        return await self._writer(table).append(self._source(table, partition), record, timeout)
 
     async def append_many(
         self,
         table: str,
         partition: int,
-        records: Sequence[tuple[bytes, bytes | None]],
+        records: Sequence[ProducerRecord],
         timeout: float,  # noqa: ASYNC109
     ) -> Sequence[int | RequestError]:
         """Append records in their order; raises MisplacedKeys, and SourceUnavailable before a broker was reached."""
         self._require_placed(table, partition)
-        place = TopicPartition(self._catalog.tables[table].source.topic, partition)
-        return await self._writer(table).append_many(place, records, timeout)
+        return await self._writer(table).append_many(self._source(table, partition), records, timeout)
 
     # Writes that rest on what is read here
 
@@ -155,9 +152,7 @@ class LocalSide:
         shards, loop = self._joined_shards(table), asyncio.get_running_loop()
         until = loop.time() + timeout
         if self._owner_writer is not None:
-            await self._owner_writer.settle(
-                TopicPartition(self._catalog.tables[table].source.topic, partition), timeout
-            )
+            await self._owner_writer.settle(self._source(table, partition), timeout)
         return await shards.catch_up(table, partition, max(0.0, until - loop.time()))
 
     async def append_as_owner(
@@ -171,7 +166,7 @@ class LocalSide:
     ) -> int:
         """Append a record to a writable table's source; raises MisplacedKeys, and what the owner's writer does."""
         self._require_placed(table, partition)
-        shards, place = self._joined_shards(table), TopicPartition(self._catalog.tables[table].source.topic, partition)
+        shards, place = self._joined_shards(table), self._source(table, partition)
         if self._owner_writer is None:
             raise AssertionError(f"table {table} is not writable, or no broker was reached")
         return await self._owner_writer.append(
@@ -194,6 +189,9 @@ class LocalSide:
                 table=table,
                 partition=partition,
             )
+
+    def _source(self, table: str, partition: int) -> TopicPartition:
+        return TopicPartition(self._catalog.tables[table].source.topic, partition)
 
     def _writer(self, table: str) -> KafkaSourceWriter:
         if self._source_writer is None:

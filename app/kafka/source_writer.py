@@ -18,7 +18,7 @@ from app.errors import DeadlineExceeded, PayloadTooLarge, RequestError, SourceUn
 from app.kafka.client import Connection
 from app.kafka.producers import REFUSALS, refusal, stop_producer
 from app.kafka.rebootstrap import rebootstrap
-from app.model import TopicPartition
+from app.model import ProducerRecord, TopicPartition
 from app.tasks.log import BrokerClock
 
 log = structlog.get_logger(__name__)
@@ -66,13 +66,13 @@ class KafkaSourceWriter:
         """Return the most bytes that a record of a topic may have."""
         return self._limits[topic]
 
-    async def append(self, partition: TopicPartition, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+    async def append(self, partition: TopicPartition, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
         """Append a record and return its offset, once all in-sync replicas have it.
 
         Raises PayloadTooLarge, SourceUnavailable when nothing was and will be written, and DeadlineExceeded when the
         record may have been written or may be later.
         """
-        [outcome] = await self.append_many(partition, [(key, value)], timeout)
+        [outcome] = await self.append_many(partition, [record], timeout)
         if isinstance(outcome, RequestError):
             raise outcome
         return outcome
@@ -80,10 +80,10 @@ class KafkaSourceWriter:
     async def append_many(
         self,
         partition: TopicPartition,
-        records: Sequence[tuple[bytes, bytes | None]],
+        records: Sequence[ProducerRecord],
         timeout: float,  # noqa: ASYNC109
     ) -> Sequence[int | RequestError]:
-        """Append records, by key and value, in their order; return the offset of each, or what append() would raise."""
+        """Append records in their order; return the offset of each, or what append() would raise."""
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             producer = await self._reach(partition, deadline)
@@ -117,15 +117,15 @@ class KafkaSourceWriter:
         self,
         producer: AIOKafkaProducer,
         partition: TopicPartition,
-        records: Sequence[tuple[bytes, bytes | None]],
+        records: Sequence[ProducerRecord],
         deadline: float,
     ) -> Sequence[asyncio.Future[Any] | RequestError]:
         """Give records to a producer in their order; after one that it does not take it is given no more."""
         limit = self._limits[partition.topic]
         sent: list[asyncio.Future[Any] | RequestError] = []
         untaken: RequestError | None = None
-        for key, value in records:
-            size = record_size(key, value)
+        for key, value, headers in records:
+            size = record_size(key, value, headers)
             if size > limit:
                 sent.append(too_large(partition.topic, size, limit))
                 continue
@@ -136,6 +136,7 @@ class KafkaSourceWriter:
                             partition.topic,
                             value=value,
                             key=key,
+                            headers=list(headers),
                             partition=partition.partition,
                             timestamp_ms=self._clock.now_ms(),
                         )
@@ -223,9 +224,9 @@ def too_large(topic: str, size: int, limit: int) -> PayloadTooLarge:
     )
 
 
-def record_size(key: bytes, value: bytes | None) -> int:
+def record_size(key: bytes, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()) -> int:
     """Return the bytes of a record batch with this one record, at most."""
-    return int(DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, []))
+    return int(DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, list(headers)))
 
 
 async def reach_leader(producer: AIOKafkaProducer, partition: KafkaPartition) -> None:

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from app.errors import InvalidParameter, NotOwner, OwnerUnreachable, PreconditionFailed, RequestError
+from app.formats.encoding import Record
 from app.formats.partitioners import partition_of
 from app.model import HostInfo, ReadMode, TopicPartition
 from app.routing.cluster import ClusterView
 from app.routing.decisions import Decisions
 from app.routing.ports import Condition, Peer, WriteHop
 from app.routing.query import NOT_OWNER_PAUSE, Query, counted_forward, partition_count
-from app.routing.records import Record, Written
 from app.routing.refusals import Refusal, explained, last_answer
 from app.routing.tables import RoutedTable
+from app.routing.written import Written
 from app.telemetry import Metrics
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from app.errors import DeadlineExceeded, RequestError, SourceUnavailable
+from app.formats.encoding import Record
 from app.formats.partitioners import partition_of
 from app.routing.cluster import ClusterView
 from app.routing.query import partition_count
-from app.routing.records import Record, Written
 from app.routing.tables import RoutedTable, table_named
 from app.routing.writes import SourceWriter, Writes
+from app.routing.written import Written
 from app.telemetry import Metrics
 from app.turns import Turns
 
@@ -172,9 +173,9 @@ class _Batch:
                 found |= dict.fromkeys(indexes, self._counted(_held_up(table, partition), len(indexes)))
                 return
             started = parts.clock()
-            pairs = [(records[index].wires[0], records[index].value) for index in indexes]
+            appended = [records[index].of_producer[0] for index in indexes]
             try:
-                results = await parts.source.append_many(table, partition, pairs, max(0.0, self._deadline - started))
+                results = await parts.source.append_many(table, partition, appended, max(0.0, self._deadline - started))
             except RequestError as error:
                 found |= dict.fromkeys(indexes, self._counted(error, len(indexes)))
                 return

@@ -27,19 +27,19 @@ from app.errors import (
     SchemaUnavailable,
     UriTooLong,
 )
-from app.formats.encoding import Encoder, encoder
+from app.formats.encoding import Encoder, Record, encoder
 from app.formats.errors import DecodeError
 from app.formats.partitioners import partition_of
 from app.formats.values import LARGE_VALUE_BYTES
 from app.formats.variants import Known
-from app.model import Consistency
+from app.model import Consistency, ProducerRecord
 from app.routing.cluster import ClusterView
 from app.routing.conditional_writes import ConditionalWrites, Precondition
 from app.routing.query import Query, partition_count
-from app.routing.records import Record, Written
 from app.routing.schemas import with_schemas, with_schemas_in_turns
 from app.routing.tables import MAX_KEY_BYTES, RoutedTable, table_named
 from app.routing.write_check import WriteCheck
+from app.routing.written import Written
 from app.telemetry import Metrics
 from app.turns import Turns
 
@@ -50,7 +50,7 @@ class SourceWriter(Protocol):
     def limit(self, table: str) -> int:
         """Return the most bytes that a record may have; raises SourceUnavailable while that is not known."""
 
-    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+    async def append(self, table: str, partition: int, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
         """Append a record and return its offset, once all in-sync replicas have it.
 
         Raises MisplacedKeys for a table whose keys do not lie where its partitioner says, PayloadTooLarge for a record
@@ -61,10 +61,10 @@ class SourceWriter(Protocol):
         self,
         table: str,
         partition: int,
-        records: Sequence[tuple[bytes, bytes | None]],
+        records: Sequence[ProducerRecord],
         timeout: float,  # noqa: ASYNC109
     ) -> Sequence[int | RequestError]:
-        """Append records, by key and value, in their order; return the offset of each, or what append() would raise.
+        """Append records in their order; return the offset of each, or what append() would raise.
 
         Raises MisplacedKeys and SourceUnavailable for all of them.
         """
@@ -141,17 +141,15 @@ class Writes:
     async def append(self, routed: RoutedTable, record: Record, *, deadline: float, request_id: str) -> Written:
         """Append what record() made; see write() for what it raises."""
         table = routed.spec.name
-        # A row that is gone must not come back from under another form of its key.
-        keys = record.wires[::-1] if record.is_spread else record.wires[:1]
         positions: list[tuple[int, int]] = []
         with self._counted(table):
             try:
                 count = partition_count(routed, self._view.current)
-                for key in keys:
-                    partition = partition_of(routed.spec.source.partitioner, key, count)
+                for made in record.of_producer:
+                    partition = partition_of(routed.spec.source.partitioner, made.key, count)
                     await self.check.require_applied(routed, partition, deadline=deadline, request_id=request_id)
                     left = max(0.0, deadline - self._clock())
-                    positions.append((partition, await self._source.append(table, partition, key, record.value, left)))
+                    positions.append((partition, await self._source.append(table, partition, made, left)))
             except RequestError as error:
                 if positions:
                     raise DeadlineExceeded(
@@ -218,8 +216,8 @@ class Writes:
             left = max(0.0, deadline - self._clock())
             if payload is not None and len(payload) > LARGE_VALUE_BYTES:
                 in_pieces = partial(encoder.encode_in_pieces, key_text, payload)
-                return Record(*await with_schemas_in_turns(self._schemas, in_pieces, left, self._turns))
-            return Record(*await with_schemas(self._schemas, partial(encoder.encode, key_text, payload), left))
+                return await with_schemas_in_turns(self._schemas, in_pieces, left, self._turns)
+            return await with_schemas(self._schemas, partial(encoder.encode, key_text, payload), left)
         except (InvalidKey, KeySchemaUnknown, SchemaUnavailable, Overloaded) as error:
             raise type(error)(error.detail, **{"table": table.name, **error.details}) from None
         except DecodeError as error:

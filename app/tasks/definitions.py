@@ -74,7 +74,7 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
 
     def likely_cause(record: LogRecord, reason: str) -> str | None:
         if reason == "undecodable_key":
-            return cause_of_key(table.source.key.format, record.key or b"", kind_of)
+            return cause_of_key(table.source.key.format, record.key or b"", record.headers, kind_of)
         value = record.value or b""
         # To look at all of a large one would take too long.
         if reason == "undecodable_value" and len(value) <= LARGE_VALUE_BYTES:

@@ -68,19 +68,20 @@ class TableCodec:
     """How the records of one table's source partition are read.
 
     spec is what the definition says of the source, of which `source` is one of `partitions`. store_key turns a wire key
-    into its stored form and decode_value a value, with the headers of its record, into the payload kept, or None for a
-    delete; both raise DecodeError. misplaced returns the index of the first of some wire keys that the partitioner
-    would not have put into this partition, None when all are where they belong. empty_keys is False where the source's
-    producers send records with an empty key anywhere, so that none of them can be the latest. on_error says what
-    becomes of records that cannot become rows, and likely_cause what one probably is instead, with the reason it was
-    given, and what would be right; None when it is not known. suspicion looks at wire keys.
+    into its stored form and decode_value a value into the payload kept, or None for a delete; both are given the
+    headers of the record, and raise DecodeError. misplaced returns the index of the first of some wire keys that the
+    partitioner would not have put into this partition, None when all are where they belong. empty_keys is False where
+    the source's producers send records with an empty key anywhere, so that none of them can be the latest. on_error
+    says what becomes of records that cannot become rows, and likely_cause what one probably is instead, with the reason
+    it was given, and what would be right; None when it is not known. suspicion looks at records, and at the keys of
+    those that can be read.
 
     decode_in_pieces does what decode_value does, yielding every few milliseconds; it is for values of more than
     LARGE_VALUE_BYTES. Without it they are decoded at once.
     """
 
     source: TopicPartition
-    store_key: Callable[[bytes], bytes]
+    store_key: Callable[[bytes, Sequence[tuple[str, bytes]]], bytes]
     decode_value: Callable[[bytes, Sequence[tuple[str, bytes]]], bytes | None]
     misplaced: Callable[[Sequence[bytes]], int | None]
     fold: Fold
@@ -152,7 +153,7 @@ class Folding:
                     skip(record, "empty_key", "the partitioner spreads empty keys over all partitions")
                     continue
             try:
-                key = store_key(wire)
+                key = store_key(wire, record.headers)
             except DECODE_ERRORS as error:
                 skip(record, "undecodable_key", reason_of(error))
                 continue
@@ -166,13 +167,13 @@ class Folding:
             append_wire(wire)
             append(Decoded(ROW_PREFIX + key, value, record.timestamp, record.offset))
         self.stream_time = max(self.stream_time, max((record.timestamp for record in records), default=-1))
-        self._look_at_keys(wires, decoded)
+        self._look_at_keys(records, wires, decoded)
         self.rows.update(self._codec.fold(decoded, self._lookup))
 
-    def _look_at_keys(self, wires: Sequence[bytes], decoded: Sequence[Decoded]) -> None:
+    def _look_at_keys(self, records: Sequence[LogRecord], wires: Sequence[bytes], decoded: Sequence[Decoded]) -> None:
         """See whether keys are where the partitioner puts them, and look like the table's format."""
         if self._codec.suspicion is not None:
-            self._codec.suspicion.look(wires)
+            self._codec.suspicion.look(wires, records)
         if self.misplaced_at is None:
             index = self._codec.misplaced(wires)
             if index is not None:

@@ -7,10 +7,16 @@ has rows, under keys that no caller asks for.
 from collections.abc import Callable, Sequence
 
 from app.catalog.spec import KeySpec
+from app.formats.framing import KEY_HEADER, header
 from app.formats.likely_causes import frame_id, is_plain_ascii, is_text
+from app.tasks.log import LogRecord
 
 #: Distinct keys that are looked at, each time a worker becomes the owner of a partition.
 _KEYS_LOOKED_AT = 20
+
+_NAMED_IN_HEADERS = (
+    f"keys whose schema is named in the header {KEY_HEADER}: use key: avro or json_sr, and a new version"
+)
 
 _WIDTHS = {4: "int", 8: "long"}
 
@@ -22,16 +28,19 @@ class KeySuspicion:
         self._format = spec.format
         self._check = _CHECKS.get(spec.format)
         self._keys: set[bytes] = set()
+        self._named_in_headers = False
         self.text: str | None = None
 
-    def look(self, wires: Sequence[bytes]) -> None:
-        """Look at some keys, until there are enough."""
+    def look(self, wires: Sequence[bytes], records: Sequence[LogRecord]) -> None:
+        """Look at some keys, and the headers of the records around them, until there are enough."""
         if self._check is None:
             return
         self._keys.update(wires[:_KEYS_LOOKED_AT])
+        first = records[:_KEYS_LOOKED_AT]
+        self._named_in_headers |= any(header(record.headers, KEY_HEADER) is not None for record in first)
         if len(self._keys) < _KEYS_LOOKED_AT:
             return
-        found = self._check(self._keys)
+        found = _NAMED_IN_HEADERS if self._named_in_headers else self._check(self._keys)
         self._check = None
         self._keys.clear()
         self.text = None if found is None else f"keys of format {self._format} look like {found}"

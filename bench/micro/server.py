@@ -29,7 +29,7 @@ from app.http.protocol import Server
 from app.http.public import PublicRoutes
 from app.http.rows import RowRoutes
 from app.http.writes import WriteRoutes
-from app.model import Consistency, Freshness, HostInfo, Role, SourceEnd, TaskStatus, TopicPartition
+from app.model import Consistency, Freshness, HostInfo, ProducerRecord, Role, SourceEnd, TaskStatus, TopicPartition
 from app.routing.batch import Batches
 from app.routing.cluster import ClusterSnapshot, ClusterView
 from app.routing.conditional_writes import ConditionalWrites
@@ -125,14 +125,14 @@ class _NoSource:
     def limit(self, table: str) -> int:
         raise NotImplementedError(f"nothing is written to {table}")
 
-    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
-        raise NotImplementedError(f"nothing is written to {table}[{partition}]: {key!r}, {value!r}, {timeout} s")
+    async def append(self, table: str, partition: int, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
+        raise NotImplementedError(f"nothing is written to {table}[{partition}]: {record!r}, {timeout} s")
 
     async def append_many(
         self,
         table: str,
         partition: int,
-        records: Sequence[tuple[bytes, bytes | None]],
+        records: Sequence[ProducerRecord],
         timeout: float,  # noqa: ASYNC109
     ) -> Sequence[int | RequestError]:
         raise NotImplementedError(f"nothing is written to {table}[{partition}]: {records!r}, {timeout} s")

@@ -20,7 +20,7 @@ from app.errors import SourceUnavailable
 from app.kafka.client import Connection
 from app.kafka.source_writer import KafkaSourceWriter
 from app.kafka.topics import partition_count
-from app.model import TopicPartition
+from app.model import ProducerRecord, TopicPartition
 from app.tasks.log import LogUnavailable
 from tests.support.changelog import log_reader
 from tests.support.engine import new_source, running_engine
@@ -121,7 +121,7 @@ async def test_no_client_of_the_project_creates_what_it_asks_about(kafka: Embedd
     writer = KafkaSourceWriter(impatient, {topic: 1_000_000}, BROKERS_CLOCK)
     await writer.start()
     with pytest.raises(SourceUnavailable):
-        await writer.append(partition, b"k", b"v", 2.0)
+        await writer.append(partition, ProducerRecord(b"k", b"v"), 2.0)
     await writer.stop()
     producer, consumer = AIOKafkaProducer(**impatient.arguments()), AIOKafkaConsumer(topic, **impatient.arguments())
     try:

@@ -9,7 +9,7 @@ import pytest
 from app.demo.broker import EmbeddedKafka
 from app.errors import DeadlineExceeded, MisplacedKeys, RequestError, SourceUnavailable
 from app.formats.partitioners import partition_of
-from app.model import Consistency
+from app.model import Consistency, ProducerRecord
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
@@ -31,7 +31,7 @@ async def test_what_is_written_becomes_a_row_and_a_tombstone_deletes_it(kafka: E
         await running.wait_active(2)
         engine, place = running.engine, partition_of("murmur2", b"k", 2)
         for value in (b'{"n":1}', None, b'{"n":2}'):
-            offset = await engine.local.append("t", place, b"k", value, 10.0)
+            offset = await engine.local.append("t", place, ProducerRecord(b"k", value), 10.0)
             await engine.local.wait_for_position("t", place, offset, 10.0)
             seen = engine.local.read("t", place, b"k", Consistency(min_positions=((place, offset),)))
             assert (None if seen.row is None else seen.row.payload) == value
@@ -49,7 +49,7 @@ async def test_the_limit_is_the_topic_s_and_a_worker_that_reached_no_broker_yet_
     with pytest.raises(SourceUnavailable, match="no broker"):
         idle.engine.local.limit("t")
     with pytest.raises(SourceUnavailable, match="no broker"):
-        await idle.engine.local.append("t", 0, b"k", b"1", 1.0)
+        await idle.engine.local.append("t", 0, ProducerRecord(b"k", b"1"), 1.0)
     idle.engine._directory.release()  # noqa: SLF001 - the engine was not started, so stopping it does not
     async with running_engine(kafka, tmp_path / "running", definition, group) as running:
         assert running.engine.local.limit("t") == 54321
@@ -67,7 +67,7 @@ async def test_while_nobody_knows_where_keys_belong_nothing_is_written(kafka: Em
 
         await until(doubted, "the misplaced key is found")
         with pytest.raises(MisplacedKeys, match="nothing was written") as refused:
-            await running.engine.local.append("t", place, b"k", b"2", 10.0)
+            await running.engine.local.append("t", place, ProducerRecord(b"k", b"2"), 10.0)
         assert refused.value.retry_after == 60
 
 
@@ -77,10 +77,12 @@ async def test_a_paused_broker_delays_an_answer_no_longer_than_the_request_and_t
     _, group, definition = await new_table(rough_kafka)
     async with running_engine(rough_kafka, tmp_path, definition, group) as running:
         await running.wait_active(1)
-        offset = await running.engine.local.append("t", 0, b"k", b"1", 10.0)
+        offset = await running.engine.local.append("t", 0, ProducerRecord(b"k", b"1"), 10.0)
         await running.engine.local.wait_for_position("t", 0, offset, 10.0)
         rough_kafka.pause()
-        writes = [running.engine.local.append("t", 0, b"k%d" % number, b"2", 0.5) for number in range(20)]
+        writes = [
+            running.engine.local.append("t", 0, ProducerRecord(b"k%d" % number, b"2"), 0.5) for number in range(20)
+        ]
         async with asyncio.timeout(20):
             outcomes = await asyncio.gather(*writes, return_exceptions=True)
         assert all(isinstance(outcome, (DeadlineExceeded, SourceUnavailable)) for outcome in outcomes), outcomes
@@ -88,7 +90,7 @@ async def test_a_paused_broker_delays_an_answer_no_longer_than_the_request_and_t
 
         async def written() -> bool:
             try:
-                after = await running.engine.local.append("t", 0, b"k", b"3", 2.0)
+                after = await running.engine.local.append("t", 0, ProducerRecord(b"k", b"3"), 2.0)
             except RequestError as error:
                 raise AssertionError(error.detail) from None
             await running.engine.local.wait_for_position("t", 0, after, 10.0)

@@ -8,7 +8,7 @@ import pytest
 from app.demo.broker import EmbeddedKafka
 from app.errors import MisplacedKeys
 from app.formats.partitioners import partition_of
-from app.model import Consistency
+from app.model import Consistency, ProducerRecord
 from tests.support.engine import new_source, running_engine
 from tests.support.kafka import add_partitions, produce
 from tests.support.worker import table, tables
@@ -40,7 +40,7 @@ async def test_a_new_table_over_a_grown_topic_is_served_and_holds_the_one_of_bef
             with pytest.raises(MisplacedKeys, match=held):
                 await running.engine.local.digest("t", 0)
             with pytest.raises(MisplacedKeys, match="nothing was written"):
-                await running.engine.local.append("t", 0, b"k", b"1", 1.0)
+                await running.engine.local.append("t", 0, ProducerRecord(b"k", b"1"), 1.0)
             [reason] = running.engine.health.reasons()
             assert re.match(held, reason)
             assert (running.engine.local.table_reason("t"), running.engine.local.table_reason("new")) == (reason, None)

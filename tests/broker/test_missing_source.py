@@ -6,7 +6,7 @@ import pytest
 
 from app.demo.broker import EmbeddedKafka
 from app.errors import PartitionRestoring, SourceUnavailable, TooStale
-from app.model import Consistency, Role, TaskState
+from app.model import Consistency, ProducerRecord, Role, TaskState
 from app.tasks.reads import ReadResult
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, delete_topic, produce, unique
@@ -113,7 +113,7 @@ async def test_tables_of_a_deleted_source_keep_their_rows_and_a_restart_takes_no
             await check_rows(running)
             await scene.check_kept(running)
             with pytest.raises(SourceUnavailable, match=r"nothing was written.*\(was the topic deleted\?\)"):
-                await running.engine.local.append("t", 0, b"k", b"1", 5.0)
+                await running.engine.local.append("t", 0, ProducerRecord(b"k", b"1"), 5.0)
     assert scene.gone not in await topics_of(kafka)
 
 

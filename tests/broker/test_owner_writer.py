@@ -12,7 +12,7 @@ from app.errors import DeadlineExceeded, NotOwner, PayloadTooLarge, RequestError
 from app.kafka.client import Connection
 from app.kafka.owner_writer import KafkaOwnerWriter
 from app.kafka.source_writer import KafkaSourceWriter
-from app.model import Epoch, Ownership, SourceEnd, TopicPartition
+from app.model import Epoch, Ownership, ProducerRecord, SourceEnd, TopicPartition
 from tests.broker.test_source_writer import whole_records
 from tests.support.kafka import BROKERS_CLOCK, create_topic, unique
 from tests.support.polling import until
@@ -130,7 +130,7 @@ async def test_a_direct_producer_s_record_after_the_decision_stays_and_is_overwr
     direct = KafkaSourceWriter(Connection(kafka.bootstrap_servers, "test"), {topic: _LIMIT}, BROKERS_CLOCK)
     async with writing(kafka, topic) as writer:
         end = SourceEnd(0, asyncio.get_running_loop().time())
-        assert await direct.append(place, b"k", b"between", 10.0) == 0
+        assert await direct.append(place, ProducerRecord(b"k", b"between"), 10.0) == 0
         assert await writer.append("t", place, b"k", b"decided", owned=lambda: FIRST, end=end, timeout=10.0) == 1
     await direct.stop()
     assert await values(kafka, topic) == [b"between", b"decided"]

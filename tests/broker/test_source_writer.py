@@ -15,7 +15,7 @@ from app.demo.broker import EmbeddedKafka
 from app.errors import DeadlineExceeded, PayloadTooLarge, RequestError, SourceUnavailable
 from app.kafka.client import Connection
 from app.kafka.source_writer import KafkaSourceWriter
-from app.model import TopicPartition
+from app.model import ProducerRecord, TopicPartition
 from app.tasks.log import BrokerClock
 from tests.support.kafka import BROKERS_CLOCK, ShiftedClock, create_topic, unique
 from tests.support.polling import until
@@ -62,9 +62,11 @@ async def test_records_and_tombstones_are_appended_and_their_offsets_told(kafka:
     await create_topic(kafka.bootstrap_servers, topic, 2)
     async with writing(kafka, topic) as writer:
         place = TopicPartition(topic, 1)
-        offsets = [await writer.append(place, b"k%d" % n, None if n == 2 else b"v", 10.0) for n in range(4)]
+        offsets = [
+            await writer.append(place, ProducerRecord(b"k%d" % n, None if n == 2 else b"v"), 10.0) for n in range(4)
+        ]
         assert offsets == [0, 1, 2, 3]
-        many = await asyncio.gather(*(writer.append(place, b"m%d" % n, b"v", 10.0) for n in range(200)))
+        many = await asyncio.gather(*(writer.append(place, ProducerRecord(b"m%d" % n, b"v"), 10.0) for n in range(200)))
         assert sorted(many) == list(range(4, 204))
     found = await records(kafka, topic, 1)
     assert found[:4] == [(b"k0", b"v"), (b"k1", b"v"), (b"k2", None), (b"k3", b"v")]
@@ -77,17 +79,15 @@ async def test_many_records_are_appended_in_their_order_and_one_over_the_limit_i
     topic, limit = unique("many"), 50_000
     await create_topic(kafka.bootstrap_servers, topic, 1, {"max.message.bytes": str(limit)})
     # Of all sizes, so that they go in many batches.
-    given: list[tuple[bytes, bytes | None]] = [
-        (b"k%d" % (number % 3), b"%05d" % number * (number % 200 + 1)) for number in range(2_000)
-    ]
-    given[700] = (b"k1", b"x" * limit)
-    given[701] = (b"k2", None)
+    given = [ProducerRecord(b"k%d" % (number % 3), b"%05d" % number * (number % 200 + 1)) for number in range(2_000)]
+    given[700] = ProducerRecord(b"k1", b"x" * limit)
+    given[701] = ProducerRecord(b"k2", None)
     async with writing(kafka, topic, limit) as writer:
         outcomes = await writer.append_many(TopicPartition(topic, 0), given, 20.0)
     assert isinstance(outcomes[700], PayloadTooLarge)
     written = [outcome for outcome in outcomes if not isinstance(outcome, RequestError)]
     assert written == list(range(1_999))
-    assert await records(kafka, topic) == given[:700] + given[701:]
+    assert await records(kafka, topic) == [(record.key, record.value) for record in given[:700] + given[701:]]
 
 
 async def test_of_many_records_each_is_said_to_be_written_or_not_while_a_broker_is_paused(
@@ -97,14 +97,14 @@ async def test_of_many_records_each_is_said_to_be_written_or_not_while_a_broker_
     await create_topic(rough_kafka.bootstrap_servers, topic, 1)
     async with writing(rough_kafka, topic) as writer:
         place = TopicPartition(topic, 0)
-        assert await writer.append(place, b"k", b"before", 10.0) == 0
+        assert await writer.append(place, ProducerRecord(b"k", b"before"), 10.0) == 0
         rough_kafka.pause()
-        given: list[tuple[bytes, bytes]] = []
+        given: list[ProducerRecord] = []
         outcomes: list[int | RequestError] = []
 
         async def unknown() -> bool:
             # A signal takes its time, so that the broker may still answer.
-            more = [(b"k", b"%04d" % (len(given) + number) * 2_000) for number in range(20)]
+            more = [ProducerRecord(b"k", b"%04d" % (len(given) + number) * 2_000) for number in range(20)]
             given.extend(more)
             outcomes.extend(await writer.append_many(place, more, 0.5))
             return isinstance(outcomes[-1], SourceUnavailable)
@@ -113,7 +113,7 @@ async def test_of_many_records_each_is_said_to_be_written_or_not_while_a_broker_
         rough_kafka.resume()
 
         async def after() -> bool:
-            [outcome] = await writer.append_many(place, [(b"k", b"after")], 1.0)
+            [outcome] = await writer.append_many(place, [ProducerRecord(b"k", b"after")], 1.0)
             assert not isinstance(outcome, RequestError), outcome
             return True
 
@@ -123,13 +123,13 @@ async def test_of_many_records_each_is_said_to_be_written_or_not_while_a_broker_
     kinds = {type(outcome) for outcome in outcomes}
     assert DeadlineExceeded in kinds
     assert kinds <= {int, DeadlineExceeded, SourceUnavailable}
-    for (_, value), outcome in zip(given, outcomes, strict=True):
+    for (_, value, _), outcome in zip(given, outcomes, strict=True):
         if isinstance(outcome, SourceUnavailable):
             assert value not in values
         elif isinstance(outcome, int):
             assert values[outcome] == value
     in_topic = [value for value in values if value not in {b"before", b"after"}]
-    assert in_topic == [value for _, value in given if value in in_topic]
+    assert in_topic == [value for _, value, _ in given if value in in_topic]
 
 
 async def test_a_record_has_the_brokers_time_and_not_its_machine_s(kafka: EmbeddedKafka) -> None:
@@ -137,7 +137,7 @@ async def test_a_record_has_the_brokers_time_and_not_its_machine_s(kafka: Embedd
     await create_topic(kafka.bootstrap_servers, topic, 1)
     before = brokers.now_ms()
     async with writing(kafka, topic, clock=brokers) as writer:
-        await writer.append(TopicPartition(topic, 0), b"k", b"v", 10.0)
+        await writer.append(TopicPartition(topic, 0), ProducerRecord(b"k", b"v"), 10.0)
     [record] = await whole_records(kafka, topic)
     assert before <= record.timestamp <= brokers.now_ms()
 
@@ -148,8 +148,8 @@ async def test_a_record_over_the_topic_s_limit_is_refused_and_one_below_it_is_no
     async with writing(kafka, topic, limit) as writer:
         place = TopicPartition(topic, 0)
         with pytest.raises(PayloadTooLarge, match=r"20000 .*max\.message\.bytes"):
-            await writer.append(place, b"k", b"x" * limit, 10.0)
-        assert await writer.append(place, b"k", b"x" * (limit - 200), 10.0) == 0
+            await writer.append(place, ProducerRecord(b"k", b"x" * limit), 10.0)
+        assert await writer.append(place, ProducerRecord(b"k", b"x" * (limit - 200)), 10.0) == 0
 
 
 async def test_what_the_broker_refuses_was_not_written_and_the_next_record_is(kafka: EmbeddedKafka) -> None:
@@ -158,10 +158,10 @@ async def test_what_the_broker_refuses_was_not_written_and_the_next_record_is(ka
     # The topic's limit was lowered after the writer had learnt of it.
     async with writing(kafka, topic) as writer:
         place = TopicPartition(topic, 0)
-        assert await writer.append(place, b"k", b"1", 10.0) == 0
+        assert await writer.append(place, ProducerRecord(b"k", b"1"), 10.0) == 0
         with pytest.raises(SourceUnavailable, match=r"nothing was written.*MessageSizeTooLarge"):
-            await writer.append(place, b"k", b"x" * 20_000, 10.0)
-        assert await writer.append(place, b"k", b"2", 10.0) == 1
+            await writer.append(place, ProducerRecord(b"k", b"x" * 20_000), 10.0)
+        assert await writer.append(place, ProducerRecord(b"k", b"2"), 10.0) == 1
 
 
 async def test_a_record_whose_time_the_broker_refuses_was_not_written(kafka: EmbeddedKafka) -> None:
@@ -172,7 +172,7 @@ async def test_a_record_whose_time_the_broker_refuses_was_not_written(kafka: Emb
         with pytest.raises(
             SourceUnavailable, match=r"nothing was written.*InvalidTimestampError.*timestamp\.after\.max"
         ):
-            await writer.append(TopicPartition(topic, 0), b"k", b"v", 10.0)
+            await writer.append(TopicPartition(topic, 0), ProducerRecord(b"k", b"v"), 10.0)
 
 
 async def test_a_producer_that_the_broker_does_not_follow_any_more_is_replaced(kafka: EmbeddedKafka) -> None:
@@ -180,13 +180,13 @@ async def test_a_producer_that_the_broker_does_not_follow_any_more_is_replaced(k
     await create_topic(kafka.bootstrap_servers, topic, 1)
     async with writing(kafka, topic) as writer:
         place = TopicPartition(topic, 0)
-        assert await writer.append(place, b"k", b"1", 10.0) == 0
+        assert await writer.append(place, ProducerRecord(b"k", b"1"), 10.0) == 0
         producer = writer._producer  # noqa: SLF001 - what aiokafka leaves behind when a batch expires without a leader
         assert producer is not None
         producer._txn_manager.increment_sequence_number(KafkaPartition(topic, 0), 1)  # noqa: SLF001
         with pytest.raises(DeadlineExceeded, match=OutOfOrderSequenceNumber.__name__):
-            await writer.append(place, b"k", b"2", 10.0)
-        assert await writer.append(place, b"k", b"3", 10.0) == 1
+            await writer.append(place, ProducerRecord(b"k", b"2"), 10.0)
+        assert await writer.append(place, ProducerRecord(b"k", b"3"), 10.0) == 1
 
 
 async def test_while_a_broker_is_paused_nobody_knows_or_nothing_is_written(rough_kafka: EmbeddedKafka) -> None:
@@ -194,7 +194,7 @@ async def test_while_a_broker_is_paused_nobody_knows_or_nothing_is_written(rough
     await create_topic(rough_kafka.bootstrap_servers, topic, 1)
     async with writing(rough_kafka, topic) as writer:
         place = TopicPartition(topic, 0)
-        assert await writer.append(place, b"k", b"before", 10.0) == 0
+        assert await writer.append(place, ProducerRecord(b"k", b"before"), 10.0) == 0
         rough_kafka.pause()
         sent: list[bytes] = []
 
@@ -202,7 +202,7 @@ async def test_while_a_broker_is_paused_nobody_knows_or_nothing_is_written(rough
             # A signal takes its time, so that the broker may still answer.
             sent.append(b"sent %d" % len(sent))
             try:
-                await writer.append(place, b"k", sent[-1], 0.5)
+                await writer.append(place, ProducerRecord(b"k", sent[-1]), 0.5)
             except DeadlineExceeded as error:
                 return "may have happened, or may happen later" in error.detail
             return False
@@ -210,12 +210,12 @@ async def test_while_a_broker_is_paused_nobody_knows_or_nothing_is_written(rough
         await until(unknown, "the broker does not answer any more")
         # It waits behind the one that was sent, and is taken back.
         with pytest.raises(SourceUnavailable, match="nothing was written"):
-            await writer.append(place, b"k", b"waited", 0.5)
+            await writer.append(place, ProducerRecord(b"k", b"waited"), 0.5)
         rough_kafka.resume()
 
         async def after() -> bool:
             try:
-                await writer.append(place, b"k", b"after", 1.0)
+                await writer.append(place, ProducerRecord(b"k", b"after"), 1.0)
             except RequestError as error:
                 raise AssertionError(error.detail) from None
             return True
@@ -233,7 +233,7 @@ async def test_while_no_broker_is_there_nothing_is_written_and_afterwards_it_is(
     await create_topic(rough_kafka.bootstrap_servers, topic, 1)
     async with writing(rough_kafka, topic) as writer:
         place = TopicPartition(topic, 0)
-        assert await writer.append(place, b"k", b"before", 10.0) == 0
+        assert await writer.append(place, ProducerRecord(b"k", b"before"), 10.0) == 0
         rough_kafka.kill()
         try:
             refused = 0
@@ -241,7 +241,7 @@ async def test_while_no_broker_is_there_nothing_is_written_and_afterwards_it_is(
             async def not_reached() -> bool:
                 nonlocal refused
                 try:
-                    await writer.append(place, b"k", b"meanwhile", 3.0)
+                    await writer.append(place, ProducerRecord(b"k", b"meanwhile"), 3.0)
                 except SourceUnavailable:
                     refused += 1
                 except DeadlineExceeded:  # the connection was not known to be gone
@@ -254,7 +254,7 @@ async def test_while_no_broker_is_there_nothing_is_written_and_afterwards_it_is(
 
         async def after() -> bool:
             try:
-                await writer.append(place, b"k", b"after", 2.0)
+                await writer.append(place, ProducerRecord(b"k", b"after"), 2.0)
             except RequestError as error:
                 raise AssertionError(error.detail) from None
             return True
@@ -275,14 +275,14 @@ async def test_a_topic_that_is_gone_is_no_write(kafka: EmbeddedKafka) -> None:
     await admin.close()
     async with writing(kafka, topic) as writer:
         with pytest.raises(SourceUnavailable, match="nothing was written"):
-            await writer.append(TopicPartition(topic, 0), b"k", b"1", 3.0)
+            await writer.append(TopicPartition(topic, 0), ProducerRecord(b"k", b"1"), 3.0)
 
 
 async def test_a_writer_that_stops_takes_nothing_more(kafka: EmbeddedKafka) -> None:
     topic = unique("stopped")
     await create_topic(kafka.bootstrap_servers, topic, 1)
     async with writing(kafka, topic) as writer:
-        await writer.append(TopicPartition(topic, 0), b"k", b"1", 10.0)
+        await writer.append(TopicPartition(topic, 0), ProducerRecord(b"k", b"1"), 10.0)
         await writer.stop()
         with pytest.raises(SourceUnavailable, match="stopping"):
-            await writer.append(TopicPartition(topic, 0), b"k", b"2", 10.0)
+            await writer.append(TopicPartition(topic, 0), ProducerRecord(b"k", b"2"), 10.0)

@@ -26,6 +26,10 @@ _TABLES = f"""
     CREATE TABLE outbox (
         id uuid PRIMARY KEY, aggregatetype text NOT NULL, aggregateid text NOT NULL, type text NOT NULL, payload jsonb
     );
+    CREATE TABLE amounts (amount numeric PRIMARY KEY, note text);
+    CREATE TABLE fees (fee numeric(10, 2), zone text, note text, PRIMARY KEY (fee, zone));
+    CREATE TABLE orders_1 (id int PRIMARY KEY, note text);
+    CREATE TABLE orders_2 (id int PRIMARY KEY, note text);
 """
 
 
@@ -33,8 +37,9 @@ _TABLES = f"""
 class Captured:
     """A database, its tables of random rows, and the topics that hold what changes: those of a name begin with it.
 
-    `plain` is JSON without schemas, `with_schemas` with them, `flattened` with them and without an envelope. `outbox`
-    are the topics of the outbox event router, whose payloads are strings and, in the second, objects.
+    `plain` is JSON without schemas, and the tables of orders in one topic; `with_schemas` is keys and values with them,
+    `flattened` values with them and without an envelope. `outbox` are the topics of the outbox event router, whose
+    payloads are strings and, in the second, objects.
     """
 
     postgres: Postgres
@@ -65,17 +70,19 @@ def captured(kafka: EmbeddedKafka, postgres: Postgres, tmp_path_factory: pytest.
     chance = random.Random(SEED)
     tables = Wide("customers", chance), Pairs("stock", chance), Wide("accounts", chance)
     postgres.run(_TABLES + SNAPSHOT + "\n".join(table.insert() for table in tables for _ in range(100)))
-    topics = [f"{plain}.public.{table}" for table in ("customers", "stock", "articles")]
-    topics += [f"{name}.public.accounts" for name in (with_schemas, flattened)]
+    topics = [f"{plain}.public.{table}" for table in ("customers", "stock", "articles", "orders")]
+    topics += [f"{with_schemas}.public.{table}" for table in ("accounts", "amounts", "fees")]
+    topics += [f"{flattened}.public.accounts"]
     for topic in [*topics, *(f"{name}.order" for name in outbox)]:
         asyncio.run(create_topic(kafka.bootstrap_servers, topic, PARTITIONS, {"cleanup.policy": "compact"}))
     connectors = [
-        postgres_connector(postgres, plain, ["public.customers", "public.stock", "public.articles"]),
+        _plain(postgres, plain),
         postgres_connector(
             postgres,
             with_schemas,
-            ["public.accounts"],
+            ["public.accounts", "public.amounts", "public.fees"],
             decimal_handling_mode="precise",
+            key_converter_schemas_enable="true",
             value_converter_schemas_enable="true",
         ),
         postgres_connector(
@@ -91,6 +98,21 @@ def captured(kafka: EmbeddedKafka, postgres: Postgres, tmp_path_factory: pytest.
     ]
     with Debezium(tmp_path_factory.mktemp("connect"), kafka.bootstrap_servers, connectors) as debezium:
         yield Captured(postgres, debezium, *tables, plain, with_schemas, flattened, (outbox[0], outbox[1]))
+
+
+def _plain(postgres: Postgres, name: str) -> dict[str, str]:
+    router = {
+        "type": "io.debezium.transforms.ByLogicalTableRouter",
+        "topic.regex": "(.*orders)_[0-9]",
+        "topic.replacement": "$1",
+    }
+    return postgres_connector(
+        postgres,
+        name,
+        [f"public.{table}" for table in ("customers", "stock", "articles", "orders_1", "orders_2")],
+        transforms="route",
+        **{f"transforms.route.{setting}": value for setting, value in router.items()},
+    )
 
 
 def _outbox(postgres: Postgres, name: str, *, expand: bool) -> dict[str, str]:

@@ -9,8 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
+import yaml
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from click.testing import CliRunner
+
+from app.cli import main
 from app.demo.broker import EmbeddedKafka
-from tests.cdc.conftest import SEED, Captured
+from tests.cdc.conftest import PARTITIONS, SEED, Captured
 from tests.support.changes import PLAIN, WITH_SCHEMA, Keys, rows_of, transactions
 from tests.support.cluster import client
 from tests.support.kafka import unique
@@ -136,7 +141,7 @@ async def test_events_with_schemas_show_dates_and_decimals_as_people_write_them(
         f"{{topic: {captured.flattened}.public.accounts, key: {{format: json, field: id}}, value: json_connect}}"
     )
     entries = [
-        entry("accounts", f"{captured.with_schemas}.public.accounts"),
+        entry("accounts", f"{captured.with_schemas}.public.accounts", "{format: json_connect, field: id}"),
         f"  - name: flattened\n    source: {flattened}\n",
     ]
     async with two_workers(make_worker, kafka, *entries) as (first, _):
@@ -168,6 +173,80 @@ async def test_an_update_without_its_large_value_changes_no_row_and_with_replica
         assert await differences(asked, "articles", before, []) == []
         captured.postgres.run("ALTER TABLE articles REPLICA IDENTITY FULL; UPDATE articles SET title = 'third'")
         await same(asked, "articles", rows_of(captured.postgres, "articles", "id", columns), ["2"])
+
+
+async def proposed(kafka: EmbeddedKafka, topic: str) -> tuple[str, str]:
+    """Return the name of the table that `tablehouse init` writes for a topic, and its entry."""
+    words = ["init", topic, "--bootstrap-servers", kafka.bootstrap_servers]
+    found = await asyncio.to_thread(CliRunner().invoke, main, words)
+    assert found.exit_code == 0, found.output
+    [table] = yaml.safe_load(found.stdout)["tables"]
+    return table["name"], yaml.safe_dump([table])
+
+
+async def filled(kafka: EmbeddedKafka, topic: str, count: int) -> None:
+    """Wait until a topic has that many records."""
+    places = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
+    async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers) as consumer:
+
+        async def there() -> bool:
+            found = sum((await consumer.end_offsets(places)).values())
+            assert found >= count, f"it has {found} of {count} records"
+            return True
+
+        await until(there, f"Debezium has filled {topic}", _DEADLINE)
+
+
+async def test_decimals_in_keys_are_in_urls_as_select_says(
+    captured: Captured, kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    amounts = ["12.30", "0", "-0.005", "1e30", "99999999999999999999999999.5", *map(str, range(1, 20))]
+    fees = [("12.30", "a"), ("-0.05", "b/ü"), ("99999999.99", "a"), *((str(number), "c") for number in range(20))]
+    rows = [f"INSERT INTO amounts VALUES ({amount}, 'note {amount}');" for amount in amounts]
+    rows += [f"INSERT INTO fees VALUES ({fee}, '{zone}', 'note');" for fee, zone in fees]
+    captured.postgres.run("".join(rows))
+    found = []
+    for table, count in (("amounts", len(amounts)), ("fees", len(fees))):
+        topic = f"{captured.with_schemas}.public.{table}"
+        await filled(kafka, topic, count)
+        found.append(await proposed(kafka, topic))
+    (amounts_table, _), (fees_table, _) = found
+    async with two_workers(make_worker, kafka, *(definition for _, definition in found)) as workers:
+        captured.postgres.run(
+            "UPDATE amounts SET note = 'changed' WHERE amount = 12.3; DELETE FROM amounts WHERE amount = 7;"
+            "UPDATE amounts SET amount = 8.50 WHERE amount = 8; UPDATE fees SET note = 'changed' WHERE zone = 'a';"
+            "DELETE FROM fees WHERE fee = 5;"
+        )
+        # Debezium takes a number without a scale for the same whatever zeros are at its end.
+        number, fee = "trim_scale(amount)::text", {"fee": "fee::text", "zone": "zone"}
+        expected = rows_of(captured.postgres, "amounts", f"to_json({number})", {"amount": number, "note": "note"})
+        key = "json_build_object('fee', fee::text, 'zone', zone)"
+        expected_fees = rows_of(captured.postgres, "fees", key, fee | {"note": "note"})
+        for worker in workers:
+            await same(worker, amounts_table, expected, ['"7"', '"8"', '"12.30"'])
+            await same(worker, fees_table, expected_fees, ['{"fee":"5.00","zone":"c"}'])
+        assert sum([await no_row(worker) for worker in workers]) == 0
+
+
+async def test_tables_that_are_routed_into_one_topic_have_the_name_of_theirs_in_the_key(
+    captured: Captured, kafka: EmbeddedKafka, make_worker: MakeWorker
+) -> None:
+    rows = [f"INSERT INTO orders_{table} VALUES ({n}, 'order {n}');" for table in (1, 2) for n in range(9)]
+    captured.postgres.run("".join(rows))
+    topic = f"{captured.plain}.public.orders"
+    await filled(kafka, topic, 18)
+    name, definition = await proposed(kafka, topic)
+    async with two_workers(make_worker, kafka, definition) as workers:
+        captured.postgres.run("UPDATE orders_1 SET note = 'changed' WHERE id = 3; DELETE FROM orders_2 WHERE id = 3;")
+        expected: dict[str, Any] = {}
+        identifier = "__dbz__physicalTableIdentifier"
+        for table in (1, 2):
+            of_table = f"json_build_object('id', id, '{identifier}', '{captured.plain}.public.orders_{table}')"
+            expected |= rows_of(captured.postgres, f"orders_{table}", of_table, {"id": "id", "note": "note"})
+        gone = json.dumps({"id": 3, identifier: f"{captured.plain}.public.orders_2"})
+        for worker in workers:
+            await same(worker, name, expected, [gone])
+        assert sum([await no_row(worker) for worker in workers]) == 0
 
 
 async def test_the_outbox_shows_the_latest_event_of_each_aggregate(

@@ -32,6 +32,7 @@ LIVE_PARTITION = zlib.crc32(LIVE) % PARTITIONS
 TIMESTAMP = 1_357_000_000_000
 _BATCH_BYTES = 900_000
 _BETWEEN_READS = 0.02  # seconds
+_DEADLINE = 120.0  # seconds
 
 
 def keys_by_partition() -> list[list[bytes]]:
@@ -200,7 +201,7 @@ async def watch_the_new_table(
         states = [[task["state"] for task in await worker.tasks() if task["table"] == "old"] for worker in workers]
         return all(states) and [state for some in states for state in some] == ["active"] * PARTITIONS
 
-    await until(old_is_active, "the old table is active on both workers")
+    await until(old_is_active, "the old table is active on both workers", _DEADLINE)
     readers.settled = True
     written = await producer.send_and_wait(
         TOPIC, key=LIVE, value=b"now", partition=LIVE_PARTITION, timestamp_ms=TIMESTAMP

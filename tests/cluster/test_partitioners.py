@@ -73,7 +73,7 @@ async def test_a_wrong_partitioner_is_told_with_the_one_that_fits(
         await worker.wait_ready()
 
         async def refused() -> bool:
-            return (await worker.get("/tables/one/absent")).status == 503
+            return bool((await worker.get("/tables/one/absent")).json.get("code") == "misplaced_keys")
 
         await until(refused, "a miss is inconclusive")
         told = "partitioner says: `partitioner: fnv1a` would put the "
@@ -103,7 +103,7 @@ async def test_json_keys_that_python_spells_are_found_as_the_worker_itself_sugge
         await worker.wait_ready()
 
         async def refused() -> bool:
-            return (await worker.get("/tables/one/%22absent%22")).status == 503
+            return bool((await worker.get("/tables/one/%22absent%22")).json.get("code") == "misplaced_keys")
 
         await until(refused, "a miss is inconclusive")
         assert "with `spellings: [python]`" in (await worker.get("/tables/one/%22absent%22")).json["detail"]

@@ -132,7 +132,7 @@ def _table(spec: TableSpec) -> Table:
     return spec.table
 
 
-def _store_key(wire: bytes) -> bytes:
+def _store_key(wire: bytes, _: Sequence[tuple[str, bytes]]) -> bytes:
     if wire.startswith(BAD):
         raise DecodeError("a bad key")
     return wire

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import NotOwner, PositionNotReached, RequestError, SourceUnavailable
-from app.model import Consistency, Freshness, HostInfo, Role, SourceEnd, TaskState, TaskStatus
+from app.model import Consistency, Freshness, HostInfo, ProducerRecord, Role, SourceEnd, TaskState, TaskStatus
 from app.routing.cluster import ClusterSnapshot, snapshot_of
 from app.routing.cluster import Placed as PlacedMember
 from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, WriteHop
@@ -183,12 +183,12 @@ class FakeSource:
         del table
         return self.bytes_of_a_record
 
-    async def append(self, table: str, partition: int, key: bytes, value: bytes | None, timeout: float) -> int:  # noqa: ASYNC109
+    async def append(self, table: str, partition: int, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
         """Note the record."""
         assert timeout > 0
         if self.error is not None and len(self.records) >= self.taken:
             raise self.error
-        self.records.append((table, partition, key, value))
+        self.records.append((table, partition, record.key, record.value))
         offset = self._ends[partition] = self._ends.get(partition, 99) + 1
         self.on_append(partition, offset)
         return offset
@@ -197,14 +197,14 @@ class FakeSource:
         self,
         table: str,
         partition: int,
-        records: Sequence[tuple[bytes, bytes | None]],
+        records: Sequence[ProducerRecord],
         timeout: float,  # noqa: ASYNC109
     ) -> Sequence[int | RequestError]:
         """Note the records, one after the other."""
         outcomes: list[int | RequestError] = []
-        for key, value in records:
+        for record in records:
             try:
-                outcomes.append(await self.append(table, partition, key, value, timeout))
+                outcomes.append(await self.append(table, partition, record, timeout))
             except RequestError as error:
                 outcomes.append(error)
         return outcomes
@@ -248,7 +248,7 @@ class FakeOwner:
         self.ends.append(end)
         if partition in self.errors:
             raise self.errors[partition]
-        offset = await self.source.append(table, partition, key, value, timeout)
+        offset = await self.source.append(table, partition, ProducerRecord(key, value), timeout)
         if value is None:
             self.local.rows.pop((table, partition, key), None)
         else:

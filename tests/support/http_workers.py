@@ -17,6 +17,8 @@ from app.turns import Turns
 from tests.support.cluster_fakes import CATALOG, FakeOwner, FakeSource, FakeTables, Placed, snapshot
 from tests.support.schemas import NO_REGISTRY
 
+_DEADLINE = 30.0  # seconds, for each part of an answer
+
 
 @dataclass
 class FakeHealth:
@@ -82,16 +84,16 @@ async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, async
 
 async def read_reply(reader: asyncio.StreamReader, *, to_head: bool = False) -> Reply:
     """Read one answer, and not a byte more."""
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _DEADLINE)
     status_line, *lines = head.decode("latin1").rstrip("\r\n").split("\r\n")
     pairs = [line.split(": ", 1) for line in lines]
     headers = {name.lower(): value for name, value in pairs}
     status = int(status_line.split(" ")[1])
     bodiless = to_head or status in {204, 304}
     if headers.get("transfer-encoding") == "chunked" and not bodiless:
-        return Reply(status, headers, await asyncio.wait_for(_chunks(reader), 30))
+        return Reply(status, headers, await asyncio.wait_for(_chunks(reader), _DEADLINE))
     length = 0 if bodiless else int(headers.get("content-length", "0"))
-    return Reply(status, headers, await asyncio.wait_for(reader.readexactly(length), 5))
+    return Reply(status, headers, await asyncio.wait_for(reader.readexactly(length), _DEADLINE))
 
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:

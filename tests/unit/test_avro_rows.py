@@ -80,6 +80,7 @@ async def test_a_key_in_avro_is_written_under_the_newest_schema_that_can_have_it
     assert record.encode(b"5", b'{"n":1}') == (
         (b"\0\0\0\0\x02\x0a", b"\0\0\0\0\x01\x0a"),
         b"\0\0\0\0\x07\x02",
+        {},
     )
     with pytest.raises(DecodeError, match="m is not a field"):
         record.encode(b"5", b'{"n":1,"m":2}')

@@ -25,6 +25,7 @@ from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.formats.avro import AvroReader
 from app.formats.avro_write import to_framed_avro
 from app.formats.errors import DecodeError
+from app.formats.key_text import key_text
 from app.formats.keyed import source_keys
 from app.formats.protobuf import ProtobufReader
 from app.formats.schemas import Reference, Schema, SchemaNeeded
@@ -74,10 +75,10 @@ def by_guids(registry: SchemaRegistryClient, subject: str) -> FetchedSchemas:
     return found
 
 
-def in_header() -> tuple[SerializationContext, Any]:
-    """Return a context of a value, and the list of headers to which its serialiser adds."""
+def in_header(part: MessageField = MessageField.VALUE) -> tuple[SerializationContext, Any]:
+    """Return a context of a value or a key, and the list of headers to which its serialiser adds."""
     headers: Any = []
-    return SerializationContext("orders", MessageField.VALUE, headers=headers), headers
+    return SerializationContext("orders", part, headers=headers), headers
 
 
 # Avro
@@ -268,11 +269,48 @@ def test_keys_of_the_avro_serializer_are_found_under_their_wire_form(
     registry: SchemaRegistryClient, schema: str, fields: tuple[str, ...], value: Any, url: bytes
 ) -> None:
     wire = AvroSerializer(registry, schema)(value, KEY)
-    known = Known(fetched(registry, "orders-key"))
-    keys = source_keys(SourceSpec("orders", KeySpec("avro", fields), ValueSpec("json")), known)
+    assert wire is not None
+    known, spec = Known(fetched(registry, "orders-key")), KeySpec("avro", fields)
+    keys = source_keys(SourceSpec("orders", spec, ValueSpec("json")), known)
     stored = keys.store(wire)
     key = keys.parse(url)
     assert (key.stored, key.wires) == (stored, (wire,))
+
+    context, headers = in_header(MessageField.KEY)
+    bare = AvroSerializer(registry, schema, conf=IN_HEADERS)(value, context)
+    assert bare == wire[5:]
+    known = Known(by_guids(registry, "orders-key"))
+    named = source_keys(SourceSpec("orders", spec, ValueSpec("json")), known)
+    assert named.store(bare, headers) == stored
+    assert key_text(spec, bare, headers, known.schemas).encode() == url
+    key = named.parse(url)
+    assert (key.stored, key.wires, dict(key.headers)) == (stored, (bare,), {bare: tuple(headers)})
+
+
+def test_a_key_is_the_same_bytes_under_each_schema_that_a_header_names_and_others_behind_an_id(
+    registry: SchemaRegistryClient,
+) -> None:
+    schemas = FetchedSchemas()
+    spec = KeySpec("avro", ("s",), bare=True)
+    keys = source_keys(SourceSpec("orders", spec, ValueSpec("json")), Known(schemas))
+    wires: dict[bytes, Any] = {}
+    for name in ("K", "L"):
+        text = json.dumps({"type": "record", "name": name, "fields": KEY_FIELDS[1:]})
+        context, headers = in_header(MessageField.KEY)
+        bare = AvroSerializer(registry, text, conf=IN_HEADERS)({"s": "X"}, context)
+        framed = AvroSerializer(registry, text)({"s": "X"}, KEY)
+        assert bare is not None
+        assert framed is not None
+        schemas.add(Schema(UUID(bytes=headers[0][1][1:]), "AVRO", text))
+        schemas.add(Schema(int.from_bytes(framed[1:5], "big"), "AVRO", text))
+        assert keys.store(bare, headers) == keys.store(framed)
+        wires |= {framed: [], bare: headers}
+    key = keys.parse(b"X")
+    assert key.stored == keys.store(bare, headers)
+    assert sorted(key.wires) == sorted(wires)
+    assert len(wires) == 3
+    # A row is written as the newest producer writes it.
+    assert dict(key.headers) == {bare: tuple(headers)}
 
 
 # JSON Schema
@@ -288,7 +326,18 @@ def test_values_and_keys_of_the_json_serializer(registry: SchemaRegistryClient) 
     assert row is not None
     assert json.loads(row) == {"id": 2**53 + 1, "name": "ü"}
     keys = source_keys(source, known)
+    assert key is not None
     assert keys.store(key) == keys.parse(b"7").stored
+
+    context, headers = in_header(MessageField.KEY)
+    bare = JSONSerializer(schema, registry, conf=IN_HEADERS)({"id": 7}, context)
+    assert bare is not None
+    known = Known(by_guids(registry, "orders-key"))
+    named = source_keys(source, known)
+    assert named.store(bare, headers) == keys.store(key)
+    assert key_text(source.key, bare, headers, known.schemas) == "7"
+    with pytest.raises(DecodeError, match="its header __key_schema_id is neither"):
+        named.store(bare, [("__key_schema_id", b"\x02")])
 
 
 def test_values_of_json_schema_whose_schema_is_named_in_a_header(registry: SchemaRegistryClient) -> None:

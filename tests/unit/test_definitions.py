@@ -75,10 +75,10 @@ def test_a_codec_reads_keys_and_values_in_the_tables_formats() -> None:
     codec = codec_of(replace(TABLE, source=replace(TABLE.source, key=KeySpec("int"))), 1, 4, NO_REGISTRY)
     assert codec.source == TopicPartition("planes-raw", 1)
     assert isinstance(codec.fold, Upsert)
-    assert codec.store_key(b"\x00\x00\x00\x05") == b"\x80\x00\x00\x05"
+    assert codec.store_key(b"\x00\x00\x00\x05", ()) == b"\x80\x00\x00\x05"
     assert codec.decode_value(b'{"a": 1}', ()) == b'{"a": 1}'
     with pytest.raises(DecodeError):
-        codec.store_key(b"5")
+        codec.store_key(b"5", ())
     with pytest.raises(DecodeError):
         codec.decode_value(b"{", ())
 
@@ -148,7 +148,7 @@ def test_a_key_behind_a_schema_belongs_where_its_own_bytes_put_it() -> None:
     one, other = framed(1, b"\x02a"), framed(2, b"\x02a")
     count = next(n for n in range(2, 50) if partition_of("murmur2", one, n) != partition_of("murmur2", other, n))
     codec = codec_of(table, partition_of("murmur2", one, count), count, known)
-    assert codec.store_key(one) == codec.store_key(other)
+    assert codec.store_key(one, ()) == codec.store_key(other, ())
     assert codec.misplaced([one]) is None
     assert codec.misplaced([one, other]) == 1
 
@@ -158,9 +158,9 @@ def test_the_codec_of_a_table_in_avro_learns_the_schemas_of_its_keys_for_whoever
     known = Known(FetchedSchemas(avro_schema(1, "string")))
     codec = codec_of(replace(TABLE, source=source), 0, 1, known)
     assert codec.decode_value(framed(1, b"\x02a"), ()) == b'"a"'
-    codec.store_key(framed(1, b"\x02a"))
+    codec.store_key(framed(1, b"\x02a"), ())
     assert known.keys_of("orders").known == ((1).to_bytes(4, "big"),)
     with pytest.raises(SchemaNeeded):
-        codec.store_key(framed(2, b"\x02a"))
+        codec.store_key(framed(2, b"\x02a"), ())
     with pytest.raises(SchemaNeeded):
         codec.decode_value(framed(2, b"\x02a"), ())

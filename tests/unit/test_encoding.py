@@ -36,7 +36,7 @@ def table(
 def test_a_key_is_written_in_its_canonical_wire_form_which_is_read_as_the_same_key(
     definition: TableSpec, text: bytes, wire: bytes
 ) -> None:
-    assert encoder(definition, NO_REGISTRY).encode(text, b"{}") == ((wire,), b"{}")
+    assert encoder(definition, NO_REGISTRY).encode(text, b"{}") == ((wire,), b"{}", {})
     keys = key_format(definition.source.key)
     assert keys.store(wire) == keys.parse(text).stored
 
@@ -46,10 +46,10 @@ def test_a_key_is_written_in_its_canonical_wire_form_which_is_read_as_the_same_k
 )
 def test_a_payload_is_written_as_it_is_and_ingest_keeps_it(value: ValueFormatName, payload: bytes) -> None:
     definition = table("string", value)
-    key, written = encoder(definition, NO_REGISTRY).encode(b"k", payload)
+    key, written, _ = encoder(definition, NO_REGISTRY).encode(b"k", payload)
     assert (key, written) == ((b"k",), payload)
     assert value_format(definition, NO_REGISTRY.schemas).decode(payload) == payload
-    assert encoder(definition, NO_REGISTRY).encode(b"k", None) == ((b"k",), None)
+    assert encoder(definition, NO_REGISTRY).encode(b"k", None) == ((b"k",), None, {})
     assert encoder(definition, NO_REGISTRY).content_type == value_format(definition, NO_REGISTRY.schemas).content_type
 
 

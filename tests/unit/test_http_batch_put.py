@@ -12,6 +12,7 @@ from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import DeadlineExceeded, MisplacedKeys, PayloadTooLarge, RequestError, WriteRefused
 from app.formats.partitioners import partition_of
 from app.http.batch_put import MAX_BODY_BYTES, MAX_LINE_BYTES, MAX_LINES
+from app.model import ProducerRecord
 from app.routing.write_batch import WINDOW_ROWS
 from app.turns import Turns
 from tests.support.cluster_fakes import Placed, snapshot
@@ -252,7 +253,7 @@ async def test_after_an_unknown_outcome_nothing_more_of_the_batch_is_written_to_
     async def failing_once(
         table: str,
         place: int,
-        records: Sequence[tuple[bytes, bytes | None]],
+        records: Sequence[ProducerRecord],
         timeout: float,  # noqa: ASYNC109
     ) -> Sequence[int | RequestError]:
         outcomes = await append_many(table, place, records, timeout)

@@ -9,6 +9,7 @@ import pytest_asyncio
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import DeadlineExceeded, NotOwner, PartitionRestoring, RequestError, SourceUnavailable
 from app.formats.partitioners import partition_of
+from app.model import ProducerRecord
 from app.routing import decisions
 from app.stores.rows import Row
 from tests.support.cluster_fakes import Placed, snapshot
@@ -196,13 +197,12 @@ async def test_what_was_written_before_the_decision_is_seen_and_what_comes_after
     async def behind_another(
         table: str,
         partition: int,
-        key: bytes,
-        value: bytes | None,
+        record: ProducerRecord,
         timeout: float,  # noqa: ASYNC109
     ) -> int:
         # Another producer's record, after the decision and before the write.
-        await append(table, partition, key, b"between", timeout)
-        return await append(table, partition, key, value, timeout)
+        await append(table, partition, record._replace(value=b"between"), timeout)
+        return await append(table, partition, record, timeout)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(worker.source, "append", behind_another)

@@ -22,7 +22,7 @@ SOURCE = TopicPartition("source", 2)
 SPEC = SourceSpec("source", KeySpec("bytes"), ValueSpec("bytes"))
 
 
-def store_key(wire: bytes) -> bytes:
+def store_key(wire: bytes, _: Sequence[tuple[str, bytes]]) -> bytes:
     if wire == b"bad":
         raise DecodeError("no key at all")
     return wire.upper()

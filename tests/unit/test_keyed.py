@@ -97,7 +97,7 @@ def test_an_avro_key_is_in_a_url_what_people_read(schema: Any, content: bytes, u
         stored = keys.store(wire)
         key = keys.parse(url)
         assert (key.stored, key.wires) == (stored, (wire,))
-        assert key_text(KeySpec("avro", fields, bool(fields)), wire, FetchedSchemas(avro_schema(7, whole))) == (
+        assert key_text(KeySpec("avro", fields, bool(fields)), wire, (), FetchedSchemas(avro_schema(7, whole))) == (
             url.decode()
         )
 
@@ -150,7 +150,7 @@ def test_the_key_of_debezium_s_logical_table_router_has_the_table_s_name_as_a_me
     stored = keys.store(wire)
     text = b'{"id":7,"__dbz__physicalTableIdentifier":"shop.orders_1"}'
     assert (keys.parse(text).stored, keys.parse(text).wires) == (stored, (wire,))
-    assert key_text(spec, wire, FetchedSchemas(avro_schema(7, schema))).encode() == text
+    assert key_text(spec, wire, (), FetchedSchemas(avro_schema(7, schema))).encode() == text
 
 
 def test_avro_bytes_are_base64url_in_a_url_without_padding() -> None:
@@ -403,6 +403,78 @@ def test_what_is_no_key_of_connect_is_refused(wire: bytes, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason):
         keys.store(wire)
     assert keys.parse(b"1").wires == ()
+
+
+DECIMAL = {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "2"}}
+VARIABLE = {"type": "struct", "name": "io.debezium.data.VariableScaleDecimal"}
+
+
+def connect_text(schema: Any, payload: str) -> bytes:
+    return b'{"schema":' + json.dumps(schema, separators=(",", ":")).encode() + b',"payload":' + payload.encode() + b"}"
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload", "url"),
+    [
+        (DECIMAL, '"BM4="', b'"12.30"'),
+        (DECIMAL, '"gA=="', b'"-1.28"'),
+        (DECIMAL, "12.3", b"12.3"),
+        (DECIMAL, "null", b"null"),
+        (VARIABLE, '{"scale":2,"value":"BM4="}', b'"12.30"'),
+        (VARIABLE, '{"scale":0,"value":"AIA="}', b'"128"'),
+        (VARIABLE, "null", b"null"),
+    ],
+)
+def test_a_decimal_in_a_key_of_connect_is_in_a_url_what_people_read(
+    schema: dict[str, Any], payload: str, url: bytes
+) -> None:
+    pair = {"type": "struct", "fields": [schema | {"field": "k"}, {"type": "string", "field": "n"}]}
+    for spec, whole, content, text in (
+        (KeySpec("json_connect"), schema, payload, url),
+        (KeySpec("json_connect", ("k",), bare=True), {"type": "struct", "fields": [schema | {"field": "k"}]},
+         f'{{"k":{payload}}}', url),
+        (KeySpec("json_connect", ("k", "n")), pair, f'{{"k":{payload},"n":"a/b"}}', b'{"k":%b,"n":"a/b"}' % url),
+    ):  # fmt: skip
+        keys, wire = keys_of(spec), connect_text(whole, content)
+        stored = keys.store(wire)
+        key = keys.parse(text)
+        assert (key.stored, key.wires) == (stored, (wire,))
+        assert key_text(spec, wire, (), FetchedSchemas()).encode() == text
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload", "url", "reason"),
+    [
+        (DECIMAL, '"BM4="', b'"12.3"', "use all 2 digits"),
+        (DECIMAL, '"BM4="', b'"x"', "use all 2 digits"),
+        (VARIABLE, '{"scale":2,"value":"BM4="}', b'"1e5"', "like 12.30"),
+        (VARIABLE, '{"scale":2,"value":"BM4="}', b"12.30", "its digits in a string"),
+    ],
+)
+def test_another_text_of_a_decimal_of_connect_is_refused(
+    schema: dict[str, Any], payload: str, url: bytes, reason: str
+) -> None:
+    keys = keys_of(KeySpec("json_connect"))
+    keys.store(connect_text(schema, payload))
+    with pytest.raises(InvalidKey, match=reason):
+        keys.parse(url)
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload"),
+    [
+        (DECIMAL, '"not base64"'),
+        (DECIMAL | {"parameters": {"scale": "two"}}, '"BM4="'),
+        (VARIABLE, '{"scale":2}'),
+        (VARIABLE, '{"scale":100000,"value":"BM4="}'),
+        (VARIABLE, '"12.30"'),
+    ],
+)
+def test_a_decimal_of_connect_that_is_none_is_no_key(schema: dict[str, Any], payload: str) -> None:
+    keys = keys_of(KeySpec("json_connect"))
+    with pytest.raises(DecodeError):
+        keys.store(connect_text(schema, payload))
+    assert keys.parse(b'"12.30"').wires == ()
 
 
 # Variants

@@ -218,7 +218,9 @@ def test_a_damaged_message_of_an_old_format_cannot_be_read() -> None:
 def test_a_record_without_a_timestamp_becomes_a_row_an_anchor_a_position_and_a_dead_letter() -> None:
     (record,) = fetched(old_batch(0, 0, 0, 1)).take(10)
     spec = SourceSpec("topic", KeySpec("bytes"), ValueSpec("bytes"))
-    codec = TableCodec(TopicPartition("topic", 0), bytes, lambda value, _: value, lambda _: None, Upsert(), spec, 4)
+    codec = TableCodec(
+        TopicPartition("topic", 0), lambda key, _: key, lambda value, _: value, lambda _: None, Upsert(), spec, 4
+    )
     bad: list[BadRecord] = []
     folding = Folding(codec, lambda *skipped: bad.append(BadRecord(*skipped)), lambda _: None)
     folding.add([record, record._replace(key=None)])

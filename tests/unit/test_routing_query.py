@@ -16,6 +16,7 @@ from app.errors import (
     TooStale,
     UriTooLong,
 )
+from app.formats.framing import Headers
 from app.formats.keys import Key
 from app.model import HostInfo, Role
 from app.placement.wire import PlacedMember
@@ -238,7 +239,7 @@ class TwoForms:
         """Give both forms."""
         return Key(text, (b"1" + text, b"22" + text))
 
-    def store(self, wire: bytes) -> bytes:
+    def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """Never asked by a read."""
         return wire[1:]
 

@@ -6,6 +6,7 @@ import pytest
 
 from app.catalog.spec import KeyFormatName, KeySpec
 from app.tasks.suspicions import KeySuspicion
+from tests.model.broker import Record
 
 COUNT = 20
 
@@ -14,7 +15,7 @@ def text_after(name: KeyFormatName, keys: list[bytes]) -> str | None:
     """Return what is suspected after some keys."""
     suspicion = KeySuspicion(KeySpec(name))
     for key in keys:
-        suspicion.look([key])
+        suspicion.look([key], [])
     return suspicion.text
 
 
@@ -38,6 +39,25 @@ def test_what_keys_look_like_is_told_with_the_format_that_would_fit(
 ) -> None:
     found = text_after(name, keys)
     assert found is None if expected is None else found is not None and expected in found
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("string", "keys of format string look like keys whose schema is named in the header __key_schema_id: use"),
+        ("long", "keys of format long look like keys whose schema is named in the header __key_schema_id: use"),
+        ("json", ""),
+        ("bytes", ""),
+    ],
+)
+def test_a_header_that_names_the_schema_of_keys_is_told_to_formats_that_would_misread_them(
+    name: KeyFormatName, expected: str
+) -> None:
+    suspicion = KeySuspicion(KeySpec(name))
+    named = Record(0, 1, b"\x06abc", b"v", [("__key_schema_id", b"\x01" + bytes(16))])
+    suspicion.look([b"\x06a%02d" % number for number in range(COUNT)], [named])
+    assert (suspicion.text or "").startswith(expected)
+    assert bool(suspicion.text) == bool(expected)
 
 
 def test_few_keys_say_nothing_and_one_of_the_right_kind_is_enough() -> None:
