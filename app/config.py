@@ -40,8 +40,9 @@ _SERVICE_LINK = re.compile(r"TABLEHOUSE_(.*_)?(SERVICE_(HOST|PORT)(_.*)?|PORT(_\
 
 
 def _default_url(settings: Mapping[str, Any]) -> str:
-    # A port that could not be used is missing here, and is reported on its own.
-    return f"http://{socket.gethostname()}:{settings.get('internal_port', '')}"
+    # A host or port that could not be used is missing here, and is reported on its own.
+    host = settings.get("advertised_host", "")
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.get('internal_port', '')}"
 
 
 def _default_dead_letters(settings: Mapping[str, Any]) -> str:
@@ -111,10 +112,16 @@ class Settings(BaseSettings):
         description="The port of a listener for /livez, /readyz and /metrics alone, so that these need not go where "
         "clients go. The public listener answers them too.",
     )
+    advertised_host: Annotated[str, BeforeValidator(values.advertised_host)] = Field(
+        default_factory=socket.gethostname,
+        json_schema_extra={"default": "the machine's host name"},
+        description="The host name or IP address at which other workers reach this one.",
+    )
     advertised_url: Annotated[str, BeforeValidator(values.url)] = Field(
         default_factory=_default_url,
-        json_schema_extra={"default": "http://<host name>:<internal port>"},
-        description="The URL at which other workers reach the internal listener of this one.",
+        json_schema_extra={"default": "http://<advertised host>:<internal port>"},
+        description="The URL at which other workers reach the internal listener of this one, where it is another than "
+        "its port at the advertised host.",
     )
     internal_secrets: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(values.secrets)] = Field(
         default=(),

@@ -120,6 +120,13 @@ def host(value: object) -> str:
     return str(value)
 
 
+def advertised_host(value: object) -> str:
+    """Read a host name or an IP address, without brackets."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}|[0-9a-fA-F:.]{2,45}", str(value)):
+        raise ValueError("must be a host name or an IP address as other workers reach it, without a port or brackets")
+    return str(value)
+
+
 def path(value: object) -> Path:
     """Read a path."""
     if not str(value) or "\0" in str(value):

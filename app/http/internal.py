@@ -18,7 +18,7 @@ from app.http.answers import json_answer
 from app.http.consistency import asked
 from app.http.dispatch import Call, Operation, Route, reading
 from app.http.freshness import SERVED_BY, freshness_headers
-from app.http.proofs import CHALLENGE_PATH, NONCE, Callers
+from app.http.proofs import CHALLENGE_PATH, NONCE, WORKER, Callers
 from app.http.slices import CONTENT_TYPE, decode_wanted, encode_slices
 from app.model import TaskStatus
 from app.routing.cluster import ClusterView
@@ -262,8 +262,11 @@ class InternalRoutes:
         return NotOwner(f"{error.detail} ({generations})", **error.details)
 
     def _agreed(self, call: Call) -> RoutedTable:
-        """Check that both workers mean the same table by its name; raises NotOwner when they do not."""
+        """Check that this worker is meant, and both mean the same table by its name; raises NotOwner when not."""
         name = call.variables["table"].decode("utf-8", "replace")
+        meant, called = call.headers.get(WORKER), self._callers.called
+        if meant != called:
+            raise NotOwner(f"this is worker {called!r} (id and incarnation), and the asking one means {meant!r}")
         version = call.headers.get(VERSION)
         if version != PROTOCOL_VERSION:
             raise NotOwner(f"this worker speaks internal version {PROTOCOL_VERSION}, the asking one {version}")

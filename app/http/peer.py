@@ -53,7 +53,7 @@ from app.http.internal import (
     stored_key_text,
 )
 from app.http.problems import from_document
-from app.http.proofs import CHALLENGE_PATH, NONCE, Met, NoCommonSecret, meet
+from app.http.proofs import CHALLENGE_PATH, NONCE, WORKER, Met, NoCommonSecret, meet, name_of
 from app.http.slices import CONTENT_TYPE, decode_slices, encode_wanted
 from app.model import Freshness, HostInfo, TaskStatus
 from app.recurring import Recurring
@@ -142,7 +142,7 @@ class HttpPeer:
     async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
         """Ask `host` to read a key of its own; see the protocol for what it raises."""
         seconds = hop.timeout * HOP_SHARE
-        headers = _hop_headers(hop, seconds)
+        headers = _hop_headers(host, hop, seconds)
         path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}/{stored_key_text(hop.stored_key)}"
         status, got, body = await self._send(self._session_for(hop), host, path, headers, seconds)
         try:
@@ -159,14 +159,14 @@ class HttpPeer:
         """Have `host` look whether it applies what is written; see the protocol for what it raises."""
         seconds = hop.timeout * HOP_SHARE
         path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}{WRITE_CHECK}"
-        status, got, body = await self._send(self._session, host, path, _hop_headers(hop, seconds), seconds)
+        status, got, body = await self._send(self._session, host, path, _hop_headers(host, hop, seconds), seconds)
         if status != 204:  # noqa: PLR2004
             raise _refusal(status, got, body)
 
     async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
         """Ask `host` to read keys of its own; see the protocol for what it raises."""
         seconds = hop.timeout * HOP_SHARE
-        headers = {**_hop_headers(hop, seconds), "Content-Type": CONTENT_TYPE}
+        headers = {**_hop_headers(host, hop, seconds), "Content-Type": CONTENT_TYPE}
         path, wanted = f"{ROWS_PREFIX}{hop.table}{BATCH}", encode_wanted(hop.wanted)
         status, got, body = await self._send(self._session_for(hop), host, path, headers, seconds, wanted)
         if status != 200 or got.get(VERSION) != PROTOCOL_VERSION or SERVED_BY not in got:  # noqa: PLR2004
@@ -177,7 +177,7 @@ class HttpPeer:
         """Ask `host` to write a row of a partition of its own; see the protocol for what it raises."""
         seconds = hop.timeout * HOP_SHARE
         # The asked worker has to answer while somebody still listens.
-        headers = {**_agreement_headers(hop, seconds * HOP_SHARE), "Content-Type": CONTENT_TYPE}
+        headers = {**_agreement_headers(host, hop, seconds * HOP_SHARE), "Content-Type": CONTENT_TYPE}
         path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}{WRITE}"
         content = _encode(WriteRequest(hop.stored_key, hop.key, hop.value, hop.condition))
         try:
@@ -203,9 +203,12 @@ class HttpPeer:
         if status != 200:  # noqa: PLR2004
             raise _refusal(status, got, body)
         try:
-            return decode_with(_status_reports, body).tasks
+            report = decode_with(_status_reports, body)
         except DecodeError as error:
             raise OwnerUnreachable(f"its status cannot be understood: {error}") from None
+        if report.worker_id != host.worker_id:
+            raise OwnerUnreachable(f"{host.url} is worker {report.worker_id!r} now, not {host.worker_id!r}")
+        return report.tasks
 
     def _session_for(self, hop: Hop | BatchHop) -> aiohttp.ClientSession:
         return self._waiting if hop.wait > 0 else self._session
@@ -344,9 +347,10 @@ def _left(until: float) -> float:
     return max(until - asyncio.get_running_loop().time(), 0.001)
 
 
-def _agreement_headers(hop: Hop | BatchHop | WriteHop, seconds: float) -> dict[str, str]:
+def _agreement_headers(host: HostInfo, hop: Hop | BatchHop | WriteHop, seconds: float) -> dict[str, str]:
     """Make the headers by which both workers know that they mean the same, and how long a hop may take."""
     return {
+        WORKER: name_of(host),
         VERSION: PROTOCOL_VERSION,
         TABLE_DIGEST: hop.table_digest,
         PARTITIONS: str(hop.partitions),
@@ -356,14 +360,14 @@ def _agreement_headers(hop: Hop | BatchHop | WriteHop, seconds: float) -> dict[s
     }
 
 
-def _hop_headers(hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
+def _hop_headers(host: HostInfo, hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
     """Return the headers of a hop with a time-out in seconds.
 
     Only these cross: of what a client sent, a request id that has been checked and what it asks of the answer, parsed
     and written again.
     """
     return {
-        **_agreement_headers(hop, seconds),
+        **_agreement_headers(host, hop, seconds),
         # The asked worker has to answer while somebody still listens.
         **asking_headers(hop.consistency, min(hop.wait, seconds * HOP_SHARE)),
     }
@@ -371,7 +375,10 @@ def _hop_headers(hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
 
 def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=60),
+        # A name is looked up for each connection: what it stood for a moment ago may be another worker by now.
+        connector=aiohttp.TCPConnector(
+            limit=0, limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=60, use_dns_cache=False
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
         auto_decompress=False,

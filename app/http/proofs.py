@@ -30,8 +30,8 @@ CHALLENGE = "Tablehouse-Challenge"
 PROOF = "Tablehouse-Proof"
 BODY_DIGEST = "Tablehouse-Body-Digest"
 
-#: The id and the incarnation of the worker that answers a nonce. It proves nothing, and tells a process that has taken
-#: another one's place from a worker with another secret.
+#: The id and the incarnation of the worker that is meant by a request, or answers a nonce. It proves nothing, and tells
+#: a process that has taken another one's address, as a new pod does, from the one that had it.
 WORKER = "Tablehouse-Worker"
 
 #: Requests of one peer may overtake each other by this many, on its connections and in its queues.
@@ -93,8 +93,8 @@ def meet(keys: Sequence[bytes], host: HostInfo, nonce: str, headers: Mapping[str
         if any(hmac.compare_digest(proof, mac) for proof in shown):
             return Met(key, challenge)
     answers = headers.get(WORKER)
-    if answers not in {None, _worker(host)}:
-        raise OwnerUnreachable(f"{host.url} is worker {answers!r} (id and incarnation) now, not {_worker(host)!r}")
+    if answers not in {None, name_of(host)}:
+        raise OwnerUnreachable(f"{host.url} is worker {answers!r} (id and incarnation) now, not {name_of(host)!r}")
     raise NoCommonSecret(
         f"{host.url} does not prove to be worker {host.worker_id} with a secret of this one: internal_secrets of both "
         "must have one in common"
@@ -118,11 +118,16 @@ class Callers:
         #: By peer, the highest number that was used, and which of those up to it were; the lowest bit is its own.
         self._used: dict[str, tuple[int, int]] = {}
 
+    @property
+    def called(self) -> str:
+        """What this worker is called in WORKER."""
+        return name_of(self._me())
+
     def introduction(self, nonce: str) -> dict[str, str]:
         """Return the headers that prove who answers a nonce, under each of the secrets."""
         me = self._me()
         proofs = (_introduction(key, nonce, self._challenge, me) for key in self._keys)
-        return {CHALLENGE: self._challenge, WORKER: _worker(me), PROOF: ",".join(proofs)}
+        return {CHALLENGE: self._challenge, WORKER: name_of(me), PROOF: ",".join(proofs)}
 
     def check(self, request: web.BaseRequest) -> Proven | None:
         """Return what a request proves, None where it needs to prove nothing; raises Unauthenticated."""
@@ -172,12 +177,13 @@ def _sealing(key: bytes, asked: str) -> Callable[[web.Response], None]:
     return seal
 
 
-def _worker(host: HostInfo) -> str:
+def name_of(host: HostInfo) -> str:
+    """Return what a worker is called in WORKER."""
     return f"{host.worker_id} {host.incarnation}"
 
 
 def _introduction(key: bytes, nonce: str, challenge: str, host: HostInfo) -> str:
-    who = f"{_worker(host)} {host.url}"
+    who = f"{name_of(host)} {host.url}"
     return _mac(key, "challenge", f"{nonce} {challenge}", who, ())
 
 

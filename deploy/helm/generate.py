@@ -26,6 +26,7 @@ DECIDED_BY_CHART = frozenset(
         "http_port",
         "internal_port",
         "probe_port",
+        "advertised_host",
         "advertised_url",
         "zone",
         "internal_secrets",

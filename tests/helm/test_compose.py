@@ -122,7 +122,7 @@ def test_tables_and_data_are_mounted_where_the_settings_look_for_them(settings: 
 
 def test_the_workers_share_all_settings_but_their_addresses() -> None:
     one, other = (dict(_SERVICES[name]["environment"]) for name in _WORKERS)
-    assert one.pop("TABLEHOUSE_ADVERTISED_URL") != other.pop("TABLEHOUSE_ADVERTISED_URL")
+    assert one.pop("TABLEHOUSE_ADVERTISED_HOST") != other.pop("TABLEHOUSE_ADVERTISED_HOST")
     assert one == other
     assert _published("worker-1") != _published("worker-2")
 

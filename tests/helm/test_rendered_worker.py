@@ -12,11 +12,10 @@ import aiohttp
 
 from app.demo import processes
 from app.demo.broker import EmbeddedKafka
-from tests.support.helm import HELM_4, NAMESPACE, only
+from tests.support.helm import HELM_4, only
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
 
-_POD = "tablehouse-0"
 _ROW = b'{"carrier":"UA","name":"United Air Lines Inc."}'
 
 
@@ -39,7 +38,7 @@ class _Pod:
 
     def environment(self) -> dict[str, str]:
         """Return the container's variables, made in the order in which Kubernetes makes them."""
-        downward = {"metadata.name": _POD, "metadata.namespace": NAMESPACE}
+        downward = {"status.podIP": "127.0.0.1"}
         made: dict[str, str] = {}
         for variable in self.container["env"]:
             if "valueFrom" in variable:
@@ -122,9 +121,7 @@ async def test_a_worker_runs_with_exactly_what_the_chart_renders(
     ports = values["containerPorts"]
     objects = HELM_4.template({**values, "test": {"table": "airlines", "key": "UA"}}, home)
     pod = _Pod(objects, tmp_path)
-    assert pod.environment()["TABLEHOUSE_ADVERTISED_URL"] == (
-        f"http://tablehouse-0.tablehouse-headless.tables.svc.cluster.local:{ports['internal']}"
-    )
+    assert pod.environment()["TABLEHOUSE_ADVERTISED_HOST"] == "127.0.0.1"
 
     with _Worker(pod, tmp_path) as worker:
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):

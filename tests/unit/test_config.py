@@ -57,6 +57,14 @@ def test_two_settings_are_enough_and_the_rest_have_defaults() -> None:
     assert (settings.log_format, settings.log_level) == ("json", "info")
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("10.1.2.3", "http://10.1.2.3:7000"), ("fd00::1", "http://[fd00::1]:7000"), ("worker-1", "http://worker-1:7000")],
+)
+def test_peers_reach_a_worker_at_its_advertised_host_and_internal_port(host: str, url: str) -> None:
+    assert load_settings(REQUIRED | {"advertised_host": host, "internal_port": "7000"}).advertised_url == url
+
+
 def test_a_flag_outweighs_the_environment_and_that_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_file(monkeypatch, tmp_path, "group: file\nhttp_port: 1\ninternal_port: 2\n")
     monkeypatch.setenv("TABLEHOUSE_GROUP", "environment")
@@ -77,6 +85,7 @@ def test_every_setting_can_come_from_each_source(tmp_path: Path) -> None:
         "http_port": "1234",
         "internal_port": "1235",
         "probe_port": "9191",
+        "advertised_host": "worker-1",
         "advertised_url": "http://worker-1.workers.svc:1235",
         "internal_secrets": "correct-horse-battery, staple-correct-horse",
         "cors_origins": "https://App.example.com, http://localhost:3000",
@@ -183,6 +192,9 @@ def test_what_is_missing_is_named_with_every_way_to_give_it() -> None:
         ("http_port", "65536", "must be a port from 1 to 65535"),
         ("http_port", "1" * 5000, "must be a port from 1 to 65535"),
         ("internal_port", "x", "must be a port from 1 to 65535"),
+        ("advertised_host", "worker:9080", "must be a host name or an IP address"),
+        ("advertised_host", "[fd00::1]", "must be a host name or an IP address"),
+        ("advertised_host", "", "must be a host name or an IP address"),
         ("advertised_url", "worker:9080", "must be http://host"),
         ("advertised_url", "https://worker:9080", "must be http://host"),
         ("advertised_url", "http://worker:9080/", "must be http://host"),

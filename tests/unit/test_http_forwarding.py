@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.errors import MisplacedKeys, Overloaded, OwnerUnreachable, PartitionRestoring
 from app.formats.partitioners import partition_of
-from app.http import internal
+from app.http import internal, proofs
 from app.http.peer import HttpPeer, Unconnected
 from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role
 from app.routing.ports import Hop, Unresponsive
@@ -247,8 +247,9 @@ async def test_a_worker_without_a_sign_of_life_is_told_from_one_that_answers_non
         server.close()
 
 
-def headers(**changes: str) -> dict[str, str]:
+def headers(means: str = "b 1", **changes: str) -> dict[str, str]:
     given = {
+        proofs.WORKER: means,
         internal.VERSION: "1",
         internal.TABLE_DIGEST: routed_tables(CATALOG, "g", NO_REGISTRY)["planes"].digest,
         internal.PARTITIONS: "4",
@@ -285,16 +286,22 @@ async def test_the_mark_of_a_deleted_key_crosses_the_hop_with_its_timestamp(work
 
 
 async def test_the_internal_listener_says_not_mine_and_never_forwards(workers: tuple[Worker, Worker]) -> None:
-    reply = await ask(workers[0].internal, target(), headers())
+    reply = await ask(workers[0].internal, target(), headers("a 1"))
     assert (reply.status, reply.json["code"]) == (421, "not_owner")
     assert workers[1].local.asked == []
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"TABLE_DIGEST": "0" * 32}, "definition"), ({"PARTITIONS": "5"}, "partitions"), ({"VERSION": "2"}, "version")],
+    [
+        ({"TABLE_DIGEST": "0" * 32}, "definition"),
+        ({"PARTITIONS": "5"}, "partitions"),
+        ({"VERSION": "2"}, "version"),
+        ({"means": "b 2"}, "this is worker 'b 1' (id and incarnation), and the asking one means 'b 2'"),
+        ({"means": "a 1"}, "this is worker 'b 1' (id and incarnation), and the asking one means 'a 1'"),
+    ],
 )
-async def test_workers_that_mean_different_tables_do_not_read_from_each_other(
+async def test_workers_that_mean_different_tables_or_another_worker_do_not_read_from_each_other(
     workers: tuple[Worker, Worker], change: dict[str, str], word: str
 ) -> None:
     reply = await ask(workers[1].internal, target(), headers(**change))
@@ -406,6 +413,7 @@ async def test_nothing_that_a_client_sends_crosses_the_hop(workers: tuple[Worker
     names = {line.split(b":")[0].lower() for line in seen[0].split(b"\r\n")[1:] if line}
     assert names == {
         b"host",
+        b"tablehouse-worker",
         b"x-request-id",
         b"tablehouse-internal-version",
         b"tablehouse-table-digest",

@@ -123,14 +123,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* The environment of the worker's container. Kubernetes puts $(...) in from what stands above. */}}
 {{- define "tablehouse.env" -}}
-- name: POD_NAME
+{{- /* A pod's name would lead to its old address for as long as anything on the way remembers it. */}}
+- name: POD_IP
   valueFrom:
     fieldRef:
-      fieldPath: metadata.name
-- name: POD_NAMESPACE
-  valueFrom:
-    fieldRef:
-      fieldPath: metadata.namespace
+      fieldPath: status.podIP
 - name: TABLEHOUSE_BOOTSTRAP_SERVERS
   value: {{ .Values.kafka.bootstrapServers | quote }}
 - name: TABLEHOUSE_TABLES
@@ -143,8 +140,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   value: {{ .Values.containerPorts.internal | quote }}
 - name: TABLEHOUSE_PROBE_PORT
   value: {{ .Values.containerPorts.probe | quote }}
-- name: TABLEHOUSE_ADVERTISED_URL
-  value: http://$(POD_NAME).{{ include "tablehouse.fullname" . }}-headless.$(POD_NAMESPACE).svc.{{ .Values.clusterDomain }}:{{ .Values.containerPorts.internal }}
+- name: TABLEHOUSE_ADVERTISED_HOST
+  value: $(POD_IP)
 {{- with .Values.kafka }}
 - name: TABLEHOUSE_KAFKA_SECURITY_PROTOCOL
   value: {{ .securityProtocol }}
