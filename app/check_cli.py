@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXIT_DISAGREES = 1
 
 
-@click.command()
+@click.command(short_help="Check a tables.yaml, by itself or against its topics.")
 @click.argument("file", type=click.Path(path_type=Path))
 @sampled
 @connected(FLAGS, timeout=120.0)
@@ -45,7 +45,7 @@ def _against_topics(
     catalog: "Catalog", records: int, timeout: float, given: dict[str, Any]
 ) -> tuple[list[str], list[str]]:
     """Return what is not as the file says, and what there is to know of topics."""
-    from app.inspection.agreement import disagreements  # noqa: PLC0415
+    from app.inspection.agreement import disagreements, notes_of_columns  # noqa: PLC0415
     from app.inspection.proposal import notes_of  # noqa: PLC0415
 
     async def work(samples: list["TopicSample"], reading: "Reading") -> tuple[list[str], list[str]]:
@@ -55,6 +55,15 @@ def _against_topics(
             for table in catalog.tables_of(sample.topic)
             async for problem in disagreements(table, sample, reading)
         ]
-        return problems, [f"topic {sample.topic}: {note}" for sample in samples for note in notes_of(sample)]
+        notes = [f"topic {sample.topic}: {note}" for sample in samples for note in notes_of(sample)]
+        for sample in samples:
+            if not sample.records:
+                notes.append(f"topic {sample.topic}: it has no records, so formats and partitioner are not checked")
+            notes += [
+                f"{table.name}: {note}"
+                for table in catalog.tables_of(sample.topic)
+                async for note in notes_of_columns(table, sample, reading)
+            ]
+        return problems, notes
 
     return look_at(settings_without_tables(given), catalog.topics, records, timeout, work)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXIT_UNDECIDED = 1
 
 
-@click.command("init")
+@click.command("init", short_help="Print a tables.yaml for topics that exist.")
 @click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
 @sampled
 @connected(FLAGS, timeout=120.0)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from app.inspection.shown import ShownRecord
 
 
-@click.command()
+@click.command(short_help="Show the newest records of a topic.")
 @click.argument("topic")
 @click.option(
     "--records", type=click.IntRange(1), default=5, show_default=True, help="Records of each partition's end."
@@ -50,10 +50,17 @@ def _when(timestamp: int) -> str | None:
 
 def _text(line: "ShownRecord") -> str:
     record = line.record
-    row = "(deleted)" if line.row is None else line.row
-    what = row if line.problem is None else f"cannot be a row: {line.problem}"
-    key = "-" if line.key is None else line.key
+    row = "(deleted)" if line.row is None else _printable(line.row)
+    what = row if line.problem is None else f"cannot be a row: {_printable(line.problem)}"
+    key = "-" if line.key is None else _printable(line.key)
     return "  ".join([f"{record.place.partition}:{record.offset}", _when(record.timestamp) or "-", key, what])
+
+
+def _printable(text: str) -> str:
+    """Return text for one line of a terminal, which takes some characters for commands."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _json(line: "ShownRecord") -> str:

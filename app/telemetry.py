@@ -40,6 +40,7 @@ _READ_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.0
 _TALKATIVE = (
     "aiokafka",
     "faust",
+    "httpx",
     "mode",
     "app.kafka.consumer",
     "app.kafka.engine",
@@ -135,7 +136,9 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
         structlog.processors.ExceptionRenderer(traceback_in_words),
     ]
     renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), timestamp_key="ts")
     )
     structlog.configure(
         processors=[*shared, renderer],
@@ -162,12 +165,19 @@ def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
         logging.getLogger(library).setLevel(max(number, logging.WARNING))
 
 
+def _without_refusals(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    # Commands try what may be an id of a schema, and say themselves what it has to do with which records.
+    if event["event"] == "schema refused":
+        raise structlog.DropEvent
+    return event
+
+
 @contextmanager
 def warnings_to_stderr() -> Iterator[None]:
     """Have a command write nothing but warnings to stderr, where its own words go, and none of it to stdout."""
     before = structlog.get_config()
     structlog.configure(
-        processors=[structlog.stdlib.add_log_level, structlog.dev.ConsoleRenderer(colors=False)],
+        processors=[_without_refusals, structlog.stdlib.add_log_level, structlog.dev.ConsoleRenderer(colors=False)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,

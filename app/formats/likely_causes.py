@@ -116,7 +116,8 @@ def cause_of_value(
         cause = f"its header {VALUE_HEADER} names its schema: use avro, protobuf or json_sr, whichever it is"
     if cause is None:
         framed = _cause_of_frame(data, kind_of)
-        cause = framed or _cause_of_plain(format_name, data) if format_name not in REGISTRY_FORMATS else None
+        if format_name not in REGISTRY_FORMATS:
+            cause = framed or _cause_of_plain(format_name, data) or _cause_of_unknown_frame(data)
         if format_name in REGISTRY_FORMATS and framed is None and is_json(data):
             cause = "it is plain JSON: use json"
     return cause
@@ -166,6 +167,15 @@ def is_json(data: bytes) -> bool:
 def is_plain_ascii(data: bytes) -> bool:
     """Return whether data is one or more printable ASCII characters."""
     return _PRINTABLE.fullmatch(data) is not None
+
+
+def _cause_of_unknown_frame(data: bytes) -> str | None:
+    if frame_id(data) is None:
+        return None
+    return (
+        "it begins with 0x00 and a number, as serializers of a schema registry write: if one does, use avro, protobuf "
+        "or json_sr, and set schema_registry to that registry"
+    )
 
 
 def _cause_of_frame(data: bytes, kind_of: KindOfSchema) -> str | None:

@@ -105,7 +105,7 @@ class Route:
         found = self.operations.get("GET" if method == "HEAD" else method)
         if found is None:
             allow = self.allow(variables)
-            raise MethodNotAllowed(f"{method} is not supported here, only {' and '.join(allow)}", allow=allow)
+            raise MethodNotAllowed(f"{method} is not supported here, only {', '.join(allow)}", allow=allow)
         return found
 
 

@@ -137,7 +137,7 @@ class InternalRoutes:
             return self._status, {}
         if raw_path == CHALLENGE_PATH:
             return self._challenge, {}
-        raise RouteNotFound("the internal listener has no such route")
+        raise RouteNotFound("no such route: this is the internal port, which is for other workers; ask the public one")
 
     async def row(self, call: Call) -> web.Response:
         """Read one key of an own task: 200 with the row, 204 when there is none and the asking worker takes that.

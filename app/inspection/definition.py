@@ -21,11 +21,13 @@ def tables_yaml(proposals: Iterable[Proposal]) -> str:
 
 def _lines(proposals: Iterable[Proposal]) -> Iterator[str]:
     yield "tables:"
-    for proposal in proposals:
+    for number, proposal in enumerate(proposals):
+        if number:
+            yield ""
         sample = proposal.sample
+        partitions = "1 partition" if sample.partitions == 1 else f"{sample.partitions} partitions"
         yield from _comment(
-            f"Topic {sample.topic}: {sample.partitions} partitions, {len(sample.records)} of {sample.offsets} records "
-            "were looked at.",
+            f"Topic {sample.topic}: {partitions}, {len(sample.records)} of {sample.offsets} records were looked at.",
             "  ",
         )
         for text in (*proposal.notes, *proposal.problems):
@@ -34,7 +36,6 @@ def _lines(proposals: Iterable[Proposal]) -> Iterator[str]:
             yield from _table(proposal)
         else:
             yield from _comment("So there is no table for this topic.", "  ")
-        yield ""
 
 
 def _table(proposal: Proposal) -> Iterator[str]:

@@ -59,7 +59,7 @@ async def choose_key(sample: TopicSample, reading: Reading) -> KeyChoice:
     whole = [spec for spec, fit in fits if fit.is_whole]
     spec, fit = max(fits, key=lambda one: one[1].fitting)
     if spec.format == "json":
-        spec = replace(spec, spellings=_spellings(spec, keys))
+        spec = replace(spec, spellings=best_spellings(spec, keys))
     framed = spec.format in _FRAMED
     rivals = tuple(other for other in whole if other != spec and framed and other.format in _INTEGER_WIDTHS)
     why = f"{fit} distinct keys are {_WORDS[spec.format]}"
@@ -115,7 +115,7 @@ async def _registered(keys: Mapping[bytes, SampledRecord], reading: Reading) -> 
             yield _with_fields("json_sr", _members(key[key_frame(key, record.headers).content :]))
 
 
-def _spellings(spec: KeySpec, keys: Iterable[bytes]) -> tuple[SpellingName, ...]:
+def best_spellings(spec: KeySpec, keys: Iterable[bytes]) -> tuple[SpellingName, ...]:
     """Return the fewest spellings that write as many of the keys as any do, the usual ones where they do."""
     json_keys, written = JsonKey(spec), []
     for key in keys:
@@ -130,6 +130,16 @@ def _spellings(spec: KeySpec, keys: Iterable[bytes]) -> tuple[SpellingName, ...]
         chosen = (*chosen, best)
         left = [some for some in left if best not in some]
     return chosen or spec.spellings
+
+
+def unspelled(spec: KeySpec, keys: Iterable[bytes]) -> list[bytes]:
+    """Return the keys of a spec of JSON that none of its spellings writes."""
+    json_keys, lost = JsonKey(spec), []
+    for key in keys:
+        with suppress(DecodeError):
+            if json_keys.spellings_of(key).isdisjoint(spec.spellings):
+                lost.append(key)
+    return lost
 
 
 def _record_fields(definition: object) -> tuple[str, ...] | None:

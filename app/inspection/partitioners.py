@@ -32,10 +32,10 @@ def choose_partitioner(sample: TopicSample) -> PartitionerChoice:
     """Return the one partitioner that puts all keys where they are; `any` where none does."""
     places = {key: record.place.partition for key, record in sample.keys.items() if key}
     total, names = len(places), cast("tuple[PartitionerName, ...]", get_args(PartitionerName))
-    counts = Counter(
+    fits = Counter(
         name for key, partition in places.items() for name in partitioners.fitting(key, partition, sample.partitions)
     )
-    fitting = {name: counts[name] for name in names}
+    fitting = {name: fits[name] for name in names}
     if sample.partitions == 1:
         return PartitionerChoice("murmur2", (), fitting, total, "there is one partition, so every partitioner fits")
     if not total:
@@ -43,16 +43,17 @@ def choose_partitioner(sample: TopicSample) -> PartitionerChoice:
     whole = tuple(name for name in names if fitting[name] == total)
     if len(whole) == 1:
         (name,) = whole
-        others = " and ".join(f"{other} would put {count}" for other, count in fitting.items() if other != name)
+        others = ", ".join(f"{other} {count}" for other, count in fitting.items() if other != name)
         chance = "; with so few keys that may be chance" if _may_be_chance(sample.partitions, total) else ""
-        return PartitionerChoice(
-            name, (), fitting, total, f"puts all {total} keys where they are, {others} there{chance}"
-        )
+        found = "the one key is where it puts it" if total == 1 else f"all {total} keys are where it puts them"
+        why = f"{found} (others: {others}){chance}"
+        return PartitionerChoice(name, (), fitting, total, why)
     if whole:
-        why = f"{' and '.join(whole)} put all {total} keys where they are: find out how the topic is produced"
+        found = "the one key where it is" if total == 1 else f"all {total} keys where they are"
+        why = f"{' and '.join(whole)} put {found}: find out how the topic is produced"
         return PartitionerChoice(None, whole, fitting, total, why)
-    others = ", ".join(f"{name} would put {count} of {total} there" for name, count in fitting.items())
-    why = f"no partitioner known here puts all keys where they are, so reads ask every partition ({others})"
+    counts = ", ".join(f"{name} {count}" for name, count in fitting.items())
+    why = f"no partitioner known here puts all {total} keys where they are ({counts}), so reads ask every partition"
     return PartitionerChoice("any", (), fitting, total, why)
 
 

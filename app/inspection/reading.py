@@ -64,7 +64,7 @@ class Reading:
             async with asyncio.timeout(SCHEMA_TIMEOUT_SECONDS):
                 await self.schemas.fetch(needed)
         except TimeoutError:
-            self._silence = f"{self.schemas.describe(needed)} did not come within {SCHEMA_TIMEOUT_SECONDS:g} s"
+            self._silence = f"after {SCHEMA_TIMEOUT_SECONDS:g} s there is no {self.schemas.describe(needed)}"
             raise DecodeError(self._silence) from None
 
     async def fit(self, records: Iterable[SampledRecord], decode: Callable[[SampledRecord], object]) -> Fit:

@@ -61,6 +61,12 @@ async def rows_of(
     return found
 
 
+async def members_of(source: SourceSpec, records: Iterable[SampledRecord], reading: Reading) -> list[dict[str, object]]:
+    """Return the rows that are JSON objects, as a source without columns has them."""
+    rows = [decode_json(row) for _, row in await rows_of(source, records, reading) if row is not None]
+    return [row for row in rows if isinstance(row, dict)]
+
+
 async def choose_value(sample: TopicSample, reading: Reading) -> ValueChoice:
     """Return the first candidate that nearly all values fit; `bytes` is one that all do."""
     records = sample.with_values

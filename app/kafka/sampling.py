@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 from app.errors import TopicError
 from app.inspection.sample import SampledRecord, TopicSample
@@ -25,6 +26,13 @@ _END_TIMEOUT_SECONDS = 3.0
 _AT_ONCE = 16
 
 
+def _no_topic(missing: Sequence[str], names: Sequence[str]) -> str:
+    what = "there is no topic" if len(missing) == 1 else "there are no topics"
+    close = dict.fromkeys(one for topic in missing for one in get_close_matches(topic, names, n=1))
+    hint = f"did you mean {' and '.join(close)}?" if close else "see the spelling, and bootstrap_servers"
+    return f"{what} {', '.join(missing)}: {hint}"
+
+
 async def sample_topics(
     connection: Connection, topics: Sequence[str], per_end: int = RECORDS_PER_END
 ) -> list[TopicSample]:
@@ -33,7 +41,7 @@ async def sample_topics(
         described = await admin.described(topics)
         missing = [topic for topic in topics if topic not in described]
         if missing:
-            raise TopicError(f"there is no topic {', '.join(missing)}: see its spelling, and bootstrap_servers")
+            raise TopicError(_no_topic(missing, await admin.names()))
         settings = await admin.settings(topics)
     reader = KafkaLogReader(connection, _FETCH_BYTES)
     try:

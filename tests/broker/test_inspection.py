@@ -74,7 +74,7 @@ async def test_records_of_both_ends_are_looked_at(kafka: EmbeddedKafka) -> None:
     middle = [(b"m%d" % n, b"x", 0) for n in range(50)]
     await produce(kafka.bootstrap_servers, topic, [(b"first", b"{}", 0), *middle, (b"last", b"{}", 0)])
     found = await run(kafka, "init", topic, "--records", "1")
-    assert f"Topic {topic}: 1 partitions, 2 of 52 records were looked at." in found.stdout
+    assert f"Topic {topic}: 1 partition, 2 of 52 records were looked at." in found.stdout
     assert yaml.safe_load(found.stdout)["tables"][0]["source"]["value"] == "json"
 
 
@@ -124,6 +124,19 @@ async def test_peek_shows_the_newest_records_as_rows(kafka: EmbeddedKafka) -> No
     plain = await run(kafka, "peek", topic, "--records", "1")
     assert '  8  {"n":8}\n' in plain.stdout
     assert "cannot be a row: it has no key" in plain.stdout
+
+
+async def test_peek_sends_no_commands_to_the_terminal(kafka: EmbeddedKafka) -> None:
+    topic = await made(kafka, 1)
+    await produce(kafka.bootstrap_servers, topic, [(b"k", b"a\nb\x1b]0;title\x07", 0)])
+    found = await run(kafka, "peek", topic)
+    assert found.stdout.endswith("  k  a\\nb\\x1b]0;title\\x07\n")
+
+
+async def test_a_topic_that_is_not_there_is_named_with_one_that_is_like_it(kafka: EmbeddedKafka) -> None:
+    topic = await made(kafka, 1)
+    found = await run(kafka, "peek", f"{topic}s")
+    assert (found.exit_code, found.stderr) == (2, f"there is no topic {topic}s: did you mean {topic}?\n")
 
 
 async def test_a_topic_that_is_not_there_is_named(kafka: EmbeddedKafka) -> None:

@@ -12,7 +12,7 @@ from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, Va
 from app.errors import CatalogError
 from app.formats.partitioners import partition_of
 from app.formats.schemas import NoSchemas, Schema, SchemaName
-from app.inspection.agreement import disagreements
+from app.inspection.agreement import disagreements, notes_of_columns
 from app.inspection.definition import tables_yaml
 from app.inspection.keys import choose_key
 from app.inspection.partitioners import choose_partitioner
@@ -272,3 +272,36 @@ async def test_a_wrong_definition_is_told_field_by_field_with_what_would_fit() -
     assert "string would fit 50 of 50" in value
     assert partitioner.startswith("source.partitioner: murmur2 puts")
     assert "crc32" in partitioner
+
+
+async def test_json_keys_in_no_spelling_of_the_table_are_told_with_the_one_that_fits() -> None:
+    records = sample([(b'{"id": %d}' % n, b"1") for n in range(20)])
+    usual = KeySpec("json", ("id",), bare=True)
+    [problem] = await found(SourceSpec("orders", usual, ValueSpec("json")), records)
+    assert problem.startswith("source.key: 20 of 20 keys are in none of spellings: [compact, jackson] (offset 0 of ")
+    assert problem.endswith("; spellings: [python] would fit 20 of 20")
+    right = KeySpec("json", ("id",), bare=True, spellings=("python",))
+    assert await found(SourceSpec("orders", right, ValueSpec("json")), records) == []
+    # Every partition is asked.
+    assert await found(SourceSpec("orders", usual, ValueSpec("json"), partitioner="any"), records) == []
+
+
+async def test_columns_that_no_row_has_are_noted() -> None:
+    records = sample([(b"a", b'{"name":"x","city":"Oslo"}'), (b"b", b'{"name":"y"}'), (b"c", None)])
+    columns = {"n": "nam", "city": "city", "op": "$op"}
+    table = TableSpec("t", SourceSpec("orders", KeySpec("string"), ValueSpec("json")), columns=columns)
+    notes = [note async for note in notes_of_columns(table, records, READING)]
+    assert notes == ["columns: none of 2 rows has a member nam; they have city, name"]
+
+
+async def test_values_behind_an_id_that_nobody_knows_are_told_to_be_a_serializers() -> None:
+    records = sample([(b"k%d" % n, framed(7, b"\xff")) for n in range(20)])
+    [problem] = await found(SourceSpec("orders", KeySpec("string"), ValueSpec("json")), records)
+    assert problem.endswith("use avro, protobuf or json_sr, and set schema_registry to that registry")
+
+
+async def test_bytes_are_no_remedy_where_schemas_are_missing() -> None:
+    keys = sample([(framed(7, b"\x06abc"), b"1")])
+    [problem] = await found(SourceSpec("orders", KeySpec("avro"), ValueSpec("json")), keys)
+    assert "no schema registry is configured" in problem
+    assert "would fit" not in problem

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -127,7 +128,7 @@ def test_the_console_format_is_for_people(capsys: pytest.CaptureFixture[str], lo
     logging.getLogger("faust").info("a service has started")
     logging.getLogger("faust").warning("rebalanced")
     text = capsys.readouterr().err
-    assert "restored" in text
+    assert re.match(r"\d{4}-\d\d-\d\dT\S+ \[info +\] restored ", text)
     assert "table=planes" in text
     assert "rebalanced" in text
     assert "a service has started" not in text
