@@ -84,9 +84,7 @@ class RowRoutes:
         freshness = answer.result.freshness
         row = answer.result.row
         if row is None:
-            missing = problem(
-                KeyNotFound(missing_detail(name, freshness.role), table=name, partition=freshness.partition)
-            )
+            missing = problem(KeyNotFound(missing_detail(name, freshness), table=name, partition=freshness.partition))
             missing.headers.update(freshness_headers(freshness, answer.served_by))
             return missing
         headers, body = row_headers(answer, row), row.payload

@@ -86,6 +86,10 @@ async def choose_value(sample: TopicSample, reading: Reading) -> ValueChoice:
     whys = [f"{fit} values are {_WORDS[spec.format]}{_ENVELOPES[envelope]}"]
     if fit.problem is not None:
         whys += [fit.problem, *await causes_of(spec.format, sample.topic, records, reading)]
+    if spec.format in {"string", "bytes"}:
+        as_json = await fit_of_values(source_of(sample.topic, ValueSpec("json")), records, reading)
+        if 2 * as_json.fitting > as_json.total:
+            whys.append(f"{as_json} would be rows as json, and the others dead letters ({as_json.problem})")
     return ValueChoice(spec, envelope, fit, "; ".join(whys))
 
 

@@ -43,9 +43,9 @@ def content_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
         if task.suspicion is not None:
             lines.setdefault(task.table, f"table {task.table}: {task.suspicion}")
         elif task.rejected_records and not rows[task.table]:
-            latest = "" if task.rejection is None else f"; the latest: {task.rejection}"
+            latest = task.rejection or f"see `tablehouse dead-letters list --table {task.table}`"
             lines.setdefault(
-                task.table, f"table {task.table} has no row here, and records that could not become rows{latest}"
+                task.table, f"table {task.table} has no row here, and records that could not become rows: {latest}"
             )
     return list(lines.values())
 

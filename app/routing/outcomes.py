@@ -95,7 +95,7 @@ class Outcomes:
         self.partitions[freshness.partition] = answer if known is None else _worse(known, answer)
 
     def _not_found(self, freshness: Freshness) -> KeyNotFound:
-        detail = missing_detail(self._table, freshness.role)
+        detail = missing_detail(self._table, freshness)
         return KeyNotFound(detail, table=self._table, partition=freshness.partition)
 
 

@@ -358,10 +358,12 @@ def partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:
     return count
 
 
-def missing_detail(table: str, role: Role) -> str:
-    """Say that a table has no row for a key, and whose word that is."""
+def missing_detail(table: str, freshness: Freshness) -> str:
+    """Say that a table has no row for a key, whose word that is, and what else it may be for."""
+    role, rejected = freshness.role, freshness.rejected_records
     whose = "" if role is Role.ACTIVE else f", as far as its {role.value} copy knows"
-    return f"table {table} has no row for this key{whose}"
+    why = f"; {rejected} records of its partition could not become rows, see GET /tables/{table}" if rejected else ""
+    return f"table {table} has no row for this key{whose}{why}"
 
 
 def trusted(result: ReadResult, consistency: Consistency) -> ReadResult:

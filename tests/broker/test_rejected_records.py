@@ -33,6 +33,8 @@ async def test_rejected_records_are_counted_through_restarts_and_told_with_a_lik
     for path, expected in (("/tables/orders/b", 404), ("/tables/orders/a", 200)):
         status, headers = await get(worker, path)
         assert (status, headers["Tablehouse-Rejected-Records"]) == (expected, "2")
+    missing = (await worker.get("/tables/orders/b")).json
+    assert missing["detail"].endswith("; 2 records of its partition could not become rows, see GET /tables/orders")
     _, document = await worker.document("/tables/orders")
     assert document["rejected_records"] == 2
     [partition] = document["partition_details"]

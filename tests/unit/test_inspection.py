@@ -167,6 +167,13 @@ async def test_a_framing_that_no_format_reads_is_named_with_its_remedy(
     assert remedy in choice.why
 
 
+async def test_values_that_are_json_for_the_most_part_are_said_to_be() -> None:
+    values = [b'{"a":1}', b'{"a":2}', b"{'a': 3}"]
+    choice = await choose_value(sample([(b"k%d" % number, value) for number, value in enumerate(values)]), READING)
+    assert choice.spec == ValueSpec("string")
+    assert "2 of 3 would be rows as json, and the others dead letters" in choice.why
+
+
 async def test_a_few_values_of_another_kind_are_problems_with_their_causes() -> None:
     values = sample([(b"k%d" % number, b"{}" if number else b"") for number in range(20)])
     proposal = await propose(values, READING)
