@@ -53,7 +53,13 @@ def _text(line: "ShownRecord") -> str:
     row = "(deleted)" if line.row is None else line.row
     what = row if line.problem is None else f"cannot be a row: {line.problem}"
     key = "-" if line.key is None else line.key
-    return "  ".join([f"{record.place.partition}:{record.offset}", _when(record.timestamp) or "-", key, what])
+    line_of = "  ".join([f"{record.place.partition}:{record.offset}", _when(record.timestamp) or "-", key, what])
+    return "".join(c if c.isprintable() else _escaped(c) for c in line_of)
+
+
+def _escaped(character: str) -> str:
+    """Return a character that could begin a line or tell a terminal what to do as an escape."""
+    return character.encode("unicode_escape").decode()
 
 
 def _json(line: "ShownRecord") -> str:
@@ -66,4 +72,5 @@ def _json(line: "ShownRecord") -> str:
         "row": line.row,
         "problem": line.problem,
     }
-    return json.dumps(found, ensure_ascii=False)
+    # JSON leaves characters as they are that some terminals act on.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(found, ensure_ascii=False))

@@ -26,7 +26,7 @@ from app.formats.connect_json import unwrap
 from app.formats.connect_keys import connect_key
 from app.formats.errors import DecodeError
 from app.formats.framing import Headers
-from app.formats.json_text import decode_json
+from app.formats.json_text import decode_key_json
 from app.formats.key_frames import KeyFrame, framed_key, key_frame, key_in_forms, schema_of
 from app.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
 from app.formats.ordered import Scalar
@@ -43,7 +43,7 @@ def source_keys(source: SourceSpec, known: Known) -> KeyFormat:
         case "json_sr":
             return FramedJsonKey(source.key, known.keys_of(source.topic))
         case "json_connect":
-            return ConnectJsonKey(source.key, known.keys_of(source.topic))
+            return ConnectJsonKey(source.key, known.keys_of(source.topic, source.key))
     return key_format(source.key)
 
 
@@ -105,10 +105,14 @@ class FramedJsonKey(_JsonVariants):
         schema = self._variants.schemas.known(found.schema)
         if schema.kind != "JSON":
             raise DecodeError(f"schema {found.schema} is of type {schema.kind}, and the keys' format is json_sr")
-        return found.variant, decode_json(wire[found.content :])
+        return found.variant, decode_key_json(wire[found.content :])
 
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
-        return [framed_key(variant, content) for content in self._members.forms(scalars)]
+        # A subject may have had keys of another kind once, and another table of the topic may have them.
+        with suppress(DecodeError):
+            if self._variants.schemas.known(schema_of(variant)).kind == "JSON":
+                return [framed_key(variant, content) for content in self._members.forms(scalars)]
+        return ()
 
 
 class ConnectJsonKey(_JsonVariants):
@@ -123,13 +127,13 @@ class ConnectJsonKey(_JsonVariants):
     def _split(self, wire: bytes, _headers: Headers) -> tuple[bytes, object]:
         wrapped = unwrap(wire)
         if wrapped is None:
-            decode_json(wire)
+            decode_key_json(wire)
             raise DecodeError(
                 "it is not an object of schema and payload, as Kafka Connect writes keys with schemas.enable=true; "
                 "without that the key's format is json"
             )
         schema, payload = wrapped
-        return schema, connect_key(schema, self._fields).show(decode_json(payload))
+        return schema, connect_key(schema, self._fields).show(decode_key_json(payload))
 
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
         forms = self._members.forms(connect_key(variant, self._fields).write(scalars))
@@ -207,7 +211,7 @@ class AvroKey:
         """Return the text of each of a key's scalars, as it would stand in a URL alone; raises InvalidKey."""
         if self._spec.fields and not self._spec.bare:
             try:
-                value = decode_json(text)
+                value = decode_key_json(text)
             except DecodeError as error:
                 raise self._members.invalid(str(error)) from error
             if not isinstance(value, dict) or set(value) != set(self._spec.fields):

@@ -28,7 +28,7 @@ from app.catalog.spec import KeySpec, SpellingName
 from app.errors import InvalidKey
 from app.formats.errors import DecodeError
 from app.formats.framing import Headers
-from app.formats.json_text import decode_json
+from app.formats.json_text import decode_key_json
 from app.formats.ordered import SIGN, Scalar, ordered_bytes
 from app.formats.spellings import SPELLINGS, Member
 
@@ -256,7 +256,7 @@ class KeyMembers:
     def of_text(self, text: bytes) -> list[Scalar]:
         """Return the scalars of a URL's JSON; raises InvalidKey."""
         try:
-            value = decode_json(text)
+            value = decode_key_json(text)
             return [_scalar(value, "it")] if self._bare else self.of_value(value)
         except DecodeError as error:
             raise self.invalid(str(error)) from error
@@ -273,7 +273,7 @@ class KeyMembers:
 
     def of_json(self, text: bytes) -> list[Scalar]:
         """Return the scalars of a record's JSON; raises DecodeError."""
-        return self.of_value(decode_json(text))
+        return self.of_value(decode_key_json(text))
 
     def of_value(self, value: object) -> list[Scalar]:
         """Return the scalars of a record's key; raises DecodeError."""

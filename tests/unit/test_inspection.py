@@ -206,6 +206,13 @@ def test_a_topic_that_was_filled_in_turns_is_read_in_all_partitions() -> None:
     assert "no partitioner known here" in choice.why
 
 
+def test_keys_that_are_in_two_partitions_are_where_no_partitioner_puts_them() -> None:
+    laid = sample([(b"k%d" % n, b"1") for n in range(50)], 4)
+    again = [one._replace(place=TopicPartition("orders", 3), offset=99 + n) for n, one in enumerate(laid.records)]
+    choice = choose_partitioner(TopicSample("orders", 4, "compact", {}, [*laid.records, *again]))
+    assert (choice.name, choice.keys) == ("any", 50)
+
+
 async def test_a_proposal_is_a_file_that_workers_take(tmp_path: Path) -> None:
     first = await propose(sample([(b'{"a b":%d}' % n, b"{}") for n in range(40)], partitioner="crc32"), READING)
     plain = sample([(b"k%d" % n, b"{}") for n in range(40)], partitioner="crc32", cleanup="delete")
