@@ -32,6 +32,7 @@ from app.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scal
 from app.formats.ordered import Scalar
 from app.formats.remembered import remembered
 from app.formats.schemas import Schema, Schemas
+from app.formats.spellings import Member
 from app.formats.variants import KeyVariants, Known
 
 
@@ -74,18 +75,34 @@ class _JsonVariants(ABC):
 
     def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
-        variant, value = self._split(wire, headers)
-        stored = stored_scalars(self._members.of_value(value))
+        variant, value, content = self._split(wire, headers)
+        scalars = self._members.of_value(value)
         self._variants.learn(variant)
-        return stored
+        # A key that can be read and not be written is found all the same, if more slowly.
+        with suppress(InvalidKey):
+            other = self._members.other_spelling(content, self._written(variant, scalars))
+            if other is not None and other not in self._variants.spellings:
+                self._variants.spellings = (other, *self._variants.spellings)
+        return stored_scalars(scalars)
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         return wire
 
+    def _forms(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[bytes]:
+        """Return the JSON of a key under a variant in every spelling that it may have; raises as _written does."""
+        return self._members.forms(self._written(variant, scalars), self._variants.spellings)
+
     @abstractmethod
-    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object]:
-        """Return the variant of a record's key, and what a URL shows of it; raises DecodeError and SchemaNeeded."""
+    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object, bytes]:
+        """Return the variant of a record's key, what a URL shows of it, and its JSON.
+
+        Raises DecodeError and SchemaNeeded.
+        """
+
+    @abstractmethod
+    def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
+        """Return what a record has of a URL's scalars; raises InvalidKey where the variant has no such key."""
 
     @abstractmethod
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
@@ -100,18 +117,22 @@ class FramedJsonKey(_JsonVariants):
 
     name = "json_sr"
 
-    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object]:
+    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object, bytes]:
         found = key_frame(wire, headers)
         schema = self._variants.schemas.known(found.schema)
         if schema.kind != "JSON":
             raise DecodeError(f"schema {found.schema} is of type {schema.kind}, and the keys' format is json_sr")
-        return found.variant, decode_key_json(wire[found.content :])
+        content = wire[found.content :]
+        return found.variant, decode_key_json(content), content
+
+    def _written(self, _variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
+        return scalars
 
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
         # A subject may have had keys of another kind once, and another table of the topic may have them.
         with suppress(DecodeError):
             if self._variants.schemas.known(schema_of(variant)).kind == "JSON":
-                return [framed_key(variant, content) for content in self._members.forms(scalars)]
+                return [framed_key(variant, content) for content in self._forms(variant, scalars)]
         return ()
 
 
@@ -124,7 +145,7 @@ class ConnectJsonKey(_JsonVariants):
         super().__init__(spec, variants)
         self._fields = spec.fields
 
-    def _split(self, wire: bytes, _headers: Headers) -> tuple[bytes, object]:
+    def _split(self, wire: bytes, _headers: Headers) -> tuple[bytes, object, bytes]:
         wrapped = unwrap(wire)
         if wrapped is None:
             decode_key_json(wire)
@@ -133,11 +154,15 @@ class ConnectJsonKey(_JsonVariants):
                 "without that the key's format is json"
             )
         schema, payload = wrapped
-        return schema, connect_key(schema, self._fields).show(decode_key_json(payload))
+        return schema, connect_key(schema, self._fields).show(decode_key_json(payload)), payload
+
+    def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
+        return connect_key(variant, self._fields).write(scalars)
 
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
-        forms = self._members.forms(connect_key(variant, self._fields).write(scalars))
-        return [(b'{"schema":' + variant + b',"payload":' + content + b"}", ()) for content in forms]
+        return [
+            (b'{"schema":' + variant + b',"payload":' + content + b"}", ()) for content in self._forms(variant, scalars)
+        ]
 
 
 class AvroKey:

@@ -298,10 +298,21 @@ class KeyMembers:
         scalars = self.of_json(wire)
         return frozenset(name for name, write in SPELLINGS.items() if write(scalars, self._fields) == wire)
 
-    def forms(self, members: Sequence[Member]) -> tuple[bytes, ...]:
-        """Return what producers write of members, in each of the spellings once and in their order."""
+    def forms(self, members: Sequence[Member], others: tuple[SpellingName, ...] = ()) -> tuple[bytes, ...]:
+        """Return what producers write of members, in each of the spellings once and in their order, `others` first."""
         # A dictionary keeps the order, and one of two that are equal.
-        return tuple(dict.fromkeys(write(members, self._fields) for write in self._writes))
+        writes = [*(SPELLINGS[name] for name in others), *self._writes] if others else self._writes
+        return tuple(dict.fromkeys(write(members, self._fields) for write in writes))
+
+    def other_spelling(self, text: bytes, members: Sequence[Member]) -> SpellingName | None:
+        """Return a spelling that is none of the spec's and writes members as they stand in a record.
+
+        None where one of the spec's does, or none that is known here.
+        """
+        if any(write(members, self._fields) == text for write in self._writes):
+            return None
+        names = (name for name, write in SPELLINGS.items() if write(members, self._fields) == text)
+        return next(names, None)
 
 
 def stored_scalars(scalars: Iterable[Scalar]) -> bytes:

@@ -7,7 +7,7 @@ the schema registry, never all of them for certain: so a router that finds nothi
 partition.
 """
 
-from app.catalog.spec import KeySpec
+from app.catalog.spec import KeySpec, SpellingName
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
 
@@ -25,6 +25,8 @@ class KeyVariants:
         self.topic = topic
         self.schemas = schemas
         self._known: tuple[bytes, ...] = ()
+        #: The spellings of JSON in which keys were read, besides those that are looked for anyway; the newest first.
+        self.spellings: tuple[SpellingName, ...] = ()
 
     @property
     def known(self) -> tuple[bytes, ...]:

@@ -365,6 +365,26 @@ def test_a_json_key_behind_the_id_of_another_kind_of_schema_is_refused() -> None
         keys.store(framed(1, b"1"))
 
 
+@pytest.mark.parametrize(
+    ("wire", "others"),
+    [
+        (b'{"id": 7, "n": "\\u00fc"}', [b'{"id":7,"n":"\xc3\xbc"}']),
+        (b'{"id":7,"n":"\\u003c"}', [b'{"id":7,"n":"<"}']),
+        (b'{"id":7,"n":"a"}', []),
+    ],
+)
+def test_a_json_key_is_looked_for_as_its_producers_spell_it_and_written_as_the_newest_does(
+    wire: bytes, others: list[bytes]
+) -> None:
+    keys = keys_of(KeySpec("json_sr", ("id", "n")), Schema(1, "JSON", "{}"))
+    stored = keys.store(framed(1, wire))
+    key = keys.parse(wire)
+    assert (key.stored, key.wires) == (stored, tuple(framed(1, form) for form in (wire, *others)))
+    keys = keys_of(KeySpec("json_connect", ("id", "n")))
+    stored = keys.store(connect_text({"type": "struct"}, wire.decode()))
+    assert keys.parse(wire).wires == tuple(connect_text({"type": "struct"}, form.decode()) for form in (wire, *others))
+
+
 # Kafka Connect's JSON
 
 
