@@ -8,9 +8,10 @@ from typing import get_args
 
 from app.catalog.source import MEMBER
 from app.catalog.spec import KeySpec, SourceSpec, SpellingName, ValueSpec
+from app.formats.avro_schema import content_of
 from app.formats.connect_json import unwrap
 from app.formats.connect_keys import connect_key
-from app.formats.errors import DecodeError
+from app.formats.errors import DECODE_ERRORS, DecodeError
 from app.formats.framing import KEY_HEADER
 from app.formats.json_text import decode_json
 from app.formats.key_frames import key_frame
@@ -108,8 +109,11 @@ async def _registered(keys: Mapping[bytes, SampledRecord], reading: Reading) -> 
             continue
         name = FORMAT_OF_KIND[schema.kind]
         if name == "avro":
-            definition = decode_json(schema.text.encode()) if schema.text.lstrip()[:1] in '{["' else schema.text
-            yield _with_fields("avro", _record_fields(definition))
+            try:
+                fields = _record_fields(content_of(schema))
+            except DECODE_ERRORS:
+                continue
+            yield _with_fields("avro", fields)
         elif name == "json_sr":
             key = record.key or b""
             yield _with_fields("json_sr", _members(key[key_frame(key, record.headers).content :]))
@@ -135,7 +139,8 @@ def _spellings(spec: KeySpec, keys: Iterable[bytes]) -> tuple[SpellingName, ...]
 def _record_fields(definition: object) -> tuple[str, ...] | None:
     match definition:
         case {"type": "record", "fields": [*fields]}:
-            return tuple(field["name"] for field in fields if isinstance(field, dict) and "name" in field)
+            names = [field.get("name") for field in fields if isinstance(field, dict)]
+            return tuple(name for name in names if isinstance(name, str))
     return ()
 
 

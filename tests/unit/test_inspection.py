@@ -19,6 +19,7 @@ from app.inspection.partitioners import choose_partitioner
 from app.inspection.proposal import propose
 from app.inspection.reading import Reading
 from app.inspection.sample import SampledRecord, TopicSample
+from app.inspection.shown import shown
 from app.inspection.values import choose_value
 from app.model import TopicPartition
 
@@ -111,6 +112,21 @@ async def test_keys_of_registered_schemas_are_avro(schema: int, contents: list[b
     unknown = await choose_key(keys, READING)
     assert unknown.spec == KeySpec("bytes")
     assert "set schema_registry" in unknown.why
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", '{"type":"record"}', '{"type":"record","fields":[{"name":["x"]}]}', '{"type":"record","fields":[5]}',
+     "[" * 600, '{"type":"record","name":"K","fields":[{"name":"id","type":7}]}'],
+)  # fmt: skip
+async def test_a_schema_that_is_none_ends_no_command(text: str) -> None:
+    class Broken(SomeSchemas):
+        def known(self, schema_id: SchemaName) -> Schema:
+            return Schema(schema_id, "AVRO", text)
+
+    topic, reading = sample([(framed(RECORD_SCHEMA, b"\x02"), b"1")]), Reading(Broken())
+    assert (await choose_key(topic, reading)).spec == KeySpec("bytes")
+    assert await shown(topic, reading, 1)
 
 
 async def test_keys_that_are_integers_as_well_as_avro_are_not_decided() -> None:
