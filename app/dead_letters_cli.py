@@ -179,7 +179,7 @@ def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
     for name, size in letter.dropped.items():
         click.echo(f"dropped:    {name}, {size} bytes, too large for the dead-letter topic")
     for name, data in headers:
-        click.echo(f"header:     {name} = {_text(data)}")
+        click.echo(f"header:     {_text(name.encode())} = {_text(data)}")
     click.echo(f"key:        {_text(key)}")
     click.echo(f"value:      {_text(value)}")
 

@@ -73,4 +73,5 @@ def _json(line: "ShownRecord") -> str:
         "row": line.row,
         "problem": line.problem,
     }
-    return json.dumps(found, ensure_ascii=False)
+    # JSON leaves characters as they are that some terminals act on.
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(found, ensure_ascii=False))

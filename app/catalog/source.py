@@ -9,6 +9,7 @@ import yaml
 from app.catalog.reader import Fields, Reader, Text, children
 from app.catalog.spec import (
     DEFAULT_SPELLINGS,
+    SPELLED_KEYS,
     STRUCTURED_KEYS,
     STRUCTURED_VALUES,
     Envelope,
@@ -115,11 +116,12 @@ def _spellings(
 ) -> tuple[SpellingName, ...] | None:
     if "spellings" not in entries:
         return DEFAULT_SPELLINGS
-    if name is not None and name != "json":
+    if name is not None and name not in SPELLED_KEYS:
+        spelled = " and ".join(sorted(SPELLED_KEYS))
         reader.problem(
             entries["spellings"].line,
             f"{field}.spellings",
-            f"belongs to format json, this key is {name}; leave it out",
+            f"belongs to formats {spelled}, this key is {name}; leave it out",
         )
     spellings = reader.unique_choices(entries["spellings"].node, f"{field}.spellings", get_args(SpellingName))
     return None if spellings is None else cast("tuple[SpellingName, ...]", tuple(spellings))

@@ -21,6 +21,9 @@ DEFAULT_SPELLINGS: tuple[SpellingName, ...] = ("compact", "jackson")
 #: Keys that can be structures of several members.
 STRUCTURED_KEYS: frozenset[KeyFormatName] = frozenset({"json", "avro", "json_sr", "json_connect"})
 
+#: Formats of keys whose JSON producers spell in ways that a definition may name. Kafka Connect has one.
+SPELLED_KEYS: frozenset[KeyFormatName] = frozenset({"json", "json_sr"})
+
 #: Values that can be structures of members, which envelopes and columns take apart.
 STRUCTURED_VALUES: frozenset[ValueFormatName] = frozenset({"json", "avro", "protobuf", "json_sr", "json_connect"})
 
@@ -37,8 +40,8 @@ class KeySpec:
 
     `fields` are the members of a structured key in the order in which the producer writes them; empty for every other
     format, and for a key that is one scalar. `bare` is set for a key of one member whose value alone stands in a URL.
-    `spellings` are the ways in which producers write JSON, of format json alone; the first is that of rows that callers
-    write.
+    `spellings` are the ways in which producers write JSON, of SPELLED_KEYS alone; the first is that of rows that
+    callers write.
     """
 
     format: KeyFormatName

@@ -31,6 +31,9 @@ from app.formats.temporal import decimal_text, unscaled
 Shown = str | bool | int | float
 
 _INT = 1 << 31
+
+#: Bytes of the largest decimal that a key can be; a schema may say that it has gigabytes.
+_MOST_DECIMAL_BYTES = 8 * 1024
 _DECIMAL = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 _encode = msgspec.json.Encoder().encode
@@ -58,6 +61,8 @@ def key_type(schema: Any, types: Mapping[str, Any], what: str) -> KeyType:
         if len(branches) == 1 < len(schema):
             return _not_null(key_type(branches[0], types, what), what)
     if rendered == "decimal":
+        if schema.get("size", 0) > _MOST_DECIMAL_BYTES:
+            raise DecodeError(f"{what} is a decimal of more than {_MOST_DECIMAL_BYTES} bytes, which no key can be")
         return decimal_key(schema["scale"], schema.get("size"))
     if rendered == VARIABLE_DECIMAL:
         return VARIABLE_DECIMAL_KEY

@@ -438,7 +438,7 @@ def _uuid(text: str) -> bytes:
 
 def _decimal(text: str, schema: Mapping[str, Any]) -> bytes:
     number = unscaled(text, schema["scale"])
-    if schema["precision"] is not None and abs(number) >= 10 ** schema["precision"]:
+    if schema["precision"] is not None and len(str(abs(number)) if number else "") > schema["precision"]:
         raise DecodeError(f"it has more than the {schema['precision']} digits of the schema's decimal")
     # fastavro has seen to it that so many digits fit.
     return number.to_bytes(schema["size"], "big", signed=True) if "size" in schema else twos_complement(number)

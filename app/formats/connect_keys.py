@@ -2,7 +2,7 @@
 
 | type, by the name in its schema   | in the payload                  | in a URL  |
 |-----------------------------------|---------------------------------|-----------|
-| connect.data.Decimal              | `"BM4="`, or a number           | `"12.30"`, or a number |
+| connect.data.Decimal              | `"BM4="`, or the number 12.30   | `"12.30"`, or a number |
 | debezium.data.VariableScaleDecimal | `{"scale":2,"value":"BM4="}`   | `"12.30"` |
 
 Everything else is in a URL as in the payload.
@@ -11,7 +11,10 @@ Everything else is in a URL as in the payload.
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import NamedTuple
+
+import msgspec
 
 from app.errors import InvalidKey
 from app.formats.avro_key_types import VARIABLE_DECIMAL_KEY, decimal_key
@@ -20,6 +23,10 @@ from app.formats.errors import DecodeError
 from app.formats.ordered import Scalar
 from app.formats.remembered import remembered
 from app.formats.spellings import Member
+
+#: A double that is a decimal has 17 digits at most, and zeros up to those of its scale. More of them than these, or a
+#: digit behind those of the scale, are errors.
+_EXACT = Context(prec=400, traps=[InvalidOperation, Inexact])
 
 
 class _Type(NamedTuple):
@@ -84,9 +91,22 @@ def _decimal(scale: int) -> _Type:
         return of.show(_bytes(value)) if isinstance(value, str) else value
 
     def write(scalar: Scalar) -> Member:
+        if isinstance(scalar, float):
+            return _with_all_digits(scalar, scale)
         return _base64(of.parse(scalar.encode())) if isinstance(scalar, str) else scalar
 
     return _Type(show, write)
+
+
+def _with_all_digits(number: float, scale: int) -> Member:
+    """Return a number as Java writes a decimal of a scale: 12.3 as 12.30; as it is where it is none of that scale."""
+    decimal = Decimal(repr(number))
+    try:
+        written = str(decimal.quantize(Decimal((0, (1,), -scale)), context=_EXACT))
+    except (InvalidOperation, Inexact):
+        return number
+    # 12.0 and 12 are different keys.
+    return msgspec.Raw(written.encode()) if "." in written or "E" in written else number
 
 
 def _show_variable(value: object) -> object:

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from app.catalog.spec import TableSpec
-from app.errors import InvalidKey
+from app.errors import InvalidKey, KeySchemaUnknown
 from app.formats.avro_rows import avro_rows
 from app.formats.framing import Headers
 from app.formats.keyed import source_keys
@@ -90,6 +90,11 @@ class RecordEncoder:
 
     def _key(self, key_text: bytes) -> Key:
         key = self._keys.parse(key_text)
+        if not key.wires and self._keys.name != "avro":
+            raise KeySchemaUnknown(
+                "no schema of the topic's keys is known to this worker yet, so nobody can say how this key is written: "
+                "no record was read with one"
+            )
         if not key.wires:
             raise InvalidKey("The key is none that a schema of the topic's keys can have, like a number beyond an int.")
         if not key.wires[0] and not self._empty_keys:

@@ -8,6 +8,7 @@ import re
 from array import array
 from collections.abc import Generator
 from itertools import accumulate
+from math import isinf
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +19,9 @@ from app.turns import finish
 #: How deep arrays and objects may be in each other. CPython 3.11 lets a decoder recurse some 900 times from where a
 #: worker decodes, later ones at least 1500 times.
 MAX_DEPTH = 500
+
+#: Digits that no producer of doubles goes beyond: so many tell any two of them apart.
+_MOST_DIGITS_OF_DOUBLES = 17
 
 _Decoded = TypeVar("_Decoded")
 
@@ -50,6 +54,30 @@ def decode_json(text: bytes) -> object:
     nesting beyond MAX_DEPTH.
     """
     return decode_with(_decoder, text)
+
+
+def decode_key_json(text: bytes) -> object:
+    """Return what decode_json does of a key's text; raises DecodeError for numbers with more digits than doubles have.
+
+    Two such numbers may be one double, and are different keys to whoever wrote them.
+    """
+    return decode_with(_key_decoder, text)
+
+
+def _number_of_key(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError("a number is out of range")
+    digits = re.split("[eE]", text)[0].replace(".", "").lstrip("-0").rstrip("0")
+    if len(digits) > _MOST_DIGITS_OF_DOUBLES:
+        raise ValueError(
+            f"a number has more than the {_MOST_DIGITS_OF_DOUBLES} digits that tell doubles apart; in a string it "
+            "could have as many as it likes"
+        )
+    return number
+
+
+_key_decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(float_hook=_number_of_key)
 
 
 def decode_with(decoder: msgspec.json.Decoder[_Decoded], text: bytes) -> _Decoded:

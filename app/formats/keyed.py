@@ -26,12 +26,13 @@ from app.formats.connect_json import unwrap
 from app.formats.connect_keys import connect_key
 from app.formats.errors import DecodeError
 from app.formats.framing import Headers
-from app.formats.json_text import decode_json
+from app.formats.json_text import decode_key_json
 from app.formats.key_frames import KeyFrame, framed_key, key_frame, key_in_forms, schema_of
 from app.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
 from app.formats.ordered import Scalar
 from app.formats.remembered import remembered
 from app.formats.schemas import Schema, Schemas
+from app.formats.spellings import Member
 from app.formats.variants import KeyVariants, Known
 
 
@@ -43,7 +44,7 @@ def source_keys(source: SourceSpec, known: Known) -> KeyFormat:
         case "json_sr":
             return FramedJsonKey(source.key, known.keys_of(source.topic))
         case "json_connect":
-            return ConnectJsonKey(source.key, known.keys_of(source.topic))
+            return ConnectJsonKey(source.key, known.keys_of(source.topic, source.key))
     return key_format(source.key)
 
 
@@ -74,18 +75,34 @@ class _JsonVariants(ABC):
 
     def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
-        variant, value = self._split(wire, headers)
-        stored = stored_scalars(self._members.of_value(value))
+        variant, value, content = self._split(wire, headers)
+        scalars = self._members.of_value(value)
         self._variants.learn(variant)
-        return stored
+        # A key that can be read and not be written is found all the same, if more slowly.
+        with suppress(InvalidKey):
+            other = self._members.other_spelling(content, self._written(variant, scalars))
+            if other is not None and other not in self._variants.spellings:
+                self._variants.spellings = (other, *self._variants.spellings)
+        return stored_scalars(scalars)
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         return wire
 
+    def _forms(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[bytes]:
+        """Return the JSON of a key under a variant in every spelling that it may have; raises as _written does."""
+        return self._members.forms(self._written(variant, scalars), self._variants.spellings)
+
     @abstractmethod
-    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object]:
-        """Return the variant of a record's key, and what a URL shows of it; raises DecodeError and SchemaNeeded."""
+    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object, bytes]:
+        """Return the variant of a record's key, what a URL shows of it, and its JSON.
+
+        Raises DecodeError and SchemaNeeded.
+        """
+
+    @abstractmethod
+    def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
+        """Return what a record has of a URL's scalars; raises InvalidKey where the variant has no such key."""
 
     @abstractmethod
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
@@ -100,15 +117,23 @@ class FramedJsonKey(_JsonVariants):
 
     name = "json_sr"
 
-    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object]:
+    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object, bytes]:
         found = key_frame(wire, headers)
         schema = self._variants.schemas.known(found.schema)
         if schema.kind != "JSON":
             raise DecodeError(f"schema {found.schema} is of type {schema.kind}, and the keys' format is json_sr")
-        return found.variant, decode_json(wire[found.content :])
+        content = wire[found.content :]
+        return found.variant, decode_key_json(content), content
+
+    def _written(self, _variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
+        return scalars
 
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
-        return [framed_key(variant, content) for content in self._members.forms(scalars)]
+        # A subject may have had keys of another kind once, and another table of the topic may have them.
+        with suppress(DecodeError):
+            if self._variants.schemas.known(schema_of(variant)).kind == "JSON":
+                return [framed_key(variant, content) for content in self._forms(variant, scalars)]
+        return ()
 
 
 class ConnectJsonKey(_JsonVariants):
@@ -120,20 +145,24 @@ class ConnectJsonKey(_JsonVariants):
         super().__init__(spec, variants)
         self._fields = spec.fields
 
-    def _split(self, wire: bytes, _headers: Headers) -> tuple[bytes, object]:
+    def _split(self, wire: bytes, _headers: Headers) -> tuple[bytes, object, bytes]:
         wrapped = unwrap(wire)
         if wrapped is None:
-            decode_json(wire)
+            decode_key_json(wire)
             raise DecodeError(
                 "it is not an object of schema and payload, as Kafka Connect writes keys with schemas.enable=true; "
                 "without that the key's format is json"
             )
         schema, payload = wrapped
-        return schema, connect_key(schema, self._fields).show(decode_json(payload))
+        return schema, connect_key(schema, self._fields).show(decode_key_json(payload)), payload
+
+    def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
+        return connect_key(variant, self._fields).write(scalars)
 
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
-        forms = self._members.forms(connect_key(variant, self._fields).write(scalars))
-        return [(b'{"schema":' + variant + b',"payload":' + content + b"}", ()) for content in forms]
+        return [
+            (b'{"schema":' + variant + b',"payload":' + content + b"}", ()) for content in self._forms(variant, scalars)
+        ]
 
 
 class AvroKey:
@@ -207,7 +236,7 @@ class AvroKey:
         """Return the text of each of a key's scalars, as it would stand in a URL alone; raises InvalidKey."""
         if self._spec.fields and not self._spec.bare:
             try:
-                value = decode_json(text)
+                value = decode_key_json(text)
             except DecodeError as error:
                 raise self._members.invalid(str(error)) from error
             if not isinstance(value, dict) or set(value) != set(self._spec.fields):

@@ -28,7 +28,7 @@ from app.catalog.spec import KeySpec, SpellingName
 from app.errors import InvalidKey
 from app.formats.errors import DecodeError
 from app.formats.framing import Headers
-from app.formats.json_text import decode_json
+from app.formats.json_text import decode_key_json
 from app.formats.ordered import SIGN, Scalar, ordered_bytes
 from app.formats.spellings import SPELLINGS, Member
 
@@ -256,7 +256,7 @@ class KeyMembers:
     def of_text(self, text: bytes) -> list[Scalar]:
         """Return the scalars of a URL's JSON; raises InvalidKey."""
         try:
-            value = decode_json(text)
+            value = decode_key_json(text)
             return [_scalar(value, "it")] if self._bare else self.of_value(value)
         except DecodeError as error:
             raise self.invalid(str(error)) from error
@@ -273,7 +273,7 @@ class KeyMembers:
 
     def of_json(self, text: bytes) -> list[Scalar]:
         """Return the scalars of a record's JSON; raises DecodeError."""
-        return self.of_value(decode_json(text))
+        return self.of_value(decode_key_json(text))
 
     def of_value(self, value: object) -> list[Scalar]:
         """Return the scalars of a record's key; raises DecodeError."""
@@ -298,10 +298,21 @@ class KeyMembers:
         scalars = self.of_json(wire)
         return frozenset(name for name, write in SPELLINGS.items() if write(scalars, self._fields) == wire)
 
-    def forms(self, members: Sequence[Member]) -> tuple[bytes, ...]:
-        """Return what producers write of members, in each of the spellings once and in their order."""
+    def forms(self, members: Sequence[Member], others: tuple[SpellingName, ...] = ()) -> tuple[bytes, ...]:
+        """Return what producers write of members, in each of the spellings once and in their order, `others` first."""
         # A dictionary keeps the order, and one of two that are equal.
-        return tuple(dict.fromkeys(write(members, self._fields) for write in self._writes))
+        writes = [*(SPELLINGS[name] for name in others), *self._writes] if others else self._writes
+        return tuple(dict.fromkeys(write(members, self._fields) for write in writes))
+
+    def other_spelling(self, text: bytes, members: Sequence[Member]) -> SpellingName | None:
+        """Return a spelling that is none of the spec's and writes members as they stand in a record.
+
+        None where one of the spec's does, or none that is known here.
+        """
+        if any(write(members, self._fields) == text for write in self._writes):
+            return None
+        names = (name for name, write in SPELLINGS.items() if write(members, self._fields) == text)
+        return next(names, None)
 
 
 def stored_scalars(scalars: Iterable[Scalar]) -> bytes:

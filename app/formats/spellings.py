@@ -24,8 +24,9 @@ import msgspec
 from app.catalog.spec import SpellingName
 from app.formats.ordered import Scalar
 
-#: What a member of a key is in a record: a scalar, or a decimal with its scale as Debezium writes it.
-Member = Scalar | Mapping[str, int | str]
+#: What a member of a key is in a record: a scalar, a number with its digits, or a decimal with its scale as Debezium
+#: writes it.
+Member = Scalar | msgspec.Raw | Mapping[str, int | str]
 
 #: Writes a key's members, which are its fields in their order, or one member if there are no fields.
 Write = Callable[[Sequence[Member], tuple[str, ...]], bytes]

@@ -21,6 +21,9 @@ _CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097
 _MOST_DIGITS = 4300
 _MOST_BITS = (10**_MOST_DIGITS - 1).bit_length() - 1
 
+#: Characters of the longest text of one: all digits, zeros for a scale, a sign and a point.
+_LONGEST_DECIMAL = 2 * _MOST_DIGITS + 2
+
 #: Of decimals, numbers in JSON, with an exponent as well.
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([-+]?[0-9]{1,9}))?")
 _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?")
@@ -53,18 +56,23 @@ def plain_decimal(text: str) -> str:
 
 def unscaled(text: str, scale: int) -> int:
     """Return what decimal_text makes `text` of; raises DecodeError for other text and for more digits than `scale`."""
-    match = _DECIMAL.fullmatch(text) if len(text) <= _MOST_DIGITS else None
+    match = _DECIMAL.fullmatch(text) if len(text) <= _LONGEST_DECIMAL else None
     if match is None:
         raise DecodeError('it has to be the digits of a decimal in a string, like "12.30"')
     sign, whole, fraction = match[1], match[2], match[3] or ""
-    if len(fraction.rstrip("0")) > max(scale, 0):
-        raise DecodeError(f"it has more than {max(scale, 0)} digits behind the point")
-    digits = int(whole + fraction[: max(scale, 0)].ljust(max(scale, 0), "0"))
-    if scale < 0:
-        digits, rest = divmod(digits, _second(-scale))
-        if rest:
-            raise DecodeError(f"it is no multiple of {10**-scale}")
-    return -digits if sign else digits
+    places, zeros = max(scale, 0), max(-scale, 0)
+    if len(fraction.rstrip("0")) > places:
+        raise DecodeError(f"it has more than {places} digits behind the point")
+    # A schema's scale may be any number, so nothing is made of that length before it is known to be short.
+    if abs(scale) > _MOST_DIGITS:
+        raise DecodeError(f"a decimal has more than {_MOST_DIGITS} digits")
+    digits = (whole + fraction[:places].ljust(places, "0")).lstrip("0")
+    if digits and not digits.endswith("0" * zeros):
+        raise DecodeError(f"it does not end with {zeros} zeros, as its scale of {scale} demands")
+    digits = digits[: len(digits) - zeros] if digits else "0"
+    if len(digits) > _MOST_DIGITS:
+        raise DecodeError(f"a decimal has more than {_MOST_DIGITS} digits")
+    return -int(digits) if sign else int(digits)
 
 
 def date_text(days: int) -> str:

@@ -7,6 +7,7 @@ the schema registry, never all of them for certain: so a router that finds nothi
 partition.
 """
 
+from app.catalog.spec import KeySpec, SpellingName
 from app.formats.errors import DecodeError
 from app.formats.schemas import Schemas
 
@@ -24,6 +25,8 @@ class KeyVariants:
         self.topic = topic
         self.schemas = schemas
         self._known: tuple[bytes, ...] = ()
+        #: The spellings of JSON in which keys were read, besides those that are looked for anyway; the newest first.
+        self.spellings: tuple[SpellingName, ...] = ()
 
     @property
     def known(self) -> tuple[bytes, ...]:
@@ -57,8 +60,12 @@ class Known:
 
     def __init__(self, schemas: Schemas) -> None:
         self.schemas = schemas
-        self._variants: dict[str, KeyVariants] = {}
+        self._variants: dict[tuple[str, KeySpec | None], KeyVariants] = {}
 
-    def keys_of(self, topic: str) -> KeyVariants:
-        """Return the variants of a topic's keys, always the same object."""
-        return self._variants.setdefault(topic, KeyVariants(topic, self.schemas))
+    def keys_of(self, topic: str, spec: KeySpec | None = None) -> KeyVariants:
+        """Return the variants of a topic's keys, always the same object.
+
+        Without a spec they are what the registry calls schemas, whatever they are of; with one, what stands beside keys
+        that can be read as the spec says. Tables of one topic may have keys of different formats and fields.
+        """
+        return self._variants.setdefault((topic, spec), KeyVariants(topic, self.schemas))

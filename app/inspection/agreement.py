@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
-from app.catalog.spec import REGISTRY_FORMATS, KeySpec, TableSpec
+from app.catalog.spec import REGISTRY_FORMATS, SPELLED_KEYS, KeySpec, TableSpec
 from app.formats.likely_causes import cause_of_key
-from app.inspection.keys import best_spellings, choose_key, fit_of_keys, unspelled
+from app.inspection.keys import best_spellings, choose_key, contents_of, fit_of_keys, unspelled
 from app.inspection.partitioners import choose_partitioner
 from app.inspection.reading import Reading
 from app.inspection.sample import SampledRecord, TopicSample
@@ -51,7 +51,7 @@ async def _of_keys(table: TableSpec, sample: TopicSample, reading: Reading) -> A
         better = ""  # Everything is bytes: what is missing is the registry, or a schema in it.
     if not fit.is_whole:
         yield f"{fit} keys are of format {spec} ({fit.problem}){better}{await _cause(spec.format, keys, reading)}"
-    elif spec.format == "json" and (told := _of_spellings(table, sample)) is not None:
+    elif spec.format in SPELLED_KEYS and (told := _of_spellings(table, sample)) is not None:
         yield told
     elif better and spec.format in {"int", "long", "bytes"} and choice.fit.is_whole and choice.spec is not None:
         yield f"all {fit.total} keys can be read as {spec}, and look like {choice.spec}: {choice.why}"
@@ -59,7 +59,8 @@ async def _of_keys(table: TableSpec, sample: TopicSample, reading: Reading) -> A
 
 def _of_spellings(table: TableSpec, sample: TopicSample) -> str | None:
     """Return which keys lookups by the table's spellings would miss; None where every partition is asked anyway."""
-    spec, keys = table.source.key, sample.keys
+    spec = table.source.key
+    keys = contents_of(spec, sample.keys)
     if sample.partitions == 1 or table.source.partitioner == "any" or not (lost := unspelled(spec, keys)):
         return None
     better = replace(spec, spellings=best_spellings(spec, keys))

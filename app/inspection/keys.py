@@ -7,10 +7,11 @@ from itertools import islice
 from typing import get_args
 
 from app.catalog.source import MEMBER
-from app.catalog.spec import KeySpec, SourceSpec, SpellingName, ValueSpec
+from app.catalog.spec import SPELLED_KEYS, KeySpec, SourceSpec, SpellingName, ValueSpec
+from app.formats.avro_schema import content_of
 from app.formats.connect_json import unwrap
 from app.formats.connect_keys import connect_key
-from app.formats.errors import DecodeError
+from app.formats.errors import DECODE_ERRORS, DecodeError
 from app.formats.framing import KEY_HEADER
 from app.formats.json_text import decode_json
 from app.formats.key_frames import key_frame
@@ -58,8 +59,8 @@ async def choose_key(sample: TopicSample, reading: Reading) -> KeyChoice:
     ]
     whole = [spec for spec, fit in fits if fit.is_whole]
     spec, fit = max(fits, key=lambda one: one[1].fitting)
-    if spec.format == "json":
-        spec = replace(spec, spellings=best_spellings(spec, keys))
+    if spec.format in SPELLED_KEYS:
+        spec = replace(spec, spellings=best_spellings(spec, contents_of(spec, keys)))
     framed = spec.format in _FRAMED
     rivals = tuple(other for other in whole if other != spec and framed and other.format in _INTEGER_WIDTHS)
     why = f"{fit} distinct keys are {_WORDS[spec.format]}"
@@ -108,15 +109,29 @@ async def _registered(keys: Mapping[bytes, SampledRecord], reading: Reading) -> 
             continue
         name = FORMAT_OF_KIND[schema.kind]
         if name == "avro":
-            definition = decode_json(schema.text.encode()) if schema.text.lstrip()[:1] in '{["' else schema.text
-            yield _with_fields("avro", _record_fields(definition))
+            try:
+                fields = _record_fields(content_of(schema))
+            except DECODE_ERRORS:
+                continue
+            yield _with_fields("avro", fields)
         elif name == "json_sr":
             key = record.key or b""
             yield _with_fields("json_sr", _members(key[key_frame(key, record.headers).content :]))
 
 
+def contents_of(spec: KeySpec, keys: Mapping[bytes, SampledRecord]) -> dict[bytes, SampledRecord]:
+    """Return the JSON of keys of one of SPELLED_KEYS, with the first record of each; without keys of other formats."""
+    if spec.format == "json":
+        return dict(keys)
+    found: dict[bytes, SampledRecord] = {}
+    for key, record in keys.items():
+        with suppress(DecodeError):
+            found.setdefault(key[key_frame(key, record.headers).content :], record)
+    return found
+
+
 def best_spellings(spec: KeySpec, keys: Iterable[bytes]) -> tuple[SpellingName, ...]:
-    """Return the fewest spellings that write as many of the keys as any do, the usual ones where they do."""
+    """Return the fewest spellings that write as many of the keys' JSON as any do, the usual ones where they do."""
     json_keys, written = JsonKey(spec), []
     for key in keys:
         with suppress(DecodeError):
@@ -145,7 +160,8 @@ def unspelled(spec: KeySpec, keys: Iterable[bytes]) -> list[bytes]:
 def _record_fields(definition: object) -> tuple[str, ...] | None:
     match definition:
         case {"type": "record", "fields": [*fields]}:
-            return tuple(field["name"] for field in fields if isinstance(field, dict) and "name" in field)
+            names = [field.get("name") for field in fields if isinstance(field, dict)]
+            return tuple(name for name in names if isinstance(name, str))
     return ()
 
 

@@ -1,7 +1,7 @@
 """Finds which partitioner puts the keys of a sample where they are."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast, get_args
@@ -30,10 +30,17 @@ class PartitionerChoice:
 
 def choose_partitioner(sample: TopicSample) -> PartitionerChoice:
     """Return the one partitioner that puts all keys where they are; `any` where none does."""
-    places = {key: record.place.partition for key, record in sample.keys.items() if key}
+    places: dict[bytes, set[int]] = defaultdict(set)
+    for record in sample.records:
+        if record.key:
+            places[record.key].add(record.place.partition)
     total, names = len(places), cast("tuple[PartitionerName, ...]", get_args(PartitionerName))
+    # No partitioner puts a key into two partitions.
     fits = Counter(
-        name for key, partition in places.items() for name in partitioners.fitting(key, partition, sample.partitions)
+        name
+        for key, (partition, *others) in places.items()
+        if not others
+        for name in partitioners.fitting(key, partition, sample.partitions)
     )
     fitting = {name: fits[name] for name in names}
     if sample.partitions == 1:

@@ -39,6 +39,7 @@ GOOD = [
     table("source: {topic: t, key: json, value: json}"),
     table("source: {topic: t, key: {format: json, field: id, spellings: [python, go]}, value: json}"),
     table("source: {topic: t, key: {format: json, spellings: [php]}, value: json}"),
+    table("source: {topic: t, key: {format: json_sr, field: id, spellings: [python]}, value: json}"),
     table("source: {topic: t, key: string, value: json, partitioner: fnv1a}"),
     table("source: {topic: t, key: string, value: json, partitioner: any}, writable: false"),
     table("source: {topic: t, key: {format: json, field: id}, value: json, envelope: debezium, on_error: stop}"),
@@ -379,8 +380,11 @@ BAD = [
         ["2: tables[0].source.key.spellings: must be a list, this is text"],
     ),
     (
-        table("source: {topic: t, key: {format: json_sr, spellings: [go]}, value: json}"),
-        ["2: tables[0].source.key.spellings: belongs to format json, this key is json_sr; leave it out"],
+        table("source: {topic: t, key: {format: json_connect, spellings: [go]}, value: json}"),
+        [
+            "2: tables[0].source.key.spellings: belongs to formats json and json_sr, this key is json_connect; "
+            "leave it out"
+        ],
     ),
     (
         table("source: {topic: t, key: {format: json, fields: [a, a]}, value: json}"),

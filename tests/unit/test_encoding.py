@@ -3,7 +3,7 @@
 import pytest
 
 from app.catalog.spec import KeyFormatName, KeySpec, PartitionerName, SourceSpec, TableSpec, ValueFormatName, ValueSpec
-from app.errors import InvalidKey
+from app.errors import InvalidKey, KeySchemaUnknown
 from app.formats.encoding import encoder
 from app.formats.errors import DecodeError
 from app.formats.keys import key_format
@@ -39,6 +39,12 @@ def test_a_key_is_written_in_its_canonical_wire_form_which_is_read_as_the_same_k
     assert encoder(definition, NO_REGISTRY).encode(text, b"{}") == ((wire,), b"{}", {})
     keys = key_format(definition.source.key)
     assert keys.store(wire) == keys.parse(text).stored
+
+
+@pytest.mark.parametrize("key", ["avro", "json_sr", "json_connect"])
+def test_a_row_is_not_written_before_a_schema_says_how(key: KeyFormatName) -> None:
+    with pytest.raises(KeySchemaUnknown):
+        encoder(table(key), NO_REGISTRY).encode(b"1", b"{}")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,19 +20,22 @@ from app.inspection.partitioners import choose_partitioner
 from app.inspection.proposal import propose
 from app.inspection.reading import Reading
 from app.inspection.sample import SampledRecord, TopicSample
+from app.inspection.shown import shown
 from app.inspection.values import choose_value
 from app.model import TopicPartition
 
-LONG_SCHEMA, RECORD_SCHEMA = 7, 8
+LONG_SCHEMA, RECORD_SCHEMA, JSON_SCHEMA = 7, 8, 9
 
 Pair = tuple[bytes | None, bytes | None]
 
 
 class SomeSchemas(NoSchemas):
-    """Three schemas, known from the start."""
+    """Some schemas, known from the start."""
 
     def known(self, schema_id: SchemaName) -> Schema:
         """See Schemas."""
+        if schema_id == JSON_SCHEMA:
+            return Schema(schema_id, "JSON", "{}")
         texts: dict[SchemaName, str] = {
             LONG_SCHEMA: '"long"',
             RECORD_SCHEMA: '{"type":"record","name":"K","fields":[{"name":"id","type":"long"}]}',
@@ -111,6 +115,21 @@ async def test_keys_of_registered_schemas_are_avro(schema: int, contents: list[b
     unknown = await choose_key(keys, READING)
     assert unknown.spec == KeySpec("bytes")
     assert "set schema_registry" in unknown.why
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", '{"type":"record"}', '{"type":"record","fields":[{"name":["x"]}]}', '{"type":"record","fields":[5]}',
+     "[" * 600, '{"type":"record","name":"K","fields":[{"name":"id","type":7}]}'],
+)  # fmt: skip
+async def test_a_schema_that_is_none_ends_no_command(text: str) -> None:
+    class Broken(SomeSchemas):
+        def known(self, schema_id: SchemaName) -> Schema:
+            return Schema(schema_id, "AVRO", text)
+
+    topic, reading = sample([(framed(RECORD_SCHEMA, b"\x02"), b"1")]), Reading(Broken())
+    assert (await choose_key(topic, reading)).spec == KeySpec("bytes")
+    assert await shown(topic, reading, 1)
 
 
 async def test_keys_that_are_integers_as_well_as_avro_are_not_decided() -> None:
@@ -213,6 +232,13 @@ def test_a_topic_that_was_filled_in_turns_is_read_in_all_partitions() -> None:
     assert "no partitioner known here" in choice.why
 
 
+def test_keys_that_are_in_two_partitions_are_where_no_partitioner_puts_them() -> None:
+    laid = sample([(b"k%d" % n, b"1") for n in range(50)], 4)
+    again = [one._replace(place=TopicPartition("orders", 3), offset=99 + n) for n, one in enumerate(laid.records)]
+    choice = choose_partitioner(TopicSample("orders", 4, "compact", {}, [*laid.records, *again]))
+    assert (choice.name, choice.keys) == ("any", 50)
+
+
 async def test_a_proposal_is_a_file_that_workers_take(tmp_path: Path) -> None:
     first = await propose(sample([(b'{"a b":%d}' % n, b"{}") for n in range(40)], partitioner="crc32"), READING)
     plain = sample([(b"k%d" % n, b"{}") for n in range(40)], partitioner="crc32", cleanup="delete")
@@ -248,6 +274,17 @@ async def test_the_spelling_of_json_keys_is_that_of_the_producer(keys: list[byte
     written = tables_yaml([await propose(sample([(key, b"{}") for key in keys]), READING)])
     assert ("spellings" in written) == (expected is not None)
     assert expected is None or expected in written
+
+
+async def test_the_spelling_of_json_keys_behind_the_id_of_a_schema_is_that_of_the_producer() -> None:
+    keys = sample([(framed(JSON_SCHEMA, b'{"id": %d}' % number), b"1") for number in range(60)])
+    reading = Reading(SomeSchemas())
+    choice = await choose_key(keys, reading)
+    assert choice.spec == KeySpec("json_sr", ("id",), bare=True, spellings=("python",))
+    given = replace(choice.spec, spellings=("compact", "jackson"))
+    table = TableSpec("orders", SourceSpec("orders", given, ValueSpec("json")))
+    [problem] = [problem async for problem in disagreements(table, keys, reading)]
+    assert "spellings: [python] would fit 60 of 60" in problem
 
 
 async def test_what_is_quoted_of_a_topic_stays_in_its_line(tmp_path: Path) -> None:

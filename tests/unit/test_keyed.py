@@ -2,7 +2,9 @@
 
 import json
 import struct
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,9 @@ from app.formats.schemas import Schema, SchemaNeeded
 from app.formats.variants import MOST_VARIANTS, Known
 from tests.support.avro import avro_schema, record, written
 from tests.support.schemas import FetchedSchemas, MemorySchemas, framed
+
+if TYPE_CHECKING:
+    from app.formats.framing import Headers
 
 TEXT, INT, LONG = avro_schema(1, "string"), avro_schema(2, "int"), avro_schema(3, "long")
 PAIR = record(("b", "string"), ("a", "long"), name="Key")
@@ -360,6 +365,33 @@ def test_a_json_key_behind_the_id_of_another_kind_of_schema_is_refused() -> None
         keys.store(framed(1, b"1"))
 
 
+@pytest.mark.parametrize(
+    ("wire", "others"),
+    [
+        (b'{"id": 7, "n": "\\u00fc"}', [b'{"id":7,"n":"\xc3\xbc"}']),
+        (b'{"id":7,"n":"\\u003c"}', [b'{"id":7,"n":"<"}']),
+        (b'{"id":7,"n":"a"}', []),
+    ],
+)
+def test_a_json_key_is_looked_for_as_its_producers_spell_it_and_written_as_the_newest_does(
+    wire: bytes, others: list[bytes]
+) -> None:
+    keys = keys_of(KeySpec("json_sr", ("id", "n")), Schema(1, "JSON", "{}"))
+    stored = keys.store(framed(1, wire))
+    key = keys.parse(wire)
+    assert (key.stored, key.wires) == (stored, tuple(framed(1, form) for form in (wire, *others)))
+    keys = keys_of(KeySpec("json_connect", ("id", "n")))
+    stored = keys.store(connect_text({"type": "struct"}, wire.decode()))
+    assert keys.parse(wire).wires == tuple(connect_text({"type": "struct"}, form.decode()) for form in (wire, *others))
+
+
+def test_keys_behind_schemas_are_looked_for_and_written_in_the_spellings_of_the_table() -> None:
+    known = Known(FetchedSchemas(Schema(1, "JSON", "{}")))
+    known.keys_of("orders").learn((1).to_bytes(4, "big"))
+    keys = keys_of(KeySpec("json_sr", ("id",), bare=True, spellings=("python", "go")), known=known)
+    assert keys.parse(b'"<"').wires == (framed(1, b'{"id": "<"}'), framed(1, b'{"id":"\\u003c"}'))
+
+
 # Kafka Connect's JSON
 
 
@@ -418,7 +450,7 @@ def connect_text(schema: Any, payload: str) -> bytes:
     [
         (DECIMAL, '"BM4="', b'"12.30"'),
         (DECIMAL, '"gA=="', b'"-1.28"'),
-        (DECIMAL, "12.3", b"12.3"),
+        (DECIMAL, "12.34", b"12.34"),
         (DECIMAL, "null", b"null"),
         (VARIABLE, '{"scale":2,"value":"BM4="}', b'"12.30"'),
         (VARIABLE, '{"scale":0,"value":"AIA="}', b'"128"'),
@@ -440,6 +472,59 @@ def test_a_decimal_in_a_key_of_connect_is_in_a_url_what_people_read(
         key = keys.parse(text)
         assert (key.stored, key.wires) == (stored, (wire,))
         assert key_text(spec, wire, (), FetchedSchemas()).encode() == text
+
+
+def of_scale(scale: int | str) -> dict[str, Any]:
+    return DECIMAL | {"parameters": {"scale": str(scale)}}
+
+
+@pytest.mark.parametrize(
+    ("scale", "payload"),
+    [
+        (2, "12.30"),
+        (2, "-0.50"),
+        (2, "0.00"),
+        (7, "1E-7"),
+        (8, "0E-8"),
+        (-3, "1E+3"),
+        (20, "0.50000000000000000000"),
+        (0, "12"),
+        (2, "12"),
+        (2, "12.345"),
+    ],
+)
+def test_a_decimal_that_is_a_number_is_written_with_the_digits_of_its_scale_as_java_does(
+    scale: int, payload: str
+) -> None:
+    keys, wire = keys_of(KeySpec("json_connect")), connect_text(of_scale(scale), payload)
+    stored = keys.store(wire)
+    for url in (payload, repr(json.loads(payload))):
+        key = keys.parse(url.encode())
+        assert (key.stored, key.wires) == (stored, (wire,))
+
+
+@pytest.mark.parametrize("scale", [4300, 10**6, 10**12, -4300, -(10**6), -(10**12)])
+@pytest.mark.parametrize("payload", ["null", "1.5"])
+def test_a_scale_of_any_size_costs_nothing_to_look_for(scale: int, payload: str) -> None:
+    keys = keys_of(KeySpec("json_connect"))
+    stored = keys.store(connect_text(of_scale(scale), payload))
+    assert keys.parse(payload.encode()).stored == stored
+    for url in (b'"1.00"', b'"1000"', b'"1"'):
+        with pytest.raises(InvalidKey, match="not a decimal"):
+            keys.parse(url)
+    large = {"type": "bytes", "logicalType": "decimal", "precision": 10**13, "scale": abs(scale)}
+    of_avro = avro_keys(avro_schema(7, large), avro_schema(8, "string"))
+    of_avro.store(framed(8, written("string", "a")))
+    with suppress(DecodeError):
+        of_avro.store(framed(7, b"\2"))
+    assert of_avro.parse(b"1.00").wires == (framed(8, written("string", "1.00")),)
+
+
+def test_a_fixed_decimal_of_any_size_costs_nothing_to_look_for() -> None:
+    known = Known(FetchedSchemas(avro_schema(7, SMALL | {"size": 10**9, "precision": 9}), TEXT))
+    known.keys_of("orders").learn((7).to_bytes(4, "big"))
+    known.keys_of("orders").learn((1).to_bytes(4, "big"))
+    assert keys_of(KeySpec("avro"), known=known).parse(b"1.00").wires == (framed(1, written("string", "1.00")),)
 
 
 @pytest.mark.parametrize(
@@ -495,6 +580,27 @@ def test_formats_with_variants_say_that_their_wire_forms_cannot_be_enumerated(na
     keys = keys_of(KeySpec(name))
     assert (keys.name, keys.enumerable, keys.canonical_wire) == (name, False, False)
     assert keys.canonical(b"anything") == b"anything"
+
+
+def test_keys_of_several_formats_in_one_topic_are_each_looked_for_as_their_own_producers_write_them() -> None:
+    guid = UUID(int=5)
+    known = Known(FetchedSchemas(Schema(1, "JSON", "{}"), avro_schema(2, "string"), Schema(guid, "AVRO", '"string"')))
+    struct = {"type": "struct", "name": DECIMAL["name"], "parameters": {"scale": "x"}, "fields": [{"type": "string"}]}
+    records: list[tuple[KeySpec, bytes, Headers]] = [
+        (KeySpec("json_connect"), connect_text({"type": "string"}, '"a"'), ()),
+        (KeySpec("json_connect", ("id",), bare=True), connect_text(struct, '{"id":"a"}'), ()),
+        (KeySpec("json_sr"), framed(1, b'"a"'), ()),
+        (KeySpec("avro"), written("string", "a"), (("__key_schema_id", b"\1" + guid.bytes),)),
+        (KeySpec("avro"), framed(2, written("string", "a")), ()),
+    ]
+    for spec, wire, headers in records:
+        keys_of(spec, known=known).store(wire, headers)
+    for spec in dict.fromkeys(spec for spec, _, _ in records):
+        text = b"a" if spec.format == "avro" else b'"a"'
+        key = keys_of(spec, known=known).parse(text)
+        assert {(wire, tuple(key.headers.get(wire, ()))) for wire in key.wires} == {
+            (wire, headers) for of, wire, headers in records if of == spec
+        }
 
 
 def test_tables_of_one_topic_learn_from_each_other_and_those_of_another_do_not() -> None:

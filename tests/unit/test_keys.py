@@ -234,6 +234,8 @@ def test_any_bytes_are_a_key_or_refused_and_never_half_of_each(spec: KeySpec, te
         (KeySpec("json"), b'{"a":1}'),
         (KeySpec("json"), b"9223372036854775808"),
         (KeySpec("json"), b"1e999"),
+        (KeySpec("json"), b"12345678901234567.89"),
+        (KeySpec("json", ("a",)), b'{"a":0.1234567890123456789e5}'),
         (KeySpec("json"), b'"\xff"'),
         (KeySpec("json"), b'"\\ud800"'),
         (KeySpec("json"), b"[" * 8000),

@@ -48,6 +48,20 @@ def test_what_is_no_decimal_of_the_scale_is_refused(text: str, scale: int) -> No
         unscaled(text, scale)
 
 
+@pytest.mark.parametrize(
+    ("number", "scale"), [(1, 4300), (-(10**4298), 4300), (0, 4300), (7, -4300), (-(10**4299), -4300), (0, -4300)]
+)
+def test_the_longest_decimals_come_back(number: int, scale: int) -> None:
+    assert unscaled(decimal_text(number, scale), scale) == number
+
+
+@pytest.mark.parametrize("scale", [4300, 4301, 10**6, 10**12, -1, -4300, -4301, -(10**6), -(10**12)])
+def test_a_scale_of_any_size_is_refused_at_once(scale: int) -> None:
+    for text in ("1.0", "12345"):
+        with pytest.raises(DecodeError):
+            unscaled(text, scale)
+
+
 def test_digits_that_are_zeros_need_no_place_in_the_scale() -> None:
     assert unscaled("1.2300", 2) == 123
     assert unscaled("1", 2) == 100

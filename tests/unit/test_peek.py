@@ -1,0 +1,26 @@
+"""What `tablehouse peek` prints of records that nobody should let near a terminal as they are."""
+
+import json
+
+import pytest
+
+from app.inspection.sample import SampledRecord
+from app.inspection.shown import ShownRecord
+from app.model import TopicPartition
+from app.peek_cli import _json, _text
+
+RECORD = SampledRecord(TopicPartition("orders", 0), 7, -1, b"", b"", ())
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "\n0:8  -  forged", "\r", "\x9b2J", "\u202e", "\U000e0001", "\x7f"])
+def test_a_record_stays_in_its_line_and_tells_a_terminal_nothing(hostile: str) -> None:
+    for line in (
+        ShownRecord(RECORD, hostile, "1", None),
+        ShownRecord(RECORD, "k", hostile, None),
+        ShownRecord(RECORD, "k", None, hostile),
+    ):
+        assert _text(line).isprintable()
+        assert _json(line).isprintable()
+        found = json.loads(_json(line))
+        assert (found["key"], found["row"], found["problem"]) == line[1:]
+    assert "Zoë 😀" in _text(ShownRecord(RECORD, "k", "Zoë 😀", None))
