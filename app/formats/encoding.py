@@ -1,13 +1,11 @@
 """From a key's text and a row's payload back to the record of the source that would make the row."""
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from app.catalog.spec import TableSpec
 from app.errors import InvalidKey, KeySchemaUnknown
 from app.formats.avro_rows import avro_rows
-from app.formats.framing import Headers
 from app.formats.keyed import source_keys
 from app.formats.keys import Key, KeyFormat
 from app.formats.partitioners import places_empty_keys
@@ -18,14 +16,15 @@ from app.turns import Work
 
 
 class Record(NamedTuple):
-    """What makes a row, or with a value of None deletes it: its key in every wire form, the canonical one first.
+    """What makes a row, or with a value of None deletes it."""
 
-    `headers` are those of a record under one of the forms; see Key.
-    """
-
-    wires: tuple[bytes, ...]
+    key: Key
     value: bytes | None
-    headers: Mapping[bytes, Headers] = MappingProxyType({})
+
+    @property
+    def wires(self) -> tuple[bytes, ...]:
+        """The key in every wire form, the canonical one first."""
+        return self.key.wires
 
     @property
     def is_spread(self) -> bool:
@@ -36,7 +35,7 @@ class Record(NamedTuple):
     def of_producer(self) -> Sequence[ProducerRecord]:
         """What is written for it, in this order; a row that is gone must not come back from under another form."""
         wires = self.wires[::-1] if self.is_spread else self.wires[:1]
-        return [ProducerRecord(wire, self.value, self.headers.get(wire, ())) for wire in wires]
+        return [ProducerRecord(wire, self.value, self.key.headers.get(wire, ())) for wire in wires]
 
 
 class Encoder(Protocol):
@@ -81,12 +80,12 @@ class RecordEncoder:
     def encode(self, key_text: bytes, payload: bytes | None) -> Record:
         """See Encoder."""
         key = self._key(key_text)
-        return Record(key.wires, None if payload is None else self._write(payload), key.headers)
+        return Record(key, None if payload is None else self._write(payload))
 
     def encode_in_pieces(self, key_text: bytes, payload: bytes) -> Work[Record]:
         """See Encoder."""
         key = self._key(key_text)
-        return Record(key.wires, (yield from self._write_in_pieces(payload)), key.headers)
+        return Record(key, (yield from self._write_in_pieces(payload)))
 
     def _key(self, key_text: bytes) -> Key:
         key = self._keys.parse(key_text)

@@ -140,15 +140,20 @@ class _Batch:
     async def _append(self, records: Mapping[int, Record], count: int) -> Mapping[int, Outcome]:
         """Append records, given by their places in the window, and return what became of them."""
         partitioner = self._routed.spec.source.partitioner
-        spread = {record.wires[0] for record in records.values() if record.is_spread}
+        # A schema that was learnt in between gives a key another first form, and so another partition.
+        first: dict[bytes, bytes] = {}
+        spread = {
+            record.key.stored
+            for record in records.values()
+            if record.is_spread or first.setdefault(record.key.stored, record.wires[0]) != record.wires[0]
+        }
         keys: dict[bytes, list[int]] = {}
         partitions: dict[int, list[int]] = {}
         for index, record in records.items():
-            key = record.wires[0]
-            if key in spread:
-                keys.setdefault(key, []).append(index)
+            if record.key.stored in spread:
+                keys.setdefault(record.key.stored, []).append(index)
             else:
-                partitions.setdefault(partition_of(partitioner, key, count), []).append(index)
+                partitions.setdefault(partition_of(partitioner, record.wires[0], count), []).append(index)
         refused = await self._parts.writes.check.refusals(
             self._routed, partitions, deadline=self._deadline, request_id=self._request_id
         )

@@ -77,11 +77,9 @@ async def test_a_key_in_avro_is_written_under_the_newest_schema_that_can_have_it
         record.encode(b"1099511627776", b'{"n":1}')
     schemas.subjects["planes-topic-key"] = [1, 2]
     await known.keys_of("planes-topic").refresh()
-    assert record.encode(b"5", b'{"n":1}') == (
-        (b"\0\0\0\0\x02\x0a", b"\0\0\0\0\x01\x0a"),
-        b"\0\0\0\0\x07\x02",
-        {},
-    )
+    written = record.encode(b"5", b'{"n":1}')
+    assert written.wires == (b"\0\0\0\0\x02\x0a", b"\0\0\0\0\x01\x0a")
+    assert written.value == b"\0\0\0\0\x07\x02"
     with pytest.raises(DecodeError, match="m is not a field"):
         record.encode(b"5", b'{"n":1,"m":2}')
 

@@ -382,8 +382,10 @@ BAD = [
     (
         table("source: {topic: t, key: {format: json_connect, spellings: [go]}, value: json}"),
         [
-            "2: tables[0].source.key.spellings: belongs to formats json and json_sr, this key is json_connect; "
-            "leave it out"
+            (
+                "2: tables[0].source.key.spellings: belongs to formats json and json_sr, this key is json_connect; "
+                "leave it out"
+            ),
         ],
     ),
     (

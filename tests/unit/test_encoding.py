@@ -36,7 +36,8 @@ def table(
 def test_a_key_is_written_in_its_canonical_wire_form_which_is_read_as_the_same_key(
     definition: TableSpec, text: bytes, wire: bytes
 ) -> None:
-    assert encoder(definition, NO_REGISTRY).encode(text, b"{}") == ((wire,), b"{}", {})
+    record = encoder(definition, NO_REGISTRY).encode(text, b"{}")
+    assert (record.wires, record.value) == ((wire,), b"{}")
     keys = key_format(definition.source.key)
     assert keys.store(wire) == keys.parse(text).stored
 
@@ -52,10 +53,11 @@ def test_a_row_is_not_written_before_a_schema_says_how(key: KeyFormatName) -> No
 )
 def test_a_payload_is_written_as_it_is_and_ingest_keeps_it(value: ValueFormatName, payload: bytes) -> None:
     definition = table("string", value)
-    key, written, _ = encoder(definition, NO_REGISTRY).encode(b"k", payload)
-    assert (key, written) == ((b"k",), payload)
+    record = encoder(definition, NO_REGISTRY).encode(b"k", payload)
+    assert (record.wires, record.value) == ((b"k",), payload)
     assert value_format(definition, NO_REGISTRY.schemas).decode(payload) == payload
-    assert encoder(definition, NO_REGISTRY).encode(b"k", None) == ((b"k",), None, {})
+    deleted = encoder(definition, NO_REGISTRY).encode(b"k", None)
+    assert (deleted.wires, deleted.value) == ((b"k",), None)
     assert encoder(definition, NO_REGISTRY).content_type == value_format(definition, NO_REGISTRY.schemas).content_type
 
 

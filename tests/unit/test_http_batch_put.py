@@ -10,10 +10,14 @@ import pytest_asyncio
 
 from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from app.errors import DeadlineExceeded, MisplacedKeys, PayloadTooLarge, RequestError, WriteRefused
+from app.formats.encoding import Record
+from app.formats.keys import Key
 from app.formats.partitioners import partition_of
 from app.http.batch_put import MAX_BODY_BYTES, MAX_LINE_BYTES, MAX_LINES
 from app.model import ProducerRecord
+from app.routing.tables import RoutedTable
 from app.routing.write_batch import WINDOW_ROWS
+from app.routing.writes import Writes
 from app.turns import Turns
 from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import Reply, Worker, one_worker, send, start_worker, two_workers
@@ -270,6 +274,25 @@ async def test_after_an_unknown_outcome_nothing_more_of_the_batch_is_written_to_
     assert codes(results[2 * WINDOW_ROWS : -1]) == ["source_unavailable"]
     assert "an earlier row of the batch" in results[-2]["error"]["detail"]
     assert codes(results[-1:]) == [""]
+
+
+async def test_lines_of_a_key_keep_their_order_when_it_gets_another_first_form_in_between(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = next(key for key in (b"o%d" % number for number in range(99)) if partition(key) != partition(b"one"))
+    forms = [b"one", other]
+    written = 0
+
+    async def record(_writes: Writes, _table: RoutedTable, key_text: bytes, payload: bytes | None, _: float) -> Record:
+        nonlocal written
+        written += 1
+        return Record(Key(key_text, tuple(forms[written % 2 :] + forms[: written % 2]), enumerable=False), payload)
+
+    monkeypatch.setattr(Writes, "record", record)
+    lines = [b'{"key":"a","value":%d}' % number for number in range(6)]
+    assert codes(await put(worker, *lines)) == [""] * 6
+    assert [value for *_, value in worker.source.records] == [b"%d" % number for number in range(6)]
+    assert len({place for _, place, *_ in worker.source.records}) == 2
 
 
 async def test_lines_of_a_partition_whose_owner_applies_nothing_more_are_refused_alone() -> None:
