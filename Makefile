@@ -64,7 +64,7 @@ $(VENV)/.dev: deploy/locks/dev.txt pyproject.toml | $(VENV)/.python
 	@touch $@
 else
 $(VENV)/.dev: pyproject.toml | $(VENV)/.uv
-	$(UV) pip install --python $(BIN)/python $(RESOLUTION_$(DEPENDENCIES)) --editable '.[dev]' --group flights pip
+	$(UV) pip install --python $(BIN)/python $(RESOLUTION_$(DEPENDENCIES)) --editable '.[dev]' --group build --group flights pip
 	@touch $@
 endif
 

@@ -170,5 +170,11 @@ def _table(table: RoutedTable, partitions: list[dict[str, Any]], reason: str | N
         "rows_estimate": None if not rows or None in rows else sum(rows),
         "rejected_records": None if not rejected or None in rejected else sum(rejected),
         "state": _table_state([partition["state"] for partition in partitions]),
-        "reason": reason,
+        "reason": reason or _first_reason(partitions),
     }
+
+
+def _first_reason(partitions: list[dict[str, Any]]) -> str | None:
+    """Return what keeps the first partition that something keeps from being active; None when nothing does."""
+    kept = (partition for partition in partitions if partition["state"] != _ACTIVE and partition["reason"] is not None)
+    return next((f"partition {partition['partition']}: {partition['reason']}" for partition in kept), None)

@@ -38,6 +38,9 @@ RESTORING_RETRY_AFTER = 1
 #: Seconds after which asking again may help once somebody has mended the table.
 MISPLACED_RETRY_AFTER = 60
 
+#: And where a person has to act before a partition goes on.
+BLOCKED_RETRY_AFTER = 60
+
 _ROLES = {TaskState.ACTIVE: Role.ACTIVE, TaskState.STANDBY: Role.STANDBY, TaskState.SUSPENDED: Role.SUSPENDED}
 
 
@@ -259,7 +262,7 @@ def _restoring(task: Task, freshness: Freshness | None = None) -> PartitionResto
     word = task.state.name.lower() if freshness is None else freshness.role.value
     return PartitionRestoring(
         f"partition {task.partition} of table {task.table} is {word}" + (f": {task.reason}" if task.reason else ""),
-        retry_after=RESTORING_RETRY_AFTER,
+        retry_after=BLOCKED_RETRY_AFTER if task.blocked else RESTORING_RETRY_AFTER,
         state=word,
         remaining_records=task.remaining,
         **(_details(task, freshness) if freshness else _place(task) | {"position": task.applied}),
