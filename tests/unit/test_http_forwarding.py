@@ -13,7 +13,7 @@ from app.errors import MisplacedKeys, Overloaded, OwnerUnreachable, PartitionRes
 from app.formats.partitioners import partition_of
 from app.http import internal, proofs
 from app.http.peer import HttpPeer, Unconnected
-from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role
+from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role, TaskState
 from app.routing.ports import Hop, Unresponsive
 from app.routing.tables import routed_tables
 from app.stores.rows import Row
@@ -445,6 +445,20 @@ async def test_the_cluster_is_described_from_what_every_worker_says(workers: tup
     assert [t["name"] for t in tables] == ["planes", "numbers", "blobs"]
     assert tables[0]["source"] == "planes-topic"
     assert (tables[0]["key"], tables[0]["value"], tables[0]["description"]) == ("string", "json", "Aircraft")
+
+
+async def test_a_table_with_a_partition_that_something_keeps_says_what_and_with_an_active_one_nothing(
+    workers: tuple[Worker, Worker],
+) -> None:
+    a, b = workers
+    a.local.states = [status(partition=0), replace(status(partition=1), reason="repeats a record")]
+    stopped = replace(status(partition=2, state=TaskState.SUSPENDED), reason="offset 7 cannot become a row")
+    b.local.states = [stopped, replace(stopped, partition=3, reason="offset 9 cannot become a row")]
+    table = (await a.get("/tables")).json["tables"][0]
+    assert (table["state"], table["reason"]) == ("partial", "partition 2: offset 7 cannot become a row")
+    b.local.states = [status(partition=2), status(partition=3)]
+    table = (await b.get("/tables/planes")).json
+    assert (table["state"], table["reason"]) == ("active", None)
 
 
 async def test_a_table_whose_misses_prove_nothing_or_that_is_not_served_says_why(

@@ -170,6 +170,7 @@ def task_in(state: str, content: str, **changes: object) -> Task:
         "staleness_ms": 12,
         "remaining": 30,
         "reason": "because",
+        "blocked": False,
         "held_back_reason": None,
         "refusal": None,
     }
@@ -285,6 +286,16 @@ def test_a_caller_s_bound_takes_the_place_of_the_default_one_in_both_directions(
     assert reader.read(task, b"key", ASKS["1 h"]).freshness.staleness_ms == 90_000
     with pytest.raises(TooStale, match="90000 ms stale; the bound is max_staleness_ms=12"):
         reader.read(task, b"key", ASKS["12 ms"])
+
+
+@pytest.mark.parametrize(("blocked", "seconds"), [(False, 1), (True, 60)])
+def test_callers_of_a_partition_that_waits_for_a_person_are_asked_to_wait_longer(
+    *, blocked: bool, seconds: int
+) -> None:
+    task = task_in("RESTORING", "closed", readable=False, blocked=blocked)
+    with pytest.raises(PartitionRestoring) as raised:
+        Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", DEFAULT_CONSISTENCY)
+    assert raised.value.retry_after == seconds
 
 
 @pytest.mark.parametrize("ask", ["4 records", "not reached", "default miss"])
