@@ -22,6 +22,24 @@ _KINDS = {
 }
 
 
+#: What PyYAML's words begin with, or have in them, for slips that people make, and what would be right.
+_REMEDIES = (
+    ("expected <block end>", "begin the line below the one that it belongs beside"),
+    (
+        "mapping values are not allowed here",
+        "put text that has a colon and a space in it into quotes, and see the indentation",
+    ),
+    ("could not find expected ':'", "write a colon and a space behind the name"),
+    ("found character '\\t'", "indent with spaces"),
+    ("that cannot start any token", "put text that begins with it into quotes"),
+    ("found undefined alias", "put text that begins with * into quotes"),
+    ("but found another document", "leave out the line ---"),
+    ("found unexpected end of stream", "a quote is not closed"),
+    ("expected ',' or", "a bracket or brace is not closed, or a comma is missing"),
+    ("expected the node content", "something is missing here, or a bracket or brace is not closed"),
+)
+
+
 class YamlError(ValueError):
     """A file cannot be read, or is not one YAML document; `line` is None where no line is to blame."""
 
@@ -51,12 +69,17 @@ def read_yaml(path: Path) -> yaml.Node | None:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlError(mark.line + 1 if mark else None, f"is not YAML: {error.problem}") from error
+        raise YamlError(mark.line + 1 if mark else None, f"is not YAML: {_explained(str(error.problem))}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise YamlError(line, f"is not YAML: {error.reason} (character {error.character:#x})") from error
     except RecursionError as error:
         raise YamlError(None, "is nested too deeply") from error
+
+
+def _explained(problem: str) -> str:
+    """Return what PyYAML says of a slip, and what would be right."""
+    return next((f"{problem}; {remedy}" for slip, remedy in _REMEDIES if slip in problem), problem)
 
 
 def line_of(node: yaml.Node) -> int:

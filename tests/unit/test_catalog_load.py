@@ -454,8 +454,42 @@ BAD_BEYOND_THE_SCHEMA = [
             )
         ],
     ),
-    ("tables:\n\t- name: a\n", ["2: is not YAML: found character '\\t' that cannot start any token"]),
-    ("a: 1\n---\nb: 2\n", ["2: is not YAML: but found another document"]),
+    (
+        "tables:\n\t- name: a\n",
+        ["2: is not YAML: found character '\\t' that cannot start any token; indent with spaces"],
+    ),
+    ("a: 1\n---\nb: 2\n", ["2: is not YAML: but found another document; leave out the line ---"]),
+    (
+        "tables:\n  - name: a\n   version: 2\n",
+        [
+            (
+                "3: is not YAML: expected <block end>, but found '<block mapping start>'; begin the line below the one "
+                "that it belongs beside"
+            ),
+        ],
+    ),
+    (
+        "tables:\n  - name: a\n    description: it is: bad\n",
+        [
+            (
+                "3: is not YAML: mapping values are not allowed here; put text that has a colon and a space in it into "
+                "quotes, and see the indentation"
+            ),
+        ],
+    ),
+    (
+        "tables:\n  - name: @a\n",
+        ["2: is not YAML: found character '@' that cannot start any token; put text that begins with it into quotes"],
+    ),
+    (
+        "tables:\n  - name: a\n    columns: [a, b\n",
+        [
+            (
+                "4: is not YAML: expected ',' or ']', but got '<stream end>'; a bracket or brace is not closed, or a "
+                "comma is missing"
+            ),
+        ],
+    ),
     ("tables: \x01", ["1: is not YAML: special characters are not allowed (character 0x1)"]),
     (
         table(f"{SOURCE}, version: !!int two"),

@@ -285,8 +285,8 @@ def test_a_variable_that_kubernetes_sets_is_refused_with_the_way_out(
         (
             "group: {\n",
             (
-                ":2: is not YAML: expected the node content, but found '<stream end>' "
-                "(the file that TABLEHOUSE_CONFIG names)"
+                ":2: is not YAML: expected the node content, but found '<stream end>'; something is missing here, or a "
+                "bracket or brace is not closed (the file that TABLEHOUSE_CONFIG names)"
             ),
         ),
     ],
