@@ -132,7 +132,7 @@ def reason(text: bytes, error: Exception) -> Generator[None, None, str]:
         yield
     if isinstance(error, msgspec.ValidationError):
         return f"its JSON is not as it should be: {error}"
-    return f"it is not JSON: {error}"
+    return f"it is not JSON: {str(error).removeprefix('JSON is malformed: ')}"
 
 
 def _require_depth(text: bytes) -> None:

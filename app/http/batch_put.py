@@ -117,8 +117,9 @@ def _entry(table: TableSpec, line: bytes, payload_of: Callable[[bytes], bytes]) 
         given = decode_with(_lines, line)
         raw = decode_with(_raw_keys, line).key
     except DecodeError as error:
+        hint = " (curl needs --data-binary: -d leaves out line breaks)" if "trailing characters" in str(error) else ""
         raise InvalidBody(
-            f'the line has to be JSON like {{"key": "a", "value": 1}} or {{"key": "a", "delete": true}}: {error}'
+            f'the line has to be JSON like {{"key": "a", "value": 1}} or {{"key": "a", "delete": true}}: {error}{hint}'
         ) from None
     value = bytes(given.value)
     if given.delete is UNSET and value:

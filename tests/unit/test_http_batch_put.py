@@ -276,6 +276,13 @@ async def test_after_an_unknown_outcome_nothing_more_of_the_batch_is_written_to_
     assert codes(results[-1:]) == [""]
 
 
+async def test_lines_that_curl_has_joined_are_told_how_to_send_them(worker: Worker) -> None:
+    [result] = await put(worker, b'{"key":"a","value":1}{"key":"b","value":2}')
+    assert result["error"]["code"] == "invalid_body"
+    assert "it is not JSON: trailing characters" in result["error"]["detail"]
+    assert "--data-binary" in result["error"]["detail"]
+
+
 async def test_lines_of_a_key_keep_their_order_when_it_gets_another_first_form_in_between(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
