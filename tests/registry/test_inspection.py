@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from functools import partial
 
+import pytest
 import yaml
 from click.testing import CliRunner, Result
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -14,6 +17,8 @@ from app.demo.processes import free_port
 from app.demo.schema_registry import EmbeddedRegistry
 from tests.support.confluent import Confluent
 from tests.support.kafka import create_topic, unique
+from tests.support.producers import Records, by_go, by_kafkajs
+from tests.support.worker import MakeWorker
 
 KEY = '{"type":"record","name":"K","fields":[{"name":"id","type":"long"}]}'
 VALUE = '{"type":"record","name":"V","fields":[{"name":"city","type":"string"}]}'
@@ -58,6 +63,30 @@ async def test_avro_is_found_with_its_registry_and_named_without(
     without = await run(kafka, None, "init", topic)
     assert without.exit_code == 1
     assert "set schema_registry" in without.stderr
+
+
+@pytest.mark.parametrize(("name", "produce"), [("kafkajs", by_kafkajs), ("franz-go", partial(by_go, "franz-go-avro"))])
+async def test_avro_of_other_languages_becomes_a_table_with_every_row(
+    kafka: EmbeddedKafka,
+    registry: EmbeddedRegistry,
+    make_worker: MakeWorker,
+    name: str,
+    produce: Callable[[str, str, Records, str], Awaitable[None]],
+) -> None:
+    topic, records = unique(name), [(str(10_000 + n), json.dumps({"n": n})) for n in range(60)]
+    await create_topic(kafka.bootstrap_servers, topic, 6, {"cleanup.policy": "compact"})
+    await produce(kafka.bootstrap_servers, topic, records, registry.url)
+    found = await run(kafka, registry.url, "init", topic)
+    assert (found.exit_code, found.stderr) == (0, "")
+    [table] = yaml.safe_load(found.stdout)["tables"]
+    assert table["source"] == {"topic": topic, "key": "string", "value": "avro", "partitioner": "murmur2"}
+    worker = make_worker(kafka.bootstrap_servers, found.stdout, group=unique("group"), schema_registry=registry.url)
+    worker.start()
+    await worker.wait_ready()
+    for key, value in records:
+        answer = await worker.get(f"/tables/{table['name']}/{key}")
+        assert (answer.status, answer.json) == (200, json.loads(value)), key
+    assert (await worker.get(f"/tables/{table['name']}/7")).status == 404
 
 
 async def test_a_registry_that_does_not_answer_is_named_within_the_time_limit(

@@ -36,20 +36,26 @@ async def _run(records: Records, program: str, *arguments: str, folder: Path | N
     assert process.returncode == 0, f"{program} {' '.join(arguments)}: {said.decode('utf-8', 'replace')}"
 
 
-async def by_go(library: str, bootstrap: str, topic: str, records: Records) -> None:
-    """Produce with franz-go, sarama, kafka-go or kafka-go-hash (its Hash balancer)."""
-    await _run(records, "go", "run", ".", library, bootstrap, topic, folder=_FOLDER / "go")
+async def by_go(library: str, bootstrap: str, topic: str, records: Records, *registry: str) -> None:
+    """Produce with franz-go, sarama, kafka-go or kafka-go-hash (its Hash balancer).
+
+    Or with franz-go-avro and the URL of a schema registry, which makes Avro of values `{"n": ..}`.
+    """
+    await _run(records, "go", "run", ".", library, bootstrap, topic, *registry, folder=_FOLDER / "go")
 
 
-async def by_kafkajs(bootstrap: str, topic: str, records: Records) -> None:
-    """Produce with KafkaJS, which is fetched once into the cache folder."""
+async def by_kafkajs(bootstrap: str, topic: str, records: Records, *registry: str) -> None:
+    """Produce with KafkaJS, which is fetched once into the cache folder.
+
+    With the URL of a schema registry its own client makes Avro of values `{"n": ..}`.
+    """
     folder = cache_folder() / "kafkajs-producer"
     folder.mkdir(parents=True, exist_ok=True)
     for file in ("package.json", "package-lock.json", "produce.js"):
         shutil.copyfile(_FOLDER / "node" / file, folder / file)
-    if not (folder / "node_modules" / "kafkajs").is_dir():
+    if not (folder / "node_modules" / "@kafkajs" / "confluent-schema-registry").is_dir():
         await _run((), "npm", "ci", "--silent", folder=folder)
-    await _run(records, "node", "produce.js", bootstrap, topic, folder=folder)
+    await _run(records, "node", "produce.js", bootstrap, topic, *registry, folder=folder)
 
 
 async def by_java(keys: str, bootstrap: str, topic: str, records: Records) -> None:

@@ -1,17 +1,21 @@
-// Produces lines "key<TAB>value" from standard input with one of Go's Kafka clients, each as it is set by default.
+// Produces lines "key<TAB>value" from standard input with one of Go's Kafka clients, each as it is set by default. For
+// franz-go-avro the URL of a schema registry is given too, and values are JSON {"n": ..}.
 package main
 
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/hamba/avro/v2"
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sr"
 )
 
 type record struct{ key, value string }
@@ -19,7 +23,7 @@ type record struct{ key, value string }
 func main() {
 	library, bootstrap, topic := os.Args[1], os.Args[2], os.Args[3]
 	produce := map[string]func(string, string, []record) error{
-		"franz-go": franz, "sarama": saramaSync, "kafka-go": segmentio, "kafka-go-hash": segmentioHash,
+		"franz-go": franz, "franz-go-avro": franzAvro, "sarama": saramaSync, "kafka-go": segmentio, "kafka-go-hash": segmentioHash,
 	}[library]
 	var records []record
 	lines := bufio.NewScanner(os.Stdin)
@@ -46,6 +50,34 @@ func franz(bootstrap, topic string, records []record) error {
 		}
 	}
 	return nil
+}
+
+type row struct {
+	N int `avro:"n" json:"n"`
+}
+
+const rowSchema = `{"type":"record","name":"Row","namespace":"clients","fields":[{"name":"n","type":"int"}]}`
+
+func franzAvro(bootstrap, topic string, records []record) error {
+	registry, err := sr.NewClient(sr.URLs(os.Args[4]))
+	if err != nil {
+		return err
+	}
+	created, err := registry.CreateSchema(context.Background(), topic+"-value", sr.Schema{Schema: rowSchema})
+	if err != nil {
+		return err
+	}
+	schema := avro.MustParse(rowSchema)
+	var serde sr.Serde
+	serde.Register(created.ID, row{}, sr.EncodeFn(func(value any) ([]byte, error) { return avro.Marshal(schema, value) }))
+	for index, one := range records {
+		var value row
+		if err := json.Unmarshal([]byte(one.value), &value); err != nil {
+			return err
+		}
+		records[index].value = string(serde.MustEncode(value))
+	}
+	return franz(bootstrap, topic, records)
 }
 
 func saramaSync(bootstrap, topic string, records []record) error {
