@@ -237,6 +237,7 @@ async def test_the_internal_listener_of_a_worker_that_does_not_own_a_key_says_so
                 worker.internal_url,
                 f"/internal/v1/tables/strings/{partition}/a2V5LTE",
                 {
+                    "Tablehouse-Worker": worker.called,
                     "Tablehouse-Internal-Version": "1",
                     "Tablehouse-Table-Digest": routed_tables(
                         load_catalog(worker.tables_file), worker.group, NO_REGISTRY

@@ -1,6 +1,7 @@
 """Real worker processes: started on free ports over a folder of their own, and ended by their own ids."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -79,6 +80,12 @@ class WorkerProcess:
     def pid(self) -> int:
         """The id of the process."""
         return self._running().pid
+
+    @property
+    def called(self) -> str:
+        """What other workers call its process: id and incarnation."""
+        identity = json.loads((self.data_dir / "worker.json").read_text("utf-8"))
+        return f"{identity['worker_id']} {identity['incarnation']}"
 
     @property
     def exit_code(self) -> int | None:
