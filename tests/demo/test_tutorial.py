@@ -152,8 +152,9 @@ class Reader:
 @pytest.fixture
 def reader(kafka: EmbeddedKafka, wheels: Path, tmp_path: Path) -> Iterator[Reader]:
     """Make a reader with this machine's Kafka, wheel and ports; its workers end with the test."""
-    ports = {f":{port}": f":{processes.free_port()}" for port in (8080, 8081, 9080, 9081)}
-    flags = {f"port {port[1:]}": f"port {here[1:]}" for port, here in ports.items()}
+    free = {port: processes.free_port() for port in (8080, 8081, 9080, 9081)}
+    flags = {f"port {port}": f"port {here}" for port, here in free.items()}
+    addresses = {f":{port}": f":{free[port]}" for port in (8080, 8081)}
     substitutions = {
         "localhost:9092": kafka.bootstrap_servers,
         "/path/to/the/repository/dist": str(wheels),
@@ -161,7 +162,7 @@ def reader(kafka: EmbeddedKafka, wheels: Path, tmp_path: Path) -> Iterator[Reade
         # The group has a default, which other tests may use too.
         "tablehouse worker ": f"tablehouse worker --group {unique('tutorial')} ",
     }
-    reader = Reader(tmp_path, substitutions | ports | flags)
+    reader = Reader(tmp_path, substitutions | addresses | flags)
     yield reader
     reader.close()
 
