@@ -274,6 +274,6 @@ async def test_what_is_no_freshness_of_a_readable_copy_makes_no_headers(worker: 
 
 async def test_a_bad_value_between_workers_is_refused_by_the_asked_one(pair: tuple[Worker, Worker]) -> None:
     active, _ = pair
-    bad = headers() | {"Tablehouse-Read": "all"}
+    bad = headers("a 1") | {"Tablehouse-Read": "all"}
     assert (await ask(active.internal, target(KEY, partition=PARTITION), bad)).status == 400
     assert active.local.asked == []
