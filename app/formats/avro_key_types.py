@@ -168,7 +168,7 @@ def _floating(show: Callable[[float], Shown], fit: Callable[[float], float]) -> 
 
 
 def decimal_key(scale: int, size: int | None) -> KeyType:
-    """Return the type of decimals of a scale: bytes of the unscaled value, so many of them unless `size` is None."""
+    """Return the type of decimals of a scale, whose unscaled values have `size` bytes; None for any number of bytes."""
 
     def show(value: bytes) -> str:
         return decimal_text(int.from_bytes(value, "big", signed=True), scale)

@@ -234,11 +234,15 @@ def _variable_scale(_: Schema) -> Callable[[bytes], bytes]:
 
 def _base64_decimal(text: str, scale: int) -> str:
     """Return the digits of a decimal whose unscaled value stands as base64 of a big-endian two's complement."""
+    return decimal_text(int.from_bytes(bytes_of_decimal(text), "big", signed=True), scale)
+
+
+def bytes_of_decimal(text: str) -> bytes:
+    """Return the bytes of a decimal's unscaled value, which stand as base64; raises DecodeError."""
     try:
-        unscaled = int.from_bytes(a2b_base64(text, strict_mode=True), "big", signed=True)
+        return a2b_base64(text, strict_mode=True)
     except (Base64Error, ValueError) as error:
         raise DecodeError("a decimal is not base64") from error
-    return decimal_text(unscaled, scale)
 
 
 def _date(_: Schema) -> Callable[[bytes], bytes]:

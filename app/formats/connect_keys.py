@@ -8,8 +8,7 @@
 Everything else is in a URL as in the payload.
 """
 
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import NamedTuple
@@ -18,7 +17,7 @@ import msgspec
 
 from app.errors import InvalidKey
 from app.formats.avro_key_types import VARIABLE_DECIMAL_KEY, decimal_key
-from app.formats.connect_json import DECIMAL, VARIABLE_SCALE_DECIMAL, Schema, parsed, scale_of
+from app.formats.connect_json import DECIMAL, VARIABLE_SCALE_DECIMAL, Schema, bytes_of_decimal, parsed, scale_of
 from app.formats.errors import DecodeError
 from app.formats.ordered import Scalar
 from app.formats.remembered import remembered
@@ -88,7 +87,7 @@ def _decimal(scale: int) -> _Type:
 
     def show(value: object) -> object:
         # With decimal.format=NUMERIC it is a number, which stays one.
-        return of.show(_bytes(value)) if isinstance(value, str) else value
+        return of.show(bytes_of_decimal(value)) if isinstance(value, str) else value
 
     def write(scalar: Scalar) -> Member:
         if isinstance(scalar, float):
@@ -114,7 +113,7 @@ def _show_variable(value: object) -> object:
         case None:
             return None
         case {"scale": int(scale), "value": str(unscaled)}:
-            return VARIABLE_DECIMAL_KEY.show({"scale": scale, "value": _bytes(unscaled)})
+            return VARIABLE_DECIMAL_KEY.show({"scale": scale, "value": bytes_of_decimal(unscaled)})
     raise DecodeError("a VariableScaleDecimal has no scale and value")
 
 
@@ -128,13 +127,6 @@ def _write_variable(scalar: Scalar) -> Member:
 
 
 _VARIABLE = _Type(_show_variable, _write_variable)
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return b64decode(text, validate=True)
-    except (Base64Error, ValueError) as error:
-        raise DecodeError("a decimal is not base64") from error
 
 
 def _base64(data: bytes) -> str:

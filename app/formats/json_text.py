@@ -20,7 +20,7 @@ from app.turns import finish
 #: worker decodes, later ones at least 1500 times.
 MAX_DEPTH = 500
 
-#: Digits that no producer of doubles goes beyond: so many tell any two of them apart.
+#: Significant digits that tell any two doubles apart (IEEE 754, binary64).
 _MOST_DIGITS_OF_DOUBLES = 17
 
 _Decoded = TypeVar("_Decoded")
@@ -59,7 +59,7 @@ def decode_json(text: bytes) -> object:
 def decode_key_json(text: bytes) -> object:
     """Return what decode_json does of a key's text; raises DecodeError for numbers with more digits than doubles have.
 
-    Two such numbers may be one double, and are different keys to whoever wrote them.
+    Two numbers with more digits can be the same double, and are different keys to their producers.
     """
     return decode_with(_key_decoder, text)
 

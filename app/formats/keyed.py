@@ -10,10 +10,11 @@ The stored form does not depend on the variant, so a key has one row in each par
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TypeVar
 
 import fastavro
 
@@ -34,6 +35,8 @@ from app.formats.remembered import remembered
 from app.formats.schemas import Schema, Schemas
 from app.formats.spellings import Member
 from app.formats.variants import KeyVariants, Known
+
+_Variant = TypeVar("_Variant")
 
 
 def source_keys(source: SourceSpec, known: Known) -> KeyFormat:
@@ -62,16 +65,9 @@ class _JsonVariants(ABC):
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
         scalars = self._members.of_text(text)
-        wires: list[tuple[bytes, Headers]] = []
-        refused: InvalidKey | None = None
-        for variant in self._variants.known:
-            try:
-                wires += self._wires(variant, scalars)
-            except InvalidKey as error:
-                refused = refused or error
-        if refused is not None and not wires:
-            raise refused
-        return key_in_forms(stored_scalars(scalars), wires)
+        return key_in_forms(
+            stored_scalars(scalars), _forms_under(self._variants.known, lambda variant: self._wires(variant, scalars))
+        )
 
     def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
@@ -80,9 +76,10 @@ class _JsonVariants(ABC):
         self._variants.learn(variant)
         # A key that can be read and not be written is found all the same, if more slowly.
         with suppress(InvalidKey):
-            other = self._members.other_spelling(content, self._written(variant, scalars))
-            if other is not None and other not in self._variants.spellings:
-                self._variants.spellings = (other, *self._variants.spellings)
+            known = self._variants.spellings
+            other = self._members.other_spelling(content, self._written(variant, scalars), known)
+            if other is not None:
+                self._variants.spellings = (other, *known)
         return stored_scalars(scalars)
 
     def canonical(self, wire: bytes) -> bytes:
@@ -193,19 +190,13 @@ class AvroKey:
                 f"the table can have is registered as {topic}-key, and no record was read"
             )
         texts = self._texts(text)
-        wires: list[tuple[bytes, Headers]] = []
-        refused: InvalidKey | None = None
-        for variant, schema in usable:
-            try:
-                content = self._encoded(texts, schema)
-            except InvalidKey as error:
-                refused = refused or error
-                continue
-            if content is not None:
-                wires.append(framed_key(variant, content))
-        if refused is not None and not wires:
-            raise refused
-        return key_in_forms(_stored(texts), wires)
+
+        def forms(pair: tuple[bytes, _KeySchema]) -> Iterable[tuple[bytes, Headers]]:
+            variant, schema = pair
+            content = self._encoded(texts, schema)
+            return () if content is None else (framed_key(variant, content),)
+
+        return key_in_forms(_stored(texts), _forms_under(usable, forms))
 
     def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
@@ -293,6 +284,22 @@ def avro_key(spec: KeySpec, wire: bytes, named: KeyFrame, schemas: Schemas) -> l
     value = schema.reading.read_framed(wire, named.content)
     scalars = [value[name] for name in spec.fields] if spec.fields else [value]
     return [of.show(scalar) for of, scalar in zip(schema.types, scalars, strict=True)]
+
+
+def _forms_under(
+    variants: Iterable[_Variant], forms: Callable[[_Variant], Iterable[tuple[bytes, Headers]]]
+) -> list[tuple[bytes, Headers]]:
+    """Return the forms of a key under all variants; raises the first InvalidKey of one where none has a form."""
+    found: list[tuple[bytes, Headers]] = []
+    refused: InvalidKey | None = None
+    for variant in variants:
+        try:
+            found += forms(variant)
+        except InvalidKey as error:
+            refused = refused or error
+    if refused is not None and not found:
+        raise refused
+    return found
 
 
 def _stored(texts: list[bytes]) -> bytes:

@@ -30,7 +30,7 @@ from app.formats.errors import DecodeError
 from app.formats.framing import Headers
 from app.formats.json_text import decode_key_json
 from app.formats.ordered import SIGN, Scalar, ordered_bytes
-from app.formats.spellings import SPELLINGS, Member
+from app.formats.spellings import SPELLINGS, Member, Write
 
 #: The characters of a uuid, in either case.
 UUID_TEXT = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -301,15 +301,19 @@ class KeyMembers:
     def forms(self, members: Sequence[Member], others: tuple[SpellingName, ...] = ()) -> tuple[bytes, ...]:
         """Return what producers write of members, in each of the spellings once and in their order, `others` first."""
         # A dictionary keeps the order, and one of two that are equal.
-        writes = [*(SPELLINGS[name] for name in others), *self._writes] if others else self._writes
-        return tuple(dict.fromkeys(write(members, self._fields) for write in writes))
+        return tuple(dict.fromkeys(write(members, self._fields) for write in self._writes_with(others)))
 
-    def other_spelling(self, text: bytes, members: Sequence[Member]) -> SpellingName | None:
-        """Return a spelling that is none of the spec's and writes members as they stand in a record.
+    def _writes_with(self, others: tuple[SpellingName, ...]) -> list[Write]:
+        return [*(SPELLINGS[name] for name in others), *self._writes] if others else self._writes
 
-        None where one of the spec's does, or none that is known here.
+    def other_spelling(
+        self, text: bytes, members: Sequence[Member], known: tuple[SpellingName, ...]
+    ) -> SpellingName | None:
+        """Return a spelling that is none of the spec's and none of `known`, and writes members as a record has them.
+
+        None where one of these does, or no spelling at all.
         """
-        if any(write(members, self._fields) == text for write in self._writes):
+        if any(write(members, self._fields) == text for write in self._writes_with(known)):
             return None
         names = (name for name, write in SPELLINGS.items() if write(members, self._fields) == text)
         return next(names, None)

@@ -65,7 +65,7 @@ class Known:
     def keys_of(self, topic: str, spec: KeySpec | None = None) -> KeyVariants:
         """Return the variants of a topic's keys, always the same object.
 
-        Without a spec they are what the registry calls schemas, whatever they are of; with one, what stands beside keys
-        that can be read as the spec says. Tables of one topic may have keys of different formats and fields.
+        Without a spec these are ids and GUIDs of schemas. With one, these are the texts of schemas beside keys that the
+        spec reads: tables of one topic may have keys of different formats and fields.
         """
         return self._variants.setdefault((topic, spec), KeyVariants(topic, self.schemas))

@@ -14,7 +14,7 @@ import hmac
 import itertools
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b, sha256
 from typing import NamedTuple
 
@@ -118,9 +118,9 @@ class Callers:
         #: By peer, the highest number that was used, and which of those up to it were; the lowest bit is its own.
         self._used: dict[str, tuple[int, int]] = {}
 
-    @property
+    @cached_property
     def called(self) -> str:
-        """What this worker is called in WORKER."""
+        """What this worker is called in WORKER, from its first request on."""
         return name_of(self._me())
 
     def introduction(self, nonce: str) -> dict[str, str]:
