@@ -27,7 +27,7 @@ FEW_CHANGES = 1_000
 #: Changes that go to psql at once.
 CHUNK = 1_000
 
-_DEADLINE = 60.0
+_DEADLINE = 180.0
 _AT_ONCE = 16
 
 

@@ -32,7 +32,7 @@ LIVE_PARTITION = zlib.crc32(LIVE) % PARTITIONS
 TIMESTAMP = 1_357_000_000_000
 _BATCH_BYTES = 900_000
 _BETWEEN_READS = 0.02  # seconds
-_DEADLINE = 120.0  # seconds
+_DEADLINE = 240.0  # seconds
 
 
 def keys_by_partition() -> list[list[bytes]]:

@@ -12,7 +12,7 @@ import httpx
 from app.demo.processes import free_port, port_is_free
 
 _REPOSITORY = Path(__file__).parents[2]
-_DEADLINE = 120.0
+_DEADLINE = 240.0
 _FLIGHTS = "3000"
 
 

@@ -15,7 +15,7 @@ from app.demo.processes import end, free_port, last_lines, port_is_free
 
 README = Path(__file__).parents[2] / "README.md"
 _EXAMPLE = re.compile(r"^(curl .+)\n# (\d{3})(?: (.+))?$", re.MULTILINE)
-_DEADLINE = 120.0  # seconds
+_DEADLINE = 240.0  # seconds
 
 EXAMPLES = _EXAMPLE.findall(README.read_text())
 

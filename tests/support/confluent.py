@@ -10,7 +10,7 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, topic_
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-_DEADLINE = 60.0  # seconds
+_DEADLINE = 180.0  # seconds
 
 #: By default the client asks for subjects' names at an address that only Confluent's own registry has.
 SUBJECTS: dict[str, Any] = {"subject.name.strategy": topic_subject_name_strategy}

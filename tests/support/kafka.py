@@ -13,7 +13,7 @@ import app.kafka.metadata_requests  # noqa: F401 - the tests' own clients create
 from app.demo.broker import EmbeddedKafka
 from tests.support.polling import until
 
-_DEADLINE = 30.0  # seconds
+_DEADLINE = 120.0  # seconds
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from tests.support.http_workers import Reply, ask
 from tests.support.polling import until
 
 # A worker allows itself 25 s to shut down, unless a test sets shutdown_timeout.
-_EXIT_DEADLINE = 40.0
+_EXIT_DEADLINE = 120.0
 
 
 class WorkerProcess:

@@ -1,4 +1,5 @@
 import asyncio
+import collections
 import socket
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -119,6 +120,12 @@ def _all_of(client: socket.socket) -> bytes:
         return answer.read()
 
 
+def _asked(port: int) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port), 5)
+    client.sendall(b"GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+    return client
+
+
 @pytest.mark.parametrize("drained", [True, False])
 def test_stop_answers_everyone_who_had_connected_and_asked_while_the_loop_was_busy(*, drained: bool) -> None:
     request = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -142,6 +149,35 @@ def test_stop_answers_everyone_who_had_connected_and_asked_while_the_loop_was_bu
                 socket.create_connection(("127.0.0.1", port), 5)
 
     uvloop.run(stopped_under_load())
+
+
+def _outcomes_until_refused(port: int) -> list[str]:
+    """Ask on one connection after the other until a connection is refused, and return what came of each."""
+    outcomes = []
+    while True:
+        try:
+            client = _asked(port)
+        except ConnectionRefusedError:
+            return outcomes
+        try:
+            outcomes.append(_all_of(client)[:12].decode())
+        except ConnectionError as error:
+            outcomes.append(repr(error))
+
+
+def test_a_connection_that_comes_while_a_worker_stops_is_answered_or_refused() -> None:
+    async def stopped_under_load() -> None:
+        async with one_worker() as worker:
+            port = urlsplit(worker.server.bound.public_url).port
+            assert port is not None
+            clients = [asyncio.create_task(asyncio.to_thread(_outcomes_until_refused, port)) for _ in range(8)]
+            await asyncio.to_thread(_all_of, _asked(port))
+            await worker.server.stop(5.0)
+            for outcomes in await asyncio.gather(*clients):
+                assert set(outcomes) <= {"HTTP/1.1 200"}, collections.Counter(outcomes)
+
+    for _ in range(4):
+        uvloop.run(stopped_under_load())
 
 
 async def test_stop_waits_for_an_answer_no_longer_than_it_was_told() -> None:

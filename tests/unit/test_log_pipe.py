@@ -11,7 +11,7 @@ import pytest
 from app.log_pipe import MAX_WAITING, LogPipe
 
 _SMALLEST_PIPE = 4096
-_DEADLINE = 30.0
+_DEADLINE = 120.0
 
 
 @pytest.fixture
