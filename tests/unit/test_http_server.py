@@ -153,7 +153,7 @@ def test_stop_answers_everyone_who_had_connected_and_asked_while_the_loop_was_bu
 
 def _outcomes_until_refused(port: int) -> list[str]:
     """Ask on one connection after the other until a connection is refused, and return what came of each."""
-    outcomes = []
+    outcomes: list[str] = []
     while True:
         try:
             client = _asked(port)
