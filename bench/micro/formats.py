@@ -2,19 +2,19 @@
 
 from aiokafka.structs import ConsumerRecord
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.folds.upsert import Upsert
-from app.formats.keys import key_format
-from app.formats.partitioners import partitions_of
-from app.formats.schemas import NoSchemas
-from app.formats.values import value_format
-from app.model import TopicPartition
-from app.tasks.ingest import Folding, TableCodec
-from app.tasks.log import LogRecord
-from app.tasks.pipeline import LANE_BATCH
-from app.tasks.records import anchor_of
 from bench.micro.timing import Timings
 from bench.source import Source
+from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.folds.upsert import Upsert
+from tablehouse.formats.keys import key_format
+from tablehouse.formats.partitioners import partitions_of
+from tablehouse.formats.schemas import NoSchemas
+from tablehouse.formats.values import value_format
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.ingest import Folding, TableCodec
+from tablehouse.tasks.log import LogRecord
+from tablehouse.tasks.pipeline import LANE_BATCH
+from tablehouse.tasks.records import anchor_of
 
 #: The text of a key in a URL, by format.
 _KEYS = {

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from app.config import SETTINGS, Settings
+from tablehouse.config.settings import SETTINGS, Settings
 
 CHART = Path(__file__).with_name("tablehouse")
-_TABLES_SCHEMA = Path(__file__).parents[2] / "app" / "catalog" / "tables.schema.json"
+_TABLES_SCHEMA = Path(__file__).parents[2] / "app" / "tablehouse" / "catalog" / "tables.schema.json"
 
 #: Settings that the chart gives from values of other names, so that they are no members of `settings`.
 DECIDED_BY_CHART = frozenset(

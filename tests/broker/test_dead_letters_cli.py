@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from app import cli
-from app.demo.broker import EmbeddedKafka
-from app.kafka.client import Connection
-from app.kafka.dead_letters import KafkaDeadLetters
-from app.kafka.topic_plan import dead_letters
-from app.kafka.topics import DeadLetterTopic
-from app.model import TopicPartition
-from app.tasks.dead_letters import DeadLetter
-from app.tasks.ingest import BadRecord
-from tests.model.broker import Record
+from tablehouse.cli import main as cli
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.dead_letters import KafkaDeadLetters
+from tablehouse.kafka.topic_plan import dead_letters
+from tablehouse.kafka.topics import DeadLetterTopic
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.dead_letters import DeadLetter
+from tablehouse.tasks.ingest import BadRecord
+from tablehouse.testing.kafka import EmbeddedKafka
+from tablehouse.testing.simulated.broker import Record
 from tests.support.dead_letters import letters
 from tests.support.engine import running_engine
 from tests.support.kafka import BROKERS_CLOCK, create_topic, produce, unique

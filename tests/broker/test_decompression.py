@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
-from app.kafka.decompression import MAX_BATCH_BYTES
+from tablehouse.kafka.decompression import MAX_BATCH_BYTES
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.broker.test_unreadable import skip
 from tests.broker.test_worker_memory import BESIDE_BUDGET_MIB, BUDGET_MIB, peak_mib
 from tests.support.batches import append_batch, batch_of

@@ -12,8 +12,8 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
-from app.cli import main
-from app.demo.broker import EmbeddedKafka
+from tablehouse.cli.main import main
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, produce, unique
 
 

@@ -11,12 +11,12 @@ from aiokafka.errors import RebalanceInProgressError, TopicAuthorizationFailedEr
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
 from structlog.testing import capture_logs
 
-import app.kafka.group_watch as module
-from app.demo.broker import EmbeddedKafka
-from app.errors import PartitionRestoring
-from app.http.health import Readiness
-from app.kafka.group_watch import GroupFailed
-from app.model import Role, TaskState, TopicPartition
+import tablehouse.kafka.group_watch as module
+from tablehouse.errors import PartitionRestoring
+from tablehouse.http.health import Readiness
+from tablehouse.kafka.group_watch import GroupFailed
+from tablehouse.model import Role, TaskState, TopicPartition
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce, produce_with_codec
 from tests.support.polling import until

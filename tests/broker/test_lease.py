@@ -10,10 +10,10 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import HeartbeatRequest
 
-from app.demo.broker import EmbeddedKafka
-from app.kafka.lease import GroupLease
-from app.tasks.clock import SystemClock
-from app.tasks.log import LeaseLost
+from tablehouse.kafka.lease import GroupLease
+from tablehouse.tasks.clock import SystemClock
+from tablehouse.tasks.log import LeaseLost
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, unique
 from tests.support.outages import paused
 from tests.support.polling import until

@@ -10,11 +10,19 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-import app.kafka.log_reader as module
-from app.demo.broker import EmbeddedKafka
-from app.kafka.log_reader import RECORDS_A_SLICE, KafkaLogReader
-from app.model import Epoch, TopicPartition
-from app.tasks.log import Bounds, Cursor, LogRecord, LogUnavailable, OffsetOutOfRange, PartitionMissing, StoodStill
+import tablehouse.kafka.log_reader as module
+from tablehouse.kafka.log_reader import RECORDS_A_SLICE, KafkaLogReader
+from tablehouse.model import Epoch, TopicPartition
+from tablehouse.tasks.log import (
+    Bounds,
+    Cursor,
+    LogRecord,
+    LogUnavailable,
+    OffsetOutOfRange,
+    PartitionMissing,
+    StoodStill,
+)
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.changelog import changelog_writer, content, log_reader, new_log, read_to
 from tests.support.kafka import create_topic, delete_topic, produce, produce_with_codec, unique
 from tests.support.outages import paused

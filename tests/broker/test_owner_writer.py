@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import DeadlineExceeded, NotOwner, PayloadTooLarge, RequestError, SourceUnavailable
-from app.kafka.client import Connection
-from app.kafka.owner_writer import KafkaOwnerWriter
-from app.kafka.source_writer import KafkaSourceWriter
-from app.model import Epoch, Ownership, ProducerRecord, SourceEnd, TopicPartition
+from tablehouse.errors import DeadlineExceeded, NotOwner, PayloadTooLarge, RequestError, SourceUnavailable
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.owner_writer import KafkaOwnerWriter
+from tablehouse.kafka.source_writer import KafkaSourceWriter
+from tablehouse.model import Epoch, Ownership, ProducerRecord, SourceEnd, TopicPartition
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.broker.test_source_writer import whole_records
 from tests.support.kafka import BROKERS_CLOCK, create_topic, unique
 from tests.support.polling import until

@@ -8,13 +8,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError
 
-from app.config import Settings
-from app.demo import processes
-from app.demo.broker import EmbeddedKafka, Listener
-from app.errors import BrokersRefuse
-from app.kafka.client import Connection
-from app.kafka.login import check_login
-from app.kafka.security import security_of
+from tablehouse.config.settings import Settings
+from tablehouse.errors import BrokersRefuse
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.login import check_login
+from tablehouse.kafka.security import security_of
+from tablehouse.testing import processes
+from tablehouse.testing.kafka import EmbeddedKafka, Listener
 from tests.support.authority import Authority
 from tests.support.http_workers import ask, send
 from tests.support.kafka import create_topic, produce, unique

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-import app.kafka.engine as module
-from app.demo.broker import EmbeddedKafka
-from app.kafka.log_reader import KafkaLogReader
-from app.model import TaskState, TopicPartition
+import tablehouse.worker.engine as module
+from tablehouse.kafka.log_reader import KafkaLogReader
+from tablehouse.model import TaskState, TopicPartition
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until

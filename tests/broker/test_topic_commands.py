@@ -7,10 +7,10 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from app.cli import main
-from app.demo.broker import EmbeddedKafka
-from app.kafka import topics
-from app.kafka.client import Connection
+from tablehouse.cli.main import main
+from tablehouse.kafka import topics
+from tablehouse.kafka.client import Connection
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, delete_topic, unique
 from tests.support.polling import until
 from tests.support.topics import GROUP_TOPICS, alter_topic, catalog, partitions_of, settings_of, topics_of

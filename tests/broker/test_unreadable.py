@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
-from app import cli
-from app.demo.broker import EmbeddedKafka
-from app.errors import RequestError, WriteRefused
-from app.kafka import consumer
-from app.model import TaskState, TopicPartition
+from tablehouse.cli import main as cli
+from tablehouse.errors import RequestError, WriteRefused
+from tablehouse.kafka import consumer
+from tablehouse.model import TaskState, TopicPartition
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.batches import spoil_head
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, table, tables

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from app.tasks import pipeline, shard, shards
+from tablehouse.tasks import pipeline, shard, shards
 from tests.model import loop, tables
 from tests.model.history import count_paths
 

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from app.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
-from app.folds.fold import Decoded, Fold, Lookup
-from app.folds.upsert import Upsert
-from app.formats.errors import DecodeError
-from app.formats.schemas import NoSchemas, Schemas
-from app.formats.variants import Known
-from app.model import TopicPartition
-from app.stores.rows import HEAD_SIZE, LAYOUT_VERSION, pack_head
-from app.tasks.ingest import TableCodec
-from app.tasks.replay import Identity
-from app.turns import Work
-from tests.model import schemas as model_schemas
+from tablehouse.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
+from tablehouse.folds.fold import Decoded, Fold, Lookup
+from tablehouse.folds.upsert import Upsert
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.schemas import NoSchemas, Schemas
+from tablehouse.formats.variants import Known
+from tablehouse.model import TopicPartition
+from tablehouse.stores.rows import HEAD_SIZE, LAYOUT_VERSION, pack_head
+from tablehouse.tasks.ingest import TableCodec
+from tablehouse.tasks.replay import Identity
+from tablehouse.testing.simulated import schemas as model_schemas
+from tablehouse.turns import Work
 
 #: Keys and values that begin so cannot be decoded, or lie in the wrong partition.
 BAD = b"!"
@@ -113,13 +113,13 @@ class Table:
 
 
 def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) -> Identity:
-    """Stand in for the one in app/tasks/definitions.py."""
+    """Stand in for the one in app/tablehouse/tasks/definitions.py."""
     del group, partitions
     return _table(spec).identity(TopicPartition(spec.source.topic, partition))
 
 
 def codec_of(spec: TableSpec, partition: int, partitions: int, known: Known) -> TableCodec:
-    """Stand in for the one in app/tasks/definitions.py, which knows no other fold than Upsert."""
+    """Stand in for the one in app/tablehouse/tasks/definitions.py, which knows no other fold than Upsert."""
     del partitions, known
     return _table(spec).codec(
         TopicPartition(spec.source.topic, partition), spec.schemas if isinstance(spec, Spec) else None

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from app.model import TaskState
-from tests.model.loop import run_virtual
+from tablehouse.model import TaskState
+from tablehouse.testing.simulated.loop import run_virtual
 from tests.model.scenario import SOURCE, Scenario
 
 RECORDS = [(b"k%d" % (number % 5), b"v%d" % number) for number in range(23)]

@@ -6,10 +6,10 @@ from unittest.mock import patch
 
 import pytest
 
-from app.errors import NotOwner, PartitionRestoring, PositionNotReached, TooStale
-from app.model import Consistency, ReadMode, Role, TaskState
-from app.tasks.source_ends import KNOWN_SECONDS, SOURCE_ENDS_INTERVAL
-from app.tasks.task import OWNER_PATIENCE
+from tablehouse.errors import NotOwner, PartitionRestoring, PositionNotReached, TooStale
+from tablehouse.model import Consistency, ReadMode, Role, TaskState
+from tablehouse.tasks.source_ends import KNOWN_SECONDS, SOURCE_ENDS_INTERVAL
+from tablehouse.tasks.task import OWNER_PATIENCE
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
 from tests.model.worker import Worker
@@ -57,7 +57,7 @@ async def test_a_standby_has_what_the_owner_has_and_says_so_with_its_role(scenar
 
 @simulated("count", workers=2, seeds=range(4))
 async def test_a_new_standby_does_not_wait_for_the_next_round_of_listings_to_be_trusted(scenario: Scenario) -> None:
-    with patch("app.tasks.shards.SOURCE_ENDS_INTERVAL", 1e6):
+    with patch("tablehouse.tasks.shards.SOURCE_ENDS_INTERVAL", 1e6):
         _, standby = await _with_standby(scenario)
         assert standby.read(scenario.task(standby), b"a").freshness.staleness_ms is not None
 

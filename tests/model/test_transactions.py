@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from app.errors import PartitionRestoring, PositionNotReached, TooStale
-from app.model import Consistency, ReadMode, TaskState
-from app.tasks.open_transactions import HELD_BACK_PATIENCE
+from tablehouse.errors import PartitionRestoring, PositionNotReached, TooStale
+from tablehouse.model import Consistency, ReadMode, TaskState
+from tablehouse.tasks.open_transactions import HELD_BACK_PATIENCE
 from tests.model.scenario import SOURCE, Scenario, simulated
 
 EARLY = [(b"a", b"1"), (b"b", b"2")]

@@ -11,10 +11,10 @@ from click.testing import CliRunner, Result
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.serialization import MessageField
 
-from app.cli import main
-from app.demo.broker import EmbeddedKafka
-from app.demo.processes import free_port
-from app.demo.schema_registry import EmbeddedRegistry
+from tablehouse.cli.main import main
+from tablehouse.testing.kafka import EmbeddedKafka
+from tablehouse.testing.processes import free_port
+from tablehouse.testing.schema_registry import EmbeddedRegistry
 from tests.support.confluent import Confluent
 from tests.support.kafka import create_topic, unique
 from tests.support.producers import Records, by_go, by_java_avro, by_kafkajs

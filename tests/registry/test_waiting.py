@@ -10,14 +10,14 @@ import fastavro
 import msgspec
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 
-from app.config import Settings
-from app.demo.broker import EmbeddedKafka
-from app.demo.schema_registry import EmbeddedRegistry
-from app.model import TaskState
-from app.registry.client import SchemaRegistry
-from app.registry.saved import SavedSchemas
-from app.registry.setup import access_of
-from app.telemetry import Metrics
+from tablehouse.config.settings import Settings
+from tablehouse.model import TaskState
+from tablehouse.registry.client import SchemaRegistry
+from tablehouse.registry.saved import SavedSchemas
+from tablehouse.registry.setup import access_of
+from tablehouse.telemetry import Metrics
+from tablehouse.testing.kafka import EmbeddedKafka
+from tablehouse.testing.schema_registry import EmbeddedRegistry
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from app.catalog.spec import Catalog
-from app.formats.variants import Known
-from app.http.server import HttpServer, ServerOptions
-from app.routing.cluster import ClusterView
-from app.telemetry import Metrics
-from app.turns import Turns
+from tablehouse.catalog.spec import Catalog
+from tablehouse.formats.variants import Known
+from tablehouse.http.server import HttpServer, ServerOptions
+from tablehouse.routing.cluster import ClusterView
+from tablehouse.telemetry import Metrics
+from tablehouse.turns import Turns
 from tests.support.cluster_fakes import CATALOG, FakeOwner, FakeSource, FakeTables, Placed, snapshot
 from tests.support.schemas import NO_REGISTRY
 

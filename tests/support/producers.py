@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Producer
 
-from app.demo.kafka_jars import JarSet, cache_folder, class_path, kafka_class_path
+from tablehouse.testing.jars import JarSet, cache_folder, class_path, kafka_class_path
 
 _FOLDER = Path(__file__).parents[1] / "clients"
 _SECONDS = 300.0

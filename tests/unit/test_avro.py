@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog.spec import SchemaFile, ValueSpec
-from app.formats.avro import AvroReader, fingerprint
-from app.formats.avro_write import to_avro, to_framed_avro
-from app.formats.errors import DecodeError
-from app.formats.schemas import MAX_TYPES_NESTED, Reference, Schema, SchemaNeeded
-from app.turns import finish
+from tablehouse.catalog.spec import SchemaFile, ValueSpec
+from tablehouse.formats.avro import AvroReader, fingerprint
+from tablehouse.formats.avro_write import to_avro, to_framed_avro
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.schemas import MAX_TYPES_NESTED, Reference, Schema, SchemaNeeded
+from tablehouse.turns import finish
 from tests.support.avro import avro_schema, record, shown, shown_text, written
 from tests.support.schemas import FetchedSchemas, MemorySchemas, framed
 

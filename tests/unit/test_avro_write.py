@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.formats.avro_write import to_avro, to_avro_in_pieces, to_framed_avro, to_framed_avro_in_pieces
-from app.formats.errors import DecodeError
-from app.formats.schemas import Schema
-from app.turns import Work, finish
+from tablehouse.formats.avro_write import to_avro, to_avro_in_pieces, to_framed_avro, to_framed_avro_in_pieces
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.schemas import Schema
+from tablehouse.turns import Work, finish
 from tests.support.avro import avro_schema, record, shown_text, written
 from tests.support.schemas import framed
 

@@ -21,17 +21,17 @@ from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from grpc_tools import protoc
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.formats.avro import AvroReader
-from app.formats.avro_write import to_framed_avro
-from app.formats.errors import DecodeError
-from app.formats.key_text import key_text
-from app.formats.keyed import source_keys
-from app.formats.protobuf import ProtobufReader
-from app.formats.schemas import Reference, Schema, SchemaNeeded
-from app.formats.values import value_format
-from app.formats.variants import Known
-from app.turns import finish
+from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.formats.avro import AvroReader
+from tablehouse.formats.avro_write import to_framed_avro
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.key_text import key_text
+from tablehouse.formats.keyed import source_keys
+from tablehouse.formats.protobuf import ProtobufReader
+from tablehouse.formats.schemas import Reference, Schema, SchemaNeeded
+from tablehouse.formats.values import value_format
+from tablehouse.formats.variants import Known
+from tablehouse.turns import finish
 from tests.support.schemas import FetchedSchemas
 
 VALUE = SerializationContext("orders", MessageField.VALUE)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from app.errors import DataDirectoryError
-from app.model import TopicPartition
-from app.stores.data_directory import DataDirectory
-from app.telemetry import Metrics
+from tablehouse.errors import DataDirectoryError
+from tablehouse.model import TopicPartition
+from tablehouse.stores.data_directory import DataDirectory
+from tablehouse.telemetry import Metrics
 from tests.support.limits import file_size_limit
 
 
@@ -65,7 +65,7 @@ def test_positions_are_there_for_the_next_process(tmp_path: Path) -> None:
 _HOLDER = """
 import sys
 from pathlib import Path
-from app.stores.data_directory import DataDirectory
+from tablehouse.stores.data_directory import DataDirectory
 
 held = DataDirectory.acquire(Path(sys.argv[1]))
 print(held.worker_id, flush=True)

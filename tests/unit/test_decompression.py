@@ -15,9 +15,9 @@ from aiokafka import codec
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record import default_records
 
-from app.kafka import decompressed, decompression
-from app.kafka.decompression import DECOMPRESSION, DecompressedTooLarge
-from app.kafka.record_batches import UnreadableBatch
+from tablehouse.kafka import decompressed, decompression
+from tablehouse.kafka.decompression import DECOMPRESSION, DecompressedTooLarge
+from tablehouse.kafka.record_batches import UnreadableBatch
 from tests.support.batches import (
     ATTRIBUTES_AT,
     RECORDS_AT,
@@ -144,8 +144,8 @@ def test_the_blocks_of_a_snappy_stream_are_counted_together_and_none_of_them_goe
 
 _PEAK = """
 import resource, sys
-from app.kafka import raw_records
-from app.kafka.decompression import MAX_BATCH_BYTES, DecompressedTooLarge
+from tablehouse.kafka import raw_records
+from tablehouse.kafka.decompression import MAX_BATCH_BYTES, DecompressedTooLarge
 from aiokafka.record import default_records
 
 data = sys.stdin.buffer.read()

@@ -4,19 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from app.catalog.fingerprint import fingerprint
-from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
-from app.folds.fold import Decoded
-from app.folds.upsert import Upsert
-from app.formats.errors import DecodeError
-from app.formats.partitioners import partition_of
-from app.formats.schemas import SchemaNeeded
-from app.formats.values import LARGE_VALUE_BYTES
-from app.formats.variants import Known
-from app.kafka.record_batches import ReadRecord
-from app.model import TopicPartition
-from app.stores.rows import Row, unpack
-from app.tasks.definitions import changelog_topic, codec_of, family_name, identity_of, tables_with_changelogs
+from tablehouse.catalog.fingerprint import fingerprint
+from tablehouse.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
+from tablehouse.folds.fold import Decoded
+from tablehouse.folds.upsert import Upsert
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.formats.schemas import SchemaNeeded
+from tablehouse.formats.values import LARGE_VALUE_BYTES
+from tablehouse.formats.variants import Known
+from tablehouse.kafka.record_batches import ReadRecord
+from tablehouse.model import TopicPartition
+from tablehouse.stores.rows import Row, unpack
+from tablehouse.tasks.definitions import changelog_topic, codec_of, family_name, identity_of, tables_with_changelogs
 from tests.support.avro import avro_schema
 from tests.support.schemas import NO_REGISTRY, FetchedSchemas, framed
 

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from app.catalog.spec import Envelope, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.formats.envelopes import envelope_of
-from app.formats.errors import DecodeError
-from app.formats.framing import Headers
+from tablehouse.catalog.spec import Envelope, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.formats.envelopes import envelope_of
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.framing import Headers
 
 PLACEHOLDER = "__debezium_unavailable_value"
 

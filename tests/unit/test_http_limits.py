@@ -13,9 +13,9 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.formats.partitioners import partition_of
-from app.http import connections, held, protocol, server
-from app.stores.rows import Row
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.http import connections, held, protocol, server
+from tablehouse.stores.rows import Row
 from tests.support.http_workers import Reply, Worker, connected, one_worker, read_reply, share, start_worker
 from tests.support.polling import until
 

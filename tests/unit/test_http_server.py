@@ -8,13 +8,13 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from app.catalog.spec import Catalog
-from app.errors import ConfigError
-from app.http.server import HttpServer, ServerOptions
-from app.model import TaskState
-from app.routing.cluster import ClusterView
-from app.telemetry import Metrics
-from app.turns import Turns
+from tablehouse.catalog.spec import Catalog
+from tablehouse.errors import ConfigError
+from tablehouse.http.server import HttpServer, ServerOptions
+from tablehouse.model import TaskState
+from tablehouse.routing.cluster import ClusterView
+from tablehouse.telemetry import Metrics
+from tablehouse.turns import Turns
 from tests.support.cluster_fakes import FakeOwner, FakeSource, FakeTables, Placed, snapshot, status
 from tests.support.http_workers import FakeHealth, Worker, ask, one_worker
 from tests.support.schemas import NO_REGISTRY

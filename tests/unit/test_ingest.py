@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import pytest
 
-from app.catalog.spec import KeySpec, SourceSpec, ValueSpec
-from app.folds.fold import Decoded, Lookup
-from app.folds.upsert import Upsert
-from app.formats.errors import DecodeError
-from app.model import TopicPartition
-from app.stores.rows import LAYOUT_VERSION, pack_head
-from app.tasks.ingest import Folding, TableCodec
-from app.tasks.log import LogRecord
-from app.turns import finish
-from tests.model.broker import Record
+from tablehouse.catalog.spec import KeySpec, SourceSpec, ValueSpec
+from tablehouse.folds.fold import Decoded, Lookup
+from tablehouse.folds.upsert import Upsert
+from tablehouse.formats.errors import DecodeError
+from tablehouse.model import TopicPartition
+from tablehouse.stores.rows import LAYOUT_VERSION, pack_head
+from tablehouse.tasks.ingest import Folding, TableCodec
+from tablehouse.tasks.log import LogRecord
+from tablehouse.testing.simulated.broker import Record
+from tablehouse.turns import finish
 
 SOURCE = TopicPartition("source", 2)
 SPEC = SourceSpec("source", KeySpec("bytes"), ValueSpec("bytes"))

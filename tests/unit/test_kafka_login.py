@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from app.errors import BrokersRefuse
-from app.kafka.client import Connection
-from app.kafka.login import check_login
-from app.kafka.security import Security
+from tablehouse.errors import BrokersRefuse
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.login import check_login
+from tablehouse.kafka.security import Security
 
 _MECHANISM = "SCRAM-SHA-512"
 _METADATA, _HANDSHAKE, _API_VERSIONS, _AUTHENTICATE = 3, 17, 18, 36

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.config import load_settings
-from app.errors import ConfigError
-from app.kafka.client import Connection
-from app.kafka.security import security_of
+from tablehouse.config.settings import load_settings
+from tablehouse.errors import ConfigError
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.security import security_of
 from tests.support.authority import Authority
 
 REQUIRED = {"bootstrap_servers": "kafka:9092", "tables": "tables.yaml"}

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 from pydantic import SecretStr
 
-from app.demo import processes
-from app.kafka.tokens import ClientCredentials, TokenEndpoint, TokenUnavailable
+from tablehouse.kafka.tokens import ClientCredentials, TokenEndpoint, TokenUnavailable
+from tablehouse.testing import processes
 from tests.support.tokens import CLIENT, SECRET, TokenServer
 
 

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.catalog.spec import KeyFormatName, KeySpec, SourceSpec, ValueSpec
-from app.errors import InvalidKey, KeySchemaUnknown
-from app.formats.errors import DecodeError
-from app.formats.key_text import key_text
-from app.formats.keyed import source_keys
-from app.formats.keys import KeyFormat
-from app.formats.schemas import Schema, SchemaNeeded
-from app.formats.variants import MOST_VARIANTS, Known
+from tablehouse.catalog.spec import KeyFormatName, KeySpec, SourceSpec, ValueSpec
+from tablehouse.errors import InvalidKey, KeySchemaUnknown
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.key_text import key_text
+from tablehouse.formats.keyed import source_keys
+from tablehouse.formats.keys import KeyFormat
+from tablehouse.formats.schemas import Schema, SchemaNeeded
+from tablehouse.formats.variants import MOST_VARIANTS, Known
 from tests.support.avro import avro_schema, record, written
 from tests.support.schemas import FetchedSchemas, MemorySchemas, framed
 
 if TYPE_CHECKING:
-    from app.formats.framing import Headers
+    from tablehouse.formats.framing import Headers
 
 TEXT, INT, LONG = avro_schema(1, "string"), avro_schema(2, "int"), avro_schema(3, "long")
 PAIR = record(("b", "string"), ("a", "long"), name="Key")

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from app.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
-from app.formats.json_pieces import PIECE_BYTES
-from app.formats.values import LARGE_VALUE_BYTES, value_format
-from app.model import Epoch, TopicPartition
-from app.stores.store import StoreClosed
-from app.tasks.bad_records import BAD_RECORDS_LOGGED
-from app.tasks.dead_letters import LettersUndelivered
-from app.tasks.doubts import Doubts, Misplaced
-from app.tasks.ingest import LaneBatch, RecordRefused
-from app.tasks.log import Bounds, Fenced, LogSlice, OutcomeUnknown
-from app.tasks.pipeline import (
+from tablehouse.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
+from tablehouse.formats.json_pieces import PIECE_BYTES
+from tablehouse.formats.values import LARGE_VALUE_BYTES, value_format
+from tablehouse.model import Epoch, TopicPartition
+from tablehouse.stores.store import StoreClosed
+from tablehouse.tasks.bad_records import BAD_RECORDS_LOGGED
+from tablehouse.tasks.dead_letters import LettersUndelivered
+from tablehouse.tasks.doubts import Doubts, Misplaced
+from tablehouse.tasks.ingest import LaneBatch, RecordRefused
+from tablehouse.tasks.log import Bounds, Fenced, LogSlice, OutcomeUnknown
+from tablehouse.tasks.pipeline import (
     BYTES_A_SLICE,
     LANE_BATCH,
     LANE_BATCH_BYTES,
@@ -26,16 +26,16 @@ from app.tasks.pipeline import (
     NotContiguous,
     Pipeline,
 )
-from app.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, anchor_of, decode, encode
-from app.tasks.replay import Replayer
-from app.telemetry import Metrics
-from app.turns import Turns
-from tests.model.broker import Log, Record
-from tests.model.loop import run_virtual
-from tests.model.ports import SimulatedDeadLetters, SimulatedWriter, measured_clock
-from tests.model.store import Disk, MemoryStore
+from tablehouse.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, anchor_of, decode, encode
+from tablehouse.tasks.replay import Replayer
+from tablehouse.telemetry import Metrics
+from tablehouse.testing.simulated.broker import Log, Record
+from tablehouse.testing.simulated.loop import run_virtual
+from tablehouse.testing.simulated.ports import SimulatedDeadLetters, SimulatedWriter, measured_clock
+from tablehouse.testing.simulated.store import Disk, MemoryStore
+from tablehouse.testing.simulated.world import Weather, World
+from tablehouse.turns import Turns
 from tests.model.tables import Table
-from tests.model.world import Weather, World
 from tests.support.schemas import NO_REGISTRY, MemorySchemas
 
 SOURCE = TopicPartition("source", 0)

@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 
-from app.formats.schemas import Schema
-from app.tasks.ingest import LaneBatch
-from app.tasks.pipeline import IDLE_POSITION_INTERVAL, LANE_PATIENCE, NotContiguous, Pipeline
-from tests.model.broker import Record
-from tests.model.loop import run_virtual
+from tablehouse.formats.schemas import Schema
+from tablehouse.tasks.ingest import LaneBatch
+from tablehouse.tasks.pipeline import IDLE_POSITION_INTERVAL, LANE_PATIENCE, NotContiguous, Pipeline
+from tablehouse.testing.simulated.broker import Record
+from tablehouse.testing.simulated.loop import run_virtual
 from tests.support.schemas import decode_framed, framed
 from tests.unit.test_pipeline import Owner, Scene
 

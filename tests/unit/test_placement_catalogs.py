@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from app.catalog.fingerprint import catalog_digest, table_digests
-from app.catalog.load import load_catalog
-from app.placement.assign import assignments, place
-from app.placement.catalogs import differences, in_use
-from app.placement.wire import (
+from tablehouse.catalog.fingerprint import catalog_digest, table_digests
+from tablehouse.catalog.load import load_catalog
+from tablehouse.placement.assign import assignments, place
+from tablehouse.placement.catalogs import differences, in_use
+from tablehouse.placement.wire import (
     CatalogInUse,
     MemberMetadata,
     decode_assignment,

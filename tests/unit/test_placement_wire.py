@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.placement.assign import assignments, place
-from app.placement.wire import (
+from tablehouse.placement.assign import assignments, place
+from tablehouse.placement.wire import (
     MAX_ASSIGNMENT_BYTES,
     MAX_METADATA_BYTES,
     MAX_PLACED_COPIES,

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import trustme
 
-from app.catalog.spec import Catalog, KeySpec, SchemaFile, SourceSpec, TableSpec, ValueSpec
-from app.config import Settings
-from app.errors import ConfigError
-from app.formats.schemas import NoSchemas
-from app.registry.client import SchemaRegistry
-from app.registry.setup import access_of, schema_source
-from app.registry.transport import Transport
-from app.stores.data_directory import DataDirectory
-from app.telemetry import Metrics
+from tablehouse.catalog.spec import Catalog, KeySpec, SchemaFile, SourceSpec, TableSpec, ValueSpec
+from tablehouse.config.settings import Settings
+from tablehouse.errors import ConfigError
+from tablehouse.formats.schemas import NoSchemas
+from tablehouse.registry.client import SchemaRegistry
+from tablehouse.registry.setup import access_of, schema_source
+from tablehouse.registry.transport import Transport
+from tablehouse.stores.data_directory import DataDirectory
+from tablehouse.telemetry import Metrics
 from tests.support.registry import StandInRegistry
 
 PLAIN = Catalog({"planes": TableSpec("planes", SourceSpec("planes", KeySpec("string"), ValueSpec("json")))})

@@ -2,11 +2,11 @@
 
 import pytest
 
-from app.model import Epoch, TopicPartition
-from app.tasks.doubts import Doubts
-from app.tasks.log import Bounds, LogSlice
-from app.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, encode, epoch_headers
-from app.tasks.replay import (
+from tablehouse.model import Epoch, TopicPartition
+from tablehouse.tasks.doubts import Doubts
+from tablehouse.tasks.log import Bounds, LogSlice
+from tablehouse.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, encode, epoch_headers
+from tablehouse.tasks.replay import (
     DELETE_RETENTION_MS,
     MIN_COMPACTION_LAG_MS,
     ChangelogRefused,
@@ -15,8 +15,8 @@ from app.tasks.replay import (
     Replayer,
     Untrusted,
 )
-from tests.model.broker import Record
-from tests.model.store import Disk, MemoryStore
+from tablehouse.testing.simulated.broker import Record
+from tablehouse.testing.simulated.store import Disk, MemoryStore
 
 CHANGELOG = TopicPartition("changelog", 0)
 IDENTITY = Identity("table", CHANGELOG, {"fold": "upsert"})

@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from app.model import NO_EPOCH, Epoch, TopicPartition
-from app.stores.store import StoreClosed
-from app.tasks.doubts import Doubts, Misplaced
-from app.tasks.log import Bounds, LogSlice
-from app.tasks.records import (
+from tablehouse.model import NO_EPOCH, Epoch, TopicPartition
+from tablehouse.stores.store import StoreClosed
+from tablehouse.tasks.doubts import Doubts, Misplaced
+from tablehouse.tasks.log import Bounds, LogSlice
+from tablehouse.tasks.records import (
     CLAIM_KEY,
     POSITION_KEY,
     Checkpoint,
@@ -17,9 +17,9 @@ from app.tasks.records import (
     encode,
     epoch_headers,
 )
-from app.tasks.replay import DELETE_RETENTION_MS, ChangelogRefused, Identity, Replayer, Untrusted
-from tests.model.broker import Record
-from tests.model.store import Disk, MemoryStore
+from tablehouse.tasks.replay import DELETE_RETENTION_MS, ChangelogRefused, Identity, Replayer, Untrusted
+from tablehouse.testing.simulated.broker import Record
+from tablehouse.testing.simulated.store import Disk, MemoryStore
 
 FINGERPRINT = {"fold": "upsert"}
 IDENTITY = Identity("table", TopicPartition("changelog", 3), FINGERPRINT)

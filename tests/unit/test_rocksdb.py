@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from rocksdict import DbClosedError, Rdict
 
-from app.stores.failures import translated
-from app.stores.memory import StoreMemory
-from app.stores.rocksdb import RocksShard
-from app.stores.row_count import COUNTED_ROWS
-from app.stores.store import StoreClosed, StoreCorrupt, StoreError
-from app.turns import Turns
+from tablehouse.stores.failures import translated
+from tablehouse.stores.memory import StoreMemory
+from tablehouse.stores.rocksdb import RocksShard
+from tablehouse.stores.row_count import COUNTED_ROWS
+from tablehouse.stores.store import StoreClosed, StoreCorrupt, StoreError
+from tablehouse.turns import Turns
 from tests.support.limits import file_size_limit, free_file_handles
 
 BUDGET = 64 << 20
@@ -26,9 +26,9 @@ BUDGET = 64 << 20
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from app.stores.memory import StoreMemory
-from app.stores.rocksdb import RocksShard
-from app.turns import Turns
+from tablehouse.stores.memory import StoreMemory
+from tablehouse.stores.rocksdb import RocksShard
+from tablehouse.turns import Turns
 
 async def main():
     shard = RocksShard(Path(sys.argv[1]), StoreMemory(64 << 20), Turns())

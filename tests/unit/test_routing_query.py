@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import (
+from tablehouse.errors import (
     DeadlineExceeded,
     Draining,
     InvalidKey,
@@ -16,16 +16,16 @@ from app.errors import (
     TooStale,
     UriTooLong,
 )
-from app.formats.framing import Headers
-from app.formats.keys import Key
-from app.model import HostInfo, Role
-from app.placement.wire import PlacedMember
-from app.routing.cluster import NO_CLUSTER
-from app.routing.query import Query
-from app.routing.survey import survey
-from app.routing.tables import routed_tables
-from app.stores.rows import Row
-from app.tasks.reads import ReadResult
+from tablehouse.formats.framing import Headers
+from tablehouse.formats.keys import Key
+from tablehouse.model import HostInfo, Role
+from tablehouse.placement.wire import PlacedMember
+from tablehouse.routing.cluster import NO_CLUSTER
+from tablehouse.routing.query import Query
+from tablehouse.routing.survey import survey
+from tablehouse.routing.tables import routed_tables
+from tablehouse.stores.rows import Row
+from tablehouse.tasks.reads import ReadResult
 from tests.support.cluster_fakes import (
     CATALOG,
     PLANES,

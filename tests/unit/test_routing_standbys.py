@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.errors import (
+from tablehouse.errors import (
     Draining,
     InternalError,
     MisplacedKeys,
@@ -17,10 +17,10 @@ from app.errors import (
     RequestError,
     TooStale,
 )
-from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
-from app.routing.candidates import AVOIDED_SECONDS, Candidates
-from app.routing.ports import Unresponsive
-from app.tasks.reads import ReadResult
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
+from tablehouse.routing.candidates import AVOIDED_SECONDS, Candidates
+from tablehouse.routing.ports import Unresponsive
+from tablehouse.tasks.reads import ReadResult
 from tests.support.cluster_fakes import Placed, ScriptedPeer, everything, snapshot
 from tests.support.querying import PARTITION, ROW, Setting, found
 from tests.unit.test_routing_query import two_forms

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.model import TopicPartition
-from app.tasks.log import LaneOutage
-from app.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
-from app.tasks.shard import RECORD_BYTES, Inbox, LaneMovedOn, Shard, SourceLost
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.log import LaneOutage
+from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
+from tablehouse.tasks.shard import RECORD_BYTES, Inbox, LaneMovedOn, Shard, SourceLost
 
 SOURCE = TopicPartition("source", 0)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from app.errors import ConfigError
-from app.stores.memory import LARGE_ROW_BYTES, StoreMemory, memory_for_rows
-from app.stores.rocksdb import RocksShard
-from app.telemetry import Metrics
-from app.turns import Turns
+from tablehouse.errors import ConfigError
+from tablehouse.stores.memory import LARGE_ROW_BYTES, StoreMemory, memory_for_rows
+from tablehouse.stores.rocksdb import RocksShard
+from tablehouse.telemetry import Metrics
+from tablehouse.turns import Turns
 from tests.support.limits import file_size_limit
 from tests.support.polling import until
 

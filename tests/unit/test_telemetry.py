@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from app.http.access_log import LINES_PER_SECOND, AccessLog
-from app.telemetry import (
+from tablehouse.http.access_log import LINES_PER_SECOND, AccessLog
+from tablehouse.telemetry import (
     LONGEST_REPEAT_SECONDS,
     REPEAT_SECONDS,
     LogFormat,

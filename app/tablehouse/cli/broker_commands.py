@@ -1,0 +1,70 @@
+"""What commands that ask brokers have in common: the flags of settings, the connection, and how they fail."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tablehouse.config.settings import SETTINGS, Settings, load_settings
+from tablehouse.tasks.log import LogUnavailable
+from tablehouse.telemetry import warnings_to_stderr
+
+if TYPE_CHECKING:
+    from tablehouse.kafka.client import Connection
+
+#: The settings that have flags in commands that look at no table.
+FLAGS_WITHOUT_TABLES = ("bootstrap_servers", "group", "dead_letter_topic")
+
+Result = TypeVar("Result")
+_Command = Callable[..., None]
+
+
+def connected(flags: Collection[str], timeout: float) -> Callable[[_Command], _Command]:
+    """Give a command flags for these settings, and --timeout with a default in seconds.
+
+    Other settings come from the environment or the file, as a worker's do.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        for setting in reversed(SETTINGS):
+            if setting.name in flags:
+                text = f"{setting.description} [{setting.variable}]"
+                command = click.option(setting.flag, setting.name, metavar="VALUE", help=text)(command)
+        return click.option(
+            "--timeout", type=click.FloatRange(1), default=timeout, show_default=True, help="Seconds that it may take."
+        )(command)
+
+    return decorate
+
+
+def settings_without_tables(given: dict[str, Any]) -> Settings:
+    """Return the settings for a command that looks at no table, so that their file need not be there."""
+    flags = {name: text for name, text in given.items() if text is not None}
+    return load_settings({"tables": "tables.yaml"} | flags)
+
+
+def run(settings: Settings, timeout: float, work: Callable[["Connection"], Awaitable[Result]]) -> Result:
+    """Do something with the brokers within `timeout` seconds; raises ClickException and SetupError."""
+    # Imported here so that `--help` starts without Kafka's clients.
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
+
+    from tablehouse.kafka.client import Connection  # noqa: PLC0415
+    from tablehouse.kafka.outages import explain_outage  # noqa: PLC0415
+    from tablehouse.kafka.security import security_of  # noqa: PLC0415
+
+    connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings))
+
+    async def bounded() -> Result:
+        try:
+            async with asyncio.timeout(timeout):
+                return await work(connection)
+        except TimeoutError:
+            symptom = f"not done within {timeout:g} s; --timeout allows for more"
+        except (KafkaError, LogUnavailable) as error:
+            symptom = str(error) or repr(error)
+        reason = await explain_outage(connection, symptom)
+        raise click.ClickException(f"asking the brokers of {settings.bootstrap_servers} failed: {reason}")
+
+    with warnings_to_stderr():
+        return asyncio.run(bounded())

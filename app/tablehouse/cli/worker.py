@@ -1,0 +1,40 @@
+"""`tablehouse worker`: every setting is a flag of it."""
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from tablehouse.config.settings import CONFIG_VARIABLE, SETTINGS, Setting, load_settings
+from tablehouse.worker.process import run_worker
+
+
+def _setting_flags(command: Callable[..., None]) -> Callable[..., None]:
+    for setting in reversed(SETTINGS):
+        command = click.option(setting.flag, setting.name, metavar="VALUE", help=_help(setting))(command)
+    return command
+
+
+def _help(setting: Setting) -> str:
+    default = "required" if setting.default is None else f"default: {setting.default}"
+    return f"{setting.description} [{setting.variable}; {default}]"
+
+
+@click.command(
+    help="Run one worker until it is told to stop.\n\n"
+    "A setting comes from its flag, else from its environment variable, else from the YAML file that "
+    f"{CONFIG_VARIABLE} names, where it is spelled like the flag with _ for -, else it is the default. "
+    "Exit code 2 means that it cannot start as configured.",
+    context_settings={"allow_extra_args": True},
+)
+@_setting_flags
+@click.pass_context
+def worker(ctx: click.Context, /, **flags: str | None) -> None:
+    """Run one worker; its exit code is the process's."""
+    if ctx.args:
+        # click would repeat them, and they may be the rest of a password.
+        raise click.UsageError(
+            f"there are {len(ctx.args)} arguments that belong to no setting; quote values that have blanks"
+        )
+    settings = load_settings({name: value for name, value in flags.items() if value is not None})
+    sys.exit(run_worker(settings))

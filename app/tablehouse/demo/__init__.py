@@ -1,0 +1,1 @@
+"""The demonstration: a real Kafka from pip packages, real flights and two workers."""

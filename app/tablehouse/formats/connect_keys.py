@@ -1,0 +1,133 @@
+"""Decimals in keys of Kafka Connect's JSON: digits in a URL and when stored, base64 in a record.
+
+| type, by the name in its schema   | in the payload                  | in a URL  |
+|-----------------------------------|---------------------------------|-----------|
+| connect.data.Decimal              | `"BM4="`, or the number 12.30   | `"12.30"`, or a number |
+| debezium.data.VariableScaleDecimal | `{"scale":2,"value":"BM4="}`   | `"12.30"` |
+
+Everything else is in a URL as in the payload.
+"""
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from typing import NamedTuple
+
+import msgspec
+
+from tablehouse.errors import InvalidKey
+from tablehouse.formats.avro_key_types import VARIABLE_DECIMAL_KEY, decimal_key
+from tablehouse.formats.connect_json import DECIMAL, VARIABLE_SCALE_DECIMAL, Schema, bytes_of_decimal, parsed, scale_of
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.ordered import Scalar
+from tablehouse.formats.remembered import remembered
+from tablehouse.formats.spellings import Member
+
+#: A double that is a decimal has 17 digits at most, and zeros up to those of its scale. More of them than these, or a
+#: digit behind those of the scale, are errors.
+_EXACT = Context(prec=400, traps=[InvalidOperation, Inexact])
+
+
+class _Type(NamedTuple):
+    """From what a payload has to what a URL shows; and back, which raises InvalidKey saying what would be right."""
+
+    show: Callable[[object], object]
+    write: Callable[[Scalar], Member]
+
+
+@remembered
+def connect_key(schema: bytes, fields: tuple[str, ...]) -> "ConnectKey":
+    """Return how keys with a schema, given as its text, are shown and written; raises DecodeError."""
+    found = parsed(schema)
+    if found is None:
+        return ConnectKey((None,) * max(1, len(fields)), fields)
+    if not fields:
+        return ConnectKey((_type(found),), fields)
+    types = {field.field: _type(field) for field in found.fields}
+    return ConnectKey(tuple(types.get(name) for name in fields), fields)
+
+
+class ConnectKey:
+    """Keys of one schema; `types` are those of a key's fields in their order, None for what is shown as it is."""
+
+    def __init__(self, types: Sequence[_Type | None], fields: tuple[str, ...]) -> None:
+        self._types = types if any(types) else None
+        self._fields = fields
+
+    def show(self, payload: object) -> object:
+        """Return a payload as a URL has it; raises DecodeError for a decimal that is none."""
+        if self._types is None:
+            return payload
+        if not self._fields:
+            of = self._types[0]
+            return payload if of is None else of.show(payload)
+        if not isinstance(payload, Mapping):
+            return payload
+        shown = dict(payload)
+        for name, of in zip(self._fields, self._types, strict=True):
+            if of is not None and name in shown:
+                shown[name] = of.show(shown[name])
+        return shown
+
+    def write(self, scalars: Sequence[Scalar]) -> Sequence[Member]:
+        """Return what a payload has of a URL's scalars; raises InvalidKey."""
+        if self._types is None:
+            return scalars
+        return [scalar if of is None else of.write(scalar) for of, scalar in zip(self._types, scalars, strict=True)]
+
+
+def _type(schema: Schema) -> _Type | None:
+    if schema.name == DECIMAL:
+        return _decimal(scale_of(schema))
+    return _VARIABLE if schema.name == VARIABLE_SCALE_DECIMAL else None
+
+
+def _decimal(scale: int) -> _Type:
+    of = decimal_key(scale, None)
+
+    def show(value: object) -> object:
+        # With decimal.format=NUMERIC it is a number, which stays one.
+        return of.show(bytes_of_decimal(value)) if isinstance(value, str) else value
+
+    def write(scalar: Scalar) -> Member:
+        if isinstance(scalar, float):
+            return _with_all_digits(scalar, scale)
+        return _base64(of.parse(scalar.encode())) if isinstance(scalar, str) else scalar
+
+    return _Type(show, write)
+
+
+def _with_all_digits(number: float, scale: int) -> Member:
+    """Return a number as Java writes a decimal of a scale: 12.3 as 12.30; as it is where it is none of that scale."""
+    decimal = Decimal(repr(number))
+    try:
+        written = str(decimal.quantize(Decimal((0, (1,), -scale)), context=_EXACT))
+    except (InvalidOperation, Inexact):
+        return number
+    # 12.0 and 12 are different keys.
+    return msgspec.Raw(written.encode()) if "." in written or "E" in written else number
+
+
+def _show_variable(value: object) -> object:
+    match value:
+        case None:
+            return None
+        case {"scale": int(scale), "value": str(unscaled)}:
+            return VARIABLE_DECIMAL_KEY.show({"scale": scale, "value": bytes_of_decimal(unscaled)})
+    raise DecodeError("a VariableScaleDecimal has no scale and value")
+
+
+def _write_variable(scalar: Scalar) -> Member:
+    if scalar is None:
+        return None
+    if not isinstance(scalar, str):
+        raise InvalidKey("The key is not a decimal (Debezium's VariableScaleDecimal): use its digits in a string.")
+    found = VARIABLE_DECIMAL_KEY.parse(scalar.encode())
+    return {"scale": found["scale"], "value": _base64(found["value"])}
+
+
+_VARIABLE = _Type(_show_variable, _write_variable)
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode()

@@ -1,0 +1,314 @@
+"""Keys whose wire bytes have variants: behind the id of a schema, or beside one.
+
+| format       | wire                                             | logical                                          |
+|--------------|--------------------------------------------------|--------------------------------------------------|
+| avro         | Avro, its schema named as in key_frames.py       | avro_key_types.py says; for fields a JSON object |
+| json_sr      | JSON, its schema named as in key_frames.py       | as json                                          |
+| json_connect | `{"schema":..,"payload":..}` of Connect's JSON   | as json                                          |
+
+The stored form does not depend on the variant, so a key has one row in each partition at most.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TypeVar
+
+import fastavro
+
+from tablehouse.catalog.spec import KeySpec, SourceSpec
+from tablehouse.errors import InvalidKey, KeySchemaUnknown
+from tablehouse.formats.avro import Resolution, resolution
+from tablehouse.formats.avro_key_types import KeyType, Shown, key_type, ordered, text_of
+from tablehouse.formats.avro_schema import Readable, readable
+from tablehouse.formats.connect_json import unwrap
+from tablehouse.formats.connect_keys import connect_key
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.framing import Headers
+from tablehouse.formats.json_text import decode_key_json
+from tablehouse.formats.key_frames import KeyFrame, framed_key, key_frame, key_in_forms, schema_of
+from tablehouse.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
+from tablehouse.formats.ordered import Scalar
+from tablehouse.formats.remembered import remembered
+from tablehouse.formats.schemas import Schema, Schemas
+from tablehouse.formats.spellings import Member
+from tablehouse.formats.variants import KeyVariants, Known
+
+_Variant = TypeVar("_Variant")
+
+
+def source_keys(source: SourceSpec, known: Known) -> KeyFormat:
+    """Return the format of a source's keys."""
+    match source.key.format:
+        case "avro":
+            return AvroKey(source.key, known.keys_of(source.topic))
+        case "json_sr":
+            return FramedJsonKey(source.key, known.keys_of(source.topic))
+        case "json_connect":
+            return ConnectJsonKey(source.key, known.keys_of(source.topic, source.key))
+    return key_format(source.key)
+
+
+class _JsonVariants(ABC):
+    """What the formats have in common whose content is JSON."""
+
+    canonical_wire = False
+    enumerable = False
+    name: str
+
+    def __init__(self, spec: KeySpec, variants: KeyVariants) -> None:
+        self._members = KeyMembers(spec)
+        self._variants = variants
+
+    def parse(self, text: bytes) -> Key:
+        """See KeyFormat."""
+        scalars = self._members.of_text(text)
+        return key_in_forms(
+            stored_scalars(scalars), _forms_under(self._variants.known, lambda variant: self._wires(variant, scalars))
+        )
+
+    def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        variant, value, content = self._split(wire, headers)
+        scalars = self._members.of_value(value)
+        self._variants.learn(variant)
+        # A key that can be read and not be written is found all the same, if more slowly.
+        with suppress(InvalidKey):
+            known = self._variants.spellings
+            other = self._members.other_spelling(content, self._written(variant, scalars), known)
+            if other is not None:
+                self._variants.spellings = (other, *known)
+        return stored_scalars(scalars)
+
+    def canonical(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        return wire
+
+    def _forms(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[bytes]:
+        """Return the JSON of a key under a variant in every spelling that it may have; raises as _written does."""
+        return self._members.forms(self._written(variant, scalars), self._variants.spellings)
+
+    @abstractmethod
+    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object, bytes]:
+        """Return the variant of a record's key, what a URL shows of it, and its JSON.
+
+        Raises DecodeError and SchemaNeeded.
+        """
+
+    @abstractmethod
+    def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
+        """Return what a record has of a URL's scalars; raises InvalidKey where the variant has no such key."""
+
+    @abstractmethod
+    def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
+        """Return the wire forms of a key under a variant, each with the headers of its record.
+
+        Raises InvalidKey where the variant has no such key.
+        """
+
+
+class FramedJsonKey(_JsonVariants):
+    """JSON whose schema a registry knows."""
+
+    name = "json_sr"
+
+    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object, bytes]:
+        found = key_frame(wire, headers)
+        schema = self._variants.schemas.known(found.schema)
+        if schema.kind != "JSON":
+            raise DecodeError(f"schema {found.schema} is of type {schema.kind}, and the keys' format is json_sr")
+        content = wire[found.content :]
+        return found.variant, decode_key_json(content), content
+
+    def _written(self, _variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
+        return scalars
+
+    def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
+        # A subject may have had keys of another kind once, and another table of the topic may have them.
+        with suppress(DecodeError):
+            if self._variants.schemas.known(schema_of(variant)).kind == "JSON":
+                return [framed_key(variant, content) for content in self._forms(variant, scalars)]
+        return ()
+
+
+class ConnectJsonKey(_JsonVariants):
+    """JSON as Kafka Connect writes it with schemas.enable=true; the variant is the text of the schema."""
+
+    name = "json_connect"
+
+    def __init__(self, spec: KeySpec, variants: KeyVariants) -> None:
+        super().__init__(spec, variants)
+        self._fields = spec.fields
+
+    def _split(self, wire: bytes, _headers: Headers) -> tuple[bytes, object, bytes]:
+        wrapped = unwrap(wire)
+        if wrapped is None:
+            decode_key_json(wire)
+            raise DecodeError(
+                "it is not an object of schema and payload, as Kafka Connect writes keys with schemas.enable=true; "
+                "without that the key's format is json"
+            )
+        schema, payload = wrapped
+        return schema, connect_key(schema, self._fields).show(decode_key_json(payload)), payload
+
+    def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
+        return connect_key(variant, self._fields).write(scalars)
+
+    def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
+        return [
+            (b'{"schema":' + variant + b',"payload":' + content + b"}", ()) for content in self._forms(variant, scalars)
+        ]
+
+
+class AvroKey:
+    """A scalar in Avro, or a record of such.
+
+    The stored form is that of the text in a URL, whatever the type: which schemas a worker knows, and which first,
+    decides nothing about where it looks for a row. A string "7" and a long 7 are one key, as they are in a URL.
+    """
+
+    name = "avro"
+    canonical_wire = False
+    enumerable = False
+
+    def __init__(self, spec: KeySpec, variants: KeyVariants) -> None:
+        self._spec = spec
+        self._members = KeyMembers(spec)
+        self._variants = variants
+        #: The variants of last time, and what they came to.
+        self._seen: tuple[tuple[bytes, ...], tuple[tuple[bytes, _KeySchema], ...]] = ((), ())
+
+    def parse(self, text: bytes) -> Key:
+        """See KeyFormat."""
+        usable = self._usable(self._variants.known)
+        if not usable:
+            topic = self._variants.topic
+            raise KeySchemaUnknown(
+                f"no schema of the keys of {topic} is known yet, so nobody can say what this key would be: none that "
+                f"the table can have is registered as {topic}-key, and no record was read"
+            )
+        texts = self._texts(text)
+
+        def forms(pair: tuple[bytes, _KeySchema]) -> Iterable[tuple[bytes, Headers]]:
+            variant, schema = pair
+            content = self._encoded(texts, schema)
+            return () if content is None else (framed_key(variant, content),)
+
+        return key_in_forms(_stored(texts), _forms_under(usable, forms))
+
+    def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        found = key_frame(wire, headers)
+        shown = avro_key(self._spec, wire, found, self._variants.schemas)
+        self._variants.learn(found.variant)
+        return _stored([text_of(scalar) for scalar in shown])
+
+    def canonical(self, wire: bytes) -> bytes:
+        """See KeyFormat."""
+        return wire
+
+    def _usable(self, known: tuple[bytes, ...]) -> tuple[tuple[bytes, "_KeySchema"], ...]:
+        """Return those of the variants whose schemas the table's keys can have, in their order, with the schemas."""
+        before, usable = self._seen
+        if before is not known:
+            found = []
+            for variant in known:
+                # A subject may have had another kind of key once, and two tables of a topic other fields.
+                with suppress(DecodeError):
+                    schema = self._variants.schemas.known(schema_of(variant))
+                    found.append((variant, _key_schema(schema, self._spec.fields)))
+            usable = tuple(found)
+            self._seen = known, usable
+        return usable
+
+    def _texts(self, text: bytes) -> list[bytes]:
+        """Return the text of each of a key's scalars, as it would stand in a URL alone; raises InvalidKey."""
+        if self._spec.fields and not self._spec.bare:
+            try:
+                value = decode_key_json(text)
+            except DecodeError as error:
+                raise self._members.invalid(str(error)) from error
+            if not isinstance(value, dict) or set(value) != set(self._spec.fields):
+                raise self._members.invalid(f"its members are not exactly {', '.join(self._spec.fields)}")
+            return [_member(value[name]) for name in self._spec.fields]
+        return [text]
+
+    def _encoded(self, texts: list[bytes], schema: "_KeySchema") -> bytes | None:
+        """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40. Raises InvalidKey."""
+        scalars = [of.parse(text) for of, text in zip(schema.types, texts, strict=True)]
+        if None in scalars:
+            return None
+        if schema.reading.bare:
+            return bytes(scalars[0])
+        content = BytesIO()
+        value = dict(zip(self._spec.fields, scalars, strict=True)) if self._spec.fields else scalars[0]
+        fastavro.schemaless_writer(content, schema.ready.parsed, schema.ready.wrap(value))
+        return content.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class _KeySchema:
+    """A schema of keys, and the types of its scalars."""
+
+    types: tuple[KeyType, ...]
+    ready: Readable
+    reading: Resolution
+
+
+@remembered
+def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
+    """Return a schema ready for keys; raises DecodeError for one of other keys than scalars, or records of `fields`."""
+    ready, shown, number = readable(schema, rendered=False), readable(schema), schema.id
+    if not fields:
+        types: tuple[KeyType, ...] = (key_type(shown.content, shown.types, f"schema {number}"),)
+    elif ready.wrapped:
+        raise DecodeError(f"its schema {number} is no record, and the table's keys are records of {', '.join(fields)}")
+    else:
+        found = {field["name"]: field["type"] for field in shown.content["fields"]}
+        if set(found) != set(fields):
+            raise DecodeError(
+                f"its schema {number} has the fields {', '.join(found)}, and the table's keys have {', '.join(fields)}"
+            )
+        types = tuple(key_type(found[name], shown.types, f"field {name} of schema {number}") for name in fields)
+    return _KeySchema(types, ready, resolution(schema, schema, rendered=False))
+
+
+def avro_key(spec: KeySpec, wire: bytes, named: KeyFrame, schemas: Schemas) -> list[Shown]:
+    """Return what a URL shows of a key: its members in the order of `fields`, or the one scalar that it is.
+
+    Raises DecodeError and SchemaNeeded.
+    """
+    schema = _key_schema(schemas.known(named.schema), spec.fields)
+    value = schema.reading.read_framed(wire, named.content)
+    scalars = [value[name] for name in spec.fields] if spec.fields else [value]
+    return [of.show(scalar) for of, scalar in zip(schema.types, scalars, strict=True)]
+
+
+def _forms_under(
+    variants: Iterable[_Variant], forms: Callable[[_Variant], Iterable[tuple[bytes, Headers]]]
+) -> list[tuple[bytes, Headers]]:
+    """Return the forms of a key under all variants; raises the first InvalidKey of one where none has a form."""
+    found: list[tuple[bytes, Headers]] = []
+    refused: InvalidKey | None = None
+    for variant in variants:
+        try:
+            found += forms(variant)
+        except InvalidKey as error:
+            refused = refused or error
+    if refused is not None and not found:
+        raise refused
+    return found
+
+
+def _stored(texts: list[bytes]) -> bytes:
+    """Return the stored form of a key's texts; it is the same whatever the types are."""
+    return stored_scalars([ordered(text) for text in texts])
+
+
+def _member(value: object) -> bytes:
+    """Return a member of a URL's JSON as it would stand in a URL alone."""
+    if isinstance(value, Shown):
+        return text_of(value)
+    raise InvalidKey("The key is not of key format avro: each member is a string, a number, true or false.")

@@ -1,0 +1,34 @@
+"""What is made of schemas is kept, and so is why nothing can be made of one: each record would ask again."""
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar, cast
+
+from tablehouse.formats.errors import DecodeError
+
+#: Results that are kept of each function.
+_KEPT = 1024
+
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made")
+
+
+def remembered(make: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
+    """Call a function once for each of its arguments; it returns or raises DecodeError the same ever after."""
+
+    def outcome(*args: _Given.args, **kwargs: _Given.kwargs) -> tuple[_Made] | str:
+        try:
+            return (make(*args, **kwargs),)
+        except DecodeError as error:
+            return str(error)
+
+    kept = cast("Callable[_Given, tuple[_Made] | str]", lru_cache(_KEPT)(outcome))
+
+    @wraps(make)
+    def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Made:
+        found = kept(*args, **kwargs)
+        if isinstance(found, str):
+            raise DecodeError(found)
+        return found[0]
+
+    return again

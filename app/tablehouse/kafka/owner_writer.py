@@ -1,0 +1,240 @@
+"""Appends to source partitions what rests on what their owner has read, under the epoch of its ownership.
+
+An owner decides a conditional write and then appends it. It may have lost the partition in between without knowing: it
+was paused, or its record is still in a socket. So the record carries a producer id of the table's changelog and the
+number of the ownership as producer epoch, as changelog batches do (changelog_writer.py): once the next owner has
+appended something, the broker refuses what the one before it still sends.
+
+One record of a partition is under way at a time. One whose outcome was given up as unknown stays with aiokafka, which
+sends it again and again; until its outcome is known nothing more is decided. One that failed at last, so that it may be
+in the log or not, leaves its number to the next record, and of the two the broker takes the first that comes. What was
+decided before it failed is not appended.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import inf
+from typing import Any
+
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    KafkaConnectionError,
+    KafkaError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+)
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from tablehouse.errors import NotOwner
+from tablehouse.kafka.changelog_writer import ALL_IN_SYNC, EpochProducer
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.producers import REFUSALS, refusal
+from tablehouse.kafka.source_writer import (
+    LEADER_PATIENCE,
+    NotSent,
+    not_written,
+    outcome_unknown,
+    reach_leader,
+    record_size,
+    take_back,
+    too_large,
+)
+from tablehouse.model import Epoch, Ownership, SourceEnd, TopicPartition
+from tablehouse.tasks.log import BrokerClock
+
+#: Producer ids of owners: this, 40 bits of the log's id and 8 of the index that epochs have. Brokers allot none as
+#: high, and those of changelogs are higher.
+_PRODUCER_ID = 0x7AB0_0000_0000_0000
+_INDEX_BITS = 8
+
+
+#: Failures of records that are not in the log and will not be.
+_CERTAIN = (*REFUSALS, InvalidProducerEpoch, NotSent, OutOfOrderSequenceNumber, ProducerFenced)
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """How many records of an ownership brokers have acknowledged, by which the next one is numbered.
+
+    failed_at is when the last one failed with an unknown outcome, on the event loop's clock.
+    """
+
+    ownership: Ownership
+    acknowledged: int = 0
+    failed_at: float = -inf
+
+
+class KafkaOwnerWriter:
+    """Appends to topics; `limits` are the most bytes of a record, by topic. Connects with the first record."""
+
+    def __init__(self, connection: Connection, limits: Mapping[str, int], clock: BrokerClock) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._clock = clock
+        self._producer: EpochProducer | None = None
+        self._starting = asyncio.Lock()
+        self._turns: defaultdict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
+        #: By table and partition, since each table has its own changelog.
+        self._sequences: dict[tuple[str, TopicPartition], _Sequence] = {}
+        #: What is under way, by partition.
+        self._pending: dict[TopicPartition, asyncio.Future[Any]] = {}
+        self._stopped = False
+
+    async def stop(self) -> None:
+        """Disconnect; what was not acknowledged has an unknown outcome."""
+        self._stopped = True
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def rest(self, patience: float) -> None:
+        """Wait until the outcome of everything under way is known, for `patience` seconds at most."""
+        if self._pending:
+            await asyncio.wait(set(self._pending.values()), timeout=patience)
+
+    async def settle(self, partition: TopicPartition, timeout: float) -> None:  # noqa: ASYNC109
+        """Return once the outcome of every earlier record of a partition is known; raises SourceUnavailable."""
+        pending = self._pending.get(partition)
+        if pending is not None:
+            await asyncio.wait({pending}, timeout=timeout)
+            if not pending.done():
+                raise not_written(partition, "the outcome of an earlier conditional write is not known yet")
+
+    async def append(
+        self,
+        table: str,
+        partition: TopicPartition,
+        key: bytes,
+        value: bytes | None,
+        *,
+        owned: Callable[[], Ownership],
+        end: SourceEnd,
+        timeout: float,  # noqa: ASYNC109
+    ) -> int:
+        """Append a record and return its offset, once all in-sync replicas have it.
+
+        owned tells under which claim the partition is owned, and raises NotOwner when it is not; it is asked right
+        before the record is sent. end is the end of the partition up to which its owner had read when it decided.
+
+        Raises NotOwner, PayloadTooLarge and SourceUnavailable when nothing was and will be written, and
+        DeadlineExceeded when the record may have been written or may be later.
+        """
+        limit, size = self._limits[partition.topic], record_size(key, value)
+        if size > limit:
+            raise too_large(partition.topic, size, limit)
+        deadline = asyncio.get_running_loop().time() + timeout
+        turn = self._turns[partition]
+        try:
+            async with asyncio.timeout_at(deadline):
+                await turn.acquire()
+        except TimeoutError:
+            raise not_written(partition, "other conditional writes took all the time that there was") from None
+        try:
+            producer = await self._reach(partition, deadline)
+            builder = producer.client.create_batch()
+            builder.append(timestamp=self._clock.now_ms(), key=key, value=value, headers=[])
+            builder.close()
+            sequence = self._sequence(table, partition, owned())
+            if end.listed_at <= sequence.failed_at:
+                raise not_written(partition, "an earlier conditional write has failed since it was decided")
+            future = await self._send(producer, partition, builder, sequence, deadline)
+            offset = await self._acknowledged(producer, partition, future, deadline)
+        finally:
+            turn.release()
+        if offset < end.offset:
+            # The broker took it for the one that failed, which was there already.
+            raise not_written(partition, "an earlier conditional write is there that was thought to have failed")
+        return offset
+
+    async def _reach(self, partition: TopicPartition, deadline: float) -> EpochProducer:
+        """Return a producer with nothing in hand for a partition, whose leader it reaches; raises SourceUnavailable."""
+        await self.settle(partition, max(0.0, deadline - asyncio.get_running_loop().time()))
+        try:
+            async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_PATIENCE):
+                producer = await self._started()
+                await reach_leader(producer.client, KafkaPartition(*partition))
+        except TimeoutError:
+            raise not_written(partition, "its leader could not be reached in time") from None
+        except KafkaError as error:
+            raise not_written(partition, repr(error)) from None
+        return producer
+
+    async def _started(self) -> EpochProducer:
+        async with self._starting:
+            if self._stopped:
+                raise KafkaConnectionError("the worker is stopping")
+            if self._producer is None:
+                producer = EpochProducer(self._connection, max(self._limits.values()), 0, ALL_IN_SYNC)
+                try:
+                    await producer.client.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+    def _sequence(self, table: str, partition: TopicPartition, ownership: Ownership) -> _Sequence:
+        """Return the numbering of an ownership's records; a new one begins with each ownership."""
+        known = self._sequences.get((table, partition))
+        if known is None or known.ownership != ownership:
+            known = self._sequences[table, partition] = _Sequence(ownership)
+        return known
+
+    async def _send(
+        self,
+        producer: EpochProducer,
+        partition: TopicPartition,
+        builder: BatchBuilder,
+        sequence: _Sequence,
+        deadline: float,
+    ) -> asyncio.Future[Any]:
+        """Hand a record to the producer, with the number that follows those acknowledged; raises SourceUnavailable."""
+        producer.epochs.begin(KafkaPartition(*partition), _epoch(sequence.ownership), sequence.acknowledged)
+        try:
+            async with asyncio.timeout_at(deadline):
+                future = await producer.send(partition, builder)
+        except TimeoutError:
+            raise not_written(partition, "no time was left to send it") from None
+        except KafkaError as error:
+            raise not_written(partition, repr(error)) from None
+        self._pending[partition] = future
+
+        def done(_: asyncio.Future[Any]) -> None:
+            del self._pending[partition]
+            error = None if future.cancelled() else future.exception()
+            if future.cancelled() or (isinstance(error, KafkaError) and not isinstance(error, _CERTAIN)):
+                sequence.failed_at = asyncio.get_running_loop().time()
+            elif error is None:
+                sequence.acknowledged += 1
+
+        future.add_done_callback(done)
+        return future
+
+    async def _acknowledged(
+        self, producer: EpochProducer, partition: TopicPartition, future: asyncio.Future[Any], deadline: float
+    ) -> int:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return int((await asyncio.shield(future)).offset)
+        except TimeoutError:
+            if take_back(producer.client, KafkaPartition(*partition)):
+                raise not_written(partition, "it was still waiting for its turn to be sent") from None
+            raise outcome_unknown(partition, "no acknowledgement in time") from None
+        except (ProducerFenced, InvalidProducerEpoch):
+            raise NotOwner(
+                f"nothing was written to partition {partition.partition} of topic {partition.topic}, which another "
+                "worker owns by now"
+            ) from None
+        except _CERTAIN as error:
+            raise not_written(partition, refusal(error)) from None
+        except KafkaError as error:
+            raise outcome_unknown(partition, repr(error)) from None
+
+
+def _epoch(ownership: Ownership) -> Epoch:
+    """Return what makes the producer id and epoch of an ownership; a log that was created again has other ids."""
+    log = int.from_bytes(blake2b(ownership.log_id, digest_size=5).digest(), "big")
+    return Epoch(_PRODUCER_ID + (log << _INDEX_BITS) + ownership.epoch.id_index, ownership.epoch.number)

@@ -1,0 +1,31 @@
+"""Which members of a group may hold shards; it takes the whole group to say, whatever each member reads.
+
+- A ghost gets nothing: of several members with one worker id only the highest incarnation counts (and of equal
+  incarnations, which a copied data directory makes, the lowest member id).
+- Of several worker ids with one URL only one counts, the one that holds the most shards, because peers would reach one
+  process under both names; of equals the lower worker id. The other waits until that one has left the group.
+"""
+
+from collections.abc import Mapping
+
+from tablehouse.placement.wire import MemberMetadata
+
+
+def eligible(members: Mapping[str, MemberMetadata]) -> list[str]:
+    """Choose the member ids that may hold shards, ordered by worker id."""
+    by_worker: dict[str, str] = {}
+    for member in sorted(members):
+        rival = by_worker.get(members[member].worker_id)
+        if rival is None or members[member].incarnation > members[rival].incarnation:
+            by_worker[members[member].worker_id] = member
+    by_url: dict[str, str] = {}
+    for worker in sorted(by_worker):
+        member = by_worker[worker]
+        rival = by_url.get(members[member].url)
+        if rival is None or _held(members[member]) > _held(members[rival]):
+            by_url[members[member].url] = member
+    return sorted(by_url.values(), key=lambda member: members[member].worker_id)
+
+
+def _held(metadata: MemberMetadata) -> int:
+    return sum(len(positions) for positions in metadata.positions.values())

@@ -1,0 +1,92 @@
+"""From settings to what fetches schemas, or to the reason why it cannot."""
+
+import ssl
+
+import httpx
+
+from tablehouse.catalog.spec import REGISTRY_FORMATS, Catalog
+from tablehouse.config.settings import Settings
+from tablehouse.errors import ConfigError
+from tablehouse.formats.schemas import NoSchemas
+from tablehouse.registry.client import SchemaRegistry
+from tablehouse.registry.saved import NothingSaved, SavedSchemas
+from tablehouse.registry.transport import Access, Bearer
+from tablehouse.stores.data_directory import DataDirectory
+from tablehouse.telemetry import Metrics
+
+
+def schema_source(
+    settings: Settings, catalog: Catalog, directory: DataDirectory, metrics: Metrics
+) -> SchemaRegistry | NoSchemas:
+    """Return where a worker has its schemas from.
+
+    Raises ConfigError when a table needs a registry and there is none, or a file of keys or certificates is of no use.
+    """
+    if not settings.schema_registry:
+        needing = fields_in_need(catalog)
+        if needing:
+            raise ConfigError(
+                "\n".join(f"{field}: set schema_registry to a schema registry's URL" for field in needing)
+            )
+        return NoSchemas()
+    saved = SavedSchemas(directory.schemas_file, settings.schema_registry)
+    return SchemaRegistry(access_of(settings), saved, metrics, settings.schema_registry_unknown_after)
+
+
+def schemas_for_commands(settings: Settings, release: str) -> SchemaRegistry | NoSchemas:
+    """Return where a command has its schemas from; raises ConfigError for files that cannot be used.
+
+    What the registry does not know is believed at once.
+    """
+    if not settings.schema_registry:
+        return NoSchemas()
+    return SchemaRegistry(access_of(settings), NothingSaved(), Metrics(release), unknown_after=0.0)
+
+
+def fields_in_need(catalog: Catalog) -> list[str]:
+    """Return which tables need a schema registry, and which field of theirs says so."""
+    needing = []
+    for table in catalog.tables.values():
+        key, value = table.source.key, table.source.value
+        if key.format in REGISTRY_FORMATS:
+            needing.append(f"table {table.name}: source.key is {key.format}, which needs a schema registry")
+        if value.format in REGISTRY_FORMATS and value.framing == "registry":
+            needing.append(f"table {table.name}: source.value is {value.format}, which needs a schema registry")
+        elif isinstance(value.schema, int):
+            needing.append(f"table {table.name}: source.value.schema is {value.schema}, an id of a schema registry")
+    return needing
+
+
+def access_of(settings: Settings) -> Access:
+    """Return where the registry is and how to be let in. Raises ConfigError for a file that cannot be used."""
+    return Access(settings.schema_registry, _tls(settings), _auth(settings))
+
+
+def _auth(settings: Settings) -> httpx.Auth | None:
+    if settings.schema_registry_token is not None:
+        return Bearer(settings.schema_registry_token.get_secret_value())
+    if settings.schema_registry_user is not None and settings.schema_registry_password is not None:
+        return httpx.BasicAuth(settings.schema_registry_user, settings.schema_registry_password.get_secret_value())
+    return None
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    authorities = settings.schema_registry_ca
+    try:
+        context = ssl.create_default_context(cafile=None if authorities is None else str(authorities))
+    except OSError as error:
+        raise ConfigError(
+            f"schema_registry_ca: {authorities} cannot be used ({error.strerror or error}); it has to be a PEM file of "
+            "certificates"
+        ) from error
+    certificate, key = settings.schema_registry_certificate, settings.schema_registry_key
+    if certificate is not None:
+        try:
+            # With an empty password, an encrypted key is an error instead of a question on the terminal.
+            context.load_cert_chain(certificate, key, password="")
+        except OSError as error:
+            raise ConfigError(
+                f"schema_registry_certificate: {certificate} {'' if key is None else f'and {key} '}cannot be used "
+                f"({error.strerror or error}); there has to be a certificate and its key, not encrypted, in PEM"
+            ) from error
+    return context

@@ -1,0 +1,64 @@
+"""Puts the parts of a worker together."""
+
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+
+from tablehouse.catalog.spec import Catalog
+from tablehouse.config.settings import Settings
+from tablehouse.http.server import HttpServer, ServerOptions, held_bytes, max_connections
+from tablehouse.kafka.faust_worker import run
+from tablehouse.registry.setup import schema_source
+from tablehouse.routing.cluster import ClusterView
+from tablehouse.stores.data_directory import DataDirectory
+from tablehouse.telemetry import Metrics
+from tablehouse.worker.engine import Engine
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker that is ready to run, once."""
+
+    engine: Engine
+    server: HttpServer
+    metrics: Metrics
+    shutdown_timeout: float
+
+    def run(self) -> int:
+        """Run until told to stop, and return the exit code; raises SetupError."""
+        return run(self.engine, self.server, self.shutdown_timeout)
+
+
+def assemble(settings: Settings, catalog: Catalog, directory: DataDirectory, files: int) -> Worker:
+    """Make every part of a worker that may have so many files open, and connect them."""
+    release = installed_version("tablehouse")
+    metrics, view = Metrics(release), ClusterView()
+    schemas = schema_source(settings, catalog, directory, metrics)
+    engine = Engine(settings, catalog, directory, metrics, view, schemas)
+    server = HttpServer(
+        ServerOptions(
+            host=settings.http_host,
+            port=settings.http_port,
+            internal_port=settings.internal_port,
+            probe_port=settings.probe_port,
+            advertised_url=settings.advertised_url,
+            request_timeout=settings.request_timeout,
+            version=release,
+            group=settings.group,
+            internal_secrets=[secret.get_secret_value() for secret in settings.internal_secrets],
+            connections=max_connections(files),
+            held_bytes=held_bytes(settings.memory_budget),
+            cors_origins=settings.cors_origins,
+        ),
+        worker_id=directory.worker_id,
+        incarnation=directory.incarnation,
+        catalog=catalog,
+        view=view,
+        local=engine.local,
+        source=engine.local,
+        owner=engine.local,
+        health=engine.health,
+        metrics=metrics,
+        turns=engine.turns,
+        known=engine.known,
+    )
+    return Worker(engine, server, metrics, settings.shutdown_timeout)
