@@ -11,7 +11,8 @@ import pytest
 import structlog
 
 from tablehouse.tasks import pipeline, shard, shards
-from tests.model import loop, tables
+from tablehouse.testing.simulated import loop
+from tests.model import tables
 from tests.model.history import count_paths
 
 
