@@ -32,7 +32,7 @@ def assemble(settings: Settings, catalog: Catalog, directory: DataDirectory, fil
     """Make every part of a worker that may have so many files open, and connect them."""
     release = installed_version("tablehouse")
     metrics, view = Metrics(release), ClusterView()
-    schemas = schema_source(settings, catalog, directory, metrics)
+    schemas = schema_source(settings.registry, catalog, directory, metrics)
     engine = Engine(settings, catalog, directory, metrics, view, schemas)
     server = HttpServer(
         ServerOptions(

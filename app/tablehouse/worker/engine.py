@@ -132,7 +132,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._view = view
         self._schemas = schemas
         self.known = Known(schemas)
-        self._connection = Connection(settings.bootstrap_servers, directory.worker_id, security=security_of(settings))
+        self._connection = Connection(
+            settings.bootstrap_servers, directory.worker_id, security=security_of(settings.kafka)
+        )
         self._clock = SystemClock()
         self._broker_clock = MeasuredClock(self._clock)
         self._lease = GroupLease(settings.session_timeout, self._clock)
