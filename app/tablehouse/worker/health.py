@@ -57,8 +57,8 @@ class Health:
     replicas. `left_out` are the members that the leader cannot place, by Kafka's member id, and why; `is_left_out`
     says whether this worker is one. The engine sets them.
 
-    url is where peers reach this worker. The brokers count as unreachable after session_timeout seconds without an answer
-    of the coordinator. registry_trouble says what is wrong with the schema registry; None when nothing is.
+    url is where peers reach this worker. The brokers count as unreachable after session_timeout seconds without an
+    answer of the coordinator. registry_trouble says what is wrong with the schema registry; None when nothing is.
     """
 
     def __init__(
