@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tablehouse.catalog.fingerprint import fingerprint
-from tablehouse.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
-from tablehouse.folds.fold import Decoded
+from tablehouse.catalog.spec import FoldSpec, KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
+from tablehouse.folds.fold import Decoded, Slice
 from tablehouse.folds.upsert import Upsert
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.partitioners import partition_of
@@ -93,7 +93,8 @@ def test_a_codec_says_what_a_bad_value_probably_is_unless_it_is_large() -> None:
 
 
 def test_the_fold_is_the_one_that_the_fingerprint_names() -> None:
-    assert codec_of(TABLE, 0, 1, NO_REGISTRY).fold.name == identity_of("g", TABLE, 0, 1).fingerprint["fold"]
+    for table in (TABLE, replace(TABLE, aggregate=FoldSpec("count"))):
+        assert codec_of(table, 0, 1, NO_REGISTRY).fold.name == identity_of("g", table, 0, 1).fingerprint["fold"]
 
 
 @pytest.mark.parametrize("partitioner", ["murmur2", "crc32"])
@@ -117,7 +118,8 @@ def test_where_producers_put_keys_anywhere_none_is_misplaced_and_deletions_leave
     assert codec.misplaced([b' "a"']) is None
     assert codec.empty_keys
     assert codec.fold.name == fingerprint(replace(TABLE, source=source), group="g", partitions=3, row_layout=1)["fold"]
-    rows = codec.fold([Decoded(b"a", b"1", 5, 0), Decoded(b"a", None, 6, 1), Decoded(b"b", b"2", 7, 2)], lambda _: None)
+    records = [Decoded(b"a", b"1", 5, 0), Decoded(b"a", None, 6, 1), Decoded(b"b", b"2", 7, 2)]
+    rows = codec.fold(records, lambda _: None, Slice(-1, (), lambda *_: None))
     assert {key: unpack(row or b"") for key, row in rows.items()} == {
         b"a": Row(b"", 6, 1, deleted=True),
         b"b": Row(b"2", 7, 2),

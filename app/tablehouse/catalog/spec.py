@@ -14,6 +14,7 @@ Partitioner = Literal[PartitionerName, "any"]
 Framing = Literal["registry", "single_object", "none"]
 Envelope = Literal["none", "debezium", "outbox"]
 OnError = Literal["dead_letter", "skip", "stop"]
+FoldName = Literal["upsert", "marked_upsert", "count"]
 
 #: How JSON keys are written where a definition does not say: by most serialisers, and by Java's.
 DEFAULT_SPELLINGS: tuple[SpellingName, ...] = ("compact", "jackson")
@@ -101,6 +102,20 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldSpec:
+    """How the records of a key become its row. All of it is part of the table's fingerprint.
+
+    `upsert` keeps the latest record, `marked_upsert` too and a mark where that is a tombstone, `count` their number.
+    """
+
+    name: FoldName = "upsert"
+
+
+#: The folds of tables that aggregate nothing: where keys have one partition, and where they may be in any.
+UPSERT, MARKED_UPSERT = FoldSpec("upsert"), FoldSpec("marked_upsert")
+
+
+@dataclass(frozen=True, slots=True)
 class TableSpec:
     """One table.
 
@@ -108,7 +123,8 @@ class TableSpec:
     which rows show them; None keeps the value as it is. A member that begins with `$` is the envelope's: `$op`,
     `$source.ts_ms`, `$headers.eventType`. `version` is 1 unless the table was ever redefined. `standbys`
     is how many workers besides the owner should keep a copy of each row. `writable` lets callers write to the source
-    topic.
+    topic. `aggregate` is the fold of a table that keeps more than the latest record of a key; tables.yaml has no field
+    for it yet.
     """
 
     name: str
@@ -118,6 +134,14 @@ class TableSpec:
     version: int = 1
     standbys: int = DEFAULT_STANDBYS
     writable: bool = False
+    aggregate: FoldSpec | None = None
+
+    @property
+    def fold(self) -> FoldSpec:
+        """How the records of a key become its row."""
+        if self.aggregate is not None:
+            return self.aggregate
+        return MARKED_UPSERT if self.source.partitioner == "any" else UPSERT
 
     @property
     def log_name(self) -> str:

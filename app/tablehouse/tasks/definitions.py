@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from tablehouse.catalog.fingerprint import fingerprint
 from tablehouse.catalog.spec import TableSpec
-from tablehouse.folds.upsert import MarkedUpsert, Upsert
+from tablehouse.folds.make import make_fold
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.keyed import source_keys
 from tablehouse.formats.likely_causes import cause_of_key, cause_of_value
@@ -88,7 +88,7 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         decode_value=values.decode,
         decode_in_pieces=values.decode_in_pieces,
         misplaced=misplaced,
-        fold=MarkedUpsert() if anywhere else Upsert(),
+        fold=make_fold(table.fold),
         spec=table.source,
         partitions=partitions,
         empty_keys=places_empty_keys(partitioner),

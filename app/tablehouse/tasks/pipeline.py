@@ -297,7 +297,8 @@ class Pipeline:
 
     async def _fold(self, batch: LaneBatch) -> Folding:
         records = batch.records
-        folding = Folding(self._codec, self._bad.add, self._lookup)
+        known = self._position
+        folding = Folding(self._codec, self._bad.add, self._lookup, -1 if known is None else known.stream_time)
         a_slice = min(RECORDS_A_SLICE, _within(BYTES_A_SLICE, batch))
         for start in range(0, len(records), a_slice):
             if start:
@@ -317,7 +318,6 @@ class Pipeline:
     def _encode(self, batch: LaneBatch, folding: Folding) -> _Prepared | None:
         """Return what to append of a batch, and move on behind it; None when it does not fit."""
         known, records = self._position, batch.records
-        stream_time = -1 if known is None else known.stream_time
         misplaced, found = self._doubts.misplaced.get(self._changelog.topic), folding.misplaced_at
         is_news = misplaced is None and found is not None
         if misplaced is None and found is not None:
@@ -327,7 +327,7 @@ class Pipeline:
             first=batch.first,
             last=batch.next_offset - 1,
             epoch=self._epoch,
-            stream_time=max(stream_time, folding.stream_time),
+            stream_time=folding.stream_time,
             anchor=anchor,
             misplaced=misplaced,
             rejected=len(self._bad) + (0 if known is None else known.rejected),
