@@ -13,8 +13,8 @@ from tablehouse.formats.variants import Known
 from tablehouse.model import TopicPartition
 from tablehouse.stores.rows import Row
 from tablehouse.tasks import definitions
+from tablehouse.tasks.identity import Identity
 from tablehouse.tasks.ingest import TableCodec
-from tablehouse.tasks.replay import Identity
 from tablehouse.testing.simulated import schemas as model_schemas
 from tablehouse.turns import Work
 

@@ -9,10 +9,10 @@ import pytest
 from tablehouse.errors import TooStale
 from tablehouse.model import Consistency, ReadMode, Role, TaskState
 from tablehouse.stores.rows import LAYOUT_VERSION
+from tablehouse.tasks.identity import FingerprintChanged
 from tablehouse.tasks.log import Bounds
 from tablehouse.tasks.pipeline import IDLE_POSITION_INTERVAL
 from tablehouse.tasks.records import POSITION_KEY, Checkpoint, decode, encode
-from tablehouse.tasks.replay import FingerprintChanged
 from tablehouse.tasks.takeover import Takeover
 from tests.model.history import wear_out
 from tests.model.scenario import HOUR, SOURCE, Scenario, simulated

@@ -1,7 +1,7 @@
 """A look at what tables were built with, before a worker takes part in its group.
 
-It is short, so it may miss a definition that has changed. The tasks compare all that they read (replay.py); by then the
-worker is a member, and its end is a rebalance for the others.
+It is short, so it may miss a definition that has changed. The tasks compare all that they read (table_state.py); by
+then the worker is a member, and its end is a rebalance for the others.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from tablehouse.catalog.spec import TableSpec
 from tablehouse.model import TopicPartition
 from tablehouse.stores.store import StoreError
 from tablehouse.tasks.definitions import family_name, identity_of
+from tablehouse.tasks.identity import Identity, require_same_definition
 from tablehouse.tasks.log import Bounds, LogReader, LogUnavailable, OffsetOutOfRange
 from tablehouse.tasks.records import CLAIM_KEY, Checkpoint, Claim, MalformedRecord, decode
-from tablehouse.tasks.replay import Identity, require_same_definition
 from tablehouse.tasks.shards import ShardSettings
 
 #: Partitions of each changelog that are looked at: their first records, and where these have no claim, so many before

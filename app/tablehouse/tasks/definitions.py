@@ -16,9 +16,9 @@ from tablehouse.formats.values import LARGE_VALUE_BYTES, value_format
 from tablehouse.formats.variants import Known
 from tablehouse.model import TopicPartition
 from tablehouse.stores.rows import LAYOUT_VERSION
+from tablehouse.tasks.identity import Identity
 from tablehouse.tasks.ingest import TableCodec
 from tablehouse.tasks.log import LogRecord
-from tablehouse.tasks.replay import Identity
 from tablehouse.tasks.suspicions import KeySuspicion
 
 

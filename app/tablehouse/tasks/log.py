@@ -204,7 +204,7 @@ class LaneOutage(NamedTuple):
 
 
 class LaneControl(Protocol):
-    """How a shard steers the group's consumer for its source partition."""
+    """How a lane steers the group's consumer for its source partition."""
 
     def start_lane(self, partition: TopicPartition, offset: int) -> None:
         """Deliver records from `offset` on."""

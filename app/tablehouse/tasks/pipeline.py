@@ -24,8 +24,8 @@ from tablehouse.tasks.doubts import Doubts, Misplaced
 from tablehouse.tasks.ingest import Folding, LaneBatch, RecordRefused, TableCodec
 from tablehouse.tasks.log import ChangelogWriter, LogRecord
 from tablehouse.tasks.records import POSITION_KEY, PositionRecord, anchor_of, encode
-from tablehouse.tasks.replay import Replayer
 from tablehouse.tasks.suggestions import Suggestion
+from tablehouse.tasks.table_state import TableState
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 
@@ -97,7 +97,7 @@ class Pipeline:
         table: str,
         changelog: TopicPartition,
         codec: TableCodec,
-        replayer: Replayer,
+        state: TableState,
         writer: ChangelogWriter,
         metrics: Metrics,
         dead_letters: DeadLetters | None,
@@ -111,7 +111,7 @@ class Pipeline:
         self._table = table
         self._changelog = changelog
         self._codec = codec
-        self._replayer = replayer
+        self._state = state
         self._writer = writer
         self._metrics = metrics
         self._doubts = doubts
@@ -121,8 +121,8 @@ class Pipeline:
         self._large_batches = large_batches
         self._on_applied = on_applied
         self._step_aside = step_aside
-        self._epoch = replayer.epoch
-        self._position = replayer.position
+        self._epoch = state.epoch
+        self._position = state.position
         self._flight: asyncio.Task[None] | None = None
         self._flying: Mapping[bytes, bytes | None] = {}
         self._bad = BadRecords(table, codec, dead_letters, metrics)
@@ -258,7 +258,7 @@ class Pipeline:
     def _lookup(self, key: bytes) -> bytes | None:
         if key in self._flying:
             return self._flying[key]
-        return self._replayer.store.get(key)
+        return self._state.store.get(key)
 
     async def _prepare(self, batch: LaneBatch) -> tuple[_Prepared, LaneBatch | None]:
         """Return what to append, and the part of the batch that did not fit with it, or comes after a stop.
@@ -347,13 +347,13 @@ class Pipeline:
         return _Prepared(folding.rows, position, encoded, len(content), len(records))
 
     async def _deliver(self, prepared: _Prepared) -> None:
-        replayer = self._replayer
-        sent_at = replayer.now_ms()
+        state = self._state
+        sent_at = state.now_ms()
         base = await self._writer.append(self._changelog, self._epoch, prepared.batch)
         end = base + prepared.count
-        if base != replayer.next_offset:
+        if base != state.next_offset:
             raise NotContiguous(end)
-        await replayer.record(prepared.rows, prepared.position, self._epoch, end, sent_at)
+        await state.commit(prepared.rows, prepared.position, self._epoch, end, sent_at)
         self._ingested.inc(prepared.source_records)
         self._on_applied()
 

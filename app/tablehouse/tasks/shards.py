@@ -18,11 +18,11 @@ from tablehouse.stores.store import ShardStore, StoreClosed, StoreCorrupt, Store
 from tablehouse.tasks import background
 from tablehouse.tasks.definitions import codec_of, family_name, identity_of
 from tablehouse.tasks.digest import PartitionDigest, digest
+from tablehouse.tasks.lane import Lane
 from tablehouse.tasks.log import LaneControl, LogRecord, LogUnavailable, PartitionMissing
 from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.reads import Reader, ReadResult, SliceResult
-from tablehouse.tasks.shard import Shard
 from tablehouse.tasks.source_ends import SOURCE_ENDS_INTERVAL
 from tablehouse.tasks.task import FIRST_PAUSE, LONGEST_PAUSE, Task
 
@@ -74,7 +74,7 @@ def limits(shards: int, memory_budget: int) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class _Held:
-    shard: Shard
+    lane: Lane
     store: ShardStore
     tasks: dict[str, Task]
     active: bool
@@ -153,7 +153,7 @@ class Shards:
                 if held.opened is not None and held.opened.done():
                     self._set_to_work(held)
         for held in self._held.values():
-            held.shard.limit, held.shard.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
+            held.lane.limit, held.lane.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
 
     async def warm(self, shards: Collection[TopicPartition], acceptable_lag: int) -> list[TopicPartition]:
         """Return those of these shards that can be taken over: each of their tasks can be read, and keeps_up().
@@ -178,7 +178,7 @@ class Shards:
         """
         self._generation = None
         for held in self._held.values():
-            held.shard.stop()
+            held.lane.stop()
         await asyncio.gather(*(task.suspend(patience, reason) for task in self.tasks))
 
     async def stop(self, patience: float) -> None:
@@ -213,16 +213,16 @@ class Shards:
     def _new(self, source: TopicPartition, *, active: bool) -> _Held:
         settings, ports = self.settings, self.ports
         store = settings.store_of(source)
-        shard = Shard(source, self.lane)
+        lane = Lane(source, self.lane)
         count = settings.partitions[source.topic]
-        held = _Held(shard, store, {}, active)
+        held = _Held(lane, store, {}, active)
         for table in settings.catalog.tables_of(source.topic):
             held.tasks[table.name] = Task(
                 identity_of(settings.group, table, source.partition, count),
                 source.partition,
                 codec_of(table, source.partition, count, self.ports.known),
                 store.task(family_name(table)),
-                shard,
+                lane,
                 ports,
                 partial(self._store_failed, source, held),
             )
@@ -231,7 +231,7 @@ class Shards:
     def _set_to_work(self, held: _Held) -> None:
         if self._generation is not None and not held.leaving:
             # Until its source's end is known, nobody knows how stale a standby is, and it answers nothing.
-            self._start_listing(held.shard.source)
+            self._start_listing(held.lane.source)
             for task in held.tasks.values():
                 if held.active:
                     task.own(self._generation)
@@ -304,9 +304,9 @@ class Shards:
     def offer(self, source: TopicPartition, records: Sequence[LogRecord], next_offset: int) -> bool:
         """Hand over what was fetched; False when it has to be fetched again."""
         held = self._held.get(source)
-        if held is None or not held.shard.offer(records, next_offset):
+        if held is None or not held.lane.offer(records, next_offset):
             return False
-        if held.shard.waiting_bytes > LARGE_BATCH_BYTES:
+        if held.lane.waiting_bytes > LARGE_BATCH_BYTES:
             self._crowding.add(source)
         return True
 
@@ -314,20 +314,20 @@ class Shards:
         """Return whether large batches wait, all shards together, for as many bytes as one worker may hold of them."""
         if not self._crowding:
             return False
-        waiting = {source: held.shard.waiting_bytes for source in self._crowding if (held := self._held.get(source))}
+        waiting = {source: held.lane.waiting_bytes for source in self._crowding if (held := self._held.get(source))}
         self._crowding = {source for source, size in waiting.items() if size > LARGE_BATCH_BYTES}
         return sum(waiting.values()) >= CROWDED_BYTES
 
     def expected(self, source: TopicPartition) -> int | None:
         """Return the source offset that a shard's lane wants next; None while it stands still."""
         held = self._held.get(source)
-        return None if held is None else held.shard.expected
+        return None if held is None else held.lane.expected
 
     def lost(self, source: TopicPartition) -> None:
-        """Take note that a source has not got the offset that its lane wants next."""
+        """Record that a source no longer has the offset that its lane wants next."""
         held = self._held.get(source)
         if held is not None:
-            held.shard.lost()
+            held.lane.lost()
 
     def committable(self) -> dict[TopicPartition, int]:
         """Return, for each shard owned of which every table has applied something, the source offset to go on at."""
@@ -559,7 +559,7 @@ class Shards:
             task.observe_source_missing()
         if held.source_missing:
             # Twice in a row: no broker that has only just started.
-            held.shard.lost()
+            held.lane.lost()
         held.source_missing = True
 
 

@@ -15,7 +15,9 @@ from tablehouse.model import Ownership, TaskState, TaskStatus, TopicPartition
 from tablehouse.recurring import Recurring
 from tablehouse.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from tablehouse.tasks.dead_letters import LettersUndelivered
+from tablehouse.tasks.identity import FingerprintChanged, Identity
 from tablehouse.tasks.ingest import LaneBatch, RecordRefused, TableCodec
+from tablehouse.tasks.lane import Inbox, Lane, LaneMovedOn, SourceLost
 from tablehouse.tasks.log import (
     SKIP_ADVICE,
     Bounds,
@@ -33,9 +35,8 @@ from tablehouse.tasks.log import (
 from tablehouse.tasks.open_transactions import OpenTransactions
 from tablehouse.tasks.pipeline import IDLE_POSITION_INTERVAL, NotContiguous, Pipeline
 from tablehouse.tasks.ports import Ports
-from tablehouse.tasks.replay import ChangelogRefused, FingerprintChanged, Identity, Replayer, Untrusted
-from tablehouse.tasks.shard import Inbox, LaneMovedOn, Shard, SourceLost
 from tablehouse.tasks.source_ends import SourceEnds
+from tablehouse.tasks.table_state import ChangelogRefused, TableState, Untrusted
 from tablehouse.tasks.takeover import SourceRefused, Takeover
 
 log = structlog.get_logger(__name__)
@@ -82,7 +83,7 @@ class Task:
         partition: int,
         codec: TableCodec,
         store: TaskStore,
-        shard: Shard,
+        lane: Lane,
         ports: Ports,
         on_store_failed: Callable[[], None],
     ) -> None:
@@ -98,11 +99,11 @@ class Task:
         self._refusal: str | None = None
         self._identity = identity
         self._codec = codec
-        self._shard = shard
+        self._lane = lane
         self._ports = ports
         self._on_store_failed = on_store_failed
-        self._replayer = Replayer(identity, store, ports.broker_clock, ports.doubts)
-        self._takeover = Takeover(self._replayer, shard.source, ports)
+        self._table_state = TableState(identity, store, ports.broker_clock, ports.doubts)
+        self._takeover = Takeover(self._table_state, lane.source, ports)
         self._loaded = False
         #: What the task does in the present generation: own its partition or follow whoever does.
         self._work: asyncio.Task[None] | None = None
@@ -112,7 +113,7 @@ class Task:
         #: Where the source could be read to after the claim, until the position has reached it.
         self._target: int | None = None
         self._freshness = SourceEnds()
-        self._transactions = OpenTransactions(shard.source, self._freshness)
+        self._transactions = OpenTransactions(lane.source, self._freshness)
         #: At which records that cannot be read, or that have no dead letter, the last attempt ended, until something is
         #: applied again.
         self._unreadable: str | None = None
@@ -134,33 +135,33 @@ class Task:
     @property
     def applied(self) -> int:
         """Return the last source offset applied, inclusive; -1 before the first."""
-        return self._replayer.applied
+        return self._table_state.applied
 
     @property
     def rejected(self) -> int:
         """Return how many source records could not become rows since the table was built."""
-        position = self._replayer.position
+        position = self._table_state.position
         return 0 if position is None else position.rejected
 
     @property
     def ownership(self) -> Ownership:
         """Return under which claim of its changelog the partition is owned; meaningful while the task owns it."""
-        return Ownership(self._replayer.epoch, self._replayer.log_id)
+        return Ownership(self._table_state.epoch, self._table_state.log_id)
 
     @property
     def committable(self) -> int | None:
         """Return the source offset to go on at after a restart; None while nothing was applied."""
-        return None if self._replayer.position is None else self._replayer.position.last + 1
+        return None if self._table_state.position is None else self._table_state.position.last + 1
 
     @property
     def readable(self) -> bool:
         """Say whether the store holds a consistent state, however old."""
-        return self._loaded and self._replayer.readable
+        return self._loaded and self._table_state.readable
 
     @property
     def doubt(self) -> str | None:
         """Say why a miss of the table proves nothing; None when it does."""
-        return self._ports.doubts.why(self._identity.changelog.topic, self._shard.source.topic)
+        return self._ports.doubts.why(self._identity.changelog.topic, self._lane.source.topic)
 
     @property
     def held_back_reason(self) -> str | None:
@@ -179,7 +180,7 @@ class Task:
 
     @property
     def _block(self) -> str | None:
-        outage = self._shard.outage
+        outage = self._lane.outage
         lasting = outage.reason if outage is not None and outage.lasts else None
         return self._stop or lasting or self._refusal or self._unreadable
 
@@ -213,7 +214,7 @@ class Task:
     @property
     def reason(self) -> str | None:
         """Say why the task is not further than it is; None when nothing keeps it."""
-        outage, pipeline = self._shard.outage, self._pipeline
+        outage, pipeline = self._lane.outage, self._pipeline
         if outage is not None and pipeline is not None:
             return outage.reason
         waits_for = None if pipeline is None else pipeline.waits_for
@@ -255,7 +256,7 @@ class Task:
             self._waits.end("transaction", "no open transaction puts misses in doubt any more")
         else:
             self._waits.warn("transaction", "an open transaction puts misses in doubt", reason=doubt)
-        waits = self.blocked or self._shard.outage is not None
+        waits = self.blocked or self._lane.outage is not None
         if waits and self.state is TaskState.RESTORING and self._pipeline is not None:
             # The changelog is replayed, and the source does not get on.
             self._show_old_rows()
@@ -387,7 +388,7 @@ class Task:
                 elif self._ports.clock.monotonic() - began > LONGEST_PAUSE:
                     pause = FIRST_PAUSE
             finally:
-                self._shard.leave(self.table)
+                self._lane.leave(self.table)
                 await self._drop_pipeline()
             await self._ports.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -458,7 +459,7 @@ class Task:
         record, reason, detail = error.bad
         self._log.error(
             "stopped at a record that cannot become a row",
-            topic=self._shard.source.topic,
+            topic=self._lane.source.topic,
             offset=record.offset,
             reason=reason,
             detail=detail,
@@ -480,7 +481,7 @@ class Task:
         self._log.error("store quarantined; it is rebuilt from the changelog", error=str(error))
         # Until it is wiped the store is what was found wrong, and what is in memory says nothing about it any more.
         self._distrusted, self._loaded = error, False
-        wiping = asyncio.get_running_loop().create_task(self._replayer.forget())
+        wiping = asyncio.get_running_loop().create_task(self._table_state.forget())
         try:
             await asyncio.shield(wiping)
         except asyncio.CancelledError:
@@ -504,7 +505,7 @@ class Task:
             raise Untrusted(str(self._distrusted))
         if not self._loaded:
             self.state, self.reason = TaskState.OPENING, "opening the store"
-            self._replayer.load()
+            self._table_state.load()
             self._loaded = True
             self._freshness.loaded(self.applied)
 
@@ -512,7 +513,7 @@ class Task:
         # A standby that is to be the owner, and an owner that could not prove it, stay as readable as they are.
         if self.state < TaskState.STANDBY:
             self.state, self.reason = TaskState.RESTORING, "replaying the changelog"
-        self._shard.expect(self.table)
+        self._lane.expect(self.table)
         await self._takeover.restore()
         self._refusal = None
         self._freshness.trust()
@@ -556,7 +557,7 @@ class Task:
             self.table,
             self._identity.changelog,
             self._codec,
-            self._replayer,
+            self._table_state,
             self._ports.writer,
             self._ports.metrics,
             self._ports.dead_letters,
@@ -565,20 +566,20 @@ class Task:
             self._ports.known.schemas,
             self._ports.large_batches,
             self._on_applied,
-            partial(self._shard.step_aside, self.table),
+            partial(self._lane.step_aside, self.table),
         )
         if bounds.high_watermark < pipeline.needed:
-            raise SourceLost(f"{self._shard.source} ends at offset {bounds.high_watermark}, before {pipeline.needed}")
+            raise SourceLost(f"{self._lane.source} ends at offset {bounds.high_watermark}, before {pipeline.needed}")
         if bounds.start > pipeline.needed:
-            if self._replayer.position is not None:
-                raise SourceLost(f"{self._shard.source} has no offset {pipeline.needed}")
+            if self._table_state.position is not None:
+                raise SourceLost(f"{self._lane.source} has no offset {pipeline.needed}")
             # Offsets that retention removed before the table saw any of the topic count as applied: they hold nothing.
             await pipeline.feed(LaneBatch.of((), pipeline.needed, bounds.start))
         if pipeline.knows_more:
             await pipeline.feed(LaneBatch.of((), pipeline.needed, pipeline.needed))
         self._activate_when_caught_up()
         while True:
-            inbox = self._shard.admit(self.table, pipeline.needed) or await self._catch_up(pipeline)
+            inbox = self._lane.admit(self.table, pipeline.needed) or await self._catch_up(pipeline)
             await self._follow(inbox, pipeline)
 
     def _activate_when_caught_up(self) -> None:
@@ -597,11 +598,11 @@ class Task:
 
     async def _catch_up(self, pipeline: Pipeline) -> Inbox:
         """Ingest from the source beside the lane until it can be joined."""
-        async with self._ports.sources.read(self._shard.source, pipeline.needed) as cursor:
+        async with self._ports.sources.read(self._lane.source, pipeline.needed) as cursor:
             while True:
                 piece = await self._next_slice(cursor, pipeline)
                 await pipeline.feed(LaneBatch.of(piece.records, pipeline.needed, piece.next_offset))
-                inbox = self._shard.admit(self.table, pipeline.needed)
+                inbox = self._lane.admit(self.table, pipeline.needed)
                 if inbox is not None:
                     return inbox
 
@@ -635,4 +636,4 @@ class Task:
     @property
     def source(self) -> TopicPartition:
         """Return the source partition."""
-        return self._shard.source
+        return self._lane.source

@@ -1,9 +1,9 @@
-"""A shard: the lane of one source partition, and which of its tasks are on it.
+"""A lane: the stream of one input into its shard, and which of the shard's tasks are on it.
 
-The group's consumer delivers each record once; the shard hands it to every task that has joined. The lane follows the
-front: a task that lags (a new table on an old topic, one that had to claim again) catches up on a reader of its own and
-joins within a lane batch of the front, so that its siblings never rewind and never wait for it. DESIGN.md says who
-belongs to the front.
+The group's consumer delivers each record once; the lane hands it to every task that has joined. A lane is where the
+furthest of its tasks is, which is the front. A task that lags (a new table on an old topic, one that had to claim
+again) catches up on a reader of its own and joins within a lane batch of the front, so that its siblings never rewind
+and never wait for it. DESIGN.md says which tasks belong to the front.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class LaneMovedOn(Exception):
 
 
 class SourceLost(Exception):
-    """The source has not got the offset that comes next; what became of it has to be found out."""
+    """The source no longer has the next offset; why has to be found out."""
 
 
 class _Batches:
@@ -121,7 +121,7 @@ class Inbox:
 
     @property
     def empty(self) -> bool:
-        """Say whether nothing waits."""
+        """Return whether nothing waits."""
         return not self._batches.queue
 
     def fill(self, records: int, size: int) -> float:
@@ -129,12 +129,12 @@ class Inbox:
         return self._batches.fill(records, size) + self._in_hand / size
 
 
-class Shard:
-    """The lane of one source partition."""
+class Lane:
+    """The stream of one source partition to the tasks that have joined."""
 
-    def __init__(self, source: TopicPartition, lane: LaneControl) -> None:
+    def __init__(self, source: TopicPartition, control: LaneControl) -> None:
         self.source = source
-        self._lane = lane
+        self._control = control
         self._joined: dict[str, Inbox] = {}
         #: The source offset that the lane delivers next; None while it stands still.
         self._next: int | None = None
@@ -167,13 +167,13 @@ class Shard:
         if len(self._joined) < len(self._coming):
             self._remember(batch)
         else:
-            # Nobody is behind, so nobody will need it, and many shards would hold a lot of records.
+            # No task is behind, so none will need it, and many shards would hold a lot of records.
             self._recent.clear()
         for inbox in self._joined.values():
             inbox.put(batch)
         if not self._paused and self._fill() >= 1:
             self._paused = True
-            self._lane.pause_lane(self.source)
+            self._control.pause_lane(self.source)
         return True
 
     @property
@@ -189,7 +189,7 @@ class Shard:
     @property
     def outage(self) -> LaneOutage | None:
         """Return what keeps the lane from being read; None when nothing does."""
-        return self._lane.outage(self.source)
+        return self._control.outage(self.source)
 
     def expect(self, task: str) -> None:
         """Keep what is delivered lately for a task that will ask for admission, until it leaves.
@@ -216,7 +216,7 @@ class Shard:
             self._recent.clear()
             self._next = next_source
             self._paused = False
-            self._lane.start_lane(self.source, next_source)
+            self._control.start_lane(self.source, next_source)
         elif next_source < self._next:
             missed = [batch for batch in self._recent.queue if batch.next_offset > next_source]
             if not missed or missed[0].first > next_source:
@@ -229,8 +229,8 @@ class Shard:
     def step_aside(self, task: str) -> None:
         """Take a task off the lane if others are on it, which would have to wait for it; it can join again.
 
-        No other shard waits for what it was handed, either.
-        What it was handed already is still its own; after that its inbox raises LaneMovedOn.
+        No other shard waits for what it was handed, either. What it was handed already is still its own; after that
+        its inbox raises LaneMovedOn.
         """
         inbox = self._joined.get(task)
         if inbox is None:
@@ -241,7 +241,7 @@ class Shard:
             self.leave(task)
 
     def leave(self, task: str) -> None:
-        """Forget a task, and take it off the lane, which stands still once nobody is on it."""
+        """Forget a task, and take it off the lane, which stands still once no task is on it."""
         self._coming.discard(task)
         self._reached.pop(task, None)
         if self._joined.pop(task, None) is None:
@@ -252,7 +252,7 @@ class Shard:
             self.stop()
 
     def lost(self) -> None:
-        """Stand still, and have every task find out what became of the source."""
+        """Stand still, and have every task find out what happened to the source."""
         for inbox in self._joined.values():
             inbox.cut(SourceLost(f"{self.source} has no offset {self._next}"))
         self.stop()
@@ -260,7 +260,7 @@ class Shard:
     def stop(self) -> None:
         """Stand still: what is fetched from now on is refused until a task joins again."""
         if self._next is not None:
-            self._lane.pause_lane(self.source)
+            self._control.pause_lane(self.source)
         self._next = None
         for inbox in self._joined.values():
             inbox.cut(LaneMovedOn())
@@ -281,4 +281,4 @@ class Shard:
     def _resume_when_drained(self) -> None:
         if self._paused and self._fill() <= _GO_ON:
             self._paused = False
-            self._lane.resume_lane(self.source)
+            self._control.resume_lane(self.source)
