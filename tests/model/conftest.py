@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tablehouse.tasks import lane, pipeline, shards
+from tablehouse.tasks import flushing, lane, pipeline, shards
 from tablehouse.testing.simulated import loop
 from tests.model import tables
 from tests.model.history import count_paths
@@ -34,7 +34,7 @@ def simulated_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def flushes_that_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "FLUSH_INTERVAL", 3.0)
+    monkeypatch.setattr(flushing, "FLUSH_INTERVAL", 3.0)
 
 
 @pytest.fixture(autouse=True)

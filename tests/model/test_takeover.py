@@ -540,7 +540,7 @@ async def test_an_active_is_as_stale_as_the_listing_by_which_it_has_caught_up(sc
 
     with (
         patch.object(Takeover, "source_bounds", source_bounds_late),
-        patch("tablehouse.tasks.shards.SOURCE_ENDS_INTERVAL", 1e6),
+        patch("tablehouse.tasks.source_listings.SOURCE_ENDS_INTERVAL", 1e6),
     ):
         await scenario.started((b"a", b"1"), (b"b", b"2"))
         staleness = scenario.task().staleness_ms

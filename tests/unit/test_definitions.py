@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tablehouse.catalog.fingerprint import fingerprint
-from tablehouse.catalog.spec import FoldSpec, KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
+from tablehouse.catalog.spec import Catalog, FoldSpec, KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
 from tablehouse.folds.fold import Decoded, Slice
 from tablehouse.folds.upsert import Upsert
 from tablehouse.formats.errors import DecodeError
@@ -14,7 +14,7 @@ from tablehouse.formats.schemas import SchemaNeeded
 from tablehouse.formats.values import LARGE_VALUE_BYTES
 from tablehouse.formats.variants import Known
 from tablehouse.kafka.record_batches import ReadRecord
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId, TopicPartition
 from tablehouse.stores.rows import Row, unpack
 from tablehouse.tasks.definitions import changelog_topic, codec_of, family_name, identity_of, tables_with_changelogs
 from tests.support.avro import avro_schema
@@ -36,6 +36,17 @@ def test_each_version_of_a_table_has_a_changelog_and_a_family_of_its_own(version
     table = replace(TABLE, version=version)
     assert (changelog_topic("g", table), family_name(table)) == (topic, family)
     assert tables_with_changelogs("g", [topic, "h-ships-changelog", "g-skips", "g-changelog"]) == {"planes"}
+
+
+def test_a_plain_table_is_sharded_with_the_tables_of_its_source_topic_and_reads_one_partition_of_it() -> None:
+    other = TableSpec("routes", SourceSpec("routes-raw", KeySpec("string"), ValueSpec("json")), standbys=2)
+    catalog = Catalog({table.name: table for table in (TABLE, other, replace(TABLE, name="fleet", standbys=0))})
+    assert TABLE.shard(3) == ShardId("planes-raw", 3)
+    assert str(TABLE.shard(3)) == "planes-raw[3]"
+    assert TABLE.inputs(3) == (TopicPartition("planes-raw", 3),)
+    assert catalog.shard_names == ("planes-raw", "routes-raw")
+    assert [table.name for table in catalog.tables_in("planes-raw")] == ["planes", "fleet"]
+    assert catalog.standbys == {"planes-raw": 1, "routes-raw": 2}
 
 
 def test_groups_and_tables_have_changelogs_of_their_own() -> None:

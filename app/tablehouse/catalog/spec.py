@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tablehouse.model import ShardId, TopicPartition
+
 KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr", "json_connect"]
 ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr", "json_connect"]
 PartitionerName = Literal["murmur2", "crc32", "fnv1a", "fnv1a_reference", "kafkajs_legacy"]
@@ -144,6 +146,19 @@ class TableSpec:
         return MARKED_UPSERT if self.source.partitioner == "any" else UPSERT
 
     @property
+    def shard_name(self) -> str:
+        """What the table's shards are called, together with those of every table that is placed with it."""
+        return self.source.topic
+
+    def shard(self, partition: int) -> ShardId:
+        """Return the shard that holds a partition of the table."""
+        return ShardId(self.shard_name, partition)
+
+    def inputs(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return what a task of the table reads: one partition of each source."""
+        return (TopicPartition(self.source.topic, partition),)
+
+    @property
     def log_name(self) -> str:
         """What names the table's changelog after the group; no two tables of a catalog have the same."""
         return self.name if self.version == 1 else f"{self.name}-v{self.version}"
@@ -161,9 +176,18 @@ class Catalog:
         return tuple(dict.fromkeys(table.source.topic for table in self.tables.values()))
 
     @property
+    def shard_names(self) -> tuple[str, ...]:
+        """The names of the tables' shards, each once, in the order of the file."""
+        return tuple(dict.fromkeys(table.shard_name for table in self.tables.values()))
+
+    @property
     def standbys(self) -> dict[str, int]:
-        """How many standbys the shards of each source topic have: as many as its table with the most."""
-        return {topic: max(table.standbys for table in self.tables_of(topic)) for topic in self.topics}
+        """How many standbys the shards of each name have: as many as the table with the most among theirs."""
+        return {name: max(table.standbys for table in self.tables_in(name)) for name in self.shard_names}
+
+    def tables_in(self, shard_name: str) -> tuple[TableSpec, ...]:
+        """Return the tables that have a task in each shard of a name; empty when none has."""
+        return tuple(table for table in self.tables.values() if table.shard_name == shard_name)
 
     def tables_of(self, topic: str) -> tuple[TableSpec, ...]:
         """Return the tables that read `topic`; empty when none does."""

@@ -1,8 +1,11 @@
-"""What the members say they hold of each shard, by number: members and shards are indices everywhere in placement."""
+"""What the members say they hold of each shard, by number: members and shards are indices everywhere in placement.
+
+A topic is here what shards of one name have in common; that of a plain table is its source topic.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.placement.wire import MemberMetadata
 
 #: The position of an empty copy, and of one that is not there.
@@ -22,9 +25,7 @@ class Copies:
         self.members = range(len(described))
         self.zones = [metadata.zone for metadata in described]
         self.topics = sorted(partitions)
-        self.shards = [
-            TopicPartition(topic, partition) for topic in self.topics for partition in range(partitions[topic])
-        ]
+        self.shards = [ShardId(topic, partition) for topic in self.topics for partition in range(partitions[topic])]
         self.topic_of = [number for number, topic in enumerate(self.topics) for _ in range(partitions[topic])]
         #: By topic, its shards.
         self.of_topic: list[range] = []

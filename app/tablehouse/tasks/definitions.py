@@ -81,9 +81,10 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
             return cause_of_value(table.source.value.format, value, record.headers, kind_of)
         return None
 
+    (source,) = table.inputs(partition)
     values = value_format(table, known.schemas)
     return TableCodec(
-        source=TopicPartition(table.source.topic, partition),
+        source=source,
         store_key=keys.store,
         decode_value=values.decode,
         decode_in_pieces=values.decode_in_pieces,
