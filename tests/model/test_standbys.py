@@ -8,8 +8,8 @@ import pytest
 
 from tablehouse.errors import NotOwner, PartitionRestoring, PositionNotReached, TooStale
 from tablehouse.model import Consistency, ReadMode, Role, ShardId, TaskState
+from tablehouse.tasks.progress import OWNER_PATIENCE
 from tablehouse.tasks.source_ends import KNOWN_SECONDS, SOURCE_ENDS_INTERVAL
-from tablehouse.tasks.task import OWNER_PATIENCE
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
 from tests.model.worker import Worker

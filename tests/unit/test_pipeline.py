@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from tablehouse.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
 from tablehouse.formats.json_pieces import PIECE_BYTES
 from tablehouse.formats.values import LARGE_VALUE_BYTES, value_format
+from tablehouse.formats.variants import Known
 from tablehouse.model import Epoch, TopicPartition
 from tablehouse.stores.store import StoreClosed
 from tablehouse.tasks.bad_records import BAD_RECORDS_LOGGED
@@ -26,12 +27,20 @@ from tablehouse.tasks.pipeline import (
     NotContiguous,
     Pipeline,
 )
+from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, anchor_of, decode, encode
 from tablehouse.tasks.table_state import TableState
 from tablehouse.telemetry import Metrics
 from tablehouse.testing.simulated.broker import Log, Record
+from tablehouse.testing.simulated.group import MemberLease
 from tablehouse.testing.simulated.loop import run_virtual
-from tablehouse.testing.simulated.ports import SimulatedDeadLetters, SimulatedWriter, measured_clock
+from tablehouse.testing.simulated.ports import (
+    SimulatedClock,
+    SimulatedDeadLetters,
+    SimulatedReader,
+    SimulatedWriter,
+    measured_clock,
+)
 from tablehouse.testing.simulated.store import Disk, MemoryStore
 from tablehouse.testing.simulated.world import Weather, World
 from tablehouse.turns import Turns
@@ -79,19 +88,29 @@ class Owner:
         found, following = self.log.read(0, 10)
         await self.state.apply(LogSlice(found, following))
         return Pipeline(
-            self.table.name,
-            self.changelog,
-            self.codec,
             self.state,
-            self.writer,
-            self.metrics,
-            SimulatedDeadLetters(self.world),
-            self.doubts,
-            Turns(),
-            self.schemas,
-            asyncio.Semaphore(1),
+            self.codec,
+            self._ports(),
             lambda: self.applied.append(self.state.applied),
             self._step_aside,
+        )
+
+    def _ports(self) -> Ports:
+        return Ports(
+            changelog=SimulatedReader(self.world),
+            sources=SimulatedReader(self.world),
+            writer=self.writer,
+            dead_letters=SimulatedDeadLetters(self.world),
+            lease=MemberLease("w", self.world.group, self.world.hop),
+            clock=SimulatedClock(),
+            broker_clock=measured_clock(self.world),
+            metrics=self.metrics,
+            doubts=self.doubts,
+            known=Known(self.schemas),
+            turns=Turns(),
+            sleep=asyncio.sleep,
+            on_fatal=lambda _error: None,
+            worker_id="w",
         )
 
     def _step_aside(self) -> None:

@@ -47,7 +47,7 @@ Rows = Callable[[bytes], Row | None]
 
 
 class RowFold(Protocol):
-    """A fold that works on rows; whoever calls it packs them.
+    """A fold that works on rows; its caller packs them.
 
     Stream time is the highest timestamp of the partition's source records so far, in milliseconds, -1 before the first.
     Records that cannot become rows count too. It is saved with the position, so that it is the same after a restart.

@@ -60,7 +60,7 @@ class Skips(Protocol):
     """Where records go that cannot become rows. They are passed over in the fold."""
 
     def __call__(self, record: LogRecord, reason: str, detail: str) -> None:
-        """Take note of one; see BadRecord."""
+        """Record one; see BadRecord."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class TableCodec:
     headers of the record, and raise DecodeError. misplaced returns the index of the first of some wire keys that the
     partitioner would not have put into this partition, None when all are where they belong. empty_keys is False where
     the source's producers send records with an empty key anywhere, so that none of them can be the latest. on_error
-    says what becomes of records that cannot become rows, and likely_cause what one probably is instead, with the reason
+    says what happens to records that cannot become rows, and likely_cause what one probably is instead, with the reason
     it was given, and what would be right; None when it is not known. suspicion looks at records, and at the keys of
     those that can be read.
 

@@ -15,7 +15,7 @@ from tablehouse.tasks.ingest import LaneBatch
 from tablehouse.tasks.log import LaneControl, LaneOutage, LogRecord
 from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 
-#: What a record takes in memory beside its key and value: its object, theirs, and its place in lists.
+#: What a record takes in memory in addition to its key and value: its object, theirs, and its place in lists.
 RECORD_BYTES = 300
 
 #: A lane that was paused goes on when every inbox is down to this share of its limits.
@@ -125,7 +125,7 @@ class Inbox:
         return not self._batches.queue
 
     def fill(self, records: int, size: int) -> float:
-        """Return what waits as a share of so many records or so many bytes, whichever share is greater."""
+        """Return what waits as a share of `records` or of `size` bytes, whichever share is greater."""
         return self._batches.fill(records, size) + self._in_hand / size
 
 

@@ -73,7 +73,7 @@ class Shard:
         if any(task.state < TaskState.STANDBY for task in self.tasks.values()):
             return False
         for task in self.tasks.values():
-            if not await task.keeps_up(acceptable_lag):
+            if not await task.compare_with_owner(acceptable_lag):
                 return False
         return True
 

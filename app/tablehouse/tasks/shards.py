@@ -45,7 +45,7 @@ QUEUED_SHARE = 16
 CROWDED_BYTES = 4 * LARGE_BATCH_BYTES
 
 #: What of many keys is read in one go, which is how long other readers wait: keys, at about 2 us each, and bytes of
-#: rows by the average of those before. A table of which nobody knows how large its rows are begins with a few keys.
+#: rows by the average of those before. A table whose row sizes are not known yet begins with a few keys.
 KEYS_A_SLICE = 256
 BYTES_A_SLICE = 256 * 1024
 FIRST_SLICE = 16
@@ -58,7 +58,7 @@ REFUSED_RETRY_AFTER = 60
 
 
 def limits(shards: int, memory_budget: int) -> tuple[int, int]:
-    """Return how many records, and bytes of records, may wait in each inbox of a worker with so many shards."""
+    """Return how many records, and bytes of records, may wait in each inbox of a worker with `shards` shards."""
     records = max(LEAST_QUEUED, min(2 * LANE_BATCH, QUEUED_RECORDS // shards))
     return records, min(4 * LANE_BATCH_BYTES, memory_budget // QUEUED_SHARE // shards)
 

@@ -1,7 +1,7 @@
 """Lists where the sources of a worker's shards end, by which lag and staleness are measured."""
 
-import asyncio  # noqa: TC003 - only for types so far, and imported everywhere
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from tablehouse.model import ShardId
 from tablehouse.tasks import background
@@ -9,6 +9,9 @@ from tablehouse.tasks.log import LogUnavailable, PartitionMissing
 from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.shard import Shard
 from tablehouse.tasks.source_ends import SOURCE_ENDS_INTERVAL
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class SourceListings:

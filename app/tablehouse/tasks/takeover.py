@@ -83,7 +83,7 @@ class Takeover:
         return bounds.end
 
     async def _require_whole_source(self) -> None:
-        """Make sure that a table whose changelog is gone can be built anew: wiping what is left would lose it."""
+        """Make sure that a table whose changelog is gone can be built again: wiping what is left would lose it."""
         start = (await self.source_bounds()).start
         if start > 0:
             raise ChangelogRefused(
@@ -180,7 +180,7 @@ class Takeover:
 
     @asynccontextmanager
     async def _replaying(self) -> AsyncIterator[Cursor]:
-        """Open a cursor where the store is, and take note of what was replayed when that ends, whatever ends it."""
+        """Open a cursor where the store is, and count foreign records when it is closed, whatever the reason."""
         state, ports = self._state, self._ports
         try:
             async with ports.changelog.read(state.changelog, state.next_offset) as cursor:
@@ -200,7 +200,7 @@ class Takeover:
         piece = await cursor.next()
         await ports.turns.wait()
         if state.tears(piece):
-            # Before it is applied, so that nobody reads the store in between.
+            # Before it is applied, so that the store is not read in between.
             state.postpone_reading((await self._changelog_bounds()).end)
         ports.metrics.restore_records.labels(state.table).inc(await state.apply(piece))
         return piece.next_offset
