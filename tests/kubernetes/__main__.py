@@ -1,6 +1,6 @@
 """Run the chart in a Kubernetes of its own: `make kubernetes`.
 
-Builds what is missing, then runs the tests of this folder in namespaces of their own. Everything in these ends with them.
+Builds what is missing, then runs the tests of this folder in namespaces of their own, with which everything ends.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: Under the Apache License 2.0 (containerd, runc, CNI plugins, buildah), the MIT License (debootstrap) and the GPL (others).
+#: Licences: Apache-2.0 (containerd, runc, CNI plugins, buildah), MIT (debootstrap) and GPL (the others).
 PACKAGES = (
     "buildah",
     "conntrack",
