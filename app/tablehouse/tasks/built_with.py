@@ -17,7 +17,7 @@ from tablehouse.tasks.log import Bounds, LogReader, LogUnavailable, OffsetOutOfR
 from tablehouse.tasks.records import CLAIM_KEY, Checkpoint, Claim, MalformedRecord, decode
 from tablehouse.tasks.shards import ShardSettings
 
-#: Partitions of each changelog that are looked at: their first records, and where these have no claim, TAIL_RECORDS before
+#: Partitions of each changelog that are looked at: their first records, and without a claim there, TAIL_RECORDS before
 #: the end.
 LOOKED_AT, TAIL_RECORDS = 3, 500
 
