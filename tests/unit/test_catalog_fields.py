@@ -63,7 +63,7 @@ def test_a_change_of_each_field_is_tried() -> None:
     assert [name for name, _ in declared()] == list(CHANGES)
 
 
-@pytest.mark.parametrize(("name", "decided"), declared())
+@pytest.mark.parametrize(("name", "decided"), list(declared()))
 def test_a_field_decides_the_parts_of_the_fingerprint_that_it_declares(
     tmp_path: Path, name: str, decided: tuple[str, ...]
 ) -> None:

@@ -144,7 +144,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         if topics is None:
             return
         counts, group = topics.counts, self._options.group
-        tasks = sum(counts.shards[table.source.topic] for table in self._catalog.tables.values())
+        tasks = sum(counts.shards[table.shard_name] for table in self._catalog.tables.values())
         budget = memory_for_rows(self._options.memory_budget, sum(counts.shards.values()), tasks)
         clients = kafka_clients(self._connection, group, self._catalog, topics, budget, self._broker_clock)
         self._clients = clients
@@ -229,7 +229,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             Catalog({name: table for name, table in self._catalog.tables.items() if name not in counts.held}),
             counts.shards,
             self._directory,
-            lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
+            lambda shard: RocksShard(self._directory.shard(shard), memory, self.turns),
             budget,
         )
 

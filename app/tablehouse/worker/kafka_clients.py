@@ -57,7 +57,7 @@ def kafka_clients(
 ) -> KafkaClients:
     """Make the clients for a catalog and its topics; budget is in bytes, for everything that the worker holds."""
     tables = catalog.tables.values()
-    ahead = _fetch_bytes(budget, sum(topics.counts.shards[table.source.topic] for table in tables), SLICE_FETCH_BYTES)
+    ahead = _fetch_bytes(budget, sum(topics.counts.shards[table.shard_name] for table in tables), SLICE_FETCH_BYTES)
     changelog = KafkaLogReader(connection, ahead)
     skips = Skips(changelog, group)
     written = {table.source.topic: topics.source_limits[table.source.topic] for table in tables if table.writable}

@@ -13,7 +13,7 @@ from tablehouse.catalog.spec import Catalog
 from tablehouse.kafka.assignor import TableAssignor
 from tablehouse.kafka.consumer import LaneConsumer
 from tablehouse.kafka.owner_writer import KafkaOwnerWriter
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId, TopicPartition
 from tablehouse.placement.catalogs import differences
 from tablehouse.placement.wire import Assignment, MemberMetadata
 from tablehouse.routing.cluster import ClusterView, shards_of, snapshot_of
@@ -82,7 +82,7 @@ class Membership:
         self._revoked_at: float | None = None
         self._assigned_at = 0.0
         #: What the leader wants this worker to own once it has restored it.
-        self.warming: frozenset[TopicPartition] = frozenset()
+        self.warming: frozenset[ShardId] = frozenset()
         self.assignor = TableAssignor(self.describe, partitions, catalog.standbys, options.acceptable_lag)
 
     def describe(self) -> MemberMetadata:
@@ -115,7 +115,7 @@ class Membership:
             self._shards.assign(generation, frozenset(), frozenset())
             self.warming = frozenset()
         else:
-            self._take_up(generation, partitions, self.assignor.latest)
+            self._take_up(generation, self.assignor.latest)
         self._metrics.generation.set(generation)
         self._metrics.rebalances.inc()
         if self._revoked_at is not None:
@@ -124,7 +124,7 @@ class Membership:
         log.info("assigned", generation=generation, partitions=len(partitions), topics=len(topics))
         log.debug("assigned partitions", partitions=[str(partition) for partition in sorted(partitions)])
 
-    def _take_up(self, generation: int, partitions: frozenset[TopicPartition], assignment: Assignment) -> None:
+    def _take_up(self, generation: int, assignment: Assignment) -> None:
         counts, self._local.disagreements = self._counts.agreed(assignment.partitions)
         differing = differences(table_digests(self._catalog), assignment.catalogs)
         if differing:
@@ -134,8 +134,9 @@ class Membership:
         ]
         self._view.swap(snapshot_of(generation, counts, assignment.members, differing))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
-        self._shards.assign(generation, partitions, frozenset(shards_of(assignment.own.standbys)))
-        self.warming, self._assigned_at = frozenset(shards_of(assignment.own.warming)), monotonic()
+        own = assignment.own
+        self._shards.assign(generation, frozenset(shards_of(own.actives)), frozenset(shards_of(own.standbys)))
+        self.warming, self._assigned_at = frozenset(shards_of(own.warming)), monotonic()
         self._metrics.group_members_left_out.set(len(assignment.left_out))
         self._health.left_out = assignment.left_out
         self._health.is_left_out = self._consumer.member_id in assignment.left_out
@@ -150,7 +151,7 @@ class Membership:
             warm = await self._shards.warm(warming, self._options.acceptable_lag)
             # An assignment may have come meanwhile, and have given this worker something else to restore.
             if warm and warming is self.warming:
-                log.info("warm", partitions=[str(source) for source in warm])
+                log.info("warm", partitions=[str(shard) for shard in warm])
                 # The assignment that follows says what is still to be restored.
                 self.warming = frozenset()
                 self._consumer.rejoin()
