@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from pydantic import SecretStr
 
+from tablehouse.access.policy import OPEN, Policy
 from tablehouse.catalog.spec import Catalog
 from tablehouse.formats.variants import Known
 from tablehouse.http.server import HttpServer
@@ -156,6 +157,7 @@ async def start_worker(
     held: int = 16 << 20,
     known: Known = NO_REGISTRY,
     cors_origins: Sequence[str] = (),
+    policy: Policy = OPEN,
 ) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
@@ -188,6 +190,7 @@ async def start_worker(
         metrics=metrics,
         turns=turns,
         known=known,
+        policy=policy,
     )
     await server.start()
     return Worker(name, server, local, source, owner, view, health, metrics, turns)

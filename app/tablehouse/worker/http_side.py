@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
+from tablehouse.access.policy import OPEN, Policy
 from tablehouse.catalog.spec import Catalog
 from tablehouse.formats.variants import Known
 from tablehouse.http.access_log import AccessLog
@@ -110,11 +111,13 @@ def http_server(
     metrics: Metrics,
     turns: Turns,
     known: Known,
+    policy: Policy = OPEN,
     clock: Callable[[], float] = time.monotonic,
 ) -> HttpServer:
     """Make the listeners of a worker and everything that answers there.
 
-    clock is monotonic, in seconds; turns are those of everything long on the event loop.
+    clock is monotonic, in seconds; turns are those of everything long on the event loop. The internal listener asks no
+    policy: workers prove who they are.
     """
     tables = routed_tables(catalog, options.group, known)
     keys = keys_of(options.internal_secrets)
@@ -191,9 +194,11 @@ def http_server(
         public=Entrance(
             name="http",
             port=options.port,
-            dispatcher=Dispatcher(public, observations, clock, timeout, held, hosts, cors=cors, turns=turns),
+            dispatcher=Dispatcher(
+                public, observations, clock, timeout, held, hosts, policy=policy, cors=cors, turns=turns
+            ),
             connections=options.connections - internal_connections,
-            plain=PlainReads(query, observations, clock, held, hosts, cors),
+            plain=PlainReads(query, observations, clock, held, hosts, cors, policy),
         ),
         internal=Entrance(
             name="internal",
@@ -206,7 +211,9 @@ def http_server(
         else Entrance(
             name="probe",
             port=options.probe_port,
-            dispatcher=Dispatcher(ProbeRoutes(health_routes), observations, clock, timeout, held, hosts, turns=turns),
+            dispatcher=Dispatcher(
+                ProbeRoutes(health_routes), observations, clock, timeout, held, hosts, policy=policy, turns=turns
+            ),
             connections=MAX_PROBE_CONNECTIONS,
         ),
         identity=identity,
