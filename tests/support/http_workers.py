@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from tablehouse.access.policy import OPEN, Policy
 from tablehouse.catalog.spec import Catalog
+from tablehouse.catalog.view import CatalogView
 from tablehouse.formats.variants import Known
 from tablehouse.http.server import HttpServer
 from tablehouse.routing.cluster import ClusterView
@@ -181,7 +182,7 @@ async def start_worker(
         options,
         worker_id=name,
         incarnation=1,
-        catalog=catalog,
+        catalog=CatalogView(catalog),
         view=view,
         local=local,
         source=source,

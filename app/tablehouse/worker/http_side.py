@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pydantic import SecretStr
 
 from tablehouse.access.policy import OPEN, Policy
-from tablehouse.catalog.spec import Catalog
+from tablehouse.catalog.view import CatalogView
 from tablehouse.formats.variants import Known
 from tablehouse.http.access_log import AccessLog
 from tablehouse.http.batch import BatchRoutes
@@ -38,7 +38,7 @@ from tablehouse.routing.ports import LocalTables, OwnerSide
 from tablehouse.routing.query import Query
 from tablehouse.routing.slices import Slices
 from tablehouse.routing.survey import Survey, survey
-from tablehouse.routing.tables import routed_tables
+from tablehouse.routing.tables import current_tables
 from tablehouse.routing.write_batch import WriteBatches
 from tablehouse.routing.writes import SourceWriter, Writes
 from tablehouse.telemetry import Metrics
@@ -102,7 +102,7 @@ def http_server(
     *,
     worker_id: str,
     incarnation: int,
-    catalog: Catalog,
+    catalog: CatalogView,
     view: ClusterView,
     local: LocalTables,
     source: SourceWriter,
@@ -119,7 +119,7 @@ def http_server(
     clock is monotonic, in seconds; turns are those of everything long on the event loop. The internal listener asks no
     policy: workers prove who they are.
     """
-    tables = routed_tables(catalog, options.group, known)
+    tables = current_tables(catalog, options.group, known)
     keys = keys_of(options.internal_secrets)
     identity = Identity(worker_id, incarnation, options.advertised_url)
     peer = HttpPeer(keys)
