@@ -52,7 +52,7 @@ class Copies:
             self._open_only[shard] = bool(able) and not any(member in able for member in self.before[shard])
 
     def _note(self, topic: int, member: int, metadata: MemberMetadata) -> None:
-        """Record what a member says of a topic; partitions that there are not any more do not count."""
+        """Take note of what a member says of a topic; partitions that there are not any more do not count."""
         shards, name = self.of_topic[topic], self.topics[topic]
 
         def named(partitions: Iterable[int]) -> list[int]:
@@ -77,7 +77,7 @@ class Copies:
         return self.positions[shard].get(member, EMPTY)
 
     def caught_up(self, shard: int, member: int) -> bool:
-        """Return whether a member could be the active of a shard at once."""
+        """Say whether a member could be the active of a shard at once."""
         if self._open_only[shard] and member not in self.open[shard]:
             return False
         return self.position(shard, member) >= self._enough[shard]
@@ -87,5 +87,5 @@ class Copies:
         return self._furthest[shard] - self.position(shard, member)
 
     def anywhere(self, shard: int) -> bool:
-        """Return whether every member could."""
+        """Say whether every member could."""
         return self._enough[shard] <= EMPTY and not self._open_only[shard]

@@ -162,7 +162,7 @@ class TaskView:
         """Return whether a standby is to take over, which lacks `acceptable_lag` records at most of what its owner has.
 
         One that lacks no more of what can be read of the source is to. An owner that is further behind is given
-        OWNER_PATIENCE seconds, since a new owner says of no key that it does not exist before it has caught up with the
+        OWNER_TIMEOUT_SECONDS, since a new owner says of no key that it does not exist before it has caught up with the
         source. After that the changelog decides: the owner may have stopped at a record, wait for a schema, or have
         more to do than it can, which is when another worker is needed most. False while that is not known.
         """
