@@ -23,8 +23,8 @@ from tablehouse.errors import InvalidKey
 from tablehouse.formats.avro_rendering import VARIABLE_DECIMAL, float_text, kind_of, rendered_as, rounded, single
 from tablehouse.formats.avro_rendering import variable_decimal as shown_variable_decimal
 from tablehouse.formats.avro_write import twos_complement
-from tablehouse.formats.errors import DecodeError
-from tablehouse.formats.ordered import SIGN
+from tablehouse.formats.errors import DecodeError, StoredKeyError
+from tablehouse.formats.ordered import SIGN, Scalar
 from tablehouse.formats.temporal import decimal_text, unscaled
 
 #: What a URL shows of a value: a number or a boolean of JSON, or a text.
@@ -42,6 +42,7 @@ _encode = msgspec.json.Encoder().encode
 class KeyType(NamedTuple):
     """A type of scalar.
 
+    `is_ordered` is set when `ordered` makes of the texts of values what compares as the values do.
     `show` raises DecodeError for a value that no key can be. `parse` returns the value of a text, None when it is of
     the type and has no value in this schema, as a number beyond an int; it raises InvalidKey, saying what would be
     right.
@@ -49,6 +50,7 @@ class KeyType(NamedTuple):
 
     show: Callable[[Any], Shown]
     parse: Callable[[bytes], Any]
+    is_ordered: bool = False
 
 
 def key_type(schema: Any, types: Mapping[str, Any], what: str) -> KeyType:
@@ -87,13 +89,22 @@ def ordered(text: bytes) -> int | str:
     return number if -SIGN <= number < SIGN else _string(text)
 
 
+def text_of_stored(scalar: Scalar) -> bytes:
+    """Return the text that `ordered` stores as a scalar; raises StoredKeyError if there is none."""
+    if isinstance(scalar, str) or type(scalar) is int:
+        text = str(scalar).encode()
+        if ordered(text) == scalar:
+            return text
+    raise StoredKeyError("a stored key of format avro is not made of integers and of texts that are none")
+
+
 def _not_null(of: KeyType, what: str) -> KeyType:
     def show(value: Any) -> Shown:
         if value is None:
             raise DecodeError(f"{what} is null, and a key is not")
         return of.show(value)
 
-    return KeyType(show, of.parse)
+    return KeyType(show, of.parse, of.is_ordered)
 
 
 def _string(text: bytes) -> str:
@@ -207,10 +218,10 @@ VARIABLE_DECIMAL_KEY = KeyType(shown_variable_decimal, _variable_decimal)
 
 _TYPES: dict[str, KeyType] = {
     "string": KeyType(str, _string),
-    "int": KeyType(int, _int),
-    "long": KeyType(int, _long),
+    "int": KeyType(int, _int, is_ordered=True),
+    "long": KeyType(int, _long, is_ordered=True),
     "float": _floating(single, rounded),
     "double": _floating(_double, float),
     "bytes": KeyType(_base64, _bytes),
-    "boolean": KeyType(bool, _boolean),
+    "boolean": KeyType(bool, _boolean, is_ordered=True),
 }

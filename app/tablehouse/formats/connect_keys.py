@@ -54,6 +54,11 @@ class ConnectKey:
         self._types = types if any(types) else None
         self._fields = fields
 
+    @property
+    def has_decimals(self) -> bool:
+        """Whether some of the scalars are decimals."""
+        return self._types is not None
+
     def show(self, payload: object) -> object:
         """Return a payload as a URL has it; raises DecodeError for a decimal that is none."""
         if self._types is None:

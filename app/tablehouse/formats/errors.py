@@ -8,6 +8,13 @@ class DecodeError(ValueError):
     """
 
 
+class StoredKeyError(ValueError):
+    """The bytes are no stored key of the table's format: a fault of the store or the program, never of a record.
+
+    The message names the format and the reason, never the bytes.
+    """
+
+
 #: Exceptions that a decoder may raise on malformed input. A record that can be kept as a dead letter must not end every
 #: worker that comes to it; an OSError or MemoryError is not about the record.
 DECODE_ERRORS = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError)

@@ -14,25 +14,26 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import fastavro
+import msgspec
 
 from tablehouse.catalog.spec import KeySpec, SourceSpec
 from tablehouse.errors import InvalidKey, KeySchemaUnknown
 from tablehouse.formats.avro import Resolution, resolution
-from tablehouse.formats.avro_key_types import KeyType, Shown, key_type, ordered, text_of
+from tablehouse.formats.avro_key_types import KeyType, Shown, key_type, ordered, text_of, text_of_stored
 from tablehouse.formats.avro_schema import Readable, readable
 from tablehouse.formats.connect_json import unwrap
 from tablehouse.formats.connect_keys import connect_key
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.framing import Headers
 from tablehouse.formats.json_text import decode_key_json
-from tablehouse.formats.key_frames import KeyFrame, framed_key, key_frame, key_in_forms, schema_of
+from tablehouse.formats.key_frames import framed_key, key_frame, key_in_forms, schema_of
 from tablehouse.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
 from tablehouse.formats.ordered import Scalar
 from tablehouse.formats.remembered import remembered
-from tablehouse.formats.schemas import Schema, Schemas
+from tablehouse.formats.schemas import Schema
 from tablehouse.formats.spellings import Member
 from tablehouse.formats.variants import KeyVariants, Known
 
@@ -49,6 +50,18 @@ def source_keys(source: SourceSpec, known: Known) -> KeyFormat:
         case "json_connect":
             return ConnectJsonKey(source.key, known.keys_of(source.topic, source.key))
     return key_format(source.key)
+
+
+class _Read(NamedTuple):
+    """What is in a record's key.
+
+    The variant that its schema makes, what a URL shows of it, its JSON, and whether the two differ.
+    """
+
+    variant: bytes
+    value: object
+    content: bytes
+    is_converted: bool
 
 
 class _JsonVariants(ABC):
@@ -71,7 +84,7 @@ class _JsonVariants(ABC):
 
     def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
-        variant, value, content = self._split(wire, headers)
+        variant, value, content, _ = self._read(wire, headers)
         scalars = self._members.of_value(value)
         self._variants.learn(variant)
         # A key that can be read and not be written is found all the same, if more slowly.
@@ -82,6 +95,16 @@ class _JsonVariants(ABC):
                 self._variants.spellings = (other, *known)
         return stored_scalars(scalars)
 
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat. What a URL shows is stored, so no schema is needed."""
+        return self._members.text(stored)
+
+    def record_text(self, wire: bytes, headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        found = self._read(wire, headers)
+        self._members.of_value(found.value)
+        return self._members.text_in(msgspec.json.encode(found.value) if found.is_converted else found.content)
+
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         return wire
@@ -91,11 +114,8 @@ class _JsonVariants(ABC):
         return self._members.forms(self._written(variant, scalars), self._variants.spellings)
 
     @abstractmethod
-    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object, bytes]:
-        """Return the variant of a record's key, what a URL shows of it, and its JSON.
-
-        Raises DecodeError and SchemaNeeded.
-        """
+    def _read(self, wire: bytes, headers: Headers) -> _Read:
+        """Return what is in a record's key; raises DecodeError and SchemaNeeded."""
 
     @abstractmethod
     def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
@@ -113,14 +133,15 @@ class FramedJsonKey(_JsonVariants):
     """JSON whose schema a registry knows."""
 
     name = "json_sr"
+    unordered_reason = None
 
-    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object, bytes]:
+    def _read(self, wire: bytes, headers: Headers) -> _Read:
         found = key_frame(wire, headers)
         schema = self._variants.schemas.known(found.schema)
         if schema.kind != "JSON":
             raise DecodeError(f"schema {found.schema} is of type {schema.kind}, and the keys' format is json_sr")
         content = wire[found.content :]
-        return found.variant, decode_key_json(content), content
+        return _Read(found.variant, decode_key_json(content), content, is_converted=False)
 
     def _written(self, _variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
         return scalars
@@ -142,7 +163,14 @@ class ConnectJsonKey(_JsonVariants):
         super().__init__(spec, variants)
         self._fields = spec.fields
 
-    def _split(self, wire: bytes, _headers: Headers) -> tuple[bytes, object, bytes]:
+    @property
+    def unordered_reason(self) -> str | None:
+        """See KeyFormat."""
+        if any(connect_key(variant, self._fields).has_decimals for variant in self._variants.known):
+            return "keys of format json_connect are stored with decimals as text, and these keys have a decimal"
+        return None
+
+    def _read(self, wire: bytes, _headers: Headers) -> _Read:
         wrapped = unwrap(wire)
         if wrapped is None:
             decode_key_json(wire)
@@ -151,7 +179,9 @@ class ConnectJsonKey(_JsonVariants):
                 "without that the key's format is json"
             )
         schema, payload = wrapped
-        return schema, connect_key(schema, self._fields).show(decode_key_json(payload)), payload
+        value = decode_key_json(payload)
+        shown = connect_key(schema, self._fields).show(value)
+        return _Read(schema, shown, payload, is_converted=shown is not value)
 
     def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
         return connect_key(variant, self._fields).write(scalars)
@@ -175,6 +205,7 @@ class AvroKey:
 
     def __init__(self, spec: KeySpec, variants: KeyVariants) -> None:
         self._spec = spec
+        self._is_bare = spec.bare or not spec.fields
         self._members = KeyMembers(spec)
         self._variants = variants
         #: The variants of last time, and what they came to.
@@ -200,10 +231,58 @@ class AvroKey:
 
     def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
-        found = key_frame(wire, headers)
-        shown = avro_key(self._spec, wire, found, self._variants.schemas)
-        self._variants.learn(found.variant)
+        variant, shown = self._read(wire, headers)
+        self._variants.learn(variant)
         return _stored([text_of(scalar) for scalar in shown])
+
+    @property
+    def unordered_reason(self) -> str | None:
+        """See KeyFormat."""
+        usable = self._usable(self._variants.known)
+        if usable and all(of.is_ordered for _, schema in usable for of in schema.types):
+            return None
+        why = "not all of these keys are" if usable else "no schema of these keys is known yet"
+        return (
+            f"keys of format avro are stored as text, which keeps the order of integers and booleans alone, and {why}"
+        )
+
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat. Only a record's members need a schema: it tells the number 7 from the string "7".
+
+        Of several schemas that have such a key the newest that is known decides.
+        """
+        texts = [text_of_stored(scalar) for scalar in self._members.of_stored(stored)]
+        if self._is_bare:
+            return texts[0]
+        for _, schema in self._usable(self._variants.known):
+            shown = schema.shown(texts)
+            if shown is not None:
+                return self._text(shown)
+        raise KeySchemaUnknown(
+            f"no schema that is known of the keys of {self._variants.topic} has this key, so its text cannot be told: "
+            "the schema that it was written with is not known yet"
+        )
+
+    def record_text(self, wire: bytes, headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        return self._text(self._read(wire, headers)[1])
+
+    def _read(self, wire: bytes, headers: Headers) -> tuple[bytes, list[Shown]]:
+        """Return the variant of a record's key, and what a URL shows of each of its scalars.
+
+        Raises DecodeError and SchemaNeeded.
+        """
+        named, fields = key_frame(wire, headers), self._spec.fields
+        schema = _key_schema(self._variants.schemas.known(named.schema), fields)
+        value = schema.reading.read_framed(wire, named.content)
+        scalars = [value[name] for name in fields] if fields else [value]
+        return named.variant, [of.show(scalar) for of, scalar in zip(schema.types, scalars, strict=True)]
+
+    def _text(self, shown: Sequence[Shown]) -> bytes:
+        """Return the text of a key in a URL."""
+        if self._is_bare:
+            return text_of(shown[0])
+        return msgspec.json.encode(dict(zip(self._spec.fields, shown, strict=True)))
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
@@ -225,15 +304,15 @@ class AvroKey:
 
     def _texts(self, text: bytes) -> list[bytes]:
         """Return the text of each of a key's scalars, as it would stand in a URL alone; raises InvalidKey."""
-        if self._spec.fields and not self._spec.bare:
-            try:
-                value = decode_key_json(text)
-            except DecodeError as error:
-                raise self._members.invalid(str(error)) from error
-            if not isinstance(value, dict) or set(value) != set(self._spec.fields):
-                raise self._members.invalid(f"its members are not exactly {', '.join(self._spec.fields)}")
-            return [_member(value[name]) for name in self._spec.fields]
-        return [text]
+        if self._is_bare:
+            return [text]
+        try:
+            value = decode_key_json(text)
+        except DecodeError as error:
+            raise self._members.invalid(str(error)) from error
+        if not isinstance(value, dict) or set(value) != set(self._spec.fields):
+            raise self._members.invalid(f"its members are not exactly {', '.join(self._spec.fields)}")
+        return [_member(value[name]) for name in self._spec.fields]
 
     def _encoded(self, texts: list[bytes], schema: "_KeySchema") -> bytes | None:
         """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40. Raises InvalidKey."""
@@ -256,6 +335,19 @@ class _KeySchema:
     ready: Readable
     reading: Resolution
 
+    def shown(self, texts: Sequence[bytes]) -> list[Shown] | None:
+        """Return what a URL shows of scalars by their texts; None when the schema has no such key."""
+        shown: list[Shown] = []
+        for of, text in zip(self.types, texts, strict=True):
+            try:
+                scalar = of.parse(text)
+            except InvalidKey:
+                return None
+            if scalar is None:
+                return None
+            shown.append(of.show(scalar))
+        return shown
+
 
 @remembered
 def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
@@ -273,17 +365,6 @@ def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
             )
         types = tuple(key_type(found[name], shown.types, f"field {name} of schema {number}") for name in fields)
     return _KeySchema(types, ready, resolution(schema, schema, rendered=False))
-
-
-def avro_key(spec: KeySpec, wire: bytes, named: KeyFrame, schemas: Schemas) -> list[Shown]:
-    """Return what a URL shows of a key: its members in the order of `fields`, or the one scalar that it is.
-
-    Raises DecodeError and SchemaNeeded.
-    """
-    schema = _key_schema(schemas.known(named.schema), spec.fields)
-    value = schema.reading.read_framed(wire, named.content)
-    scalars = [value[name] for name in spec.fields] if spec.fields else [value]
-    return [of.show(scalar) for of, scalar in zip(schema.types, scalars, strict=True)]
 
 
 def _forms_under(

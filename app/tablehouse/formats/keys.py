@@ -12,8 +12,9 @@
 Of a key of one member a URL may carry the value alone (`bare`): its logical form is then any JSON text of that value.
 Formats whose wire bytes depend on more than the key are in keyed.py.
 
-Stored bytes compare as the keys do, so that ranges and scans read neighbours. One logical key has one stored
-form and one canonical wire form; a producer may write another wire form (an upper-case uuid, JSON in a
+Stored bytes compare as the keys do, so that ranges and scans read neighbours; a format for which that is not so says
+why (`unordered_reason`). One logical key has one stored form, from which its logical form can be had again, and one
+canonical wire form; a producer may write another wire form (an upper-case uuid, JSON in a
 spelling that the table does not name), which is then found only while both hash to the same partition.
 """
 
@@ -23,17 +24,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
+from uuid import UUID
 
 from tablehouse.catalog.spec import KeySpec, SpellingName
 from tablehouse.errors import InvalidKey
-from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.errors import DecodeError, StoredKeyError
 from tablehouse.formats.framing import Headers
 from tablehouse.formats.json_text import decode_key_json
-from tablehouse.formats.ordered import SIGN, Scalar, ordered_bytes
-from tablehouse.formats.spellings import SPELLINGS, Member, Write
+from tablehouse.formats.members import Members
+from tablehouse.formats.ordered import SIGN, Scalar, ordered_bytes, scalars_of
+from tablehouse.formats.spellings import SPELLINGS, Member, Write, compact
 
 #: The characters of a uuid, in either case.
 UUID_TEXT = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+_UUID_SIZE = 16
 
 _NO_HEADERS: Mapping[bytes, Headers] = MappingProxyType({})
 
@@ -68,6 +73,13 @@ class KeyFormat(Protocol):
     def enumerable(self) -> bool:
         """False when producers may write a key in forms that are not known here."""
 
+    @property
+    def unordered_reason(self) -> str | None:
+        """Why stored keys do not compare as the keys do, so that no range of them can be read; None if they do.
+
+        Of a format with schemas, as far as the schemas that are known tell: the answer may change when one is learned.
+        """
+
     def parse(self, text: bytes) -> Key:
         """Return the key that a URL names; `text` is percent-decoded.
 
@@ -80,6 +92,16 @@ class KeyFormat(Protocol):
 
         Raises DecodeError, and SchemaNeeded for a format with schemas.
         """
+
+    def text(self, stored: bytes) -> bytes:
+        """Return the text of a stored key in a URL, before percent-encoding: the one that `parse` reads as that key.
+
+        Where a key has several texts this is always the same of them. Raises StoredKeyError for bytes that are no
+        stored key of the format, and KeySchemaUnknown when no schema that is known tells how to write the key.
+        """
+
+    def record_text(self, wire: bytes, headers: Headers = (), /) -> bytes:
+        """Return the text of a record's key in a URL; JSON stays as its producer spelled it. Raises as `store` does."""
 
     def canonical(self, wire: bytes) -> bytes:
         """Return the one of the wire forms `parse` would give that a record's key is, or else the first of them.
@@ -94,6 +116,7 @@ class StringKey:
     name = "string"
     canonical_wire = True
     enumerable = True
+    unordered_reason = None
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
@@ -110,6 +133,14 @@ class StringKey:
             raise DecodeError(f"a string key is not UTF-8 at byte {error.start}") from error
         return wire
 
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat."""
+        try:
+            return self.store(stored)
+        except DecodeError as error:
+            raise StoredKeyError("a stored key of format string is not UTF-8") from error
+
+    record_text = store
     canonical = store
 
 
@@ -119,6 +150,7 @@ class BytesKey:
     name = "bytes"
     canonical_wire = True
     enumerable = True
+    unordered_reason = None
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat.
@@ -144,6 +176,14 @@ class BytesKey:
         """See KeyFormat."""
         return wire
 
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat. There is no padding."""
+        return urlsafe_b64encode(stored).rstrip(b"=")
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        return self.text(wire)
+
     canonical = store
 
 
@@ -152,6 +192,7 @@ class IntegerKey:
 
     canonical_wire = True
     enumerable = True
+    unordered_reason = None
     _decimal = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
     def __init__(self, name: str, width: int) -> None:
@@ -178,6 +219,16 @@ class IntegerKey:
             raise DecodeError(f"a key of format {self.name} has {self._width} bytes, this one {len(wire)}")
         return self._flipped[wire[0]] + wire[1:]
 
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat."""
+        if len(stored) != self._width:
+            raise StoredKeyError(f"a stored key of format {self.name} has {self._width} bytes, this one {len(stored)}")
+        return str(int.from_bytes(stored, "big") - self._limit).encode()
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        return self.text(self.store(wire))
+
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         self.store(wire)
@@ -190,6 +241,7 @@ class UuidKey:
     name = "uuid"
     canonical_wire = False
     enumerable = True
+    unordered_reason = None
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
@@ -204,6 +256,16 @@ class UuidKey:
     def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
         return bytes.fromhex(self.canonical(wire).replace(b"-", b"").decode())
+
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat. It is in lower case."""
+        if len(stored) != _UUID_SIZE:
+            raise StoredKeyError(f"a stored key of format uuid has {_UUID_SIZE} bytes, this one {len(stored)}")
+        return str(UUID(bytes=stored)).encode()
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        return self.canonical(wire)
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
@@ -222,6 +284,7 @@ class JsonKey:
     name = "json"
     canonical_wire = False
     enumerable = True
+    unordered_reason = None
 
     def __init__(self, spec: KeySpec) -> None:
         self._members = KeyMembers(spec)
@@ -234,6 +297,15 @@ class JsonKey:
     def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
         return stored_scalars(self._members.of_json(wire))
+
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat."""
+        return self._members.text(stored)
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        self._members.of_json(wire)
+        return self._members.text_in(wire)
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
@@ -284,6 +356,21 @@ class KeyMembers:
         if len(value) != len(self._fields) or not all(name in value for name in self._fields):
             raise DecodeError(f"its members are not exactly {', '.join(self._fields)}")
         return [_scalar(value[name], f"its member {name}") for name in self._fields]
+
+    def of_stored(self, stored: bytes) -> list[Scalar]:
+        """Return the scalars of a stored key; raises StoredKeyError."""
+        scalars, count = scalars_of(stored), max(1, len(self._fields))
+        if len(scalars) != count:
+            raise StoredKeyError(f"a stored key of format {self._format} has {count} scalars, this one {len(scalars)}")
+        return scalars
+
+    def text(self, stored: bytes) -> bytes:
+        """Return the JSON of a stored key in a URL, in the canonical spelling; raises StoredKeyError."""
+        return compact(self.of_stored(stored), () if self._bare else self._fields)
+
+    def text_in(self, content: bytes) -> bytes:
+        """Return what a URL carries of a record's JSON, as it is spelled there; `of_json` must have accepted it."""
+        return Members(self._fields)(content)[self._fields[0]] if self._bare and self._fields else content
 
     def canonical(self, wire: bytes) -> bytes:
         """Return a record's JSON if it is in one of the spellings, else what it is in the first of them."""
