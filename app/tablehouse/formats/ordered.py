@@ -1,6 +1,6 @@
-"""Scalars as bytes that compare as the scalars do, for keys that are JSON.
+"""Encodes scalars as bytes that compare as the scalars do, for JSON keys.
 
-Each is a tag and a body; several of them stand one after the other without anything between:
+Each is a tag and a body; several of them follow each other without a separator:
 
     0x01                        null
     0x02, 0x03                  false, true
@@ -64,7 +64,7 @@ def scalars_of(stored: bytes) -> list[Scalar]:
 
 
 def _scalar_at(stored: bytes, at: int) -> tuple[Scalar, int]:
-    """Return the scalar whose tag is at `at`, and where the next one begins; raises an error of Python's for others."""
+    """Return the scalar whose tag is at `at`, and where the next one begins; raises the errors that `scalars_of` catches."""
     tag, at = stored[at], at + 1
     match tag:
         case 0x01:
@@ -85,9 +85,10 @@ def _scalar_at(stored: bytes, at: int) -> tuple[Scalar, int]:
 
 def _number(bits: int, residual: int, kind: int) -> int | float:
     (double,) = struct.unpack(">d", (bits ^ (SIGN if bits & SIGN else _ALL)).to_bytes(8, "big"))
-    if not math.isfinite(double):
-        raise ValueError(kind)
-    return double if kind else int(double) + residual
+    value = double if kind else int(double) + residual
+    if not (math.isfinite(value) if kind else -SIGN <= value < SIGN):
+        raise ValueError(value)
+    return value
 
 
 def _ordered(double: float) -> bytes:
