@@ -1,4 +1,4 @@
-"""Bounds how deep values are whose types contain themselves: what reads them recurses without looking at its stack."""
+"""Limits the nesting of values whose types contain themselves: fastavro recurses into them without any limit."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _SIZES = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 
 
 class DepthCheck:
-    """Goes through the Avro of a value of a schema."""
+    """Walks through the Avro of a value and raises DecodeError if it is nested too deeply."""
 
     def __init__(self, schema: Any, types: Mapping[str, Any]) -> None:
         self._types = types
@@ -45,7 +45,7 @@ class DepthCheck:
 
     def _record(self, name: str, schema: Any) -> _Skip:
         if name not in self._named:
-            # A field may be of this type, whose fields are known only then.
+            # A field may be of this very type, so the type is registered before its fields are.
             fields: list[_Skip] = []
             self._named[name] = _fields(fields)
             fields += [self._of(field["type"]) for field in schema["fields"]]

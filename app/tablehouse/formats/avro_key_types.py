@@ -1,4 +1,4 @@
-"""The scalars that keys in Avro are made of: what a URL shows of a value, and the value of a text in a URL.
+"""The scalars in Avro keys: from a value to its text in a URL, and back.
 
 | type                                     | in a URL                                             |
 |------------------------------------------|------------------------------------------------------|
@@ -27,12 +27,12 @@ from tablehouse.formats.errors import DecodeError, StoredKeyError
 from tablehouse.formats.ordered import SIGN, Scalar
 from tablehouse.formats.temporal import decimal_text, unscaled
 
-#: What a URL shows of a value: a number or a boolean of JSON, or a text.
+#: A value as a URL shows it: a number or a boolean of JSON, or a text.
 Shown = str | bool | int | float
 
 _INT = 1 << 31
 
-#: Bytes of the largest decimal that a key can be; a schema may say that it has gigabytes.
+#: The most bytes of a decimal in a key; a schema may declare gigabytes.
 _MOST_DECIMAL_BYTES = 8 * 1024
 _DECIMAL = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
@@ -42,10 +42,9 @@ _encode = msgspec.json.Encoder().encode
 class KeyType(NamedTuple):
     """A type of scalar.
 
-    `is_ordered` is set when `ordered` makes of the texts of values what compares as the values do.
-    `show` raises DecodeError for a value that no key can be. `parse` returns the value of a text, None when it is of
-    the type and has no value in this schema, as a number beyond an int; it raises InvalidKey, saying what would be
-    right.
+    `is_ordered` is set if the stored texts of the type compare as the values do.
+    `show` raises DecodeError for a value that a key cannot be. `parse` returns the value of a text, None if this schema
+    has no such value of the type, as a number beyond an int; it raises InvalidKey with what would be right.
     """
 
     show: Callable[[Any], Shown]
@@ -54,7 +53,7 @@ class KeyType(NamedTuple):
 
 
 def key_type(schema: Any, types: Mapping[str, Any], what: str) -> KeyType:
-    """Return the type of a scalar by its rendered schema; `what` names it in the DecodeError where it is none."""
+    """Return the type of a scalar by its rendered schema; `what` names it in the DecodeError if it is not a scalar."""
     if isinstance(schema, str) and schema in types:
         schema = types[schema]
     kind, rendered = kind_of(schema), rendered_as(schema)
@@ -84,18 +83,18 @@ def text_of(shown: Shown) -> bytes:
 
 
 def ordered(text: bytes) -> int | str:
-    """Return a text as it is stored: integers in the order of their values. Raises InvalidKey."""
+    """Return the scalar under which a text is stored: integers in the order of their values. Raises InvalidKey."""
     number = int(text) if _DECIMAL.fullmatch(text) else SIGN
     return number if -SIGN <= number < SIGN else _string(text)
 
 
 def text_of_stored(scalar: Scalar) -> bytes:
-    """Return the text that `ordered` stores as a scalar; raises StoredKeyError if there is none."""
+    """Return the text that is stored as a scalar; raises StoredKeyError if no text is."""
     if isinstance(scalar, str) or type(scalar) is int:
         text = str(scalar).encode()
         if ordered(text) == scalar:
             return text
-    raise StoredKeyError("a stored key of format avro is not made of integers and of texts that are none")
+    raise StoredKeyError("a stored key of format avro has a scalar that no text is stored as")
 
 
 def _not_null(of: KeyType, what: str) -> KeyType:
@@ -192,7 +191,7 @@ def decimal_key(scale: int, size: int | None) -> KeyType:
             exact = False
         if not exact:
             raise InvalidKey(
-                f"The key is not a decimal: use all {max(scale, 0)} digits behind the point and no leading zeros."
+                f"The key is not a decimal: use all {max(scale, 0)} digits after the point and no leading zeros."
             )
         try:
             return twos_complement(number) if size is None else number.to_bytes(size, "big", signed=True)

@@ -1,4 +1,4 @@
-"""Keys whose wire bytes have variants: behind the id of a schema, or beside one.
+"""Keys whose wire bytes have variants: with the id of a schema in front of them, or with a schema in them.
 
 | format       | wire                                             | logical                                          |
 |--------------|--------------------------------------------------|--------------------------------------------------|
@@ -53,9 +53,9 @@ def source_keys(source: SourceSpec, known: Known) -> KeyFormat:
 
 
 class _Read(NamedTuple):
-    """What is in a record's key.
+    """The content of a record's key.
 
-    The variant that its schema makes, what a URL shows of it, its JSON, and whether the two differ.
+    Its variant, its value as a URL shows it, its JSON, and whether the value was converted from that.
     """
 
     variant: bytes
@@ -65,7 +65,7 @@ class _Read(NamedTuple):
 
 
 class _JsonVariants(ABC):
-    """What the formats have in common whose content is JSON."""
+    """The common part of the formats whose content is JSON."""
 
     canonical_wire = False
     enumerable = False
@@ -87,7 +87,7 @@ class _JsonVariants(ABC):
         variant, value, content, _ = self._read(wire, headers)
         scalars = self._members.of_value(value)
         self._variants.learn(variant)
-        # A key that can be read and not be written is found all the same, if more slowly.
+        # A key that can be read but not written is still found, only more slowly.
         with suppress(InvalidKey):
             known = self._variants.spellings
             other = self._members.other_spelling(content, self._written(variant, scalars), known)
@@ -96,7 +96,7 @@ class _JsonVariants(ABC):
         return stored_scalars(scalars)
 
     def text(self, stored: bytes) -> bytes:
-        """See KeyFormat. What a URL shows is stored, so no schema is needed."""
+        """See KeyFormat. No schema is needed: the scalars of the URL are stored."""
         return self._members.text(stored)
 
     def record_text(self, wire: bytes, headers: Headers = (), /) -> bytes:
@@ -110,27 +110,27 @@ class _JsonVariants(ABC):
         return wire
 
     def _forms(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[bytes]:
-        """Return the JSON of a key under a variant in every spelling that it may have; raises as _written does."""
+        """Return the JSON of a key under a variant in all spellings; raises as _written does."""
         return self._members.forms(self._written(variant, scalars), self._variants.spellings)
 
     @abstractmethod
     def _read(self, wire: bytes, headers: Headers) -> _Read:
-        """Return what is in a record's key; raises DecodeError and SchemaNeeded."""
+        """Return the content of a record's key; raises DecodeError and SchemaNeeded."""
 
     @abstractmethod
     def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
-        """Return what a record has of a URL's scalars; raises InvalidKey where the variant has no such key."""
+        """Return a URL's scalars as a record has them; raises InvalidKey if the variant has no such key."""
 
     @abstractmethod
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
         """Return the wire forms of a key under a variant, each with the headers of its record.
 
-        Raises InvalidKey where the variant has no such key.
+        Raises InvalidKey if the variant has no such key.
         """
 
 
 class FramedJsonKey(_JsonVariants):
-    """JSON whose schema a registry knows."""
+    """JSON whose schema is in a registry."""
 
     name = "json_sr"
     unordered_reason = None
@@ -147,7 +147,7 @@ class FramedJsonKey(_JsonVariants):
         return scalars
 
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
-        # A subject may have had keys of another kind once, and another table of the topic may have them.
+        # A subject may have had keys of another kind, and another table of the topic may have such keys.
         with suppress(DecodeError):
             if self._variants.schemas.known(schema_of(variant)).kind == "JSON":
                 return [framed_key(variant, content) for content in self._forms(variant, scalars)]
@@ -193,10 +193,10 @@ class ConnectJsonKey(_JsonVariants):
 
 
 class AvroKey:
-    """A scalar in Avro, or a record of such.
+    """A scalar in Avro, or a record of scalars.
 
-    The stored form is that of the text in a URL, whatever the type: which schemas a worker knows, and which first,
-    decides nothing about where it looks for a row. A string "7" and a long 7 are one key, as they are in a URL.
+    The stored form is made from the text in a URL, whatever the type: it does not depend on which schemas a worker
+    knows and in which order. A string "7" and a long 7 are one key, as they are in a URL.
     """
 
     name = "avro"
@@ -208,7 +208,7 @@ class AvroKey:
         self._is_bare = spec.bare or not spec.fields
         self._members = KeyMembers(spec)
         self._variants = variants
-        #: The variants of last time, and what they came to.
+        #: The variants of the last call, and those of them that can be used.
         self._seen: tuple[tuple[bytes, ...], tuple[tuple[bytes, _KeySchema], ...]] = ((), ())
 
     def parse(self, text: bytes) -> Key:
@@ -217,8 +217,8 @@ class AvroKey:
         if not usable:
             topic = self._variants.topic
             raise KeySchemaUnknown(
-                f"no schema of the keys of {topic} is known yet, so nobody can say what this key would be: none that "
-                f"the table can have is registered as {topic}-key, and no record was read"
+                f"no schema of the keys of {topic} is known yet, so the key cannot be read: none that the table can "
+                f"have is registered as {topic}-key, and no record was read"
             )
         texts = self._texts(text)
 
@@ -241,15 +241,13 @@ class AvroKey:
         usable = self._usable(self._variants.known)
         if usable and all(of.is_ordered for _, schema in usable for of in schema.types):
             return None
-        why = "not all of these keys are" if usable else "no schema of these keys is known yet"
-        return (
-            f"keys of format avro are stored as text, which keeps the order of integers and booleans alone, and {why}"
-        )
+        why = "a schema of these keys has other types" if usable else "no schema of these keys is known yet"
+        return f"keys of format avro are stored as text, which keeps the order of integers and booleans only, and {why}"
 
     def text(self, stored: bytes) -> bytes:
-        """See KeyFormat. Only a record's members need a schema: it tells the number 7 from the string "7".
+        """See KeyFormat. Only members of a record need a schema, to tell the number 7 from the string "7".
 
-        Of several schemas that have such a key the newest that is known decides.
+        If several known schemas have such a key, the newest of them decides.
         """
         texts = [text_of_stored(scalar) for scalar in self._members.of_stored(stored)]
         if self._is_bare:
@@ -259,8 +257,8 @@ class AvroKey:
             if shown is not None:
                 return self._text(shown)
         raise KeySchemaUnknown(
-            f"no schema that is known of the keys of {self._variants.topic} has this key, so its text cannot be told: "
-            "the schema that it was written with is not known yet"
+            f"no known schema of the keys of {self._variants.topic} has this key, so its text is unknown: the schema "
+            "that it was written with is not known yet"
         )
 
     def record_text(self, wire: bytes, headers: Headers = (), /) -> bytes:
@@ -268,7 +266,7 @@ class AvroKey:
         return self._text(self._read(wire, headers)[1])
 
     def _read(self, wire: bytes, headers: Headers) -> tuple[bytes, list[Shown]]:
-        """Return the variant of a record's key, and what a URL shows of each of its scalars.
+        """Return the variant of a record's key, and its scalars as a URL shows them.
 
         Raises DecodeError and SchemaNeeded.
         """
@@ -289,12 +287,12 @@ class AvroKey:
         return wire
 
     def _usable(self, known: tuple[bytes, ...]) -> tuple[tuple[bytes, "_KeySchema"], ...]:
-        """Return those of the variants whose schemas the table's keys can have, in their order, with the schemas."""
+        """Return the variants whose schemas fit the table's keys, with the schemas, in the order of `known`."""
         before, usable = self._seen
         if before is not known:
             found = []
             for variant in known:
-                # A subject may have had another kind of key once, and two tables of a topic other fields.
+                # A subject may have had another kind of key, and two tables of a topic may have different fields.
                 with suppress(DecodeError):
                     schema = self._variants.schemas.known(schema_of(variant))
                     found.append((variant, _key_schema(schema, self._spec.fields)))
@@ -303,7 +301,7 @@ class AvroKey:
         return usable
 
     def _texts(self, text: bytes) -> list[bytes]:
-        """Return the text of each of a key's scalars, as it would stand in a URL alone; raises InvalidKey."""
+        """Return the text of each of a key's scalars, as a URL would carry it alone; raises InvalidKey."""
         if self._is_bare:
             return [text]
         try:
@@ -315,7 +313,7 @@ class AvroKey:
         return [_member(value[name]) for name in self._spec.fields]
 
     def _encoded(self, texts: list[bytes], schema: "_KeySchema") -> bytes | None:
-        """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40. Raises InvalidKey."""
+        """Return a key in Avro; None if the schema has no such key, as an int has no 2 ** 40. Raises InvalidKey."""
         scalars = [of.parse(text) for of, text in zip(schema.types, texts, strict=True)]
         if None in scalars:
             return None
@@ -336,7 +334,7 @@ class _KeySchema:
     reading: Resolution
 
     def shown(self, texts: Sequence[bytes]) -> list[Shown] | None:
-        """Return what a URL shows of scalars by their texts; None when the schema has no such key."""
+        """Return the scalars of these texts as a URL shows them; None if the schema has no such key."""
         shown: list[Shown] = []
         for of, text in zip(self.types, texts, strict=True):
             try:
@@ -351,7 +349,7 @@ class _KeySchema:
 
 @remembered
 def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
-    """Return a schema ready for keys; raises DecodeError for one of other keys than scalars, or records of `fields`."""
+    """Return a schema prepared for keys; raises DecodeError if its values are not scalars, or records of `fields`."""
     ready, shown, number = readable(schema, rendered=False), readable(schema), schema.id
     if not fields:
         types: tuple[KeyType, ...] = (key_type(shown.content, shown.types, f"schema {number}"),)
@@ -370,7 +368,7 @@ def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
 def _forms_under(
     variants: Iterable[_Variant], forms: Callable[[_Variant], Iterable[tuple[bytes, Headers]]]
 ) -> list[tuple[bytes, Headers]]:
-    """Return the forms of a key under all variants; raises the first InvalidKey of one where none has a form."""
+    """Return the forms of a key under all variants; raises the first InvalidKey if no variant has a form."""
     found: list[tuple[bytes, Headers]] = []
     refused: InvalidKey | None = None
     for variant in variants:
@@ -384,12 +382,12 @@ def _forms_under(
 
 
 def _stored(texts: list[bytes]) -> bytes:
-    """Return the stored form of a key's texts; it is the same whatever the types are."""
+    """Return the stored form of a key's texts, which does not depend on their types."""
     return stored_scalars([ordered(text) for text in texts])
 
 
 def _member(value: object) -> bytes:
-    """Return a member of a URL's JSON as it would stand in a URL alone."""
+    """Return a member of a URL's JSON as a URL would carry it alone."""
     if isinstance(value, Shown):
         return text_of(value)
     raise InvalidKey("The key is not of key format avro: each member is a string, a number, true or false.")
