@@ -83,7 +83,7 @@ class _Actives:
     # Moves to members that have caught up
 
     def _even_at_once(self, topic: int) -> bool:
-        """Share out a topic as far as that goes at once; say whether anything moved."""
+        """Share out a topic as far as that goes at once; return whether anything moved."""
         loads, total = self._spread.of_topic[topic], self._spread.total
         moved = False
         while True:
@@ -143,7 +143,7 @@ class _Actives:
         return next((shard for shard in reversed(shards) if self._copies.caught_up(shard, taker)), None)
 
     def _best_move(self, shards: Iterable[int], worth: _Worth, least: int) -> bool:
-        """Make the move of the highest worth to a member that has caught up; say whether there is one."""
+        """Make the move of the highest worth to a member that has caught up; return whether there is one."""
         copies = self._copies
         best: tuple[tuple[int, int], bool, int, int] | None = None
         for shard in shards:

@@ -1,8 +1,11 @@
-"""What the members say they hold of each shard, by number: members and shards are indices everywhere in placement."""
+"""What the members say they hold of each shard, by number: members and shards are indices everywhere in placement.
+
+A topic is here what shards of one name have in common; that of a plain table is its source topic.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.placement.wire import MemberMetadata
 
 #: The position of an empty copy, and of one that is not there.
@@ -22,9 +25,7 @@ class Copies:
         self.members = range(len(described))
         self.zones = [metadata.zone for metadata in described]
         self.topics = sorted(partitions)
-        self.shards = [
-            TopicPartition(topic, partition) for topic in self.topics for partition in range(partitions[topic])
-        ]
+        self.shards = [ShardId(topic, partition) for topic in self.topics for partition in range(partitions[topic])]
         self.topic_of = [number for number, topic in enumerate(self.topics) for _ in range(partitions[topic])]
         #: By topic, its shards.
         self.of_topic: list[range] = []
@@ -51,7 +52,7 @@ class Copies:
             self._open_only[shard] = bool(able) and not any(member in able for member in self.before[shard])
 
     def _note(self, topic: int, member: int, metadata: MemberMetadata) -> None:
-        """Take note of what a member says of a topic; partitions that there are not any more do not count."""
+        """Record what a member says of a topic; partitions that there are not any more do not count."""
         shards, name = self.of_topic[topic], self.topics[topic]
 
         def named(partitions: Iterable[int]) -> list[int]:
@@ -76,7 +77,7 @@ class Copies:
         return self.positions[shard].get(member, EMPTY)
 
     def caught_up(self, shard: int, member: int) -> bool:
-        """Say whether a member could be the active of a shard at once."""
+        """Return whether a member could be the active of a shard at once."""
         if self._open_only[shard] and member not in self.open[shard]:
             return False
         return self.position(shard, member) >= self._enough[shard]
@@ -86,5 +87,5 @@ class Copies:
         return self._furthest[shard] - self.position(shard, member)
 
     def anywhere(self, shard: int) -> bool:
-        """Say whether every member could."""
+        """Return whether every member could."""
         return self._enough[shard] <= EMPTY and not self._open_only[shard]

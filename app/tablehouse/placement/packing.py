@@ -17,7 +17,7 @@ _ONE_BYTE = 254
 
 
 class Holder(Protocol):
-    """What one member has, by source topic."""
+    """What one member has: partitions by shard name."""
 
     @property
     def actives(self) -> Mapping[str, Sequence[int]]:

@@ -1,6 +1,6 @@
 """Which members keep a standby of each shard.
 
-A standby is never beside its active, nor beside the copy that is being warmed up. It stands in another zone than the
+A standby is never beside its active, nor beside the copy that is being warmed up. It is in another zone than the
 active where there is one, then where it was, else where the furthest copy is, else where few others of the same active
 are, so that its shards are shared out when it dies. From there standbys are
 moved until each topic, and all topics together, are shared out to within one a member, as far as zones and the places
@@ -186,7 +186,7 @@ class _Standbys:
         return None if best is None else best[2]
 
     def _nearer(self, shard: int, source: int, target: int) -> bool:
-        """Say whether a move would bring a standby into its active's zone."""
+        """Return whether a move would bring a standby into its active's zone."""
         zones = self._copies.zones
         active = zones[self._owners[shard]]
         return zones[target] == active and zones[source] != active

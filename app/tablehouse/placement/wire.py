@@ -47,7 +47,7 @@ class WireError(TablehouseError):
 class MemberMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker says of itself when it joins.
 
-    url is the internal listener's, as peers reach it. positions are, per source topic and partition, the
+    url is the internal listener's, as peers reach it. positions are, per shard name and partition, the
     lowest position over the shard's tasks that this worker holds, -1 for a shard that is there and empty; a
     shard that it does not hold is absent. misplaced are the tables, by changelog topic, of which it knows a record in
     the wrong partition: that record's partition and offset. actives, standbys and warming are what it was assigned in
@@ -69,7 +69,7 @@ class MemberMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MemberAssignment(msgspec.Struct, frozen=True):
-    """The partitions of one worker, per source topic, ascending.
+    """The shards of one worker: partitions by shard name, ascending.
 
     warming are those of the standbys that are to become active once they have caught up.
     """
@@ -99,7 +99,7 @@ class CatalogInUse(msgspec.Struct, frozen=True):
 class Assignment(msgspec.Struct, frozen=True):
     """What the leader sends to one member: its own shards, and everybody's, so that every worker routes.
 
-    partitions are the partition counts by source topic that the leader placed by; every worker hashes with
+    partitions are the partition counts by shard name that the leader placed by; every worker hashes with
     these. misplaced are those of all members together. left_out are members of the group that were given nothing
     because what they sent cannot be used, by Kafka's member id, and why; there may be more than are named.
     catalogs are empty when all members have the same tables.yaml.

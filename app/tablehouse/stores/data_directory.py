@@ -25,7 +25,7 @@ import msgspec
 import structlog
 
 from tablehouse.errors import DataDirectoryError
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -81,9 +81,9 @@ class DataDirectory:
         """Let go of the directory."""
         self._lock.close()
 
-    def shard(self, source: TopicPartition) -> Path:
+    def shard(self, shard: ShardId) -> Path:
         """Return the folder of a shard."""
-        return self.path / _SHARDS / f"{source.topic}-{source.partition}"
+        return self.path / _SHARDS / f"{shard.name}-{shard.partition}"
 
     @property
     def schemas_file(self) -> Path:
@@ -101,11 +101,11 @@ class DataDirectory:
         metrics.disk_size.set(usage.total)
 
     def positions(self) -> dict[str, dict[int, int]]:
-        """Return the positions last saved, by topic and partition; empty when there are none that can be read."""
+        """Return the positions last saved, by shard name and partition; empty when there are none that can be read."""
         try:
             return _read(self.path / _POSITIONS, dict[str, dict[int, int]]) or {}
         except DataDirectoryError:
-            # Only a hint, and soon written anew: not worth keeping a worker from its group.
+            # Only a hint, and soon written again: not worth keeping a worker from its group.
             return {}
 
     def save_positions(self, positions: Mapping[str, Mapping[int, int]]) -> None:

@@ -56,7 +56,7 @@ class Listener:
     """One more port of a broker that is alone: its name in lower case, its protocol, and its properties.
 
     Properties are those of the broker without `listener.name.<name>.` in front. `advertised` is the host:port at which
-    the broker says that clients reach it, by default where they do.
+    the broker says that clients reach it, by default where they do. It listens on `host`.
     """
 
     name: str
@@ -64,11 +64,12 @@ class Listener:
     properties: Mapping[str, str]
     port: int = field(default_factory=processes.free_port)
     advertised: str | None = None
+    host: str = "127.0.0.1"
 
     @property
     def bootstrap_servers(self) -> str:
         """Its `host:port`."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
 
 class EmbeddedKafka(processes.Service):
