@@ -1,4 +1,4 @@
-"""Avro values as JSON text, in the shape of the table's schema, whatever version of it they were written with.
+"""Avro values as JSON text by the table's schema, whichever version of it they were written with.
 
 | type                                    | in the row                                                          |
 |-----------------------------------------|---------------------------------------------------------------------|
@@ -11,7 +11,7 @@
 | decimal, Debezium's VariableScaleDecimal | `"12.30"`, with its scale                                          |
 | date, time, timestamp, local-timestamp  | see temporal.py                                                     |
 
-So do Kafka Connect's and Debezium's names for dates and times. Values are read by the logical types that they were
+Dates and times named by Kafka Connect and Debezium are shown alike. Values are read by the logical types that they were
 written with.
 """
 
@@ -60,7 +60,7 @@ class AvroReader:
         self._spec = spec
         self._subject = spec.subject or subject_of(topic)
         self._schemas = schemas
-        #: By the ids of the schema that a value was written with and of the wanted one.
+        #: By the ids of the schema a value was written with and of the schema it is read with.
         self._resolutions: dict[tuple[SchemaName, SchemaName], Resolution] = {}
         self._file = Schema(FILE_SCHEMA, "AVRO", spec.schema.text) if isinstance(spec.schema, SchemaFile) else None
 
@@ -128,7 +128,7 @@ class _Interruptible(BytesIO):
     """A file whose reads are Python calls, between which other threads can run. fastavro itself releases no lock."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as always."""
+        """See BytesIO."""
         return super().read(size)
 
 
@@ -247,7 +247,7 @@ def resolution(written: Schema, wanted: Schema, *, rendered: bool = True) -> Res
 
 
 def is_bare(schema: Readable) -> bool:
-    """Return whether the whole of a schema's values is bytes."""
+    """Return whether a whole value of the schema is bytes."""
     return kind_of(schema.content) == "bytes"
 
 

@@ -1,4 +1,4 @@
-"""Limits the nesting of values whose types contain themselves: fastavro recurses into them without any limit."""
+"""Limits the nesting of values whose types contain themselves: fastavro recurses without checking its stack."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ class DepthCheck:
         self._skip = self._of(schema)
 
     def __call__(self, data: bytes, start: int) -> None:
-        """Raise DecodeError for a value that has more than MAX_TYPES_NESTED types in each other, or no end."""
+        """Raise DecodeError for a value that is nested more than MAX_TYPES_NESTED deep, or that has no end."""
         try:
             self._skip(data, start, 0)
         except IndexError as error:
@@ -78,7 +78,7 @@ def _fields(fields: list[_Skip]) -> _Skip:
 
 
 def _blocks(item: _Skip) -> _Skip:
-    """Return what skips an array or a map: blocks of a count and that many items, the last one empty."""
+    """Return the function that skips an array or a map: blocks of a count and that many items, the last one empty."""
 
     def skip(data: bytes, at: int, depth: int) -> int:
         depth = _one_deeper(depth)

@@ -9,7 +9,7 @@
 | boolean                                  | true or false                                        |
 | decimal, Debezium's VariableScaleDecimal | 12.30, with its scale                                |
 
-Or one of these and null; a key that is null is refused. Each value has one text, and no other text is taken for it.
+Or one of these and null; a key that is null is refused. Each value has one text, and no other text is accepted for it.
 """
 
 import re

@@ -164,7 +164,7 @@ class _Writers:
         self._named: dict[str, _Writer] = {}
 
     def of(self, schema: Any) -> _Writer:
-        """Return what writes values of a schema."""
+        """Return the writer of values of a schema."""
         if isinstance(schema, str) and schema in self._types:
             schema = self._types[schema]
         if kind_of(schema) not in _NAMED:
@@ -212,7 +212,7 @@ def _record(fields: list[_Field]) -> _Writer:
             number = numbers.get(name)
             if number is None:
                 raise _Misfit(f" is not a field of the schema: its fields are {', '.join(numbers)}").within(name)
-            # Of members of one name the last counts.
+            # Of members with the same name the last is used.
             part = parts[number] = bytearray()
             try:
                 return fields[number].write(text, at, part)
@@ -259,7 +259,7 @@ def _array(item: _Write) -> _Writer:
 def _map(value: _Write) -> _Writer:
     def write(text: bytes, at: int, out: bytearray) -> int:
         _require(text, at, OBJECT, "an object")
-        # Of members of one name the last counts.
+        # Of members with the same name the last is used.
         entries: dict[str, bytearray] = {}
 
         def take(name: str, at: int) -> int:
@@ -304,7 +304,7 @@ def _union(branches: list[Any], writers: list[_Writer]) -> _Writer:
 
 
 def _of_scalars(schema: Any) -> _Writer:
-    """Return what writes values of a schema that are strings, numbers or literals in JSON."""
+    """Return the writer of values of a schema that are strings, numbers or literals in JSON."""
     convert, put, rendered = _converter(schema), _put_of(schema), rendered_as(schema)
 
     def write(text: bytes, at: int, out: bytearray) -> int:
@@ -328,7 +328,7 @@ def _require(text: bytes, at: int, bracket: int, what: str) -> None:
 
 
 def _put_block(count: int, content: bytearray, out: bytearray) -> None:
-    """Append what an array or a map contains."""
+    """Append the items of an array or a map."""
     if count:
         _put_integer(count, out)
         out += content
@@ -386,7 +386,7 @@ _PUT: Mapping[str, Callable[[Any, bytearray], None]] = {
 
 
 def _put_of(schema: Any) -> Callable[[Any, bytearray], None]:
-    """Return what appends a converted value of a schema."""
+    """Return the function that appends a converted value of a schema."""
     kind = kind_of(schema)
     if kind == "enum":
         numbers = {symbol: number for number, symbol in enumerate(schema["symbols"])}
@@ -404,7 +404,7 @@ def _put_of(schema: Any) -> Callable[[Any, bytearray], None]:
 
 
 def _converter(schema: Any) -> Callable[[Any], Any]:
-    """Return what makes the value that Avro has of one that JSON has; it raises DecodeError."""
+    """Return the converter from a value in JSON to the value in Avro; it raises DecodeError."""
     kind, rendered = kind_of(schema), rendered_as(schema)
     if rendered and rendered != "float":
         return partial(_rendered, schema=schema, kind=kind, rendered=rendered)
@@ -453,7 +453,7 @@ def _decimal(text: str, schema: Mapping[str, Any]) -> bytes:
 
 
 def twos_complement(number: int) -> bytes:
-    """Return a number in the fewest bytes that hold it with its sign, the highest first."""
+    """Return a number in the fewest bytes that hold it with its sign, big-endian."""
     return number.to_bytes((number + (number < 0)).bit_length() // 8 + 1, "big", signed=True)
 
 

@@ -64,7 +64,7 @@ def scalars_of(stored: bytes) -> list[Scalar]:
 
 
 def _scalar_at(stored: bytes, at: int) -> tuple[Scalar, int]:
-    """Return the scalar whose tag is at `at`, and where the next one begins; raises the errors that `scalars_of` catches."""
+    """Return the scalar whose tag is at `at`, and where the next one begins; its errors are caught above."""
     tag, at = stored[at], at + 1
     match tag:
         case 0x01:
