@@ -262,7 +262,7 @@ class MisplacedKeys(RequestError):
 
 
 class KeySchemaUnknown(RequestError):
-    """No schema of the topic's keys is known yet, so nobody can say which key the caller means."""
+    """No schema of the topic's keys is known yet, so a key in a URL cannot be read."""
 
     code, status, title = "key_schema_unknown", 503, "Key schema unknown"
     retryable = True

@@ -1,4 +1,4 @@
-"""From settings to what fetches schemas, or to the reason why it cannot."""
+"""Makes the client of the schema registry from settings, or raises the reason why that fails."""
 
 import ssl
 
@@ -18,9 +18,9 @@ from tablehouse.telemetry import Metrics
 def schema_source(
     settings: Settings, catalog: Catalog, directory: DataDirectory, metrics: Metrics
 ) -> SchemaRegistry | NoSchemas:
-    """Return where a worker has its schemas from.
+    """Return the source of a worker's schemas.
 
-    Raises ConfigError when a table needs a registry and there is none, or a file of keys or certificates is of no use.
+    Raises ConfigError if a table needs a registry and none is set, or a file of keys or certificates cannot be used.
     """
     if not settings.schema_registry:
         needing = fields_in_need(catalog)
@@ -34,9 +34,9 @@ def schema_source(
 
 
 def schemas_for_commands(settings: Settings, release: str) -> SchemaRegistry | NoSchemas:
-    """Return where a command has its schemas from; raises ConfigError for files that cannot be used.
+    """Return the source of a command's schemas; raises ConfigError for files that cannot be used.
 
-    What the registry does not know is believed at once.
+    A schema that the registry does not know counts as missing at once.
     """
     if not settings.schema_registry:
         return NoSchemas()
@@ -44,7 +44,7 @@ def schemas_for_commands(settings: Settings, release: str) -> SchemaRegistry | N
 
 
 def fields_in_need(catalog: Catalog) -> list[str]:
-    """Return which tables need a schema registry, and which field of theirs says so."""
+    """Return the tables that need a schema registry, each with the field that needs it."""
     needing = []
     for table in catalog.tables.values():
         key, value = table.source.key, table.source.value
@@ -58,7 +58,7 @@ def fields_in_need(catalog: Catalog) -> list[str]:
 
 
 def access_of(settings: Settings) -> Access:
-    """Return where the registry is and how to be let in. Raises ConfigError for a file that cannot be used."""
+    """Return the URLs and credentials of the registry. Raises ConfigError for a file that cannot be used."""
     return Access(settings.schema_registry, _tls(settings), _auth(settings))
 
 
@@ -87,6 +87,6 @@ def _tls(settings: Settings) -> ssl.SSLContext:
         except OSError as error:
             raise ConfigError(
                 f"schema_registry_certificate: {certificate} {'' if key is None else f'and {key} '}cannot be used "
-                f"({error.strerror or error}); there has to be a certificate and its key, not encrypted, in PEM"
+                f"({error.strerror or error}); it has to be a certificate and its key, not encrypted, in PEM"
             ) from error
     return context
