@@ -1,34 +1,21 @@
-"""Logging, and every metric with its name.
+"""Every metric with its name.
 
-Labels hold values from bounded sets only: tables, partitions, routes, codes. Never a key, a URL or a
-client's text.
+Labels hold values from bounded sets only: tables, partitions, routes, codes. Never a key, a URL or a client's text.
 """
 
 import asyncio
-import logging
 import platform
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Literal, NamedTuple
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from tablehouse.errors import SetupError
-from tablehouse.masking import Masked, traceback_in_words
 from tablehouse.model import TaskStatus
 
 # When each counter was made is of no use in Prometheus' text format, and would be a quarter of its lines.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client has no type for it
-
-LogFormat = Literal["json", "console"]
 
 #: The value of a `Content-Type` header for `Metrics.exposition`.
 EXPOSITION_CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -36,166 +23,8 @@ EXPOSITION_CONTENT_TYPE = CONTENT_TYPE_LATEST
 # Point reads take fractions of a millisecond, forwarded ones a millisecond, slow ones run into a deadline
 # of seconds.
 _READ_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0)
-# Their lines of level info tell of every service started and every group joined, which ours tell shorter.
-# Of this package they are mode's, about its services; its own lines are structlog's.
-_TALKATIVE = ("aiokafka", "faust", "httpx", "mode", "tablehouse")
-
 _STALL_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _MINUTES_BUCKETS = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
-
-
-#: Seconds in which a library says the same thing once. While no broker is there aiokafka's clients have the same to say
-#: 150 times a second. As long as it goes on, each interval is twice the one before, up to the longest.
-REPEAT_SECONDS, LONGEST_REPEAT_SECONDS = 10.0, 640.0
-
-#: Different things that are remembered.
-_REMEMBERED = 1000
-
-
-class _Said(NamedTuple):
-    """When a thing was written and when it was last said, how long it is kept back in between, and how often it was."""
-
-    written_at: float
-    seen_at: float
-    interval: float
-    kept_back: int
-
-
-_NEVER = _Said(float("-inf"), float("-inf"), 0.0, 0)
-
-
-def _is_no_news(record: logging.LogRecord) -> bool:
-    """Return whether a line of a library tells of nothing wrong.
-
-    A cluster without consumer groups has no coordinator until the first one joins. Workers tell themselves of a
-    coordinator that stays away.
-    """
-    return record.name.startswith("aiokafka.") and record.msg == "Group Coordinator Request failed: %s"
-
-
-class Repeats(logging.Filter):
-    """Keeps back what was said lately, whatever its arguments, and tells of how often when it is said again."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._clock = clock
-        self._said: dict[tuple[str, str], _Said] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether a line is to be written."""
-        if record.levelno <= logging.DEBUG:
-            return True
-        what, now = (record.name, str(record.msg)), self._clock()
-        said = self._said.get(what, _NEVER)
-        if now - said.written_at < said.interval:
-            self._said[what] = said._replace(seen_at=now, kept_back=said.kept_back + 1)
-            return False
-        if len(self._said) >= _REMEMBERED:
-            self._said.clear()
-        goes_on = said.kept_back and now - said.seen_at < LONGEST_REPEAT_SECONDS
-        interval = min(2 * said.interval, LONGEST_REPEAT_SECONDS) if goes_on else REPEAT_SECONDS
-        self._said[what] = _Said(now, now, interval, 0)
-        if said.kept_back:
-            record.msg, record.args = f"{record.getMessage()} ({said.kept_back} similar lines suppressed)", None
-        return True
-
-
-def _is_no_refusal(record: logging.LogRecord) -> bool:
-    """Return whether a library's line is about something other than a SetupError, whose message ends the log."""
-    return not any(isinstance(argument, SetupError) for argument in record.args or ())
-
-
-def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
-    """Send structlog's and the libraries' lines to stderr, in one format, each with the worker's id.
-
-    level is a name of the standard library (`info`, `WARNING`). Libraries say nothing below info at any level: their
-    lines for debugging have whole requests, with passwords and records. Calling it again replaces what was set up
-    before.
-    """
-    number = logging.getLevelNamesMapping()[level.upper()]
-    json = log_format == "json"
-
-    def add_worker(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-        event["worker"] = worker
-        return event
-
-    shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", key="ts"),
-        add_worker,
-        # In the format for the console too: its own tracebacks have every local variable.
-        structlog.processors.ExceptionRenderer(traceback_in_words),
-    ]
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer()
-        if json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), timestamp_key="ts")
-    )
-    structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(max(number, logging.INFO))
-    handler.addFilter(_is_no_refusal)
-    handler.addFilter(Masked())
-    handler.addFilter(lambda record: not _is_no_news(record))
-    handler.addFilter(Repeats())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        ),
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(max(number, logging.INFO))
-    for library in _TALKATIVE:
-        logging.getLogger(library).setLevel(max(number, logging.WARNING))
-
-
-def _without_refusals(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    # Commands try what may be an id of a schema, and say themselves what it has to do with which records.
-    if event["event"] == "schema refused":
-        raise structlog.DropEvent
-    return event
-
-
-@contextmanager
-def warnings_to_stderr() -> Iterator[None]:
-    """Have a command write nothing but warnings to stderr, where its own words go, and none of it to stdout."""
-    before = structlog.get_config()
-    structlog.configure(
-        processors=[_without_refusals, structlog.stdlib.add_log_level, structlog.dev.ConsoleRenderer(colors=False)],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
-
-
-def log_uncaught() -> None:
-    """Have exceptions that end the process, or a thread, go through the log from here on."""
-    log = structlog.get_logger("uncaught")
-
-    def of_thread(args: threading.ExceptHookArgs) -> None:
-        if args.exc_type is not SystemExit and args.exc_value is not None:
-            log.error("a thread has ended", exc_info=args.exc_value)
-
-    def ignored(args: "sys.UnraisableHookArgs") -> None:
-        log.error("an exception could not be raised", exc_info=args.exc_value)
-
-    def of_process(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        del kind, trace
-        log.error("the process ends", exc_info=error)
-
-    threading.excepthook, sys.unraisablehook, sys.excepthook = of_thread, ignored, of_process
 
 
 class Metrics:

@@ -5,7 +5,7 @@ import pytest
 from tablehouse.stores.memory import STORES_SHARE_OF_8
 from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
 from tablehouse.tasks.shards import MAX_QUEUED_RECORDS, MIN_QUEUED_RECORDS, QUEUED_SHARE, limits
-from tablehouse.worker.engine import FETCHED_SHARE
+from tablehouse.worker.kafka_clients import FETCHED_SHARE
 
 BUDGET = 64 << 20
 

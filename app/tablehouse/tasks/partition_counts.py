@@ -12,7 +12,7 @@ from tablehouse.tasks.doubts import Doubts, Growth
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at the partition counts that the consumer knows.
+#: Seconds between two checks of the partition counts that the consumer knows.
 _INTERVAL = 1.0
 
 
@@ -67,7 +67,7 @@ class PartitionCounts:
         self._compare()
 
     async def watch(self, current: Callable[[], Mapping[str, int]]) -> None:
-        """Look all the time whether a topic has grown, which puts the misses of its tables in doubt."""
+        """Check again and again whether a topic has grown, which puts the misses of its tables in doubt."""
         while True:
             self._now.update(current())
             self._compare()
