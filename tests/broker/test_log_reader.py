@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 import tablehouse.kafka.log_reader as module
-from tablehouse.kafka.log_reader import RECORDS_A_SLICE, KafkaLogReader
+from tablehouse.kafka.log_reader import RECORDS_PER_SLICE, KafkaLogReader
 from tablehouse.model import Epoch, TopicPartition
 from tablehouse.tasks.log import (
     Bounds,
@@ -112,12 +112,12 @@ async def test_reading_starts_at_any_offset(kafka: EmbeddedKafka) -> None:
 
 async def test_a_slice_is_bounded_and_says_the_offset_that_follows(kafka: EmbeddedKafka) -> None:
     (log,) = await new_log(kafka.bootstrap_servers)
-    await fill(kafka.bootstrap_servers, log, numbers(0, 2 * RECORDS_A_SLICE + 1))
+    await fill(kafka.bootstrap_servers, log, numbers(0, 2 * RECORDS_PER_SLICE + 1))
     async with log_reader(kafka.bootstrap_servers) as reader, reader.read(log, 0) as cursor:
         expected = 0
-        while expected < 2 * RECORDS_A_SLICE + 1:
+        while expected < 2 * RECORDS_PER_SLICE + 1:
             piece = await cursor.next()
-            assert 0 < len(piece.records) <= RECORDS_A_SLICE
+            assert 0 < len(piece.records) <= RECORDS_PER_SLICE
             assert piece.records[0].offset == expected
             expected = piece.next_offset
             assert piece.records[-1].offset == expected - 1

@@ -191,7 +191,7 @@ async def test_a_partition_that_comes_to_unreadable_records_under_way_stays_acti
     [
         (0, struct.pack(">q", 77), r"offsets 1 to 2 of \S+ cannot be read: .* beyond the end of the log"),
         (8, struct.pack(">i", 5), r"offset 1 of \S+ cannot be read: .* the broker cannot read it"),
-        (8, struct.pack(">i", 1 << 20), r"has sent nothing from offset 1 of \S+ on for 0.5 s, .* goes on to offset 2"),
+        (8, struct.pack(">i", 1 << 20), r"has sent no records from offset 1 of \S+ for 0.5 s, .* ends at offset 2"),
     ],
     ids=["its offset", "too short", "too long"],
 )

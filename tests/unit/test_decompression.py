@@ -85,7 +85,7 @@ def test_what_is_within_the_limit_is_decompressed(name: str, size: int) -> None:
 def test_what_is_beyond_it_is_refused_each_time(name: str, size: int) -> None:
     bomb, before = encode(name, bytes(size)), DECOMPRESSION.total
     for _ in range(3):
-        with pytest.raises(DecompressedTooLarge, match="more than 262,144 bytes, the most that a batch may have"):
+        with pytest.raises(DecompressedTooLarge, match="exceeds the limit of 262,144 bytes per batch"):
             decode(name, bomb)
     assert DECOMPRESSION.total == before
 
@@ -175,8 +175,8 @@ def test_a_batch_that_is_too_large_cannot_be_read_and_its_neighbours_can(codec: 
     assert offsets(records) == [0, 1, 5]
     assert [(failure.first, failure.last) for failure in failures] == [(2, 4)]
     assert str(failures[0]).endswith(
-        "offsets 2 to 4 of topic[0] cannot be read: DecompressedTooLarge: decompressed it has more than 262,144 bytes, "
-        "the most that a batch may have"
+        "offsets 2 to 4 of topic[0] cannot be read: DecompressedTooLarge: decompressed, it exceeds the limit of "
+        "262,144 bytes per batch"
     )
 
 

@@ -41,8 +41,8 @@ from tablehouse.tasks.replay import STOOD_STILL
 log = structlog.get_logger(__name__)
 
 #: Records a slice has at most. Neither parsing them, at about 1 us each, nor writing them can be interrupted, so this
-#: bounds a reader's wait. (ROWS_A_CHUNK of stores/rocksdb.py is as much.)
-RECORDS_A_SLICE = 500
+#: bounds a reader's wait. (ROWS_PER_CHUNK of stores/rocksdb.py is as much.)
+RECORDS_PER_SLICE = 500
 
 #: What a fetch brings of one partition at most, where memory allows.
 SLICE_FETCH_BYTES = 2 * 1024 * 1024
@@ -175,7 +175,7 @@ class _Reader:
             self._assign()
         try:
             found = await self.consumer.getmany(
-                cursor.partition, timeout_ms=int(_POLL * 1000), max_records=RECORDS_A_SLICE
+                cursor.partition, timeout_ms=int(_POLL * 1000), max_records=RECORDS_PER_SLICE
             )
             position = await self.consumer.position(cursor.partition)
         except OffsetOutOfRangeError as error:

@@ -34,7 +34,7 @@ from tablehouse.kafka.changelog_writer import ALL_IN_SYNC, EpochProducer
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.producers import REFUSALS, refusal
 from tablehouse.kafka.source_writer import (
-    LEADER_PATIENCE,
+    LEADER_TIMEOUT_SECONDS,
     NotSent,
     not_written,
     outcome_unknown,
@@ -153,7 +153,7 @@ class KafkaOwnerWriter:
         """Return a producer with nothing in hand for a partition, whose leader it reaches; raises SourceUnavailable."""
         await self.settle(partition, max(0.0, deadline - asyncio.get_running_loop().time()))
         try:
-            async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_PATIENCE):
+            async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_TIMEOUT_SECONDS):
                 producer = await self._started()
                 await reach_leader(producer.client, KafkaPartition(*partition))
         except TimeoutError:

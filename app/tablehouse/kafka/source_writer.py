@@ -24,7 +24,7 @@ from tablehouse.tasks.log import BrokerClock
 log = structlog.get_logger(__name__)
 
 #: Seconds for which a partition's leader is tried to be reached before a write is refused, and between two attempts.
-LEADER_PATIENCE = 2.0
+LEADER_TIMEOUT_SECONDS = 2.0
 _RETRY = 0.1
 
 
@@ -104,7 +104,7 @@ class KafkaSourceWriter:
     async def _reach(self, partition: TopicPartition, deadline: float) -> AIOKafkaProducer:
         """Return a producer that can reach the partition's leader; raises SourceUnavailable."""
         try:
-            async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_PATIENCE):
+            async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_TIMEOUT_SECONDS):
                 producer = await self._started()
                 await reach_leader(producer, KafkaPartition(*partition))
         except TimeoutError:

@@ -55,7 +55,7 @@ _TASK_BYTES = 130 * 1024
 
 #: What open shards may take in addition to the memory budget, and the least that has to be left of the budget for rows.
 _SHARDS_BESIDE_BUDGET = 64 << 20
-_LEAST_FOR_ROWS = 64 << 20
+_MIN_ROW_BYTES = 64 << 20
 
 _ACTIVE_MEMTABLE_BYTES = "rocksdb.cur-size-active-mem-table"
 
@@ -67,8 +67,8 @@ def memory_for_rows(budget: int, shards: int, tasks: int) -> int:
     """
     taken = max(0, shards * _SHARD_BYTES + tasks * _TASK_BYTES - _SHARDS_BESIDE_BUDGET)
     left = budget - taken
-    if left < _LEAST_FOR_ROWS:
-        least = -(-(taken + _LEAST_FOR_ROWS) // _MIB)
+    if left < _MIN_ROW_BYTES:
+        least = -(-(taken + _MIN_ROW_BYTES) // _MIB)
         raise ConfigError(
             f"memory_budget is {budget / _MIB:g}MiB and has to be at least {least}MiB for these tables, which have "
             f"{tasks} partitions in all: a worker that is left alone holds every one of them, and an open one takes "

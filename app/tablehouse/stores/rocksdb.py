@@ -25,7 +25,7 @@ from tablehouse.turns import Turns
 
 #: Rows a write hands to RocksDB at once. rocksdict holds the GIL meanwhile, about 1 us a row, so this bounds how long a
 #: reader waits. A slice of a changelog that is replayed has no more, and is written at once.
-ROWS_A_CHUNK = 500
+ROWS_PER_CHUNK = 500
 
 #: Seconds between two attempts of a write that RocksDB has refused because of a stall: at first, and at most.
 _STALL_PAUSE = 0.01
@@ -112,9 +112,9 @@ class RocksTaskStore:
         In the order of their keys, since a memtable takes a key quickly right after its neighbour.
         """
         rest = iter(sorted(rows, key=_KEY))
-        chunk = list(islice(rest, ROWS_A_CHUNK))
+        chunk = list(islice(rest, ROWS_PER_CHUNK))
         while True:
-            following = list(islice(rest, ROWS_A_CHUNK))
+            following = list(islice(rest, ROWS_PER_CHUNK))
             if not following:
                 break
             await self._write_chunk(chunk, None)

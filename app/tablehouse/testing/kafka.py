@@ -18,7 +18,7 @@ from tablehouse.testing.jars import java, kafka_class_path
 
 _READY_DEADLINE = 90.0  # seconds; 2 to 6 are usual
 _STOP_GRACE = 10.0
-_MOST_BROKERS = 3
+_MAX_BROKERS = 3
 
 _JVM = (
     "-Xmx512m",
@@ -94,8 +94,8 @@ class EmbeddedKafka(processes.Service):
         properties: Mapping[str, str] | None = None,
         class_path: Path | None = None,
     ) -> None:
-        if not 1 <= brokers <= _MOST_BROKERS:
-            raise ValueError(f"brokers={brokers}: 1 to {_MOST_BROKERS} are possible")
+        if not 1 <= brokers <= _MAX_BROKERS:
+            raise ValueError(f"brokers={brokers}: 1 to {_MAX_BROKERS} are possible")
         if listeners and brokers > 1:
             raise ValueError(f"brokers={brokers}: more listeners are for a broker that is alone")
         self._listeners = listeners

@@ -9,7 +9,7 @@ from itertools import islice
 from tablehouse.stores.store import StoreClosed, StoreCorrupt, StoreError
 
 #: Rows that are written at once.
-ROWS_A_CHUNK = 3
+ROWS_PER_CHUNK = 3
 
 _CHECKPOINT = b"\x00checkpoint"
 
@@ -98,8 +98,8 @@ class MemoryStore:
     async def write(self, rows: Iterable[tuple[bytes, bytes | None]], checkpoint: bytes) -> None:
         """See TaskStore."""
         rest = iter(rows)
-        chunk = list(islice(rest, ROWS_A_CHUNK))
-        while following := list(islice(rest, ROWS_A_CHUNK)):
+        chunk = list(islice(rest, ROWS_PER_CHUNK))
+        while following := list(islice(rest, ROWS_PER_CHUNK)):
             self._put(chunk)
             chunk = following
             await self._hop("store.chunk")
