@@ -198,7 +198,7 @@ async def test_a_record_that_failed_and_was_there_all_the_same_is_told_from_the_
         loop = asyncio.get_running_loop()
         sequence = writer._sequences["t", place]  # noqa: SLF001 - as after a failure that does not tell what it did
         sequence.acknowledged, sequence.failed_at = 0, loop.time()
-        with pytest.raises(SourceUnavailable, match="has failed since it was decided"):
+        with pytest.raises(SourceUnavailable, match="failed after it was decided"):
             await append(writer, place, b"decided before", listed_at=sequence.failed_at - 1)
 
         async def later() -> bool:

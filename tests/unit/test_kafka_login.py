@@ -82,4 +82,4 @@ async def test_a_broker_that_may_create_what_it_is_asked_about_is_refused_as_too
         with pytest.raises(BrokersRefuse) as caught:
             await check_login(Connection(address, "test"))
     assert f"{address} is too old: the broker knows Metadata requests up to version 3 only" in str(caught.value)
-    assert str(caught.value).endswith("Apache Kafka 2.5 or newer is needed")
+    assert str(caught.value).endswith("Apache Kafka 2.5 or newer is required")
