@@ -150,8 +150,7 @@ class KafkaOwnerWriter:
         return offset
 
     async def _reach(self, partition: TopicPartition, deadline: float) -> EpochProducer:
-        """Return a producer without a pending record of a partition, connected to its leader; raises
-        SourceUnavailable."""
+        """Return a producer that is connected to a partition's leader and idle there; raises SourceUnavailable."""
         await self.settle(partition, max(0.0, deadline - asyncio.get_running_loop().time()))
         try:
             async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_TIMEOUT_SECONDS):
