@@ -1,4 +1,4 @@
-"""Records of a sample as people read them."""
+"""Records of a sample in readable form."""
 
 from collections import defaultdict
 from functools import partial
@@ -15,7 +15,7 @@ from tablehouse.inspection.values import choose_value, source_of
 
 
 class ShownRecord(NamedTuple):
-    """A record with its key as in a URL and its row as text, None for a delete; or why it cannot be a row."""
+    """A record with its key as in a URL and its row as text, None for a tombstone; or why it cannot be a row."""
 
     record: SampledRecord
     key: str | None
@@ -24,7 +24,7 @@ class ShownRecord(NamedTuple):
 
 
 async def shown(sample: TopicSample, reading: Reading, per_partition: int) -> tuple[list[ShownRecord], str]:
-    """Return the newest records of each partition, and what formats they were taken to have, in words."""
+    """Return the newest records of each partition, and a description of their assumed formats."""
     key, value = await choose_key(sample, reading), await choose_value(sample, reading)
     key_spec, value_spec = key.spec or KeySpec("bytes"), value.spec or ValueSpec("bytes")
     table = TableSpec("peek", source_of(sample.topic, value_spec, value.envelope))
