@@ -4,25 +4,46 @@
     |-- SetupError                 the process cannot start as configured (exit code 2)
     |   |-- ConfigError            a setting
     |   |-- CatalogError           tables.yaml
-    |   |-- TopicError             a topic is missing or misconfigured |   |-- BrokersRefuse          no broker accepts
-    this worker, or none can be trusted |   |-- GroupRefused           the brokers do not allow this worker into its
-    group |   |-- BrokerUnfit            the broker lacks what the changelog protocol needs |   `-- DataDirectoryError
-    the data directory is in use, or belongs to another program `-- RequestError               a request gets an answer
-    other than a row |-- TableNotFound          404 table_not_found |-- KeyNotFound            404 key_not_found |--
-    RouteNotFound 404 route_not_found |-- InvalidKey             400 invalid_key |-- InvalidParameter 400
-    invalid_parameter |-- InvalidBody            400 invalid_body |-- MethodNotAllowed       405 method_not_allowed |--
-    NotWritable 405 not_writable |-- NotAcceptable          406 not_acceptable |-- RequestTimeout 408 request_timeout
-    |-- PreconditionFailed     412 precondition_failed |-- PayloadTooLarge        413 payload_too_large |-- UriTooLong
-    414 uri_too_long |-- UnsupportedMediaType   415 unsupported_media_type |-- HeadersTooLarge        431
-    headers_too_large |-- Unauthenticated        401 unauthenticated |-- NotOwner 421 not_owner |-- MisdirectedRequest
-    421 misdirected_request |-- PartitionUnassigned    503 partition_unassigned |-- PartitionRestoring     503
-    partition_restoring |-- TooStale               503 too_stale |-- PositionNotReached 503 position_not_reached |--
-    MisplacedKeys          503 misplaced_keys |-- KeySchemaUnknown       503 key_schema_unknown |-- SchemaUnavailable
-    503 schema_unavailable |-- OwnerUnreachable       503 owner_unreachable |-- SourceUnavailable      503
-    source_unavailable |-- WriteRefused           503 write_refused |-- Draining 503 draining |-- Overloaded 503
-    overloaded |-- DeadlineExceeded       504 deadline_exceeded |-- UnsupportedTransferCoding 501
-    unsupported_transfer_coding |-- HttpVersionNotSupported 505 http_version_not_supported `-- InternalError 500
-    internal
+    |   |-- TopicError             a topic is missing or misconfigured
+    |   |-- BrokersRefuse          no broker accepts this worker, or none can be trusted
+    |   |-- GroupRefused           the brokers do not allow this worker into its group
+    |   |-- BrokerUnfit            the broker lacks what the changelog protocol needs
+    |   `-- DataDirectoryError     the data directory is in use, or belongs to another program
+    `-- RequestError               a request gets an answer other than a row
+        |-- TableNotFound          404 table_not_found
+        |-- KeyNotFound            404 key_not_found
+        |-- RouteNotFound          404 route_not_found
+        |-- InvalidKey             400 invalid_key
+        |-- InvalidParameter       400 invalid_parameter
+        |-- InvalidBody            400 invalid_body
+        |-- MethodNotAllowed       405 method_not_allowed
+        |-- NotWritable            405 not_writable
+        |-- NotAcceptable          406 not_acceptable
+        |-- RequestTimeout         408 request_timeout
+        |-- PreconditionFailed     412 precondition_failed
+        |-- PayloadTooLarge        413 payload_too_large
+        |-- UriTooLong             414 uri_too_long
+        |-- UnsupportedMediaType   415 unsupported_media_type
+        |-- HeadersTooLarge        431 headers_too_large
+        |-- Unauthenticated        401 unauthenticated
+        |-- NotOwner               421 not_owner
+        |-- MisdirectedRequest     421 misdirected_request
+        |-- PartitionUnassigned    503 partition_unassigned
+        |-- PartitionRestoring     503 partition_restoring
+        |-- TooStale               503 too_stale
+        |-- PositionNotReached     503 position_not_reached
+        |-- MisplacedKeys          503 misplaced_keys
+        |-- KeySchemaUnknown       503 key_schema_unknown
+        |-- SchemaUnavailable      503 schema_unavailable
+        |-- OwnerUnreachable       503 owner_unreachable
+        |-- SourceUnavailable      503 source_unavailable
+        |-- WriteRefused           503 write_refused
+        |-- Draining               503 draining
+        |-- Overloaded             503 overloaded
+        |-- DeadlineExceeded       504 deadline_exceeded
+        |-- UnsupportedTransferCoding 501 unsupported_transfer_coding
+        |-- HttpVersionNotSupported 505 http_version_not_supported
+        `-- InternalError          500 internal
 
 This module imports nothing of the project, so that any layer can raise any of them.
 """

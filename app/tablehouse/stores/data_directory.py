@@ -1,9 +1,10 @@
 """The data directory: its worker id, the lock of the process using it, and the folders of the shards.
 
 worker.json       the worker's id, and how many processes have used the directory
-positions.json    the position of each shard at its last flush: a hint for placement, never for the tables schemas.json
-cached schemas of the schema registry, which can be fetched again LOCK              held while a process uses the
-directory shards/           one RocksDB per shard
+positions.json    the position of each shard at its last flush: a hint for placement, never for the tables
+schemas.json      cached schemas of the schema registry, which can be fetched again
+LOCK              held while a process uses the directory
+shards/           one RocksDB per shard
 
 It holds rows, so only the worker's user has access: files are 0600 and folders 0700; other modes in an existing
 directory are corrected. The process's umask does the same for later files, including RocksDB's.
