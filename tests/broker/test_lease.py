@@ -248,7 +248,7 @@ async def test_a_refusal_that_is_about_a_generation_before_leaves_the_member_in_
         coordinator = one.consumer._coordinator
         name, generation = coordinator.member_id, one.generation
 
-        with pytest.raises(KafkaError, match=f"generation {before}, which is over"):
+        with pytest.raises(KafkaError, match=f"generation {before}, which has ended"):
             await coordinator._send_req(HeartbeatRequest(group, before, name))
         await one.lease.confirm(generation)
 

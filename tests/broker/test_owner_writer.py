@@ -205,7 +205,7 @@ async def test_a_record_that_failed_and_was_there_all_the_same_is_told_from_the_
             return loop.time() > sequence.failed_at
 
         await until(later, "the next decision is later")
-        with pytest.raises(SourceUnavailable, match="thought to have failed"):
+        with pytest.raises(SourceUnavailable, match="reported as failed"):
             await append(writer, place, b"takes its number", end=1)
         assert await append(writer, place, b"next", end=1) == 1
     assert await values(kafka, topic) == [b"there", b"next"]

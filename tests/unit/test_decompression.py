@@ -193,7 +193,7 @@ def compressed(batch: bytes, name: str) -> bytes:
 def test_so_can_messages_of_old_formats(monkeypatch: pytest.MonkeyPatch, magic: int, codec: int) -> None:
     wrapper = old_batch(magic, codec, 1, 30)
     monkeypatch.setattr(decompression, "MAX_BATCH_BYTES", 300)
-    with pytest.raises(UnreadableBatch, match="more than 300 bytes") as refused:
+    with pytest.raises(UnreadableBatch, match="exceeds the limit of 300 bytes") as refused:
         fetched(wrapper, offset=1).take(50)
     assert refused.value.last == 30
     assert offsets(fetched(old_batch(magic, codec, 31, 3), offset=31).take(50)) == [31, 32, 33]

@@ -55,7 +55,7 @@ def notes_of(sample: TopicSample) -> Iterable[str]:
         lost = ", and records were removed already" if sample.has_lost_records else ""
         yield (
             f"cleanup.policy is {sample.cleanup_policy}{lost}: a key whose last record expires stays in tables built "
-            f"before and is missing in tables built after; the source of a table is usually compacted"
+            "before and is missing in tables built after; the source of a table is usually compacted"
         )
 
 

@@ -161,7 +161,7 @@ class LetterTopic:
         if count is None:
             raise TopicError(
                 f"there is no topic {self.name}; check the settings group and dead_letter_topic, or no worker of the "
-                f"group has needed one yet"
+                "group has needed one yet"
             )
         return [TopicPartition(self.name, number) for number in range(count)]
 

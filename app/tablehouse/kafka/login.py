@@ -185,7 +185,7 @@ def _login_refusal(broker: str, cause: BaseException, security: Security) -> str
     if isinstance(cause, _Impostor):
         return (
             f"{broker} does not prove that it knows the password of {security.username} ({security.mechanism}), so it "
-            f"may not be the intended broker (bootstrap_servers)"
+            "may not be the intended broker (bootstrap_servers)"
         )
     if isinstance(cause, UnsupportedSaslMechanismError):
         return f"{broker} does not offer {security.mechanism} (kafka_sasl_mechanism)"

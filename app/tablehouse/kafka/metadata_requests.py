@@ -26,7 +26,7 @@ class LookingRequest(MetadataRequest):  # type: ignore[misc]  # aiokafka is not 
         if request_struct_class.API_VERSION < _CAN_FORBID_CREATION:
             raise IncompatibleBrokerVersion(
                 f"the broker supports Metadata requests only up to version {request_struct_class.API_VERSION}, which "
-                f"may create the topics they name; Apache Kafka 2.5 or newer is required"
+                "may create the topics they name; Apache Kafka 2.5 or newer is required"
             )
         return super().build(request_struct_class)
 

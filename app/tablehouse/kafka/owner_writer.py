@@ -226,7 +226,7 @@ class KafkaOwnerWriter:
         except (ProducerFenced, InvalidProducerEpoch):
             raise NotOwner(
                 f"nothing was written to partition {partition.partition} of topic {partition.topic}, which another "
-                f"worker owns now"
+                "worker owns now"
             ) from None
         except _CERTAIN as error:
             raise not_written(partition, refusal(error)) from None

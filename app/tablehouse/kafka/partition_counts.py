@@ -102,7 +102,7 @@ class PartitionCounts:
         differing = {topic: count for topic, count in counted.items() if shards.get(topic, count) != count}
         disagreements = {
             topic: f"the group's leader uses {count} partitions of {topic} and this worker {shards[topic]}: keys of "
-            f"its tables cannot be looked up here until all workers have the same tables.yaml"
+            "its tables cannot be looked up here until all workers have the same tables.yaml"
             for topic, count in differing.items()
         }
         for disagreement in disagreements.values():

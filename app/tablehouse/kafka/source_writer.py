@@ -185,7 +185,7 @@ class KafkaSourceWriter:
             return "no broker named its leader in time (was the topic deleted?)"
         return (
             f"its leader, which advertises {leader.host}:{leader.port}, could not be reached in time or does not "
-            f"accept records"
+            "accept records"
         )
 
     async def _started(self) -> AIOKafkaProducer:

@@ -51,7 +51,7 @@ def _about_missing(topic: str, group: str, catalog: Catalog, surveyed: Survey) -
         return (
             f"{topic}: missing, the source of {names}, which workers serve from changelogs of "
             f"{surveyed.sources[topic].partitions} partitions. If it was deleted, create it again with as many "
-            f"partitions as its producers need, which is not known here, and give the tables new versions"
+            "partitions as its producers need, which is not known here, and give the tables new versions"
         )
     changelogs = ", ".join(changelog_topic(group, table) for table in tables)
     return (

@@ -116,7 +116,7 @@ async def survey(
     if dead_letter_topic in {*catalog.topics, *changelogs, skip_topic(group)} and _sends_letters(catalog):
         raise TopicError(
             f"dead_letter_topic is {dead_letter_topic}, which is a source, a changelog or the skip topic; choose "
-            f"another name"
+            "another name"
         )
     existing = await admin.described([*changelogs, skip_topic(group), dead_letter_topic])
     found = await _look_at_sources(admin, catalog, changelogs, existing)

@@ -165,7 +165,7 @@ def decode_group(sent: Mapping[str, bytes]) -> tuple[dict[str, MemberMetadata], 
         if total > MAX_GROUP_METADATA_BYTES:
             unusable[member] = WireError(
                 f"the join metadata of the group unpacks to over {MAX_GROUP_METADATA_BYTES} bytes; this is one of the "
-                f"largest"
+                "largest"
             )
             continue
         try:
