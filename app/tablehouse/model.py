@@ -16,6 +16,20 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}[{self.partition}]"
 
 
+class ShardId(NamedTuple):
+    """What identifies a shard: the tasks with one partition number, of all tables that are sharded together.
+
+    A shard is the unit of placement and has one store. `name` is what its tables have in common (TableSpec.shard_name).
+    Names are on the assignor's wire, in positions.json and in the names of the stores' folders.
+    """
+
+    name: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.partition}]"
+
+
 class ProducerRecord(NamedTuple):
     """A record to append to a topic; a value of None is a tombstone."""
 

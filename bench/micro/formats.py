@@ -5,7 +5,7 @@ from aiokafka.structs import ConsumerRecord
 from bench.micro.timing import Timings
 from bench.source import Source
 from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
-from tablehouse.folds.upsert import Upsert
+from tablehouse.folds.make import make_fold
 from tablehouse.formats.keys import key_format
 from tablehouse.formats.partitioners import partitions_of
 from tablehouse.formats.schemas import NoSchemas
@@ -73,7 +73,7 @@ def _codec() -> TableCodec:
         store_key=key_format(_TABLE.source.key).store,
         decode_value=value_format(_TABLE, NoSchemas()).decode,
         misplaced=misplaced,
-        fold=Upsert(),
+        fold=make_fold(_TABLE.fold),
         spec=_TABLE.source,
         partitions=1,
     )

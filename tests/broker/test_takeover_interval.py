@@ -11,7 +11,7 @@ import pytest
 
 import tablehouse.worker.engine as module
 from tablehouse.kafka.log_reader import KafkaLogReader
-from tablehouse.model import TaskState, TopicPartition
+from tablehouse.model import ShardId, TaskState, TopicPartition
 from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, produce, unique
@@ -71,7 +71,7 @@ class Joiner:
         running.consumer.rejoin = counted  # type: ignore[method-assign]
 
     @property
-    def warming(self) -> frozenset[TopicPartition]:
+    def warming(self) -> frozenset[ShardId]:
         """What it is to take over."""
         return self._running.engine._warming
 

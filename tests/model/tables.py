@@ -1,19 +1,20 @@
 """The tables of the histories: a plain one, and two whose rows betray every lost or doubled record."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from tablehouse.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
-from tablehouse.folds.fold import Decoded, Fold, Lookup
-from tablehouse.folds.upsert import Upsert
+from tablehouse.catalog.spec import FoldSpec, KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
+from tablehouse.folds.batches import RowByRow
+from tablehouse.folds.fold import FoldRecord, Rows
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.schemas import NoSchemas, Schemas
 from tablehouse.formats.variants import Known
 from tablehouse.model import TopicPartition
-from tablehouse.stores.rows import HEAD_SIZE, LAYOUT_VERSION, pack_head
+from tablehouse.stores.rows import Row
+from tablehouse.tasks import definitions
+from tablehouse.tasks.identity import Identity
 from tablehouse.tasks.ingest import TableCodec
-from tablehouse.tasks.replay import Identity
 from tablehouse.testing.simulated import schemas as model_schemas
 from tablehouse.turns import Work
 
@@ -21,21 +22,8 @@ from tablehouse.turns import Work
 BAD = b"!"
 MISPLACED = b"~"
 
-
-class Count:
-    """The row of a key says how many records it had; a tombstone deletes the row, and counting starts anew."""
-
-    name = "count"
-
-    def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
-        """See Fold."""
-        rows: dict[bytes, bytes | None] = {}
-        for key, payload, timestamp, offset in records:
-            before = rows[key] if key in rows else lookup(key)
-            count = 0 if before is None else int(before[HEAD_SIZE:])
-            head = pack_head(LAYOUT_VERSION, 0, timestamp, offset)
-            rows[key] = None if payload is None else head + b"%d" % (count + 1)
-        return rows
+#: How many partitions a source says that it has.
+PARTITIONS = 4
 
 
 class Toggle:
@@ -43,14 +31,13 @@ class Toggle:
 
     name = "toggle"
 
-    def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
-        """See Fold."""
-        rows: dict[bytes, bytes | None] = {}
-        for key, _, timestamp, offset in records:
-            before = rows[key] if key in rows else lookup(key)
-            head = pack_head(LAYOUT_VERSION, 0, timestamp, offset)
-            rows[key] = head + b"on" if before is None else None
-        return rows
+    def apply(self, row: Row | None, record: FoldRecord, stream_time: int) -> bytes | None:  # noqa: ARG002
+        """See RowFold."""
+        return b"on" if row is None else None
+
+    def pass_time(self, stream_time: int, rows: Rows) -> Mapping[bytes, bytes | None]:  # noqa: ARG002
+        """See RowFold."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +48,8 @@ class Spec(TableSpec):
     schemas: Schemas = field(default_factory=NoSchemas, hash=False)
 
 
-FOLDS: dict[str, type[Fold]] = {"upsert": Upsert, "count": Count, "toggle": Toggle}
+#: The folds that a definition can name besides that of a plain table.
+AGGREGATES = {"count": FoldSpec("count")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +75,8 @@ class Table:
 
     def spec(self, topic: str, schemas: Schemas) -> Spec:
         """Return what stands for it in a catalog."""
-        return Spec(self.name, _source_spec(topic), table=self, schemas=schemas)
+        source = _source_spec(topic, self.on_error)
+        return Spec(self.name, source, aggregate=AGGREGATES.get(self.fold), table=self, schemas=schemas)
 
     def codec(self, source: TopicPartition, schemas: Schemas | None = None) -> TableCodec:
         """Return how its records are read."""
@@ -99,16 +88,17 @@ class Table:
             decoded: bytes = yield partial(decode_value, value, headers)
             return decoded
 
-        return TableCodec(
-            source,
-            _store_key,
-            decode_value,
-            _misplaced,
-            FOLDS[self.fold](),
-            _source_spec(source.topic),
-            4,
-            on_error=self.on_error,
+        real = definitions.codec_of(
+            self.spec(source.topic, NoSchemas()), source.partition, PARTITIONS, Known(NoSchemas())
+        )
+        return replace(
+            real,
+            store_key=_store_key,
+            decode_value=decode_value,
+            misplaced=_misplaced,
+            suspicion=None,
             decode_in_pieces=decode_in_pieces,
+            fold=RowByRow(Toggle()) if self.fold == "toggle" else real.fold,
         )
 
 
@@ -119,7 +109,7 @@ def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) ->
 
 
 def codec_of(spec: TableSpec, partition: int, partitions: int, known: Known) -> TableCodec:
-    """Stand in for the one in app/tablehouse/tasks/definitions.py, which knows no other fold than Upsert."""
+    """Stand in for the one in app/tablehouse/tasks/definitions.py, whose fold it has."""
     del partitions, known
     return _table(spec).codec(
         TopicPartition(spec.source.topic, partition), spec.schemas if isinstance(spec, Spec) else None
@@ -148,8 +138,8 @@ def _decode_framed(schemas: Schemas, value: bytes, headers: Sequence[tuple[str, 
     return model_schemas.decode(schemas, _decode_value(value, headers))
 
 
-def _source_spec(topic: str) -> SourceSpec:
-    return SourceSpec(topic, KeySpec("bytes"), ValueSpec("bytes"))
+def _source_spec(topic: str, on_error: OnError) -> SourceSpec:
+    return SourceSpec(topic, KeySpec("bytes"), ValueSpec("bytes"), on_error=on_error)
 
 
 def _misplaced(wires: Sequence[bytes]) -> int | None:

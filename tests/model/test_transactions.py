@@ -163,4 +163,4 @@ async def test_a_standby_behind_an_open_transaction_may_be_promoted_and_calls_no
     await scenario.world.until(lambda: task.held_back_reason is not None, "the standby knows", 30)
     with pytest.raises(PartitionRestoring, match="open transaction"):
         standby.read(task, b"new", Consistency(ReadMode.ANY))
-    assert await task.keeps_up(0)
+    assert await task.compare_with_owner(0)

@@ -321,7 +321,7 @@ def test_the_assignor_s_own_members_make_a_snapshot() -> None:
     member = PlacedMember("w", 3, "http://w:1", {"planes-topic": [2]}, {})
     made = snapshot(member)
     [(shard, host)] = made.actives.items()
-    assert (shard.topic, shard.partition) == ("planes-topic", 2)
+    assert (shard.name, shard.partition) == ("planes-topic", 2)
     assert host == HostInfo("w", 3, "http://w:1") == made.members[0]
 
 

@@ -36,7 +36,7 @@ from tablehouse.tasks.log import (
     StoodStill,
     Unreadable,
 )
-from tablehouse.tasks.replay import STOOD_STILL
+from tablehouse.tasks.retention import STOOD_STILL
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tablehouse.kafka.client import Connection
-from tablehouse.tasks.replay import DELETE_RETENTION_MS, MIN_COMPACTION_LAG_MS
+from tablehouse.tasks.retention import DELETE_RETENTION_MS, MIN_COMPACTION_LAG_MS
 
 #: A changelog batch has the source's rows, their headers and a position record, so its limit is the source's plus this.
 BATCH_OVERHEAD = 64 * 1024

@@ -15,7 +15,7 @@ Rules, in order of priority:
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.placement.actives import place_actives
 from tablehouse.placement.catalogs import in_use
 from tablehouse.placement.copies import Copies
@@ -32,8 +32,8 @@ def place(
 ) -> Mapping[str, MemberAssignment]:
     """Assign every shard to its members; the result has every member id, including those that get nothing.
 
-    members are by Kafka's member id, partitions are partition counts by source topic, standbys is the number of
-    standbys per shard by topic. A member at most acceptable_lag records behind has caught up. The same arguments give
+    members are by Kafka's member id, partitions are partition counts by shard name, standbys is the number of
+    standbys per shard by shard name. A member at most acceptable_lag records behind has caught up. The same arguments give
     the same result on every worker, regardless of the order of the mappings.
     """
     chosen = eligible(members)
@@ -42,9 +42,9 @@ def place(
     copies = Copies([members[member] for member in chosen], partitions, acceptable_lag)
     owners, warming = place_actives(copies)
     kept = place_standbys(copies, owners, warming, [standbys[topic] for topic in copies.topics])
-    actives: dict[str, list[TopicPartition]] = {member: [] for member in members}
-    following: dict[str, list[TopicPartition]] = {member: [] for member in members}
-    warmed: dict[str, list[TopicPartition]] = {member: [] for member in members}
+    actives: dict[str, list[ShardId]] = {member: [] for member in members}
+    following: dict[str, list[ShardId]] = {member: [] for member in members}
+    warmed: dict[str, list[ShardId]] = {member: [] for member in members}
     for number, shard in enumerate(copies.shards):
         actives[chosen[owners[number]]].append(shard)
         for member in kept[number]:
@@ -54,9 +54,9 @@ def place(
             warmed[chosen[warming[number]]].append(shard)
     return {
         member: MemberAssignment(
-            actives=_by_topic(actives[member]),
-            standbys=_by_topic(following[member]),
-            warming=_by_topic(warmed[member]),
+            actives=_by_name(actives[member]),
+            standbys=_by_name(following[member]),
+            warming=_by_name(warmed[member]),
         )
         for member in members
     }
@@ -97,8 +97,8 @@ def assignments(
     }
 
 
-def _by_topic(shards: Iterable[TopicPartition]) -> dict[str, list[int]]:
-    topics: dict[str, list[int]] = {}
-    for topic, partition in shards:
-        topics.setdefault(topic, []).append(partition)
-    return topics
+def _by_name(shards: Iterable[ShardId]) -> dict[str, list[int]]:
+    named: dict[str, list[int]] = {}
+    for name, partition in shards:
+        named.setdefault(name, []).append(partition)
+    return named

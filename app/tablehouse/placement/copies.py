@@ -1,8 +1,11 @@
-"""The copies of each shard that members report; placement uses indices for members and shards."""
+"""The copies of each shard that members report; placement uses indices for members and shards.
+
+Here, a topic is a shard name with all its shards; that of a plain table is its source topic.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.placement.wire import MemberMetadata
 
 #: The position of an empty or a missing copy.
@@ -22,9 +25,7 @@ class Copies:
         self.members = range(len(described))
         self.zones = [metadata.zone for metadata in described]
         self.topics = sorted(partitions)
-        self.shards = [
-            TopicPartition(topic, partition) for topic in self.topics for partition in range(partitions[topic])
-        ]
+        self.shards = [ShardId(topic, partition) for topic in self.topics for partition in range(partitions[topic])]
         self.topic_of = [number for number, topic in enumerate(self.topics) for _ in range(partitions[topic])]
         #: By topic, its shards.
         self.of_topic: list[range] = []

@@ -17,7 +17,7 @@ _ONE_BYTE = 254
 
 
 class Holder(Protocol):
-    """The partitions of one member, by source topic."""
+    """The partitions of one member, by shard name."""
 
     @property
     def actives(self) -> Mapping[str, Sequence[int]]:

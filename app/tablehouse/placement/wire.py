@@ -47,7 +47,7 @@ class WireError(TablehouseError):
 class MemberMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """The metadata that a worker sends when it joins.
 
-    url is the internal listener's, as peers reach it. positions are, per source topic and partition, the lowest
+    url is the internal listener's, as peers reach it. positions are, per shard name and partition, the lowest
     position of the shard's tasks on this worker, -1 for an empty shard; shards that it does not hold are absent.
     misplaced are the tables, by changelog topic, for which it knows a record in the wrong partition: that record's
     partition and offset. actives, standbys and warming are its assignment in the previous generation, as in
@@ -69,7 +69,7 @@ class MemberMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MemberAssignment(msgspec.Struct, frozen=True):
-    """The partitions of one worker, per source topic, ascending.
+    """The shards of one worker: partitions by shard name, ascending.
 
     warming are the standbys that become active once they have caught up.
     """
@@ -99,7 +99,7 @@ class CatalogInUse(msgspec.Struct, frozen=True):
 class Assignment(msgspec.Struct, frozen=True):
     """The leader's message to one member: its own shards, and those of all members, so that every worker can route.
 
-    partitions are the leader's partition counts by source topic; every worker hashes with these. misplaced is the union
+    partitions are the leader's partition counts by shard name; every worker hashes with these. misplaced is the union
     of all members'. left_out are members that got nothing because their metadata is invalid, by Kafka's member id, with
     the reason; there may be more than are listed. catalogs is empty if all members have the same tables.yaml.
     """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tablehouse.errors import RequestError
 from tablehouse.formats.partitioners import partitions_of
-from tablehouse.model import Consistency, HostInfo, TopicPartition
+from tablehouse.model import Consistency, HostInfo
 from tablehouse.routing.candidates import Candidate
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.outcomes import Outcome, Outcomes, PartitionAnswer
@@ -249,14 +249,14 @@ class Batch:
 
     async def _ask(self, groups: Sequence[_Group]) -> None:
         """Ask the candidates of each group in turn, and once more those that a newer snapshot may help."""
-        asked, topic = self._asked, self._asked.routed.spec.source.topic
+        asked, spec = self._asked, self._asked.routed.spec
         for again in (False, True):
             snapshot = self._parts.view.current
             # Under another partition count the keys were hashed wrongly, and a miss would be a false one.
-            if snapshot.partitions.get(topic) != asked.count:
+            if snapshot.partitions.get(spec.shard_name) != asked.count:
                 break
             for group in groups:
-                shard = TopicPartition(topic, group.partition)
+                shard = spec.shard(group.partition)
                 group.candidates = self._parts.query.candidates.of(shard, snapshot, asked.consistency.mode)
             if again:
                 await self._keep_those_worth_asking(groups)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tablehouse.errors import InvalidParameter, NotOwner, OwnerUnreachable, PreconditionFailed, RequestError
 from tablehouse.formats.encoding import Record
 from tablehouse.formats.partitioners import partition_of
-from tablehouse.model import HostInfo, ReadMode, TopicPartition
+from tablehouse.model import HostInfo, ReadMode
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.decisions import Decisions
 from tablehouse.routing.ports import Condition, Peer, WriteHop
@@ -85,7 +85,7 @@ class ConditionalWrites:
             else tuple(offset for tag in precondition.tags if (offset := routed.offset_of(partition, tag)) is not None),
             precondition.exists,
         )
-        topic, place = routed.spec.source.topic, (routed.spec.name, partition)
+        shard, place = routed.spec.shard(partition), (routed.spec.name, partition)
         count = partition_count(routed, self._view.current)
         refusals: list[Refusal] = []
         for again in (False, True):
@@ -93,9 +93,9 @@ class ConditionalWrites:
                 # Its assignment may be on its way.
                 await asyncio.sleep(min(NOT_OWNER_PAUSE, max(0.0, deadline - self._clock())))
             snapshot = self._view.current
-            if snapshot.partitions.get(topic) != count:
+            if snapshot.partitions.get(shard.name) != count:
                 break
-            for candidate in self._query.candidates.of(TopicPartition(topic, partition), snapshot, ReadMode.ACTIVE):
+            for candidate in self._query.candidates.of(shard, snapshot, ReadMode.ACTIVE):
                 hop = WriteHop(
                     table=routed.spec.name,
                     partition=partition,

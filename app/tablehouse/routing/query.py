@@ -21,7 +21,7 @@ from tablehouse.errors import (
     RequestError,
     TooStale,
 )
-from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role
 from tablehouse.routing.candidates import Candidate, Candidates
 from tablehouse.routing.cluster import ClusterSnapshot, ClusterView
 from tablehouse.routing.ports import Hop, LocalTables, Peer, read_or_wait
@@ -170,7 +170,7 @@ class Query:
         if len(partitions) != 1:
             return None
         partition = partitions[0]
-        active = snapshot.actives.get(TopicPartition(routed.spec.source.topic, partition))
+        active = snapshot.actives.get(routed.spec.shard(partition))
         if active is None or active.worker_id != self._worker_id:
             return None
         result = self._local.read(table, partition, key.stored, DEFAULT_CONSISTENCY)
@@ -187,8 +187,8 @@ class Query:
 
         Raises what LocalTables.require_applied and Peer.require_applied raise.
         """
-        snapshot, topic = self._view.current, routed.spec.source.topic
-        for candidate in self.candidates.of(TopicPartition(topic, partition), snapshot, ReadMode.ACTIVE):
+        snapshot = self._view.current
+        for candidate in self.candidates.of(routed.spec.shard(partition), snapshot, ReadMode.ACTIVE):
             if candidate.host.worker_id == self._worker_id:
                 self._local.require_applied(routed.spec.name, partition)
                 continue
@@ -199,7 +199,7 @@ class Query:
                 consistency=DEFAULT_CONSISTENCY,
                 wait=0.0,
                 table_digest=routed.digest,
-                partitions=snapshot.partitions.get(topic, 0),
+                partitions=snapshot.partitions.get(routed.spec.shard_name, 0),
                 generation=snapshot.generation,
                 request_id=request_id,
                 timeout=hop_seconds(candidate.host, seconds, 0.0, followed=False),
@@ -223,21 +223,20 @@ class Query:
         count = partition_count(routed, snapshot)
         partitions = routed.partitions_of(key, count)
         every = (*partitions, *routed.other_partitions(key, partitions, count))
-        shards = [TopicPartition(routed.spec.source.topic, partition) for partition in every]
+        shards = [routed.spec.shard(partition) for partition in every]
         return snapshot.generation, tuple(
             Location(shard.partition, snapshot.actives.get(shard), snapshot.standbys.get(shard, ())) for shard in shards
         )
 
     async def _ask(self, question: _Question) -> Answer:
         """Ask the candidates of one partition in turn, and once more those that a newer snapshot may help."""
-        topic = question.routed.spec.source.topic
-        shard = TopicPartition(topic, question.partition)
+        shard = question.routed.spec.shard(question.partition)
         place = (question.routed.spec.name, question.partition)
         refusals: list[Refusal] = []
         for again in (False, True):
             snapshot = self._view.current
             # Under another partition count the key was hashed wrongly, and a miss would be a false one.
-            if snapshot.partitions.get(topic) != question.count:
+            if snapshot.partitions.get(shard.name) != question.count:
                 break
             candidates = self.candidates.of(shard, snapshot, question.consistency.mode)
             if again:
@@ -347,7 +346,7 @@ class _TableMetrics:
 
 def partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:
     """Return the count to hash keys with; raises PartitionUnassigned before the first assignment."""
-    count = snapshot.partitions.get(routed.spec.source.topic)
+    count = snapshot.partitions.get(routed.spec.shard_name)
     if not count:
         raise PartitionUnassigned(
             f"no assignment of topic {routed.spec.source.topic} has reached this worker yet",

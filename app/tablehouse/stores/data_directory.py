@@ -25,7 +25,7 @@ import msgspec
 import structlog
 
 from tablehouse.errors import DataDirectoryError
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -81,9 +81,9 @@ class DataDirectory:
         """Release the lock."""
         self._lock.close()
 
-    def shard(self, source: TopicPartition) -> Path:
+    def shard(self, shard: ShardId) -> Path:
         """Return the folder of a shard."""
-        return self.path / _SHARDS / f"{source.topic}-{source.partition}"
+        return self.path / _SHARDS / f"{shard.name}-{shard.partition}"
 
     @property
     def schemas_file(self) -> Path:
@@ -101,7 +101,7 @@ class DataDirectory:
         metrics.disk_size.set(usage.total)
 
     def positions(self) -> dict[str, dict[int, int]]:
-        """Return the last saved positions by topic and partition; empty if there are no readable ones."""
+        """Return the last saved positions by shard name and partition; empty if there are no readable ones."""
         try:
             return _read(self.path / _POSITIONS, dict[str, dict[int, int]]) or {}
         except DataDirectoryError:

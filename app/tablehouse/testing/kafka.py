@@ -56,7 +56,7 @@ class Listener:
     """An additional port of a single broker: its name in lower case, its protocol, and its properties.
 
     Properties are those of the broker without the prefix `listener.name.<name>.`. `advertised` is the advertised
-    host:port, by default the actual one.
+    host:port, by default the actual one. It listens on `host`.
     """
 
     name: str
@@ -64,11 +64,12 @@ class Listener:
     properties: Mapping[str, str]
     port: int = field(default_factory=processes.free_port)
     advertised: str | None = None
+    host: str = "127.0.0.1"
 
     @property
     def bootstrap_servers(self) -> str:
         """Its `host:port`."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
 
 class EmbeddedKafka(processes.Service):

@@ -37,7 +37,7 @@ from tablehouse.kafka.skips import Skips
 from tablehouse.kafka.source_writer import KafkaSourceWriter
 from tablehouse.kafka.topics import Replication, Topics, prepare
 from tablehouse.masking import in_words
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId, TopicPartition
 from tablehouse.placement.catalogs import differences
 from tablehouse.placement.wire import Assignment, MemberMetadata
 from tablehouse.recurring import Recurring
@@ -161,7 +161,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._revoked_at: float | None = None
         self._assigned_at = 0.0
         #: What the leader wants this worker to own once it has restored it.
-        self._warming: frozenset[TopicPartition] = frozenset()
+        self._warming: frozenset[ShardId] = frozenset()
         self.app = TablehouseApp(settings.group, settings.bootstrap_servers, catalog.topics, self)
 
     # Life cycle
@@ -176,7 +176,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         if topics is None:
             return
         counts = topics.counts
-        tasks = sum(counts.shards[table.source.topic] for table in self._catalog.tables.values())
+        tasks = sum(counts.shards[table.shard_name] for table in self._catalog.tables.values())
         budget = memory_for_rows(self._settings.memory_budget, sum(counts.shards.values()), tasks)
         ahead = _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
         changelog = KafkaLogReader(self._connection, ahead)
@@ -218,7 +218,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             Catalog({name: table for name, table in self._catalog.tables.items() if name not in counts.held}),
             counts.shards,
             self._directory,
-            lambda source: RocksShard(self._directory.shard(source), memory, self.turns),
+            lambda shard: RocksShard(self._directory.shard(shard), memory, self.turns),
             budget,
         )
         await check_definitions(shards, changelog)
@@ -390,7 +390,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             warm = await shards.warm(warming, settings.acceptable_lag)
             # An assignment may have come meanwhile, and have given this worker something else to restore.
             if warm and warming is self._warming:
-                log.info("warm", partitions=[str(source) for source in warm])
+                log.info("warm", partitions=[str(shard) for shard in warm])
                 # The assignment that follows says what is still to be restored.
                 self._warming = frozenset()
                 self.app.consumer.rejoin()
@@ -430,7 +430,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             self._shards.assign(generation, frozenset(), frozenset())
             self._warming = frozenset()
         else:
-            self._take_up(generation, partitions, self._shards, self._counts, self._assignor.latest)
+            self._take_up(generation, self._shards, self._counts, self._assignor.latest)
         self._metrics.generation.set(generation)
         self._metrics.rebalances.inc()
         if self._revoked_at is not None:
@@ -442,7 +442,6 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     def _take_up(
         self,
         generation: int,
-        partitions: frozenset[TopicPartition],
         shards: Shards,
         known: PartitionCounts,
         assignment: Assignment,
@@ -456,8 +455,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         ]
         self._view.swap(snapshot_of(generation, counts, assignment.members, differing))
         self._doubts.learn({changelog: Misplaced(*first) for changelog, first in assignment.misplaced.items()})
-        shards.assign(generation, partitions, frozenset(shards_of(assignment.own.standbys)))
-        self._warming, self._assigned_at = frozenset(shards_of(assignment.own.warming)), monotonic()
+        own = assignment.own
+        shards.assign(generation, frozenset(shards_of(own.actives)), frozenset(shards_of(own.standbys)))
+        self._warming, self._assigned_at = frozenset(shards_of(own.warming)), monotonic()
         self._metrics.group_members_left_out.set(len(assignment.left_out))
         self.health.left_out = assignment.left_out
         self.health.is_left_out = self.app.consumer.member_id in assignment.left_out

@@ -172,7 +172,7 @@ class Log:
         return found[0] if found and found[0].offset == offset else None
 
     def cleanable(self) -> list[int]:
-        """Return the offsets up to which compaction is possible: batches end there, and older records are old enough."""
+        """Return the offsets at which a compaction may end now: at a batch end, with all records before old enough."""
         now = self._wall_ms()
         young = (record.offset for record in self.records if now - record.timestamp < COMPACTION_LAG_MS)
         limit = next(young, self.end)

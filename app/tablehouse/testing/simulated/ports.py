@@ -20,7 +20,7 @@ from tablehouse.tasks.log import (
     StoodStill,
 )
 from tablehouse.tasks.records import epoch_headers
-from tablehouse.tasks.replay import STOOD_STILL
+from tablehouse.tasks.retention import STOOD_STILL
 from tablehouse.testing.simulated.broker import Log, Refused
 from tablehouse.testing.simulated.world import APPEND_TIMEOUT, Request, World
 from tablehouse.turns import Turns
