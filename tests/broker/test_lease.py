@@ -203,7 +203,7 @@ async def test_a_rebalance_ends_the_lease_of_the_generation_before(kafka: Embedd
         await one.lease.confirm(before)
         await two.join(topic)
 
-        with pytest.raises(LeaseLost, match=f"generation {before} has ended; the current one is {before + 1} now"):
+        with pytest.raises(LeaseLost, match=f"generation {before} has ended; the current one is {before + 1}"):
             await one.lease.confirm(before)
         assert one.generation == two.generation
         await asyncio.gather(one.lease.confirm(one.generation), two.lease.confirm(one.generation))

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 _Command = Callable[..., None]
 
 
-def connected(flags: Collection[str], timeout: float) -> Callable[[_Command], _Command]:
+def broker_options(flags: Collection[str], timeout: float) -> Callable[[_Command], _Command]:
     """Add flags for these settings to a command, and --timeout with a default in seconds.
 
     Other settings come from the environment or the file, as for a worker.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tablehouse.catalog.load import load_catalog
-from tablehouse.cli.broker_commands import connected, settings_without_tables
+from tablehouse.cli.broker_commands import broker_options, settings_without_tables
 from tablehouse.cli.inspection_commands import FLAGS, look_at, sampled
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ EXIT_DISAGREES = 1
 @click.command(short_help="Check a tables.yaml, by itself or against its topics.")
 @click.argument("file", type=click.Path(path_type=Path))
 @sampled
-@connected(FLAGS, timeout=120.0)
+@broker_options(FLAGS, timeout=120.0)
 @click.pass_context
 def check(ctx: click.Context, /, *, file: Path, records: int, timeout: float, **given: Any) -> None:
     """Check a tables.yaml; with --bootstrap-servers also against the records of its topics.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tablehouse.cli.broker_commands import FLAGS_WITHOUT_TABLES, connected, run, settings_without_tables
+from tablehouse.cli.broker_commands import FLAGS_WITHOUT_TABLES, broker_options, run, settings_without_tables
 from tablehouse.config.settings import Settings
 from tablehouse.tasks.dead_letters import EVERY_TABLE, REASONS, Content, LetterRead
 from tablehouse.tasks.log import NO_TIMESTAMP
@@ -134,7 +134,7 @@ async def _selected(topic: "LetterTopic", selection: Selection) -> AsyncIterator
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="Maximum letters to list, the newest ones."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-@connected(FLAGS_WITHOUT_TABLES, timeout=300.0)
+@broker_options(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def list_letters(
     *, table: str | None, reason: str | None, since: str | None, limit: int, as_json: bool, timeout: float, **given: Any
 ) -> None:
@@ -157,7 +157,7 @@ def list_letters(
 @dead_letters.command("show")
 @click.argument("place", metavar="PARTITION:OFFSET")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@connected(FLAGS_WITHOUT_TABLES, timeout=300.0)
+@broker_options(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
     """Show a letter: the problem, and the record's headers, key and value as text, or in hexadecimal if not UTF-8."""
     partition, offset = _place(place)
@@ -192,7 +192,7 @@ def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
 @click.option("--all", "everything", is_flag=True, help="All letters of the topic.")
 @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 @click.option("--force", is_flag=True, help="Also records whose key has a newer record in the source topic.")
-@connected(FLAGS_WITHOUT_TABLES, timeout=300.0)
+@broker_options(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def replay(
     *,
     places: tuple[str, ...],

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tablehouse.cli.broker_commands import connected, settings_without_tables
+from tablehouse.cli.broker_commands import broker_options, settings_without_tables
 from tablehouse.cli.inspection_commands import FLAGS, look_at, sampled
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ EXIT_UNDECIDED = 1
 @click.command("init", short_help="Print a tables.yaml for topics that exist.")
 @click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
 @sampled
-@connected(FLAGS, timeout=120.0)
+@broker_options(FLAGS, timeout=120.0)
 @click.pass_context
 def init(ctx: click.Context, /, *, topics: tuple[str, ...], records: int, timeout: float, **given: Any) -> None:
     """Print a tables.yaml for topics, derived from their records.

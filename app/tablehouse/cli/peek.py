@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tablehouse.cli.broker_commands import connected, settings_without_tables
+from tablehouse.cli.broker_commands import broker_options, settings_without_tables
 from tablehouse.cli.inspection_commands import FLAGS, look_at
 from tablehouse.tasks.log import NO_TIMESTAMP
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     help="Records to show from the end of each partition.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-@connected(FLAGS, timeout=60.0)
+@broker_options(FLAGS, timeout=60.0)
 def peek(*, topic: str, records: int, as_json: bool, timeout: float, **given: Any) -> None:
     """Show the newest records of each partition of a topic, with keys and rows as a table would have them.
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tablehouse.cli.broker_commands import FLAGS_WITHOUT_TABLES, connected, run, settings_without_tables
+from tablehouse.cli.broker_commands import FLAGS_WITHOUT_TABLES, broker_options, run, settings_without_tables
 from tablehouse.model import TopicPartition
 from tablehouse.tasks.dead_letters import LettersUndelivered
 
@@ -20,7 +20,7 @@ _OFFSET = click.IntRange(0)
 @click.option("--partition", required=True, type=click.IntRange(0), help="Its partition.")
 @click.option("--from", "first", required=True, type=_OFFSET, help="The first offset to skip.")
 @click.option("--to", "last", required=True, type=_OFFSET, help="The last offset to skip.")
-@connected(FLAGS_WITHOUT_TABLES, timeout=300.0)
+@broker_options(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def skip(*, topic: str, partition: int, first: int, last: int, timeout: float, **given: Any) -> None:
     """Skip unreadable offsets of a source.
 

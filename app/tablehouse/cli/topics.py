@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tablehouse.catalog.load import load_catalog
-from tablehouse.cli.broker_commands import connected, run
+from tablehouse.cli.broker_commands import broker_options, run
 from tablehouse.config.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _FLAGS = ("bootstrap_servers", "tables", "group", "dead_letter_topic", "replicat
 
 
 @click.command("topics")
-@connected(_FLAGS, timeout=60.0)
+@broker_options(_FLAGS, timeout=60.0)
 def topics(*, timeout: float, **given: str | None) -> None:
     """Print the commands that create missing topics of a group and correct the settings of existing ones.
 

@@ -123,7 +123,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     def take_up(self, data: bytes) -> bytes:
         """Accept the leader's assignment and return it; return an empty assignment if it is invalid."""
         try:
-            self.latest = self._checked(data)
+            self.latest = self._decode(data)
         except WireError as error:
             self.refused = f"the assignment of the group's leader cannot be used: {error}"
             log.error("this worker has no partitions", reason=self.refused)
@@ -134,7 +134,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     def on_assignment(self, assignment: Any) -> None:
         """Nothing: take_up() has handled it."""
 
-    def _checked(self, data: bytes) -> Assignment:
+    def _decode(self, data: bytes) -> Assignment:
         try:
             sent = ConsumerProtocolMemberAssignment.decode(data)
             given = {topic: list(partitions) for topic, partitions in sent.assignment}

@@ -138,7 +138,7 @@ class KafkaDeadLetters:
         batch: BatchBuilder | None = None
         now_ms = self._clock.now_ms()
         for letter in letters:
-            content = self._fitting(letter, now_ms)
+            content = self._fit(letter, now_ms)
             if batch is None or not _append(batch, content, now_ms):
                 if batch is not None:
                     yield batch
@@ -148,7 +148,7 @@ class KafkaDeadLetters:
             batch.close()
             yield batch
 
-    def _fitting(self, letter: DeadLetter, now_ms: int) -> Content:
+    def _fit(self, letter: DeadLetter, now_ms: int) -> Content:
         """Return as much of a letter as fits into one batch."""
         for make in (content_of, without_value):
             content = make(letter, self._group, self._worker, now_ms)

@@ -36,10 +36,10 @@ def _tell(consumer: AIOKafkaConsumer, request: FetchRequest, answer: Any) -> Non
     for topic, partitions in answer.topics:
         for partition, code, *_ in partitions:
             if code in _REFUSALS:
-                _refuse(consumer, KafkaPartition(topic, partition), _asked(request, topic, partition), code)
+                _refuse(consumer, KafkaPartition(topic, partition), _requested_offset(request, topic, partition), code)
 
 
-def _asked(request: FetchRequest, topic: str, partition: int) -> int:
+def _requested_offset(request: FetchRequest, topic: str, partition: int) -> int:
     """Return the offset that a request fetches."""
     asked: dict[tuple[str, int], int] = {
         (name, number): offset for name, partitions in request.topics for number, offset, _ in partitions

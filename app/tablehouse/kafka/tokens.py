@@ -81,21 +81,21 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         if token is not None and now < token.fresh_until:
             return token.text
         try:
-            return (await self._asked(now)).text
+            return (await self._request_token(now)).text
         except TokenUnavailable:
             if token is not None and self._clock() < token.usable_until:
                 return token.text
             raise
 
-    async def _asked(self, now: float) -> _Token:
+    async def _request_token(self, now: float) -> _Token:
         if self._asking is None:
             if self._failure is not None and now < self._failure[1]:
                 raise self._failure[0]
             self._asking = asyncio.create_task(self._ask())
-            self._asking.add_done_callback(self._answered)
+            self._asking.add_done_callback(self._on_answer)
         return await asyncio.shield(self._asking)
 
-    def _answered(self, asking: asyncio.Task[_Token]) -> None:
+    def _on_answer(self, asking: asyncio.Task[_Token]) -> None:
         self._asking = None
         error = None if asking.cancelled() else asking.exception()
         if isinstance(error, TokenUnavailable):
@@ -128,7 +128,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         if status != _OK:
             refused = _CLIENT_ERROR <= status < _SERVER_ERROR and status != _TOO_MANY_REQUESTS
             raise TokenUnavailable(
-                f"{url} gave client {self._endpoint.client_id} no token: {status} {self._shown(answer.text)}".rstrip(),
+                f"{url} gave client {self._endpoint.client_id} no token: {status} {self._one_line(answer.text)}".rstrip(),
                 refused=refused,
             )
         try:
@@ -146,7 +146,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         usable_until = asked_at + life - _LAST_SECONDS
         return _Token(text, min(asked_at + life * _FRESH_SHARE, usable_until), usable_until)
 
-    def _shown(self, text: str) -> str:
+    def _one_line(self, text: str) -> str:
         """Return an endpoint's response on one line, with the secret masked in case it echoes it."""
         hidden = text.replace(self._endpoint.client_secret.get_secret_value(), "***")
         return " ".join(hidden.split())[:_LONGEST_ANSWER]

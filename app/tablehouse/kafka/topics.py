@@ -217,16 +217,18 @@ async def prepare_dead_letters(
     async with TopicAdmin(connection) as admin:
         sources, settings = await admin.described([source]), (await admin.settings([source]))[source]
         replicas, limit = replication.of(await admin.cluster(), sources[source].replicas), int(settings.values[_SIZE])
-        return await _created_or_checked(connection, admin, dead_letters(name, replicas, limit, settings.defaults))
+        return await _create_or_check_dead_letters(
+            connection, admin, dead_letters(name, replicas, limit, settings.defaults)
+        )
 
 
 async def look_again(connection: Connection, topic: DeadLetterTopic) -> DeadLetterTopic:
     """Recreate the dead-letter topic if it was deleted, otherwise check it; raises the same as prepare()."""
     async with TopicAdmin(connection) as admin:
-        return await _created_or_checked(connection, admin, topic.wanted)
+        return await _create_or_check_dead_letters(connection, admin, topic.wanted)
 
 
-async def _created_or_checked(connection: Connection, admin: TopicAdmin, wanted: Wanted) -> DeadLetterTopic:
+async def _create_or_check_dead_letters(connection: Connection, admin: TopicAdmin, wanted: Wanted) -> DeadLetterTopic:
     name = wanted.name
     surveyed = Survey({}, {}, {name: wanted}, await admin.described([name]))
     found, limits = await _create_and_check(connection, admin, surveyed)
@@ -243,7 +245,7 @@ async def _create_and_check(connection: Connection, admin: TopicAdmin, found: Su
     raced = await admin.create(found.missing)
     if raced:
         # Created in the meantime, by another worker or otherwise: describe them again.
-        found = replace(found, existing={**found.existing, **await _described_once_known(admin, raced)})
+        found = replace(found, existing={**found.existing, **await _describe_once_known(admin, raced)})
     return found, await _check_settings(connection, admin, found)
 
 
@@ -295,7 +297,7 @@ def _require_sources(catalog: Catalog, found: Survey) -> None:
         )
 
 
-async def _described_once_known(admin: TopicAdmin, names: Collection[str]) -> dict[str, Described]:
+async def _describe_once_known(admin: TopicAdmin, names: Collection[str]) -> dict[str, Described]:
     """Describe topics that were just created and that some brokers may not know yet."""
     for _ in range(_ATTEMPTS):
         found = await admin.described(names)

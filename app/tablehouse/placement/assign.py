@@ -32,9 +32,9 @@ def place(
 ) -> Mapping[str, MemberAssignment]:
     """Assign every shard to its members; the result has every member id, including those that get nothing.
 
-    members are by Kafka's member id, partitions are partition counts by shard name, standbys is the number of
-    standbys per shard by shard name. A member at most acceptable_lag records behind has caught up. The same arguments give
-    the same result on every worker, regardless of the order of the mappings.
+    members are by Kafka's member id, partitions and standbys are partition counts and numbers of standbys per shard,
+    by shard name. A member at most acceptable_lag records behind has caught up. The same arguments give the same result
+    on every worker, regardless of the order of the mappings.
     """
     chosen = eligible(members)
     if not chosen:

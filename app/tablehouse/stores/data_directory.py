@@ -180,10 +180,10 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
 
 def replace_file(path: Path, content: bytes, *, synced: bool) -> None:
     """Replace a file atomically: after a crash it is either the old or the new one; blocks. Raises OSError."""
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
+    new = path.with_suffix(".new")
+    with new.open("wb") as file:
         file.write(content)
         if synced:
             file.flush()
             os.fsync(file.fileno())
-    beside.replace(path)
+    new.replace(path)

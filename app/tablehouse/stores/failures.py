@@ -17,7 +17,7 @@ from tablehouse.stores.store import StoreClosed, StoreCorrupt, StoreError
 _OWN_FILE_GONE = tuple(os.strerror(code) for code in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR))
 
 
-def translated(error: Exception, what: str, path: Path) -> StoreError:
+def to_store_error(error: Exception, what: str, path: Path) -> StoreError:
     """Return the StoreError for an error of the operation `what` on the store in `path`.
 
     StoreCorrupt requires a rebuild, so it is only used for errors that RocksDB found in its own files. Any other error

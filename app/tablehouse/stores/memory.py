@@ -16,7 +16,7 @@ from rocksdict import BlockBasedOptions, Cache, DbClosedError, DBCompressionType
 
 from tablehouse.errors import ConfigError
 from tablehouse.recurring import Recurring
-from tablehouse.stores.failures import translated
+from tablehouse.stores.failures import to_store_error
 from tablehouse.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -188,7 +188,7 @@ class StoreMemory:
                 continue
             except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
                 failed.add(path)
-                reason = str(translated(error, f"flushing {path}", path))
+                reason = str(to_store_error(error, f"flushing {path}", path))
                 self._failures.error(path, "store not flushed", path=str(path), error=reason)
             else:
                 flushed.add(path)

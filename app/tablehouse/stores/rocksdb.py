@@ -16,7 +16,7 @@ from typing import Any
 
 from rocksdict import ColumnFamily, Rdict, WriteBatch, WriteOptions
 
-from tablehouse.stores.failures import translated
+from tablehouse.stores.failures import to_store_error
 from tablehouse.stores.memory import StoreMemory
 from tablehouse.stores.row_count import RowCount
 from tablehouse.stores.rows import ROW_PREFIX
@@ -212,7 +212,7 @@ class RocksTaskStore:
         return family is not None and self._rows.count(family)
 
     def _failure(self, doing: str, error: Exception) -> StoreError:
-        return translated(error, f"{doing} {self._name} in {self._shard.path}", self._shard.path)
+        return to_store_error(error, f"{doing} {self._name} in {self._shard.path}", self._shard.path)
 
 
 def _delete(folder: Path) -> None:
@@ -271,7 +271,7 @@ class RocksShard:
             self.memory.add(self)
         except Exception as error:
             self._let_go()
-            raise translated(error, f"opening {self.path}", self.path) from error
+            raise to_store_error(error, f"opening {self.path}", self.path) from error
 
     def task(self, name: str) -> RocksTaskStore:
         """Return the store of one task; its column family was named in open()."""
@@ -298,7 +298,7 @@ class RocksShard:
             database.create_column_family(_family(name, self._numbers[name]), self.memory.options())
             self._attach(database, name)
         except Exception as error:
-            raise translated(error, f"recreating {name} in {self.path}", self.path) from error
+            raise to_store_error(error, f"recreating {name} in {self.path}", self.path) from error
 
     def flush(self) -> None:
         """Flush every task with writes since its last flush; blocks."""
@@ -317,14 +317,14 @@ class RocksShard:
         except FileNotFoundError:
             return 0
         except OSError as error:
-            raise translated(error, f"measuring {self.path}", self.path) from error
+            raise to_store_error(error, f"measuring {self.path}", self.path) from error
         return size
 
     def close(self) -> None:
         """Flush and close; blocks. It is also closed if it raises StoreError, but then unflushed data is lost."""
         error = self._let_go()
         if error is not None:
-            raise translated(error, f"closing {self.path}", self.path) from error
+            raise to_store_error(error, f"closing {self.path}", self.path) from error
 
     def destroy(self) -> None:
         """Close and delete the folder; blocks. Raises StoreError if a file cannot be deleted."""
@@ -333,7 +333,7 @@ class RocksShard:
             _delete(self.path)
         except OSError as error:
             if not isinstance(error, FileNotFoundError) or self.path.exists():
-                raise translated(error, f"deleting {self.path}", self.path) from error
+                raise to_store_error(error, f"deleting {self.path}", self.path) from error
 
     def _attach(self, database: Rdict, name: str) -> None:
         family = _family(name, self._numbers[name])

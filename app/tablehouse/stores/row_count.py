@@ -56,14 +56,14 @@ class RowCount:
                 return False
             self._written = False
             small = (family.property_int_value(_LARGE_ROWS) or 0) <= _COUNTED_BYTES
-            self._counted = _counted(family) if small else None
+            self._counted = _count_rows(family) if small else None
         except DbClosedError:
             return False
         self._many = max(keys, COUNTED_ROWS) if self._counted is None else None
         return True
 
 
-def _counted(family: Rdict) -> int | None:
+def _count_rows(family: Rdict) -> int | None:
     """Return the number of rows; None if there are too many to count."""
     options = ReadOptions()
     options.set_max_skippable_internal_keys(COUNTED_ROWS)
