@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Cluster(processes.Service):
         self.apply(*(_node(node) for node in self.nodes), _namespace(), _storage_class(), *self._make_volumes())
         for node in self.nodes:
             cgroups.make(f"{self._cgroup}/{node.name}")
-            wait_until(lambda node=node: self._has_containerd(node), f"{node.name} has containerd")
+            wait_until(partial(self._has_containerd, node), f"{node.name} has containerd")
             for archive in self._images:
                 node.load(archive)
             node.join()
