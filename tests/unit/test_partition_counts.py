@@ -53,4 +53,4 @@ def test_a_table_whose_topic_has_another_count_is_in_doubt_from_the_start() -> N
     assert doubts.why("g-two-changelog", "u") is None
     shared, disagreements = found.agreed({"t": 6, "u": 2, "other": 9})
     assert shared == {"u": 2, "other": 9}
-    assert "counts 6 partitions of t and this worker 4" in disagreements["t"]
+    assert "uses 6 partitions of t and this worker 4" in disagreements["t"]

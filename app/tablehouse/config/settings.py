@@ -68,16 +68,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     bootstrap_servers: Servers = Field(
-        description="Kafka brokers to ask first, and again when none of the known ones answers; host:port with commas "
-        "between.",
+        description="Kafka brokers for the first connection, and again if no known broker answers; host:port, "
+        "separated by commas.",
     )
     tables: Path = Field(
         description="The file that defines the tables.",
     )
     group: Group = Field(
         default="tablehouse",
-        description="Workers of one group share the tables between them: the consumer group, and the first part "
-        "of the names of its changelog topics.",
+        description="The consumer group, and the prefix of its changelog topics. The workers of a group share the "
+        "tables.",
     )
     dead_letter_topic: Topic = Field(
         default_factory=_default_dead_letters,
@@ -88,18 +88,19 @@ class Settings(BaseSettings):
     replication_factor: Replicas | None = Field(
         default=None,
         json_schema_extra={"default": "that of the cluster"},
-        description="How many replicas the topics have that a worker creates. By default as many as their source, the "
-        "brokers' default.replication.factor, or the number of brokers up to 3, whichever is most.",
+        description="Number of replicas of the topics that a worker creates. By default the highest of: the replicas "
+        "of their source, the brokers' default.replication.factor, and the number of brokers up to 3.",
     )
     data_dir: Path = Field(
         default="./data",
         validate_default=True,
-        description="Where this worker keeps its stores and its identity. One worker to a directory.",
+        description="The directory of this worker's stores and identity. Each worker needs its own.",
     )
     http_host: Host = Field(
         # Peers have to reach the internal listener for the group to answer at all.
         default="0.0.0.0",  # noqa: S104
-        description="The address both listeners bind; 127.0.0.1 shuts out other machines, peers included.",
+        description="The address that both listeners bind to; 127.0.0.1 excludes other machines, including other "
+        "workers.",
     )
     http_port: Port = Field(
         default=8080,
@@ -112,8 +113,8 @@ class Settings(BaseSettings):
     probe_port: Port | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The port of a listener for /livez, /readyz and /metrics alone, so that these need not go where "
-        "clients go. The public listener answers them too.",
+        description="The port of a separate listener that only serves /livez, /readyz and /metrics, so that probes do "
+        "not need access to the public listener, which also serves them.",
     )
     advertised_host: AdvertisedHost = Field(
         default_factory=socket.gethostname,
@@ -123,162 +124,160 @@ class Settings(BaseSettings):
     advertised_url: ListenerUrl = Field(
         default_factory=_default_url,
         json_schema_extra={"default": "http://<advertised host>:<internal port>"},
-        description="The URL at which other workers reach the internal listener of this one, where it is another than "
-        "its port at the advertised host.",
+        description="The URL at which other workers reach this one's internal listener, if it is not its port at the "
+        "advertised host.",
     )
     internal_secrets: Secrets = Field(
         default=(),
         validate_default=False,
         json_schema_extra=_NONE,
-        description="Secrets of the workers, with commas between. Two workers answer each other when they have one in "
-        "common, and none is ever sent. Without any, the internal listener answers every request that reaches it.",
+        description="Shared secrets of the workers, separated by commas. Two workers accept each other's requests if "
+        "they have one in common; secrets are never sent. Without any, the internal listener answers all requests.",
     )
     cors_origins: Origins = Field(
         default=(),
         validate_default=False,
         json_schema_extra=_NONE,
-        description="Origins whose pages browsers let read and write tables, like https://app.example.com, with commas "
-        "between; or * for every page there is.",
+        description="Origins whose pages may read and write tables from browsers, like https://app.example.com, "
+        "separated by commas; or * for all.",
     )
     schema_registry: RegistryUrls = Field(
         default=(),
         validate_default=False,
         json_schema_extra=_NONE,
-        description="The schema registry, a URL below which /subjects is; or several of one registry with commas "
-        "between, of which the next is asked when one does not answer.",
+        description="The base URL of the schema registry, the part before /subjects; or several URLs of one registry, "
+        "separated by commas, of which the next is tried if one does not answer.",
     )
     schema_registry_user: UserName | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The user name for the schema registry, with the password.",
+        description="The user name for the schema registry, used with the password.",
     )
     schema_registry_password: HeaderSecret | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The password for the schema registry, with the user name.",
+        description="The password for the schema registry, used with the user name.",
     )
     schema_registry_token: HeaderSecret | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The bearer token for the schema registry, instead of user and password.",
+        description="The bearer token for the schema registry, instead of user name and password.",
     )
     schema_registry_ca: Path | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="A PEM file of the authorities that the certificate of the schema registry may come from; without "
-        "it, those that the system trusts.",
+        description="A PEM file of the certificate authorities trusted for the schema registry; by default those of "
+        "the system.",
     )
     schema_registry_certificate: Path | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="A PEM file with the certificate that this worker shows the schema registry; its key too, unless "
-        "that has a file of its own.",
+        description="A PEM file with this worker's client certificate for the schema registry, and its key unless "
+        "that is in a separate file.",
     )
     schema_registry_key: Path | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="A PEM file with the key, not encrypted, of the certificate that the schema registry is shown.",
+        description="A PEM file with the unencrypted private key of the client certificate for the schema registry.",
     )
     schema_registry_unknown_after: Annotated[float, duration(0, 3600, "from 0s to 1h")] = Field(
         default="30s",
         validate_default=True,
-        description="A schema is not there only after the schema registry has said so for this long; the partition of "
-        "the record that needs it waits meanwhile. Set it above the time in which a registry hears of schemas that "
-        "were registered at another one.",
+        description="A schema counts as missing only after the schema registry has said so for this long; until then, "
+        "the partition of the record that needs it waits. Set this above the replication delay between registries.",
     )
     zone: Zone = Field(
         default="",
-        description="Where this worker runs, like eu-west-1a. Standbys are kept in other zones than their owners where "
-        "there are any.",
+        description="The zone of this worker, like eu-west-1a. Standbys are placed in other zones than their owners "
+        "if possible.",
     )
     memory_budget: Size = Field(
         default="512MiB",
         validate_default=True,
-        description="Memory for stores, what is fetched ahead and what waits, in addition to Python itself; at least "
-        "64MiB. A worker with many partitions needs more, and says how much when it starts: 0.22MiB for each partition "
-        "of a topic and 0.13MiB for each of a table, beyond the first 64MiB of that.",
+        description="Memory for stores, fetched data and waiting records, in addition to Python itself; at least "
+        "64MiB. A worker with many partitions needs more, and reports how much at its start: 0.22MiB for each "
+        "partition of a topic and 0.13MiB for each of a table, beyond the first 64MiB of that.",
     )
     session_timeout: Annotated[float, duration(1, 1800, "from 1s to 30m")] = Field(
         default="10s",
         validate_default=True,
-        description="After this long without a heartbeat the group takes a worker's partitions away. The "
-        "broker has bounds of its own for it (group.min.session.timeout.ms).",
+        description="Time without a heartbeat after which the group revokes a worker's partitions. The broker limits "
+        "its range (group.min.session.timeout.ms).",
     )
     max_staleness: Annotated[float, duration(0, 31_536_000, "from 0s to 365d")] = Field(
         default="1h",
         validate_default=True,
-        description="How old the answer of a copy that is not the active may be when the caller gives no bound: a "
-        "standby's staleness, or the time since a suspended worker's last good heartbeat.",
+        description="Maximum staleness of answers not given by the active, unless the caller sets a limit: a "
+        "standby's staleness, or the time since a suspended worker's last successful heartbeat.",
     )
     acceptable_lag: Records = Field(
         default=10_000,
-        description="A worker that lacks more records of a partition restores it as a standby before it owns it. Set "
-        "this to at least a few seconds' worth of records, since the owner goes on while the group rebalances.",
+        description="A worker that is more records behind on a partition restores it as a standby before it owns it. "
+        "Set this to at least a few seconds' worth of records, since the owner continues while the group rebalances.",
     )
     takeover_interval: Annotated[float, duration(1, 86_400, "from 1s to 1d")] = Field(
         default="1m",
         validate_default=True,
-        description="Minimum time between rebalances requested by a worker that has restored what it is to take over.",
+        description="Minimum time between rebalances requested by a warmed-up worker.",
     )
     request_timeout: Annotated[float, duration(0.01, 600, "from 10ms to 10m")] = Field(
         default="5s",
         validate_default=True,
-        description="How long one read may take, its hops to other workers included.",
+        description="Time limit of a read, including its hops to other workers.",
     )
     shutdown_timeout: Annotated[float, duration(1, 3600, "from 1s to 1h")] = Field(
         default="25s",
         validate_default=True,
-        description="A worker that was told to stop ends after this long at the latest, even if something hangs.",
+        description="Time after which a worker that was told to stop ends, even if it hangs.",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT",
-        description="How to connect to the brokers: SSL is TLS, SASL_ is a login, and SASL_SSL is both.",
+        description="Security protocol of broker connections: SSL is TLS, SASL_PLAINTEXT is a login, SASL_SSL is both.",
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="How this worker logs in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.",
+        description="Login mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.",
     )
     kafka_sasl_username: Text | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The user name, with PLAIN and SCRAM.",
+        description="The user name, for PLAIN and SCRAM.",
     )
     kafka_sasl_password: Secret | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The password, with PLAIN and SCRAM.",
+        description="The password, for PLAIN and SCRAM.",
     )
     kafka_oauth_token_url: TokenUrl | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="Where tokens come from with OAUTHBEARER: the token endpoint of the identity provider.",
+        description="The token endpoint of the identity provider, for OAUTHBEARER.",
     )
     kafka_oauth_client_id: Text | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The client id that asks for tokens, with OAUTHBEARER.",
+        description="The client id for token requests, for OAUTHBEARER.",
     )
     kafka_oauth_client_secret: Secret | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The secret of the client, with OAUTHBEARER.",
+        description="The client secret, for OAUTHBEARER.",
     )
     kafka_oauth_scope: Text | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The scope to request tokens for, with OAUTHBEARER, where the provider wants one.",
+        description="The scope of requested tokens, for OAUTHBEARER, if the provider requires one.",
     )
     kafka_ca: Path | None = Field(
         default=None,
         json_schema_extra={"default": "those of the system"},
-        description="A PEM file of the authorities that the brokers' certificates are trusted from. Host names are "
-        "always checked.",
+        description="A PEM file of the certificate authorities trusted for brokers. Host names are always checked.",
     )
     kafka_certificate: Path | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="A PEM file of the certificate that this worker shows to brokers (mTLS), its chain after it.",
+        description="A PEM file of this worker's client certificate for brokers (mTLS), followed by its chain.",
     )
     kafka_key: Path | None = Field(
         default=None,
@@ -288,15 +287,16 @@ class Settings(BaseSettings):
     kafka_key_password: Secret | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The password of that key, when it is encrypted.",
+        description="The password of that key, if it is encrypted.",
     )
     log_format: Literal["json", "console"] = Field(
         default="json",
-        description="How log lines are written: json, or console for people.",
+        description="Format of log lines: json, or console for reading.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
-        description="The least severe lines to log: debug, info, warning or error. Those of libraries begin at info.",
+        description="The lowest level to log: debug, info, warning or error. Lines of libraries are logged from info "
+        "on.",
     )
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from tablehouse.kafka.tokens import ClientCredentials, TokenEndpoint
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What every client of a worker shares: the protocol, the login, and the TLS context of the protocols with TLS."""
+    """Shared by every client of a worker: the protocol, the login, and the TLS context of protocols with TLS."""
 
     protocol: str = "PLAINTEXT"
     mechanism: str | None = None
@@ -26,7 +26,7 @@ class Security:
     tls: ssl.SSLContext | None = field(default=None, repr=False)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that aiokafka's clients and connections take."""
+        """Return the keyword arguments for aiokafka's clients and connections."""
         arguments: dict[str, Any] = {"security_protocol": self.protocol, "ssl_context": self.tls}
         if self.mechanism is not None:
             arguments |= {
@@ -47,7 +47,7 @@ PLAINTEXT = Security()
 
 
 def security_of(access: KafkaAccess) -> Security:
-    """Return what the settings say; raises ConfigError for a file that cannot be used."""
+    """Return the security configured by the settings; raises ConfigError for an unusable file."""
     tokens = None
     if access.oauth_token_url and access.oauth_client_id and access.oauth_client_secret:
         endpoint = TokenEndpoint(
@@ -92,7 +92,7 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, password: 
     asked = False
 
     def give() -> str:
-        # Without a password OpenSSL would ask for one on the terminal.
+        # Without a password, OpenSSL would prompt for one on the terminal.
         nonlocal asked
         asked = True
         return "" if password is None else password.get_secret_value()

@@ -1,4 +1,4 @@
-"""Makes the client of the schema registry from the settings, or raises the reason why that cannot be."""
+"""Makes the client of the schema registry from settings, or raises the reason why that fails."""
 
 import ssl
 
@@ -20,7 +20,7 @@ def schema_source(
 ) -> SchemaRegistry | NoSchemas:
     """Return the source of a worker's schemas.
 
-    Raises ConfigError when a table needs a registry and there is none, or a file of keys or certificates is unusable.
+    Raises ConfigError if a table needs a registry and none is set, or a file of keys or certificates cannot be used.
     """
     if not access.urls:
         needing = fields_in_need(catalog)
@@ -36,7 +36,7 @@ def schema_source(
 def schemas_for_commands(access: RegistryAccess, release: str) -> SchemaRegistry | NoSchemas:
     """Return the source of a command's schemas; raises ConfigError for files that cannot be used.
 
-    What the registry does not know is believed at once.
+    A schema that the registry does not know counts as missing at once.
     """
     if not access.urls:
         return NoSchemas()
@@ -44,7 +44,7 @@ def schemas_for_commands(access: RegistryAccess, release: str) -> SchemaRegistry
 
 
 def fields_in_need(catalog: Catalog) -> list[str]:
-    """Return which tables need a schema registry, each with the field that says so."""
+    """Return the tables that need a schema registry, each with the field that needs it."""
     needing = []
     for table in catalog.tables.values():
         key, value = table.source.key, table.source.value
@@ -58,7 +58,7 @@ def fields_in_need(catalog: Catalog) -> list[str]:
 
 
 def access_of(access: RegistryAccess) -> Access:
-    """Return where the registry is and how to be let in. Raises ConfigError for a file that cannot be used."""
+    """Return the URLs and credentials of the registry. Raises ConfigError for a file that cannot be used."""
     return Access(access.urls, _tls(access), _auth(access))
 
 
@@ -87,6 +87,6 @@ def _tls(access: RegistryAccess) -> ssl.SSLContext:
         except OSError as error:
             raise ConfigError(
                 f"schema_registry_certificate: {certificate} {'' if key is None else f'and {key} '}cannot be used "
-                f"({error.strerror or error}); there has to be a certificate and its key, not encrypted, in PEM"
+                f"({error.strerror or error}); it has to be a certificate and its key, not encrypted, in PEM"
             ) from error
     return context
