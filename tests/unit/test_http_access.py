@@ -145,8 +145,9 @@ async def test_a_drain_waits_for_no_stream_and_its_latency_ends_where_its_answer
     assert (call.table, call.key, call.principal) == ("planes", None, ANONYMOUS)
     clock.now += 1000.0
     routes.ends.set()
-    assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"begin\r\n3\r\nend\r\n0\r\n\r\n")
+    assert b"5\r\nbegin\r\n3\r\n" in await reader.readuntil(b"end\r\n0\r\n\r\n")
     writer.close()
+    await writer.wait_closed()
     await listener.close()
     server.pre_shutdown()
     await server.shutdown(1.0)
