@@ -1,33 +1,21 @@
-"""Logging and metrics.
+"""Every metric with its name.
 
-Labels only have values from bounded sets: tables, partitions, routes, codes. Never a key, a URL or a client's text.
+Labels hold values from bounded sets only: tables, partitions, routes, codes. Never a key, a URL or a client's text.
 """
 
 import asyncio
-import logging
 import platform
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Literal, NamedTuple
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from tablehouse.errors import SetupError
-from tablehouse.masking import Masked, traceback_in_words
 from tablehouse.model import TaskStatus
 
 # The creation times of counters are of no use in Prometheus' text format, and would be a quarter of its lines.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client has no type for it
-
-LogFormat = Literal["json", "console"]
 
 #: The value of a `Content-Type` header for `Metrics.exposition`.
 EXPOSITION_CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -35,166 +23,8 @@ EXPOSITION_CONTENT_TYPE = CONTENT_TYPE_LATEST
 # Point reads take fractions of a millisecond, forwarded ones about a millisecond, slow ones up to a deadline of
 # seconds.
 _READ_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0)
-# Their info lines report every started service and joined group, which our own lines do more briefly. Those named after
-# this package come from mode, about our services; our own lines come from structlog.
-_TALKATIVE = ("aiokafka", "faust", "httpx", "mode", "tablehouse")
-
 _STALL_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _MINUTES_BUCKETS = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
-
-
-#: Seconds in which the same line of a library is logged once. While no broker is reachable, aiokafka's clients repeat
-#: their lines 150 times a second. While a line repeats, each interval is twice the previous one, up to the longest.
-REPEAT_SECONDS, LONGEST_REPEAT_SECONDS = 10.0, 640.0
-
-#: Maximum number of different lines that are remembered.
-_REMEMBERED = 1000
-
-
-class _Said(NamedTuple):
-    """When a line was last written and last seen, how long repeats are suppressed, and how many were."""
-
-    written_at: float
-    seen_at: float
-    interval: float
-    kept_back: int
-
-
-_NEVER = _Said(float("-inf"), float("-inf"), 0.0, 0)
-
-
-def _is_no_news(record: logging.LogRecord) -> bool:
-    """Return whether a line of a library reports an error that is none.
-
-    A cluster without consumer groups has no coordinator until the first one joins. Workers log a coordinator that stays
-    unavailable themselves.
-    """
-    return record.name.startswith("aiokafka.") and record.msg == "Group Coordinator Request failed: %s"
-
-
-class Repeats(logging.Filter):
-    """Suppresses recently logged messages, regardless of their arguments, and adds the count to the next one."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._clock = clock
-        self._said: dict[tuple[str, str], _Said] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a line is to be written."""
-        if record.levelno <= logging.DEBUG:
-            return True
-        what, now = (record.name, str(record.msg)), self._clock()
-        said = self._said.get(what, _NEVER)
-        if now - said.written_at < said.interval:
-            self._said[what] = said._replace(seen_at=now, kept_back=said.kept_back + 1)
-            return False
-        if len(self._said) >= _REMEMBERED:
-            self._said.clear()
-        goes_on = said.kept_back and now - said.seen_at < LONGEST_REPEAT_SECONDS
-        interval = min(2 * said.interval, LONGEST_REPEAT_SECONDS) if goes_on else REPEAT_SECONDS
-        self._said[what] = _Said(now, now, interval, 0)
-        if said.kept_back:
-            record.msg, record.args = f"{record.getMessage()} ({said.kept_back} similar lines suppressed)", None
-        return True
-
-
-def _is_no_refusal(record: logging.LogRecord) -> bool:
-    """Return whether a library's line is not about a SetupError, whose message is logged last."""
-    return not any(isinstance(argument, SetupError) for argument in record.args or ())
-
-
-def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
-    """Send the lines of structlog and of libraries to stderr, in one format, each with the worker's id.
-
-    level is a level name of the standard library (`info`, `WARNING`). Lines of libraries below info are never logged:
-    their debug lines have whole requests, with passwords and records. Calling this again replaces the previous
-    configuration.
-    """
-    number = logging.getLevelNamesMapping()[level.upper()]
-    json = log_format == "json"
-
-    def add_worker(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-        event["worker"] = worker
-        return event
-
-    shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", key="ts"),
-        add_worker,
-        # Also for the console format, whose own tracebacks show every local variable.
-        structlog.processors.ExceptionRenderer(traceback_in_words),
-    ]
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer()
-        if json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), timestamp_key="ts")
-    )
-    structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(max(number, logging.INFO))
-    handler.addFilter(_is_no_refusal)
-    handler.addFilter(Masked())
-    handler.addFilter(lambda record: not _is_no_news(record))
-    handler.addFilter(Repeats())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        ),
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(max(number, logging.INFO))
-    for library in _TALKATIVE:
-        logging.getLogger(library).setLevel(max(number, logging.WARNING))
-
-
-def _without_refusals(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    # Commands try possible schema ids, and report the results themselves.
-    if event["event"] == "schema refused":
-        raise structlog.DropEvent
-    return event
-
-
-@contextmanager
-def warnings_to_stderr() -> Iterator[None]:
-    """Make a command log only warnings, to stderr, where its own messages go, and nothing to stdout."""
-    before = structlog.get_config()
-    structlog.configure(
-        processors=[_without_refusals, structlog.stdlib.add_log_level, structlog.dev.ConsoleRenderer(colors=False)],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
-
-
-def log_uncaught() -> None:
-    """Send exceptions that end the process or a thread to the log from now on."""
-    log = structlog.get_logger("uncaught")
-
-    def of_thread(args: threading.ExceptHookArgs) -> None:
-        if args.exc_type is not SystemExit and args.exc_value is not None:
-            log.error("a thread has ended", exc_info=args.exc_value)
-
-    def ignored(args: "sys.UnraisableHookArgs") -> None:
-        log.error("an exception could not be raised", exc_info=args.exc_value)
-
-    def of_process(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        del kind, trace
-        log.error("the process ends", exc_info=error)
-
-    threading.excepthook, sys.unraisablehook, sys.excepthook = of_thread, ignored, of_process
 
 
 class Metrics:

@@ -287,7 +287,8 @@ async def test_a_coordination_that_has_ended_ends_the_worker(
         def fail(*_: object) -> None:
             raise LookupError("of an assignor")
 
-        monkeypatch.setattr(running.engine._assignor, "on_assignment", fail)
+        assert running.engine.membership is not None
+        monkeypatch.setattr(running.engine.membership.assignor, "on_assignment", fail)
         coordinator.request_rejoin()
         reason = await until(crashed(running), "the worker crashes")
     assert reason == f"group {group}: coordination has ended: LookupError('of an assignor')"

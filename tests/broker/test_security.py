@@ -67,7 +67,7 @@ class Secured(NamedTuple):
 
 def connection_of(given: dict[str, str]) -> Connection:
     settings = Settings(**{"tables": "tables.yaml", **given})  # type: ignore[arg-type]
-    return Connection(settings.bootstrap_servers, "test", security=security_of(settings))
+    return Connection(settings.bootstrap_servers, "test", security=security_of(settings.kafka))
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """By which partition count a topic's tables are served, and which of them its growth holds back."""
 
 from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from tablehouse.kafka.partition_counts import PartitionCounts, settle
 from tablehouse.tasks.doubts import Doubts
+from tablehouse.tasks.partition_counts import PartitionCounts, settle
 
 
 def catalog(**topics: str) -> Catalog:

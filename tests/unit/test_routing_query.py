@@ -234,6 +234,7 @@ class TwoForms:
     name = "two"
     canonical_wire = False
     enumerable = True
+    unordered_reason = None
 
     def parse(self, text: bytes) -> Key:
         """Give both forms."""
@@ -242,6 +243,14 @@ class TwoForms:
     def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """Never asked by a read."""
         return wire[1:]
+
+    def text(self, stored: bytes) -> bytes:
+        """Never asked by a read."""
+        return stored
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """Never asked by a read."""
+        return self.store(wire)
 
     def canonical(self, wire: bytes) -> bytes:
         """Never asked by a read."""

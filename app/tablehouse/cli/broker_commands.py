@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tablehouse.config.settings import SETTINGS, Settings, load_settings
+from tablehouse.config.load import load_settings
+from tablehouse.config.settings import SETTINGS, Settings
+from tablehouse.logs import warnings_to_stderr
 from tablehouse.tasks.log import LogUnavailable
-from tablehouse.telemetry import warnings_to_stderr
 
 if TYPE_CHECKING:
     from tablehouse.kafka.client import Connection
 
 #: The settings that have flags in commands that need no tables.
 FLAGS_WITHOUT_TABLES = ("bootstrap_servers", "group", "dead_letter_topic")
+
+#: What is logged while commands try whether a number is the id of a schema; they say themselves which records have one.
+_UNTOLD = ("schema refused",)
 
 Result = TypeVar("Result")
 _Command = Callable[..., None]
@@ -57,7 +61,7 @@ def run(settings: Settings, timeout: float, work: Callable[["Connection"], Await
     from tablehouse.kafka.outages import explain_outage  # noqa: PLC0415
     from tablehouse.kafka.security import security_of  # noqa: PLC0415
 
-    connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings))
+    connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings.kafka))
 
     async def bounded() -> Result:
         try:
@@ -70,5 +74,5 @@ def run(settings: Settings, timeout: float, work: Callable[["Connection"], Await
         reason = await explain_outage(connection, symptom)
         raise click.ClickException(f"asking the brokers of {settings.bootstrap_servers} failed: {reason}")
 
-    with warnings_to_stderr():
+    with warnings_to_stderr(_UNTOLD):
         return asyncio.run(bounded())

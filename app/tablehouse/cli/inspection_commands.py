@@ -59,7 +59,7 @@ def look_at(
 async def _reading(settings: Settings) -> "AsyncIterator[Reading]":
     from tablehouse.registry.setup import schemas_for_commands  # noqa: PLC0415
 
-    schemas = schemas_for_commands(settings, version("tablehouse"))
+    schemas = schemas_for_commands(settings.registry, version("tablehouse"))
     await schemas.start()
     try:
         yield Reading(schemas)

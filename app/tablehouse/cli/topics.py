@@ -6,7 +6,8 @@ import click
 
 from tablehouse.catalog.load import load_catalog
 from tablehouse.cli.broker_commands import broker_options, run
-from tablehouse.config.settings import Settings, load_settings
+from tablehouse.config.load import load_settings
+from tablehouse.config.settings import Settings
 
 if TYPE_CHECKING:
     from tablehouse.kafka.client import Connection

@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import click
 
-from tablehouse.config.settings import CONFIG_VARIABLE, SETTINGS, Setting, load_settings
+from tablehouse.config.load import load_settings
+from tablehouse.config.settings import SETTINGS, Setting
+from tablehouse.config.settings_file import CONFIG_VARIABLE
 from tablehouse.worker.process import run_worker
 
 

@@ -127,8 +127,9 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         url, status = self._endpoint.url, answer.status_code
         if status != _OK:
             refused = _CLIENT_ERROR <= status < _SERVER_ERROR and status != _TOO_MANY_REQUESTS
+            said = f"{status} {self._one_line(answer.text)}".rstrip()
             raise TokenUnavailable(
-                f"{url} gave client {self._endpoint.client_id} no token: {status} {self._line(answer.text)}".rstrip(),
+                f"{url} gave client {self._endpoint.client_id} no token: {said}",
                 refused=refused,
             )
         try:
@@ -146,7 +147,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         usable_until = asked_at + life - _LAST_SECONDS
         return _Token(text, min(asked_at + life * _FRESH_SHARE, usable_until), usable_until)
 
-    def _line(self, text: str) -> str:
+    def _one_line(self, text: str) -> str:
         """Return an endpoint's response on one line, with the secret masked in case it echoes it."""
         hidden = text.replace(self._endpoint.client_secret.get_secret_value(), "***")
         return " ".join(hidden.split())[:_LONGEST_ANSWER]

@@ -10,7 +10,6 @@ import structlog
 from tablehouse.catalog.spec import Catalog
 from tablehouse.errors import TopicError
 from tablehouse.kafka.client import Connection
-from tablehouse.kafka.partition_counts import Counts, settle
 from tablehouse.kafka.skips import skip_topic
 from tablehouse.kafka.topic_admin import Cluster, Described, TopicAdmin
 from tablehouse.kafka.topic_plan import (
@@ -26,6 +25,7 @@ from tablehouse.kafka.topic_plan import (
     skips,
 )
 from tablehouse.tasks.definitions import changelog_topic
+from tablehouse.tasks.partition_counts import Counts, settle
 
 log = structlog.get_logger(__name__)
 

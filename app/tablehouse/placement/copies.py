@@ -87,5 +87,5 @@ class Copies:
         return self._furthest[shard] - self.position(shard, member)
 
     def anywhere(self, shard: int) -> bool:
-        """Return whether every member could."""
+        """Say whether every member could."""
         return self._enough[shard] <= EMPTY and not self._open_only[shard]
