@@ -5,7 +5,7 @@ from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tablehouse.catalog.spec import KeyFormatName, KeySpec, SourceSpec, ValueSpec
@@ -155,6 +155,10 @@ def test_a_json_key_has_the_same_text_however_its_producer_spells_it(
     spec: KeySpec, spelling: Any, values: tuple[Any, Any]
 ) -> None:
     members = values[: max(1, len(spec.fields))]
+    # Go and PHP write 5.0 as 5, which is another key.
+    assume(
+        spelling not in {"go", "php"} or not any(isinstance(value, float) and value.is_integer() for value in members)
+    )
     keys = keys_of(spec, JSON)
     content = SPELLINGS[spelling](members, spec.fields)
     wire = {
