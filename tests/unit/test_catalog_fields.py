@@ -60,7 +60,7 @@ def parts(tmp_path: Path, table: str) -> dict[str, str]:
 
 
 def test_a_change_of_each_field_is_tried() -> None:
-    assert [name for name, _ in declared()] == list(CHANGES)
+    assert {name for name, _ in declared()} == set(CHANGES)
 
 
 @pytest.mark.parametrize(("name", "decided"), list(declared()))
