@@ -1,7 +1,7 @@
 """The programs of a Kubernetes cluster, built once from Go modules and kept in the cache folder.
 
-The go.mod and go.sum of each folder in programs pin them. All are under the Apache License 2.0: Kubernetes 1.34.4, etcd 3.6.4, CoreDNS
-1.14.6, and of kube-router 2.1.0 the part that enforces NetworkPolicies.
+The go.mod and go.sum of each folder in programs pin them. All are under the Apache License 2.0: Kubernetes 1.34.4,
+etcd 3.6.4, CoreDNS 1.14.6, and of kube-router 2.1.0 the part that enforces NetworkPolicies.
 """
 
 import hashlib
