@@ -22,10 +22,10 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## a Kafka, two workers, real flights, curl lines (BOOTSTRAP=host:port: your own Kafka)
-	@exec $(BIN)/python -m app.demo $(ARGS)
+	@exec $(BIN)/python -m tablehouse.demo $(ARGS)
 
 demo-cdc: $(VENV)/.demo  ## PostgreSQL (where it is installed), Debezium, a Kafka, two workers: psql changes rows, curl shows them
-	@exec $(BIN)/python -m app.demo.cdc $(ARGS)
+	@exec $(BIN)/python -m tablehouse.demo.cdc $(ARGS)
 
 test: $(VENV)/.dev  ## every tier of tests, on a real Kafka
 	$(BIN)/python -m pytest $(ARGS)

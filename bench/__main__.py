@@ -10,8 +10,6 @@ from pathlib import Path
 import click
 import uvloop
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import SetupError
 from bench.figures import Figures
 from bench.machine import busy_with_others, describe, divide_cores
 from bench.measurements import (
@@ -34,6 +32,8 @@ from bench.report import write
 from bench.setting import Setting
 from bench.side_by_side import side_by_side
 from bench.source import Topics
+from tablehouse.errors import SetupError
+from tablehouse.testing.kafka import EmbeddedKafka
 
 _PEERS = ("ingest", "reads", "restore")
 _ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {

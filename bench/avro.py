@@ -7,8 +7,8 @@ from io import BytesIO
 import fastavro
 import msgspec
 
-from app.formats.framing import frame
 from bench.source import Source
+from tablehouse.formats.framing import frame
 
 SCHEMA = json.dumps(
     {

@@ -17,8 +17,6 @@ from pathlib import Path
 import click
 import uvloop
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import SetupError
 from bench.figures import Figures
 from bench.load import closed_loop
 from bench.machine import divide_cores
@@ -27,6 +25,8 @@ from bench.peers.peer import running, until_caught_up
 from bench.peers.tablehouse import Tablehouse
 from bench.setting import CONNECTIONS, Setting
 from bench.source import Topics
+from tablehouse.errors import SetupError
+from tablehouse.testing.kafka import EmbeddedKafka
 
 _RECORDS = 2_000_000
 _SAMPLES_A_SECOND = 200

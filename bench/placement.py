@@ -16,8 +16,8 @@ from faust.assignor.client_assignment import ClientAssignment, ClientMetadata
 from faust.assignor.cluster_assignment import ClusterAssignment
 from faust.assignor.copartitioned_assignor import CopartitionedAssignor
 
-from app.placement.assign import assignments, place
-from app.placement.wire import (
+from tablehouse.placement.assign import assignments, place
+from tablehouse.placement.wire import (
     MemberAssignment,
     MemberMetadata,
     decode_metadata,

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.demo import processes
+from tablehouse.testing import processes
 
 _CHUNK = 64 * 1024
 

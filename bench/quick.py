@@ -23,11 +23,11 @@ import httpx
 import msgspec
 import uvloop
 
-from app.demo import processes
-from app.demo.broker import EmbeddedKafka
-from app.demo.flights import Record
-from app.demo.load import PARTITIONS, Producer, ensure_topics
 from bench.load import Latencies, closed_loop, row_requests
+from tablehouse.demo.flights import Record
+from tablehouse.demo.load import PARTITIONS, Producer, ensure_topics
+from tablehouse.testing import processes
+from tablehouse.testing.kafka import EmbeddedKafka
 
 _TOPIC = "accounts"
 _TABLES = f"tables: [{{name: table, source: {{topic: {_TOPIC}, key: string, value: json, partitioner: murmur2}}}}]\n"
@@ -65,7 +65,7 @@ def main(*, records: int, keys: int, connections: int, seconds: float) -> None:
         port = processes.free_port()
         log = folder / "worker.log"
         worker = processes.spawn(
-            [sys.executable, "-m", "app.cli", "worker"],
+            [sys.executable, "-m", "tablehouse", "worker"],
             log=log,
             env=os.environ | _settings(folder, kafka.bootstrap_servers, port),
         )

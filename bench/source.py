@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 
-from app.formats.partitioners import partition_of
+from tablehouse.formats.partitioners import partition_of
 
 _SEED = 20_130_101
 _BATCH_BYTES = 512 * 1024

@@ -16,7 +16,6 @@ import click
 import msgspec
 import uvloop
 
-from app.demo.broker import EmbeddedKafka
 from bench.figures import Figures, Point
 from bench.http_client import Client
 from bench.machine import describe, divide_cores
@@ -25,6 +24,7 @@ from bench.plot import Axis, plot
 from bench.setting import Setting
 from bench.source import Topics
 from bench.updates import Updates
+from tablehouse.testing.kafka import EmbeddedKafka
 
 _PARTITIONS = 6
 _ROWS = 60_000

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
 
-from app.formats.partitioners import partition_of
 from bench.balancer import Request
 from bench.load import row_request, shuffled
 from bench.source import Source
+from tablehouse.formats.partitioners import partition_of
 
 _SEED = 11
 

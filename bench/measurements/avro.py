@@ -2,12 +2,12 @@
 
 import httpx
 
-from app.demo.schema_registry import EmbeddedRegistry
 from bench.avro import SCHEMA, in_avro
 from bench.measurements import ingest
 from bench.peers.peer import running, until_caught_up
 from bench.setting import Setting
 from bench.source import create_topic, produce
+from tablehouse.testing.schema_registry import EmbeddedRegistry
 
 AVRO, JSON = "Tablehouse, Avro", "Tablehouse, JSON"
 

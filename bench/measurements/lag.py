@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from app.formats.partitioners import partition_of
 from bench.http_client import Client
 from bench.load import percentile
 from bench.measurements.sharing import until_shared
@@ -20,6 +19,7 @@ from bench.peers.peer import running, until_at_rest, until_caught_up
 from bench.peers.tablehouse import Tablehouse
 from bench.setting import Setting
 from bench.source import Source, create_topic, produce
+from tablehouse.formats.partitioners import partition_of
 
 P50 = "standby behind its active at half of the maximum ingest, p50 ms"
 P99 = "standby behind its active at half of the maximum ingest, p99 ms"

@@ -2,9 +2,9 @@
 
 import uvloop
 
-from app.telemetry import configure_logging
 from bench.micro import avro, formats, server, store
 from bench.micro.timing import Timings
+from tablehouse.logs import configure_logging
 
 
 async def _measure() -> None:

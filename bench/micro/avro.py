@@ -1,14 +1,14 @@
 """Avro: from a record to the JSON that is stored, and what it would be to store the record's bytes instead."""
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.formats.avro import AvroReader, resolution
-from app.formats.avro_rows import AvroRows
-from app.formats.errors import DecodeError
-from app.formats.schemas import NoSchemas, Schema, SchemaName
-from app.formats.values import JsonValue
 from bench.avro import SCHEMA, in_avro
 from bench.micro.timing import Timings
 from bench.source import Source
+from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.formats.avro import AvroReader, resolution
+from tablehouse.formats.avro_rows import AvroRows
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.schemas import NoSchemas, Schema, SchemaName
+from tablehouse.formats.values import JsonValue
 
 _ID = 1
 _RECORDS = 2_000

@@ -1,20 +1,22 @@
 """Partitioners, key formats, the decoding of values, and the fold of a whole lane batch."""
 
+from dataclasses import replace
+
 from aiokafka.structs import ConsumerRecord
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.folds.upsert import Upsert
-from app.formats.keys import key_format
-from app.formats.partitioners import partitions_of
-from app.formats.schemas import NoSchemas
-from app.formats.values import value_format
-from app.model import TopicPartition
-from app.tasks.ingest import Folding, TableCodec
-from app.tasks.log import LogRecord
-from app.tasks.pipeline import LANE_BATCH
-from app.tasks.records import anchor_of
 from bench.micro.timing import Timings
 from bench.source import Source
+from tablehouse.catalog.spec import FoldSpec, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.folds.make import make_fold
+from tablehouse.formats.keys import key_format
+from tablehouse.formats.partitioners import partitions_of
+from tablehouse.formats.schemas import NoSchemas
+from tablehouse.formats.values import value_format
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.ingest import Folding, TableCodec
+from tablehouse.tasks.log import LogRecord
+from tablehouse.tasks.pipeline import LANE_BATCH
+from tablehouse.tasks.records import anchor_of
 
 #: The text of a key in a URL, by format.
 _KEYS = {
@@ -45,6 +47,8 @@ def measure(timings: Timings) -> None:
         len(records),
         lambda: _fold(codec, records),
     )
+    counting = replace(codec, fold=make_fold(FoldSpec("count")))
+    timings.sync("a record, decoded, checked and counted", len(records), lambda: _fold(counting, records))
     timings.sync("the anchor of a batch", 1000, lambda: [anchor_of(records[-1]) for _ in range(1000)])
 
 
@@ -73,7 +77,7 @@ def _codec() -> TableCodec:
         store_key=key_format(_TABLE.source.key).store,
         decode_value=value_format(_TABLE, NoSchemas()).decode,
         misplaced=misplaced,
-        fold=Upsert(),
+        fold=make_fold(_TABLE.fold),
         spec=_TABLE.source,
         partitions=1,
     )

@@ -10,47 +10,56 @@ from typing import Any
 
 import msgspec
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.errors import RequestError
-from app.formats.schemas import NoSchemas
-from app.formats.variants import Known
-from app.http.access_log import AccessLog
-from app.http.batch import BatchRoutes
-from app.http.batch_put import BatchPutRoutes
-from app.http.connections import Connections
-from app.http.dispatch import Dispatcher
-from app.http.documentation import DocumentationRoutes
-from app.http.health import HealthRoutes, Readiness
-from app.http.held import HeldBytes
-from app.http.observations import Observations
-from app.http.overview import OverviewRoutes
-from app.http.plain import PlainReads
-from app.http.protocol import Server
-from app.http.public import PublicRoutes
-from app.http.rows import RowRoutes
-from app.http.writes import WriteRoutes
-from app.model import Consistency, Freshness, HostInfo, ProducerRecord, Role, SourceEnd, TaskStatus, TopicPartition
-from app.routing.batch import Batches
-from app.routing.cluster import ClusterSnapshot, ClusterView
-from app.routing.conditional_writes import ConditionalWrites
-from app.routing.decisions import Decisions
-from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, WriteHop
-from app.routing.query import Query
-from app.routing.slices import Slices
-from app.routing.survey import Survey
-from app.routing.tables import routed_tables
-from app.routing.write_batch import WriteBatches
-from app.routing.writes import Writes
-from app.stores.memory import StoreMemory
-from app.stores.rocksdb import RocksShard, RocksTaskStore
-from app.stores.rows import ROW_PREFIX, payloads, unpack
-from app.tasks.digest import PartitionDigest
-from app.tasks.reads import ReadResult, SliceResult
-from app.tasks.shards import KEYS_A_SLICE
-from app.telemetry import Metrics
-from app.turns import Turns
 from bench.micro.store import filled
 from bench.micro.timing import Timings
+from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.errors import RequestError
+from tablehouse.formats.schemas import NoSchemas
+from tablehouse.formats.variants import Known
+from tablehouse.http.access_log import AccessLog
+from tablehouse.http.batch import BatchRoutes
+from tablehouse.http.batch_put import BatchPutRoutes
+from tablehouse.http.connections import Connections
+from tablehouse.http.dispatch import Dispatcher
+from tablehouse.http.documentation import DocumentationRoutes
+from tablehouse.http.health import HealthRoutes, Readiness
+from tablehouse.http.held import HeldBytes
+from tablehouse.http.observations import Observations
+from tablehouse.http.overview import OverviewRoutes
+from tablehouse.http.plain import PlainReads
+from tablehouse.http.protocol import Server
+from tablehouse.http.public import PublicRoutes
+from tablehouse.http.rows import RowRoutes
+from tablehouse.http.writes import WriteRoutes
+from tablehouse.model import (
+    Consistency,
+    Freshness,
+    HostInfo,
+    ProducerRecord,
+    Role,
+    ShardId,
+    SourceEnd,
+    TaskStatus,
+)
+from tablehouse.routing.batch import Batches
+from tablehouse.routing.cluster import ClusterSnapshot, ClusterView
+from tablehouse.routing.conditional_writes import ConditionalWrites
+from tablehouse.routing.decisions import Decisions
+from tablehouse.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, WriteHop
+from tablehouse.routing.query import Query
+from tablehouse.routing.slices import Slices
+from tablehouse.routing.survey import Survey
+from tablehouse.routing.tables import routed_tables
+from tablehouse.routing.write_batch import WriteBatches
+from tablehouse.routing.writes import Writes
+from tablehouse.stores.memory import StoreMemory
+from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
+from tablehouse.stores.rows import ROW_PREFIX, payloads, unpack
+from tablehouse.tasks.digest import PartitionDigest
+from tablehouse.tasks.reads import ReadResult, SliceResult
+from tablehouse.tasks.shards import KEYS_A_SLICE
+from tablehouse.telemetry import Metrics
+from tablehouse.turns import Turns
 
 _GETS = 5_000
 _BATCHES = (1_000, 10_000)
@@ -207,7 +216,7 @@ class _Transport(asyncio.Transport):
 
 def _server(local: _Tables) -> Server:
     view, metrics, clock = ClusterView(), Metrics("bench"), time.monotonic
-    actives = {TopicPartition("source", number): _ME for number in range(_PARTITIONS)}
+    actives = {ShardId("source", number): _ME for number in range(_PARTITIONS)}
     view.swap(ClusterSnapshot(1, (_ME,), actives, {}, {"source": _PARTITIONS}))
     tables = routed_tables(_CATALOG, "bench", _KNOWN)
     query = Query(

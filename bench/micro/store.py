@@ -5,13 +5,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.stores.memory import StoreMemory
-from app.stores.rocksdb import RocksShard, RocksTaskStore
-from app.stores.rows import LAYOUT_VERSION, ROW_PREFIX, pack_head
-from app.tasks.pipeline import LANE_BATCH
-from app.turns import Turns
 from bench.micro.timing import Timings
 from bench.source import Source
+from tablehouse.stores.memory import StoreMemory
+from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
+from tablehouse.stores.rows import LAYOUT_VERSION, ROW_PREFIX, pack_head
+from tablehouse.tasks.pipeline import LANE_BATCH
+from tablehouse.turns import Turns
 
 _ROWS = 200_000
 _GETS = 10_000

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from app.demo import processes
-from app.errors import SetupError
 from bench.http_client import Client
 from bench.machine import Cores
 from bench.usage import Usage, usage
+from tablehouse.errors import SetupError
+from tablehouse.testing import processes
 
 if TYPE_CHECKING:
     import subprocess

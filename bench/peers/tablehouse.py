@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from app.demo import processes
 from bench.http_client import Client
 from bench.machine import Cores
 from bench.peers.peer import Progress, ServerProcess
+from tablehouse.testing import processes
 
 
 class Task(msgspec.Struct):
@@ -56,7 +56,7 @@ class Tablehouse(ServerProcess):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TABLEHOUSE_")}
         settings = self._settings | {"advertised_url": self.internal_url}
         ours = {f"TABLEHOUSE_{name.upper()}": value for name, value in settings.items()}
-        self.spawn([sys.executable, "-m", "app.cli", "worker"], env=inherited | ours)
+        self.spawn([sys.executable, "-m", "tablehouse", "worker"], env=inherited | ours)
 
     async def tasks(self, client: Client) -> list[Task]:
         """Return its copies, as a client of its port is told; none while it does not answer."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 
 
 @pytest.fixture(scope="session")

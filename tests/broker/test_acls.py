@@ -11,7 +11,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import CreateAclsRequest
 
-from app.demo.broker import EmbeddedKafka, Listener
+from tablehouse.testing.kafka import EmbeddedKafka, Listener
 from tests.support.kafka import create_topic, delete_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, table, tables

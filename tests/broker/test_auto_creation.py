@@ -14,14 +14,14 @@ from aiokafka.protocol.api import Request
 from aiokafka.protocol.metadata import MetadataRequest_v4, MetadataRequest_v5
 from click.testing import CliRunner
 
-from app.cli import main
-from app.demo.broker import EmbeddedKafka
-from app.errors import SourceUnavailable
-from app.kafka.client import Connection
-from app.kafka.source_writer import KafkaSourceWriter
-from app.kafka.topics import partition_count
-from app.model import ProducerRecord, TopicPartition
-from app.tasks.log import LogUnavailable
+from tablehouse.cli.main import main
+from tablehouse.errors import SourceUnavailable
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.source_writer import KafkaSourceWriter
+from tablehouse.kafka.topics import partition_count
+from tablehouse.model import ProducerRecord, TopicPartition
+from tablehouse.tasks.log import LogUnavailable
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.changelog import log_reader
 from tests.support.engine import new_source, running_engine
 from tests.support.kafka import BROKERS_CLOCK, create_topic, delete_topic, produce, unique

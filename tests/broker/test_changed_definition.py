@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import app.tasks.built_with as module
-from app.demo.broker import EmbeddedKafka
-from app.tasks.replay import FingerprintChanged
+import tablehouse.tasks.built_with as module
+from tablehouse.tasks.identity import FingerprintChanged
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.worker import MakeWorker, make_worker, table, tables
@@ -52,7 +52,10 @@ async def test_a_change_that_is_found_by_a_member_of_the_group_ends_the_log_by_t
     before.terminate()
     assert await before.wait_exit() == 0
     # As when the changelogs do not answer in the time that the look before joining has.
-    unseen = "import app.cli, app.tasks.built_with as look; look.PATIENCE = 0; app.cli.main(['worker'])"
+    unseen = (
+        "import tablehouse.tasks.built_with as look; look.PATIENCE = 0; "
+        "from tablehouse.cli.main import main; main(['worker'])"
+    )
     changed.command = [sys.executable, "-c", unseen]
 
     changed.start()

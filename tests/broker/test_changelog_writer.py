@@ -6,13 +6,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.protocol.produce import ProduceRequest
 
-import app.kafka.changelog_writer as module
-from app.demo.broker import EmbeddedKafka
-from app.kafka.changelog_writer import KafkaChangelogWriter
-from app.model import Epoch, TopicPartition
-from app.tasks.log import Fenced, OutcomeUnknown
-from app.tasks.records import epoch_of
-from app.tasks.takeover import SEALING_EPOCH
+import tablehouse.kafka.changelog_writer as module
+from tablehouse.kafka.changelog_writer import KafkaChangelogWriter
+from tablehouse.model import Epoch, TopicPartition
+from tablehouse.tasks.log import Fenced, OutcomeUnknown
+from tablehouse.tasks.records import epoch_of
+from tablehouse.tasks.takeover import SEALING_EPOCH
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.changelog import changelog_writer, content, log_reader, new_log, read_to
 from tests.support.outages import paused
 from tests.support.polling import until

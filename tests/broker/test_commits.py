@@ -10,9 +10,9 @@ from typing import Any
 from aiokafka.errors import IllegalGenerationError
 from aiokafka.protocol.commit import OffsetCommitRequest
 
-from app.demo.broker import EmbeddedKafka
-from app.model import TaskState, TopicPartition
-from app.tasks.log import LogRecord
+from tablehouse.model import TaskState, TopicPartition
+from tablehouse.tasks.log import LogRecord
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, delete_topic, produce, unique
 from tests.support.polling import until

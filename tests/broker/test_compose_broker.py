@@ -5,8 +5,8 @@ from pathlib import Path
 import yaml
 from aiokafka.client import AIOKafkaClient
 
-from app.demo import processes
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing import processes
+from tablehouse.testing.kafka import EmbeddedKafka
 
 _COMPOSE = Path(__file__).parents[2] / "deploy" / "compose" / "compose.yaml"
 #: Ports of the container, and the folder in it, which this machine has not.

@@ -1,6 +1,6 @@
 """Who may read what a worker writes."""
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.worker import MakeWorker, table, tables
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import PartitionRestoring, WriteRefused
-from app.kafka.client import Connection
-from app.kafka.dead_letters import KafkaDeadLetters
-from app.kafka.topic_plan import dead_letters
-from app.kafka.topics import DeadLetterTopic
-from app.model import Role, TaskState, TopicPartition
-from app.tasks.dead_letters import DeadLetter, LettersUndelivered, read_letter
-from app.tasks.ingest import BadRecord
-from app.tasks.log import BrokerClock
-from tests.model.broker import Record
+from tablehouse.errors import PartitionRestoring, WriteRefused
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.dead_letters import KafkaDeadLetters
+from tablehouse.kafka.topic_plan import dead_letters
+from tablehouse.kafka.topics import DeadLetterTopic
+from tablehouse.model import Role, TaskState, TopicPartition
+from tablehouse.tasks.dead_letters import DeadLetter, LettersUndelivered, read_letter
+from tablehouse.tasks.ingest import BadRecord
+from tablehouse.tasks.log import BrokerClock
+from tablehouse.testing.kafka import EmbeddedKafka
+from tablehouse.testing.simulated.broker import Record
 from tests.support.dead_letters import Letter, letters
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import BROKERS_CLOCK, ShiftedClock, create_topic, delete_topic, produce, unique
@@ -201,7 +201,7 @@ async def test_letters_of_one_source_partition_keep_their_order_and_many_are_wri
 async def test_a_writer_whose_broker_stands_still_says_so_in_time_and_writes_again_later(
     rough_kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.kafka.dead_letters.SEND_TIMEOUT", 1.0)
+    monkeypatch.setattr("tablehouse.kafka.dead_letters.SEND_TIMEOUT", 1.0)
     topic = unique("letters")
     await create_topic(rough_kafka.bootstrap_servers, topic, 1)
     writing = writer(rough_kafka, topic)
@@ -270,7 +270,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 async def test_a_dead_letter_topic_that_was_deleted_is_created_again_and_has_the_letters_that_waited(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
 ) -> None:
-    monkeypatch.setattr("app.kafka.dead_letters.SEND_TIMEOUT", 2.0)
+    monkeypatch.setattr("tablehouse.kafka.dead_letters.SEND_TIMEOUT", 2.0)
     topic, group = await new_source(kafka)
     bootstrap, name = kafka.bootstrap_servers, f"{group}-dead-letters"
     await create_topic(bootstrap, name, 4)
@@ -294,7 +294,7 @@ async def test_a_dead_letter_topic_that_was_deleted_is_created_again_and_has_the
 async def test_a_partition_waits_while_its_dead_letter_topic_cannot_be_used_and_says_what_to_do(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
 ) -> None:
-    monkeypatch.setattr("app.kafka.dead_letters.SEND_TIMEOUT", 2.0)
+    monkeypatch.setattr("tablehouse.kafka.dead_letters.SEND_TIMEOUT", 2.0)
     topic, group = await new_source(kafka)
     bootstrap, name = kafka.bootstrap_servers, f"{group}-dead-letters"
     definition = tables(table("t", topic), table("sibling", topic, on_error="skip"))
@@ -324,7 +324,7 @@ async def test_a_partition_waits_while_its_dead_letter_topic_cannot_be_used_and_
 async def test_nothing_is_logged_of_letters_that_are_given_up(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch, logged: Callable[[], list[str]]
 ) -> None:
-    monkeypatch.setattr("app.kafka.dead_letters.SEND_TIMEOUT", 2.0)
+    monkeypatch.setattr("tablehouse.kafka.dead_letters.SEND_TIMEOUT", 2.0)
     topic = unique("letters")
     await create_topic(kafka.bootstrap_servers, topic, 1, {"max.message.bytes": "100000"})
     writing = writer(kafka, topic, limit=100_000)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from app.demo import kafka_jars
-from app.demo.broker import EmbeddedKafka
-from app.errors import SetupError
+from tablehouse.errors import SetupError
+from tablehouse.testing import jars as kafka_jars
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, produce, unique
 
 
@@ -127,7 +127,7 @@ def test_the_broker_dies_with_a_killed_parent_whichever_thread_started_it(tmp_pa
     script = textwrap.dedent("""
         import sys, threading
         from pathlib import Path
-        from app.demo.broker import EmbeddedKafka
+        from tablehouse.testing.kafka import EmbeddedKafka
         broker = EmbeddedKafka(Path(sys.argv[1]))
         starter = threading.Thread(target=broker.start)
         starter.start()

@@ -14,13 +14,13 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.errors import KafkaTimeoutError
 from structlog.testing import capture_logs
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import PartitionRestoring, TooStale, TopicError
-from app.kafka import broker_time
-from app.kafka.broker_time import measure
-from app.model import Role, TaskState, TopicPartition
-from app.tasks.log import LogRecord
-from app.tasks.reads import ReadResult
+from tablehouse.errors import PartitionRestoring, TooStale, TopicError
+from tablehouse.kafka import broker_time
+from tablehouse.kafka.broker_time import measure
+from tablehouse.model import Role, TaskState, TopicPartition
+from tablehouse.tasks.log import LogRecord
+from tablehouse.tasks.reads import ReadResult
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import create_topic, delete_topic, produce, unique
 from tests.support.polling import until
@@ -378,7 +378,7 @@ async def test_the_brokers_clock_is_measured_again_and_again_whatever_fails_mean
         await measure(*arguments)
 
     monkeypatch.setattr(broker_time, "measure", measured)
-    monkeypatch.setattr("app.kafka.engine.MEASURING_INTERVAL", 0.02)
+    monkeypatch.setattr("tablehouse.worker.brokers.MEASURING_INTERVAL", 0.02)
     _, group, definition = await new_source(kafka)
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(1)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import DeadlineExceeded, MisplacedKeys, RequestError, SourceUnavailable
-from app.formats.partitioners import partition_of
-from app.model import Consistency, ProducerRecord
+from tablehouse.errors import DeadlineExceeded, MisplacedKeys, RequestError, SourceUnavailable
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.model import Consistency, ProducerRecord
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until

@@ -9,8 +9,7 @@ import msgspec
 import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
-from app.demo.broker import EmbeddedKafka
-from app.placement.wire import (
+from tablehouse.placement.wire import (
     Assignment,
     MemberAssignment,
     MemberMetadata,
@@ -18,6 +17,7 @@ from app.placement.wire import (
     encode_assignments,
     encode_metadata,
 )
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce
 from tests.support.members import answer_of_nobody, invented_member, joining, recording_listener
@@ -96,7 +96,7 @@ async def test_a_worker_of_a_newer_version_waits_and_is_told_and_the_older_one_k
             data = encode_metadata(said)
             return b"\x02" + data[1:] if said.url == newer_url else data
 
-        monkeypatch.setattr("app.kafka.assignor.encode_metadata", encode)
+        monkeypatch.setattr("tablehouse.kafka.assignor.encode_metadata", encode)
         await newer.engine.start()
         await newer.engine.app.start()
         try:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import MisplacedKeys
-from app.formats.partitioners import partition_of
-from app.model import Consistency, ProducerRecord
+from tablehouse.errors import MisplacedKeys
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.model import Consistency, ProducerRecord
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import new_source, running_engine
 from tests.support.kafka import add_partitions, produce
 from tests.support.worker import table, tables

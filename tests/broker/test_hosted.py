@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app.cli import main
-from app.demo import processes
-from app.demo.broker import EmbeddedKafka, Listener
-from app.demo.load import ensure_topics
-from app.errors import SetupError, TopicError
-from app.kafka import topics
-from app.kafka.client import Connection
-from app.kafka.topic_plan import BATCH_OVERHEAD
-from app.model import TopicPartition
-from app.tasks.log import LogUnavailable
+from tablehouse.cli.main import main
+from tablehouse.demo.load import ensure_topics
+from tablehouse.errors import SetupError, TopicError
+from tablehouse.kafka import topics
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.topic_plan import BATCH_OVERHEAD
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.log import LogUnavailable
+from tablehouse.testing import processes
+from tablehouse.testing.kafka import EmbeddedKafka, Listener
 from tests.support.changelog import log_reader
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
@@ -156,6 +156,6 @@ async def test_a_listing_names_the_address_that_a_broker_wrongly_advertises(host
 
     async with log_reader(ELSEWHERE.bootstrap_servers) as reader:
         with pytest.raises(
-            LogUnavailable, match=f"no broker can be reached where it says it is: {ELSEWHERE.advertised}"
+            LogUnavailable, match=f"no broker can be reached at its advertised address: {ELSEWHERE.advertised}"
         ):
             await reader.bounds([TopicPartition(topic, 0)])

@@ -9,7 +9,7 @@ from typing import Any
 import fastavro
 from aiokafka import AIOKafkaProducer
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import new_source, running_engine
 from tests.support.worker import tables
 

@@ -10,10 +10,10 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import HeartbeatRequest
 
-from app.demo.broker import EmbeddedKafka
-from app.kafka.lease import GroupLease
-from app.tasks.clock import SystemClock
-from app.tasks.log import LeaseLost
+from tablehouse.kafka.lease import GroupLease
+from tablehouse.tasks.clock import SystemClock
+from tablehouse.tasks.log import LeaseLost
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, unique
 from tests.support.outages import paused
 from tests.support.polling import until
@@ -203,7 +203,7 @@ async def test_a_rebalance_ends_the_lease_of_the_generation_before(kafka: Embedd
         await one.lease.confirm(before)
         await two.join(topic)
 
-        with pytest.raises(LeaseLost, match=f"generation {before} is over, it is {before + 1} now"):
+        with pytest.raises(LeaseLost, match=f"generation {before} has ended; the current one is {before + 1}"):
             await one.lease.confirm(before)
         assert one.generation == two.generation
         await asyncio.gather(one.lease.confirm(one.generation), two.lease.confirm(one.generation))
@@ -248,7 +248,7 @@ async def test_a_refusal_that_is_about_a_generation_before_leaves_the_member_in_
         coordinator = one.consumer._coordinator
         name, generation = coordinator.member_id, one.generation
 
-        with pytest.raises(KafkaError, match=f"generation {before}, which is over"):
+        with pytest.raises(KafkaError, match=f"generation {before}, which has ended"):
             await coordinator._send_req(HeartbeatRequest(group, before, name))
         await one.lease.confirm(generation)
 

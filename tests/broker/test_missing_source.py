@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import PartitionRestoring, SourceUnavailable, TooStale
-from app.model import Consistency, ProducerRecord, Role, TaskState
-from app.tasks.reads import ReadResult
+from tablehouse.errors import PartitionRestoring, SourceUnavailable, TooStale
+from tablehouse.model import Consistency, ProducerRecord, Role, TaskState
+from tablehouse.tasks.reads import ReadResult
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, delete_topic, produce, unique
 from tests.support.polling import until

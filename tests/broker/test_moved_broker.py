@@ -11,12 +11,12 @@ import aiohttp
 import pytest
 from aiokafka.client import AIOKafkaClient
 
-from app.demo import processes
-from app.demo.broker import EmbeddedKafka, Listener
-from app.kafka.client import Connection
-from app.kafka.outages import explain_outage
-from app.kafka.rebootstrap import UPDATE_DISTANCE, rebootstrap
 from bench.proxy import Proxy
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.outages import explain_outage
+from tablehouse.kafka.rebootstrap import UPDATE_DISTANCE, rebootstrap
+from tablehouse.testing import processes
+from tablehouse.testing.kafka import EmbeddedKafka, Listener
 from tests.support.dead_letters import letters
 from tests.support.engine import new_source, running_engine
 from tests.support.kafka import create_topic, produce, unique

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from app.errors import BrokerUnfit
-from app.kafka.client import Connection
-from app.kafka.probe import probe_epochs
+from tablehouse.errors import BrokerUnfit
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.probe import probe_epochs
 from tests.support.kafka import create_topic, unique
 from tests.support.old_kafka import OldKafka
 from tests.support.worker import MakeWorker, table, tables

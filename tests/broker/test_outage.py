@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.cluster import Checked, check_equal
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.outages import killed, paused

@@ -1,8 +1,8 @@
-"""A guard over what app/kafka overrides and uses of its libraries beyond their public interface.
+"""A guard over what tablehouse.kafka overrides and uses of its libraries beyond their public interface.
 
 It fails when a pinned library changes, when one of its privates is not what was read before it was overridden, and when
-app/kafka begins to use another one. It needs no broker; it stands here because only these tests can say afterwards
-whether a new version works.
+tablehouse.kafka begins to use another one. It needs no broker; it stands here because only these tests can say
+afterwards whether a new version works.
 """
 
 import ast
@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import aiokafka
 import pytest
 
-import app.kafka
+import tablehouse.kafka
 
 VERSIONS = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 LIBRARIES = ("faust", "mode", "aiokafka")
 
-_AIOKAFKA, _APP = Path(aiokafka.__file__).parent, Path(app.kafka.__file__).parents[1]
+_AIOKAFKA, _APP = Path(aiokafka.__file__).parent, Path(tablehouse.kafka.__file__).parents[1]
 
 
 class Pinned(NamedTuple):
@@ -396,7 +396,7 @@ PINNED: dict[str, Pinned] = {
     "aiokafka.abc:AbstractTokenProvider.token": Pinned("self", "c912ca85799ae124", _LOGIN),
 }
 
-#: Attributes with an underscore that app/kafka reaches for on objects of the libraries, and what pins them above.
+#: Attributes with an underscore that tablehouse.kafka reaches for on objects of the libraries, and what pins them.
 REACHED_FOR = {
     "_acks": "aiokafka.producer.sender:Sender.__init__",
     "_get_cluster_metadata": "aiokafka.admin.client:AIOKafkaAdminClient._get_cluster_metadata",
@@ -524,7 +524,10 @@ def test_whatever_makes_a_client_of_kafka_has_seen_to_it_that_no_topic_is_create
 
 
 def _modules() -> list[ModuleType]:
-    return [importlib.import_module(f"app.kafka.{found.name}") for found in pkgutil.iter_modules(app.kafka.__path__)]
+    return [
+        importlib.import_module(f"tablehouse.kafka.{found.name}")
+        for found in pkgutil.iter_modules(tablehouse.kafka.__path__)
+    ]
 
 
 def _our_classes() -> list[type]:
@@ -575,7 +578,7 @@ def _resolve(name: str) -> Any:
     found: Any = importlib.import_module(module)
     for part in path.split("."):
         found = inspect.getattr_static(found, part)
-        while inspect.isclass(found) and found.__module__.startswith("app."):
+        while inspect.isclass(found) and found.__module__.startswith("tablehouse."):
             # A class of ours in the place of the library's.
             found = found.__base__
     return found

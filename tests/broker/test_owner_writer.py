@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import DeadlineExceeded, NotOwner, PayloadTooLarge, RequestError, SourceUnavailable
-from app.kafka.client import Connection
-from app.kafka.owner_writer import KafkaOwnerWriter
-from app.kafka.source_writer import KafkaSourceWriter
-from app.model import Epoch, Ownership, ProducerRecord, SourceEnd, TopicPartition
+from tablehouse.errors import DeadlineExceeded, NotOwner, PayloadTooLarge, RequestError, SourceUnavailable
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.owner_writer import KafkaOwnerWriter
+from tablehouse.kafka.source_writer import KafkaSourceWriter
+from tablehouse.model import Epoch, Ownership, ProducerRecord, SourceEnd, TopicPartition
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.broker.test_source_writer import whole_records
 from tests.support.kafka import BROKERS_CLOCK, create_topic, unique
 from tests.support.polling import until
@@ -198,14 +198,14 @@ async def test_a_record_that_failed_and_was_there_all_the_same_is_told_from_the_
         loop = asyncio.get_running_loop()
         sequence = writer._sequences["t", place]  # noqa: SLF001 - as after a failure that does not tell what it did
         sequence.acknowledged, sequence.failed_at = 0, loop.time()
-        with pytest.raises(SourceUnavailable, match="has failed since it was decided"):
+        with pytest.raises(SourceUnavailable, match="failed after it was decided"):
             await append(writer, place, b"decided before", listed_at=sequence.failed_at - 1)
 
         async def later() -> bool:
             return loop.time() > sequence.failed_at
 
         await until(later, "the next decision is later")
-        with pytest.raises(SourceUnavailable, match="thought to have failed"):
+        with pytest.raises(SourceUnavailable, match="reported as failed"):
             await append(writer, place, b"takes its number", end=1)
         assert await append(writer, place, b"next", end=1) == 1
     assert await values(kafka, topic) == [b"there", b"next"]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from aiokafka.protocol.group import HeartbeatRequest, LeaveGroupRequest
 
-import app.kafka.assignor as module
-from app.demo.broker import EmbeddedKafka
-from app.placement.assign import place
-from app.placement.wire import MemberAssignment
+import tablehouse.kafka.assignor as module
+from tablehouse.placement.assign import place
+from tablehouse.placement.wire import MemberAssignment
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import add_partitions, produce
 from tests.support.polling import until

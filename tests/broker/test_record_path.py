@@ -10,7 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.batches import (
     ATTRIBUTES_AT,
     CRC_AT,

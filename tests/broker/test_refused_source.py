@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import TooStale
-from app.model import Consistency, Role
-from app.tasks.reads import ReadResult
+from tablehouse.errors import TooStale
+from tablehouse.model import Consistency, Role
+from tablehouse.tasks.reads import ReadResult
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import new_source, running_engine
 from tests.support.kafka import produce, recreate_topic
 from tests.support.polling import until

@@ -9,12 +9,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from app.demo.broker import EmbeddedKafka
-from app.kafka.broker_time import measure, prepare_probe
-from app.kafka.client import Connection
-from app.kafka.probe import probe_epochs
-from app.kafka.producers import stop_producer
-from app.tasks.clock import MeasuredClock, SystemClock
+from tablehouse.kafka.broker_time import measure, prepare_probe
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.probe import probe_epochs
+from tablehouse.kafka.producers import stop_producer
+from tablehouse.tasks.clock import MeasuredClock, SystemClock
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
 from tests.support.topics import partitions_of, settings_of

@@ -11,12 +11,12 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import OutOfOrderSequenceNumber
 
-from app.demo.broker import EmbeddedKafka
-from app.errors import DeadlineExceeded, PayloadTooLarge, RequestError, SourceUnavailable
-from app.kafka.client import Connection
-from app.kafka.source_writer import KafkaSourceWriter
-from app.model import ProducerRecord, TopicPartition
-from app.tasks.log import BrokerClock
+from tablehouse.errors import DeadlineExceeded, PayloadTooLarge, RequestError, SourceUnavailable
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.source_writer import KafkaSourceWriter
+from tablehouse.model import ProducerRecord, TopicPartition
+from tablehouse.tasks.log import BrokerClock
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import BROKERS_CLOCK, ShiftedClock, create_topic, unique
 from tests.support.polling import until
 

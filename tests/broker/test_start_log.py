@@ -2,7 +2,7 @@
 
 import re
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, table, tables

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from app.cli import main
-from app.demo.broker import EmbeddedKafka
-from app.kafka import topics
-from app.kafka.client import Connection
+from tablehouse.cli.main import main
+from tablehouse.kafka import topics
+from tablehouse.kafka.client import Connection
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, delete_topic, unique
 from tests.support.polling import until
 from tests.support.topics import GROUP_TOPICS, alter_topic, catalog, partitions_of, settings_of, topics_of
@@ -68,7 +68,7 @@ async def test_the_commands_make_a_group_s_topics_as_a_worker_wants_them(kafka: 
 
     second = await scene.run()
     assert (second.exit_code, second.stdout) == (0, "")
-    assert second.stderr.splitlines() == [f"{name}: as it has to be" for name in names]
+    assert second.stderr.splitlines() == [f"{name}: as required" for name in names]
     found = await topics.prepare(
         Connection(kafka.bootstrap_servers, "test"), scene.group, catalog(scene.topic), f"{scene.group}-dead-letters"
     )

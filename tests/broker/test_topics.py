@@ -5,18 +5,18 @@ from time import monotonic
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
-import app.kafka.probe
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.demo.broker import EmbeddedKafka
-from app.errors import BrokerUnfit, TopicError
-from app.kafka import topics
-from app.kafka.broker_time import measure, prepare_probe
-from app.kafka.client import Connection
-from app.kafka.probe import probe_epochs
-from app.kafka.topic_plan import BATCH_OVERHEAD
-from app.kafka.topics import Topics
-from app.model import Epoch, TopicPartition
-from app.tasks.clock import MeasuredClock
+import tablehouse.kafka.probe
+from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.errors import BrokerUnfit, TopicError
+from tablehouse.kafka import topics
+from tablehouse.kafka.broker_time import measure, prepare_probe
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.probe import probe_epochs
+from tablehouse.kafka.topic_plan import BATCH_OVERHEAD
+from tablehouse.kafka.topics import Topics
+from tablehouse.model import Epoch, TopicPartition
+from tablehouse.tasks.clock import MeasuredClock
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.changelog import connection
 from tests.support.kafka import create_topic, delete_topic, unique
 from tests.support.polling import until
@@ -270,7 +270,7 @@ class _CarelessWriter:
 async def test_a_broker_that_takes_records_of_an_older_epoch_is_refused(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app.kafka.probe, "KafkaChangelogWriter", _CarelessWriter)
+    monkeypatch.setattr(tablehouse.kafka.probe, "KafkaChangelogWriter", _CarelessWriter)
 
     with pytest.raises(BrokerUnfit, match="accepted a record of an older producer epoch"):
         await probe_epochs(connection(kafka.bootstrap_servers), unique("group"))

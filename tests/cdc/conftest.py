@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
-from app.demo.debezium import Debezium, postgres_connector
-from app.demo.postgres import Postgres
+from tablehouse.testing.debezium import Debezium, postgres_connector
+from tablehouse.testing.kafka import EmbeddedKafka
+from tablehouse.testing.postgres import Postgres
 from tests.support.changes import COLUMNS, Pairs, Wide
 from tests.support.kafka import create_topic, unique
 from tests.support.postgres import require_postgres

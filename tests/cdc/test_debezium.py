@@ -13,8 +13,8 @@ import yaml
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from click.testing import CliRunner
 
-from app.cli import main
-from app.demo.broker import EmbeddedKafka
+from tablehouse.cli.main import main
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.cdc.conftest import PARTITIONS, SEED, Captured
 from tests.support.changes import PLAIN, WITH_SCHEMA, Keys, rows_of, transactions
 from tests.support.cluster import client

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.chaos.paths import TAKEN, all_run, listed, never_taken
 from tests.chaos.scene import WHOLE
 

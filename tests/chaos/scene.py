@@ -15,7 +15,7 @@ import msgspec
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from app.demo import processes
+from tablehouse.testing import processes
 from tests.chaos.checker import Rules, Span, judge
 from tests.chaos.history import Answer, Recording
 from tests.chaos.ledger import Ledger

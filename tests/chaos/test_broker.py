@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.chaos.scene import Scene, amount, scene
 from tests.support.outages import killed
 from tests.support.polling import until

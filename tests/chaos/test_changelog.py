@@ -9,7 +9,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.errors import PolicyViolationError
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.chaos.scene import ACCEPTABLE_LAG, HEALED, PARTITIONS, Scene, scene
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess

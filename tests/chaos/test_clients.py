@@ -5,8 +5,8 @@ import resource
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from app.demo.broker import EmbeddedKafka
 from bench.usage import resident_bytes
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.chaos.scene import KEYS, amount, scene
 from tests.support.http_workers import connected, read_reply
 from tests.support.worker import MakeWorker

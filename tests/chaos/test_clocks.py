@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.chaos.clocks import SetClock
 from tests.chaos.scene import HEALED, Scene, amount, paths, scene
 from tests.support.polling import until

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.chaos.disk import behead_manifests, cut_manifests, delete, fill, flip_bytes
 from tests.chaos.scene import HEALED, WHOLE, amount, paths, scene
 from tests.support.kafka import produce

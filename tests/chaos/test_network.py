@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from app.demo.broker import EmbeddedKafka
 from bench.proxy import Proxy, proxies
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.chaos.scene import KEYS, PARTITIONS, Scene, amount, scene
 from tests.support.cluster import client
 from tests.support.oracle import replay_source

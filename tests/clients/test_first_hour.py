@@ -9,8 +9,8 @@ import yaml
 from aiohttp import ClientSession
 from click.testing import CliRunner
 
-from app.cli import main
-from app.demo.broker import EmbeddedKafka
+from tablehouse.cli.main import main
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, unique
 from tests.support.producers import EXPECTED, Records, produce_by
 from tests.support.worker import MakeWorker, WorkerProcess

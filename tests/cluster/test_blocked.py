@@ -6,8 +6,8 @@ from typing import Any
 import aiohttp
 from click.testing import CliRunner
 
-from app import cli
-from app.demo.broker import EmbeddedKafka
+from tablehouse.cli import main as cli
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.batches import CRC_AT, spoil_head
 from tests.support.kafka import create_topic, delete_topic, produce, recreate_topic, unique
 from tests.support.polling import until

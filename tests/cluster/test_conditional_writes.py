@@ -9,8 +9,8 @@ import aiohttp
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from app.demo.broker import EmbeddedKafka
-from app.formats.partitioners import partition_of
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.cluster.test_writes import JSON, PARTITIONS, Group, send, sharing
 from tests.support.cluster import check_equal, client
 from tests.support.polling import until

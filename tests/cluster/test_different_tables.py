@@ -1,6 +1,6 @@
 """Two workers of one group that were given different tables.yaml files."""
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, all_ready, make_worker, table, tables

@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 
-from app.demo.broker import EmbeddedKafka
-from app.formats.partitioners import partition_of
-from app.model import TopicPartition
-from app.tasks.records import POSITION_KEY, PositionRecord, decode
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.records import POSITION_KEY, PositionRecord, decode
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.changelog import log_reader, read_to
 from tests.support.kafka import add_partitions, create_topic, produce, unique
 from tests.support.polling import until

@@ -1,6 +1,6 @@
 """More workers than partitions."""
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.cluster import Checked, check_equal
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.worker import MakeWorker, all_ready, tables

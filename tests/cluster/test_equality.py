@@ -11,9 +11,9 @@ from urllib.parse import quote, quote_from_bytes
 
 import pytest
 
-from app.catalog.load import load_catalog
-from app.demo.broker import EmbeddedKafka
-from app.routing.tables import routed_tables
+from tablehouse.catalog.load import load_catalog
+from tablehouse.routing.tables import routed_tables
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.cluster import Checked, check_equal, client
 from tests.support.http_workers import ask
 from tests.support.kafka import create_topic, produce, unique

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.cluster import Checked, check_equal, client
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.load import Load, Watch

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka
 from bench.usage import resident_bytes
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.cluster import Checked
 from tests.support.http_workers import connected, read_reply, send
 from tests.support.kafka import create_topic, unique

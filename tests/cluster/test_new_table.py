@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import aiohttp
 from aiokafka import AIOKafkaProducer
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.cluster import Answer, Checked, Client, client, digest_of, wait_applied
 from tests.support.kafka import create_topic, unique
 from tests.support.load import UNAVAILABLE

@@ -11,8 +11,8 @@ import aiohttp
 import confluent_kafka
 from yarl import URL
 
-from app.catalog.spec import PartitionerName
-from app.demo.broker import EmbeddedKafka
+from tablehouse.catalog.spec import PartitionerName
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, all_ready, table, tables

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.cluster import Checked, check_equal
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until

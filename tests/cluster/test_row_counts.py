@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker, WorkerProcess, all_ready, table, tables

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until
 from tests.support.worker import MakeWorker

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaProducer
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.cluster import Answer, Checked, check_equal, client
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until

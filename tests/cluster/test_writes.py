@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import aiohttp
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from app.demo.broker import EmbeddedKafka
-from app.formats.partitioners import partition_of
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.cluster import Answer, Checked, check_equal, client
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from app.demo.processes import free_port, port_is_free
+from tablehouse.testing.processes import free_port, port_is_free
 
 _REPOSITORY = Path(__file__).parents[2]
 _DEADLINE = 240.0
@@ -35,7 +35,7 @@ def _demo(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
     # As a shell starts what a script has run with &.
     ignoring = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"]
     with subprocess.Popen(
-        [*ignoring, sys.executable, "-m", "app.demo", "--flights", _FLIGHTS, *arguments],
+        [*ignoring, sys.executable, "-m", "tablehouse.demo", "--flights", _FLIGHTS, *arguments],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -53,7 +53,7 @@ def test_every_request_that_the_demo_prints_gets_the_answer_it_promises(tmp_path
         said, _ = demo.communicate(timeout=_DEADLINE)
         assert demo.returncode == 0, said
         assert "it answers itself" in said
-        assert "forwards the question" in said
+        assert "forwards the request" in said
         assert "ok (404): curl -i" in said
         assert "ok (400): curl -i" in said
 

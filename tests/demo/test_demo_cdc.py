@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.demo import postgres
-from app.demo.processes import free_port, port_is_free
-from app.errors import SetupError
+from tablehouse.errors import SetupError
+from tablehouse.testing import postgres
+from tablehouse.testing.processes import free_port, port_is_free
 from tests.support.postgres import require_postgres
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def _demo(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
     # As a shell starts what a script has run with &.
     ignoring = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"]
     with subprocess.Popen(
-        [*ignoring, sys.executable, "-m", "app.demo.cdc", *arguments],
+        [*ignoring, sys.executable, "-m", "tablehouse.demo.cdc", *arguments],
         cwd=folder,
         env=os.environ | given | {"PYTHONPATH": str(_REPOSITORY), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,

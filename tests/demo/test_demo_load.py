@@ -1,12 +1,12 @@
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from app.demo.broker import EmbeddedKafka
-from app.demo.flights import Record
-from app.demo.load import PARTITIONS, Producer, ensure_topics
-from app.demo.processes import free_port
-from app.errors import SetupError, TopicError
-from app.formats.partitioners import partition_of
+from tablehouse.demo.flights import Record
+from tablehouse.demo.load import PARTITIONS, Producer, ensure_topics
+from tablehouse.errors import SetupError, TopicError
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.testing.kafka import EmbeddedKafka
+from tablehouse.testing.processes import free_port
 from tests.support.kafka import create_topic, unique
 
 

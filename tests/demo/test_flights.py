@@ -3,8 +3,8 @@ import importlib.util
 import msgspec
 import pytest
 
-from app.demo import flights
-from app.errors import SetupError
+from tablehouse.demo import flights
+from tablehouse.errors import SetupError
 
 
 @pytest.mark.parametrize("topic", flights.ROWS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.processes import end, free_port, last_lines, port_is_free
+from tablehouse.testing.processes import end, free_port, last_lines, port_is_free
 
 README = Path(__file__).parents[2] / "README.md"
 _EXAMPLE = re.compile(r"^(curl .+)\n# (\d{3})(?: (.+))?$", re.MULTILINE)
@@ -33,7 +33,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     log = folder / "demo.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.demo", "--flights", "2000"],
+            [sys.executable, "-m", "tablehouse.demo", "--flights", "2000"],
             stdout=output,
             stderr=output,
             env=os.environ | {name: str(port) for name, port in ports.items()} | {"PYTHONPATH": str(README.parent)},

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
-from app.demo import processes
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing import processes
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.kafka import unique
 
 _ROOT = Path(__file__).parents[2]
@@ -170,4 +170,4 @@ def reader(kafka: EmbeddedKafka, wheels: Path, tmp_path: Path) -> Iterator[Reade
 def test_every_command_of_the_tutorial_gives_what_it_says(reader: Reader, tmp_path: Path) -> None:
     reader.read(_PAGE.read_text("utf-8"))
     # It was the wheel that did all this.
-    assert list(tmp_path.glob(".venv/lib/python*/site-packages/app/cli.py"))
+    assert list(tmp_path.glob(".venv/lib/python*/site-packages/tablehouse/cli/main.py"))

@@ -1,10 +1,10 @@
 import re
 from pathlib import Path
 
-from app.model import TopicPartition
-from app.tasks.dead_letters import REASONS, DeadLetter, without_content
-from app.tasks.ingest import BadRecord
-from tests.model.broker import Record
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.dead_letters import REASONS, DeadLetter, without_content
+from tablehouse.tasks.ingest import BadRecord
+from tablehouse.testing.simulated.broker import Record
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "dead-letters.md"
 

@@ -2,7 +2,7 @@ import inspect
 import re
 from pathlib import Path
 
-from app import errors
+from tablehouse import errors
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "http.md"
 

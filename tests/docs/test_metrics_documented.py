@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from app.telemetry import Metrics
+from tablehouse.telemetry import Metrics
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import SETTINGS, Setting
+from tablehouse.config.settings import SETTINGS, Setting
 
 SETTINGS_PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 

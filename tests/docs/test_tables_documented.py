@@ -4,14 +4,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from app.catalog.load import load_catalog
-from app.formats.spellings import SPELLINGS, Write
+from tablehouse.catalog.load import load_catalog
+from tablehouse.formats.spellings import SPELLINGS, Write
 
 PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 
 
 def schema() -> dict[str, Any]:
-    text = files("app.catalog").joinpath("tables.schema.json").read_text(encoding="utf-8")
+    text = files("tablehouse.catalog").joinpath("tables.schema.json").read_text(encoding="utf-8")
     parsed: dict[str, Any] = json.loads(text)
     return parsed
 

@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from app import errors
+from tablehouse import errors
 
 PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 

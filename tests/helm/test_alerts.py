@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from app.model import TaskState
-from app.telemetry import Metrics
 from deploy.helm.generate import CHART
+from tablehouse.model import TaskState
+from tablehouse.telemetry import Metrics
 from tests.helm.alerts import CASES, RUNNING
 from tests.support.helm import HELM_4, only
 from tests.support.helm_cases import MONITORED

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from app.catalog.load import load_catalog
-from app.config import PREFIX, Settings, load_settings
-from app.demo.kafka_jars import KAFKA_VERSION
+from tablehouse.catalog.load import load_catalog
+from tablehouse.config.load import load_settings
+from tablehouse.config.settings import PREFIX, Settings
+from tablehouse.testing.jars import KAFKA_VERSION
 from tests.support.dockerfile import all_of, environment_of, stages
 
 _FOLDER = Path(__file__).parents[2] / "deploy" / "compose"

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import aiohttp
 
-from app.demo import processes
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing import processes
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.helm import HELM_4, only
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
@@ -74,7 +74,7 @@ class _Worker:
         self._log = folder / "worker.log"
         variables = {name: pod.here(value) for name, value in pod.environment().items()}
         self.process = processes.spawn(
-            [sys.executable, "-m", "app.cli", *pod.container["args"]],
+            [sys.executable, "-m", "tablehouse", *pod.container["args"]],
             log=self._log,
             env={"PYTHONPATH": str(Path(__file__).parents[2])} | variables,
         )

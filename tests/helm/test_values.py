@@ -7,9 +7,9 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import yaml
 
-from app.catalog.load import load_catalog
-from app.config import SETTINGS, Settings
 from deploy.helm.generate import CHART, DECIDED_BY_CHART, values, with_generated, with_values
+from tablehouse.catalog.load import load_catalog
+from tablehouse.config.settings import SETTINGS, Settings
 from tests.support.helm import HELM_4, only
 from tests.support.helm_cases import CASES
 

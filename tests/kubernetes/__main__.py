@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from app.demo import processes
-from app.demo.kafka_jars import kafka_class_path
-from app.errors import SetupError
+from tablehouse.errors import SetupError
+from tablehouse.testing import processes
+from tablehouse.testing.jars import kafka_class_path
 from tests.kubernetes import binaries, cgroups, image, machine
 from tests.support.helm import HELM_3, HELM_4
 

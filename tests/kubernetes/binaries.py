@@ -13,7 +13,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from app.demo.kafka_jars import cache_folder, only_process
+from tablehouse.testing.jars import cache_folder, only_process
 
 _SOURCE = Path(__file__).with_name("programs")
 _VERSION = "1.34.4"

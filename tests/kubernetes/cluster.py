@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.demo import processes
+from tablehouse.testing import processes
 from tests.kubernetes import addresses, cgroups
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.node import Node

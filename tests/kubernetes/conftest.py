@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka, Listener
+from tablehouse.testing.kafka import EmbeddedKafka, Listener
 from tests.kubernetes import addresses
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.judge import HEADER, Judge, Step

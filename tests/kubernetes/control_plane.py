@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.demo import processes
+from tablehouse.testing import processes
 from tests.kubernetes.addresses import API_SERVER, CONTROL_PLANE, PODS, SERVICES
 from tests.kubernetes.binaries import program
 from tests.support.authority import Authority

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from app.demo.kafka_jars import cache_folder, only_process
 from deploy.helm.generate import CHART
+from tablehouse.testing.jars import cache_folder, only_process
 from tests.kubernetes import binaries
 from tests.support.dockerfile import instructions
 

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import aiohttp
 
-from app.demo import processes
+from tablehouse.testing import processes
 from tests.kubernetes.cluster import Cluster
 from tests.support.polling import wait_until
 

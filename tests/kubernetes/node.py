@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from app.demo import processes
+from tablehouse.testing import processes
 from tests.kubernetes import addresses
 from tests.kubernetes.binaries import program
 from tests.kubernetes.image import PAUSE

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.broker import EmbeddedKafka, Listener
+from tablehouse.testing.kafka import EmbeddedKafka, Listener
 from tests.kubernetes.cluster import NAMESPACE, Cluster, KubectlError
 from tests.kubernetes.conftest import PASSWORD, USER, table
 from tests.kubernetes.judge import Judge, Step

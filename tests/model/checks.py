@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from app.errors import RequestError
-from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, ReadMode, Role, TopicPartition
-from app.stores.rows import LAYOUT_VERSION, pack_head
-from app.tasks.source_ends import KNOWN_SECONDS
-from app.tasks.task import Task
+from tablehouse.errors import RequestError
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, ReadMode, Role, TopicPartition
+from tablehouse.stores.rows import LAYOUT_VERSION, pack_head
+from tablehouse.tasks.source_ends import KNOWN_SECONDS
+from tablehouse.tasks.task import Task
+from tablehouse.testing.simulated.world import World
 from tests.model.oracle import Expected
 from tests.model.tables import Table
 from tests.model.worker import Worker, rows_of
-from tests.model.world import World
 
 
 class Checks:

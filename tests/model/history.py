@@ -5,15 +5,15 @@ import random
 
 import structlog
 
-from app.model import Consistency, Epoch, ReadMode, TopicPartition
-from app.tasks.records import CLAIM_KEY, Claim, encode, epoch_headers
-from tests.model.broker import HOUR_MS, Log, Pair
+from tablehouse.model import Consistency, Epoch, ReadMode, TopicPartition
+from tablehouse.tasks.records import CLAIM_KEY, Claim, encode, epoch_headers
+from tablehouse.testing.simulated.broker import HOUR_MS, Log, Pair
+from tablehouse.testing.simulated.loop import Process
+from tablehouse.testing.simulated.world import LATEST, WALL_SPEED, Weather, World
 from tests.model.checks import Checks
-from tests.model.loop import Process
 from tests.model.oracle import OVERSIZED
 from tests.model.tables import Table
 from tests.model.worker import Worker
-from tests.model.world import LATEST, WALL_SPEED, Weather, World
 
 #: Virtual seconds that things go wrong.
 DURATION = 30.0

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from app.model import TaskState, TopicPartition
-from app.tasks.task import Task
-from tests.model.broker import HOUR_MS, Log, Pair
+from tablehouse.model import TaskState, TopicPartition
+from tablehouse.tasks.task import Task
+from tablehouse.testing.simulated.broker import HOUR_MS, Log, Pair
+from tablehouse.testing.simulated.loop import Process, run_virtual
+from tablehouse.testing.simulated.world import WALL_SPEED, World
 from tests.model.checks import Checks
-from tests.model.loop import Process, run_virtual
 from tests.model.tables import Table
 from tests.model.worker import Worker, rows_of
-from tests.model.world import WALL_SPEED, World
 
 SOURCE = TopicPartition("source", 0)
 

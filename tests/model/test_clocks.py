@@ -10,7 +10,7 @@ import math
 
 import pytest
 
-from app.model import Consistency, ReadMode, TaskState
+from tablehouse.model import Consistency, ReadMode, TaskState
 from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
 
 MINUTE_MS = 60_000

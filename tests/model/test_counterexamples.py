@@ -3,9 +3,9 @@
 import asyncio
 from collections import Counter
 
-from app.model import TaskState
-from app.tasks.records import Claim, decode
-from tests.model.broker import EpochRefused
+from tablehouse.model import TaskState
+from tablehouse.tasks.records import Claim, decode
+from tablehouse.testing.simulated.broker import EpochRefused
 from tests.model.history import wear_out
 from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
 from tests.model.tables import Table

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from app.errors import PartitionRestoring
-from app.model import Role, TaskState
-from tests.model.loop import run_virtual
+from tablehouse.errors import PartitionRestoring
+from tablehouse.model import Role, TaskState
+from tablehouse.testing.simulated.loop import run_virtual
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
 

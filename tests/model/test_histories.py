@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
+from tablehouse.testing.simulated.loop import run_virtual
 from tests.model.history import History
-from tests.model.loop import run_virtual
 
 HISTORIES = int(os.environ.get("MODEL_HISTORIES", "300"))
 ONE = os.environ.get("MODEL_SEED")

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from app.model import TaskState, TopicPartition
-from app.tasks.log import LogSlice
-from tests.model import ports
+from tablehouse.model import TaskState, TopicPartition
+from tablehouse.tasks.log import LogSlice
+from tablehouse.testing.simulated import ports
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
 

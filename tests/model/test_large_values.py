@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.model import TaskState
-from tests.model.loop import run_virtual
+from tablehouse.model import TaskState
+from tablehouse.testing.simulated.loop import run_virtual
 from tests.model.scenario import SOURCE, Scenario, simulated
 
 RECORDS = [

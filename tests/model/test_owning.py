@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import NotOwner, PositionNotReached, SourceUnavailable
-from app.model import SourceEnd, TaskState
+from tablehouse.errors import NotOwner, PositionNotReached, SourceUnavailable
+from tablehouse.model import SourceEnd, TaskState
+from tablehouse.testing.simulated.world import FAIR
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.worker import Worker
-from tests.model.world import FAIR
 
 TABLE = "count"
 

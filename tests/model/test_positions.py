@@ -1,6 +1,6 @@
 """What a worker tells the group's leader of how far its shards are: never more than its last table has."""
 
-from app.model import TaskState
+from tablehouse.model import TaskState
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.worker import Worker
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from app.model import TaskState
-from app.tasks.records import POSITION_KEY, PositionRecord, encode
+from tablehouse.model import TaskState
+from tablehouse.tasks.records import POSITION_KEY, PositionRecord, encode
 from tests.model.scenario import Scenario, simulated
 
 EARLY = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"c", b"4")]

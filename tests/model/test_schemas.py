@@ -2,10 +2,10 @@
 
 import asyncio
 
-from app.model import TaskState
-from tests.model.broker import Pair
+from tablehouse.model import TaskState
+from tablehouse.testing.simulated.broker import Pair
+from tablehouse.testing.simulated.world import World
 from tests.model.scenario import SOURCE, Scenario, simulated
-from tests.model.world import World
 
 PLAIN: list[Pair] = [(b"k%d" % (number % 5), b"v%d" % number) for number in range(40)]
 FRAMED: list[Pair] = [(b"k%d" % (number % 5), b"?%d:v%d" % (number // 10, number)) for number in range(40)]

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from app.errors import NotOwner, PartitionRestoring
-from app.model import TaskState
-from app.tasks.shards import REOPEN_INTERVAL
+from tablehouse.errors import NotOwner, PartitionRestoring
+from tablehouse.model import TaskState
+from tablehouse.tasks.shard_stores import REOPEN_INTERVAL
+from tablehouse.testing.simulated.loop import run_virtual
+from tablehouse.testing.simulated.store import MemoryShard
 from tests.model.history import History
-from tests.model.loop import run_virtual
 from tests.model.scenario import SOURCE, Scenario, simulated
-from tests.model.store import MemoryShard
 from tests.model.worker import Worker
 
 RECORDS: list[tuple[bytes | None, bytes | None]] = [(b"k%d" % (number % 5), b"v%d" % number) for number in range(23)]

@@ -6,23 +6,23 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.catalog.spec import Catalog
-from app.formats.variants import Known
-from app.model import DEFAULT_CONSISTENCY, Consistency, TaskState, TopicPartition
-from app.stores.data_directory import DataDirectory
-from app.stores.store import StoreClosed, StoreCorrupt
-from app.tasks.clock import MEASURING_INTERVAL, MeasuredClock
-from app.tasks.doubts import Doubts
-from app.tasks.log import LogUnavailable
-from app.tasks.ports import Ports
-from app.tasks.reads import Reader, ReadResult
-from app.tasks.shards import Shards, ShardSettings
-from app.tasks.task import Task
-from app.telemetry import Metrics
-from tests.model.group import HEARTBEAT_INTERVAL, MemberLease
-from tests.model.lane import SimulatedLane
-from tests.model.loop import Process
-from tests.model.ports import (
+from tablehouse.catalog.spec import Catalog
+from tablehouse.formats.variants import Known
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, ShardId, TaskState, TopicPartition
+from tablehouse.stores.data_directory import DataDirectory
+from tablehouse.stores.store import StoreClosed, StoreCorrupt
+from tablehouse.tasks.clock import MEASURING_INTERVAL, MeasuredClock
+from tablehouse.tasks.doubts import Doubts
+from tablehouse.tasks.log import LogUnavailable
+from tablehouse.tasks.ports import Ports
+from tablehouse.tasks.reads import Reader, ReadResult
+from tablehouse.tasks.shards import Shards, ShardSettings
+from tablehouse.tasks.task import Task
+from tablehouse.telemetry import Metrics
+from tablehouse.testing.simulated.group import HEARTBEAT_INTERVAL, MemberLease
+from tablehouse.testing.simulated.lane import SimulatedLane
+from tablehouse.testing.simulated.loop import Process
+from tablehouse.testing.simulated.ports import (
     MachineClock,
     SimulatedClock,
     SimulatedDeadLetters,
@@ -31,10 +31,10 @@ from tests.model.ports import (
     SimulatedWriter,
     measure,
 )
-from tests.model.schemas import SimulatedSchemas
-from tests.model.store import Disk, Folder, MemoryShard, random_crash
+from tablehouse.testing.simulated.schemas import SimulatedSchemas
+from tablehouse.testing.simulated.store import Disk, Folder, MemoryShard, random_crash
+from tablehouse.testing.simulated.world import WALL_SPEED, World
 from tests.model.tables import Table
-from tests.model.world import WALL_SPEED, World
 
 #: Seconds a batch in flight is given at a rebalance.
 PATIENCE = 1.0
@@ -218,7 +218,8 @@ class _Run:
             Reader(self.lease, MAX_STALENESS),
         )
 
-    def _store_of(self, source: TopicPartition) -> MemoryShard:
+    def _store_of(self, shard: ShardId) -> MemoryShard:
+        source = TopicPartition(*shard)
         world, worker, folder = self.world, self.worker, self.worker.folder(source)
         if folder.holder is not None:
             world.paths["a shard returned while it was closed"] += 1
@@ -248,8 +249,11 @@ class _Run:
             await self.world.hop("joined")
             generation = self.lease.generation = self.world.group.generation
             assigned = self.world.group.assigned(self.member)
+            followed = self.world.group.followed(self.member)
             self.lane.assign(assigned)
-            self.shards.assign(generation, assigned, self.world.group.followed(self.member))
+            self.shards.assign(
+                generation, [ShardId(*source) for source in assigned], [ShardId(*source) for source in followed]
+            )
             while not self.leaving and await self.lease.beat() == "good":  # noqa: ASYNC110 - heartbeats, not a poll
                 await asyncio.sleep(HEARTBEAT_INTERVAL)
             await self.shards.suspend(PATIENCE, "the group is rebalancing")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.schema_registry import EmbeddedRegistry
+from tablehouse.testing.schema_registry import EmbeddedRegistry
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ import pytest_asyncio
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.serialization import MessageField
 
-from app.demo.broker import EmbeddedKafka
-from app.demo.schema_registry import EmbeddedRegistry
+from tablehouse.testing.kafka import EmbeddedKafka
+from tablehouse.testing.schema_registry import EmbeddedRegistry
 from tests.support.confluent import Confluent
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until

@@ -15,8 +15,8 @@ from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from app.demo.broker import EmbeddedKafka
-from app.demo.schema_registry import EmbeddedRegistry
+from tablehouse.testing.kafka import EmbeddedKafka
+from tablehouse.testing.schema_registry import EmbeddedRegistry
 from tests.support.confluent import SUBJECTS, Confluent
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
-from app.demo import schema_registry
-from app.demo.schema_registry import EmbeddedRegistry, registry_program
-from app.errors import SetupError
+from tablehouse.errors import SetupError
+from tablehouse.testing import schema_registry
+from tablehouse.testing.schema_registry import EmbeddedRegistry, registry_program
 from tests.support.kafka import unique
 
 AVRO = '{"type":"record","name":"Plane","fields":[{"name":"tailnum","type":"string"}]}'

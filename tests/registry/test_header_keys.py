@@ -12,8 +12,8 @@ from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from app.cli import main
-from app.demo.broker import EmbeddedKafka
+from tablehouse.cli.main import main
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.confluent import SUBJECTS, Confluent
 from tests.support.kafka import create_topic, unique
 from tests.support.polling import until

@@ -11,13 +11,13 @@ from click.testing import CliRunner, Result
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.serialization import MessageField
 
-from app.cli import main
-from app.demo.broker import EmbeddedKafka
-from app.demo.processes import free_port
-from app.demo.schema_registry import EmbeddedRegistry
+from tablehouse.cli.main import main
+from tablehouse.testing.kafka import EmbeddedKafka
+from tablehouse.testing.processes import free_port
+from tablehouse.testing.schema_registry import EmbeddedRegistry
 from tests.support.confluent import Confluent
 from tests.support.kafka import create_topic, unique
-from tests.support.producers import Records, by_go, by_kafkajs
+from tests.support.producers import Records, by_go, by_java_avro, by_kafkajs
 from tests.support.worker import MakeWorker
 
 KEY = '{"type":"record","name":"K","fields":[{"name":"id","type":"long"}]}'
@@ -65,7 +65,10 @@ async def test_avro_is_found_with_its_registry_and_named_without(
     assert "set schema_registry" in without.stderr
 
 
-@pytest.mark.parametrize(("name", "produce"), [("kafkajs", by_kafkajs), ("franz-go", partial(by_go, "franz-go-avro"))])
+@pytest.mark.parametrize(
+    ("name", "produce"),
+    [("java", by_java_avro), ("kafkajs", by_kafkajs), ("franz-go", partial(by_go, "franz-go-avro"))],
+)
 async def test_avro_of_other_languages_becomes_a_table_with_every_row(
     kafka: EmbeddedKafka,
     registry: EmbeddedRegistry,

@@ -6,10 +6,10 @@ from typing import Any
 
 import fastavro
 
-from app.catalog.spec import ValueSpec
-from app.formats.avro import AvroReader
-from app.formats.schemas import Reference, Schema
-from app.turns import finish
+from tablehouse.catalog.spec import ValueSpec
+from tablehouse.formats.avro import AvroReader
+from tablehouse.formats.schemas import Reference, Schema
+from tablehouse.turns import finish
 from tests.support.schemas import FetchedSchemas, framed
 
 

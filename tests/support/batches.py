@@ -15,9 +15,9 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-from app.demo.broker import EmbeddedKafka
-from app.kafka.raw_records import raw
-from app.kafka.record_batches import UnreadableBatch
+from tablehouse.kafka.raw_records import raw
+from tablehouse.kafka.record_batches import UnreadableBatch
+from tablehouse.testing.kafka import EmbeddedKafka
 
 PARTITION = KafkaPartition("topic", 0)
 

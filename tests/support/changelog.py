@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from app.kafka.changelog_writer import KafkaChangelogWriter
-from app.kafka.client import Connection
-from app.kafka.log_reader import KafkaLogReader
-from app.model import TopicPartition
-from app.tasks.log import LogRecord
+from tablehouse.kafka.changelog_writer import KafkaChangelogWriter
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.log_reader import KafkaLogReader
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.log import LogRecord
 from tests.support.kafka import create_topic, unique
 
 BATCH_SIZE = 1024 * 1024

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.demo.postgres import Postgres
+from tablehouse.testing.postgres import Postgres
 
 #: A column of every type that matters; `id` is made beyond what a double holds.
 COLUMNS = """

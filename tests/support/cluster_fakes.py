@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.errors import NotOwner, PositionNotReached, RequestError, SourceUnavailable
-from app.model import Consistency, Freshness, HostInfo, ProducerRecord, Role, SourceEnd, TaskState, TaskStatus
-from app.routing.cluster import ClusterSnapshot, snapshot_of
-from app.routing.cluster import Placed as PlacedMember
-from app.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, WriteHop
-from app.stores.rows import Row
-from app.tasks.digest import PartitionDigest
-from app.tasks.reads import ReadResult, SliceResult
+from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.errors import NotOwner, PositionNotReached, RequestError, SourceUnavailable
+from tablehouse.model import Consistency, Freshness, HostInfo, ProducerRecord, Role, SourceEnd, TaskState, TaskStatus
+from tablehouse.routing.cluster import ClusterSnapshot, snapshot_of
+from tablehouse.routing.cluster import Placed as PlacedMember
+from tablehouse.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, WriteHop
+from tablehouse.stores.rows import Row
+from tablehouse.tasks.digest import PartitionDigest
+from tablehouse.tasks.reads import ReadResult, SliceResult
 
 PLANES = TableSpec(
     "planes", SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json")), description="Aircraft", writable=True

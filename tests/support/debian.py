@@ -4,7 +4,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from app.demo.kafka_jars import cache_folder
+from tablehouse.testing.jars import cache_folder
 from tests.support.helm import fetched_once, put_in_place
 
 _SECONDS = 120  # that a download may take

@@ -5,17 +5,18 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.catalog.load import load_catalog
-from app.config import Settings
-from app.demo.broker import EmbeddedKafka
-from app.formats.schemas import NoSchemas
-from app.kafka.consumer import LaneConsumer
-from app.kafka.engine import Engine, SchemaSource
-from app.model import DEFAULT_CONSISTENCY, TaskState
-from app.routing.cluster import ClusterView
-from app.stores.data_directory import DataDirectory
-from app.tasks.reads import ReadResult
-from app.telemetry import Metrics
+from tablehouse.catalog.load import load_catalog
+from tablehouse.config.settings import Settings
+from tablehouse.formats.schemas import NoSchemas
+from tablehouse.kafka.consumer import LaneConsumer
+from tablehouse.model import DEFAULT_CONSISTENCY, TaskState
+from tablehouse.routing.cluster import ClusterView
+from tablehouse.stores.data_directory import DataDirectory
+from tablehouse.tasks.reads import ReadResult
+from tablehouse.telemetry import Metrics
+from tablehouse.testing.kafka import EmbeddedKafka
+from tablehouse.worker.assembly import engine_of
+from tablehouse.worker.engine import SchemaSource
 from tests.support.kafka import create_topic, unique
 from tests.support.oracle import FORMS, Content, contents, replay_source
 from tests.support.polling import until
@@ -63,7 +64,7 @@ class RunningEngine:
         }
         loaded = Settings(**values)
         directory = DataDirectory.acquire(loaded.data_dir)
-        self.engine = Engine(loaded, self.catalog, directory, self.metrics, ClusterView(), schemas or NoSchemas())
+        self.engine = engine_of(loaded, self.catalog, directory, self.metrics, ClusterView(), schemas or NoSchemas())
 
     @property
     def consumer(self) -> LaneConsumer:

@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from app.demo.kafka_jars import cache_folder
 from deploy.helm.generate import CHART
+from tablehouse.testing.jars import cache_folder
 
 RELEASE = "tablehouse"
 NAMESPACE = "tables"

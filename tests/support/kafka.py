@@ -9,8 +9,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 
-import app.kafka.metadata_requests  # noqa: F401 - the tests' own clients create no topic by looking for it
-from app.demo.broker import EmbeddedKafka
+import tablehouse.kafka.metadata_requests  # noqa: F401 - the tests' own clients create no topic by looking for it
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.polling import until
 
 _DEADLINE = 120.0  # seconds

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
-from app.placement.wire import PROTOCOL
+from tablehouse.placement.wire import PROTOCOL
 
 NO_ASSIGNMENT: bytes = ConsumerProtocolMemberAssignment(0, [], b"").encode()
 

@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.demo import processes
-from app.demo.broker import known_brokers
-from app.demo.kafka_jars import JarSet, class_path, java
+from tablehouse.testing import processes
+from tablehouse.testing.jars import JarSet, class_path, java
+from tablehouse.testing.kafka import known_brokers
 
 if TYPE_CHECKING:
     import subprocess

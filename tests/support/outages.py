@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 
-from app.demo.broker import EmbeddedKafka
+from tablehouse.testing.kafka import EmbeddedKafka
 
 
 @contextlib.contextmanager

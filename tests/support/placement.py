@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from app.placement.assign import place
-from app.placement.wire import MemberAssignment, MemberMetadata
+from tablehouse.placement.assign import place
+from tablehouse.placement.wire import MemberAssignment, MemberMetadata
 
 Shard = tuple[str, int]
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from app.demo.postgres import program
-from app.errors import SetupError
+from tablehouse.errors import SetupError
+from tablehouse.testing.postgres import program
 
 
 def require_postgres() -> None:

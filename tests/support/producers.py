@@ -1,6 +1,8 @@
 """Producers in several languages, each as its library is set by default."""
 
 import asyncio
+import json
+import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,10 +12,14 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Producer
 
-from app.demo.kafka_jars import cache_folder, kafka_class_path
+from tablehouse.testing.jars import JarSet, cache_folder, class_path, kafka_class_path
 
 _FOLDER = Path(__file__).parents[1] / "clients"
 _SECONDS = 300.0
+
+_APICURIO = JarSet(
+    "Apicurio's Avro serializer 3.1.7", "apicurio-serializer-3.1.7", Path(__file__).with_name("apicurio_jars.txt")
+)
 
 #: Keys and values in text.
 Records = Sequence[tuple[str, str]]
@@ -65,6 +71,20 @@ async def by_java(keys: str, bootstrap: str, topic: str, records: Records) -> No
         pytest.skip("javac is not on this machine")
     source = str(_FOLDER / "java" / "Produce.java")
     await _run(records, "java", "-cp", class_path, source, bootstrap, topic, keys)
+
+
+async def by_java_avro(bootstrap: str, topic: str, records: Records, registry: str) -> None:
+    """Produce with Kafka's own client, and Apicurio's serializer to make Avro of values `{"n": ..}`.
+
+    It registers schemas by Apicurio's own API of the embedded registry. Confluent's serializer is not on Maven Central.
+    """
+    jars = [await asyncio.to_thread(kafka_class_path), await asyncio.to_thread(class_path, _APICURIO)]
+    if shutil.which("javac") is None:
+        pytest.skip("javac is not on this machine")
+    source = str(_FOLDER / "java" / "ProduceAvro.java")
+    own_api = registry.replace("/ccompat/v7", "/registry/v3")
+    lines = [(key, str(json.loads(value)["n"])) for key, value in records]
+    await _run(lines, "java", "-cp", os.pathsep.join(jars), source, bootstrap, topic, own_api)
 
 
 async def by_kcat(bootstrap: str, topic: str, records: Records) -> None:

@@ -2,15 +2,15 @@
 
 import pytest
 
-from app.errors import RequestError
-from app.formats.partitioners import partition_of
-from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, Role
-from app.routing.cluster import ClusterView
-from app.routing.query import Answer, Query
-from app.routing.tables import routed_tables
-from app.stores.rows import Row
-from app.tasks.reads import ReadResult
-from app.telemetry import Metrics
+from tablehouse.errors import RequestError
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, Role
+from tablehouse.routing.cluster import ClusterView
+from tablehouse.routing.query import Answer, Query
+from tablehouse.routing.tables import routed_tables
+from tablehouse.stores.rows import Row
+from tablehouse.tasks.reads import ReadResult
+from tablehouse.telemetry import Metrics
 from tests.support.cluster_fakes import CATALOG, FakeClock, FakeTables, Placed, ScriptedPeer, snapshot
 from tests.support.schemas import NO_REGISTRY
 

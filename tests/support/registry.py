@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from app.demo import processes
+from tablehouse.testing import processes
 
 #: Status, headers and text.
 Answer = tuple[int, Mapping[str, str], str]

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
-from app.formats.errors import DecodeError
-from app.formats.schemas import NoSchemas, Schema, SchemaName, SchemaNeeded, Schemas
-from app.formats.variants import Known
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.schemas import NoSchemas, Schema, SchemaName, SchemaNeeded, Schemas
+from tablehouse.formats.variants import Known
 
 #: What a worker knows without a schema registry.
 NO_REGISTRY = Known(NoSchemas())

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from aiohttp import BasicAuth, web
 
-from app.demo import processes
+from tablehouse.testing import processes
 
 CLIENT, SECRET = "workers", "the secret of the workers"
 

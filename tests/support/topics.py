@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.demo.broker import EmbeddedKafka
+from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.polling import until
 
 #: What the names of a group's topics end with, other than the changelogs, in the order in which they are listed.

@@ -13,7 +13,7 @@ from typing import Any, Self
 import aiohttp
 import pytest
 
-from app.demo import processes
+from tablehouse.testing import processes
 from tests.support.http_workers import Reply, ask
 from tests.support.polling import until
 
@@ -55,7 +55,7 @@ class WorkerProcess:
             **settings,
         }
         self.environment: dict[str, str] = {}
-        self.command = [sys.executable, "-m", "app.cli", "worker"]
+        self.command = [sys.executable, "-m", "tablehouse", "worker"]
         self.process: subprocess.Popen[bytes] | None = None
 
     # The process

@@ -6,8 +6,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocol
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.kafka.assignor import TableAssignor
-from app.placement.wire import Assignment, MemberMetadata, decode_assignment, decode_metadata
+from tablehouse.kafka.assignor import TableAssignor
+from tablehouse.placement.wire import Assignment, MemberMetadata, decode_assignment, decode_metadata
 from tests.support.placement import owners, shards_of
 
 COUNTS = {"flights": 4, "planes": 3, "weather": 2}

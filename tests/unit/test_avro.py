@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog.spec import SchemaFile, ValueSpec
-from app.formats.avro import AvroReader, fingerprint
-from app.formats.avro_write import to_avro, to_framed_avro
-from app.formats.errors import DecodeError
-from app.formats.schemas import MAX_TYPES_NESTED, Reference, Schema, SchemaNeeded
-from app.turns import finish
+from tablehouse.catalog.spec import SchemaFile, ValueSpec
+from tablehouse.formats.avro import AvroReader, fingerprint
+from tablehouse.formats.avro_write import to_avro, to_framed_avro
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.schemas import MAX_TYPES_NESTED, Reference, Schema, SchemaNeeded
+from tablehouse.turns import finish
 from tests.support.avro import avro_schema, record, shown, shown_text, written
 from tests.support.schemas import FetchedSchemas, MemorySchemas, framed
 
@@ -517,7 +517,7 @@ def test_a_type_may_contain_itself_up_to_a_depth() -> None:
         assert json.loads(read(framed(1, written(NODE, chain(length))))) == chain(length)
     with pytest.raises(DecodeError, match="more than 100 deep"):
         read(framed(1, written(NODE, chain(101))))
-    with pytest.raises(DecodeError, match="such rows are JSON alone"):
+    with pytest.raises(DecodeError, match="such rows can only be read and written as JSON"):
         to_framed_avro(json.dumps(chain(1)).encode(), schema)
     with pytest.raises(DecodeError, match="more than 100 deep"):
         read(framed(1, (struct.pack("<f", 0.1) + b"\x02") * 1_000_000))

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog.spec import KeyFormatName, KeySpec, SchemaFile, SourceSpec, TableSpec, ValueSpec
-from app.errors import InvalidKey, KeySchemaUnknown, SchemaUnavailable
-from app.formats.avro_rows import AvroRows, avro_rows
-from app.formats.encoding import encoder
-from app.formats.errors import DecodeError
-from app.formats.schemas import Schema, SchemaNeeded
-from app.formats.variants import Known
-from app.http.conditions import preferred
-from app.routing.schemas import with_schemas
+from tablehouse.catalog.spec import KeyFormatName, KeySpec, SchemaFile, SourceSpec, TableSpec, ValueSpec
+from tablehouse.errors import InvalidKey, KeySchemaUnknown, SchemaUnavailable
+from tablehouse.formats.avro_rows import AvroRows, avro_rows
+from tablehouse.formats.encoding import encoder
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.schemas import Schema, SchemaNeeded
+from tablehouse.formats.variants import Known
+from tablehouse.http.conditions import preferred
+from tablehouse.routing.schemas import with_schemas
 from tests.support.schemas import MemorySchemas
 
 PLANE = '{"type":"record","name":"P","fields":[{"name":"n","type":"int"}]}'

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.formats.avro_write import to_avro, to_avro_in_pieces, to_framed_avro, to_framed_avro_in_pieces
-from app.formats.errors import DecodeError
-from app.formats.schemas import Schema
-from app.turns import Work, finish
+from tablehouse.formats.avro_write import to_avro, to_avro_in_pieces, to_framed_avro, to_framed_avro_in_pieces
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.schemas import Schema
+from tablehouse.turns import Work, finish
 from tests.support.avro import avro_schema, record, shown_text, written
 from tests.support.schemas import framed
 
@@ -276,7 +276,7 @@ def test_a_member_that_is_missing_is_its_default() -> None:
         (SYMBOLS, '"B"', "one of A"),
         (SYMBOLS, "{}", "one of A"),
         (DECIMAL, '"123.45"', "more than the 4 digits"),
-        (DECIMAL, '"1.234"', "more than 2 digits behind the point"),
+        (DECIMAL, '"1.234"', "more than 2 digits after the point"),
         (DECIMAL, "1.5", "a decimal in a string"),
         (DECIMAL, '"1e3"', "the digits of a decimal"),
         (DECIMAL, f'"{"1" * 5000}"', "more than 4300 digits"),

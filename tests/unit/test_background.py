@@ -1,6 +1,6 @@
 import asyncio
 
-from app.tasks import background
+from tablehouse.tasks import background
 
 
 async def test_what_the_work_raises_is_told_and_being_cancelled_is_not() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.http.briefly import KEPT_SECONDS, Briefly
+from tablehouse.http.briefly import KEPT_SECONDS, Briefly
 from tests.support.cluster_fakes import FakeClock
 
 

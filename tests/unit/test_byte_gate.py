@@ -3,7 +3,7 @@ import contextlib
 
 import pytest
 
-from app.kafka.byte_gate import ByteGate
+from tablehouse.kafka.byte_gate import ByteGate
 
 
 class Visit:

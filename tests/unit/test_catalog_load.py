@@ -7,9 +7,9 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from app.catalog.load import load_catalog
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.errors import CatalogError
+from tablehouse.catalog.load import load_catalog
+from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.errors import CatalogError
 
 SOURCE = "source: {topic: flights, key: string, value: json}"
 
@@ -626,5 +626,5 @@ def test_the_schema_is_a_valid_schema() -> None:
 
 @cache
 def schema() -> jsonschema.Draft202012Validator:
-    text = files("app.catalog").joinpath("tables.schema.json").read_text(encoding="utf-8")
+    text = files("tablehouse.catalog").joinpath("tables.schema.json").read_text(encoding="utf-8")
     return jsonschema.Draft202012Validator(json.loads(text))

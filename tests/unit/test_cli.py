@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app import cli
-from app.config import SETTINGS, Settings
+from tablehouse.cli import worker as worker_command
+from tablehouse.cli.main import main
+from tablehouse.config.settings import SETTINGS, Settings
 from tests.support.limits import few_open_files
 
 GOOD = "tables:\n  - {name: planes, source: {topic: planes, key: string, value: json}}\n"
@@ -26,14 +27,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_check_says_how_many_tables_a_good_file_has(tmp_path: Path) -> None:
     path = tmp_path / "tables.yaml"
     path.write_text(GOOD, encoding="utf-8")
-    result = CliRunner().invoke(cli.main, ["check", str(path)])
+    result = CliRunner().invoke(main, ["check", str(path)])
     assert (result.exit_code, result.stdout) == (0, f"{path}: 1 table, ok\n")
 
 
 def test_check_prints_every_problem_on_stderr_and_exits_with_2(tmp_path: Path) -> None:
     path = tmp_path / "tables.yaml"
     path.write_text(GOOD + "  - {name: B, ttl: 1d}\n", encoding="utf-8")
-    result = CliRunner().invoke(cli.main, ["check", str(path)])
+    result = CliRunner().invoke(main, ["check", str(path)])
     assert (result.exit_code, result.stdout) == (2, "")
     assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [
         [f"{path}:3", "tables[1].ttl"],
@@ -43,7 +44,7 @@ def test_check_prints_every_problem_on_stderr_and_exits_with_2(tmp_path: Path) -
 
 
 def test_the_help_of_worker_documents_every_setting() -> None:
-    result = CliRunner().invoke(cli.main, ["worker", "--help"], terminal_width=500)
+    result = CliRunner().invoke(main, ["worker", "--help"], terminal_width=500)
     assert result.exit_code == 0
     for setting in SETTINGS:
         default = "required" if setting.default is None else f"default: {setting.default}"
@@ -61,9 +62,9 @@ def test_worker_hands_its_settings_over_and_exits_with_the_workers_code(
         handed.append(settings)
         return 7
 
-    monkeypatch.setattr(cli, "_run_worker", run)
+    monkeypatch.setattr(worker_command, "run_worker", run)
     monkeypatch.setenv("TABLEHOUSE_TABLES", "tables.yaml")
-    result = CliRunner().invoke(cli.main, ["worker", "--bootstrap-servers", "kafka:9092", "--http-port", "80"])
+    result = CliRunner().invoke(main, ["worker", "--bootstrap-servers", "kafka:9092", "--http-port", "80"])
     assert result.exit_code == 7
     assert (handed[0].bootstrap_servers, handed[0].http_port) == ("kafka:9092", 80)
     assert handed[0].tables == Path("tables.yaml")
@@ -71,11 +72,11 @@ def test_worker_hands_its_settings_over_and_exits_with_the_workers_code(
 
 def test_worker_without_its_settings_says_so_without_a_traceback_and_exits_with_2() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "app.cli", "worker", "--group", "a b"],
+        [sys.executable, "-m", "tablehouse", "worker", "--group", "a b"],
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(cli.__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         timeout=60,
     )
     assert (result.returncode, result.stdout) == (2, "")
@@ -93,7 +94,7 @@ def _starting_worker(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     tables = folder / "tables.yaml"
     os.mkfifo(tables)
     worker = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "worker", "--bootstrap-servers", "localhost:1", "--tables", str(tables)]
+        [sys.executable, "-m", "tablehouse", "worker", "--bootstrap-servers", "localhost:1", "--tables", str(tables)]
     )
     try:
         # Opened once the worker has opened it to read, which goes on until it is closed.
@@ -117,5 +118,5 @@ def test_a_worker_opens_as_many_files_as_it_may(tmp_path: Path) -> None:
 
 
 def test_version_prints_the_installed_version() -> None:
-    result = CliRunner().invoke(cli.main, ["--version"], prog_name="tablehouse")
+    result = CliRunner().invoke(main, ["--version"], prog_name="tablehouse")
     assert (result.exit_code, result.stdout) == (0, "tablehouse 0.1.0\n")

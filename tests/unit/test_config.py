@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.config import SETTINGS, Settings, load_settings
-from app.errors import ConfigError
+from tablehouse.config.load import load_settings
+from tablehouse.config.settings import SETTINGS, Settings
+from tablehouse.errors import ConfigError
 
 REQUIRED = {"bootstrap_servers": "kafka:9092", "tables": "tables.yaml"}
 

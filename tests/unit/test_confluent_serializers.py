@@ -21,17 +21,16 @@ from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from grpc_tools import protoc
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.formats.avro import AvroReader
-from app.formats.avro_write import to_framed_avro
-from app.formats.errors import DecodeError
-from app.formats.key_text import key_text
-from app.formats.keyed import source_keys
-from app.formats.protobuf import ProtobufReader
-from app.formats.schemas import Reference, Schema, SchemaNeeded
-from app.formats.values import value_format
-from app.formats.variants import Known
-from app.turns import finish
+from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.formats.avro import AvroReader
+from tablehouse.formats.avro_write import to_framed_avro
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.keyed import source_keys
+from tablehouse.formats.protobuf import ProtobufReader
+from tablehouse.formats.schemas import Reference, Schema, SchemaNeeded
+from tablehouse.formats.values import value_format
+from tablehouse.formats.variants import Known
+from tablehouse.turns import finish
 from tests.support.schemas import FetchedSchemas
 
 VALUE = SerializationContext("orders", MessageField.VALUE)
@@ -282,7 +281,7 @@ def test_keys_of_the_avro_serializer_are_found_under_their_wire_form(
     known = Known(by_guids(registry, "orders-key"))
     named = source_keys(SourceSpec("orders", spec, ValueSpec("json")), known)
     assert named.store(bare, headers) == stored
-    assert key_text(spec, bare, headers, known.schemas).encode() == url
+    assert (named.text(stored), named.record_text(bare, headers)) == (url, url)
     key = named.parse(url)
     assert (key.stored, key.wires, dict(key.headers)) == (stored, (bare,), {bare: tuple(headers)})
 
@@ -335,7 +334,7 @@ def test_values_and_keys_of_the_json_serializer(registry: SchemaRegistryClient) 
     known = Known(by_guids(registry, "orders-key"))
     named = source_keys(source, known)
     assert named.store(bare, headers) == keys.store(key)
-    assert key_text(source.key, bare, headers, known.schemas) == "7"
+    assert named.record_text(bare, headers) == b"7"
     with pytest.raises(DecodeError, match="its header __key_schema_id is neither"):
         named.store(bare, [("__key_schema_id", b"\x02")])
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import pytest
 
-from app.model import TopicPartition
-from app.tasks.dead_letters import (
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.dead_letters import (
     Content,
     DeadLetter,
     content_of,
@@ -13,8 +13,8 @@ from app.tasks.dead_letters import (
     without_content,
     without_value,
 )
-from app.tasks.ingest import BadRecord
-from tests.model.broker import Record
+from tablehouse.tasks.ingest import BadRecord
+from tablehouse.testing.simulated.broker import Record
 
 SOURCE = TopicPartition("orders", 3)
 HEADERS = (("trace", b"\x00\xff"), ("trace", b"2"), ("empty", b""))

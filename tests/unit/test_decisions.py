@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from app.errors import Overloaded, PreconditionFailed
-from app.routing import decisions
-from app.routing.decisions import Decisions
-from app.routing.ports import Condition
-from app.routing.tables import routed_tables
+from tablehouse.errors import Overloaded, PreconditionFailed
+from tablehouse.routing import decisions
+from tablehouse.routing.decisions import Decisions
+from tablehouse.routing.ports import Condition
+from tablehouse.routing.tables import routed_tables
 from tests.support.cluster_fakes import CATALOG, FakeOwner, FakeSource, FakeTables
 from tests.support.schemas import NO_REGISTRY
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.folder import demo_folder
-from app.errors import DataDirectoryError
+from tablehouse.demo.folder import demo_folder
+from tablehouse.errors import DataDirectoryError
 
 
 def test_the_folder_is_emptied_for_the_embedded_broker(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@ import socket
 
 import pytest
 
-from app.demo.ports import Ports
-from app.demo.processes import free_port
-from app.errors import ConfigError
+from tablehouse.errors import ConfigError
+from tablehouse.testing.ports import Ports
+from tablehouse.testing.processes import free_port
 
 
 def test_the_ports_are_those_of_the_readme_unless_the_environment_says_otherwise() -> None:

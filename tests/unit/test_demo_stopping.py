@@ -6,7 +6,7 @@ import pytest
 
 _DEMO = """
 import asyncio
-from app.demo.processes import leave_by_ctrl_c
+from tablehouse.testing.processes import leave_by_ctrl_c
 leave_by_ctrl_c()
 async def stay():
     print("here", flush=True)

@@ -1,8 +1,8 @@
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice
 
-from app.demo import flights
-from app.demo.trickle import todays_flights
+from tablehouse.demo import flights
+from tablehouse.demo.trickle import todays_flights
 
 
 def test_every_flight_comes_as_scheduled_and_again_under_the_same_key_when_it_has_left() -> None:

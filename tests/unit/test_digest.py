@@ -7,15 +7,15 @@ from typing import cast
 
 import pytest
 
-from app.errors import PartitionRestoring
-from app.model import TaskState
-from app.stores.memory import StoreMemory
-from app.stores.rocksdb import RocksShard, RocksTaskStore
-from app.stores.store import StoreClosed
-from app.tasks import digest as digest_module
-from app.tasks.digest import digest
-from app.tasks.task import Task
-from app.turns import Turns
+from tablehouse.errors import PartitionRestoring
+from tablehouse.model import TaskState
+from tablehouse.stores.memory import StoreMemory
+from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
+from tablehouse.stores.store import StoreClosed
+from tablehouse.tasks import digest as digest_module
+from tablehouse.tasks.digest import digest
+from tablehouse.tasks.task import Task
+from tablehouse.turns import Turns
 from tests.support.cluster_fakes import PLANES
 from tests.support.http_workers import ask, one_worker, two_workers
 

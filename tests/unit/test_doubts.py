@@ -1,4 +1,4 @@
-from app.tasks.doubts import Doubts, Growth, Misplaced
+from tablehouse.tasks.doubts import Doubts, Growth, Misplaced
 
 
 def test_only_what_is_found_here_for_the_first_time_has_to_be_told() -> None:

@@ -2,12 +2,20 @@
 
 import pytest
 
-from app.catalog.spec import KeyFormatName, KeySpec, PartitionerName, SourceSpec, TableSpec, ValueFormatName, ValueSpec
-from app.errors import InvalidKey, KeySchemaUnknown
-from app.formats.encoding import encoder
-from app.formats.errors import DecodeError
-from app.formats.keys import key_format
-from app.formats.values import value_format
+from tablehouse.catalog.spec import (
+    KeyFormatName,
+    KeySpec,
+    PartitionerName,
+    SourceSpec,
+    TableSpec,
+    ValueFormatName,
+    ValueSpec,
+)
+from tablehouse.errors import InvalidKey, KeySchemaUnknown
+from tablehouse.formats.encoding import encoder
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.keys import key_format
+from tablehouse.formats.values import value_format
 from tests.support.schemas import NO_REGISTRY
 
 

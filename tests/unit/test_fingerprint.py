@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog.fingerprint import catalog_digest, difference, digest, fingerprint
-from app.catalog.spec import Catalog, KeySpec, SchemaFile, SourceSpec, TableSpec, ValueSpec
+from tablehouse.catalog.fingerprint import catalog_digest, difference, digest, fingerprint
+from tablehouse.catalog.spec import Catalog, KeySpec, SchemaFile, SourceSpec, TableSpec, ValueSpec
 
 TABLE = TableSpec(
     "planes",

@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
-from app.kafka.held_back import HeldBack
-from app.model import TopicPartition
+from tablehouse.kafka.held_back import HeldBack
+from tablehouse.model import TopicPartition
 from tests.support.batches import batch_of
 
 SOURCE = TopicPartition("topic", 0)

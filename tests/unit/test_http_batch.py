@@ -9,16 +9,16 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.errors import MisplacedKeys, PartitionRestoring, TooStale
-from app.formats.keys import key_format
-from app.formats.partitioners import partition_of
-from app.http import held
-from app.http.batch import MAX_BODY_BYTES, MOST_KEYS
-from app.model import ReadMode, Role
-from app.routing.batch import WINDOW
-from app.routing.slices import BYTES_AN_ANSWER
-from app.stores.rows import Row
+from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.errors import MisplacedKeys, PartitionRestoring, TooStale
+from tablehouse.formats.keys import key_format
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.http import held
+from tablehouse.http.batch import MAX_BODY_BYTES, MOST_KEYS
+from tablehouse.model import ReadMode, Role
+from tablehouse.routing.batch import WINDOW
+from tablehouse.routing.slices import BYTES_AN_ANSWER
+from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import (
     Reply,

@@ -8,17 +8,17 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.errors import DeadlineExceeded, MisplacedKeys, PayloadTooLarge, RequestError, WriteRefused
-from app.formats.encoding import Record
-from app.formats.keys import Key
-from app.formats.partitioners import partition_of
-from app.http.batch_put import MAX_BODY_BYTES, MAX_LINE_BYTES, MAX_LINES
-from app.model import ProducerRecord
-from app.routing.tables import RoutedTable
-from app.routing.write_batch import WINDOW_ROWS
-from app.routing.writes import Writes
-from app.turns import Turns
+from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.errors import DeadlineExceeded, MisplacedKeys, PayloadTooLarge, RequestError, WriteRefused
+from tablehouse.formats.encoding import Record
+from tablehouse.formats.keys import Key
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.http.batch_put import MAX_BODY_BYTES, MAX_LINE_BYTES, MAX_LINES
+from tablehouse.model import ProducerRecord
+from tablehouse.routing.tables import RoutedTable
+from tablehouse.routing.write_batch import WINDOW_ROWS
+from tablehouse.routing.writes import Writes
+from tablehouse.turns import Turns
 from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import Reply, Worker, one_worker, send, start_worker, two_workers
 

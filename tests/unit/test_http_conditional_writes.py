@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import pytest
 import pytest_asyncio
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.errors import DeadlineExceeded, NotOwner, PartitionRestoring, RequestError, SourceUnavailable
-from app.formats.partitioners import partition_of
-from app.model import ProducerRecord
-from app.routing import decisions
-from app.stores.rows import Row
+from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.errors import DeadlineExceeded, NotOwner, PartitionRestoring, RequestError, SourceUnavailable
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.model import ProducerRecord
+from tablehouse.routing import decisions
+from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import Reply, Worker, one_worker, send, share, start_worker, two_workers
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.errors import PartitionRestoring, RequestError, TooStale
-from app.formats.partitioners import partition_of
-from app.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role
-from app.stores.rows import Row
+from tablehouse.errors import PartitionRestoring, RequestError, TooStale
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role
+from tablehouse.stores.rows import Row
 from tests.support.http_workers import Worker, ask, one_worker, share, start_worker
 from tests.unit.test_http_forwarding import headers, target
 
@@ -188,7 +188,7 @@ async def test_the_asked_worker_waits_for_the_position(pair: tuple[Worker, Worke
 async def test_hops_that_wait_do_not_take_the_connections_of_those_that_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.http.peer.CONNECTIONS_PER_HOST", 1)
+    monkeypatch.setattr("tablehouse.http.peer.CONNECTIONS_PER_HOST", 1)
     workers = [await start_worker(name) for name in "as"]
     share(workers, {"a": range(4)}, standbys={"s": range(4)})
     active, standby = workers

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 import pytest_asyncio
 
-from app.formats.partitioners import partition_of
-from app.http.cors import EXPOSED
-from app.stores.rows import Row
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.http.cors import EXPOSED
+from tablehouse.stores.rows import Row
 from tests.support.http_workers import Reply, Worker, share, start_worker
 
 APP = "https://app.example.com"

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 import pytest_asyncio
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from tests.support.http_workers import Reply, Worker, ask, one_worker, start_worker
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}

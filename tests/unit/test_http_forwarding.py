@@ -9,14 +9,14 @@ import pytest_asyncio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import MisplacedKeys, Overloaded, OwnerUnreachable, PartitionRestoring
-from app.formats.partitioners import partition_of
-from app.http import internal, proofs
-from app.http.peer import HttpPeer, Unconnected
-from app.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role, TaskState
-from app.routing.ports import Hop, Unresponsive
-from app.routing.tables import routed_tables
-from app.stores.rows import Row
+from tablehouse.errors import MisplacedKeys, Overloaded, OwnerUnreachable, PartitionRestoring
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.http import internal, proofs
+from tablehouse.http.peer import HttpPeer, Unconnected
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role, TaskState
+from tablehouse.routing.ports import Hop, Unresponsive
+from tablehouse.routing.tables import routed_tables
+from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import CATALOG, Placed, snapshot, status
 from tests.support.http_workers import Worker, ask, share, start_worker, two_workers
 from tests.support.schemas import NO_REGISTRY

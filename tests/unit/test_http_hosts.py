@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.formats.partitioners import partition_of
-from app.http.hosts import Hosts
-from app.stores.rows import Row
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.http.hosts import Hosts
+from tablehouse.stores.rows import Row
 from tests.support.http_workers import Reply, Worker, connected, one_worker, read_reply
 
 LOCAL = ["localhost", "LocalHost:8080", "127.0.0.1", "127.0.0.1:8080", "127.8.8.8", "[::1]", "[::1]:8080"]

@@ -10,18 +10,18 @@ import pytest
 import pytest_asyncio
 from aiohttp import web_protocol
 
-from app.formats.partitioners import partition_of
-from app.http.content_coding import MIN_BYTES
-from app.http.plain import PlainReads
-from app.http.protocol import KEEPALIVE_SECONDS, Protocol
-from app.http.transforms import PIECE_BYTES
-from app.model import Consistency
-from app.stores.rows import Row
-from app.tasks.reads import ReadResult
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.http.content_coding import MIN_BYTES
+from tablehouse.http.plain import PlainReads
+from tablehouse.http.protocol import KEEPALIVE_SECONDS, Protocol
+from tablehouse.http.transforms import PIECE_BYTES
+from tablehouse.model import Consistency
+from tablehouse.stores.rows import Row
+from tablehouse.tasks.reads import ReadResult
 from tests.support.http_workers import Reply, Worker, connected, one_worker, read_reply, two_workers
 
 AIOHTTP = "3.14.5"
-#: What app/http/protocol.py rests on: what aiohttp does between two requests, how it notices idleness, and how it ends.
+#: What tablehouse.http.protocol rests on: what aiohttp does between two requests, how it notices idleness, how it ends.
 READ = {
     "data_received": "1ee57ebe052e6c80",
     "start": "2e565fd40c8e04fb",

@@ -12,8 +12,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from app.formats.partitioners import partition_of
-from app.stores.rows import Row
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.stores.rows import Row
 from tests.support.http_workers import Worker, one_worker
 
 #: A blank, a plus, what separates parameters in some frameworks, a percent sign, and text beyond ASCII.

@@ -5,10 +5,10 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from app.errors import PartitionRestoring
-from app.formats.partitioners import partition_of
-from app.model import Role
-from app.stores.rows import Row
+from tablehouse.errors import PartitionRestoring
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.model import Role
+from tablehouse.stores.rows import Row
 from tests.support.http_workers import Reply, Worker, one_worker, send
 
 VALUE = b'{"seats":55}'

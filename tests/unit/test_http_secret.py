@@ -7,15 +7,16 @@ from dataclasses import fields
 
 import msgspec
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from app.errors import OwnerUnreachable
-from app.formats.partitioners import partition_of
-from app.http.internal import STATUS_PATH
-from app.http.proofs import CHALLENGE, CHALLENGE_PATH, NONCE, PROOF, WORKER, Met, NoCommonSecret, keys_of, meet
-from app.model import HostInfo
-from app.recurring import FIRST_DISTANCE, Recurring
-from app.stores.rows import Row
+from tablehouse.errors import OwnerUnreachable
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.http.internal import STATUS_PATH
+from tablehouse.http.proofs import CHALLENGE, CHALLENGE_PATH, NONCE, PROOF, WORKER, Met, NoCommonSecret, keys_of, meet
+from tablehouse.model import HostInfo
+from tablehouse.recurring import FIRST_DISTANCE, Recurring
+from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import FakeClock, Placed, snapshot
 from tests.support.http_workers import Reply, Worker, ask, send, share, start_worker
 from tests.support.members import answer_of_nobody, recording_listener
@@ -51,7 +52,7 @@ async def met(worker: Worker, secret: str) -> Met:
     reply = await ask(worker.internal, CHALLENGE_PATH, {NONCE: nonce})
     assert (reply.status, reply.body) == (204, b"")
     shown = {CHALLENGE: reply.headers[CHALLENGE.lower()], PROOF: reply.headers[PROOF.lower()]}
-    return meet(keys_of([secret]), host_of(worker), nonce, shown)
+    return meet(keys_of([SecretStr(secret)]), host_of(worker), nonce, shown)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ async def test_a_worker_with_another_secret_is_logged_at_growing_distances(
     monkeypatch: pytest.MonkeyPatch, asking: list[str]
 ) -> None:
     clock = FakeClock()
-    monkeypatch.setattr("app.http.peer.Recurring", lambda log: Recurring(log, clock))
+    monkeypatch.setattr("tablehouse.http.peer.Recurring", lambda log: Recurring(log, clock))
     with capture_logs() as logged:
         async with workers(asking, [NEW]) as (a, b):
             for _ in range(3):
@@ -224,7 +225,7 @@ async def test_a_number_that_is_far_behind_is_refused_and_the_asking_worker_begi
 
 
 async def test_a_worker_that_forgets_its_peers_gives_them_a_new_challenge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.http.proofs._MAX_PEERS", 3)
+    monkeypatch.setattr("tablehouse.http.proofs._MAX_PEERS", 3)
     async with workers([NEW], [NEW]) as (a, b):
         for _ in range(10):
             peer = await met(b, NEW)
@@ -261,7 +262,7 @@ async def test_a_relay_to_a_real_worker_proves_nothing_for_another_one() -> None
         nonce = "0" * 32
         reply = await ask(b.internal, CHALLENGE_PATH, {NONCE: nonce})
         shown = {CHALLENGE: reply.headers[CHALLENGE.lower()], PROOF: reply.headers[PROOF.lower()]}
-        keys = keys_of([NEW])
+        keys = keys_of([SecretStr(NEW)])
         assert meet(keys, host_of(b), nonce, shown)
         for other in (
             HostInfo("c", 1, b.internal),
@@ -298,7 +299,7 @@ async def test_an_answer_that_was_changed_on_its_way_is_not_believed(monkeypatch
         _, another = peer.request("GET", target(KEY), headers(), None)
         assert not peer.is_proven(another, 200, got, b"1")
 
-        monkeypatch.setattr("app.http.proofs._sealing", lambda *_: lambda _: None)
+        monkeypatch.setattr("tablehouse.http.proofs._sealing", lambda *_: lambda _: None)
         refused = await a.get(ROW)
         assert (refused.status, refused.json["code"]) == (503, "owner_unreachable")
         assert "answered without a proof of the secret" in refused.json["tried"][0]["reason"]

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.formats.partitioners import partition_of
-from app.http import held
-from app.http.content_coding import MIN_BYTES, takes_gzip
-from app.http.transforms import PIECE_BYTES
-from app.stores.rows import Row
-from app.turns import Turns
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.http import held
+from tablehouse.http.content_coding import MIN_BYTES, takes_gzip
+from tablehouse.http.transforms import PIECE_BYTES
+from tablehouse.stores.rows import Row
+from tablehouse.turns import Turns
 from tests.support.cluster_fakes import status
 from tests.support.http_workers import Reply, Worker, ask, connected, one_worker, read_reply, send
 from tests.support.polling import until

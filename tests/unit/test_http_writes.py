@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 import pytest_asyncio
 
-from app.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from app.errors import DeadlineExceeded, MisplacedKeys, NotOwner, RequestError, SourceUnavailable, WriteRefused
-from app.formats.json_pieces import PIECE_BYTES
-from app.formats.partitioners import partition_of
-from app.formats.schemas import Schema
-from app.formats.variants import Known
-from app.stores.rows import Row
-from app.turns import Turns, Work
+from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.errors import DeadlineExceeded, MisplacedKeys, NotOwner, RequestError, SourceUnavailable, WriteRefused
+from tablehouse.formats.json_pieces import PIECE_BYTES
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.formats.schemas import Schema
+from tablehouse.formats.variants import Known
+from tablehouse.stores.rows import Row
+from tablehouse.turns import Turns, Work
 from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import Reply, Worker, one_worker, send, start_worker, two_workers
 from tests.support.schemas import FetchedSchemas, framed

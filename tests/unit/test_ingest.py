@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import pytest
 
-from app.catalog.spec import KeySpec, SourceSpec, ValueSpec
-from app.folds.fold import Decoded, Lookup
-from app.folds.upsert import Upsert
-from app.formats.errors import DecodeError
-from app.model import TopicPartition
-from app.stores.rows import LAYOUT_VERSION, pack_head
-from app.tasks.ingest import Folding, TableCodec
-from app.tasks.log import LogRecord
-from app.turns import finish
-from tests.model.broker import Record
+from tablehouse.catalog.spec import KeySpec, SourceSpec, ValueSpec
+from tablehouse.folds.fold import Decoded, Lookup, Slice
+from tablehouse.folds.upsert import Upsert
+from tablehouse.formats.errors import DecodeError
+from tablehouse.model import TopicPartition
+from tablehouse.stores.rows import LAYOUT_VERSION, pack_head
+from tablehouse.tasks.ingest import Folding, TableCodec
+from tablehouse.tasks.log import LogRecord
+from tablehouse.testing.simulated.broker import Record
+from tablehouse.turns import finish
 
 SOURCE = TopicPartition("source", 2)
 SPEC = SourceSpec("source", KeySpec("bytes"), ValueSpec("bytes"))
@@ -201,8 +201,9 @@ def test_a_fold_sees_the_decoded_records_in_order_and_the_earlier_rows() -> None
     class Listing:
         name = "listing"
 
-        def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
+        def __call__(self, records: Sequence[Decoded], lookup: Lookup, around: Slice) -> dict[bytes, bytes | None]:
             seen.extend(records)
+            assert [record.offset for record in around.source] == [3, 5]
             return {key: lookup(key) for key, _, _, _ in records}
 
     codec = TableCodec(SOURCE, store_key, decode_value, misplaced, Listing(), SPEC, 4)
@@ -216,7 +217,8 @@ def test_a_slice_is_folded_on_top_of_the_ones_before_it() -> None:
     class Joining:
         name = "joining"
 
-        def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
+        def __call__(self, records: Sequence[Decoded], lookup: Lookup, around: Slice) -> dict[bytes, bytes | None]:
+            assert around.stream_time == (-1 if records[0].offset == 0 else 1000)
             rows: dict[bytes, bytes | None] = {}
             for key, payload, _, _ in records:
                 before = rows[key] if key in rows else lookup(key)

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog.load import load_catalog
-from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
-from app.errors import CatalogError
-from app.formats.partitioners import partition_of
-from app.formats.schemas import NoSchemas, Schema, SchemaName
-from app.inspection.agreement import disagreements, notes_of_columns
-from app.inspection.definition import tables_yaml
-from app.inspection.keys import choose_key
-from app.inspection.partitioners import choose_partitioner
-from app.inspection.proposal import propose
-from app.inspection.reading import Reading
-from app.inspection.sample import SampledRecord, TopicSample
-from app.inspection.shown import shown
-from app.inspection.values import choose_value
-from app.model import TopicPartition
+from tablehouse.catalog.load import load_catalog
+from tablehouse.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
+from tablehouse.errors import CatalogError
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.formats.schemas import NoSchemas, Schema, SchemaName
+from tablehouse.inspection.agreement import disagreements, notes_of_columns
+from tablehouse.inspection.definition import tables_yaml
+from tablehouse.inspection.keys import choose_key
+from tablehouse.inspection.partitioners import choose_partitioner
+from tablehouse.inspection.proposal import propose
+from tablehouse.inspection.reading import Reading
+from tablehouse.inspection.sample import SampledRecord, TopicSample
+from tablehouse.inspection.shown import shown
+from tablehouse.inspection.values import choose_value
+from tablehouse.model import TopicPartition
 
 LONG_SCHEMA, RECORD_SCHEMA, JSON_SCHEMA = 7, 8, 9
 
@@ -311,7 +311,7 @@ async def test_a_definition_that_fits_has_no_disagreements() -> None:
 async def test_a_wrong_definition_is_told_field_by_field_with_what_would_fit() -> None:
     records = sample([(b"k%03d" % n, b"text") for n in range(50)], partitioner="crc32")
     key, value, partitioner = await found(SourceSpec("orders", KeySpec("int"), ValueSpec("json")), records)
-    assert key.startswith("source.key: all 50 keys can be read as int, and look like string")
+    assert key.startswith("source.key: all 50 keys can be read as int but look like string")
     assert value.startswith("source.value: 0 of 50 values can be rows")
     assert "string would fit 50 of 50" in value
     assert partitioner.startswith("source.partitioner: murmur2 puts")

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.formats.errors import DecodeError
-from app.formats.json_pieces import PIECE_BYTES, check_json
-from app.formats.json_text import MAX_DEPTH, decode_json
-from app.turns import finish
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.json_pieces import PIECE_BYTES, check_json
+from tablehouse.formats.json_text import MAX_DEPTH, decode_json
+from tablehouse.turns import finish
 
 #: In front of a text, so that it is long enough to be looked at for depth.
 BEFORE = b"[" + b"0," * MAX_DEPTH

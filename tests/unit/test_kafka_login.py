@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from app.errors import BrokersRefuse
-from app.kafka.client import Connection
-from app.kafka.login import check_login
-from app.kafka.security import Security
+from tablehouse.errors import BrokersRefuse
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.login import check_login
+from tablehouse.kafka.security import Security
 
 _MECHANISM = "SCRAM-SHA-512"
 _METADATA, _HANDSHAKE, _API_VERSIONS, _AUTHENTICATE = 3, 17, 18, 36
@@ -81,5 +81,5 @@ async def test_a_broker_that_may_create_what_it_is_asked_about_is_refused_as_too
     async with _impostor(_challenge, b"") as address:
         with pytest.raises(BrokersRefuse) as caught:
             await check_login(Connection(address, "test"))
-    assert f"{address} is too old: the broker knows Metadata requests up to version 3 only" in str(caught.value)
-    assert str(caught.value).endswith("Apache Kafka 2.5 or newer is needed")
+    assert f"{address} is too old: the broker supports Metadata requests only up to version 3" in str(caught.value)
+    assert str(caught.value).endswith("Apache Kafka 2.5 or newer is required")

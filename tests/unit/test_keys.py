@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.catalog.spec import KeySpec
-from app.errors import InvalidKey
-from app.formats.errors import DecodeError
-from app.formats.keys import key_format
+from tablehouse.catalog.spec import KeySpec
+from tablehouse.errors import InvalidKey
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.keys import key_format
 
 ALL = [
     KeySpec("string"),

@@ -1,9 +1,9 @@
 from structlog.testing import capture_logs
 
-from app.kafka.lane_outages import PAUSE, LaneOutages
-from app.kafka.record_batches import UnreadableBatch
-from app.model import TopicPartition
-from app.tasks.log import OUTAGE_LASTS_SECONDS
+from tablehouse.kafka.lane_outages import PAUSE, LaneOutages
+from tablehouse.kafka.record_batches import UnreadableBatch
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.log import OUTAGE_LASTS_SECONDS
 
 ONE, OTHER = TopicPartition("flights", 3), TopicPartition("flights", 4)
 CORRUPT = ValueError("corrupt")

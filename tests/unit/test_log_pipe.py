@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.log_pipe import MAX_WAITING, LogPipe
+from tablehouse.worker.log_pipe import MAX_WAITING, LogPipe
 
 _SMALLEST_PIPE = 4096
 _DEADLINE = 120.0
@@ -101,8 +101,8 @@ def test_many_threads_write_whole_lines(pipe: tuple[int, int]) -> None:
 #: Fills the pipe that nobody reads and is then to end by its deadline while something hangs, or by itself.
 _ENDING = """
 import atexit, sys, time
-from app.kafka.worker import _end_after
-from app.log_pipe import LogPipe
+from tablehouse.kafka.faust_worker import _end_after
+from tablehouse.worker.log_pipe import LogPipe
 sys.stderr = log = LogPipe(sys.stderr.fileno())
 atexit.register(log.finish, 0.1)
 for _ in range(100_000):

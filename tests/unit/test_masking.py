@@ -10,9 +10,9 @@ import structlog
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ValidationError
 
-from app.errors import TopicError
-from app.masking import in_words, traceback_in_words, without_user_info
-from app.telemetry import LogFormat, configure_logging, log_uncaught
+from tablehouse.errors import TopicError
+from tablehouse.logs import LogFormat, configure_logging, log_uncaught
+from tablehouse.masking import in_words, traceback_in_words, without_user_info
 
 #: What a line must not have, as a key, a row or a password would stand in it.
 DATA = "hunter2"

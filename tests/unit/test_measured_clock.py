@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.tasks.clock import MeasuredClock
+from tablehouse.tasks.clock import MeasuredClock
 
 BROKERS_MS = 1_700_000_000_000
 

@@ -8,11 +8,11 @@ from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import NodeNotReadyError
 from aiokafka.protocol.metadata import MetadataResponse_v1
 
-from app.kafka.client import Connection
-from app.kafka.log_reader import KafkaLogReader
-from app.kafka.offset_listing import OffsetListing, Unlisted
-from app.model import TopicPartition
-from app.tasks.log import Bounds, LogUnavailable
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.log_reader import KafkaLogReader
+from tablehouse.kafka.offset_listing import OffsetListing, Unlisted
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.log import Bounds, LogUnavailable
 
 HEALTHY = [TopicPartition("t", number) for number in (0, 2)]
 SILENT = TopicPartition("t", 1)

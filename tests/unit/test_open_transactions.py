@@ -1,7 +1,7 @@
-from app.model import TopicPartition
-from app.tasks.log import Bounds
-from app.tasks.open_transactions import OpenTransactions
-from app.tasks.source_ends import SourceEnds
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.log import Bounds
+from tablehouse.tasks.open_transactions import OpenTransactions
+from tablehouse.tasks.source_ends import SourceEnds
 
 SOURCE = TopicPartition("orders", 0)
 

@@ -7,30 +7,30 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app import errors
-from app.formats.partitioners import partition_of
-from app.http.batch import BatchRoutes
-from app.http.batch_put import BatchPutRoutes
-from app.http.consistency import HEADERS
-from app.http.documentation import DocumentationRoutes
-from app.http.health import HealthRoutes, Readiness
-from app.http.overview import OverviewRoutes
-from app.http.public import PublicRoutes
-from app.http.rows import RowRoutes
-from app.http.writes import WriteRoutes
-from app.routing.batch import Batches
-from app.routing.cluster import ClusterView
-from app.routing.conditional_writes import ConditionalWrites
-from app.routing.decisions import Decisions
-from app.routing.query import Query
-from app.routing.slices import Slices
-from app.routing.survey import Survey
-from app.routing.tables import routed_tables
-from app.routing.write_batch import WriteBatches
-from app.routing.writes import Writes
-from app.stores.rows import Row
-from app.telemetry import Metrics
-from app.turns import Turns
+from tablehouse import errors
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.http.batch import BatchRoutes
+from tablehouse.http.batch_put import BatchPutRoutes
+from tablehouse.http.consistency import HEADERS
+from tablehouse.http.documentation import DocumentationRoutes
+from tablehouse.http.health import HealthRoutes, Readiness
+from tablehouse.http.overview import OverviewRoutes
+from tablehouse.http.public import PublicRoutes
+from tablehouse.http.rows import RowRoutes
+from tablehouse.http.writes import WriteRoutes
+from tablehouse.routing.batch import Batches
+from tablehouse.routing.cluster import ClusterView
+from tablehouse.routing.conditional_writes import ConditionalWrites
+from tablehouse.routing.decisions import Decisions
+from tablehouse.routing.query import Query
+from tablehouse.routing.slices import Slices
+from tablehouse.routing.survey import Survey
+from tablehouse.routing.tables import routed_tables
+from tablehouse.routing.write_batch import WriteBatches
+from tablehouse.routing.writes import Writes
+from tablehouse.stores.rows import Row
+from tablehouse.telemetry import Metrics
+from tablehouse.turns import Turns
 from tests.support.cluster_fakes import CATALOG, FakeOwner, FakeSource, FakeTables, ScriptedPeer, status
 from tests.support.http_workers import FakeHealth, Worker, one_worker, send
 from tests.support.schemas import NO_REGISTRY

@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
-from app.catalog.spec import PartitionerName
-from app.formats.partitioners import fitting, partition_of, partitions_of, places_empty_keys
+from tablehouse.catalog.spec import PartitionerName
+from tablehouse.formats.partitioners import fitting, partition_of, partitions_of, places_empty_keys
 
 # Key, then its partition of 12 and of 256 with murmur2, then of 12 and of 256 with crc32.
 # murmur2: printed by toPositive(murmur2(key)) % partitions of org.apache.kafka.common.utils.Utils of

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from app.inspection.sample import SampledRecord
-from app.inspection.shown import ShownRecord
-from app.model import TopicPartition
-from app.peek_cli import _json, _text
+from tablehouse.cli.peek import _json, _text
+from tablehouse.inspection.sample import SampledRecord
+from tablehouse.inspection.shown import ShownRecord
+from tablehouse.model import TopicPartition
 
 RECORD = SampledRecord(TopicPartition("orders", 0), 7, -1, b"", b"", ())
 

@@ -5,9 +5,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.placement.assign import assignments
-from app.placement.assign import place as place_all
-from app.placement.wire import MemberAssignment, MemberMetadata
+from tablehouse.placement.assign import assignments
+from tablehouse.placement.assign import place as place_all
+from tablehouse.placement.wire import MemberAssignment, MemberMetadata
 from tests.support.placement import owners
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from app.placement.assign import place
-from app.placement.wire import MemberAssignment
+from tablehouse.placement.assign import place
+from tablehouse.placement.wire import MemberAssignment
 from tests.support.placement import (
     Group,
     Shard,

@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 
-from app.placement.assign import place
-from app.placement.wire import MemberAssignment, MemberMetadata
+from tablehouse.placement.assign import place
+from tablehouse.placement.wire import MemberAssignment, MemberMetadata
 from tests.support.placement import owners
 
 FAR = 1_000_000

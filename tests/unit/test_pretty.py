@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.http.pretty import PrettyJson
+from tablehouse.http.pretty import PrettyJson
 
 strings = st.text(max_size=4) | st.text('a,:"\\[]{}\n\u00e9', max_size=6)
 json_values = st.recursive(

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from app.formats.errors import DecodeError
-from app.formats.protobuf import ProtobufReader
-from app.formats.schemas import Reference, Schema, SchemaNeeded
-from app.turns import finish
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.protobuf import ProtobufReader
+from tablehouse.formats.schemas import Reference, Schema, SchemaNeeded
+from tablehouse.turns import finish
 from tests.support.schemas import FetchedSchemas, framed
 
 FIRST = b"\x00"

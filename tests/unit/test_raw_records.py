@@ -7,15 +7,15 @@ import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.record.control_record import ABORT_MARKER, COMMIT_MARKER, ControlRecord
 
-from app.catalog.spec import KeySpec, SourceSpec, ValueSpec
-from app.folds.upsert import Upsert
-from app.kafka.record_batches import ReadRecord, UnreadableBatch
-from app.model import TopicPartition
-from app.stores.rows import unpack
-from app.tasks.dead_letters import DeadLetter, content_of, read_letter
-from app.tasks.ingest import BadRecord, Folding, TableCodec
-from app.tasks.log import NO_TIMESTAMP
-from app.tasks.records import PositionRecord, anchor_of, decode, encode
+from tablehouse.catalog.spec import KeySpec, SourceSpec, ValueSpec
+from tablehouse.folds.upsert import Upsert
+from tablehouse.kafka.record_batches import ReadRecord, UnreadableBatch
+from tablehouse.model import TopicPartition
+from tablehouse.stores.rows import unpack
+from tablehouse.tasks.dead_letters import DeadLetter, content_of, read_letter
+from tablehouse.tasks.ingest import BadRecord, Folding, TableCodec
+from tablehouse.tasks.log import NO_TIMESTAMP
+from tablehouse.tasks.records import PositionRecord, anchor_of, decode, encode
 from tests.support.batches import (
     LAST_OFFSET_AT,
     as_marker,

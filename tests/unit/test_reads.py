@@ -7,12 +7,12 @@ from typing import cast
 
 import pytest
 
-from app.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, RequestError, TooStale
-from app.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role, TaskState
-from app.stores.rows import DELETED, LAYOUT_VERSION, pack_head
-from app.stores.store import StoreClosed
-from app.tasks.reads import Reader
-from app.tasks.task import Task
+from tablehouse.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, RequestError, TooStale
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role, TaskState
+from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, pack_head
+from tablehouse.stores.store import StoreClosed
+from tablehouse.tasks.reads import Reader
+from tablehouse.tasks.task import Task
 
 ROW = pack_head(LAYOUT_VERSION, 0, 1_000, 7) + b"payload"
 MARK = pack_head(LAYOUT_VERSION, DELETED, 900, 6)

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from app.model import NO_EPOCH, Epoch
-from app.tasks.records import (
+from tablehouse.model import NO_EPOCH, Epoch
+from tablehouse.tasks.records import (
     CLAIM_KEY,
     EPOCH_HEADER,
     POSITION_KEY,
@@ -19,7 +19,7 @@ from app.tasks.records import (
     epoch_headers,
     epoch_of,
 )
-from tests.model.broker import Record
+from tablehouse.testing.simulated.broker import Record
 
 POSITION = PositionRecord(first=5, last=9, epoch=(0, 3), stream_time=1000, anchor=Anchor(9, 1000, b"12345678"))
 CLAIM = Claim(epoch=(0, 3), nonce=b"n" * 12, generation=4, worker="w", fingerprint={"source": "t"}, log_id=b"l" * 12)

@@ -1,7 +1,7 @@
 import structlog
 from structlog.testing import capture_logs
 
-from app.recurring import FIRST_DISTANCE, LONGEST_DISTANCE, Recurring
+from tablehouse.recurring import FIRST_DISTANCE, LONGEST_DISTANCE, Recurring
 
 
 class Clock:

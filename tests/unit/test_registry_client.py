@@ -9,16 +9,16 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from app.errors import ConfigError
-from app.formats.errors import DecodeError
-from app.formats.schemas import Reference, Schema, SchemaNeeded
-from app.registry import client as client_module
-from app.registry import transport
-from app.registry.client import DENIED_PAUSE, HIGHEST_ID, LONGEST_PAUSE, UNKNOWN_FOR, SchemaRegistry
-from app.registry.lookup import MOST_REFERENCES
-from app.registry.saved import SavedSchemas
-from app.registry.transport import Access, Bearer
-from app.telemetry import Metrics
+from tablehouse.errors import ConfigError
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.schemas import Reference, Schema, SchemaNeeded
+from tablehouse.registry import client as client_module
+from tablehouse.registry import transport
+from tablehouse.registry.client import DENIED_PAUSE, HIGHEST_ID, LONGEST_PAUSE, UNKNOWN_FOR, SchemaRegistry
+from tablehouse.registry.lookup import MOST_REFERENCES
+from tablehouse.registry.saved import SavedSchemas
+from tablehouse.registry.transport import Access, Bearer
+from tablehouse.telemetry import Metrics
 from tests.support.polling import until
 from tests.support.registry import StandInRegistry
 

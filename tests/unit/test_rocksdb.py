@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from rocksdict import DbClosedError, Rdict
 
-from app.stores.failures import translated
-from app.stores.memory import StoreMemory
-from app.stores.rocksdb import RocksShard
-from app.stores.row_count import COUNTED_ROWS
-from app.stores.store import StoreClosed, StoreCorrupt, StoreError
-from app.turns import Turns
+from tablehouse.stores.failures import to_store_error
+from tablehouse.stores.memory import StoreMemory
+from tablehouse.stores.rocksdb import RocksShard
+from tablehouse.stores.row_count import COUNTED_ROWS
+from tablehouse.stores.store import StoreClosed, StoreCorrupt, StoreError
+from tablehouse.turns import Turns
 from tests.support.limits import file_size_limit, free_file_handles
 
 BUDGET = 64 << 20
@@ -26,9 +26,9 @@ BUDGET = 64 << 20
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from app.stores.memory import StoreMemory
-from app.stores.rocksdb import RocksShard
-from app.turns import Turns
+from tablehouse.stores.memory import StoreMemory
+from tablehouse.stores.rocksdb import RocksShard
+from tablehouse.turns import Turns
 
 async def main():
     shard = RocksShard(Path(sys.argv[1]), StoreMemory(64 << 20), Turns())
@@ -270,7 +270,7 @@ _PATH = Path("/IO error: No such file or directory/Corruption: checksum/LOCK-0")
     ],
 )
 def test_only_what_is_wrong_with_rocksdbs_own_files_is_damage(text: str, kind: type[StoreError]) -> None:
-    error = translated(Exception(text.format(_PATH)), f"opening {_PATH}", _PATH)
+    error = to_store_error(Exception(text.format(_PATH)), f"opening {_PATH}", _PATH)
     assert type(error) is kind
     assert str(error) == f"opening {_PATH}: {text.format(_PATH)}"
 

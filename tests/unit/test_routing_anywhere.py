@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog.spec import Catalog
-from app.errors import PartitionRestoring
-from app.routing.query import Query
-from app.routing.tables import routed_tables
-from app.stores.rows import Row
+from tablehouse.catalog.spec import Catalog
+from tablehouse.errors import PartitionRestoring
+from tablehouse.routing.query import Query
+from tablehouse.routing.tables import routed_tables
+from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import PLANES, Placed, everything
 from tests.support.querying import Setting
 from tests.support.schemas import NO_REGISTRY

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import (
+from tablehouse.errors import (
     DeadlineExceeded,
     Draining,
     InvalidKey,
@@ -16,16 +16,16 @@ from app.errors import (
     TooStale,
     UriTooLong,
 )
-from app.formats.framing import Headers
-from app.formats.keys import Key
-from app.model import HostInfo, Role
-from app.placement.wire import PlacedMember
-from app.routing.cluster import NO_CLUSTER
-from app.routing.query import Query
-from app.routing.survey import survey
-from app.routing.tables import routed_tables
-from app.stores.rows import Row
-from app.tasks.reads import ReadResult
+from tablehouse.formats.framing import Headers
+from tablehouse.formats.keys import Key
+from tablehouse.model import HostInfo, Role
+from tablehouse.placement.wire import PlacedMember
+from tablehouse.routing.cluster import NO_CLUSTER
+from tablehouse.routing.query import Query
+from tablehouse.routing.survey import survey
+from tablehouse.routing.tables import routed_tables
+from tablehouse.stores.rows import Row
+from tablehouse.tasks.reads import ReadResult
 from tests.support.cluster_fakes import (
     CATALOG,
     PLANES,
@@ -234,6 +234,7 @@ class TwoForms:
     name = "two"
     canonical_wire = False
     enumerable = True
+    unordered_reason = None
 
     def parse(self, text: bytes) -> Key:
         """Give both forms."""
@@ -242,6 +243,14 @@ class TwoForms:
     def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """Never asked by a read."""
         return wire[1:]
+
+    def text(self, stored: bytes) -> bytes:
+        """Never asked by a read."""
+        return stored
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """Never asked by a read."""
+        return self.store(wire)
 
     def canonical(self, wire: bytes) -> bytes:
         """Never asked by a read."""
@@ -321,7 +330,7 @@ def test_the_assignor_s_own_members_make_a_snapshot() -> None:
     member = PlacedMember("w", 3, "http://w:1", {"planes-topic": [2]}, {})
     made = snapshot(member)
     [(shard, host)] = made.actives.items()
-    assert (shard.topic, shard.partition) == ("planes-topic", 2)
+    assert (shard.name, shard.partition) == ("planes-topic", 2)
     assert host == HostInfo("w", 3, "http://w:1") == made.members[0]
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.errors import (
+from tablehouse.errors import (
     Draining,
     InternalError,
     MisplacedKeys,
@@ -17,10 +17,10 @@ from app.errors import (
     RequestError,
     TooStale,
 )
-from app.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
-from app.routing.candidates import AVOIDED_SECONDS, Candidates
-from app.routing.ports import Unresponsive
-from app.tasks.reads import ReadResult
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, ShardId
+from tablehouse.routing.candidates import AVOIDED_SECONDS, Candidates
+from tablehouse.routing.ports import Unresponsive
+from tablehouse.tasks.reads import ReadResult
 from tests.support.cluster_fakes import Placed, ScriptedPeer, everything, snapshot
 from tests.support.querying import PARTITION, ROW, Setting, found
 from tests.unit.test_routing_query import two_forms
@@ -297,7 +297,7 @@ async def test_only_the_first_read_after_a_kill_pays_for_finding_out() -> None:
 
 
 def first_of(candidates: Candidates, setting: Setting, mode: ReadMode = ReadMode.PREFER_ACTIVE) -> HostInfo:
-    return candidates.of(TopicPartition("planes-topic", PARTITION), setting.view.current, mode)[0].host
+    return candidates.of(ShardId("planes-topic", PARTITION), setting.view.current, mode)[0].host
 
 
 async def test_one_read_a_second_tries_a_worker_that_hangs_and_the_others_go_on_without_it() -> None:

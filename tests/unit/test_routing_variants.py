@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from app.catalog.spec import Catalog, KeyFormatName, KeySpec
-from app.errors import InvalidKey, KeySchemaUnknown, PartitionRestoring, UriTooLong
-from app.formats.partitioners import partition_of
-from app.formats.schemas import Schema
-from app.formats.variants import Known
-from app.model import Role
-from app.routing.query import Query
-from app.routing.tables import routed_tables
-from app.stores.rows import Row
+from tablehouse.catalog.spec import Catalog, KeyFormatName, KeySpec
+from tablehouse.errors import InvalidKey, KeySchemaUnknown, PartitionRestoring, UriTooLong
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.formats.schemas import Schema
+from tablehouse.formats.variants import Known
+from tablehouse.model import Role
+from tablehouse.routing.query import Query
+from tablehouse.routing.tables import routed_tables
+from tablehouse.stores.rows import Row
 from tests.support.avro import avro_schema, written
 from tests.support.cluster_fakes import PLANES, Placed, everything
 from tests.support.querying import Setting

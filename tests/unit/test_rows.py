@@ -1,6 +1,6 @@
 import pytest
 
-from app.stores.rows import DELETED, HEAD_SIZE, LAYOUT_VERSION, Row, RowLayoutError, pack_head, payloads, unpack
+from tablehouse.stores.rows import DELETED, HEAD_SIZE, LAYOUT_VERSION, Row, RowLayoutError, pack_head, payloads, unpack
 
 #: The first release's bytes: other bytes would make every store and changelog unreadable.
 GOLDEN = bytes.fromhex("01 00 0000018fcd0e7a00 0000000000000007") + b'{"a":1}'

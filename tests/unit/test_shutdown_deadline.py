@@ -4,7 +4,7 @@ import sys
 # Sleeps in C with the interpreter's lock held, as a library does whose call hangs.
 _HANGS = """
 import ctypes
-from app.kafka.worker import _end_after
+from tablehouse.kafka.faust_worker import _end_after
 _end_after(0.5)
 ctypes.PyDLL(None).sleep(600)
 """

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 from structlog.testing import capture_logs
 
-from app.kafka.record_batches import UnreadableBatch
-from app.kafka.skips import Skip, Skips, skip_topic
-from app.model import TopicPartition
-from app.tasks.log import Bounds, Cursor, LogRecord, LogSlice, LogUnavailable
-from tests.model.broker import Record
+from tablehouse.kafka.record_batches import UnreadableBatch
+from tablehouse.kafka.skips import Skip, Skips, skip_topic
+from tablehouse.model import TopicPartition
+from tablehouse.tasks.log import Bounds, Cursor, LogRecord, LogSlice, LogUnavailable
+from tablehouse.testing.simulated.broker import Record
 
 SOURCE, OTHER = TopicPartition("orders", 3), TopicPartition("orders", 4)
 PLACE = TopicPartition("group-skips", 0)

@@ -1,7 +1,7 @@
 """What a listing of the source's end says of a position, and what it does not."""
 
-from app.tasks.log import Bounds
-from app.tasks.source_ends import KNOWN_SECONDS, SourceEnds
+from tablehouse.tasks.log import Bounds
+from tablehouse.tasks.source_ends import KNOWN_SECONDS, SourceEnds
 
 
 def test_a_position_is_as_fresh_as_the_newest_end_that_it_has_reached() -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog.spec import DEFAULT_SPELLINGS, KeySpec, SpellingName
-from app.formats.keys import JsonKey
-from app.formats.ordered import Scalar
-from app.formats.spellings import SPELLINGS
+from tablehouse.catalog.spec import DEFAULT_SPELLINGS, KeySpec, SpellingName
+from tablehouse.formats.keys import JsonKey
+from tablehouse.formats.ordered import Scalar
+from tablehouse.formats.spellings import SPELLINGS
 
 FOLDER = Path(__file__).parent / "vectors"
 SCALARS: Sequence[Scalar] = json.loads((FOLDER / "scalars.json").read_text())

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from app.model import Freshness, Role
-from app.routing.spread import AT_ONCE, newest_row
-from app.stores.rows import Row
-from app.tasks.reads import ReadResult
+from tablehouse.model import Freshness, Role
+from tablehouse.routing.spread import AT_ONCE, newest_row
+from tablehouse.stores.rows import Row
+from tablehouse.tasks.reads import ReadResult
 
 
 @dataclass

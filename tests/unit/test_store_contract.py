@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from app.stores.memory import StoreMemory
-from app.stores.rocksdb import RocksShard
-from app.stores.store import StoreClosed, TaskStore
-from app.turns import Turns
-from tests.model.store import Disk, MemoryStore
+from tablehouse.stores.memory import StoreMemory
+from tablehouse.stores.rocksdb import RocksShard
+from tablehouse.stores.store import StoreClosed, TaskStore
+from tablehouse.testing.simulated.store import Disk, MemoryStore
+from tablehouse.turns import Turns
 
 
 @pytest.fixture(params=["rocksdb", "memory"])

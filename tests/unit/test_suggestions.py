@@ -1,9 +1,9 @@
 import pytest
 
-from app.catalog.spec import KeySpec, PartitionerName, SourceSpec, SpellingName, ValueSpec
-from app.formats.partitioners import partition_of
-from app.formats.spellings import SPELLINGS
-from app.tasks.suggestions import MAX_KEY_BYTES, MAX_KEYS, Suggestion
+from tablehouse.catalog.spec import KeySpec, PartitionerName, SourceSpec, SpellingName, ValueSpec
+from tablehouse.formats.partitioners import partition_of
+from tablehouse.formats.spellings import SPELLINGS
+from tablehouse.tasks.suggestions import MAX_KEY_BYTES, MAX_KEYS, Suggestion
 
 KEYS = [b"key-%d" % number for number in range(200)]
 

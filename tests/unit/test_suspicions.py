@@ -4,9 +4,9 @@ import struct
 
 import pytest
 
-from app.catalog.spec import KeyFormatName, KeySpec
-from app.tasks.suspicions import KeySuspicion
-from tests.model.broker import Record
+from tablehouse.catalog.spec import KeyFormatName, KeySpec
+from tablehouse.tasks.suspicions import KeySuspicion
+from tablehouse.testing.simulated.broker import Record
 
 COUNT = 20
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from app.kafka.health import task_reasons
-from app.model import TaskState, TaskStatus
+from tablehouse.model import TaskState, TaskStatus
+from tablehouse.worker.health import task_reasons
 from tests.support.cluster_fakes import status
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.formats.errors import DecodeError
-from app.formats.temporal import (
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.temporal import (
     date_text,
     days,
     decimal_text,

@@ -2,11 +2,11 @@
 
 import pytest
 
-from app.kafka.client import Connection
-from app.kafka.security import Security
-from app.kafka.topic_admin import Cluster
-from app.kafka.topic_plan import BATCH_OVERHEAD, Rule, changelog, dead_letters, internal
-from app.kafka.topics import Replication
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.security import Security
+from tablehouse.kafka.topic_admin import Cluster
+from tablehouse.kafka.topic_plan import BATCH_OVERHEAD, Rule, changelog, dead_letters, internal
+from tablehouse.kafka.topics import Replication
 
 HOUR_MS, DAY_MS, MIB = 3_600_000, 86_400_000, 1 << 20
 KAFKA = {

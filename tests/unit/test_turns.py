@@ -3,7 +3,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from app.turns import PIECES_IN_A_ROW, Turns, Work, finish
+from tablehouse.turns import PIECES_IN_A_ROW, Turns, Work, finish
 
 
 async def test_one_of_all_that_wait_has_its_turn_in_a_round_and_goes_on_for_some_while_the_next_wait() -> None:

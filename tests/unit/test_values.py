@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName, ValueSpec
-from app.formats.envelopes import Debezium
-from app.formats.errors import DecodeError
-from app.formats.framing import Headers
-from app.formats.json_text import MAX_DEPTH
-from app.formats.values import ConvertedToJson, EnvelopedJson, ValueFormat, value_format
-from app.turns import Work, finish
+from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName, ValueSpec
+from tablehouse.formats.envelopes import Debezium
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.framing import Headers
+from tablehouse.formats.json_text import MAX_DEPTH
+from tablehouse.formats.values import ConvertedToJson, EnvelopedJson, ValueFormat, value_format
+from tablehouse.turns import Work, finish
 from tests.support.schemas import NO_REGISTRY
 
 json_values = st.recursive(

@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from app.demo.kafka_jars import Jar, cache_folder, java, kafka_class_path
-from app.errors import SetupError
+from tablehouse.errors import SetupError
+from tablehouse.testing.jars import Jar, cache_folder, java, kafka_class_path
 
 _HERE = Path(__file__).parent
 _SOURCE = _HERE / "Peer.java"

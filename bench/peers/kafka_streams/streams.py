@@ -6,13 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from app.demo import processes
-from app.demo.kafka_jars import java
 from bench.http_client import Client
 from bench.machine import Cores
 from bench.peers.kafka_streams.build import peer_class_path
 from bench.peers.peer import Progress, ServerProcess
 from bench.usage import Usage
+from tablehouse.testing import processes
+from tablehouse.testing.jars import java
 
 # The heap is far above what the service needs; RocksDB's memory is outside of it. On one core the JVM takes the serial
 # collector by itself.

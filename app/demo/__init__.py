@@ -1,4 +1,0 @@
-"""The demonstration: a real Kafka from pip packages, real flights and two workers.
-
-Tests and benchmarks start their brokers from here too.
-"""

@@ -1,1 +1,0 @@
-"""Who gets what: the assignor's wire format and the pure function that places shards."""

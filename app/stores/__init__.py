@@ -1,1 +1,0 @@
-"""Where rows live: the row layout, the store protocol and its RocksDB implementation."""

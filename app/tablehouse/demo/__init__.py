@@ -1,0 +1,1 @@
+"""The demo: a real Kafka from pip packages, real flights and two workers."""

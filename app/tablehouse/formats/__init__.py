@@ -1,0 +1,1 @@
+"""Keys, values and partitioners: bytes in, bytes out, without a Kafka client and without HTTP."""

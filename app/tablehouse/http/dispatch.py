@@ -1,0 +1,302 @@
+"""From an aiohttp request to a handler of typed values, and from whatever the handler does to an answer.
+
+This stands directly on aiohttp's low-level server. Its application, router and middlewares decode paths to
+text, and cost a third of a point read.
+"""
+
+import asyncio
+import itertools
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import structlog
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from tablehouse.errors import InternalError, InvalidParameter, MethodNotAllowed, NotWritable, Overloaded, RequestError
+from tablehouse.http.answers import Streamed
+from tablehouse.http.bodies import Body
+from tablehouse.http.content_coding import takes_gzip
+from tablehouse.http.cors import NO_ORIGINS, Cors
+from tablehouse.http.freshness import SERVED_BY
+from tablehouse.http.held import LARGE_BYTES, HeldBytes
+from tablehouse.http.hosts import Hosts
+from tablehouse.http.observations import Observations
+from tablehouse.http.problems import problem
+from tablehouse.http.proofs import Proven
+from tablehouse.http.shapes import compressed, indented
+from tablehouse.http.target import query_parameters
+from tablehouse.turns import Turns
+
+REQUEST_ID = "X-Request-Id"
+
+#: The route label of requests whose path belongs to no route.
+UNMATCHED = "unmatched"
+
+# Request ids that are made here: random once a process and counted from there, which saves a system call a request.
+_PROCESS = secrets.token_hex(4)
+_numbers = itertools.count(1)
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+#: The query parameter of operations whose JSON can be indented.
+PRETTY = "pretty"
+_PRETTY_VALUES = {b"": True, b"true": True, b"false": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as handlers see it.
+
+    variables are the path's, parameters the query's, both percent-decoded to bytes. deadline is a point on
+    the dispatcher's clock.
+    """
+
+    variables: Mapping[str, bytes]
+    parameters: Mapping[str, bytes]
+    headers: CIMultiDictProxy[str]
+    body: Body
+    request_id: str
+    deadline: float
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+class Operation(NamedTuple):
+    """What one method of a route does, and the query parameters that it knows."""
+
+    handler: Handler
+    parameters: frozenset[str] = frozenset()
+
+
+def _no_methods(_variables: Mapping[str, bytes]) -> AbstractSet[str]:
+    return frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path template and its operations by method; whatever answers GET answers HEAD too.
+
+    lacks tells which of the methods the resource with some variables of the path does not have.
+    """
+
+    template: str
+    operations: Mapping[str, Operation]
+    lacks: Callable[[Mapping[str, bytes]], AbstractSet[str]] = _no_methods
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Every method that has an operation, GET and HEAD first."""
+        return tuple(method for name in self.operations for method in (("GET", "HEAD") if name == "GET" else (name,)))
+
+    def allow(self, variables: Mapping[str, bytes]) -> list[str]:
+        """Return every method that the resource with some variables of the path answers."""
+        lacking = self.lacks(variables)
+        return [method for method in (*self.methods, "OPTIONS") if method not in lacking]
+
+    def operation(self, method: str, variables: Mapping[str, bytes]) -> Operation:
+        """Return what a method does; raises MethodNotAllowed, which says what the resource has instead."""
+        found = self.operations.get("GET" if method == "HEAD" else method)
+        if found is None:
+            allow = self.allow(variables)
+            raise MethodNotAllowed(f"{method} is not supported here, only {', '.join(allow)}", allow=allow)
+        return found
+
+
+def reading(template: str, handler: Handler, parameters: frozenset[str] = frozenset()) -> Route:
+    """Make a route that can be read and nothing else."""
+    return Route(template, {"GET": Operation(handler, parameters)})
+
+
+class Routes(Protocol):
+    """The routes of one listener."""
+
+    def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
+        """Find the route of a raw path and the path's variables; raises RouteNotFound, InvalidParameter."""
+
+
+class _Answered(NamedTuple):
+    """An answer, the template of the route that gave it, and the key that was asked for.
+
+    is_indented says whether its JSON is to be.
+    """
+
+    response: web.StreamResponse
+    template: str = UNMATCHED
+    key: bytes | None = None
+    is_indented: bool = False
+
+
+class Dispatcher:
+    """Answers the requests of one listener.
+
+    clock is monotonic, in seconds; timeout is the time that one request has; held bounds what large answers take;
+    hosts are the names that are answered to, None for all. turns are those of everything long on the event loop, None
+    for a listener that compresses nothing. check_caller raises RequestError for a request that is not entitled to any
+    answer, and may return how its answer is proven.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        observations: Observations,
+        clock: Callable[[], float],
+        timeout: float,
+        held: HeldBytes,
+        hosts: Hosts | None = None,
+        *,
+        cors: Cors = NO_ORIGINS,
+        turns: Turns | None = None,
+        check_caller: Callable[[web.BaseRequest], Proven | None] | None = None,
+    ) -> None:
+        self._routes = routes
+        self._observations = observations
+        self._clock = clock
+        self._timeout = timeout
+        self._held = held
+        self._hosts = hosts
+        self._cors = cors
+        self._turns = turns
+        self._check_caller = check_caller
+        self._log = structlog.get_logger("http")
+        self._closing = False
+        self.idle = asyncio.Event()
+        self.in_flight = 0
+
+    def close(self) -> None:
+        """Make every answer from here on close its connection; `idle` is set once nothing is in flight."""
+        self._closing = True
+        if not self.in_flight:
+            self.idle.set()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; never raises for what a client or a handler does."""
+        started = self._clock()
+        request_id = _request_id(request.headers.get(REQUEST_ID))
+        self.in_flight += 1
+        proven: Proven | None = None
+        try:
+            try:
+                if self._check_caller is not None:
+                    proven = self._check_caller(request)
+            except RequestError as error:
+                answered = _Answered(problem(error))
+            else:
+                answered = await self._answer(request, request_id, started + self._timeout, proven)
+            response = await self._bounded(self._shaped(request, answered))
+            headers = response.headers
+            headers[REQUEST_ID] = request_id
+            for name, value in self._cors.every_answer.items():
+                headers[name] = value
+            headers.update(self._cors.to_origin(request.headers.get("Origin")))
+            if proven is not None and isinstance(response, web.Response):
+                proven.seal(response)
+            if self._closing:
+                response.force_close()
+            if isinstance(response, Streamed):
+                await response.send(request)
+        finally:
+            self.in_flight -= 1
+            if self._closing and not self.in_flight:
+                self.idle.set()
+        self._observations.answered(
+            method=request.method if request.method in _KNOWN_METHODS else "other",
+            route=answered.template,
+            status=response.status,
+            seconds=self._clock() - started,
+            request_id=request_id,
+            key=answered.key,
+            served_by=response.headers.get(SERVED_BY),
+        )
+        return response
+
+    def _shaped(self, request: web.BaseRequest, answered: _Answered) -> web.StreamResponse:
+        """Return the answer indented and compressed as its client asks for."""
+        response = answered.response
+        if self._turns is None:
+            return response
+        if answered.is_indented:
+            response = indented(response, self._turns)
+        accepted = request.headers.getall("Accept-Encoding", ())
+        if accepted and takes_gzip(",".join(accepted)):
+            response = compressed(response, self._turns)
+        return response
+
+    async def _bounded(self, response: web.StreamResponse) -> web.StreamResponse:
+        """Return the answer, or a 503 where clients leave no memory for one that large."""
+        if self._has_room(response):
+            return response
+        if isinstance(response, Streamed):
+            await response.give_up()
+        return problem(Overloaded("answers that clients have not taken yet take all the memory there is"))
+
+    def _has_room(self, response: web.StreamResponse) -> bool:
+        if isinstance(response, Streamed):
+            size = response.begun_bytes
+        else:
+            body = response.body if isinstance(response, web.Response) else None
+            size = len(body) if type(body) is bytes else 0
+        return size <= LARGE_BYTES or self._held.has_room(size)
+
+    async def _answer(
+        self, request: web.BaseRequest, request_id: str, deadline: float, proven: Proven | None
+    ) -> _Answered:
+        template, key, is_indented = UNMATCHED, None, False
+        try:
+            if self._hosts is not None:
+                self._hosts.check(request.headers)
+            url = request.rel_url
+            route, variables = self._routes.resolve(url.raw_path)
+            template = route.template
+            if request.method == "OPTIONS":
+                return _Answered(self._options(request, route.allow(variables)), template)
+            operation = route.operation(request.method, variables)
+            parameters = query_parameters(url.raw_query_string, operation.parameters)
+            is_indented = _is_indented(parameters)
+            key = variables.get("key", parameters.get("key"))
+            body = Body(request, lambda: deadline - self._clock(), None if proven is None else proven.body_digest)
+            call = Call(variables, parameters, request.headers, body, request_id, deadline)
+            return _Answered(await operation.handler(call), template, key, is_indented)
+        except NotWritable as error:
+            lacking = NotWritable(error.detail, **{**error.details, "allow": route.allow(variables)})
+            return _Answered(problem(lacking), template, key, is_indented)
+        except RequestError as error:
+            return _Answered(problem(error), template, key, is_indented)
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer and the log the rest
+            self._log.exception("request failed", route=template, request_id=request_id)
+            fault = InternalError(f"a fault of ours; the log has it under the request id {request_id}")
+            return _Answered(problem(fault), template, key, is_indented)
+
+    def _options(self, request: web.BaseRequest, allow: Sequence[str]) -> web.Response:
+        """Answer which methods there are, and a browser which of them a page of another origin may use."""
+        headers = {"Allow": ", ".join(allow), **self._cors.preflight(request.headers, allow)}
+        return web.Response(status=204, headers=headers)
+
+
+def _is_indented(parameters: Mapping[str, bytes]) -> bool:
+    """Return whether the caller asks for indented JSON; raises InvalidParameter."""
+    given = parameters.get(PRETTY)
+    if given is None:
+        return False
+    found = _PRETTY_VALUES.get(given)
+    if found is None:
+        raise InvalidParameter("pretty has to be true or false, or stand there without a value", parameter=PRETTY)
+    return found
+
+
+def _request_id(given: str | None) -> str:
+    """Take over a caller's request id when it is fit for a log line, else make one."""
+    if given is not None and _SANE_REQUEST_ID.fullmatch(given):
+        return given
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """Make an id that no other request of any worker has."""
+    return f"{_PROCESS}{next(_numbers):08x}"

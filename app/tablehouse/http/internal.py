@@ -1,0 +1,310 @@
+"""The listener between workers: reads of this worker's own tasks, and nothing else.
+
+It is built from the local tables alone. It has no query and no way to other workers, so what arrives here
+cannot be forwarded again.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from math import inf
+
+import msgspec
+from aiohttp import web
+
+from tablehouse.errors import DeadlineExceeded, InvalidBody, InvalidKey, InvalidParameter, NotOwner, RouteNotFound
+from tablehouse.http.answers import json_answer
+from tablehouse.http.consistency import asked
+from tablehouse.http.dispatch import Call, Operation, Route, reading
+from tablehouse.http.freshness import SERVED_BY, freshness_headers
+from tablehouse.http.proofs import CHALLENGE_PATH, NONCE, WORKER, Callers
+from tablehouse.http.slices import CONTENT_TYPE, decode_wanted, encode_slices
+from tablehouse.model import TaskStatus
+from tablehouse.routing.cluster import ClusterView
+from tablehouse.routing.decisions import Decisions
+from tablehouse.routing.ports import Condition, LocalTables, read_or_wait
+from tablehouse.routing.slices import Slices
+from tablehouse.routing.tables import RoutedTable, table_named
+
+#: Changes when workers with different numbers must not read from each other.
+PROTOCOL_VERSION = "1"
+
+ROWS_PREFIX = "/internal/v1/tables/"
+STATUS_PATH = "/internal/v1/status"
+_DIGEST, WRITE_CHECK = ":digest", ":write-check"
+_WHOLE = re.compile(r"[0-9]{1,15}")
+BATCH = ":batch-get"
+WRITE = ":write"
+
+#: Bytes of a part of a batch: stored keys can take twice what they take in a URL.
+_MAX_BATCH_BYTES = 8 << 20
+
+_NONCE = re.compile("[0-9a-f]{32}")
+
+#: Bytes of a conditional write besides its value: a key in two forms, and the offsets that its tags name.
+_MAX_WRITE_OVERHEAD_BYTES = 1 << 20
+
+VERSION = "Tablehouse-Internal-Version"
+TABLE_DIGEST = "Tablehouse-Table-Digest"
+PARTITIONS = "Tablehouse-Partitions"
+GENERATION = "Tablehouse-Generation"
+DEADLINE_MS = "Tablehouse-Deadline-Ms"
+ROW_OFFSET = "Tablehouse-Row-Offset"
+ROW_TIMESTAMP_MS = "Tablehouse-Row-Timestamp-Ms"
+WRITTEN_OFFSET = "Tablehouse-Written-Offset"
+
+
+class StatusReport(msgspec.Struct, frozen=True):
+    """What a worker says of itself to its peers."""
+
+    worker_id: str
+    generation: int
+    tasks: list[TaskStatus]
+
+
+class WriteRequest(msgspec.Struct, frozen=True, array_like=True):
+    """A conditional write on its way to the owner of its key."""
+
+    stored_key: bytes
+    key: bytes
+    value: bytes | None
+    condition: Condition
+
+
+_write_requests = msgspec.msgpack.Decoder(WriteRequest)
+
+
+def stored_key_text(stored_key: bytes) -> str:
+    """Write a stored key as a path segment: base64url without padding, empty for the empty key."""
+    return base64.urlsafe_b64encode(stored_key).rstrip(b"=").decode()
+
+
+class InternalRoutes:
+    """The routes of the internal listener, and their handlers.
+
+    limit tells the most bytes that a record of a writable table may have.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, RoutedTable],
+        view: ClusterView,
+        local: LocalTables,
+        slices: Slices,
+        decisions: Decisions,
+        limit: Callable[[str], int],
+        worker_id: str,
+        clock: Callable[[], float],
+        callers: Callers,
+    ) -> None:
+        self._tables = tables
+        self._view = view
+        self._local = local
+        self._slices = slices
+        self._decisions = decisions
+        self._limit = limit
+        self._clock = clock
+        self._worker_id = worker_id
+        self._callers = callers
+        self._row = reading("/internal/v1/tables/{table}/{partition}/{stored}", self.row)
+        self._digest = reading("/internal/v1/tables/{table}/{partition}:digest", self.digest)
+        self._write_check = reading("/internal/v1/tables/{table}/{partition}:write-check", self.write_check)
+        self._batch = Route("/internal/v1/tables/{table}:batch-get", {"POST": Operation(self.batch)})
+        self._write = Route("/internal/v1/tables/{table}/{partition}:write", {"POST": Operation(self.write)})
+        self._status = reading(STATUS_PATH, self.status)
+        self._challenge = reading(CHALLENGE_PATH, self.challenge)
+
+    def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
+        """Find the route of a raw path; raises RouteNotFound."""
+        if raw_path.startswith(ROWS_PREFIX):
+            parts = raw_path[len(ROWS_PREFIX) :].split("/")
+            if len(parts) == 3:  # noqa: PLR2004 - table, partition, stored key
+                table, partition, stored = (part.encode("utf-8", "surrogateescape") for part in parts)
+                return self._row, {"table": table, "partition": partition, "stored": stored}
+            if len(parts) == 2:  # noqa: PLR2004 - table, partition
+                for suffix, route in (
+                    (_DIGEST, self._digest),
+                    (WRITE_CHECK, self._write_check),
+                    (WRITE, self._write),
+                ):
+                    if parts[1].endswith(suffix):
+                        table, partition = (part.encode("utf-8", "surrogateescape") for part in parts)
+                        return route, {"table": table, "partition": partition.removesuffix(suffix.encode())}
+            if len(parts) == 1 and parts[0].endswith(BATCH):
+                return self._batch, {"table": parts[0].removesuffix(BATCH).encode("utf-8", "surrogateescape")}
+        if raw_path == STATUS_PATH:
+            return self._status, {}
+        if raw_path == CHALLENGE_PATH:
+            return self._challenge, {}
+        raise RouteNotFound("no such route: this is the internal port, which is for other workers; ask the public one")
+
+    async def row(self, call: Call) -> web.Response:
+        """Read one key of an own task: 200 with the row, 204 when there is none and the asking worker takes that.
+
+        What the caller asks of an answer is enforced here, whatever the asking worker made of it.
+        A miss is a 204 and not a 404, so that another server on a reused address cannot be mistaken for one. It has a
+        timestamp where there is a mark of when the key was deleted.
+        """
+        table = self._agreed(call)
+        partition = _partition(call)
+        deadline_ms = _deadline_ms(call)
+        stored_key = _stored_key(call.variables["stored"])
+        consistency, wait = asked({}, call.headers)
+        seconds = self._bounded(call, wait, deadline_ms)
+        try:
+            result = await read_or_wait(self._local, table.spec.name, partition, stored_key, consistency, seconds)
+        except NotOwner as error:
+            raise self._with_generations(call, error) from None
+        headers = freshness_headers(result.freshness, self._worker_id)
+        headers[VERSION] = PROTOCOL_VERSION
+        if result.row is None:
+            if result.deleted_ms is not None:
+                headers[ROW_TIMESTAMP_MS] = str(result.deleted_ms)
+            return web.Response(status=204, headers=headers)
+        headers[ROW_OFFSET] = str(result.row.offset)
+        headers[ROW_TIMESTAMP_MS] = str(result.row.timestamp_ms)
+        headers["Content-Type"] = "application/octet-stream"
+        return web.Response(body=result.row.payload, headers=headers)
+
+    async def batch(self, call: Call) -> web.Response:
+        """Read keys of own tasks: what became of each, up to a bound in bytes; enforces what row() does."""
+        table = self._agreed(call)
+        deadline_ms = _deadline_ms(call)
+        consistency, wait = asked({}, call.headers)
+        waits_until = self._clock() + self._bounded(call, wait, deadline_ms)
+        try:
+            wanted = decode_wanted(await call.body.read((CONTENT_TYPE,), _MAX_BATCH_BYTES))
+        except (ValueError, RecursionError) as error:
+            raise InvalidBody(f"what is wanted cannot be understood: {error}") from None
+        slices = await self._slices.read(table.spec.name, wanted, consistency, waits_until)
+        said = [
+            part._replace(outcome=self._with_generations(call, part.outcome))
+            if isinstance(part.outcome, NotOwner)
+            else part
+            for part in slices
+        ]
+        headers = {VERSION: PROTOCOL_VERSION, SERVED_BY: self._worker_id, "Content-Type": CONTENT_TYPE}
+        return web.Response(body=encode_slices(said), headers=headers)
+
+    async def write_check(self, call: Call) -> web.Response:
+        """Answer 204 where what is written to an own partition is applied, and else with the reason."""
+        table = self._agreed(call)
+        self._local.require_applied(table.spec.name, _partition(call))
+        return web.Response(status=204, headers={VERSION: PROTOCOL_VERSION})
+
+    async def write(self, call: Call) -> web.Response:
+        """Write a row of an own partition if the one that is there meets a condition."""
+        table, partition = self._agreed(call), _partition(call)
+        if not table.spec.writable:
+            raise NotOwner(f"this worker's definition of table {table.spec.name} does not let callers write")
+        seconds = self._bounded(call, inf, _deadline_ms(call))
+        limit = self._limit(table.spec.name) + _MAX_WRITE_OVERHEAD_BYTES
+        try:
+            wanted = _write_requests.decode(await call.body.read((CONTENT_TYPE,), limit))
+        except (ValueError, RecursionError) as error:
+            raise InvalidBody(f"the write cannot be understood: {error}") from None
+        try:
+            offset = await self._decisions.write(
+                table,
+                partition,
+                wanted.stored_key,
+                key=wanted.key,
+                value=wanted.value,
+                condition=wanted.condition,
+                deadline=self._clock() + seconds,
+            )
+        except NotOwner as error:
+            raise self._with_generations(call, error) from None
+        headers = {VERSION: PROTOCOL_VERSION, SERVED_BY: self._worker_id, WRITTEN_OFFSET: str(offset)}
+        return web.Response(status=204, headers=headers)
+
+    async def digest(self, call: Call) -> web.Response:
+        """Count and hash the rows of an own partition; needs no header, so that people can ask too."""
+        table = table_named(self._tables, call.variables["table"].decode("utf-8", "replace")).spec.name
+        partition = _partition(call)
+        found = await self._local.digest(table, partition)
+        return json_answer(
+            {
+                "table": table,
+                "partition": partition,
+                "state": found.state,
+                "rows": found.rows,
+                "rows_hash": found.rows_hash,
+                "position_before": found.position_before,
+                "position_after": found.position_after,
+                "served_by": self._worker_id,
+            }
+        )
+
+    async def challenge(self, call: Call) -> web.Response:
+        """Prove to an asking worker who answers here, and tell it what its requests have to be proofs for."""
+        nonce = call.headers.get(NONCE, "")
+        if not _NONCE.fullmatch(nonce):
+            raise InvalidParameter(f"{NONCE} has to be 32 hexadecimal digits")
+        return web.Response(status=204, headers=self._callers.introduction(nonce))
+
+    async def status(self, _call: Call) -> web.Response:
+        """Say what this worker's tasks are doing."""
+        await self._local.count_rows()
+        report = StatusReport(self._worker_id, self._view.current.generation, list(self._local.statuses()))
+        response = json_answer(report)
+        response.headers[VERSION] = PROTOCOL_VERSION
+        return response
+
+    def _bounded(self, call: Call, wait: float | None, deadline_ms: int) -> float:
+        """Return for how many seconds a position is waited for, whatever the asking worker says."""
+        left = max(0.0, call.deadline - self._clock())
+        return min(wait or 0.0, deadline_ms / 1000, left)
+
+    def _with_generations(self, call: Call, error: NotOwner) -> NotOwner:
+        generations = f"generation {self._view.current.generation} here, {call.headers.get(GENERATION)} there"
+        return NotOwner(f"{error.detail} ({generations})", **error.details)
+
+    def _agreed(self, call: Call) -> RoutedTable:
+        """Check that this worker is meant, and both mean the same table by its name; raises NotOwner when not."""
+        name = call.variables["table"].decode("utf-8", "replace")
+        meant, called = call.headers.get(WORKER), self._callers.called
+        if meant != called:
+            raise NotOwner(f"this is worker {called!r} (id and incarnation), and the asking one means {meant!r}")
+        version = call.headers.get(VERSION)
+        if version != PROTOCOL_VERSION:
+            raise NotOwner(f"this worker speaks internal version {PROTOCOL_VERSION}, the asking one {version}")
+        table = self._tables.get(name)
+        if table is None:
+            raise NotOwner(f"this worker's catalog has no table {name!r}", table=name)
+        if call.headers.get(TABLE_DIGEST) != table.digest:
+            raise NotOwner(f"this worker has another definition of table {name}", table=name)
+        known = self._view.current.partitions.get(table.spec.shard_name)
+        counted = _number(call.headers.get(PARTITIONS, ""), PARTITIONS)
+        if counted != known:
+            raise NotOwner(
+                f"this worker routes by {known or 'no'} partitions of {table.spec.shard_name}, the asking one by "
+                f"{counted}",
+                table=name,
+            )
+        return table
+
+
+def _partition(call: Call) -> int:
+    return _number(call.variables["partition"].decode("ascii", "replace"), "partition")
+
+
+def _deadline_ms(call: Call) -> int:
+    deadline_ms = _number(call.headers.get(DEADLINE_MS, ""), DEADLINE_MS)
+    if deadline_ms <= 0:
+        raise DeadlineExceeded("the asking worker's time had run out on arrival")
+    return deadline_ms
+
+
+def _number(text: str, name: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise InvalidParameter(f"{name} has to be a whole number of at most 15 digits, not {text[:40]!r}")
+    return int(text)
+
+
+def _stored_key(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise InvalidKey(f"the stored key is no base64url: {error}") from None

@@ -1,0 +1,401 @@
+"""The way to other workers: aiohttp's client, bounded in connections and time."""
+
+import asyncio
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import aiohttp
+import msgspec
+import structlog
+from yarl import URL
+
+from tablehouse.errors import (
+    DeadlineExceeded,
+    Draining,
+    InternalError,
+    MisplacedKeys,
+    NotOwner,
+    Overloaded,
+    OwnerUnreachable,
+    PartitionRestoring,
+    PayloadTooLarge,
+    PositionNotReached,
+    PreconditionFailed,
+    RequestError,
+    SourceUnavailable,
+    TooStale,
+    Unauthenticated,
+    WriteRefused,
+)
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.json_text import decode_with
+from tablehouse.http.consistency import asking_headers
+from tablehouse.http.dispatch import REQUEST_ID
+from tablehouse.http.freshness import SERVED_BY, freshness_of
+from tablehouse.http.internal import (
+    BATCH,
+    DEADLINE_MS,
+    GENERATION,
+    PARTITIONS,
+    PROTOCOL_VERSION,
+    ROW_OFFSET,
+    ROW_TIMESTAMP_MS,
+    ROWS_PREFIX,
+    STATUS_PATH,
+    TABLE_DIGEST,
+    VERSION,
+    WRITE,
+    WRITE_CHECK,
+    WRITTEN_OFFSET,
+    StatusReport,
+    WriteRequest,
+    stored_key_text,
+)
+from tablehouse.http.problems import from_document
+from tablehouse.http.proofs import CHALLENGE_PATH, NONCE, WORKER, Met, NoCommonSecret, meet, name_of
+from tablehouse.http.slices import CONTENT_TYPE, decode_slices, encode_wanted
+from tablehouse.model import Freshness, HostInfo, TaskStatus
+from tablehouse.recurring import Recurring
+from tablehouse.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, Unresponsive, WriteHop
+from tablehouse.stores.rows import Row
+from tablehouse.tasks.reads import ReadResult
+
+log = structlog.get_logger("http")
+
+#: Connections to one worker, and as many again for hops that wait. What is over it waits within its own deadline, so a
+#: slow peer holds up only its own.
+CONNECTIONS_PER_HOST = 64
+
+#: A peer that does not accept a connection in this many seconds counts as unreachable.
+CONNECT_SECONDS = 1.0
+
+#: Of the caller's time, the share that a hop may use; the rest is for saying that it failed.
+HOP_SHARE = 0.9
+
+_encode = msgspec.msgpack.Encoder().encode
+
+_status_reports = msgspec.json.Decoder(StatusReport)
+
+#: Statuses from here on say that a server cannot answer now.
+_SERVER_ERRORS = 500
+
+#: Workers that are remembered to have proven themselves, or not; processes that have ended are among them.
+_MAX_MET = 1000
+
+#: What a peer may answer about its own task. Any other error of its would say nothing about the caller's
+#: question.
+_PASSED_ON: Mapping[str, type[RequestError]] = {
+    kind.code: kind
+    for kind in (
+        NotOwner,
+        PartitionRestoring,
+        TooStale,
+        PositionNotReached,
+        MisplacedKeys,
+        WriteRefused,
+        Draining,
+        Overloaded,
+        DeadlineExceeded,
+        InternalError,
+        PayloadTooLarge,
+        PreconditionFailed,
+        SourceUnavailable,
+    )
+}
+
+
+class _Stranger(NamedTuple):
+    """A worker without a secret in common, and what is logged of it."""
+
+    reason: str
+    warnings: Recurring
+
+
+class Unconnected(Unresponsive):
+    """There was no connection, so nothing was asked."""
+
+
+class HttpPeer:
+    """Implements the query's Peer. To be used in one event loop, and closed there."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = keys
+        #: The workers that have proven themselves. Each session has its own, since one's requests overtake the other's.
+        self._met: dict[tuple[aiohttp.ClientSession, HostInfo], Met] = {}
+        #: Workers that have answered last without a secret in common.
+        self._strangers: dict[HostInfo, _Stranger] = {}
+
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        return _session()
+
+    @cached_property
+    def _waiting(self) -> aiohttp.ClientSession:
+        """Hops that wait for a position hold a connection for seconds, and must not take those of the others."""
+        return _session()
+
+    def strangers(self, members: Collection[HostInfo]) -> list[str]:
+        """Return, a sentence each, which of these workers were found to have no secret in common with this one."""
+        self._strangers = {host: stranger for host, stranger in self._strangers.items() if host in members}
+        return [stranger.reason for stranger in self._strangers.values()]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+        await self._waiting.close()
+
+    async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
+        """Ask `host` to read a key of its own; see the protocol for what it raises."""
+        seconds = hop.timeout * HOP_SHARE
+        headers = _hop_headers(host, hop, seconds)
+        path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}/{stored_key_text(hop.stored_key)}"
+        status, got, body = await self._send(self._session_for(hop), host, path, headers, seconds)
+        try:
+            if status not in {200, 204} or got[VERSION] != PROTOCOL_VERSION:
+                raise _refusal(status, got, body)
+            freshness = freshness_of(got)
+            if freshness.partition != hop.partition:
+                raise OwnerUnreachable(f"it answered for partition {freshness.partition}, not {hop.partition}")
+            return PeerRead(_result(status, got, body, freshness), got[SERVED_BY])
+        except (KeyError, ValueError) as error:
+            raise OwnerUnreachable(f"its answer cannot be understood: {error!r}") from None
+
+    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
+        """Have `host` look whether it applies what is written; see the protocol for what it raises."""
+        seconds = hop.timeout * HOP_SHARE
+        path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}{WRITE_CHECK}"
+        status, got, body = await self._send(self._session, host, path, _hop_headers(host, hop, seconds), seconds)
+        if status != 204:  # noqa: PLR2004
+            raise _refusal(status, got, body)
+
+    async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
+        """Ask `host` to read keys of its own; see the protocol for what it raises."""
+        seconds = hop.timeout * HOP_SHARE
+        headers = {**_hop_headers(host, hop, seconds), "Content-Type": CONTENT_TYPE}
+        path, wanted = f"{ROWS_PREFIX}{hop.table}{BATCH}", encode_wanted(hop.wanted)
+        status, got, body = await self._send(self._session_for(hop), host, path, headers, seconds, wanted)
+        if status != 200 or got.get(VERSION) != PROTOCOL_VERSION or SERVED_BY not in got:  # noqa: PLR2004
+            raise _refusal(status, got, body)
+        return PeerSlices(decode_slices(body, hop.wanted, _PASSED_ON), got[SERVED_BY])
+
+    async def write(self, host: HostInfo, hop: WriteHop) -> int:
+        """Ask `host` to write a row of a partition of its own; see the protocol for what it raises."""
+        seconds = hop.timeout * HOP_SHARE
+        # The asked worker has to answer while somebody still listens.
+        headers = {**_agreement_headers(host, hop, seconds * HOP_SHARE), "Content-Type": CONTENT_TYPE}
+        path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}{WRITE}"
+        content = _encode(WriteRequest(hop.stored_key, hop.key, hop.value, hop.condition))
+        try:
+            # It waits for what others write, as reads wait for positions.
+            status, got, body = await self._send(self._waiting, host, path, headers, seconds, content)
+        except Unconnected:
+            raise
+        except OwnerUnreachable as error:
+            raise DeadlineExceeded(
+                f"the write may have happened, or may happen later: {host.worker_id}, which was to decide it, gave no "
+                f"answer: {error.detail}"
+            ) from None
+        if status != 204 or got.get(VERSION) != PROTOCOL_VERSION:  # noqa: PLR2004
+            raise _refusal(status, got, body)
+        try:
+            return int(got[WRITTEN_OFFSET])
+        except (KeyError, ValueError) as error:
+            raise DeadlineExceeded(f"the write may have happened: the answer has no offset: {error!r}") from None
+
+    async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
+        """List the tasks of `host`; raises OwnerUnreachable."""
+        status, got, body = await self._send(self._session, host, STATUS_PATH, {VERSION: PROTOCOL_VERSION}, timeout)
+        if status != 200:  # noqa: PLR2004
+            raise _refusal(status, got, body)
+        try:
+            report = decode_with(_status_reports, body)
+        except DecodeError as error:
+            raise OwnerUnreachable(f"its status cannot be understood: {error}") from None
+        if report.worker_id != host.worker_id:
+            raise OwnerUnreachable(f"{host.url} is worker {report.worker_id!r} now, not {host.worker_id!r}")
+        return report.tasks
+
+    def _session_for(self, hop: Hop | BatchHop) -> aiohttp.ClientSession:
+        return self._waiting if hop.wait > 0 else self._session
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        host: HostInfo,
+        path: str,
+        headers: Mapping[str, str],
+        seconds: float,
+        content: bytes | None = None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """GET, or POST of some content; return status, headers and body, proven where the workers share a secret."""
+        try:
+            answer = await self._send_proven(session, host, path, headers, seconds, content)
+        except NoCommonSecret as error:
+            self._report(host, error.detail)
+            raise
+        self._strangers.pop(host, None)
+        return answer
+
+    def _report(self, host: HostInfo, reason: str) -> None:
+        stranger = self._strangers.get(host)
+        if stranger is None:
+            if len(self._strangers) >= _MAX_MET:
+                self._strangers.clear()
+            stranger = self._strangers[host] = _Stranger(reason, Recurring(log))
+        stranger.warnings.warn(
+            host,
+            "another worker has no secret in common with this one",
+            url=host.url,
+            peer=host.worker_id,
+            reason=reason,
+        )
+
+    async def _send_proven(
+        self,
+        session: aiohttp.ClientSession,
+        host: HostInfo,
+        path: str,
+        headers: Mapping[str, str],
+        seconds: float,
+        content: bytes | None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Do what _send() does; raises NoCommonSecret."""
+        if not self._keys:
+            answer = await self._exchange(session, host, path, headers, seconds, content)
+            if answer[0] == Unauthenticated.status:
+                raise NoCommonSecret(
+                    f"{host.url} answers only workers with a secret, and this worker has none: internal_secrets of "
+                    "both must have one in common"
+                )
+            return answer
+        until = asyncio.get_running_loop().time() + seconds
+        answer = await self._ask(session, host, path, headers, until, content)
+        if answer[0] == Unauthenticated.status:
+            # It may have another challenge by now.
+            self._met.pop((session, host), None)
+            answer = await self._ask(session, host, path, headers, until, content)
+        return answer
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        host: HostInfo,
+        path: str,
+        headers: Mapping[str, str],
+        until: float,
+        content: bytes | None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request with its proof; raises OwnerUnreachable for an answer without one, unless it is a 401."""
+        met = self._met.get((session, host)) or await self._meet(session, host, until)
+        proven, asked = met.request("GET" if content is None else "POST", path, headers, content)
+        status, got, body = await self._exchange(session, host, path, proven, _left(until), content)
+        if status != Unauthenticated.status and not met.is_proven(asked, status, got, body):
+            raise OwnerUnreachable(f"{host.url} answered without a proof of the secret")
+        return status, got, body
+
+    async def _meet(self, session: aiohttp.ClientSession, host: HostInfo, until: float) -> Met:
+        """Have a worker prove itself before it is asked anything; raises OwnerUnreachable and NoCommonSecret."""
+        nonce = secrets.token_hex(16)
+        status, got, _ = await self._exchange(session, host, CHALLENGE_PATH, {NONCE: nonce}, _left(until), read=False)
+        if status >= _SERVER_ERRORS:
+            raise OwnerUnreachable(f"{host.url} answered with status {status} when it was to prove that it is a worker")
+        met = meet(self._keys, host, nonce, got)
+        if len(self._met) >= _MAX_MET:
+            self._met.clear()
+        return self._met.setdefault((session, host), met)
+
+    async def _exchange(
+        self,
+        session: aiohttp.ClientSession,
+        host: HostInfo,
+        path: str,
+        headers: Mapping[str, str],
+        seconds: float,
+        content: bytes | None = None,
+        *,
+        read: bool = True,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send these headers and no others; the body of the answer is left where it is unless it is to be read."""
+        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=min(CONNECT_SECONDS, seconds))
+        url = URL(host.url.rstrip("/") + path, encoded=True)
+        try:
+            async with session.request(
+                "GET" if content is None else "POST",
+                url,
+                data=content,
+                headers=headers,
+                timeout=limits,
+                allow_redirects=False,
+            ) as answer:
+                return answer.status, answer.headers, await answer.read() if read else b""
+        except aiohttp.ServerTimeoutError:
+            raise Unconnected(f"no connection to {host.url} within {limits.sock_connect:g} s") from None
+        except TimeoutError:
+            # Where others wait for positions, the time may have gone by before there was a connection to ask on.
+            kind = OwnerUnreachable if session is self._waiting else Unresponsive
+            raise kind(f"no answer from {host.url} within {seconds:.3g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise Unconnected(f"{host.url}: {error}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None
+
+
+def _result(status: int, got: Mapping[str, str], body: bytes, freshness: Freshness) -> ReadResult:
+    """Read an answer of status 200 or 204; raises KeyError or ValueError for one that no worker gives."""
+    if status == 204:  # noqa: PLR2004
+        return ReadResult(None, freshness, int(got[ROW_TIMESTAMP_MS]) if ROW_TIMESTAMP_MS in got else None)
+    return ReadResult(Row(body, int(got[ROW_TIMESTAMP_MS]), int(got[ROW_OFFSET])), freshness)
+
+
+def _left(until: float) -> float:
+    # aiohttp takes a timeout of 0 for none at all.
+    return max(until - asyncio.get_running_loop().time(), 0.001)
+
+
+def _agreement_headers(host: HostInfo, hop: Hop | BatchHop | WriteHop, seconds: float) -> dict[str, str]:
+    """Make the headers by which both workers know that they mean the same, and how long a hop may take."""
+    return {
+        WORKER: name_of(host),
+        VERSION: PROTOCOL_VERSION,
+        TABLE_DIGEST: hop.table_digest,
+        PARTITIONS: str(hop.partitions),
+        GENERATION: str(hop.generation),
+        DEADLINE_MS: str(max(1, int(seconds * 1000))),
+        REQUEST_ID: hop.request_id,
+    }
+
+
+def _hop_headers(host: HostInfo, hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
+    """Return the headers of a hop with a time-out in seconds.
+
+    Only these cross: of what a client sent, a request id that has been checked and what it asks of the answer, parsed
+    and written again.
+    """
+    return {
+        **_agreement_headers(host, hop, seconds),
+        # The asked worker has to answer while somebody still listens.
+        **asking_headers(hop.consistency, min(hop.wait, seconds * HOP_SHARE)),
+    }
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        # A name is looked up for each connection: what it stood for a moment ago may be another worker by now.
+        connector=aiohttp.TCPConnector(
+            limit=0, limit_per_host=CONNECTIONS_PER_HOST, keepalive_timeout=60, use_dns_cache=False
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        auto_decompress=False,
+        max_line_size=64 * 1024,
+        max_field_size=64 * 1024,
+    )
+
+
+def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> RequestError:
+    if status == Unauthenticated.status:
+        return OwnerUnreachable("it refuses this worker's proof: internal_secrets of both must have one in common")
+    error = from_document(body, headers.get("Retry-After"), _PASSED_ON)
+    return error or OwnerUnreachable(f"it answered with status {status}, which no worker would")

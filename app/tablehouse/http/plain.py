@@ -1,0 +1,144 @@
+"""Rows that are asked for in the plainest way, answered while the bytes of the request are received.
+
+Most requests are `GET /tables/{table}/{key}` with no more than the headers that every client sends, for a row that this
+worker has. They need no request object, no task and no response object, which together are two thirds of what an answer
+costs (bench/README.md). Whatever is not that plain goes the long way and is decided there from the beginning; what is
+answered here would get the same answer there.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+
+from tablehouse.http.content_coding import MIN_BYTES, gzip_tag, gzipped, takes_gzip
+from tablehouse.http.cors import NO_ORIGINS, Cors
+from tablehouse.http.dispatch import REQUEST_ID, new_request_id
+from tablehouse.http.freshness import SERVED_BY
+from tablehouse.http.held import LARGE_BYTES, HeldBytes
+from tablehouse.http.hosts import Hosts
+from tablehouse.http.observations import Observations
+from tablehouse.http.public import ROW_TEMPLATE
+from tablehouse.http.rows import http_date, row_headers
+from tablehouse.http.target import percent_decoded
+from tablehouse.http.transforms import PIECE_BYTES
+from tablehouse.routing.query import Query
+
+#: One whole request for a row without a query. The key has every byte that may stand in a path segment as it is.
+_REQUEST = re.compile(rb"GET /tables/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@%-]+) HTTP/1\.1\r\n")
+_HEADER = re.compile(rb"([A-Za-z-]+):([\x20-\x7e\t]*)")
+_END = b"\r\n\r\n"
+
+#: Headers that change nothing about the answer to such a request, but for one whether it is compressed; and two that do
+#: not with these values.
+_ACCEPT_ENCODING = b"accept-encoding"
+_INDIFFERENT = frozenset({b"host", b"user-agent", _ACCEPT_ENCODING, b"accept-language"})
+_INDIFFERENT_VALUES = frozenset({(b"accept", b"*/*"), (b"connection", b"keep-alive")})
+
+#: Bytes of all headers, and how many different sets of them are remembered: each client sends the same ones every time.
+_MAX_HEAD_BYTES = 4096
+_HEADS_KEPT = 1024
+
+
+class PlainReads:
+    """Answers plain requests for rows; clock is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        query: Query,
+        observations: Observations,
+        clock: Callable[[], float],
+        held: HeldBytes,
+        hosts: Hosts | None,
+        cors: Cors = NO_ORIGINS,
+    ) -> None:
+        self._query = query
+        self._observations = observations
+        self._clock = clock
+        self._held = held
+        self._hosts = hosts
+        #: What every answer begins with.
+        self._beginning = (
+            b"HTTP/1.1 200 OK\r\n%b"
+            % "".join(f"{name}: {value}\r\n" for name, value in cors.every_answer.items()).encode()
+        )
+        #: Whether the client takes gzip, by the headers that it sends.
+        self._plain_heads: dict[bytes, bool] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """Leave every request to the long way, which closes connections."""
+        self._closed = True
+
+    def answer(self, data: bytes) -> Sequence[bytes] | None:
+        """Return the answer to the whole request in `data`, in parts; None when it has to go the long way."""
+        request = _REQUEST.match(data)
+        takes_gzip = None if request is None or self._closed else self._takes_gzip(data[request.end() :])
+        if request is None or takes_gzip is None:
+            return None
+        started = self._clock()
+        try:
+            key = percent_decoded(request[2].decode("ascii"))
+            found = self._query.read_here(request[1].decode("ascii"), key)
+        except Exception:  # noqa: BLE001 - the long way meets it again, and reports it
+            return None
+        row = None if found is None else found.result.row
+        if found is None or row is None or (takes_gzip and len(row.payload) > PIECE_BYTES):
+            return None
+        compressed = gzipped(row.payload) if takes_gzip and len(row.payload) > MIN_BYTES else None
+        body = row.payload if compressed is None else compressed
+        if len(body) > LARGE_BYTES and not self._held.has_room(len(body)):
+            return None
+        request_id = new_request_id()
+        headers = row_headers(found, row)
+        if compressed is not None:
+            headers["Content-Encoding"] = "gzip"
+            headers["ETag"] = gzip_tag(headers["ETag"])
+        headers["Content-Type"] = found.table.content_type
+        headers["Content-Length"] = str(len(body))
+        headers["Date"] = http_date(int(time.time()))
+        headers[REQUEST_ID] = request_id
+        head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        seconds = self._clock() - started
+        self._query.count(found, seconds)
+        self._observations.answered(
+            method="GET",
+            route=ROW_TEMPLATE,
+            status=200,
+            seconds=seconds,
+            request_id=request_id,
+            key=key,
+            served_by=headers[SERVED_BY],
+        )
+        if len(body) > LARGE_BYTES:
+            return b"%s%s\r\n" % (self._beginning, head.encode("latin-1")), body
+        return (b"%s%s\r\n%s" % (self._beginning, head.encode("latin-1"), body),)
+
+    def _takes_gzip(self, head: bytes) -> bool | None:
+        """Return whether a client takes gzip, from all of a request's headers.
+
+        None when that is not all of them, or one could change the answer in another way.
+        """
+        known = self._plain_heads.get(head)
+        if known is not None:
+            return known
+        if len(head) > _MAX_HEAD_BYTES or head.find(_END) != len(head) - len(_END):
+            return None
+        hosts: list[str] = []
+        codings: list[str] = []
+        for line in head[: -len(_END)].split(b"\r\n"):
+            header = _HEADER.fullmatch(line)
+            if header is None:
+                return None
+            name = header[1].lower()
+            if name not in _INDIFFERENT and (name, header[2].strip(b" \t").lower()) not in _INDIFFERENT_VALUES:
+                return None
+            if name == b"host":
+                hosts.append(header[2].decode("ascii"))
+            elif name == _ACCEPT_ENCODING:
+                codings.append(header[2].decode("ascii"))
+        if len(hosts) != 1 or (self._hosts is not None and not self._hosts.accepts(hosts[0])):
+            return None
+        if len(self._plain_heads) >= _HEADS_KEPT:
+            self._plain_heads.clear()
+        found = self._plain_heads[head] = bool(codings) and takes_gzip(",".join(codings))
+        return found

@@ -1,0 +1,1 @@
+"""Inspects the records of topics: proposes table definitions, and checks definitions against topics."""

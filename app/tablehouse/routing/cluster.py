@@ -1,0 +1,102 @@
+"""Who owns what, as one immutable snapshot per generation."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from tablehouse.model import HostInfo, ShardId
+
+
+class Placed(Protocol):
+    """One worker as the assignor's distribution describes it: its partitions are by shard name."""
+
+    @property
+    def worker_id(self) -> str:
+        """The worker's id."""
+
+    @property
+    def incarnation(self) -> int:
+        """The number of its process's start."""
+
+    @property
+    def url(self) -> str:
+        """Its internal listener, as peers reach it."""
+
+    @property
+    def actives(self) -> Mapping[str, Sequence[int]]:
+        """The partitions that it owns."""
+
+    @property
+    def standbys(self) -> Mapping[str, Sequence[int]]:
+        """The partitions that it follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSnapshot:
+    """The whole distribution of one generation.
+
+    generation is the consumer group's, -1 before the first assignment. partitions are partition counts by
+    shard name, as the group's leader read them: keys are hashed with these, so that all workers hash
+    alike. differences are what differs in the tables.yaml of other workers from that of this one, in words, by their
+    ids.
+    """
+
+    generation: int
+    members: tuple[HostInfo, ...]
+    actives: Mapping[ShardId, HostInfo]
+    standbys: Mapping[ShardId, tuple[HostInfo, ...]]
+    partitions: Mapping[str, int]
+    differences: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+#: What a worker knows before its first assignment.
+NO_CLUSTER = ClusterSnapshot(-1, (), MappingProxyType({}), MappingProxyType({}), MappingProxyType({}))
+
+
+def snapshot_of(
+    generation: int,
+    partitions: Mapping[str, int],
+    members: Iterable[Placed],
+    differences: Mapping[str, str] = MappingProxyType({}),
+) -> ClusterSnapshot:
+    """Turn a distribution around: from workers and their partitions to partitions and their workers."""
+    hosts: list[HostInfo] = []
+    actives: dict[ShardId, HostInfo] = {}
+    standbys: dict[ShardId, tuple[HostInfo, ...]] = {}
+    for member in members:
+        host = HostInfo(member.worker_id, member.incarnation, member.url)
+        hosts.append(host)
+        for shard in shards_of(member.actives):
+            actives[shard] = host
+        for shard in shards_of(member.standbys):
+            standbys[shard] = (*standbys.get(shard, ()), host)
+    return ClusterSnapshot(
+        generation,
+        tuple(hosts),
+        MappingProxyType(actives),
+        MappingProxyType(standbys),
+        MappingProxyType(dict(partitions)),
+        MappingProxyType(dict(differences)),
+    )
+
+
+def shards_of(by_name: Mapping[str, Sequence[int]]) -> Iterable[ShardId]:
+    """Write out the shards of which a distribution gives the partitions by name."""
+    return (ShardId(name, partition) for name, numbers in by_name.items() for partition in numbers)
+
+
+class ClusterView:
+    """Where the current snapshot is found; a request takes it once and keeps what it took."""
+
+    def __init__(self) -> None:
+        self._current = NO_CLUSTER
+
+    @property
+    def current(self) -> ClusterSnapshot:
+        """The snapshot of the latest assignment, NO_CLUSTER before the first."""
+        return self._current
+
+    def swap(self, snapshot: ClusterSnapshot) -> None:
+        """Make `snapshot` the one that later requests use."""
+        self._current = snapshot

@@ -1,0 +1,110 @@
+"""What happens to records that cannot become rows: a dead letter, a skip, or a stop.
+
+Whatever it is, it is over before the position passes them: a dead letter is acknowledged before the changelog batch is
+appended that covers its record.
+"""
+
+import time
+from typing import assert_never
+
+import structlog
+
+from tablehouse.recurring import Recurring
+from tablehouse.tasks.dead_letters import DeadLetter, DeadLetters, LettersUndelivered
+from tablehouse.tasks.ingest import BadRecord, RecordRefused, TableCodec
+from tablehouse.tasks.log import LogRecord
+from tablehouse.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+#: Records that could not become rows are logged one by one up to this many in that many seconds, and summed up beyond.
+BAD_RECORDS_LOGGED, LINES_SECONDS = 10, 60.0
+
+
+class BadRecords:
+    """Those of the batch that a pipeline is at."""
+
+    def __init__(self, table: str, codec: TableCodec, dead_letters: DeadLetters | None, metrics: Metrics) -> None:
+        self._table = table
+        self._source = codec.source
+        self._place = {"table": table, "topic": codec.source.topic, "partition": codec.source.partition}
+        self._on_error = codec.on_error
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._likely_cause = codec.likely_cause
+        self._found: list[BadRecord] = []
+        self._summary = Recurring(log)
+        self._lines_from, self._lines = float("-inf"), 0
+        #: What the latest one was, in words.
+        self.latest: str | None = None
+
+    def clear(self) -> None:
+        """Forget them, since their batch is folded again."""
+        self._found.clear()
+
+    def add(self, record: LogRecord, reason: str, detail: str) -> None:
+        """See Skips."""
+        self._found.append(BadRecord(record, reason, detail))
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._found)
+
+    @property
+    def stop_at(self) -> BadRecord | None:
+        """Return the record that nothing may be applied beyond; None when there is none."""
+        return self._found[0] if self._found and self._on_error == "stop" else None
+
+    def refusal(self, bad: BadRecord) -> RecordRefused:
+        """Return what to raise where nothing is left to apply before a record."""
+        return RecordRefused(self._source, bad)
+
+    async def pass_over(self) -> None:
+        """Do with them as the table says, and return when their position may be appended.
+
+        Raises LettersUndelivered, and RecordRefused where the table wants to stop.
+        """
+        if not self._found:
+            return
+        match self._on_error:
+            case "dead_letter":
+                await self._send()
+                self._report("record dead-lettered", "more records dead-lettered")
+                counter = self._metrics.dead_letters
+            case "skip":
+                self._report("record skipped", "more records skipped")
+                counter = self._metrics.records_skipped
+            case "stop":
+                raise self.refusal(self._found[0])
+            case other:
+                assert_never(other)
+        for bad in self._found:
+            counter.labels(self._table, bad.reason).inc()
+        self.clear()
+
+    async def _send(self) -> None:
+        if self._dead_letters is None:
+            raise AssertionError(f"table {self._table} sends dead letters, and has no writer of them")
+        try:
+            await self._dead_letters.send([DeadLetter(self._table, self._source, bad) for bad in self._found])
+        except LettersUndelivered:
+            self._metrics.dead_letter_errors.labels(self._table).inc()
+            raise
+
+    def _report(self, one: str, many: str) -> None:
+        if time.monotonic() - self._lines_from >= LINES_SECONDS:
+            self._lines_from, self._lines = time.monotonic(), 0
+        logged = self._found[: BAD_RECORDS_LOGGED - self._lines]
+        self._lines += len(logged)
+        for bad in logged:
+            log.warning(one, **self._place, offset=bad.record.offset, **self._what(bad))
+        last = self._found[-1]
+        what = self._what(last)
+        self.latest = f"offset {last.record.offset} of {self._source}: {'; '.join(what.values())}"
+        if len(self._found) > len(logged):
+            count = len(self._found) - len(logged)
+            self._summary.warn(many, many, **self._place, count=count, last_offset=last.record.offset, **what)
+
+    def _what(self, bad: BadRecord) -> dict[str, str]:
+        cause = self._likely_cause(bad.record, bad.reason)
+        return {"reason": bad.reason, "detail": bad.detail} | ({} if cause is None else {"likely_cause": cause})

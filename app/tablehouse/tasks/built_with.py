@@ -1,0 +1,102 @@
+"""A look at what tables were built with, before a worker takes part in its group.
+
+It is short, so it may miss a definition that has changed. The tasks compare all that they read (table_state.py); by
+then the worker is a member, and its end is a rebalance for the others.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+
+from tablehouse.catalog.spec import TableSpec
+from tablehouse.model import ShardId
+from tablehouse.stores.store import StoreError
+from tablehouse.tasks.definitions import family_name, identity_of
+from tablehouse.tasks.identity import Identity, require_same_definition
+from tablehouse.tasks.log import Bounds, LogReader, LogUnavailable, OffsetOutOfRange
+from tablehouse.tasks.records import CLAIM_KEY, Checkpoint, Claim, MalformedRecord, decode
+from tablehouse.tasks.shards import ShardSettings
+
+#: Partitions of each changelog that are looked at, and how many records before the end where the first ones have no
+#: claim.
+LOOKED_AT, TAIL_RECORDS = 3, 500
+
+#: Seconds that this may take for all changelogs together.
+PATIENCE = 10.0
+
+
+async def check_definitions(settings: ShardSettings, changelog: LogReader) -> None:
+    """Raise FingerprintChanged when a changelog or a store says that a table was built with another definition.
+
+    Where the short look into a table's changelog finds no claim, a store on this worker's disk is asked. What cannot be
+    read, or not in time, is left to the tasks.
+    """
+    identities = [
+        _identity(settings, table, partition)
+        for table in settings.catalog.tables.values()
+        for partition in range(min(LOOKED_AT, settings.partitions[table.shard_name]))
+    ]
+    seen: set[str] = set()
+    with suppress(LogUnavailable, TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            bounds = await changelog.bounds([identity.changelog for identity in identities])
+            looks = [
+                _look(changelog, identity, bounds[identity.changelog], seen)
+                for identity in identities
+                if identity.changelog in bounds
+            ]
+            await asyncio.gather(*looks)
+    for name in settings.catalog.shard_names:
+        tables = [table for table in settings.catalog.tables_in(name) if table.name not in seen]
+        shards = [ShardId(name, partition) for partition in range(settings.partitions[name])]
+        held = next((shard for shard in shards if settings.directory.shard(shard).exists()), None)
+        if tables and held is not None:
+            await asyncio.to_thread(_check_store, settings, tables, held)
+
+
+async def _look(changelog: LogReader, identity: Identity, bounds: Bounds, seen: set[str]) -> None:
+    for offset in sorted({bounds.start, max(bounds.start, bounds.end - TAIL_RECORDS)}):
+        if offset == bounds.end:
+            return
+        try:
+            async with changelog.read(identity.changelog, offset) as cursor:
+                records = (await cursor.next()).records
+            claims = [decode(Claim, record.value or b"") for record in records if record.key == CLAIM_KEY]
+        except (LogUnavailable, OffsetOutOfRange, MalformedRecord):
+            return
+        for claim in claims:
+            _compare(identity, claim.fingerprint, str(identity.changelog))
+        if claims:
+            seen.add(identity.table)
+            return
+
+
+def _check_store(settings: ShardSettings, tables: Collection[TableSpec], shard: ShardId) -> None:
+    store = settings.store_of(shard)
+    saved: dict[str, Checkpoint] = {}
+    try:
+        store.open([family_name(table) for table in settings.catalog.tables_in(shard.name)])
+        try:
+            for table in tables:
+                data = store.task(family_name(table)).checkpoint()
+                if data is not None:
+                    saved[table.name] = decode(Checkpoint, data)
+        finally:
+            store.close()
+    except (StoreError, MalformedRecord):
+        return
+    for table in tables:
+        if table.name in saved:
+            _compare(_identity(settings, table, shard.partition), saved[table.name].fingerprint, "the store")
+
+
+def _identity(settings: ShardSettings, table: TableSpec, partition: int) -> Identity:
+    return identity_of(settings.group, table, partition, settings.partitions[table.shard_name])
+
+
+def _compare(identity: Identity, built_with: Mapping[str, str], where: str) -> None:
+    ours = identity.fingerprint
+    # A store of another group or layout is built again, and a topic that has grown has a check of its own.
+    if built_with.get("group") == ours["group"] and built_with.get("table") == ours["table"]:
+        same = {part: ours[part] for part in ("partitions", "row_layout")}
+        require_same_definition(identity, {**built_with, **same}, where)

@@ -1,0 +1,93 @@
+"""Tables whose misses are inconclusive, because keys may lie in partitions where no lookup looks for them.
+
+A lookup asks the partition that the partitioner names. One key found elsewhere shows that the producers use another
+partitioner, so no miss of that whole table is a proof any more, whichever worker and partition is asked. What a worker
+finds travels to all others with the group's metadata (kafka/engine.py), and every partition's position records keep it.
+Which partitioner would be right is known to the workers that read such keys, from then until they restart.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from tablehouse.tasks.ingest import TableCodec
+from tablehouse.tasks.suggestions import Suggestion
+
+#: What is suggested where no misplaced key was read by this worker since it started.
+_ASK_ITS_READER = (
+    "does its producer use another one? Correct `partitioner` and give the table a new version; /readyz of the worker "
+    "that read the key says which partitioner fits"
+)
+
+
+class Misplaced(NamedTuple):
+    """The first record found in another partition than the partitioner says: its partition and source offset."""
+
+    partition: int
+    offset: int
+
+
+class Growth(NamedTuple):
+    """The partition counts of a source topic: what its tables were built with, and what it has now."""
+
+    built: int
+    now: int
+
+
+class Doubts:
+    """What a worker knows of such tables. on_found is called for a misplaced key that was not known here before."""
+
+    def __init__(self, on_found: Callable[[], None]) -> None:
+        self._on_found = on_found
+        self._misplaced: dict[str, Misplaced] = {}
+        self._suggestions: dict[str, Suggestion] = {}
+        self._grown: Mapping[str, Growth] = {}
+
+    @property
+    def misplaced(self) -> Mapping[str, Misplaced]:
+        """Misplaced keys by changelog topic, which names a table in one of its versions."""
+        return MappingProxyType(self._misplaced)
+
+    def found(self, changelog: str, misplaced: Misplaced) -> None:
+        """Record what a task of this worker found, in its source or in its changelog."""
+        if changelog not in self._misplaced:
+            self._misplaced[changelog] = misplaced
+            self._on_found()
+
+    def look_at(self, changelog: str, codec: TableCodec, keys: Sequence[bytes]) -> Suggestion:
+        """Return what is suggested for a table, after a look at some of its keys, in their wire form.
+
+        They are a misplaced key of the codec's partition and keys that were read after it.
+        """
+        suggestion = self._suggestions.setdefault(changelog, Suggestion(codec.spec))
+        suggestion.look_at(keys, codec.source.partition, codec.partitions)
+        return suggestion
+
+    def learn(self, misplaced: Mapping[str, Misplaced]) -> None:
+        """Record what other workers found."""
+        for changelog, first in misplaced.items():
+            self._misplaced.setdefault(changelog, first)
+
+    def grown(self, tables: Mapping[str, Growth]) -> None:
+        """Replace what is known, by changelog, of tables whose source topic has another partition count by now."""
+        self._grown = tables
+
+    def why(self, changelog: str, source: str) -> str | None:
+        """Return why a miss of a table is inconclusive; None when it is not."""
+        if changelog in self._misplaced:
+            partition, offset = self._misplaced[changelog]
+            suggestion = self._suggestions.get(changelog, _ASK_ITS_READER)
+            return (
+                f"the key at offset {offset} of {source}[{partition}] lies in another partition than the table's "
+                f"partitioner says: {suggestion}"
+            )
+        if changelog in self._grown:
+            built, now = self._grown[changelog]
+            return (
+                f"topic {source} has {now} partitions and the table was built with {built}: new records may lie where "
+                "no worker reads, and Kafka leaves the old ones where no lookup by the new count finds them. If the "
+                "topic was created again, give the table a new version. If it has grown, a new version over this topic "
+                f"would not help: produce all records into a new topic of {now} partitions, and give the table that "
+                "`source.topic` and a new version"
+            )
+        return None

@@ -1,0 +1,110 @@
+"""Partition counts of source topics, and tables that were built with a count other than their topic's current one."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from tablehouse.catalog.spec import Catalog
+from tablehouse.tasks.definitions import changelog_topic
+from tablehouse.tasks.doubts import Doubts, Growth
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between checks of the consumer's partition counts.
+_INTERVAL = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The partition counts that a worker uses.
+
+    `now` is the current count of each source topic, `shards` the count that its tables are served with, both by topic.
+    `built` is the count that each table was or will be built with, by changelog; `sources` is the table's topic. `held`
+    are the tables that are not served, because their count is not that of their topic's shards.
+    """
+
+    now: Mapping[str, int]
+    shards: Mapping[str, int]
+    built: Mapping[str, int]
+    sources: Mapping[str, str]
+    held: frozenset[str]
+
+
+def settle(catalog: Catalog, group: str, now: Mapping[str, int], changelogs: Mapping[str, int]) -> Counts:
+    """Choose the count that each topic's tables are served with, given the counts of existing changelogs.
+
+    A table keeps the count that it was built with if its topic's count changes: its rows are served and its misses are
+    in doubt. If another table of the topic is new or was built with the current count, that count is used, and the
+    older tables are not served.
+    """
+    names = {table.name: changelog_topic(group, table) for table in catalog.tables.values()}
+    shards: dict[str, int] = {}
+    for topic, count in now.items():
+        found = [changelogs.get(names[table.name]) for table in catalog.tables_of(topic)]
+        earlier = [built for built in found if built is not None]
+        shards[topic] = count if None in found or count in found or not earlier else max(earlier)
+    tables = catalog.tables.values()
+    built = {names[table.name]: changelogs.get(names[table.name], now[table.source.topic]) for table in tables}
+    return Counts(
+        now=now,
+        shards=shards,
+        built=built,
+        sources={names[table.name]: table.source.topic for table in tables},
+        held=frozenset(table.name for table in tables if built[names[table.name]] != shards[table.source.topic]),
+    )
+
+
+class PartitionCounts:
+    """Compares this worker's partition counts with those of the brokers and of the group's leader."""
+
+    def __init__(self, counts: Counts, doubts: Doubts) -> None:
+        self._counts = counts
+        self._doubts = doubts
+        self._now = dict(counts.now)
+        self._grown: Mapping[str, Growth] = {}
+        self._compare()
+
+    async def watch(self, current: Callable[[], Mapping[str, int]]) -> None:
+        """Watch for topics that grow, which puts the misses of their tables in doubt."""
+        while True:
+            self._now.update(current())
+            self._compare()
+            await asyncio.sleep(_INTERVAL)
+
+    def _compare(self) -> None:
+        grown = {
+            changelog: Growth(built, now)
+            for changelog, built in self._counts.built.items()
+            if (now := self._now[self._counts.sources[changelog]]) != built
+        }
+        if grown == self._grown:
+            return
+        self._grown = grown
+        self._doubts.grown(grown)
+        for changelog, growth in grown.items():
+            log.error(
+                "the partition count of a source has changed; misses of its table are inconclusive",
+                topic=self._counts.sources[changelog],
+                changelog=changelog,
+                built_with=growth.built,
+                now=growth.now,
+            )
+
+    def agreed(self, counted: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str]]:
+        """Return the leader's counts that agree with this worker's, by topic, and a message about each that does not.
+
+        They differ after a topic has grown, while the group has workers from before and after a new version of its
+        table. A worker that hashes with one count would look in the wrong partition of a table built with the other.
+        """
+        shards = self._counts.shards
+        differing = {topic: count for topic, count in counted.items() if shards.get(topic, count) != count}
+        disagreements = {
+            topic: f"the group's leader uses {count} partitions of {topic} and this worker {shards[topic]}: keys of "
+            "its tables cannot be looked up here until all workers have the same tables.yaml"
+            for topic, count in differing.items()
+        }
+        for disagreement in disagreements.values():
+            log.warning("partition counts differ", reason=disagreement)
+        return {topic: count for topic, count in counted.items() if topic not in differing}, disagreements

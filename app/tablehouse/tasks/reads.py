@@ -1,0 +1,287 @@
+"""Who may read what: the one place that decides which state of a task may give which answer.
+
+state                     a row             no row
+ACTIVE, lease held        200 active        404 active
+ACTIVE, lease ran out     as SUSPENDED      as SUSPENDED
+SUSPENDED                 200 suspended     503 partition_restoring
+STANDBY                   200 standby       503 partition_restoring; 404 standby when the caller asked for standby reads
+CLOSED                    421 not_owner
+OPENING, RESTORING,
+QUARANTINED, or a store
+that is not consistent    503 partition_restoring
+table in doubt            as above          503 misplaced_keys where the above is ACTIVE or STANDBY
+records held back by an
+open transaction          as above          503 partition_restoring
+
+read=active               STANDBY: 421 not_owner; SUSPENDED: 503 partition_restoring
+min_position              not applied yet: 503 position_not_reached, whatever the state that could answer
+beyond a bound            503 too_stale. The caller's bounds are held against the figures that the answer is labelled
+                          with, of an active too, and a figure that is not known is beyond every bound. A SUSPENDED
+                          is held against the age of its worker's lease besides. A caller who gave no max_staleness_ms
+                          has the default one, for a STANDBY by its staleness, for a SUSPENDED by that age.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tablehouse.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, RequestError, TooStale
+from tablehouse.model import Consistency, Freshness, ReadMode, Role, TaskState
+from tablehouse.stores.rows import ROW_PREFIX, Row, payloads, unpack
+from tablehouse.stores.store import StoreClosed
+from tablehouse.tasks.log import Lease
+from tablehouse.tasks.task import Task
+
+#: Seconds after which a caller may ask a restoring partition again; restores take seconds, so sooner only adds load.
+RESTORING_RETRY_AFTER = 1
+
+#: Seconds after which asking again may help once somebody has mended the table.
+MISPLACED_RETRY_AFTER = 60
+
+#: And where a person has to act before a partition goes on.
+BLOCKED_RETRY_AFTER = 60
+
+_ROLES = {TaskState.ACTIVE: Role.ACTIVE, TaskState.STANDBY: Role.STANDBY, TaskState.SUSPENDED: Role.SUSPENDED}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """A row, or the word of the copy that looked that there is none.
+
+    row is None when the key does not exist, which only a caught-up active may say, or a standby to a caller who asked
+    for standby reads; freshness.role says who did. deleted_ms is then the timestamp of the record that deleted it, in
+    tables that keep marks of deleted keys, None where the partition has no mark.
+    """
+
+    row: Row | None
+    freshness: Freshness
+    deleted_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceResult:
+    """What a copy has for some keys of a partition, read at once.
+
+    payloads are those of the rows in the order of the keys, None where there is no row. hit says why the caller must
+    not have the rows, and miss why it must not be told that there are none; None where it may. A missing row with miss
+    None is a key that does not exist, as in ReadResult.
+    """
+
+    payloads: Sequence[bytes | None]
+    freshness: Freshness
+    hit: RequestError | None = None
+    miss: RequestError | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes of all payloads."""
+        return sum([len(payload) for payload in self.payloads if payload is not None])
+
+
+#: The last offset applied, and the lag and staleness counted from it.
+_Figures = tuple[int, int | None, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Under which label a copy was looked into: staleness is the copy's in milliseconds, shown in freshness or not."""
+
+    freshness: Freshness
+    staleness: int | None
+    doubt: str | None
+
+
+class Reader:
+    """Reads tasks; max_staleness is the default bound of every copy that is not the active, in seconds."""
+
+    def __init__(self, lease: Lease, max_staleness: float) -> None:
+        self._lease = lease
+        self._max_staleness = max_staleness
+
+    def read(self, task: Task, stored_key: bytes, consistency: Consistency) -> ReadResult:
+        """Read a key of a task, without waiting.
+
+        Raises NotOwner, PartitionRestoring, TooStale, PositionNotReached or MisplacedKeys as the table above says, and
+        the store's errors. Those of a copy that can be read have its freshness in their details.
+        """
+        role, figures = _readable_role(task, consistency.mode), _figures(task)
+        try:
+            data = task.store.get(ROW_PREFIX + stored_key)
+        except StoreClosed:
+            raise _restoring(task) from None
+        look = self._look(task, role, figures, consistency)
+        row = None if data is None else unpack(data)
+        self._check(task, look, consistency, is_miss=row is None or row.deleted)
+        if row is not None and row.deleted:
+            return ReadResult(None, look.freshness, row.timestamp_ms)
+        return ReadResult(row, look.freshness)
+
+    def read_many(self, task: Task, stored_keys: Sequence[bytes], consistency: Consistency) -> SliceResult:
+        """Read some keys of a task at once, without waiting; each gets the answer that read() would give.
+
+        Raises what read() raises whether there is a row or not; what depends on that is in the result.
+        """
+        role, figures = _readable_role(task, consistency.mode), _figures(task)
+        try:
+            rows = task.store.get_many([ROW_PREFIX + key for key in stored_keys])
+        except StoreClosed:
+            raise _restoring(task) from None
+        look = self._look(task, role, figures, consistency)
+        return SliceResult(
+            payloads(rows),
+            look.freshness,
+            hit=self._refusal(task, look, consistency, is_miss=False),
+            miss=self._refusal(task, look, consistency, is_miss=True),
+        )
+
+    def _look(self, task: Task, role: Role, figures: _Figures, consistency: Consistency) -> _Look:
+        """Label what was just read; raises where neither a row nor its absence may be told."""
+        position, lag, staleness = figures
+        # The lease after the row, or it could have run out in between.
+        if role is Role.ACTIVE and not self._lease.holds(task.generation):
+            role = Role.SUSPENDED
+        doubt = task.doubt
+        # A later version of the key may lie where nobody looks, so how far behind this one is nobody knows.
+        shown = (lag, staleness) if doubt is None else (None, None)
+        freshness = Freshness(task.partition, position, role, *shown, task.rejected)
+        if role is Role.SUSPENDED and consistency.mode is ReadMode.ACTIVE:
+            raise _restoring(task, freshness)
+        if consistency.min_positions:
+            _check_position(task, freshness, consistency)
+        return _Look(freshness, staleness, doubt)
+
+    def _refusal(self, task: Task, look: _Look, consistency: Consistency, *, is_miss: bool) -> RequestError | None:
+        try:
+            self._check(task, look, consistency, is_miss=is_miss)
+        except RequestError as error:
+            return error.with_traceback(None)
+        return None
+
+    def _check(self, task: Task, look: _Look, consistency: Consistency, *, is_miss: bool) -> None:
+        """Raise unless the caller may have a row, or be told that there is none."""
+        freshness = look.freshness
+        if is_miss:
+            _check_miss(task, freshness, look.doubt, consistency)
+        if (
+            freshness.role is not Role.ACTIVE
+            or consistency.max_staleness_ms is not None
+            or consistency.max_lag is not None
+        ):
+            self._check_bounds(task, freshness, look.staleness, consistency)
+
+    def _check_bounds(self, task: Task, freshness: Freshness, staleness: int | None, consistency: Consistency) -> None:
+        """Raise TooStale, with the figures, for an answer beyond a bound; staleness is the copy's, shown or not."""
+        bound, most = consistency.max_staleness_ms, consistency.max_lag
+        if most is not None and (freshness.lag_records is None or freshness.lag_records > most):
+            raise _too_stale(task, freshness, _known(freshness.lag_records, "records behind"), f"max_lag={most}")
+        if bound is not None and (freshness.staleness_ms is None or freshness.staleness_ms > bound):
+            raise _too_stale(task, freshness, _known(freshness.staleness_ms, "ms stale"), f"max_staleness_ms={bound}")
+        if freshness.role is Role.SUSPENDED:
+            age, limit = self._lease.age(), self._max_staleness if bound is None else bound / 1000
+            if age > limit:
+                raise _too_stale(task, freshness, f"without a lease for {age:.0f} s", f"{limit:g} s")
+        elif freshness.role is Role.STANDBY and bound is None:
+            limit = self._max_staleness
+            if staleness is None or staleness > limit * 1000:
+                raise _too_stale(task, freshness, _known(staleness, "ms stale"), f"{limit:g} s by default")
+
+
+def _figures(task: Task) -> _Figures:
+    """Take the position, and what is counted from it, before the row.
+
+    A row newer than its label is allowed, an older one never.
+    """
+    return task.applied, task.lag_records, task.staleness_ms
+
+
+def _readable_role(task: Task, mode: ReadMode) -> Role:
+    """Return the role in which a task would answer as long as the lease holds; raises where it cannot be read."""
+    role = _ROLES.get(task.state)
+    if task.state is TaskState.CLOSED:
+        raise NotOwner(f"this worker does not serve partition {task.partition} of table {task.table}")
+    if role is None or not task.readable:
+        raise _restoring(task)
+    if role is Role.STANDBY and mode is ReadMode.ACTIVE:
+        raise NotOwner(
+            f"this worker holds partition {task.partition} of table {task.table} as a standby, and read=active takes "
+            "the active alone"
+        )
+    return role
+
+
+def _check_position(task: Task, freshness: Freshness, consistency: Consistency) -> None:
+    least = consistency.least_position(task.partition)
+    if least is not None and freshness.position < least:
+        raise PositionNotReached(
+            f"partition {task.partition} of table {task.table} is applied up to offset {freshness.position}, "
+            f"min_position asks for {least}" + (f": {task.reason}" if task.reason else ""),
+            **_details(task, freshness),
+        )
+
+
+def _check_miss(task: Task, freshness: Freshness, doubt: str | None, consistency: Consistency) -> None:
+    """Let a miss pass from a copy whose word the caller takes for it."""
+    if freshness.role is Role.SUSPENDED:
+        raise _restoring(task, freshness)
+    if doubt is not None:
+        raise MisplacedKeys(
+            f"a miss of table {task.table} proves nothing: {doubt}",
+            retry_after=MISPLACED_RETRY_AFTER,
+            **_details(task, freshness),
+        )
+    held_back = task.held_back_reason
+    if held_back is not None:
+        raise PartitionRestoring(
+            f"partition {task.partition} of table {task.table} has no row, and cannot say that there is none: "
+            f"{held_back}",
+            retry_after=RESTORING_RETRY_AFTER,
+            state=task.state.name.lower(),
+            **_details(task, freshness),
+        )
+    if freshness.role is Role.STANDBY and not consistency.takes_standby_misses:
+        raise PartitionRestoring(
+            f"the standby of partition {task.partition} of table {task.table} has no row, and cannot say that there is "
+            f"none: it is applied up to offset {freshness.position}, "
+            f"{_known(freshness.lag_records, 'records behind')}, {_known(freshness.staleness_ms, 'ms stale')}",
+            retry_after=RESTORING_RETRY_AFTER,
+            state=task.state.name.lower(),
+            **_details(task, freshness),
+        )
+
+
+def _too_stale(task: Task, freshness: Freshness, measured: str, bound: str) -> TooStale:
+    return TooStale(
+        f"partition {task.partition} of table {task.table}, {freshness.role.value} here, is {measured}; "
+        f"the bound is {bound}",
+        **_details(task, freshness),
+    )
+
+
+def _restoring(task: Task, freshness: Freshness | None = None) -> PartitionRestoring:
+    # An active whose lease ran out acts as a suspended one before it has heard of it.
+    word = task.state.name.lower() if freshness is None else freshness.role.value
+    return PartitionRestoring(
+        f"partition {task.partition} of table {task.table} is {word}" + (f": {task.reason}" if task.reason else ""),
+        retry_after=BLOCKED_RETRY_AFTER if task.blocked else RESTORING_RETRY_AFTER,
+        state=word,
+        remaining_records=task.remaining,
+        **(_details(task, freshness) if freshness else _place(task) | {"position": task.applied}),
+    )
+
+
+def _place(task: Task) -> dict[str, Any]:
+    return {"table": task.table, "partition": task.partition}
+
+
+def _details(task: Task, freshness: Freshness) -> dict[str, Any]:
+    """Say which copy refused, and how fresh it is; what is not known is left out."""
+    figures = {"lag_records": freshness.lag_records, "staleness_ms": freshness.staleness_ms}
+    return (
+        _place(task)
+        | {"position": freshness.position, "role": freshness.role.value}
+        | {name: figure for name, figure in figures.items() if figure is not None}
+    )
+
+
+def _known(figure: int | None, words: str) -> str:
+    return f"an unknown number of {words}" if figure is None else f"{figure} {words}"

@@ -1,0 +1,167 @@
+"""The records of a changelog that are not rows: positions and claims, and the checkpoint that a store keeps.
+
+All are msgpack maps, so members can be added without disturbing older readers; `v` changes when they cannot.
+Every record, rows included, carries its epoch in the header EPOCH_HEADER.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from tablehouse.model import NO_EPOCH, Epoch
+from tablehouse.tasks.doubts import Misplaced
+from tablehouse.tasks.log import LogRecord
+
+#: Reserved keys. Row keys begin with 0x01, so they can never meet these.
+POSITION_KEY = b"\x00position"
+CLAIM_KEY = b"\x00claim"
+
+EPOCH_HEADER = "e"
+_EPOCH = struct.Struct(">HH")
+
+RECORDS_VERSION = 1
+
+
+class MalformedRecord(Exception):
+    """A changelog record or a checkpoint that this version cannot read."""
+
+
+class NewerRecord(MalformedRecord):
+    """It is of a later version of the format, so a newer worker can read it."""
+
+
+class Anchor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last source record applied, by which a recreated source topic is told from the one we knew."""
+
+    offset: int
+    timestamp: int
+    digest: bytes
+
+
+class PositionRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"first": "from", "last": "to"}):
+    """The last record of every lane batch: source offsets `first` to `last` (inclusive) are applied with it.
+
+    `first` is always the position before plus one; `last` is `first` - 1 in a record that only keeps an idle
+    partition's producer epoch alive. `stream_time` is the highest source timestamp so far, in milliseconds, -1 before
+    the first. `misplaced` is the first record known, in any partition of the table, that the partitioner would have put
+    into another. `rejected` counts the source records of the partition, from its start to `last`, that could not become
+    rows.
+    """
+
+    first: int
+    last: int
+    epoch: tuple[int, int]
+    stream_time: int = -1
+    anchor: Anchor | None = None
+    misplaced: Misplaced | None = None
+    rejected: int = 0
+    v: int = RECORDS_VERSION
+
+
+class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An owner's claim of a changelog partition: from here on only `epoch` may append.
+
+    `nonce` tells the winner of a race from the loser, who is told success too. `log_id` is drawn by the first claim of
+    a log and repeated by every later one: a log with another id is another log. `seals` marks the record that closes a
+    producer id before the next one is used; no worker owns its epoch.
+    """
+
+    epoch: tuple[int, int]
+    nonce: bytes
+    generation: int
+    worker: str
+    fingerprint: dict[str, str]
+    log_id: bytes
+    seals: bool = False
+    v: int = RECORDS_VERSION
+
+
+class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a store knows in addition to its rows.
+
+    `next_offset` is the changelog offset to go on reading at. `applied_at` is the append time of the newest changelog
+    record applied, or when the replay from the start began if that is later (the brokers' clock, milliseconds).
+    `claim_offset` is where the newest claim seen stands. `unbroken` says that no offset was missing between the record
+    of `position` and `next_offset`, so the next position has to follow it.
+    """
+
+    next_offset: int
+    applied_at: int
+    epoch: tuple[int, int]
+    log_id: bytes
+    claim_offset: int
+    layout: int
+    fingerprint: dict[str, str]
+    position: PositionRecord | None = None
+    unbroken: bool = False
+    v: int = RECORDS_VERSION
+
+
+class _Versioned(msgspec.Struct):
+    """What records of all versions have in common."""
+
+    v: int = RECORDS_VERSION
+
+
+_Record = TypeVar("_Record", PositionRecord, Claim, Checkpoint)
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[type, Any] = {kind: msgspec.msgpack.Decoder(kind) for kind in (PositionRecord, Claim, Checkpoint)}
+_versions = msgspec.msgpack.Decoder(_Versioned)
+
+#: Encodes a PositionRecord, a Claim or a Checkpoint.
+encode = _encoder.encode
+
+
+def decode(kind: type[_Record], data: bytes) -> _Record:
+    """Return the record in `data`; raises MalformedRecord, and NewerRecord for one of a later version."""
+    try:
+        record: _Record = _decoders[kind].decode(data)
+    except (ValueError, RecursionError) as error:
+        # A later version may have members of other types under the same names.
+        if _version_of(data) > RECORDS_VERSION:
+            raise _unknown_version(kind, _version_of(data)) from error
+        raise MalformedRecord(f"not a {kind.__name__}: {error}") from error
+    if record.v != RECORDS_VERSION:
+        raise _unknown_version(kind, record.v)
+    return record
+
+
+def _version_of(data: bytes) -> int:
+    try:
+        return _versions.decode(data).v
+    except (ValueError, RecursionError):
+        return RECORDS_VERSION
+
+
+def _unknown_version(kind: type, version: int) -> MalformedRecord:
+    unknown = NewerRecord if version > RECORDS_VERSION else MalformedRecord
+    return unknown(f"{kind.__name__} of version {version}; known is version {RECORDS_VERSION}")
+
+
+def epoch_header(epoch: Epoch) -> tuple[str, bytes]:
+    """Return the one header that every record of `epoch` carries."""
+    return EPOCH_HEADER, _EPOCH.pack(*epoch)
+
+
+def epoch_headers(epoch: Epoch) -> list[tuple[str, bytes]]:
+    """Return the headers that every record of `epoch` carries."""
+    return [epoch_header(epoch)]
+
+
+def epoch_of(headers: Sequence[tuple[str, bytes]]) -> Epoch:
+    """Return the epoch a record was written under; NO_EPOCH for a record that carries none."""
+    if len(headers) == 1:
+        name, value = headers[0]
+        if name == EPOCH_HEADER and value and len(value) == _EPOCH.size:
+            return Epoch(*_EPOCH.unpack(value))
+    return NO_EPOCH
+
+
+def anchor_of(record: LogRecord) -> Anchor:
+    """Return the anchor that `record` makes."""
+    digest = hashlib.blake2b(record.key or b"", digest_size=8)
+    digest.update(b"\x00" if record.value is None else b"\x01" + record.value)
+    return Anchor(record.offset, record.timestamp, digest.digest())

@@ -1,0 +1,93 @@
+"""A shard on this worker: its store, the lane of its input, and a task for each of its tables."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tablehouse.model import ShardId, TaskState
+from tablehouse.stores.store import ShardStore
+from tablehouse.tasks.lane import Lane
+from tablehouse.tasks.log import Bounds
+from tablehouse.tasks.task import Task
+
+
+@dataclass(slots=True)
+class Shard:
+    """What is opened, owned or followed, and closed as one.
+
+    `opening` is the work that opens the store, None before it has begun. `is_leaving` is set once the shard is to be
+    closed, `was_destroyed` when what was on the disk was thrown away.
+    """
+
+    id: ShardId
+    lane: Lane
+    store: ShardStore
+    is_active: bool
+    tasks: dict[str, Task] = field(default_factory=dict)
+    opening: asyncio.Task[None] | None = None
+    is_leaving: bool = False
+    was_destroyed: bool = False
+    #: Whether the source was missing when its end was last listed.
+    _source_missing: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether the store is open, so that tasks can work."""
+        return self.opening is not None and self.opening.done()
+
+    @property
+    def position(self) -> int | None:
+        """Return the position of the slowest table; None while the store is not open yet.
+
+        A rebuild counts with its present progress, and a store that cannot be trusted as one without a record.
+        """
+        states = [task.state for task in self.tasks.values()]
+        is_opening = TaskState.OPENING in states
+        if is_opening and not self.was_destroyed:
+            return None
+        if is_opening or TaskState.QUARANTINED in states:
+            return -1
+        return min(self.applied().values(), default=-1)
+
+    @property
+    def committable(self) -> int | None:
+        """Return the source offset to go on at after a restart; None unless every table has applied something."""
+        reached = [task.committable for task in self.tasks.values()]
+        known = [offset for offset in reached if offset is not None]
+        return min(known) if known and len(known) == len(reached) else None
+
+    def applied(self) -> dict[str, int]:
+        """Return the last source offset that each table has applied; -1 before the first."""
+        return {name: task.applied for name, task in self.tasks.items()}
+
+    def set_to_work(self, generation: int) -> None:
+        """Have every task own or follow its partition in a generation; returns at once."""
+        for task in self.tasks.values():
+            if self.is_active:
+                task.own(generation)
+            else:
+                task.follow(generation)
+
+    async def is_warm(self, acceptable_lag: int) -> bool:
+        """Return whether the shard can be taken over: each of its tasks can be read, and is near enough to the end."""
+        if any(task.state < TaskState.STANDBY for task in self.tasks.values()):
+            return False
+        for task in self.tasks.values():
+            if not await task.compare_with_owner(acceptable_lag):
+                return False
+        return True
+
+    def observe_source_end(self, bounds: Bounds, listed_at: float, positions: Mapping[str, int]) -> None:
+        """Record where the source ends; see Task.observe_source_end. `positions` are by table."""
+        self._source_missing = False
+        for name, task in self.tasks.items():
+            task.observe_source_end(bounds, listed_at, positions[name])
+
+    def observe_source_missing(self) -> None:
+        """Record that the brokers do not know the source."""
+        for task in self.tasks.values():
+            task.observe_source_missing()
+        if self._source_missing:
+            # Twice in a row: this is no broker that has only just started.
+            self.lane.lost()
+        self._source_missing = True

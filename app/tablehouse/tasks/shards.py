@@ -1,0 +1,393 @@
+"""All shards of a worker: owned, followed, suspended and given up as assignments come and go."""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from tablehouse.catalog.spec import Catalog
+from tablehouse.errors import NotOwner, PartitionRestoring, PositionNotReached, SourceUnavailable, WriteRefused
+from tablehouse.model import Consistency, Ownership, ShardId, SourceEnd, TaskState, TaskStatus, TopicPartition
+from tablehouse.recurring import Recurring
+from tablehouse.stores.data_directory import DataDirectory
+from tablehouse.stores.rows import RowLayoutError
+from tablehouse.stores.store import ShardStore, StoreCorrupt, StoreError
+from tablehouse.tasks.definitions import codec_of, family_name, identity_of
+from tablehouse.tasks.digest import PartitionDigest, digest
+from tablehouse.tasks.flushing import Flushing
+from tablehouse.tasks.lane import Lane
+from tablehouse.tasks.log import LaneControl, LogRecord, LogUnavailable
+from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
+from tablehouse.tasks.ports import Ports
+from tablehouse.tasks.reads import Reader, ReadResult, SliceResult
+from tablehouse.tasks.shard import Shard
+from tablehouse.tasks.shard_stores import ShardStores
+from tablehouse.tasks.source_listings import SourceListings
+from tablehouse.tasks.task import Task
+
+log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+#: Source records that may wait in the inboxes of a worker, and the least that each shard gets of them, however many
+#: there are; what they take in bytes is bounded in addition.
+MAX_QUEUED_RECORDS = 64_000
+MIN_QUEUED_RECORDS = 1_000
+
+#: The part of the memory budget that the records in the inboxes of a worker may take. Half as much again may be kept
+#: for tasks that are about to join.
+QUEUED_SHARE = 16
+
+#: The bytes of large batches that wait in all inboxes together from which on nothing is fetched for any lane.
+CROWDED_BYTES = 4 * LARGE_BATCH_BYTES
+
+#: What of many keys is read in one go, which is how long other readers wait: keys, at about 2 us each, and bytes of
+#: rows by the average of those before. A table whose row sizes are not known yet begins with a few keys.
+KEYS_A_SLICE = 256
+BYTES_A_SLICE = 256 * 1024
+FIRST_SLICE = 16
+
+#: How long rows may be counted for one answer, in seconds.
+COUNTING_SECONDS = 0.25
+
+#: Seconds after which a write that is refused may be tried again: a person has to act first.
+REFUSED_RETRY_AFTER = 60
+
+
+def limits(shards: int, memory_budget: int) -> tuple[int, int]:
+    """Return how many records, and bytes of records, may wait in each inbox of a worker with `shards` shards."""
+    records = max(MIN_QUEUED_RECORDS, min(2 * LANE_BATCH, MAX_QUEUED_RECORDS // shards))
+    return records, min(4 * LANE_BATCH_BYTES, memory_budget // QUEUED_SHARE // shards)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """What all shards of a worker have in common.
+
+    `partitions` are the counts by shard name; `store_of` makes the store of a shard, not open yet; `memory_budget` is
+    in bytes, for everything that a worker holds.
+    """
+
+    group: str
+    catalog: Catalog
+    partitions: Mapping[str, int]
+    directory: DataDirectory
+    store_of: Callable[[ShardId], ShardStore]
+    memory_budget: int
+
+
+@dataclass(slots=True)
+class Shards:
+    """The shards this worker holds; the local side of every read."""
+
+    settings: ShardSettings
+    lanes: LaneControl
+    ports: Ports
+    reader: Reader
+    _held: dict[ShardId, Shard] = field(default_factory=dict)
+    #: The same shards by the source partition that their lanes read.
+    _by_input: dict[TopicPartition, Shard] = field(default_factory=dict)
+    _generation: int | None = None
+    _shard_of: dict[str, Callable[[int], ShardId]] = field(default_factory=dict)
+    #: Shards in which a large batch waits or is being ingested, as far as was seen, by input.
+    _crowding: set[TopicPartition] = field(default_factory=set)
+    _keys_a_slice: dict[str, int] = field(default_factory=dict)
+    _failures: Recurring = field(init=False)
+    _stores: ShardStores = field(init=False)
+    _listings: SourceListings = field(init=False)
+    _flushing: Flushing = field(init=False)
+
+    def __post_init__(self) -> None:
+        directory, ports = self.settings.directory, self.ports
+        self._failures = Recurring(log, ports.clock.monotonic)
+        self._shard_of = {name: table.shard for name, table in self.settings.catalog.tables.items()}
+        self._stores = ShardStores(directory, ports)
+        self._listings = SourceListings(lambda: self._held, ports)
+        self._flushing = Flushing(lambda: self._held, self.positions, directory, ports, self._on_store_failed)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Return the tasks of every shard held, whatever their state."""
+        return [task for shard in self._held.values() for task in shard.tasks.values()]
+
+    # Assignments
+
+    def assign(self, generation: int, actives: Collection[ShardId], standbys: Collection[ShardId]) -> None:
+        """Own and follow exactly these shards in this generation; returns at once, each serves as soon as it can.
+
+        A shard that is held already stays open, whichever of the two it was.
+        """
+        self._generation = generation
+        for shard in [shard for id_, shard in self._held.items() if id_ not in actives and id_ not in standbys]:
+            self._give_up(shard)
+        for shard_id in sorted({*actives, *standbys}):
+            is_active = shard_id in actives
+            held = self._held.get(shard_id)
+            if held is None:
+                self._take(shard_id, is_active=is_active)
+            else:
+                held.is_active = is_active
+                if held.is_open:
+                    self._set_to_work(held)
+        for shard in self._held.values():
+            shard.lane.limit, shard.lane.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
+
+    async def warm(self, shards: Collection[ShardId], acceptable_lag: int) -> list[ShardId]:
+        """Return those of these shards that can be taken over, as Shard.is_warm() says.
+
+        Within the changelog readers' deadline for each.
+        """
+        held = [self._held.get(shard) for shard in sorted(shards)]
+        return [shard.id for shard in held if shard is not None and await shard.is_warm(acceptable_lag)]
+
+    async def suspend(self, patience: float, reason: str) -> None:
+        """Stop owning and following, and keep the stores open and readable until the next assignment.
+
+        Gives what is in flight `patience` seconds.
+        """
+        self._generation = None
+        for shard in self._held.values():
+            shard.lane.stop()
+        await asyncio.gather(*(task.suspend(patience, reason) for task in self.tasks))
+
+    async def stop(self, patience: float) -> None:
+        """Suspend, flush and close everything; bounded by what RocksDB takes to flush."""
+        await self.suspend(patience, "the worker is stopping")
+        await self._flushing.save_positions()
+        for shard in list(self._held.values()):
+            self._give_up(shard)
+        await self._stores.wait_until_closed()
+
+    def _take(self, shard_id: ShardId, *, is_active: bool) -> None:
+        shard = self._new(shard_id, is_active=is_active)
+        self._held[shard_id] = self._by_input[shard.lane.source] = shard
+        families = [family_name(table) for table in self.settings.catalog.tables_in(shard_id.name)]
+        self._stores.start_opening(shard, families, partial(self._set_to_work, shard))
+
+    def _give_up(self, shard: Shard) -> None:
+        del self._held[shard.id], self._by_input[shard.lane.source]
+        self._stores.start_closing(shard)
+
+    def _on_store_failed(self, shard: Shard) -> None:
+        """Open a store again, whose rows in memory may be ahead of what it will have then, so with new tasks."""
+        if self._held.get(shard.id) is shard and self._stores.may_reopen(shard.id):
+            log.warning("store is opened anew after a failure", shard=str(shard.id))
+            self._give_up(shard)
+            self._take(shard.id, is_active=shard.is_active)
+
+    def _new(self, shard_id: ShardId, *, is_active: bool) -> Shard:
+        settings, partition = self.settings, shard_id.partition
+        tables, count = settings.catalog.tables_in(shard_id.name), settings.partitions[shard_id.name]
+        # The tables of a shard are plain ones: all have the same input.
+        (source,) = {source for table in tables for source in table.inputs(partition)}
+        shard = Shard(shard_id, Lane(source, self.lanes), settings.store_of(shard_id), is_active)
+        for table in tables:
+            shard.tasks[table.name] = Task(
+                identity_of(settings.group, table, partition, count),
+                partition,
+                codec_of(table, partition, count, self.ports.known),
+                shard.store.task(family_name(table)),
+                shard.lane,
+                self.ports,
+                partial(self._on_store_failed, shard),
+            )
+        return shard
+
+    def _set_to_work(self, shard: Shard) -> None:
+        if self._generation is not None and not shard.is_leaving:
+            # Until its source's end is listed, it is not known how stale a standby is, and it answers nothing.
+            self._listings.start(shard.id)
+            shard.set_to_work(self._generation)
+
+    # The lanes
+
+    def offer(self, source: TopicPartition, records: Sequence[LogRecord], next_offset: int) -> bool:
+        """Hand over what was fetched; False when it has to be fetched again."""
+        shard = self._by_input.get(source)
+        if shard is None or not shard.lane.offer(records, next_offset):
+            return False
+        if shard.lane.waiting_bytes > LARGE_BATCH_BYTES:
+            self._crowding.add(source)
+        return True
+
+    def are_crowded(self) -> bool:
+        """Return whether large batches wait, all shards together, for as many bytes as one worker may hold of them."""
+        if not self._crowding:
+            return False
+        waiting = {
+            source: shard.lane.waiting_bytes for source in self._crowding if (shard := self._by_input.get(source))
+        }
+        self._crowding = {source for source, size in waiting.items() if size > LARGE_BATCH_BYTES}
+        return sum(waiting.values()) >= CROWDED_BYTES
+
+    def expected(self, source: TopicPartition) -> int | None:
+        """Return the source offset that a lane wants next; None while it stands still."""
+        shard = self._by_input.get(source)
+        return None if shard is None else shard.lane.expected
+
+    def lost(self, source: TopicPartition) -> None:
+        """Record that a source no longer has the offset that its lane wants next."""
+        shard = self._by_input.get(source)
+        if shard is not None:
+            shard.lane.lost()
+
+    def committable(self) -> dict[TopicPartition, int]:
+        """Return, for each shard owned of which every table has applied something, the source offset to go on at."""
+        reached = {shard.lane.source: shard.committable for shard in self._held.values() if shard.is_active}
+        return {source: offset for source, offset in reached.items() if offset is not None}
+
+    def positions(self) -> dict[str, dict[int, int]]:
+        """Return how far each shard is, by name and partition: what placement goes by.
+
+        Shards on disk that are not held now are included, and for a store that is not open yet what was last saved.
+        """
+        positions = self.settings.directory.positions()
+        for (name, partition), shard in self._held.items():
+            position = shard.position
+            if position is not None:
+                positions.setdefault(name, {})[partition] = position
+        return positions
+
+    # Reads
+
+    def _task(self, table: str, partition: int) -> Task:
+        shard = self._held.get(self._shard_of[table](partition))
+        if shard is None:
+            raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
+        return shard.tasks[table]
+
+    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
+        """Read a key here and now.
+
+        Raises what Reader.read raises, but for the store's errors: those are a PartitionRestoring.
+        """
+        return self._trusting(table, partition, lambda task: self.reader.read(task, stored_key, consistency))
+
+    def read_many(
+        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
+    ) -> SliceResult:
+        """Read the first of some keys here and now, as many as one slice of work has; raises what read() raises."""
+        count = self._keys_a_slice.get(table, FIRST_SLICE)
+        keys = stored_keys[:count]
+        result = self._trusting(table, partition, lambda task: self.reader.read_many(task, keys, consistency))
+        fitting = BYTES_A_SLICE * len(keys) // max(1, result.size)
+        self._keys_a_slice[table] = max(1, min(KEYS_A_SLICE, 4 * count, fitting))
+        return result
+
+    def _trusting(self, table: str, partition: int, read: Callable[[Task], Result]) -> Result:
+        """Read a task; where the store cannot be trusted its next answer says so."""
+        task = self._task(table, partition)
+        try:
+            return read(task)
+        except (StoreCorrupt, RowLayoutError) as error:
+            task.distrust(error)
+            return read(task)
+        except StoreError as error:
+            # Another copy may be on a better disk.
+            self._failures.error(
+                (table, partition), "store cannot be read", table=table, partition=partition, error=str(error)
+            )
+            raise _unreadable(table, partition, error) from error
+
+    def require_applied(self, table: str, partition: int) -> None:
+        """Raise WriteRefused where this worker owns a partition and applies nothing that is written to its source now.
+
+        Raises NotOwner where it does not hold the partition.
+        """
+        why = self._task(table, partition).halt
+        if why is not None:
+            raise WriteRefused(
+                f"nothing was written to partition {partition} of table {table}, since no read would show it: {why}",
+                retry_after=REFUSED_RETRY_AFTER,
+                table=table,
+                partition=partition,
+            )
+
+    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until a source offset is applied here.
+
+        Raises PositionNotReached after `timeout` seconds, and NotOwner where the partition is not held or is lost.
+        """
+        if not await self._task(table, partition).wait_for(offset, timeout):
+            task = self._task(table, partition)
+            raise PositionNotReached(
+                f"partition {partition} of table {table} is at position {task.applied} here, not yet at {offset}"
+                + (f": {task.reason}" if task.reason else ""),
+                table=table,
+                partition=partition,
+                position=task.applied,
+            )
+
+    # Writes that rest on what is read here
+
+    async def catch_up(self, table: str, partition: int, timeout: float) -> SourceEnd:  # noqa: ASYNC109
+        """Return where the source ends now, once all of it is applied here, what open transactions hold back included.
+
+        Raises SourceUnavailable when no broker tells within `timeout` seconds, and what wait_for_position() raises.
+        """
+        source, loop = self._task(table, partition).source, asyncio.get_running_loop()
+        listed_at = loop.time()
+        try:
+            async with asyncio.timeout(timeout):
+                end = (await self.ports.sources.bounds([source]))[source].high_watermark
+        except (LogUnavailable, TimeoutError) as error:
+            raise SourceUnavailable(
+                f"nothing was written to partition {partition} of table {table}, since the end of {source} is not "
+                f"known: {str(error) or 'the brokers do not answer in time'}",
+                table=table,
+                partition=partition,
+            ) from None
+        await self.wait_for_position(table, partition, end - 1, max(0.0, listed_at + timeout - loop.time()))
+        return SourceEnd(end, listed_at)
+
+    def ownership(self, table: str, partition: int) -> Ownership:
+        """Return under which claim a partition is owned here; raises NotOwner unless it is, and the lease proves it."""
+        task = self._task(table, partition)
+        if task.state is not TaskState.ACTIVE or not self.ports.lease.holds(task.generation):
+            raise NotOwner(f"this worker cannot prove that it owns partition {partition} of table {table}")
+        return task.ownership
+
+    async def digest(self, table: str, partition: int) -> PartitionDigest:
+        """Count and hash the rows of a task of this worker; raises NotOwner and PartitionRestoring."""
+        task = self._task(table, partition)
+        try:
+            return await digest(task)
+        except StoreCorrupt as error:
+            task.distrust(error)
+            raise _unreadable(table, partition, error) from error
+
+    def statuses(self) -> list[TaskStatus]:
+        """Return the status of every task."""
+        return [task.status() for task in self.tasks]
+
+    async def count_rows(self) -> None:
+        """Count the rows of tasks that have few, so that statuses() says exactly how many; within COUNTING_SECONDS.
+
+        Those left out say it roughly, or as it was when they were counted last.
+        """
+        clock = self.ports.clock
+        until = clock.monotonic() + COUNTING_SECONDS
+        for task in self.tasks:
+            if task.store.count_rows():
+                if clock.monotonic() > until:
+                    return
+                await self.ports.turns.wait()
+
+    # Upkeep
+
+    async def keep_flushed(self) -> None:
+        """Flush what was written, every FLUSH_INTERVAL, until cancelled."""
+        await self._flushing.keep_flushed()
+
+    async def watch_source_ends(self) -> None:
+        """List the end of each source held, every SOURCE_ENDS_INTERVAL and with each assignment, until cancelled."""
+        await self._listings.watch()
+
+
+def _unreadable(table: str, partition: int, error: StoreError) -> PartitionRestoring:
+    return PartitionRestoring(
+        f"partition {partition} of table {table} cannot be read here: {error}", table=table, partition=partition
+    )

@@ -1,0 +1,106 @@
+"""What a table's definition should say whose keys are not where lookups look for them."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+from tablehouse.catalog.spec import PartitionerName, SourceSpec, SpellingName
+from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.keys import JsonKey
+from tablehouse.formats.partitioners import fitting
+
+#: Keys that are looked at in each partition: of 4 partitions, a partitioner fits 50 keys by chance once in 10^30 times.
+#: fnv1a and fnv1a_reference are the same for many partitions, so one partition alone would not tell them apart.
+MAX_KEYS = 50
+
+#: Longer keys are not looked at: partitioners that are not compiled take up to 1 us a byte.
+MAX_KEY_BYTES = 1024
+
+
+class Suggestion:
+    """The partitioners and spellings that fit every key of a table that this worker has looked at.
+
+    A partitioner fits a key that it puts where it is, a spelling a JSON key that it writes as it is. `source` is what
+    the table's definition says.
+    """
+
+    def __init__(self, source: SourceSpec) -> None:
+        self._source = source
+        self._looked_at: Counter[int] = Counter()
+        self.partitioners: frozenset[PartitionerName] = frozenset(get_args(PartitionerName))
+        self._spelled = _Spelled(source) if source.key.format == "json" else None
+
+    @property
+    def keys(self) -> int:
+        """How many keys were looked at."""
+        return self._looked_at.total()
+
+    def look_at(self, keys: Iterable[bytes], partition: int, partitions: int) -> None:
+        """Keep what fits each of some keys of a partition as well; `partitions` is the topic's count."""
+        for key in keys:
+            if self._looked_at[partition] == MAX_KEYS:
+                return
+            if len(key) <= MAX_KEY_BYTES:
+                self._looked_at[partition] += 1
+                self.partitioners &= fitting(key, partition, partitions)
+                if self._spelled is not None:
+                    self._spelled.look_at(key)
+
+    def __str__(self) -> str:
+        if self.keys == 0:
+            return "the keys are too long to try which `partitioner` would fit"
+        one = self.keys == 1
+        looked_at = "the key looked at" if one else f"the {self.keys} keys looked at"
+        they_are = "it is" if one else "they are"
+        advice = []
+        if self._source.partitioner not in self.partitioners:
+            names = " or ".join(f"`partitioner: {name}`" for name in sorted(self.partitioners))
+            advice.append(
+                f"{names} would put {looked_at} where {they_are}"
+                if names
+                else f"no partitioner that Tablehouse knows puts {looked_at} where {they_are}, and `partitioner: any` "
+                "reads such topics"
+            )
+        if self._spelled is not None and self._spelled.others:
+            names = " or ".join(f"`spellings: [{', '.join(some)}]`" for some in self._spelled.fitting)
+            advice.append(
+                f"with {names} the table would look for {looked_at} as {they_are} written"
+                if names
+                else f"no spelling of JSON that Tablehouse knows writes {looked_at} as {they_are}: are the members in "
+                "the order of `fields`? With `partitioner: any` keys are found however they are written"
+            )
+        if not advice:
+            advice.append(
+                "the partitioner fits, but keys are written in another form than the table looks for, as uuids in "
+                "upper case: with `partitioner: any` keys are found however they are written"
+            )
+        return f"{'; and '.join(advice)}. Correct the definition, and give the table a new version"
+
+
+class _Spelled:
+    """The spellings that write each JSON key looked at; `others` is how many keys none of the table's own writes."""
+
+    def __init__(self, source: SourceSpec) -> None:
+        self._keys = JsonKey(source.key)
+        self._own = source.key.spellings
+        self._of_all: frozenset[SpellingName] = frozenset(get_args(SpellingName))
+        self._of_others = self._of_all
+        self.others = 0
+
+    def look_at(self, key: bytes) -> None:
+        """Count a key in; one that is none has no place in the table."""
+        try:
+            spellings = self._keys.spellings_of(key)
+        except DecodeError:
+            return
+        self._of_all &= spellings
+        if spellings.isdisjoint(self._own):
+            self.others += 1
+            self._of_others &= spellings
+
+    @property
+    def fitting(self) -> list[Sequence[SpellingName]]:
+        """The lists of spellings that the definition could have: one that writes all keys, else one more than now."""
+        if self._of_all:
+            return [(name,) for name in sorted(self._of_all)]
+        return [(*self._own, name) for name in sorted(self._of_others)]

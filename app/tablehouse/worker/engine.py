@@ -1,0 +1,281 @@
+"""The engine of a worker: prepares topics and clients, takes part in the group, and owns the shards it is given."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from tablehouse.catalog.spec import Catalog, TableSpec
+from tablehouse.formats.schemas import Schemas
+from tablehouse.formats.variants import Known
+from tablehouse.kafka import broker_time
+from tablehouse.kafka.client import Connection
+from tablehouse.kafka.consumer import GroupOptions, LaneConsumer
+from tablehouse.kafka.faust_app import TablehouseApp
+from tablehouse.kafka.lease import GroupLease
+from tablehouse.kafka.login import check_login
+from tablehouse.kafka.probe import probe_epochs
+from tablehouse.kafka.replica_watch import ReplicaWatch
+from tablehouse.kafka.service import Service
+from tablehouse.kafka.topics import Replication, Topics, prepare
+from tablehouse.model import TopicPartition
+from tablehouse.recurring import Recurring
+from tablehouse.routing.cluster import ClusterView
+from tablehouse.stores.data_directory import DataDirectory
+from tablehouse.stores.memory import StoreMemory, memory_for_rows
+from tablehouse.stores.rocksdb import RocksShard
+from tablehouse.tasks import background
+from tablehouse.tasks.built_with import check_definitions
+from tablehouse.tasks.clock import MeasuredClock, SystemClock
+from tablehouse.tasks.definitions import changelog_topic
+from tablehouse.tasks.doubts import Doubts
+from tablehouse.tasks.partition_counts import PartitionCounts
+from tablehouse.tasks.ports import Ports
+from tablehouse.tasks.reads import Reader
+from tablehouse.tasks.shards import Shards, ShardSettings
+from tablehouse.telemetry import Metrics
+from tablehouse.turns import Turns
+from tablehouse.worker.brokers import Brokers
+from tablehouse.worker.health import Health
+from tablehouse.worker.kafka_clients import Client, KafkaClients, kafka_clients, lane_fetch_bytes
+from tablehouse.worker.key_schemas import watch_key_schemas
+from tablehouse.worker.local_side import LocalSide
+from tablehouse.worker.membership import IN_FLIGHT_TIMEOUT_SECONDS, MemberOptions, Membership
+
+log = structlog.get_logger(__name__)
+
+
+class SchemaSource(Schemas, Protocol):
+    """The schema registry's client, which this package does not know."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Return what is wrong with the registry; None when it answered last time, or was not asked yet."""
+
+    async def start(self) -> None:
+        """Get ready, within seconds; raises SetupError for what only a person can mend."""
+
+    async def stop(self) -> None:
+        """End what is under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How a worker builds its tables; see the settings of these names. Durations are in seconds, sizes in bytes."""
+
+    group: str
+    dead_letter_topic: str
+    replication_factor: int | None
+    session_timeout: float
+    max_staleness: float
+    memory_budget: int
+    member: MemberOptions
+
+
+class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
+    """The Kafka side of a worker.
+
+    `local` answers this worker's part of every request, `health` says what state it is in.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        connection: Connection,
+        catalog: Catalog,
+        directory: DataDirectory,
+        metrics: Metrics,
+        view: ClusterView,
+        schemas: SchemaSource,
+    ) -> None:
+        super().__init__()
+        self._options = options
+        self._connection = connection
+        self._catalog = catalog
+        self._directory = directory
+        self._metrics = metrics
+        # Until the first flush.
+        directory.measure(metrics)
+        self._view = view
+        self._schemas = schemas
+        self.known = Known(schemas)
+        self._clock = SystemClock()
+        self._broker_clock = MeasuredClock(self._clock)
+        self._lease = GroupLease(options.session_timeout, self._clock)
+        #: Shared by everything long on this event loop.
+        self.turns = Turns()
+        self._doubts = Doubts(self._tell_the_group)
+        for table in catalog.tables.values():
+            metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
+        self.local = LocalSide(catalog, self._doubt)
+        self.health = Health(
+            catalog,
+            view,
+            self._lease,
+            self.local,
+            worker_id=directory.worker_id,
+            url=options.member.url,
+            session_timeout=options.session_timeout,
+            registry_trouble=lambda: schemas.trouble,
+        )
+        self._recurring = Recurring(log)
+        self._brokers = Brokers(
+            connection, options.group, self.health, self._recurring, self._clock, self._broker_clock
+        )
+        self._shards: Shards | None = None
+        self._clients: KafkaClients | None = None
+        self._open_clients: list[Client] = []
+        self._upkeep: list[asyncio.Task[None]] = []
+        #: None until the worker has reached a broker.
+        self.membership: Membership | None = None
+        self.app = TablehouseApp(options.group, connection.bootstrap_servers, catalog.topics, self)
+
+    # Life cycle
+
+    async def on_start(self) -> None:
+        """Get everything ready to join the group, however long no broker is there.
+
+        Raises SetupError for what only a person can mend.
+        """
+        await self._schemas.start()
+        topics: Topics | None = await self._brokers.until_reachable(self, self._prepare)
+        if topics is None:
+            return
+        counts, group = topics.counts, self._options.group
+        tasks = sum(counts.shards[table.shard_name] for table in self._catalog.tables.values())
+        budget = memory_for_rows(self._options.memory_budget, sum(counts.shards.values()), tasks)
+        clients = kafka_clients(self._connection, group, self._catalog, topics, budget, self._broker_clock)
+        self._clients = clients
+        for client in clients.startable:
+            await self._brokers.until_reachable(self, client.start)
+            self._open_clients.append(client)
+        consumer: LaneConsumer = self.app.consumer
+        settings = self._shard_settings(topics, budget)
+        await check_definitions(settings, clients.changelog)
+        reader = Reader(self._lease, self._options.max_staleness)
+        shards = self._shards = Shards(settings, consumer, self._ports(clients), reader)
+        self.local.open(shards, clients.source_writer, clients.owner_writer, counts.held)
+        partition_counts = PartitionCounts(counts, self._doubts)
+        replicas = ReplicaWatch(self._connection, group, self._catalog, topics.replicas, self._metrics)
+        self.health.replication = lambda: replicas.reasons
+        membership = self.membership = Membership(
+            self._options.member,
+            directory=self._directory,
+            catalog=self._catalog,
+            partitions=counts.shards,
+            shards=shards,
+            owner_writer=clients.owner_writer,
+            counts=partition_counts,
+            doubts=self._doubts,
+            consumer=consumer,
+            view=self._view,
+            local=self.local,
+            health=self.health,
+            metrics=self._metrics,
+        )
+        consumer.connect(
+            self._connection,
+            GroupOptions(group, self._catalog.topics, self._options.session_timeout, lane_fetch_bytes(budget, topics)),
+            membership.assignor,
+            shards,
+            self._lease,
+            self.turns,
+            clients.skips,
+        )
+        self._upkeep = [
+            background.start(work, name, self._on_fatal)
+            for name, work in (
+                ("flush", shards.keep_flushed()),
+                ("source ends", shards.watch_source_ends()),
+                ("partition counts", partition_counts.watch(consumer.partition_counts)),
+                ("outages", self._brokers.explain_outages()),
+                ("replicas", replicas.watch()),
+                ("broker clock", self._brokers.keep_measuring()),
+                ("warming", membership.take_over_once_warm()),
+                ("key schemas", watch_key_schemas(self._catalog, self.known, self._recurring)),
+            )
+        ]
+        self.health.trouble = "joining the group"
+
+    async def on_stop(self) -> None:
+        """Close the stores and the clients; the consumer has left the group before."""
+        for upkeep in self._upkeep:
+            upkeep.cancel()
+        if self._shards is not None:
+            await self._shards.stop(IN_FLIGHT_TIMEOUT_SECONDS)
+            if self._clients is not None and self._clients.owner_writer is not None:
+                await self._clients.owner_writer.stop()
+        await asyncio.gather(*(client.stop() for client in self._open_clients), self._schemas.stop())
+        self._directory.release()
+
+    def drain(self) -> None:
+        """Note that the worker is stopping."""
+        self.local.draining = True
+
+    async def _prepare(self) -> Topics:
+        await check_login(self._connection)
+        group, replication = self._options.group, Replication(self._options.replication_factor)
+        await probe_epochs(self._connection, group, replication)
+        await broker_time.prepare_probe(self._connection, group, replication)
+        await self._brokers.measure_clock()
+        return await prepare(self._connection, group, self._catalog, self._options.dead_letter_topic, replication)
+
+    def _shard_settings(self, topics: Topics, budget: int) -> ShardSettings:
+        memory, counts = StoreMemory(budget, self._metrics), topics.counts
+        return ShardSettings(
+            self._options.group,
+            Catalog({name: table for name, table in self._catalog.tables.items() if name not in counts.held}),
+            counts.shards,
+            self._directory,
+            lambda shard: RocksShard(self._directory.shard(shard), memory, self.turns),
+            budget,
+        )
+
+    def _ports(self, clients: KafkaClients) -> Ports:
+        return Ports(
+            changelog=clients.changelog,
+            sources=clients.sources,
+            writer=clients.writer,
+            dead_letters=clients.letters,
+            lease=self._lease,
+            clock=self._clock,
+            broker_clock=self._broker_clock,
+            metrics=self._metrics,
+            doubts=self._doubts,
+            known=self.known,
+            turns=self.turns,
+            sleep=asyncio.sleep,
+            on_fatal=self._on_fatal,
+            worker_id=self._directory.worker_id,
+        )
+
+    def _on_fatal(self, error: Exception) -> None:
+        self.health.trouble = str(error)
+        self.add_future(self.crash(error))
+
+    # Tables whose misses are inconclusive
+
+    def _in_doubt(self, table: TableSpec) -> float:
+        return float(self._doubt(table) is not None)
+
+    def _doubt(self, table: TableSpec) -> str | None:
+        return self._doubts.why(changelog_topic(self._options.group, table), table.source.topic)
+
+    def _tell_the_group(self) -> None:
+        """Have every worker learn what a task of this one found, with the next assignment; see Membership."""
+        self.app.consumer.rejoin()
+
+    # The group
+
+    async def revoked(self) -> None:
+        """Suspend every shard."""
+        if self.membership is not None:
+            await self.membership.revoked()
+
+    async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
+        """Route by the new assignment, and own what it gives to this worker."""
+        if self.membership is None:
+            raise AssertionError("assigned before the engine was ready")
+        await self.membership.assigned(generation, partitions)

@@ -1,0 +1,200 @@
+"""What this worker itself does for requests: reads of the shards it holds, and writes to source topics."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from tablehouse.catalog.spec import Catalog, TableSpec
+from tablehouse.errors import Draining, MisplacedKeys, NotOwner, PartitionRestoring, RequestError, SourceUnavailable
+from tablehouse.kafka.owner_writer import KafkaOwnerWriter
+from tablehouse.kafka.source_writer import KafkaSourceWriter
+from tablehouse.model import Consistency, ProducerRecord, SourceEnd, TaskStatus, TopicPartition
+from tablehouse.tasks.digest import PartitionDigest
+from tablehouse.tasks.reads import MISPLACED_RETRY_AFTER, ReadResult, SliceResult
+from tablehouse.tasks.shards import Shards
+
+Result = TypeVar("Result")
+
+
+class LocalSide:
+    """There from the start, and says what is missing until the worker has reached a broker.
+
+    doubt says why a miss of a table proves nothing; None when it does. `disagreements` says, by shard name, what this
+    worker and the group's leader count differently; the engine sets it. `draining` is set when the worker is stopping,
+    and said where that is why it cannot answer.
+    """
+
+    def __init__(self, catalog: Catalog, doubt: Callable[[TableSpec], str | None]) -> None:
+        self._catalog = catalog
+        self._doubt = doubt
+        self._shards: Shards | None = None
+        self._source_writer: KafkaSourceWriter | None = None
+        self._owner_writer: KafkaOwnerWriter | None = None
+        self._held: frozenset[str] = frozenset()
+        self.disagreements: Mapping[str, str] = {}
+        self.draining = False
+
+    def open(
+        self,
+        shards: Shards,
+        source_writer: KafkaSourceWriter | None,
+        owner_writer: KafkaOwnerWriter | None,
+        held: frozenset[str],
+    ) -> None:
+        """Answer from these shards from here on, except for the tables that are held back.
+
+        The writers are None where no table is writable.
+        """
+        self._shards, self._source_writer, self._owner_writer = shards, source_writer, owner_writer
+        self._held = held
+
+    # Reads
+
+    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
+        """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
+        return self._here(table, lambda shards: shards.read(table, partition, stored_key, consistency))
+
+    def read_many(
+        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
+    ) -> SliceResult:
+        """Read the first of some keys here and now; raises what read() raises."""
+        return self._here(table, lambda shards: shards.read_many(table, partition, stored_keys, consistency))
+
+    def require_applied(self, table: str, partition: int) -> None:
+        """Raise what Shards.require_applied raises."""
+        self._joined_shards(table).require_applied(table, partition)
+
+    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until a source offset is applied here; raises what Shards.wait_for_position raises."""
+        await self._joined_shards(table).wait_for_position(table, partition, offset, timeout)
+
+    async def digest(self, table: str, partition: int) -> PartitionDigest:
+        """Count and hash the rows of a partition held here; raises what Shards.digest raises."""
+        return await self._joined_shards(table).digest(table, partition)
+
+    def statuses(self) -> Sequence[TaskStatus]:
+        """Return the status of every task of this worker."""
+        return [] if self._shards is None else self._shards.statuses()
+
+    def table_reason(self, table: str) -> str | None:
+        """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
+        spec = self._catalog.tables[table]
+        # While workers count differently, keys seem to be misplaced that are not.
+        disagreement = self.disagreements.get(spec.shard_name)
+        if disagreement is not None:
+            return disagreement
+        doubt = self._doubt(spec)
+        if doubt is None:
+            return None
+        return (
+            self._not_served(table, doubt) if table in self._held else f"misses of table {table} prove nothing: {doubt}"
+        )
+
+    @staticmethod
+    def _not_served(table: str, doubt: str | None) -> str:
+        return f"table {table} is not served: {doubt}"
+
+    async def count_rows(self) -> None:
+        """Have statuses() say exactly how many rows tasks have that have few."""
+        if self._shards is not None:
+            await self._shards.count_rows()
+
+    def _here(self, table: str, read: Callable[[Shards], Result]) -> Result:
+        shards = self._joined_shards(table)
+        try:
+            return read(shards)
+        except PartitionRestoring as error:
+            if self.draining:
+                raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
+            raise
+
+    def _joined_shards(self, table: str) -> Shards:
+        if self._shards is None:
+            raise NotOwner("this worker has not joined the group yet")
+        if table in self._held:
+            raise MisplacedKeys(
+                self._not_served(table, self._doubt(self._catalog.tables[table])),
+                retry_after=MISPLACED_RETRY_AFTER,
+                table=table,
+            )
+        return self._shards
+
+    # Writes
+
+    def limit(self, table: str) -> int:
+        """Return the most bytes that a record of a writable table's source may have; raises SourceUnavailable."""
+        return self._writer(table).limit(self._catalog.tables[table].source.topic)
+
+    async def append(self, table: str, partition: int, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
+        """Append a record to a writable table's source; raises MisplacedKeys, and what the source writer does."""
+        self._require_placed(table, partition)
+        return await self._writer(table).append(self._source(table, partition), record, timeout)
+
+    async def append_many(
+        self,
+        table: str,
+        partition: int,
+        records: Sequence[ProducerRecord],
+        timeout: float,  # noqa: ASYNC109
+    ) -> Sequence[int | RequestError]:
+        """Append records in their order; raises MisplacedKeys, and SourceUnavailable before a broker was reached."""
+        self._require_placed(table, partition)
+        return await self._writer(table).append_many(self._source(table, partition), records, timeout)
+
+    # Writes that rest on what is read here
+
+    async def catch_up(self, table: str, partition: int, timeout: float) -> SourceEnd:  # noqa: ASYNC109
+        """Return where the source ends now, once all of it is applied here.
+
+        Raises SourceUnavailable while the outcome of an earlier append_as_owner() is not known, and what
+        Shards.catch_up raises.
+        """
+        shards, loop = self._joined_shards(table), asyncio.get_running_loop()
+        until = loop.time() + timeout
+        if self._owner_writer is not None:
+            await self._owner_writer.settle(self._source(table, partition), timeout)
+        return await shards.catch_up(table, partition, max(0.0, until - loop.time()))
+
+    async def append_as_owner(
+        self,
+        table: str,
+        partition: int,
+        key: bytes,
+        value: bytes | None,
+        end: SourceEnd,
+        timeout: float,  # noqa: ASYNC109
+    ) -> int:
+        """Append a record to a writable table's source; raises MisplacedKeys, and what the owner's writer does."""
+        self._require_placed(table, partition)
+        shards, place = self._joined_shards(table), self._source(table, partition)
+        if self._owner_writer is None:
+            raise AssertionError(f"table {table} is not writable, or no broker was reached")
+        return await self._owner_writer.append(
+            table,
+            place,
+            key,
+            value,
+            owned=lambda: shards.ownership(table, partition),
+            end=end,
+            timeout=timeout,
+        )
+
+    def _require_placed(self, table: str, partition: int) -> None:
+        """Raise MisplacedKeys for a table whose keys do not lie where they are looked for."""
+        doubt = self._doubt(self._catalog.tables[table])
+        if doubt is not None:
+            raise MisplacedKeys(
+                f"nothing was written to table {table}, since its keys do not lie where they are looked for: {doubt}",
+                retry_after=MISPLACED_RETRY_AFTER,
+                table=table,
+                partition=partition,
+            )
+
+    def _source(self, table: str, partition: int) -> TopicPartition:
+        (source,) = self._catalog.tables[table].inputs(partition)
+        return source
+
+    def _writer(self, table: str) -> KafkaSourceWriter:
+        if self._source_writer is None:
+            raise SourceUnavailable(f"nothing was written to table {table}: this worker has reached no broker yet")
+        return self._source_writer
