@@ -64,6 +64,8 @@ class Cluster(processes.Service):
                 node.load(archive)
             node.join()
         self.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=300s")
+        for node in self.nodes:
+            node.enforce_policies()
 
     def stop(self) -> None:
         """End its processes; what the containers hold ends with the namespaces that it runs in."""

@@ -3,6 +3,7 @@
 import json
 import ssl
 import threading
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -50,9 +51,7 @@ class Metrics:
         items = [
             {
                 "metadata": {"name": pod, "namespace": NAMESPACE},
-                "timestamp": self._cluster.kubectl(
-                    "get", "pod", pod, "--output=jsonpath={.metadata.creationTimestamp}"
-                ),
+                "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "window": "15s",
                 "containers": [{"name": "worker", "usage": usage}],
             }

@@ -109,13 +109,14 @@ class Node:
 
     def join(self) -> None:
         """Start what makes it a node of the cluster."""
-        for name, configuration in (("kubelet", self._kubelet()), ("kube-proxy", self._proxy())):
+        place = [f"--kubeconfig={self._kubeconfig}", f"--hostname-override={self.name}", f"--node-ip={self.address}"]
+        for name, configuration, flags in (("kubelet", self._kubelet(), place), ("kube-proxy", self._proxy(), [])):
             file = self._folder / f"{name}.yaml"
             file.write_text(yaml.safe_dump(configuration), "utf-8")
-            flags = [f"--hostname-override={self.name}"]
-            if name == "kubelet":
-                flags += [f"--kubeconfig={self._kubeconfig}", f"--node-ip={self.address}"]
             self._spawn(name, self.enter(program("kubernetes"), name, f"--config={file}", *flags))
+
+    def enforce_policies(self) -> None:
+        """Start what enforces NetworkPolicies, once the node has joined."""
         flags = [f"--kubeconfig={self._kubeconfig}", f"--service-cluster-ip-range={addresses.SERVICES}"]
         command = [program("network-policy"), *flags, f"--hostname-override={self.name}"]
         self._spawn("network-policy", self.enter(*command))
@@ -162,6 +163,7 @@ class Node:
             "kind": "KubeProxyConfiguration",
             "clientConnection": {"kubeconfig": str(self._kubeconfig)},
             "clusterCIDR": addresses.PODS,
+            "hostnameOverride": self.name,
             "mode": "iptables",
             "conntrack": {"maxPerCore": 0},  # a network namespace of its own may not set it
         }

@@ -26,12 +26,17 @@ _OUTAGE_SECONDS = 35  # longer than a session, and than what a probe allows
 
 
 @contextlib.contextmanager
-def judged(judge: Judge, name: str) -> Iterator[Step]:
-    """Judge what readers see meanwhile: every default read gets its row, and no answer is wrong."""
+def judged(judge: Judge, name: str, *, loses_connections: bool = False) -> Iterator[Step]:
+    """Judge what readers see meanwhile: every default read gets its row, and no answer is wrong.
+
+    Where a worker loses its connections, their readers get no answer.
+    """
     with judge.step(name) as step:
         yield step
     assert step.count("default") > 0, "nothing was read"
-    assert not step.failures()[:5], f"{len(step.failures())} of {step.count('default')} default reads"
+    refused = [read for read in step.failures() if not (loses_connections and read in step.unanswered())]
+    assert not refused[:5], f"{len(refused)} of {step.count('default')} default reads"
+    assert loses_connections or not step.unanswered()[:5], f"{len(step.unanswered())} reads got no answer"
     assert not step.wrong()[:5], f"{len(step.wrong())} wrong answers"
 
 
@@ -188,7 +193,8 @@ def test_a_node_is_drained_and_its_workers_go_to_the_other(cluster: Cluster, rel
 
 
 def test_a_killed_worker_is_restarted_by_its_node(release: Release, reading: Judge) -> None:
-    with judged(reading, "kill -9 of a worker"):
+    # Until the node has noticed, the Service sends requests to a worker that is not there.
+    with judged(reading, "kill -9 of a worker", loses_connections=True):
         os.kill(_worker_of(f"{RELEASE}-1"), signal.SIGKILL)
         wait_until(lambda: _worker_of(f"{RELEASE}-1"), "the worker runs again", 60)
         release.wait_until_settled()
@@ -275,7 +281,7 @@ def test_a_stateful_set_that_is_made_again_rolls_no_pod(cluster: Cluster, releas
 def test_a_release_that_is_installed_again_has_its_volumes(cluster: Cluster, release: Release, judge: Judge) -> None:
     release.uninstall()
     wait_until(lambda: not release.pods(), "every worker is gone", 60)
-    assert "No resources found" in cluster.kubectl("get", "all,pods") or not cluster.get("pods")["items"]
+    assert not cluster.get("pods")["items"]
     assert len(cluster.get("pvc")["items"]) >= 3
     release.install(HELM_3)
     release.wait_until_rolled()

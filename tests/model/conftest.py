@@ -19,11 +19,11 @@ from tests.model.history import count_paths
 @pytest.fixture(autouse=True)
 def small_lane_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "LANE_BATCH", 12)
-    monkeypatch.setattr(pipeline, "RECORDS_A_SLICE", 5)
+    monkeypatch.setattr(pipeline, "RECORDS_PER_SLICE", 5)
     monkeypatch.setattr(pipeline, "LARGE_VALUE_BYTES", 4)
     monkeypatch.setattr(lane, "LANE_BATCH", 12)
     monkeypatch.setattr(shards, "LANE_BATCH", 12)
-    monkeypatch.setattr(shards, "LEAST_QUEUED", 12)
+    monkeypatch.setattr(shards, "MIN_QUEUED_RECORDS", 12)
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,15 @@
-"""The tables of the histories: a plain one, and two whose rows betray every lost or doubled record."""
+"""The tables of the histories.
 
-from collections.abc import Mapping, Sequence
+A plain one, two whose rows betray every lost or doubled record, and one whose rows change as time passes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tablehouse.catalog.spec import FoldSpec, KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
 from tablehouse.folds.batches import RowByRow
-from tablehouse.folds.fold import FoldRecord, Rows
+from tablehouse.folds.fold import FoldRecord, RowFold, Rows
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.schemas import NoSchemas, Schemas
 from tablehouse.formats.variants import Known
@@ -17,10 +20,14 @@ from tablehouse.tasks.identity import Identity
 from tablehouse.tasks.ingest import TableCodec
 from tablehouse.testing.simulated import schemas as model_schemas
 from tablehouse.turns import Work
+from tests.model.oracle import LAPSE_MS, LAPSED
 
 #: Keys and values that begin so cannot be decoded, or lie in the wrong partition.
 BAD = b"!"
 MISPLACED = b"~"
+
+#: The prefixed keys whose rows lapse.
+LAPSING_KEYS = tuple(b"\x01k%d" % number for number in range(6))
 
 #: How many partitions a source says that it has.
 PARTITIONS = 4
@@ -40,6 +47,25 @@ class Toggle:
         return {}
 
 
+class Lapse:
+    """The row of a key is its latest value, and says so once stream time is LAPSE_MS past it."""
+
+    name = "lapse"
+
+    def apply(self, row: Row | None, record: FoldRecord, stream_time: int) -> bytes | None:  # noqa: ARG002
+        """See RowFold."""
+        return record.payload
+
+    def pass_time(self, stream_time: int, rows: Rows) -> Mapping[bytes, bytes | None]:
+        """See RowFold."""
+        found = {key: rows(key) for key in LAPSING_KEYS}
+        return {
+            key: LAPSED
+            for key, row in found.items()
+            if row is not None and row.payload != LAPSED and row.timestamp_ms + LAPSE_MS <= stream_time
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Spec(TableSpec):
     """What stands for a table in a catalog."""
@@ -48,8 +74,9 @@ class Spec(TableSpec):
     schemas: Schemas = field(default_factory=NoSchemas, hash=False)
 
 
-#: The folds that a definition can name besides that of a plain table.
+#: The folds that a definition can name in addition to that of a plain table, and those that only histories have.
 AGGREGATES = {"count": FoldSpec("count")}
+OF_HISTORIES: Mapping[str, Callable[[], RowFold]] = {"toggle": Toggle, "lapse": Lapse}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +125,7 @@ class Table:
             misplaced=_misplaced,
             suspicion=None,
             decode_in_pieces=decode_in_pieces,
-            fold=RowByRow(Toggle()) if self.fold == "toggle" else real.fold,
+            fold=RowByRow(OF_HISTORIES[self.fold]()) if self.fold in OF_HISTORIES else real.fold,
         )
 
 

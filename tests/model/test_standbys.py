@@ -8,7 +8,7 @@ import pytest
 
 from tablehouse.errors import NotOwner, PartitionRestoring, PositionNotReached, TooStale
 from tablehouse.model import Consistency, ReadMode, Role, ShardId, TaskState
-from tablehouse.tasks.progress import OWNER_PATIENCE
+from tablehouse.tasks.progress import OWNER_TIMEOUT_SECONDS
 from tablehouse.tasks.source_ends import KNOWN_SECONDS, SOURCE_ENDS_INTERVAL
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
@@ -204,7 +204,7 @@ async def test_a_standby_of_an_owner_that_has_stopped_can_take_over_however_far_
         "the standby knows that",
     )
     assert not await running.shards.warm({SHARD}, 0), "the owner may yet get on"
-    await asyncio.sleep(2 * OWNER_PATIENCE)
+    await asyncio.sleep(2 * OWNER_TIMEOUT_SECONDS)
     assert await running.shards.warm({SHARD}, 0) == [SHARD]
     fair = scenario.world.weather
     scenario.world.weather = replace(fair, unavailable=1)

@@ -15,7 +15,8 @@ from tablehouse.stores.data_directory import DataDirectory
 from tablehouse.tasks.reads import ReadResult
 from tablehouse.telemetry import Metrics
 from tablehouse.testing.kafka import EmbeddedKafka
-from tablehouse.worker.engine import Engine, SchemaSource
+from tablehouse.worker.assembly import engine_of
+from tablehouse.worker.engine import SchemaSource
 from tests.support.kafka import create_topic, unique
 from tests.support.oracle import FORMS, Content, contents, replay_source
 from tests.support.polling import until
@@ -63,7 +64,7 @@ class RunningEngine:
         }
         loaded = Settings(**values)
         directory = DataDirectory.acquire(loaded.data_dir)
-        self.engine = Engine(loaded, self.catalog, directory, self.metrics, ClusterView(), schemas or NoSchemas())
+        self.engine = engine_of(loaded, self.catalog, directory, self.metrics, ClusterView(), schemas or NoSchemas())
 
     @property
     def consumer(self) -> LaneConsumer:

@@ -20,10 +20,10 @@ from tablehouse.tasks.doubts import Doubts, Misplaced
 from tablehouse.tasks.ingest import LaneBatch, RecordRefused
 from tablehouse.tasks.log import Bounds, Fenced, LogSlice, OutcomeUnknown
 from tablehouse.tasks.pipeline import (
-    BYTES_A_SLICE,
+    BYTES_PER_SLICE,
     LANE_BATCH,
     LANE_BATCH_BYTES,
-    RECORDS_A_SLICE,
+    RECORDS_PER_SLICE,
     NotContiguous,
     Pipeline,
 )
@@ -401,7 +401,7 @@ async def turns_of_others(owner: Owner, work: Awaitable[None]) -> int:
 
 @owned()
 async def test_others_have_a_turn_while_a_large_batch_is_decoded(owner: Owner, pipeline: Pipeline) -> None:
-    count = 4 * RECORDS_A_SLICE
+    count = 4 * RECORDS_PER_SLICE
     assert await turns_of_others(owner, pipeline.feed(LaneBatch.of(records(0, count), 0, count))) >= 3
     await pipeline.settle()
     assert len(owner.payloads()) == count
@@ -412,7 +412,7 @@ async def test_others_have_a_turn_while_a_large_batch_is_decoded(owner: Owner, p
 async def test_others_have_a_turn_while_a_few_large_values_are_decoded(owner: Owner, pipeline: Pipeline) -> None:
     count = LANE_BATCH_BYTES // LARGE_VALUE_BYTES
     source = records(0, count, b"v" * (LARGE_VALUE_BYTES - 10))
-    slices = LANE_BATCH_BYTES // BYTES_A_SLICE
+    slices = LANE_BATCH_BYTES // BYTES_PER_SLICE
     assert await turns_of_others(owner, pipeline.feed(LaneBatch.of(source, 0, count))) >= slices - 1
     await pipeline.settle()
     assert len(owner.payloads()) == count

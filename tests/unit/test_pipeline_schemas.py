@@ -9,7 +9,7 @@ import pytest
 
 from tablehouse.formats.schemas import Schema
 from tablehouse.tasks.ingest import LaneBatch
-from tablehouse.tasks.pipeline import IDLE_POSITION_INTERVAL, LANE_PATIENCE, NotContiguous, Pipeline
+from tablehouse.tasks.pipeline import IDLE_POSITION_INTERVAL, LANE_TIMEOUT_SECONDS, NotContiguous, Pipeline
 from tablehouse.testing.simulated.broker import Record
 from tablehouse.testing.simulated.loop import run_virtual
 from tests.support.schemas import decode_framed, framed
@@ -155,12 +155,12 @@ async def test_a_short_wait_keeps_the_place_on_the_lane_and_a_long_one_gives_it_
     owner: Owner, pipeline: Pipeline
 ) -> None:
     feeding = await feed_while_away(owner, pipeline, LaneBatch.of([record(0)], 0, 1))
-    await asyncio.sleep(LANE_PATIENCE / 2)
+    await asyncio.sleep(LANE_TIMEOUT_SECONDS / 2)
     owner.schemas.come_back()
     await feeding
     assert owner.steps_aside == 0
     feeding = await feed_while_away(owner, pipeline, LaneBatch.of([record(1, 8)], 1, 2))
-    await asyncio.sleep(2 * LANE_PATIENCE)
+    await asyncio.sleep(2 * LANE_TIMEOUT_SECONDS)
     assert (owner.steps_aside, feeding.done()) == (1, False)
     owner.schemas.come_back()
     await feeding

@@ -1,4 +1,4 @@
-"""Records of a sample as people read them."""
+"""Records of a sample in readable form."""
 
 from collections import defaultdict
 from functools import partial
@@ -17,7 +17,7 @@ from tablehouse.inspection.values import choose_value, source_of
 
 
 class ShownRecord(NamedTuple):
-    """A record with its key as in a URL and its row as text, None for a delete; or why it cannot be a row."""
+    """A record with its key as in a URL and its row as text, None for a tombstone; or why it cannot be a row."""
 
     record: SampledRecord
     key: str | None
@@ -26,7 +26,7 @@ class ShownRecord(NamedTuple):
 
 
 async def shown(sample: TopicSample, reading: Reading, per_partition: int) -> tuple[list[ShownRecord], str]:
-    """Return the newest records of each partition, and what formats they were taken to have, in words."""
+    """Return the newest records of each partition, and a description of their assumed formats."""
     key, value = await choose_key(sample, reading), await choose_value(sample, reading)
     key_spec, value_spec = key.spec or KeySpec("bytes"), value.spec or ValueSpec("bytes")
     keys = source_keys(SourceSpec(sample.topic, key_spec, value_spec), Known(reading.schemas))

@@ -17,8 +17,8 @@ from tablehouse.tasks.log import Bounds, LogReader, LogUnavailable, OffsetOutOfR
 from tablehouse.tasks.records import CLAIM_KEY, Checkpoint, Claim, MalformedRecord, decode
 from tablehouse.tasks.shards import ShardSettings
 
-#: Partitions of each changelog that are looked at: their first records, and without a claim there, TAIL_RECORDS before
-#: the end.
+#: Partitions of each changelog that are looked at, and how many records before the end where the first ones have no
+#: claim.
 LOOKED_AT, TAIL_RECORDS = 3, 500
 
 #: Seconds that this may take for all changelogs together.

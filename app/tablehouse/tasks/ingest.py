@@ -3,8 +3,10 @@
 This is the only code that runs per source record, so it does as little as it can there.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple, Protocol, Self
 
 from tablehouse.catalog.spec import OnError, SourceSpec
@@ -169,7 +171,7 @@ class Folding:
         self._look_at_keys(records, wires, decoded)
 
         def refuse(record: Decoded, error: Exception) -> None:
-            refused = next(source for source in records if source.offset == record.offset)
+            refused = records[bisect_left(records, record.offset, key=attrgetter("offset"))]
             skip(refused, "undecodable_value", reason_of(error))
 
         self.rows.update(self._codec.fold(decoded, self._lookup, Slice(self.stream_time, records, refuse)))

@@ -40,17 +40,17 @@ LANE_BATCH_BYTES = 1 << 20
 LARGE_BATCH_BYTES = 4 * LANE_BATCH_BYTES
 
 #: Records decoded and folded in one go, at about 3 us each: this, and not the lane batch, is what a reader waits for.
-RECORDS_A_SLICE = 500
+RECORDS_PER_SLICE = 500
 
 #: The bytes that a slice has at most, by the average size of the batch's records: large values take longer to decode.
-BYTES_A_SLICE = 256 * 1024
+BYTES_PER_SLICE = 256 * 1024
 
 #: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h
 #: by default), after which the broker would forget the epoch that fences older writers.
 IDLE_POSITION_INTERVAL = 3600.0
 
 #: A task that waits for a schema for longer, in seconds, leaves the lane to its siblings.
-LANE_PATIENCE = 1.0
+LANE_TIMEOUT_SECONDS = 1.0
 
 
 class NotContiguous(Exception):
@@ -202,7 +202,7 @@ class Pipeline:
         waiting.inc()
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LANE_PATIENCE):
+                async with asyncio.timeout(LANE_TIMEOUT_SECONDS):
                     await self._schemas.fetch(needed)
                 return
             log.warning(
@@ -292,7 +292,7 @@ class Pipeline:
         records = batch.records
         known = self._position
         folding = Folding(self._codec, self._bad.add, self._lookup, -1 if known is None else known.stream_time)
-        a_slice = min(RECORDS_A_SLICE, _within(BYTES_A_SLICE, batch))
+        a_slice = min(RECORDS_PER_SLICE, _within(BYTES_PER_SLICE, batch))
         for start in range(0, len(records), a_slice):
             if start:
                 await self._turns.wait()

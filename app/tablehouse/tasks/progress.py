@@ -9,7 +9,7 @@ from tablehouse.tasks.source_ends import SourceEnds
 from tablehouse.tasks.table_state import TableState
 
 #: Seconds for which a standby waits for an owner to catch up with the source before it takes over all the same.
-OWNER_PATIENCE = 60.0
+OWNER_TIMEOUT_SECONDS = 60.0
 
 
 class Progress:
@@ -131,11 +131,11 @@ class Progress:
     def compare_with_source(self, acceptable_lag: int) -> bool | None:
         """Return whether the task lacks `acceptable_lag` records at most of what can be read of the source.
 
-        None where it has lacked more than that, or that was not known, for OWNER_PATIENCE seconds.
+        None where it has lacked more than that, or that was not known, for OWNER_TIMEOUT_SECONDS.
         """
         now = self._clock.monotonic()
         end = self._ends.stable_end(now)
         if end is not None and end - 1 - self._state.applied <= acceptable_lag:
             self._near_at = now
             return True
-        return False if now - self._near_at < OWNER_PATIENCE else None
+        return False if now - self._near_at < OWNER_TIMEOUT_SECONDS else None

@@ -15,17 +15,17 @@ from tablehouse.stores.store import StoreCorrupt, StoreError
 from tablehouse.tasks import background
 from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.shard import Shard
-from tablehouse.tasks.task import FIRST_PAUSE, LONGEST_PAUSE
+from tablehouse.tasks.task import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS
 
 log = structlog.get_logger(__name__)
 
 #: Minimum seconds between attempts to reopen a failed store, and the bytes that have to be free: RocksDB writes nothing
 #: any more after a failure in its background, such as a full disk, and can be read until it is closed.
 REOPEN_INTERVAL = 30.0
-REOPEN_FREE = 64 << 20
+MIN_FREE_BYTES = 64 << 20
 
 #: How many databases are opened or closed at once; each takes a core for a part of a second.
-OPENERS = 2
+MAX_OPENERS = 2
 
 
 class ShardStores:
@@ -34,7 +34,7 @@ class ShardStores:
     def __init__(self, directory: DataDirectory, ports: Ports) -> None:
         self._directory = directory
         self._ports = ports
-        self._openers = asyncio.Semaphore(OPENERS)
+        self._openers = asyncio.Semaphore(MAX_OPENERS)
         self._closing: dict[ShardId, asyncio.Task[None]] = {}
         self._reopened_at: dict[ShardId, float] = {}
 
@@ -72,7 +72,7 @@ class ShardStores:
             free = self._directory.free()
         except OSError:
             return False
-        if free < REOPEN_FREE:
+        if free < MIN_FREE_BYTES:
             return False
         self._reopened_at[shard] = now
         return True
@@ -81,7 +81,7 @@ class ShardStores:
         closing = self._closing.get(shard.id)
         if closing is not None:
             await asyncio.wait({closing})
-        pause = FIRST_PAUSE
+        pause = MIN_PAUSE_SECONDS
         failures = Recurring(log, self._ports.clock.monotonic)
         while not shard.is_leaving:
             try:
@@ -92,7 +92,7 @@ class ShardStores:
                     task.reason = str(error)
                 failures.error("open", "store cannot be opened; trying again", shard=str(shard.id), error=str(error))
                 await self._ports.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)
             else:
                 failures.end("open", "store is open", shard=str(shard.id))
                 on_open()

@@ -34,8 +34,8 @@ Result = TypeVar("Result")
 
 #: Source records that may wait in the inboxes of a worker, and the least that each shard gets of them, however many
 #: there are; what they take in bytes is bounded in addition.
-QUEUED_RECORDS = 64_000
-LEAST_QUEUED = 1_000
+MAX_QUEUED_RECORDS = 64_000
+MIN_QUEUED_RECORDS = 1_000
 
 #: The part of the memory budget that the records in the inboxes of a worker may take. Half as much again may be kept
 #: for tasks that are about to join.
@@ -59,7 +59,7 @@ REFUSED_RETRY_AFTER = 60
 
 def limits(shards: int, memory_budget: int) -> tuple[int, int]:
     """Return how many records, and bytes of records, may wait in each inbox of a worker with `shards` shards."""
-    records = max(LEAST_QUEUED, min(2 * LANE_BATCH, QUEUED_RECORDS // shards))
+    records = max(MIN_QUEUED_RECORDS, min(2 * LANE_BATCH, MAX_QUEUED_RECORDS // shards))
     return records, min(4 * LANE_BATCH_BYTES, memory_budget // QUEUED_SHARE // shards)
 
 

@@ -325,12 +325,12 @@ class TableState:
             self.claim = claim
 
     def _unreadable(self, record: LogRecord, error: MalformedRecord) -> ChangelogRefused:
-        """Say that the log holds a record which no store, however it was built, makes readable."""
+        """Return the error for a record of the log that no store, however it was built, makes readable."""
         advice = "upgrade this worker" if isinstance(error, NewerRecord) else _BUILD_ANEW
         return ChangelogRefused(f"{self._identity.changelog} offset {record.offset}: {error}; {advice}")
 
     def _contradicted(self, record: LogRecord, what: str) -> Untrusted | ChangelogRefused:
-        """Say that a record contradicts what was applied before, and whose fault that is.
+        """Return the error for a record that contradicts what was applied before, by whose fault that is.
 
         It is the log's where all that was applied came from it just now, or where a rebuilt store meets the same again.
         Otherwise the store may be the one that is wrong.

@@ -27,8 +27,8 @@ from tablehouse.tasks.task_view import TaskView
 log = structlog.get_logger(__name__)
 
 #: Pauses between attempts to own a partition, in seconds.
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 5.0
+MIN_PAUSE_SECONDS = 0.05
+MAX_PAUSE_SECONDS = 5.0
 
 
 class Task(TaskView):
@@ -139,7 +139,7 @@ class Task(TaskView):
         """Own or follow until cancelled, again and again whatever passing fault comes in between."""
         if after is not None:
             await self._wait_out(after)
-        pause = FIRST_PAUSE
+        pause = MIN_PAUSE_SECONDS
         while True:
             began = self._ports.clock.monotonic()
             try:
@@ -147,7 +147,7 @@ class Task(TaskView):
                 if self._owns:
                     await self._restore()
                     await self._takeover.claim(generation)
-                    pause = FIRST_PAUSE
+                    pause = MIN_PAUSE_SECONDS
                     await self._ingest()
                 else:
                     await self._follow_owner()
@@ -158,14 +158,14 @@ class Task(TaskView):
                 if not await self._recover(error):
                     return
                 if isinstance(error, (SourceRefused, ChangelogRefused, Unreadable)):
-                    pause = LONGEST_PAUSE
-                elif self._ports.clock.monotonic() - began > LONGEST_PAUSE:
-                    pause = FIRST_PAUSE
+                    pause = MAX_PAUSE_SECONDS
+                elif self._ports.clock.monotonic() - began > MAX_PAUSE_SECONDS:
+                    pause = MIN_PAUSE_SECONDS
             finally:
                 self._lane.leave(self.table)
                 await self._drop_ingestion()
             await self._ports.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
     @staticmethod
     async def _wait_out(earlier: asyncio.Task[None]) -> None:

@@ -159,10 +159,10 @@ class TaskView:
         return await self._progress.wait_for(offset, timeout)
 
     async def compare_with_owner(self, acceptable_lag: int) -> bool:
-        """Return whether a standby is to take over, which lacks `acceptable_lag` records at most of what its owner has.
+        """Return whether a standby is within `acceptable_lag` records of its owner, so that it can take over.
 
-        One that lacks no more of what can be read of the source is to. An owner that is further behind is given
-        OWNER_PATIENCE seconds, since a new owner says of no key that it does not exist before it has caught up with the
+        It is when it is that near to what can be read of the source. An owner that is further behind is given
+        OWNER_TIMEOUT_SECONDS, since a new owner says of no key that it does not exist before it has caught up with the
         source. After that the changelog decides: the owner may have stopped at a record, wait for a schema, or have
         more to do than it can, which is when another worker is needed most. False while that is not known.
         """
