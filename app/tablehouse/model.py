@@ -183,3 +183,14 @@ class TaskStatus:
     rejected_records: int = 0
     rejection: str | None = None
     suspicion: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks."""
+
+    name: str
+
+
+#: A caller that shows no credentials.
+ANONYMOUS = Principal("anonymous")

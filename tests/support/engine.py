@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tablehouse.catalog.load import load_catalog
+from tablehouse.catalog.view import CatalogView
 from tablehouse.config.settings import Settings
 from tablehouse.formats.schemas import NoSchemas
 from tablehouse.kafka.consumer import LaneConsumer
@@ -64,7 +65,9 @@ class RunningEngine:
         }
         loaded = Settings(**values)
         directory = DataDirectory.acquire(loaded.data_dir)
-        self.engine = engine_of(loaded, self.catalog, directory, self.metrics, ClusterView(), schemas or NoSchemas())
+        self.engine = engine_of(
+            loaded, CatalogView(self.catalog), directory, self.metrics, ClusterView(), schemas or NoSchemas()
+        )
 
     @property
     def consumer(self) -> LaneConsumer:

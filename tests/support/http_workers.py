@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 from pydantic import SecretStr
 
+from tablehouse.access.policy import OPEN, Policy
 from tablehouse.catalog.spec import Catalog
+from tablehouse.catalog.view import CatalogView
 from tablehouse.formats.variants import Known
 from tablehouse.http.server import HttpServer
 from tablehouse.routing.cluster import ClusterView
@@ -156,6 +158,7 @@ async def start_worker(
     held: int = 16 << 20,
     known: Known = NO_REGISTRY,
     cors_origins: Sequence[str] = (),
+    policy: Policy = OPEN,
 ) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
     view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
@@ -179,7 +182,7 @@ async def start_worker(
         options,
         worker_id=name,
         incarnation=1,
-        catalog=catalog,
+        catalog=CatalogView(catalog),
         view=view,
         local=local,
         source=source,
@@ -188,6 +191,7 @@ async def start_worker(
         metrics=metrics,
         turns=turns,
         known=known,
+        policy=policy,
     )
     await server.start()
     return Worker(name, server, local, source, owner, view, health, metrics, turns)

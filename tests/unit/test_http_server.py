@@ -9,6 +9,7 @@ import pytest_asyncio
 import uvloop
 
 from tablehouse.catalog.spec import Catalog
+from tablehouse.catalog.view import CatalogView
 from tablehouse.errors import ConfigError
 from tablehouse.http.server import HttpServer
 from tablehouse.model import TaskState
@@ -244,7 +245,7 @@ def server_on(port: int, internal_port: int) -> HttpServer:
         ),
         worker_id="a",
         incarnation=4,
-        catalog=Catalog({}),
+        catalog=CatalogView(Catalog({})),
         view=ClusterView(),
         local=FakeTables(),
         source=FakeSource(),

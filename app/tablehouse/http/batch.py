@@ -55,7 +55,7 @@ class BatchRoutes:
 
     async def batch_get(self, call: Call) -> web.StreamResponse:
         """Answer with the rows of some keys, in the order asked, and with the freshness of their partitions."""
-        table = table_named(self._tables, call.variables["table"].decode("utf-8", "replace"))
+        table = table_named(self._tables, call.table)
         if not accepts(call.headers.get("Accept"), _JSON):
             raise NotAcceptable(f"a batch is {_JSON}, which the Accept header leaves out", available=[_JSON])
         consistency, wait = asked(call.parameters, call.headers)

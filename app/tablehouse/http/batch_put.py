@@ -60,7 +60,7 @@ class BatchPutRoutes:
     async def batch_put(self, call: Call) -> web.StreamResponse:
         """Write and delete the rows of the lines, and answer what became of each, in their order."""
         refuse_conditions(call)
-        table = table_named(self._tables, call.variables["table"].decode("utf-8", "replace"))
+        table = table_named(self._tables, call.table)
         payload_of = _payloads(self._writes.content_type(table.spec.name))
         body = await call.body.read((NDJSON,), MAX_BODY_BYTES)
         lines = body.count(b"\n") + (not body.endswith(b"\n") and bool(body))

@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from tablehouse.access.policy import OPEN, Policy, Right
 from tablehouse.errors import InternalError, InvalidParameter, MethodNotAllowed, NotWritable, Overloaded, RequestError
 from tablehouse.http.answers import Streamed
 from tablehouse.http.bodies import Body
@@ -30,6 +31,7 @@ from tablehouse.http.problems import problem
 from tablehouse.http.proofs import Proven
 from tablehouse.http.shapes import compressed, indented
 from tablehouse.http.target import query_parameters
+from tablehouse.model import ANONYMOUS, Principal
 from tablehouse.turns import Turns
 
 REQUEST_ID = "X-Request-Id"
@@ -53,10 +55,14 @@ _PRETTY_VALUES = {b"": True, b"true": True, b"false": False}
 class Call:
     """One request as handlers see it.
 
-    variables are the path's, parameters the query's, both percent-decoded to bytes. deadline is a point on
-    the dispatcher's clock.
+    table is the one that the path names, empty where it names none. key is the one in the path or in the query, None
+    without one. principal is who asks. variables are the path's, parameters the query's, both percent-decoded to bytes.
+    deadline is a point on the dispatcher's clock.
     """
 
+    table: str
+    key: bytes | None
+    principal: Principal
     variables: Mapping[str, bytes]
     parameters: Mapping[str, bytes]
     headers: CIMultiDictProxy[str]
@@ -69,13 +75,19 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 class Operation(NamedTuple):
-    """What one method of a route does, and the query parameters that it knows."""
+    """What one method of a route does, the right that it takes, and the query parameters that it knows.
+
+    right is None where no caller needs one. An operation that streams answers for as long as its client stays: a drain
+    does not wait for it, and its latency is the time until its answer begins.
+    """
 
     handler: Handler
+    right: Right | None
     parameters: frozenset[str] = frozenset()
+    streams: bool = False
 
 
-def _no_methods(_variables: Mapping[str, bytes]) -> AbstractSet[str]:
+def _no_methods(_table: str) -> AbstractSet[str]:
     return frozenset()
 
 
@@ -83,35 +95,35 @@ def _no_methods(_variables: Mapping[str, bytes]) -> AbstractSet[str]:
 class Route:
     """A path template and its operations by method; whatever answers GET answers HEAD too.
 
-    lacks tells which of the methods the resource with some variables of the path does not have.
+    lacks tells which of the methods the resource of a table does not have.
     """
 
     template: str
     operations: Mapping[str, Operation]
-    lacks: Callable[[Mapping[str, bytes]], AbstractSet[str]] = _no_methods
+    lacks: Callable[[str], AbstractSet[str]] = _no_methods
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Every method that has an operation, GET and HEAD first."""
         return tuple(method for name in self.operations for method in (("GET", "HEAD") if name == "GET" else (name,)))
 
-    def allow(self, variables: Mapping[str, bytes]) -> list[str]:
-        """Return every method that the resource with some variables of the path answers."""
-        lacking = self.lacks(variables)
+    def allow(self, table: str) -> list[str]:
+        """Return every method that the resource of a table answers; table is empty where the path names none."""
+        lacking = self.lacks(table)
         return [method for method in (*self.methods, "OPTIONS") if method not in lacking]
 
-    def operation(self, method: str, variables: Mapping[str, bytes]) -> Operation:
+    def operation(self, method: str, table: str) -> Operation:
         """Return what a method does; raises MethodNotAllowed, which says what the resource has instead."""
         found = self.operations.get("GET" if method == "HEAD" else method)
         if found is None:
-            allow = self.allow(variables)
+            allow = self.allow(table)
             raise MethodNotAllowed(f"{method} is not supported here, only {', '.join(allow)}", allow=allow)
         return found
 
 
-def reading(template: str, handler: Handler, parameters: frozenset[str] = frozenset()) -> Route:
+def reading(template: str, handler: Handler, right: Right | None, parameters: frozenset[str] = frozenset()) -> Route:
     """Make a route that can be read and nothing else."""
-    return Route(template, {"GET": Operation(handler, parameters)})
+    return Route(template, {"GET": Operation(handler, right, parameters)})
 
 
 class Routes(Protocol):
@@ -124,22 +136,23 @@ class Routes(Protocol):
 class _Answered(NamedTuple):
     """An answer, the template of the route that gave it, and the key that was asked for.
 
-    is_indented says whether its JSON is to be.
+    is_indented says whether its JSON is to be, streams whether it is given for as long as the client stays.
     """
 
     response: web.StreamResponse
     template: str = UNMATCHED
     key: bytes | None = None
     is_indented: bool = False
+    streams: bool = False
 
 
 class Dispatcher:
     """Answers the requests of one listener.
 
     clock is monotonic, in seconds; timeout is the time that one request has; held bounds what large answers take;
-    hosts are the names that are answered to, None for all. turns are those of everything long on the event loop, None
-    for a listener that compresses nothing. check_caller raises RequestError for a request that is not entitled to any
-    answer, and may return how its answer is proven.
+    hosts are the names that are answered to, None for all. policy says who may do what. turns are those of everything
+    long on the event loop, None for a listener that compresses nothing. check_caller raises RequestError for a request
+    that is not entitled to any answer, and may return how its answer is proven.
     """
 
     def __init__(
@@ -151,6 +164,7 @@ class Dispatcher:
         held: HeldBytes,
         hosts: Hosts | None = None,
         *,
+        policy: Policy = OPEN,
         cors: Cors = NO_ORIGINS,
         turns: Turns | None = None,
         check_caller: Callable[[web.BaseRequest], Proven | None] | None = None,
@@ -161,11 +175,13 @@ class Dispatcher:
         self._timeout = timeout
         self._held = held
         self._hosts = hosts
+        self._policy = policy
         self._cors = cors
         self._turns = turns
         self._check_caller = check_caller
         self._log = structlog.get_logger("http")
         self._closing = False
+        #: Set once it is closed and nothing is in flight. Streams are not counted.
         self.idle = asyncio.Event()
         self.in_flight = 0
 
@@ -180,6 +196,7 @@ class Dispatcher:
         started = self._clock()
         request_id = _request_id(request.headers.get(REQUEST_ID))
         self.in_flight += 1
+        is_counted = True
         proven: Proven | None = None
         try:
             try:
@@ -199,22 +216,30 @@ class Dispatcher:
                 proven.seal(response)
             if self._closing:
                 response.force_close()
+            began = self._clock()
+            if answered.streams:
+                self._done()
+                is_counted = False
             if isinstance(response, Streamed):
                 await response.send(request)
         finally:
-            self.in_flight -= 1
-            if self._closing and not self.in_flight:
-                self.idle.set()
+            if is_counted:
+                self._done()
         self._observations.answered(
             method=request.method if request.method in _KNOWN_METHODS else "other",
             route=answered.template,
             status=response.status,
-            seconds=self._clock() - started,
+            seconds=(began if answered.streams else self._clock()) - started,
             request_id=request_id,
             key=answered.key,
             served_by=response.headers.get(SERVED_BY),
         )
         return response
+
+    def _done(self) -> None:
+        self.in_flight -= 1
+        if self._closing and not self.in_flight:
+            self.idle.set()
 
     def _shaped(self, request: web.BaseRequest, answered: _Answered) -> web.StreamResponse:
         """Return the answer indented and compressed as its client asks for."""
@@ -247,24 +272,26 @@ class Dispatcher:
     async def _answer(
         self, request: web.BaseRequest, request_id: str, deadline: float, proven: Proven | None
     ) -> _Answered:
-        template, key, is_indented = UNMATCHED, None, False
+        template, table, key, is_indented = UNMATCHED, "", None, False
         try:
             if self._hosts is not None:
                 self._hosts.check(request.headers)
             url = request.rel_url
             route, variables = self._routes.resolve(url.raw_path)
             template = route.template
+            table = variables.get("table", b"").decode("utf-8", "replace")
             if request.method == "OPTIONS":
-                return _Answered(self._options(request, route.allow(variables)), template)
-            operation = route.operation(request.method, variables)
+                return _Answered(self._options(request, route.allow(table)), template)
+            operation = route.operation(request.method, table)
+            principal = self._authorised(request, operation.right, table)
             parameters = query_parameters(url.raw_query_string, operation.parameters)
             is_indented = _is_indented(parameters)
             key = variables.get("key", parameters.get("key"))
             body = Body(request, lambda: deadline - self._clock(), None if proven is None else proven.body_digest)
-            call = Call(variables, parameters, request.headers, body, request_id, deadline)
-            return _Answered(await operation.handler(call), template, key, is_indented)
+            call = Call(table, key, principal, variables, parameters, request.headers, body, request_id, deadline)
+            return _Answered(await operation.handler(call), template, key, is_indented, operation.streams)
         except NotWritable as error:
-            lacking = NotWritable(error.detail, **{**error.details, "allow": route.allow(variables)})
+            lacking = NotWritable(error.detail, **{**error.details, "allow": route.allow(table)})
             return _Answered(problem(lacking), template, key, is_indented)
         except RequestError as error:
             return _Answered(problem(error), template, key, is_indented)
@@ -272,6 +299,14 @@ class Dispatcher:
             self._log.exception("request failed", route=template, request_id=request_id)
             fault = InternalError(f"a fault of ours; the log has it under the request id {request_id}")
             return _Answered(problem(fault), template, key, is_indented)
+
+    def _authorised(self, request: web.BaseRequest, right: Right | None, table: str) -> Principal:
+        """Return who asks; raises RequestError for a caller that lacks the right."""
+        if right is None:
+            return ANONYMOUS
+        principal = self._policy.identify(request.headers.get("Authorization"))
+        self._policy.require(principal, right, table)
+        return principal
 
     def _options(self, request: web.BaseRequest, allow: Sequence[str]) -> web.Response:
         """Answer which methods there are, and a browser which of them a page of another origin may use."""

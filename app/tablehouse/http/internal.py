@@ -107,13 +107,13 @@ class InternalRoutes:
         self._clock = clock
         self._worker_id = worker_id
         self._callers = callers
-        self._row = reading("/internal/v1/tables/{table}/{partition}/{stored}", self.row)
-        self._digest = reading("/internal/v1/tables/{table}/{partition}:digest", self.digest)
-        self._write_check = reading("/internal/v1/tables/{table}/{partition}:write-check", self.write_check)
-        self._batch = Route("/internal/v1/tables/{table}:batch-get", {"POST": Operation(self.batch)})
-        self._write = Route("/internal/v1/tables/{table}/{partition}:write", {"POST": Operation(self.write)})
-        self._status = reading(STATUS_PATH, self.status)
-        self._challenge = reading(CHALLENGE_PATH, self.challenge)
+        self._row = reading("/internal/v1/tables/{table}/{partition}/{stored}", self.row, None)
+        self._digest = reading("/internal/v1/tables/{table}/{partition}:digest", self.digest, None)
+        self._write_check = reading("/internal/v1/tables/{table}/{partition}:write-check", self.write_check, None)
+        self._batch = Route("/internal/v1/tables/{table}:batch-get", {"POST": Operation(self.batch, None)})
+        self._write = Route("/internal/v1/tables/{table}/{partition}:write", {"POST": Operation(self.write, None)})
+        self._status = reading(STATUS_PATH, self.status, None)
+        self._challenge = reading(CHALLENGE_PATH, self.challenge, None)
 
     def resolve(self, raw_path: str) -> tuple[Route, Mapping[str, bytes]]:
         """Find the route of a raw path; raises RouteNotFound."""
@@ -221,7 +221,7 @@ class InternalRoutes:
 
     async def digest(self, call: Call) -> web.Response:
         """Count and hash the rows of an own partition; needs no header, so that people can ask too."""
-        table = table_named(self._tables, call.variables["table"].decode("utf-8", "replace")).spec.name
+        table = table_named(self._tables, call.table).spec.name
         partition = _partition(call)
         found = await self._local.digest(table, partition)
         return json_answer(
@@ -263,7 +263,7 @@ class InternalRoutes:
 
     def _agreed(self, call: Call) -> RoutedTable:
         """Check that this worker is meant, and both mean the same table by its name; raises NotOwner when not."""
-        name = call.variables["table"].decode("utf-8", "replace")
+        name = call.table
         meant, called = call.headers.get(WORKER), self._callers.called
         if meant != called:
             raise NotOwner(f"this is worker {called!r} (id and incarnation), and the asking one means {meant!r}")

@@ -51,7 +51,7 @@ class OverviewRoutes:
 
     async def table(self, call: Call) -> web.Response:
         """Describe one table with every partition."""
-        table = table_named(self._tables, call.variables["table"].decode("utf-8", "replace"))
+        table = table_named(self._tables, call.table)
         seen = await self._survey.get()
         partitions = self._partitions(table, seen)
         return json_answer(

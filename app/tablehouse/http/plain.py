@@ -1,15 +1,16 @@
-"""Rows that are asked for in the plainest way, answered while the bytes of the request are received.
+"""Fast path for simple GETs of rows, answered while the bytes of the request are received.
 
 Most requests are `GET /tables/{table}/{key}` with no more than the headers that every client sends, for a row that this
 worker has. They need no request object, no task and no response object, which together are two thirds of what an answer
-costs (bench/README.md). Whatever is not that plain goes the long way and is decided there from the beginning; what is
-answered here would get the same answer there.
+costs (bench/README.md). Every other request falls back to the full handler and is decided there from the beginning;
+what is answered here would get the same answer there.
 """
 
 import re
 import time
 from collections.abc import Callable, Sequence
 
+from tablehouse.access.policy import OPEN, Policy, Right
 from tablehouse.http.content_coding import MIN_BYTES, gzip_tag, gzipped, takes_gzip
 from tablehouse.http.cors import NO_ORIGINS, Cors
 from tablehouse.http.dispatch import REQUEST_ID, new_request_id
@@ -21,6 +22,7 @@ from tablehouse.http.public import ROW_TEMPLATE
 from tablehouse.http.rows import http_date, row_headers
 from tablehouse.http.target import percent_decoded
 from tablehouse.http.transforms import PIECE_BYTES
+from tablehouse.model import ANONYMOUS
 from tablehouse.routing.query import Query
 
 #: One whole request for a row without a query. The key has every byte that may stand in a path segment as it is.
@@ -50,12 +52,14 @@ class PlainReads:
         held: HeldBytes,
         hosts: Hosts | None,
         cors: Cors = NO_ORIGINS,
+        policy: Policy = OPEN,
     ) -> None:
         self._query = query
         self._observations = observations
         self._clock = clock
         self._held = held
         self._hosts = hosts
+        self._policy = policy
         #: What every answer begins with.
         self._beginning = (
             b"HTTP/1.1 200 OK\r\n%b"
@@ -66,20 +70,23 @@ class PlainReads:
         self._closed = False
 
     def close(self) -> None:
-        """Leave every request to the long way, which closes connections."""
+        """Leave every request to the full handler, which closes connections."""
         self._closed = True
 
     def answer(self, data: bytes) -> Sequence[bytes] | None:
-        """Return the answer to the whole request in `data`, in parts; None when it has to go the long way."""
+        """Return the answer to the whole request in `data`, in parts; None when the full handler has to."""
         request = _REQUEST.match(data)
         takes_gzip = None if request is None or self._closed else self._takes_gzip(data[request.end() :])
         if request is None or takes_gzip is None:
             return None
         started = self._clock()
         try:
+            table = request[1].decode("ascii")
+            # No header of such a request is a credential.
+            self._policy.require(ANONYMOUS, Right.READ, table)
             key = percent_decoded(request[2].decode("ascii"))
-            found = self._query.read_here(request[1].decode("ascii"), key)
-        except Exception:  # noqa: BLE001 - the long way meets it again, and reports it
+            found = self._query.read_here(table, key)
+        except Exception:  # noqa: BLE001 - the full handler meets it again, and reports it
             return None
         row = None if found is None else found.result.row
         if found is None or row is None or (takes_gzip and len(row.payload) > PIECE_BYTES):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from tablehouse.access.policy import Right
 from tablehouse.errors import RouteNotFound
 from tablehouse.http.dispatch import PRETTY, Route, reading
 from tablehouse.http.health import HealthRoutes
@@ -27,7 +28,7 @@ class ProbeRoutes:
 def probe_routes(health: HealthRoutes) -> tuple[Route, ...]:
     """Return the routes that the listener for probes and the public one have in common."""
     return (
-        reading("/livez", health.livez),
-        reading("/readyz", health.readyz, frozenset({"verbose", PRETTY})),
-        reading("/metrics", health.metrics),
+        reading("/livez", health.livez, None),
+        reading("/readyz", health.readyz, None, frozenset({"verbose", PRETTY})),
+        reading("/metrics", health.metrics, Right.ADMIN),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from tablehouse.access.policy import Right
 from tablehouse.errors import RouteNotFound
 from tablehouse.http.batch import BatchRoutes
 from tablehouse.http.batch_put import BatchPutRoutes
@@ -39,40 +40,24 @@ class PublicRoutes:
         self._fixed = {
             route.template: route
             for route in (
-                reading("/", documentation.home, _PRETTY),
-                reading("/tables", overview.tables, _PRETTY),
-                reading("/cluster", overview.cluster, _PRETTY),
+                reading("/", documentation.home, None, _PRETTY),
+                reading("/tables", overview.tables, Right.READ, _PRETTY),
+                reading("/cluster", overview.cluster, Right.ADMIN, _PRETTY),
                 *probe_routes(health),
-                reading("/version", health.version, _PRETTY),
-                reading("/openapi.json", documentation.openapi, _PRETTY),
-                reading("/docs", documentation.docs),
+                reading("/version", health.version, None, _PRETTY),
+                reading("/openapi.json", documentation.openapi, None, _PRETTY),
+                reading("/docs", documentation.docs, None),
             )
         }
-        self._table = reading("/tables/{table}", overview.table, _PRETTY)
-        self._row = Route(
-            ROW_TEMPLATE,
-            {
-                "GET": Operation(rows.by_path, _PRETTY | PARAMETERS),
-                "PUT": Operation(writes.put_by_path, _PRETTY | WRITE_PARAMETERS),
-                "DELETE": Operation(writes.delete_by_path, _PRETTY | WRITE_PARAMETERS),
-            },
-            writes.lacks,
-        )
+        self._table = reading("/tables/{table}", overview.table, Right.READ, _PRETTY)
+        self._row = Route(ROW_TEMPLATE, _operations_of_row(rows, writes, _PRETTY), writes.lacks)
+        batch_gets = Operation(batch.batch_get, Right.READ, _PRETTY | PARAMETERS)
+        batch_puts = Operation(batch_put.batch_put, Right.WRITE, _PRETTY)
         self._methods = {
-            "get": Route(
-                "/tables/{table}:get",
-                {
-                    "GET": Operation(rows.by_parameter, _PRETTY | _KEY | PARAMETERS),
-                    "PUT": Operation(writes.put_by_parameter, _PRETTY | _KEY | WRITE_PARAMETERS),
-                    "DELETE": Operation(writes.delete_by_parameter, _PRETTY | _KEY | WRITE_PARAMETERS),
-                },
-                writes.lacks,
-            ),
-            "batch-put": Route(
-                "/tables/{table}:batch-put", {"POST": Operation(batch_put.batch_put, _PRETTY)}, writes.lacks
-            ),
-            "batch-get": Route("/tables/{table}:batch-get", {"POST": Operation(batch.batch_get, _PRETTY | PARAMETERS)}),
-            "locate": reading("/tables/{table}:locate", rows.locate, _PRETTY | _KEY),
+            "get": Route("/tables/{table}:get", _operations_of_row(rows, writes, _PRETTY | _KEY), writes.lacks),
+            "batch-put": Route("/tables/{table}:batch-put", {"POST": batch_puts}, writes.lacks),
+            "batch-get": Route("/tables/{table}:batch-get", {"POST": batch_gets}),
+            "locate": reading("/tables/{table}:locate", rows.locate, Right.READ, _PRETTY | _KEY),
         }
 
     def all(self) -> tuple[Route, ...]:
@@ -104,3 +89,11 @@ class PublicRoutes:
         if fixed is None:
             raise RouteNotFound("no such route: GET /openapi.json lists those there are")
         return fixed, _NONE
+
+
+def _operations_of_row(rows: RowRoutes, writes: WriteRoutes, parameters: frozenset[str]) -> dict[str, Operation]:
+    return {
+        "GET": Operation(rows.row, Right.READ, parameters | PARAMETERS),
+        "PUT": Operation(writes.put, Right.WRITE, parameters | WRITE_PARAMETERS),
+        "DELETE": Operation(writes.delete, Right.WRITE, parameters | WRITE_PARAMETERS),
+    }

@@ -41,18 +41,10 @@ class RowRoutes:
         self._clock = clock
         self._turns = turns
 
-    async def by_path(self, call: Call) -> web.Response:
-        """Answer with the row of the key in the path."""
-        return await self._row(call, call.variables["key"])
-
-    async def by_parameter(self, call: Call) -> web.Response:
-        """Answer with the row of the key in the query, for keys that clients or proxies rewrite in a path."""
-        return await self._row(call, key_parameter(call))
-
     async def locate(self, call: Call) -> web.Response:
         """Answer with the workers that hold a key."""
-        table = _table(call)
-        generation, locations = self._query.locate(table, key_parameter(call))
+        table = call.table
+        generation, locations = self._query.locate(table, required_key(call))
         body = {
             "table": table,
             "generation": generation,
@@ -67,8 +59,9 @@ class RowRoutes:
         }
         return json_answer(body)
 
-    async def _row(self, call: Call, key: bytes) -> web.Response:
-        name = _table(call)
+    async def row(self, call: Call) -> web.Response:
+        """Answer with the row of the key in the path, or in the query, where clients and proxies rewrite no key."""
+        name, key = call.table, required_key(call)
         table = table_named(self._tables, name)
         content_type = preferred(call.headers.get("Accept"), table.content_types)
         if content_type is None:
@@ -144,16 +137,11 @@ def joined(call: Call, name: str) -> str | None:
     return ", ".join(call.headers.getall(name))
 
 
-def key_parameter(call: Call) -> bytes:
-    """Return the key in the query; raises InvalidParameter when there is none."""
-    key = call.parameters.get("key")
-    if key is None:
+def required_key(call: Call) -> bytes:
+    """Return the key that is asked for; raises InvalidParameter when there is none in the query, nor in the path."""
+    if call.key is None:
         raise InvalidParameter("the query parameter 'key' is missing: ?key=..., percent-encoded", parameter="key")
-    return key
-
-
-def _table(call: Call) -> str:
-    return call.variables["table"].decode("utf-8", "replace")
+    return call.key
 
 
 def _host(host: HostInfo) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Rows that callers write: PUT and DELETE where a row can be read."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from aiohttp import web
@@ -11,7 +11,7 @@ from tablehouse.http.conditions import precondition_of
 from tablehouse.http.consistency import TIMEOUT_MS, timeout_of
 from tablehouse.http.dispatch import Call
 from tablehouse.http.freshness import PARTITION, POSITION
-from tablehouse.http.rows import joined, key_parameter
+from tablehouse.http.rows import joined, required_key
 from tablehouse.routing.writes import Writes
 
 WAIT = "wait"
@@ -34,40 +34,29 @@ class WriteRoutes:
     def __init__(self, writes: Writes) -> None:
         self._writes = writes
 
-    def lacks(self, variables: Mapping[str, bytes]) -> AbstractSet[str]:
+    def lacks(self, table: str) -> AbstractSet[str]:
         """Return the methods that routes for writing lack for a table that is not writable."""
-        return frozenset() if self._writes.is_writable(_named(variables)) else _WRITING
+        return frozenset() if self._writes.is_writable(table) else _WRITING
 
-    async def put_by_path(self, call: Call) -> web.StreamResponse:
-        """Write the row of the key in the path."""
-        return await self._put(call, call.variables["key"])
-
-    async def put_by_parameter(self, call: Call) -> web.StreamResponse:
-        """Write the row of the key in the query."""
-        return await self._put(call, key_parameter(call))
-
-    async def delete_by_path(self, call: Call) -> web.StreamResponse:
-        """Delete the row of the key in the path."""
-        return await self._write(call, call.variables["key"], None)
-
-    async def delete_by_parameter(self, call: Call) -> web.StreamResponse:
-        """Delete the row of the key in the query."""
-        return await self._write(call, key_parameter(call), None)
-
-    async def _put(self, call: Call, key: bytes) -> web.StreamResponse:
-        table = _table(call)
-        media_type = self._writes.content_type(table).partition(";")[0]
-        payload = await call.body.read((media_type,), self._writes.limit(table))
+    async def put(self, call: Call) -> web.StreamResponse:
+        """Write the row of the key in the path or the query."""
+        key = required_key(call)
+        media_type = self._writes.content_type(call.table).partition(";")[0]
+        payload = await call.body.read((media_type,), self._writes.limit(call.table))
         if not payload:
-            raise InvalidBody("the body is empty: send the row, or DELETE it", table=table)
+            raise InvalidBody("the body is empty: send the row, or DELETE it", table=call.table)
         return await self._write(call, key, payload)
+
+    async def delete(self, call: Call) -> web.StreamResponse:
+        """Delete the row of the key in the path or the query."""
+        return await self._write(call, required_key(call), None)
 
     async def _write(self, call: Call, key: bytes, payload: bytes | None) -> web.StreamResponse:
         _refuse(call, _REFUSED_HEADERS, "a row has no time to go by, and is written as a whole")
         precondition = precondition_of(*(joined(call, name) for name in _CONDITIONS))
         waits, wait = _wait(call)
         written = await self._writes.write(
-            _table(call),
+            call.table,
             key,
             payload,
             deadline=call.deadline,
@@ -106,7 +95,7 @@ def _refuse(call: Call, names: Iterable[str], why: str) -> None:
 
 
 def _wait(call: Call) -> tuple[bool, float | None]:
-    """Say whether to wait until the row can be read, and for how many seconds if the caller says so."""
+    """Return whether to wait until the row can be read, and for how many seconds if the caller says so."""
     given = call.parameters.get(WAIT)
     if given not in {None, _VISIBLE}:
         raise InvalidParameter("wait has to be visible, or be left out", parameter=WAIT)
@@ -117,11 +106,3 @@ def _wait(call: Call) -> tuple[bool, float | None]:
             parameter=TIMEOUT_MS,
         )
     return given is not None, timeout
-
-
-def _table(call: Call) -> str:
-    return _named(call.variables)
-
-
-def _named(variables: Mapping[str, bytes]) -> str:
-    return variables["table"].decode("utf-8", "replace")

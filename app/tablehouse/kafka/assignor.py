@@ -53,7 +53,8 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     ) -> None:
         super().__init__()
         self._describe = describe
-        self._standbys = standbys
+        #: Replaced as a whole when the catalog changes, since a thread may be reading it.
+        self.standbys = standbys
         self._acceptable_lag = acceptable_lag
         self.partitions = partitions
         self.latest: Assignment | None = None
@@ -185,7 +186,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
             readers.setdefault(subscribed, {})[topic] = count
         placed = {member: MemberAssignment(actives={}, standbys={}) for member in members}
         for subscribed, counts in readers.items():
-            standbys = {topic: self._standbys.get(topic, DEFAULT_STANDBYS) for topic in counts}
+            standbys = {topic: self.standbys.get(topic, DEFAULT_STANDBYS) for topic in counts}
             described = {member: members[member] for member in subscribed}
             for member, part in place(described, counts, standbys, self._acceptable_lag).items():
                 placed[member] = MemberAssignment(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tablehouse.catalog.fingerprint import definition, digest
 from tablehouse.catalog.spec import Catalog, TableSpec
+from tablehouse.catalog.view import CatalogChange, CatalogView
 from tablehouse.errors import InvalidKey, KeySchemaUnknown, TableNotFound, UriTooLong
 from tablehouse.formats.avro_rows import AVRO, AvroRows, avro_rows
 from tablehouse.formats.keyed import source_keys
@@ -86,21 +87,39 @@ class RoutedTable:
         return tuple(other for other in range(count) if other not in partitions)
 
 
-def routed_tables(catalog: Catalog, group: str, known: Known) -> Mapping[str, RoutedTable]:
-    """Make every table of the catalog ready to route, by name.
+def routed_tables(catalog: Catalog, group: str, known: Known) -> dict[str, RoutedTable]:
+    """Make every table of a catalog ready to route, by name and in the catalog's order.
 
     group is the workers' consumer group, known what this worker knows of schemas and keys.
     """
-    return {
-        name: RoutedTable(
-            spec=spec,
-            keys=source_keys(spec.source, known),
-            content_type=value_format(spec, known.schemas).content_type,
-            digest=digest(definition(spec) | {"version": str(spec.version), "group": group}),
-            avro=avro_rows(spec, known.schemas),
-        )
-        for name, spec in catalog.tables.items()
-    }
+    return {name: _routed(spec, group, known) for name, spec in catalog.tables.items()}
+
+
+def current_tables(view: CatalogView, group: str, known: Known) -> Mapping[str, RoutedTable]:
+    """Return the routed tables of the view's current catalog, one mapping that follows every swap.
+
+    A table that a swap does not concern stays the one it is. Whoever iterates over the mapping must not wait meanwhile.
+    """
+    tables = routed_tables(view.current, group, known)
+
+    def follow(change: CatalogChange) -> None:
+        kept = {name: table for name, table in tables.items() if change.after.tables.get(name) == table.spec}
+        tables.clear()
+        for name, spec in change.after.tables.items():
+            tables[name] = kept.get(name) or _routed(spec, group, known)
+
+    view.subscribe(follow)
+    return tables
+
+
+def _routed(spec: TableSpec, group: str, known: Known) -> RoutedTable:
+    return RoutedTable(
+        spec=spec,
+        keys=source_keys(spec.source, known),
+        content_type=value_format(spec, known.schemas).content_type,
+        digest=digest(definition(spec) | {"version": str(spec.version), "group": group}),
+        avro=avro_rows(spec, known.schemas),
+    )
 
 
 def table_named(tables: Mapping[str, RoutedTable], name: str) -> RoutedTable:

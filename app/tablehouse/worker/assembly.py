@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 
 from tablehouse.catalog.spec import Catalog
+from tablehouse.catalog.view import CatalogView
 from tablehouse.config.settings import Settings
 from tablehouse.http.server import HttpServer
 from tablehouse.kafka.client import Connection
@@ -38,9 +39,9 @@ def assemble(settings: Settings, catalog: Catalog, directory: DataDirectory, fil
     Only this module knows all settings: each part is given those that it needs.
     """
     release = installed_version("tablehouse")
-    metrics, view = Metrics(release), ClusterView()
+    metrics, view, tables = Metrics(release), ClusterView(), CatalogView(catalog)
     schemas = schema_source(settings.registry, catalog, directory, metrics)
-    engine = engine_of(settings, catalog, directory, metrics, view, schemas)
+    engine = engine_of(settings, tables, directory, metrics, view, schemas)
     server = http_server(
         ServerOptions(
             host=settings.http_host,
@@ -58,7 +59,7 @@ def assemble(settings: Settings, catalog: Catalog, directory: DataDirectory, fil
         ),
         worker_id=directory.worker_id,
         incarnation=directory.incarnation,
-        catalog=catalog,
+        catalog=tables,
         view=view,
         local=engine.local,
         source=engine.local,
@@ -73,7 +74,7 @@ def assemble(settings: Settings, catalog: Catalog, directory: DataDirectory, fil
 
 def engine_of(
     settings: Settings,
-    catalog: Catalog,
+    catalog: CatalogView,
     directory: DataDirectory,
     metrics: Metrics,
     view: ClusterView,

@@ -8,6 +8,7 @@ from typing import Protocol
 import structlog
 
 from tablehouse.catalog.spec import Catalog, TableSpec
+from tablehouse.catalog.view import CatalogChange, CatalogView
 from tablehouse.formats.schemas import Schemas
 from tablehouse.formats.variants import Known
 from tablehouse.kafka import broker_time
@@ -84,7 +85,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self,
         options: EngineOptions,
         connection: Connection,
-        catalog: Catalog,
+        catalog: CatalogView,
         directory: DataDirectory,
         metrics: Metrics,
         view: ClusterView,
@@ -107,8 +108,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         #: Shared by everything long on this event loop.
         self.turns = Turns()
         self._doubts = Doubts(self._tell_the_group)
-        for table in catalog.tables.values():
-            metrics.misses_in_doubt.labels(table.name).set_function(partial(self._in_doubt, table))
+        self._show_doubts(CatalogChange(Catalog({}), catalog.current))
+        catalog.subscribe(self._show_doubts)
         self.local = LocalSide(catalog, self._doubt)
         self.health = Health(
             catalog,
@@ -130,7 +131,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._upkeep: list[asyncio.Task[None]] = []
         #: None until the worker has reached a broker.
         self.membership: Membership | None = None
-        self.app = TablehouseApp(options.group, connection.bootstrap_servers, catalog.topics, self)
+        self.app = TablehouseApp(options.group, connection.bootstrap_servers, catalog.current.topics, self)
 
     # Life cycle
 
@@ -143,10 +144,10 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         topics: Topics | None = await self._brokers.until_reachable(self, self._prepare)
         if topics is None:
             return
-        counts, group = topics.counts, self._options.group
-        tasks = sum(counts.shards[table.shard_name] for table in self._catalog.tables.values())
+        catalog, counts, group = self._catalog.current, topics.counts, self._options.group
+        tasks = sum(counts.shards[table.shard_name] for table in catalog.tables.values())
         budget = memory_for_rows(self._options.memory_budget, sum(counts.shards.values()), tasks)
-        clients = kafka_clients(self._connection, group, self._catalog, topics, budget, self._broker_clock)
+        clients = kafka_clients(self._connection, group, catalog, topics, budget, self._broker_clock)
         self._clients = clients
         for client in clients.startable:
             await self._brokers.until_reachable(self, client.start)
@@ -158,7 +159,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         shards = self._shards = Shards(settings, consumer, self._ports(clients), reader)
         self.local.open(shards, clients.source_writer, clients.owner_writer, counts.held)
         partition_counts = PartitionCounts(counts, self._doubts)
-        replicas = ReplicaWatch(self._connection, group, self._catalog, topics.replicas, self._metrics)
+        replicas = ReplicaWatch(self._connection, group, catalog, topics.replicas, self._metrics)
         self.health.replication = lambda: replicas.reasons
         membership = self.membership = Membership(
             self._options.member,
@@ -177,7 +178,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         )
         consumer.connect(
             self._connection,
-            GroupOptions(group, self._catalog.topics, self._options.session_timeout, lane_fetch_bytes(budget, topics)),
+            GroupOptions(group, catalog.topics, self._options.session_timeout, lane_fetch_bytes(budget, topics)),
             membership.assignor,
             shards,
             self._lease,
@@ -220,13 +221,15 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         await probe_epochs(self._connection, group, replication)
         await broker_time.prepare_probe(self._connection, group, replication)
         await self._brokers.measure_clock()
-        return await prepare(self._connection, group, self._catalog, self._options.dead_letter_topic, replication)
+        return await prepare(
+            self._connection, group, self._catalog.current, self._options.dead_letter_topic, replication
+        )
 
     def _shard_settings(self, topics: Topics, budget: int) -> ShardSettings:
         memory, counts = StoreMemory(budget, self._metrics), topics.counts
         return ShardSettings(
             self._options.group,
-            Catalog({name: table for name, table in self._catalog.tables.items() if name not in counts.held}),
+            Catalog({name: table for name, table in self._catalog.current.tables.items() if name not in counts.held}),
             counts.shards,
             self._directory,
             lambda shard: RocksShard(self._directory.shard(shard), memory, self.turns),
@@ -256,6 +259,13 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self.add_future(self.crash(error))
 
     # Tables whose misses are inconclusive
+
+    def _show_doubts(self, change: CatalogChange) -> None:
+        """Have the metrics show of each table of the catalog whether its misses are inconclusive."""
+        for name in change.removed:
+            self._metrics.misses_in_doubt.remove(name)
+        for name, table in {**change.added, **change.changed}.items():
+            self._metrics.misses_in_doubt.labels(name).set_function(partial(self._in_doubt, table))
 
     def _in_doubt(self, table: TableSpec) -> float:
         return float(self._doubt(table) is not None)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from tablehouse.catalog.spec import Catalog
+from tablehouse.catalog.view import CatalogView
 from tablehouse.kafka.lease import GroupLease
 from tablehouse.model import TaskStatus
 from tablehouse.routing.cluster import ClusterView
@@ -63,7 +63,7 @@ class Health:
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: CatalogView,
         view: ClusterView,
         lease: GroupLease,
         local: LocalSide,
@@ -118,7 +118,7 @@ class Health:
         """Return what is wrong with the worker, a line each."""
         # Tables of one topic share what is said of that.
         of_tables = dict.fromkeys(
-            reason for table in self._catalog.tables if (reason := self._local.table_reason(table)) is not None
+            reason for table in self._catalog.current.tables if (reason := self._local.table_reason(table)) is not None
         )
         registry, statuses = self._registry_trouble(), self._local.statuses()
         return [

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
-from tablehouse.catalog.spec import Catalog
+from tablehouse.access.policy import OPEN, Policy
+from tablehouse.catalog.view import CatalogView
 from tablehouse.formats.variants import Known
 from tablehouse.http.access_log import AccessLog
 from tablehouse.http.batch import BatchRoutes
@@ -37,7 +38,7 @@ from tablehouse.routing.ports import LocalTables, OwnerSide
 from tablehouse.routing.query import Query
 from tablehouse.routing.slices import Slices
 from tablehouse.routing.survey import Survey, survey
-from tablehouse.routing.tables import routed_tables
+from tablehouse.routing.tables import current_tables
 from tablehouse.routing.write_batch import WriteBatches
 from tablehouse.routing.writes import SourceWriter, Writes
 from tablehouse.telemetry import Metrics
@@ -101,7 +102,7 @@ def http_server(
     *,
     worker_id: str,
     incarnation: int,
-    catalog: Catalog,
+    catalog: CatalogView,
     view: ClusterView,
     local: LocalTables,
     source: SourceWriter,
@@ -110,13 +111,15 @@ def http_server(
     metrics: Metrics,
     turns: Turns,
     known: Known,
+    policy: Policy = OPEN,
     clock: Callable[[], float] = time.monotonic,
 ) -> HttpServer:
     """Make the listeners of a worker and everything that answers there.
 
-    clock is monotonic, in seconds; turns are those of everything long on the event loop.
+    clock is monotonic, in seconds; turns are those of everything long on the event loop. The internal listener asks no
+    policy: workers prove who they are.
     """
-    tables = routed_tables(catalog, options.group, known)
+    tables = current_tables(catalog, options.group, known)
     keys = keys_of(options.internal_secrets)
     identity = Identity(worker_id, incarnation, options.advertised_url)
     peer = HttpPeer(keys)
@@ -191,9 +194,11 @@ def http_server(
         public=Entrance(
             name="http",
             port=options.port,
-            dispatcher=Dispatcher(public, observations, clock, timeout, held, hosts, cors=cors, turns=turns),
+            dispatcher=Dispatcher(
+                public, observations, clock, timeout, held, hosts, policy=policy, cors=cors, turns=turns
+            ),
             connections=options.connections - internal_connections,
-            plain=PlainReads(query, observations, clock, held, hosts, cors),
+            plain=PlainReads(query, observations, clock, held, hosts, cors, policy),
         ),
         internal=Entrance(
             name="internal",
@@ -206,7 +211,9 @@ def http_server(
         else Entrance(
             name="probe",
             port=options.probe_port,
-            dispatcher=Dispatcher(ProbeRoutes(health_routes), observations, clock, timeout, held, hosts, turns=turns),
+            dispatcher=Dispatcher(
+                ProbeRoutes(health_routes), observations, clock, timeout, held, hosts, policy=policy, turns=turns
+            ),
             connections=MAX_PROBE_CONNECTIONS,
         ),
         identity=identity,

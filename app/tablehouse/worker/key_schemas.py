@@ -2,7 +2,8 @@
 
 import asyncio
 
-from tablehouse.catalog.spec import REGISTRY_FORMATS, Catalog
+from tablehouse.catalog.spec import REGISTRY_FORMATS
+from tablehouse.catalog.view import CatalogView
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.variants import Known
 from tablehouse.recurring import Recurring
@@ -11,12 +12,11 @@ from tablehouse.recurring import Recurring
 _INTERVAL = 30.0
 
 
-async def watch_key_schemas(catalog: Catalog, known: Known, recurring: Recurring) -> None:
+async def watch_key_schemas(catalog: CatalogView, known: Known, recurring: Recurring) -> None:
     """Learn of each schema that keys may have, so that lookups go where they are written with it."""
-    sources = [table.source for table in catalog.tables.values()]
-    topics = {source.topic for source in sources if source.key.format in REGISTRY_FORMATS}
-    while topics:
-        for topic in topics:
+    while True:
+        sources = [table.source for table in catalog.current.tables.values()]
+        for topic in {source.topic for source in sources if source.key.format in REGISTRY_FORMATS}:
             try:
                 await known.keys_of(topic).refresh()
             except DecodeError as error:

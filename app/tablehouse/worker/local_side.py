@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from tablehouse.catalog.spec import Catalog, TableSpec
+from tablehouse.catalog.spec import TableSpec
+from tablehouse.catalog.view import CatalogView
 from tablehouse.errors import Draining, MisplacedKeys, NotOwner, PartitionRestoring, RequestError, SourceUnavailable
 from tablehouse.kafka.owner_writer import KafkaOwnerWriter
 from tablehouse.kafka.source_writer import KafkaSourceWriter
@@ -24,7 +25,7 @@ class LocalSide:
     and said where that is why it cannot answer.
     """
 
-    def __init__(self, catalog: Catalog, doubt: Callable[[TableSpec], str | None]) -> None:
+    def __init__(self, catalog: CatalogView, doubt: Callable[[TableSpec], str | None]) -> None:
         self._catalog = catalog
         self._doubt = doubt
         self._shards: Shards | None = None
@@ -78,7 +79,7 @@ class LocalSide:
 
     def table_reason(self, table: str) -> str | None:
         """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
-        spec = self._catalog.tables[table]
+        spec = self._spec(table)
         # While workers count differently, keys seem to be misplaced that are not.
         disagreement = self.disagreements.get(spec.shard_name)
         if disagreement is not None:
@@ -89,6 +90,13 @@ class LocalSide:
         return (
             self._not_served(table, doubt) if table in self._held else f"misses of table {table} prove nothing: {doubt}"
         )
+
+    def _spec(self, table: str) -> TableSpec:
+        """Return a table as it is defined now; raises NotOwner for one that has gone since it was asked for."""
+        spec = self._catalog.current.tables.get(table)
+        if spec is None:
+            raise NotOwner(f"this worker's catalog has no table {table!r} any more", table=table)
+        return spec
 
     @staticmethod
     def _not_served(table: str, doubt: str | None) -> str:
@@ -113,7 +121,7 @@ class LocalSide:
             raise NotOwner("this worker has not joined the group yet")
         if table in self._held:
             raise MisplacedKeys(
-                self._not_served(table, self._doubt(self._catalog.tables[table])),
+                self._not_served(table, self._doubt(self._spec(table))),
                 retry_after=MISPLACED_RETRY_AFTER,
                 table=table,
             )
@@ -123,7 +131,7 @@ class LocalSide:
 
     def limit(self, table: str) -> int:
         """Return the most bytes that a record of a writable table's source may have; raises SourceUnavailable."""
-        return self._writer(table).limit(self._catalog.tables[table].source.topic)
+        return self._writer(table).limit(self._spec(table).source.topic)
 
     async def append(self, table: str, partition: int, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
         """Append a record to a writable table's source; raises MisplacedKeys, and what the source writer does."""
@@ -181,7 +189,7 @@ class LocalSide:
 
     def _require_placed(self, table: str, partition: int) -> None:
         """Raise MisplacedKeys for a table whose keys do not lie where they are looked for."""
-        doubt = self._doubt(self._catalog.tables[table])
+        doubt = self._doubt(self._spec(table))
         if doubt is not None:
             raise MisplacedKeys(
                 f"nothing was written to table {table}, since its keys do not lie where they are looked for: {doubt}",
@@ -191,7 +199,7 @@ class LocalSide:
             )
 
     def _source(self, table: str, partition: int) -> TopicPartition:
-        (source,) = self._catalog.tables[table].inputs(partition)
+        (source,) = self._spec(table).inputs(partition)
         return source
 
     def _writer(self, table: str) -> KafkaSourceWriter:

@@ -9,7 +9,7 @@ from time import monotonic
 import structlog
 
 from tablehouse.catalog.fingerprint import catalog_digest, table_digests
-from tablehouse.catalog.spec import Catalog
+from tablehouse.catalog.view import CatalogChange, CatalogView
 from tablehouse.kafka.assignor import TableAssignor
 from tablehouse.kafka.consumer import LaneConsumer
 from tablehouse.kafka.owner_writer import KafkaOwnerWriter
@@ -55,7 +55,7 @@ class Membership:
         options: MemberOptions,
         *,
         directory: DataDirectory,
-        catalog: Catalog,
+        catalog: CatalogView,
         partitions: Mapping[str, int],
         shards: Shards,
         owner_writer: KafkaOwnerWriter | None,
@@ -83,7 +83,11 @@ class Membership:
         self._assigned_at = 0.0
         #: What the leader wants this worker to own once it has restored it.
         self.warming: frozenset[ShardId] = frozenset()
-        self.assignor = TableAssignor(self.describe, partitions, catalog.standbys, options.acceptable_lag)
+        self.assignor = TableAssignor(self.describe, partitions, catalog.current.standbys, options.acceptable_lag)
+        catalog.subscribe(self._follow_catalog)
+
+    def _follow_catalog(self, change: CatalogChange) -> None:
+        self.assignor.standbys = change.after.standbys
 
     def describe(self) -> MemberMetadata:
         """Return what this worker says of itself when it joins."""
@@ -91,8 +95,8 @@ class Membership:
             worker_id=self._directory.worker_id,
             incarnation=self._directory.incarnation,
             url=self._options.url,
-            catalog_digest=catalog_digest(self._catalog),
-            tables=table_digests(self._catalog),
+            catalog_digest=catalog_digest(self._catalog.current),
+            tables=table_digests(self._catalog.current),
             positions=self._shards.positions(),
             zone=self._options.zone,
             misplaced=dict(self._doubts.misplaced),
@@ -126,7 +130,7 @@ class Membership:
 
     def _take_up(self, generation: int, assignment: Assignment) -> None:
         counts, self._local.disagreements = self._counts.agreed(assignment.partitions)
-        differing = differences(table_digests(self._catalog), assignment.catalogs)
+        differing = differences(table_digests(self._catalog.current), assignment.catalogs)
         if differing:
             log.warning("workers of the group have different tables.yaml files", differences=differing)
         self._health.differences = [
