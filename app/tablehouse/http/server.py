@@ -35,13 +35,14 @@ from tablehouse.http.readiness_log import log_when_ready
 from tablehouse.http.rows import RowRoutes
 from tablehouse.http.writes import WriteRoutes
 from tablehouse.model import HostInfo
+from tablehouse.routing.asking import Asker
 from tablehouse.routing.batch import Batches
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.conditional_writes import ConditionalWrites
 from tablehouse.routing.decisions import Decisions
+from tablehouse.routing.here import Here
 from tablehouse.routing.ports import LocalTables, OwnerSide
 from tablehouse.routing.query import Query
-from tablehouse.routing.slices import Slices
 from tablehouse.routing.survey import Survey, survey
 from tablehouse.routing.tables import routed_tables
 from tablehouse.routing.write_batch import WriteBatches
@@ -190,23 +191,28 @@ class HttpServer:
         self._peer = HttpPeer(keys)
         callers = Callers(keys, lambda: self.me)
         observations = Observations(self._metrics, AccessLog(self._clock))
-        query = Query(
-            tables=self._tables,
+        here = Here(self._local, self._turns, self._clock, self._worker_id)
+        asker = Asker(
             view=self._view,
-            local=self._local,
+            here=here,
             peer=self._peer,
             worker_id=self._worker_id,
             clock=self._clock,
             metrics=self._metrics,
         )
-        slices = Slices(self._local, self._turns, self._clock)
-        batches = Batches(
+        query = Query(
             tables=self._tables,
             view=self._view,
-            slices=slices,
-            peer=self._peer,
-            query=query,
+            local=self._local,
+            asker=asker,
             worker_id=self._worker_id,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
+        batches = Batches(
+            tables=self._tables,
+            asker=asker,
+            query=query,
             clock=self._clock,
             metrics=self._metrics,
             turns=self._turns,
@@ -214,7 +220,7 @@ class HttpServer:
         decisions = Decisions(self._local, self._owner, self._clock)
         conditional = ConditionalWrites(
             view=self._view,
-            query=query,
+            asker=asker,
             decisions=decisions,
             peer=self._peer,
             worker_id=self._worker_id,
@@ -226,6 +232,7 @@ class HttpServer:
             view=self._view,
             source=self._source,
             query=query,
+            asker=asker,
             known=self._known,
             clock=self._clock,
             metrics=self._metrics,
@@ -258,7 +265,7 @@ class HttpServer:
             self._tables,
             self._view,
             self._local,
-            slices,
+            here,
             decisions,
             self._source.limit,
             self._worker_id,

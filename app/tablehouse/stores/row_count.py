@@ -2,7 +2,7 @@
 
 from rocksdict import DbClosedError, Rdict, ReadOptions
 
-from tablehouse.stores.rows import ROW_PREFIX
+from tablehouse.stores.rows import ROW_PREFIX, ROWS_END
 
 #: Rows that are counted one by one, at about 0.2 us each, and deleted ones that are passed over on the way.
 COUNTED_ROWS = 10_000
@@ -68,6 +68,7 @@ def _counted(family: Rdict) -> int | None:
     """Return the number of rows; None where there are too many to count."""
     options = ReadOptions()
     options.set_max_skippable_internal_keys(COUNTED_ROWS)
+    options.set_iterate_upper_bound(ROWS_END)
     rows = 0
     iterator = family.iter(options)
     iterator.seek(ROW_PREFIX)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from tablehouse.stores.rows import ROW_PREFIX, ROWS_END
+
 
 class StoreError(Exception):
     """The store could not do what was asked (disk full, an I/O error); its content is still good."""
@@ -29,10 +31,14 @@ class TaskStore(Protocol):
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """Return what get() returns for each of the keys, in their order."""
 
-    def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
-        """Return up to `limit` rows with prefixed keys above `after`, in key order.
+    def scan(
+        self, start: bytes = ROW_PREFIX, end: bytes = ROWS_END, *, reverse: bool = False, limit: int
+    ) -> Sequence[tuple[bytes, bytes]]:
+        """Return up to `limit` rows with prefixed keys from `start`, inclusive, to `end`, exclusive, in key order.
 
-        The checkpoint is none of them. Rows that are written between two calls may be seen or not.
+        With `reverse` they are the last rows of the bounds, the last one first. Only rows are returned, wherever the
+        bounds are, and records of other prefixes are not gone through. The rows are those of one moment, and nothing is
+        held of it once they are returned: of rows written between two calls, a later call may see some.
         """
 
     def checkpoint(self) -> bytes | None:
