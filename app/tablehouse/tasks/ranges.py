@@ -65,9 +65,9 @@ class Range(msgspec.Struct, frozen=True, tag="range"):
             sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
         rows = _within_bytes(found)
         is_all = len(rows) == len(found) < limit or len(rows) == self.limit
-        return RangeResult(rows, freshness, None if is_all else self._after(rows[-1].stored_key, len(rows)))
+        return RangeResult(rows, freshness, None if is_all else self.after(rows[-1].stored_key, len(rows)))
 
-    def _after(self, last: bytes, rows: int) -> "Range":
+    def after(self, last: bytes, rows: int) -> "Range":
         """Return what is left once the rows up to a stored key are known."""
         if self.reverse:
             return Range(self.start, last, reverse=True, limit=self.limit - rows)
