@@ -135,15 +135,9 @@ class FakeTables:
             reverse=asked.reverse,
         )
         rows = found[: min(3, asked.limit)]
-        if len(rows) in {len(found), asked.limit}:
-            return RangeResult(rows, freshness)
-        last, left = rows[-1].stored_key, asked.limit - len(rows)
-        rest = (
-            Range(asked.start, last, reverse=True, limit=left)
-            if asked.reverse
-            else Range(last + b"\0", asked.end, limit=left)
-        )
-        return RangeResult(rows, freshness, rest)
+        left = asked.limit - sum(not row.deleted for row in rows)
+        is_all = len(rows) == len(found) or left == 0
+        return RangeResult(rows, freshness, None if is_all else asked.after(rows[-1].stored_key, left))
 
     def require_applied(self, table: str, partition: int) -> None:
         """Raise what `write_errors` say."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,11 +25,12 @@ from tablehouse.errors import (
 )
 from tablehouse.http.peer import HttpPeer
 from tablehouse.http.slices import CONTENT_TYPE
-from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TaskState
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TaskState, TaskStatus
 from tablehouse.routing import ranges
 from tablehouse.routing.asking import Asker
+from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.here import Here
-from tablehouse.routing.ports import Terms
+from tablehouse.routing.ports import Answers, ConditionalWrite, Peer, Terms
 from tablehouse.routing.ranges import Ranges
 from tablehouse.routing.tables import routed_tables
 from tablehouse.stores.memory import StoreMemory
@@ -39,8 +40,9 @@ from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
 from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE, FIRST_ROWS, ROWS_PER_SLICE
 from tablehouse.tasks.task import Task
+from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
-from tests.support.cluster_fakes import CATALOG, FakeTables
+from tests.support.cluster_fakes import CATALOG, FakeTables, Placed, snapshot
 from tests.support.http_workers import Reply, Worker, connected, read_reply, share, two_workers
 from tests.support.schemas import NO_REGISTRY
 
@@ -144,6 +146,13 @@ async def test_a_slice_of_large_rows_ends_with_its_bytes_and_the_next_one_has_fe
     await fill(store, {b"k%03d" % number: b"x" * (2 * BYTES_PER_SLICE) for number in range(4)})
     results = list(all_of(Range(limit=4), task_of(store), Reader(_Lease(), 60.0)))
     assert [len(result.rows) for result in results] == [1, 1, 1, 1]
+
+
+async def test_marks_of_deleted_keys_do_not_count_as_rows_of_a_range(store: RocksTaskStore) -> None:
+    rows = [(b"a", DELETED), (b"b", 0), (b"c", DELETED), (b"d", DELETED), (b"e", 0), (b"f", 0)]
+    await store.write([(ROW_PREFIX + key, packed(b"", flags)) for key, flags in rows], b"checkpoint")
+    results = list(all_of(Range(limit=2), task_of(store), Reader(_Lease(), 60.0)))
+    assert [row.stored_key for result in results for row in result.rows] == [b"a", b"b", b"c", b"d", b"e"]
 
 
 async def test_a_range_over_bytes_that_are_no_row_says_so(store: RocksTaskStore) -> None:
@@ -315,21 +324,14 @@ async def test_a_worker_of_before_and_any_other_server_count_as_unreachable(answ
 
 
 class Reading:
-    """Ranges as worker a of two reads them, some of its partitions here and some across a hop."""
+    """Ranges as worker a of a cluster reads them, some of its partitions here and some of another worker."""
 
-    def __init__(self, workers: tuple[Worker, Worker], peer: HttpPeer) -> None:
-        a = workers[0]
+    def __init__(self, view: ClusterView, local: FakeTables, peer: Peer) -> None:
         clock = asyncio.get_running_loop().time
+        here = Here(local, Turns(), clock, "a")
         self.ranges = Ranges(
             TABLES,
-            Asker(
-                view=a.view,
-                here=Here(a.local, a.turns, clock, "a"),
-                peer=peer,
-                worker_id="a",
-                clock=clock,
-                metrics=a.metrics,
-            ),
+            Asker(view=view, here=here, peer=peer, worker_id="a", clock=clock, metrics=Metrics("0")),
         )
 
     async def read(self, bounds: Range, asked: Consistency = DEFAULT_CONSISTENCY) -> ranges.RowsBetween:
@@ -342,13 +344,33 @@ class Reading:
 async def reading(workers: tuple[Worker, Worker]) -> AsyncIterator[Reading]:
     peer = HttpPeer(())
     try:
-        yield Reading(workers, peer)
+        yield Reading(workers[0].view, workers[0].local, peer)
     finally:
         await peer.close()
 
 
 def put(workers: tuple[Worker, Worker], partition: int, key: bytes, row: Row) -> None:
     workers[partition // 2].local.rows["planes", partition, key] = row
+
+
+class Beside:
+    """Another worker in the same process."""
+
+    def __init__(self, local: FakeTables) -> None:
+        self._answers = Here(local, Turns(), asyncio.get_running_loop().time, "b")
+
+    def at(self, host: HostInfo) -> Answers:
+        """There is one."""
+        assert host.worker_id == "b"
+        return self._answers
+
+    async def write(self, host: HostInfo, write: ConditionalWrite, terms: Terms) -> int:
+        """Nothing is written here."""
+        raise NotImplementedError(host, write, terms)
+
+    async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
+        """Nothing is looked at here."""
+        raise NotImplementedError(host, timeout)
 
 
 SOME_KEYS = [b"", b"\0", b"a", b"a\0", b"b", b"c", b"\xff"]
@@ -366,7 +388,7 @@ KEY = st.sampled_from([b"", b"a", b"aa", b"c", b"\xff\xff"])
 
 
 @given(CONTENT, KEY, st.one_of(st.none(), KEY), st.booleans(), st.integers(1, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_range_has_the_newest_row_of_each_key_over_all_partitions(
     content: list[tuple[int, bytes, int, bool]],
     start: bytes,
@@ -388,16 +410,17 @@ def test_a_range_has_the_newest_row_of_each_key_over_all_partitions(
             local = (a, b)[partition // 2]
             payload = b"" if deleted else b"%d" % partition
             local.rows["planes", partition, key] = Row(payload, timestamp, 1, deleted=deleted)
-        async with two_workers() as workers, reading(workers) as read:
-            workers[0].local.rows, workers[1].local.rows = a.rows, b.rows
-            found: list[tuple[bytes, bytes]] = []
-            rest: Range | None = Range(start, end, reverse=reverse, limit=limit)
-            while rest is not None:
-                between = await read.read(rest)
-                found += [(row.stored_key, row.payload) for row in between.rows]
-                assert set(between.partitions) == {0, 1, 2, 3}
-                rest = between.rest
-            assert found == expected[:limit]
+        view = ClusterView()
+        view.swap(snapshot(Placed("a", "", {"planes-topic": range(2)}), Placed("b", "", {"planes-topic": range(2, 4)})))
+        read = Reading(view, a, Beside(b))
+        found: list[tuple[bytes, bytes]] = []
+        rest: Range | None = Range(start, end, reverse=reverse, limit=limit)
+        while rest is not None:
+            between = await read.read(rest)
+            found += [(row.stored_key, row.payload) for row in between.rows]
+            assert set(between.partitions) == {0, 1, 2, 3}
+            rest = between.rest
+        assert found == expected[:limit]
 
     asyncio.run(scenario())
 

@@ -45,7 +45,11 @@ class _Stretch:
 
     def take(self, told: Told[RangeResult]) -> None:
         """Go on with what a worker told, once the rows before are given."""
-        self.rows, self.rest, self.given = told.result.rows, told.result.rest, 0
+        asked, rows, rest = self.rest, told.result.rows, told.result.rest
+        if rest is None and asked is not None and sum([not row.deleted for row in rows]) == asked.limit:
+            # There may be others, and they matter if one of these was deleted later in another partition.
+            rest = asked.after(rows[-1].stored_key, asked.limit)
+        self.rows, self.rest, self.given = rows, rest, 0
         answer = PartitionAnswer(told.result.freshness, told.served_by)
         self.answer = answer if self.answer is None else worse(self.answer, answer)
 
@@ -92,7 +96,8 @@ class Ranges:
             rows.append(row)
             size += len(row.stored_key) + len(row.payload)
             if len(rows) == limit or size >= BYTES_PER_READ:
-                rest = bounds.after(row.stored_key, len(rows)) if len(rows) < bounds.limit else None
+                left = bounds.limit - len(rows)
+                rest = bounds.after(row.stored_key, left) if left else None
                 break
         answers = {stretch.partition: stretch.answer for stretch in stretches if stretch.answer is not None}
         return RowsBetween(rows, rest, answers)

@@ -43,7 +43,8 @@ class RangeResult(msgspec.Struct, frozen=True):
 class Range(msgspec.Struct, frozen=True, tag="range"):
     """The first `limit` rows of a partition from stored key `start`, inclusive, to `end`, exclusive.
 
-    None as the end stands for the end of all rows. With reverse they are the last rows, the last one first.
+    None as the end stands for the end of all rows. With reverse they are the last rows, the last one first. Marks of
+    deleted keys do not count as rows.
     """
 
     start: bytes = b""
@@ -64,14 +65,15 @@ class Range(msgspec.Struct, frozen=True, tag="range"):
         if found:
             sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
         rows = _within_bytes(found)
-        is_all = len(rows) == len(found) < limit or len(rows) == self.limit
-        return RangeResult(rows, freshness, None if is_all else self.after(rows[-1].stored_key, len(rows)))
+        left = self.limit - sum([not row.deleted for row in rows])
+        is_all = len(rows) == len(found) < limit or left == 0
+        return RangeResult(rows, freshness, None if is_all else self.after(rows[-1].stored_key, left))
 
-    def after(self, last: bytes, rows: int) -> "Range":
-        """Return what is left once the rows up to a stored key are known."""
+    def after(self, last: bytes, limit: int) -> "Range":
+        """Return the range of what follows a stored key in this one, with another limit."""
         if self.reverse:
-            return Range(self.start, last, reverse=True, limit=self.limit - rows)
-        return Range(last + b"\0", self.end, limit=self.limit - rows)
+            return Range(self.start, last, reverse=True, limit=limit)
+        return Range(last + b"\0", self.end, limit=limit)
 
 
 def _within_bytes(found: Sequence[tuple[bytes, bytes]]) -> list[KeyedRow]:
