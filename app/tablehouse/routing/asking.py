@@ -4,18 +4,18 @@ A planner (query.py, batch.py, ranges.py) turns a request into questions about p
 makes one answer of the results. search.py has the loop over the workers.
 """
 
-from abc import abstractmethod
+import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from tablehouse.errors import DeadlineExceeded, NotOwner, OwnerUnreachable, PartitionRestoring, RequestError
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
-from tablehouse.routing.candidates import Candidates
+from tablehouse.routing.candidates import Candidate, Candidates
 from tablehouse.routing.cluster import ClusterView
-from tablehouse.routing.ports import Answered, Answers, Peer, Terms, Wanted
-from tablehouse.routing.search import READS, Asked, Asking, Outcome, Part, PartT, Policy, Refused, Search, Send
+from tablehouse.routing.ports import Answers, Peer, Slice, Terms, Wanted
+from tablehouse.routing.search import READS, Asked, Policy, Search
 from tablehouse.routing.tables import RoutedTable, partition_count
 from tablehouse.tasks.questions import Question
 from tablehouse.tasks.reads import SliceResult
@@ -52,60 +52,40 @@ class Told(NamedTuple, Generic[Found]):
     path: Literal["local", "forwarded"]
 
 
-class _Whole(Part, Generic[Found]):
-    """A question whose result is given or refused as a whole."""
+class Refused(NamedTuple):
+    """Why some keys have no answer from a candidate, by their places in what is left of a partition's keys."""
 
-    def __init__(self, partition: int, question: Question[Found], consistency: Consistency) -> None:
-        super().__init__(partition)
-        self.question = question
-        self.told: Told[Found] | None = None
-        self.error: RequestError | None = None
-        self._consistency = consistency
-
-    @property
-    def places(self) -> int:
-        """One, as long as there is neither a result nor an error."""
-        return int(self.told is None and self.error is None)
-
-    def take(self, answered: Answered[Found], path: Literal["local", "forwarded"], places: range) -> Sequence[Refused]:
-        """Take a result, unless it says "no such key" and the caller does not take that from its role."""
-        result = answered.result
-        if result.says_absent:
-            error = untrusted_miss(result.freshness, self._consistency)
-            if error is not None:
-                return [Refused(error, places)]
-        self.told = Told(result, answered.worker_id, path)
-        return ()
-
-    def fail(self, error: RequestError, places: Sequence[int]) -> None:
-        """End the search."""
-        del places
-        self.error = error
-
-    def keep(self, places: Sequence[int]) -> None:
-        """There is no smaller question."""
+    error: RequestError
+    places: Sequence[int]
 
 
-class Keys(Part):
-    """Keys of one partition, in order, each of which is a place."""
+class Keys(ABC):
+    """Keys of one partition, in order, that are left to ask for, each of which is answered or refused by itself."""
 
     def __init__(self, partition: int) -> None:
-        super().__init__(partition)
+        self.partition = partition
         self.stored_keys: list[bytes] = []
-
-    @property
-    def places(self) -> int:
-        """The number of keys that are left to ask for."""
-        return len(self.stored_keys)
 
     @abstractmethod
     def take(self, outcome: SliceResult, worker_id: str, places: range) -> Sequence[Refused]:
-        """Take what a worker has for some of the keys."""
+        """Take what a worker has for some of the keys, and return what of it the caller must not have."""
+
+    @abstractmethod
+    def fail(self, error: RequestError, places: Sequence[int]) -> None:
+        """End the search for some keys with an error."""
 
     def keep(self, places: Sequence[int]) -> None:
         """Leave only some keys to ask for."""
         keys = self.stored_keys
         self.stored_keys = [keys[place] for place in places]
+
+
+class _Turn(NamedTuple):
+    """Whose turn it is to be asked for the keys of a partition."""
+
+    keys: Keys
+    search: Search
+    candidate: Candidate
 
 
 class Asker:
@@ -151,18 +131,82 @@ class Asker:
         with `table`, `partition`, `generation` and `tried` in their details, and with the freshness of a copy that
         refused where it is known.
         """
-        part = _Whole(partition, question, asked.consistency)
-        await self.search(asked, partial(self._send_whole, asked)).run([part])
-        if part.told is None:
-            raise part.error or AssertionError("a search ends with a result or an error")
-        return part.told
+        name, consistency = asked.routed.spec.name, asked.consistency
+
+        async def ask(candidate: Candidate, search: Search) -> Told[Found]:
+            host = candidate.host
+            terms = self._terms(
+                asked, host, search.generation, followed=bool(search.later), waits=search.is_worth_waiting
+            )
+            if host.worker_id == self._worker_id:
+                path: Literal["local", "forwarded"] = "local"
+                answered = await self._here.answer(name, partition, question, consistency, terms)
+            else:
+                path = "forwarded"
+                with counted_forward(self._metrics, self._clock):
+                    answered = await self._peer.at(host).answer(name, partition, question, consistency, terms)
+            result = answered.result
+            if result.says_absent:
+                error = untrusted_miss(result.freshness, consistency)
+                if error is not None:
+                    raise error
+            return Told(result, answered.worker_id, path)
+
+        return await self.search(asked, partition).run(ask)
 
     async def answer_keys(self, asked: Asked, parts: Sequence[Keys]) -> None:
         """Have keys of some partitions looked up, those with the same candidate by one question to it.
 
         A key that its worker did not get to is neither answered nor left to ask for.
         """
-        await self.search(asked, partial(self._send_keys, asked)).run(parts)
+        left = [(keys, self.search(asked, keys.partition)) for keys in parts if keys.stored_keys]
+        #: Those whose candidate is to be asked after a pause, which the others need not wait for.
+        pausing: list[_Turn] = []
+        while left or pausing:
+            turns: list[_Turn] = []
+            for keys, search in left:
+                candidate = search.next()
+                if candidate is None:
+                    keys.fail(search.exhausted(), range(len(keys.stored_keys)))
+                elif search.pause:
+                    pausing.append(_Turn(keys, search, candidate))
+                else:
+                    turns.append(_Turn(keys, search, candidate))
+            if not turns and pausing:
+                await asyncio.sleep(max(turn.search.pause for turn in pausing))
+                turns, pausing = pausing, []
+            await self._ask_hosts(asked, turns)
+            left = [(turn.keys, turn.search) for turn in turns if turn.keys.stored_keys]
+
+    async def _ask_hosts(self, asked: Asked, turns: Sequence[_Turn]) -> None:
+        """Ask each worker once for all the keys that it is the next candidate of."""
+        hosts: dict[tuple[HostInfo, bool], list[_Turn]] = {}
+        for turn in turns:
+            hosts.setdefault((turn.candidate.host, turn.search.is_worth_waiting), []).append(turn)
+        if len(hosts) == 1:
+            [((host, waits), some)] = hosts.items()
+            await self._ask_host(asked, host, some, waits=waits)
+            return
+        async with asyncio.TaskGroup() as tasks:
+            for (host, waits), some in hosts.items():
+                tasks.create_task(self._ask_host(asked, host, some, waits=waits))
+
+    async def _ask_host(self, asked: Asked, host: HostInfo, turns: Sequence[_Turn], *, waits: bool) -> None:
+        wanted = [Wanted(turn.keys.partition, turn.keys.stored_keys) for turn in turns]
+        followed = any(turn.search.later for turn in turns)
+        try:
+            terms = self._terms(asked, host, turns[0].search.generation, followed=followed, waits=waits)
+            with self._counted(host):
+                answered = await self._at(host).answer_many(asked.routed.spec.name, wanted, asked.consistency, terms)
+        except RequestError as error:
+            for turn in turns:
+                said = Slice(turn.keys.partition, len(turn.keys.stored_keys), error)
+                _settle(turn, [said], host.worker_id)
+            return
+        for turn in turns:
+            turn.search.answered(turn.candidate)
+            said_of_it = [part for part in answered.result if part.partition == turn.keys.partition]
+            _settle(turn, said_of_it, answered.worker_id)
 
     async def ask_active(
         self, routed: RoutedTable, partition: int, question: Question[Result], *, seconds: float, request_id: str
@@ -188,46 +232,18 @@ class Asker:
             return answered.result
         return None
 
-    def search(self, asked: Asked, send: Send[PartT], policy: Policy = READS) -> Search[PartT]:
-        """Prepare to ask workers in another way, with what every request knows of them."""
-        return Search(asked, send, view=self._view, candidates=self._candidates, clock=self._clock, policy=policy)
+    def search(self, asked: Asked, partition: int, policy: Policy = READS) -> Search:
+        """Begin a search for the workers that may answer for a partition."""
+        return Search(asked, partition, self._view, self._candidates, self._clock, policy)
 
-    async def _send_whole(self, asked: Asked, asking: Asking[_Whole[Found]]) -> Sequence[Sequence[Outcome]]:
-        [part] = asking.parts
-        host = asking.host
-        answers, terms = self._at(host), self._terms(asked, asking)
-        with self._counted(host):
-            answered = await answers.answer(
-                asked.routed.spec.name, part.partition, part.question, asked.consistency, terms
-            )
-        return [[Outcome(1, partial(part.take, answered, "local" if self._is_here(host) else "forwarded"))]]
-
-    async def _send_keys(self, asked: Asked, asking: Asking[Keys]) -> Sequence[Sequence[Outcome]]:
-        host = asking.host
-        wanted = [Wanted(part.partition, part.stored_keys) for part in asking.parts]
-        answers, terms = self._at(host), self._terms(asked, asking)
-        with self._counted(host):
-            answered = await answers.answer_many(asked.routed.spec.name, wanted, asked.consistency, terms)
-        return [
-            [
-                Outcome(
-                    keys,
-                    said if isinstance(said, RequestError) else partial(part.take, said, answered.worker_id),
-                )
-                for partition, keys, said in answered.result
-                if partition == part.partition
-            ]
-            for part in asking.parts
-        ]
-
-    def _terms(self, asked: Asked, asking: Asking[PartT]) -> Terms:
+    def _terms(self, asked: Asked, host: HostInfo, generation: int, *, followed: bool, waits: bool) -> Terms:
         """Say on which terms a worker is asked; raises DeadlineExceeded when no time is left for a hop."""
         started = self._clock()
-        wait = max(0.0, asked.waits_until - started) if asking.waits else 0.0
-        timeout = left = asked.deadline - started
-        if not self._is_here(asking.host):
-            timeout = hop_seconds(asking.host, left, wait, followed=asking.is_followed)
-        return Terms(wait, timeout, asked.routed.digest, asked.count, asking.generation, asked.request_id)
+        wait = max(0.0, asked.waits_until - started) if waits else 0.0
+        timeout = asked.deadline - started
+        if host.worker_id != self._worker_id:
+            timeout = hop_seconds(host, timeout, wait, followed=followed)
+        return Terms(wait, timeout, asked.routed.digest, asked.partitions, generation, asked.request_id)
 
     def _at(self, host: HostInfo) -> Answers:
         return self._here if self._is_here(host) else self._peer.at(host)
@@ -240,6 +256,29 @@ class Asker:
 
 
 _NOT_COUNTED = nullcontext()
+
+
+def _settle(turn: _Turn, slices: Sequence[Slice], worker_id: str) -> None:
+    """Take what a candidate said of keys, and leave those that another one has to be asked for.
+
+    Keys that the candidate did not get to are not left either.
+    """
+    keys, search, candidate = turn
+    kept: list[int] = []
+    start, end = 0, len(keys.stored_keys)
+    for _, count, said in slices:
+        places = range(start, min(start + count, end))
+        start += count
+        refused = [Refused(said, places)] if isinstance(said, RequestError) else keys.take(said, worker_id, places)
+        for error, some in refused:
+            if not some:
+                continue
+            final = search.refused(candidate, error)
+            if final is None:
+                kept += some
+            else:
+                keys.fail(final, some)
+    keys.keep(sorted(kept))
 
 
 def untrusted_miss(freshness: Freshness, consistency: Consistency) -> RequestError | None:

@@ -5,15 +5,15 @@ A batch goes through in windows of keys, so that what is held of it does not gro
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tablehouse.errors import RequestError
 from tablehouse.formats.partitioners import partitions_of
 from tablehouse.model import Consistency
-from tablehouse.routing.asking import Asker, Keys, untrusted_miss
+from tablehouse.routing.asking import Asker, Keys, Refused, untrusted_miss
 from tablehouse.routing.outcomes import Outcome, Outcomes, PartitionAnswer
 from tablehouse.routing.query import Query
-from tablehouse.routing.search import Asked, Refused
+from tablehouse.routing.search import Asked
 from tablehouse.routing.tables import RoutedTable, table_named
 from tablehouse.tasks.reads import SliceResult
 from tablehouse.telemetry import Metrics
@@ -149,7 +149,7 @@ class Batch:
             given_at = self._parts.clock()
             yield ready
             taken = self._parts.clock() - given_at
-            self._asked = replace(self._asked, deadline=self._asked.deadline + taken)
+            self._asked = self._asked._replace(deadline=self._asked.deadline + taken)
 
     async def _look_up(self, first: int, end: int) -> None:
         """Find outcomes for the keys from first to end that have none: for the first of them, and for others."""
@@ -213,7 +213,7 @@ class Batch:
             wires.append(key.wires[0])
         if not found:
             return
-        places = partitions_of(routed.spec.source.partitioner, wires, self._asked.count)
+        places = partitions_of(routed.spec.source.partitioner, wires, self._asked.partitions)
         for index, stored_key, partition in zip(found, stored, places, strict=True):
             group = groups.get(partition)
             if group is None:

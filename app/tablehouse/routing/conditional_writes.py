@@ -1,32 +1,24 @@
 """Conditional writes on their way to the partition's owner, which decides them (decisions.py)."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import NamedTuple
 
-from tablehouse.errors import InvalidParameter, NotOwner, OwnerUnreachable, PreconditionFailed, RequestError
+from tablehouse.errors import InvalidParameter, NotOwner, OwnerUnreachable, PreconditionFailed
 from tablehouse.formats.encoding import Record
 from tablehouse.formats.partitioners import partition_of
-from tablehouse.model import Consistency, ReadMode
+from tablehouse.model import Consistency, HostInfo, ReadMode
 from tablehouse.routing.asking import Asker, counted_forward
 from tablehouse.routing.candidates import Candidate
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.decisions import Decisions
 from tablehouse.routing.ports import Condition, ConditionalWrite, Peer, Terms
-from tablehouse.routing.refusals import Refusal
-from tablehouse.routing.search import Asked, Asking, Outcome, Part, Policy, Refused
+from tablehouse.routing.search import Asked, Policy, Search
 from tablehouse.routing.tables import RoutedTable, partition_count
 from tablehouse.routing.written import Written
 from tablehouse.telemetry import Metrics
 
-
-def _everybody(candidates: Sequence[Candidate], refusals: Sequence[Refusal]) -> tuple[list[Candidate], bool]:
-    """Ask the owner again after a pause, whatever it said: its assignment may be on its way."""
-    del refusals
-    return list(candidates), True
-
-
-_WRITES = Policy(moves_on=(NotOwner, OwnerUnreachable), final=(PreconditionFailed,), again=_everybody)
+#: The owner is asked again after a pause, whatever it said: its assignment may be on its way.
+_WRITES = Policy(moves_on=(NotOwner, OwnerUnreachable), final=(PreconditionFailed,), asks_all_again=True)
 _OF_THE_OWNER = Consistency(ReadMode.ACTIVE)
 
 
@@ -100,17 +92,16 @@ class ConditionalWrites:
         write = ConditionalWrite(routed.spec.name, partition, stored_key, record.wires[0], record.value, condition)
         count = partition_count(routed, self._view.current)
         asked = Asked(routed, count, _OF_THE_OWNER, deadline, waits_until=deadline, request_id=request_id)
-        part = _Write(write)
-        await self._asker.search(asked, partial(self._send, asked), _WRITES).run([part])
-        if part.offset is None:
-            raise part.error or AssertionError("a search ends with an offset or an error")
-        return Written(routed.spec.name, ((partition, part.offset),))
 
-    async def _send(self, asked: Asked, asking: Asking["_Write"]) -> Sequence[Sequence[Outcome]]:
-        [part] = asking.parts
-        host, write = asking.host, part.write
+        async def ask(candidate: Candidate, search: Search) -> int:
+            return await self._ask(candidate.host, asked, write, search.generation)
+
+        offset = await self._asker.search(asked, partition, _WRITES).run(ask)
+        return Written(routed.spec.name, ((partition, offset),))
+
+    async def _ask(self, host: HostInfo, asked: Asked, write: ConditionalWrite, generation: int) -> int:
         if host.worker_id == self._worker_id:
-            offset = await self._decisions.write(
+            return await self._decisions.write(
                 asked.routed,
                 write.partition,
                 write.stored_key,
@@ -119,40 +110,9 @@ class ConditionalWrites:
                 condition=write.condition,
                 deadline=asked.deadline,
             )
-        else:
-            timeout = asked.deadline - self._clock()
-            if timeout <= 0:
-                raise OwnerUnreachable("no time was left to ask it")
-            terms = Terms(0.0, timeout, asked.routed.digest, asked.count, asking.generation, asked.request_id)
-            with counted_forward(self._metrics, self._clock):
-                offset = await self._peer.write(host, write, terms)
-        return [[Outcome(1, partial(part.take, offset))]]
-
-
-class _Write(Part):
-    """A conditional write on its way to the owner of its partition."""
-
-    def __init__(self, write: ConditionalWrite) -> None:
-        super().__init__(write.partition)
-        self.write = write
-        self.offset: int | None = None
-        self.error: RequestError | None = None
-
-    @property
-    def places(self) -> int:
-        """One, as long as there is neither an offset nor an error."""
-        return int(self.offset is None and self.error is None)
-
-    def take(self, offset: int, places: range) -> Sequence[Refused]:
-        """Take the offset of the record."""
-        del places
-        self.offset = offset
-        return ()
-
-    def fail(self, error: RequestError, places: Sequence[int]) -> None:
-        """End the search."""
-        del places
-        self.error = error
-
-    def keep(self, places: Sequence[int]) -> None:
-        """There is no smaller write."""
+        timeout = asked.deadline - self._clock()
+        if timeout <= 0:
+            raise OwnerUnreachable("no time was left to ask it")
+        terms = Terms(0.0, timeout, asked.routed.digest, asked.partitions, generation, asked.request_id)
+        with counted_forward(self._metrics, self._clock):
+            return await self._peer.write(host, write, terms)

@@ -33,7 +33,11 @@ class Here:
 
         Raises what LocalTables.answer and wait_for_position raise.
         """
-        return Answered(await self._answer(table, partition, question, consistency, terms.wait), self._worker_id)
+        try:
+            result = self._local.answer(table, partition, question, consistency)
+        except PositionNotReached:
+            result = await self._answer_later(table, partition, question, consistency, terms.wait)
+        return Answered(result, self._worker_id)
 
     async def answer_many(
         self, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
@@ -52,9 +56,13 @@ class Here:
                     return Answered(slices, self._worker_id)
                 await self._turns.wait()
                 rest = keys[done:] if done else keys
-                wait = waits_until - self._clock()
+                question = MultiGet(rest)
                 try:
-                    result = await self._answer(table, partition, MultiGet(rest), consistency, wait)
+                    try:
+                        result = self._local.answer(table, partition, question, consistency)
+                    except PositionNotReached:
+                        wait = waits_until - self._clock()
+                        result = await self._answer_later(table, partition, question, consistency, wait)
                 except RequestError as error:
                     slices.append(Slice(partition, len(rest), error))
                     break
@@ -63,15 +71,13 @@ class Here:
                 size += result.size
         return Answered(slices, self._worker_id)
 
-    async def _answer(
+    async def _answer_later(
         self, table: str, partition: int, question: Question[Result], consistency: Consistency, wait: float
     ) -> Result:
-        try:
-            return self._local.answer(table, partition, question, consistency)
-        except PositionNotReached:
-            least = consistency.least_position(partition)
-            if least is None or wait <= 0:
-                raise
+        """Answer after a wait; to be called while PositionNotReached is handled, which is raised if there is none."""
+        least = consistency.least_position(partition)
+        if least is None or wait <= 0:
+            raise  # noqa: PLE0704 - see above
         # Whether it was reached or not, the copy answers from where it is now.
         with suppress(PositionNotReached):
             await self._local.wait_for_position(table, partition, least, wait)

@@ -41,8 +41,7 @@ class LocalTables(Protocol):
         """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """On which terms a worker is asked: how long it may take, and what it and the asking one must agree on.
 
     timeout is in seconds, for all of it. wait, in seconds, is the part of it for which the asked worker may wait for a
@@ -72,8 +71,7 @@ class Slice(NamedTuple):
     outcome: SliceResult | RequestError
 
 
-@dataclass(frozen=True, slots=True)
-class Answered(Generic[Result_co]):
+class Answered(NamedTuple, Generic[Result_co]):
     """What a worker answered, and the worker id under which it did."""
 
     result: Result_co

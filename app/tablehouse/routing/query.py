@@ -101,8 +101,8 @@ class Query:
             async def ask(partition: int) -> Answer:
                 return Answer(routed, *await self._asker.answer(asked, partition, question))
 
-            partitions = routed.partitions_of(key, asked.count)
-            answer = await newest_row(ask, partitions, routed.other_partitions(key, partitions, asked.count))
+            partitions = routed.partitions_of(key, asked.partitions)
+            answer = await newest_row(ask, partitions, routed.other_partitions(key, partitions, asked.partitions))
         except RequestError:
             counted.unavailable.inc()
             raise

@@ -87,7 +87,7 @@ class Ranges:
         )
         limit = min(bounds.limit, MAX_ROWS)
         first = Range(bounds.start, bounds.end, reverse=bounds.reverse, limit=limit)
-        stretches = [_Stretch(partition, first) for partition in range(asked.count)]
+        stretches = [_Stretch(partition, first) for partition in range(asked.partitions)]
         rows: list[KeyedRow] = []
         size, rest = 0, None
         while (row := await self._next(asked, stretches, reverse=bounds.reverse)) is not None:

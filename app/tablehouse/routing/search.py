@@ -1,14 +1,12 @@
-"""The one loop that asks: the candidates of each partition in turn, and once more those that may know better later.
+"""The search for an answer about one partition: who is asked, in which order, how often, and what the caller is told.
 
-What is asked of them, and what their answers are worth, is in asking.py; DESIGN.md beside it says why the loop is made
-this way.
+What is asked, and what an answer is worth, is in asking.py; DESIGN.md beside it says why the search is made this way.
 """
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from tablehouse.errors import (
     Draining,
@@ -20,9 +18,9 @@ from tablehouse.errors import (
     RequestError,
     TooStale,
 )
-from tablehouse.model import Consistency, HostInfo, TopicPartition
+from tablehouse.model import Consistency, TopicPartition
 from tablehouse.routing.candidates import Candidate, Candidates
-from tablehouse.routing.cluster import ClusterSnapshot, ClusterView
+from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.refusals import Refusal, explained, last_answer, worth_asking_again
 from tablehouse.routing.tables import RoutedTable
 
@@ -32,214 +30,164 @@ NOT_OWNER_PAUSE = 0.05
 #: What another candidate may know better. Any other error would be the same everywhere, or is a fault to be seen.
 ASK_THE_NEXT = (NotOwner, OwnerUnreachable, PartitionRestoring, TooStale, Draining, Overloaded, PositionNotReached)
 
+Found = TypeVar("Found")
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What all parts of a request have in common; count is the partition count that its keys are hashed with.
+
+class Asked(NamedTuple):
+    """What all searches of a request have in common; partitions is the count that its keys are hashed with.
 
     deadline and waits_until, to which wanted positions are waited for, are points on the clock.
     """
 
     routed: RoutedTable
-    count: int
+    partitions: int
     consistency: Consistency
     deadline: float
     waits_until: float
     request_id: str
 
 
-class Part(ABC):
-    """What one partition is asked for a request, and who was asked so far.
-
-    It has places, each of which is answered or refused by itself: one for each key of a batch, and one for any other
-    question.
-    """
-
-    def __init__(self, partition: int) -> None:
-        self.partition = partition
-        self.candidates: list[Candidate] = []
-        self.refusals: list[Refusal] = []
-
-    @property
-    @abstractmethod
-    def places(self) -> int:
-        """The number of places that are left to ask for."""
-
-    @abstractmethod
-    def fail(self, error: RequestError, places: Sequence[int]) -> None:
-        """End the search for some places with an error."""
-
-    @abstractmethod
-    def keep(self, places: Sequence[int]) -> None:
-        """Leave only these places to ask for."""
-
-
-class Refused(NamedTuple):
-    """Why some places of a part have no answer from a candidate."""
-
-    error: RequestError
-    places: Sequence[int]
-
-
-class Outcome(NamedTuple):
-    """What a candidate said of the next places of a part: why it gives no answer, or how its answer is taken.
-
-    Taking an answer returns what of it the caller must not have.
-    """
-
-    places: int
-    said: RequestError | Callable[[range], Sequence[Refused]]
-
-
-PartT = TypeVar("PartT", bound=Part)
-
-
-class Asking(NamedTuple, Generic[PartT]):
-    """Parts that have the same worker as their next candidate.
-
-    is_followed says that other candidates follow it, and waits that wanted positions are waited for there.
-    """
-
-    host: HostInfo
-    parts: Sequence[PartT]
-    generation: int
-    is_followed: bool
-    waits: bool
-
-
-#: Asks a worker, and returns the outcomes of each of the parts.
-Send = Callable[[Asking[PartT]], Awaitable[Sequence[Sequence[Outcome]]]]
-
-
-def _once_more(candidates: Sequence[Candidate], refusals: Sequence[Refusal]) -> tuple[list[Candidate], bool]:
-    kept, at_once = worth_asking_again(candidates, refusals)
-    return kept, bool(kept) and not at_once
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Which errors send a search to the next candidate, and which reach the caller as they are.
 
-    again names the candidates to ask once more, under a newer snapshot, and whether after a pause.
+    asks_all_again says that the second round begins after a pause in any case, and asks every candidate there is then.
+    Otherwise it asks those that may know better, and pauses when all of them were asked before.
     """
 
     moves_on: tuple[type[RequestError], ...] = ASK_THE_NEXT
     final: tuple[type[RequestError], ...] = ()
-    again: Callable[[Sequence[Candidate], Sequence[Refusal]], tuple[list[Candidate], bool]] = _once_more
+    asks_all_again: bool = False
 
 
 READS = Policy()
 
 
-class Search(Generic[PartT]):
-    """Asks for the parts of one request; clock is monotonic, in seconds."""
+class Search:
+    """Asks the candidates of a partition in turn, and once more those that a newer snapshot may help.
+
+    It is driven by run(), or for several partitions at once by what calls next() and tells it what became of each
+    candidate. clock is monotonic, in seconds.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_candidates",
+        "_clock",
+        "_has_paused",
+        "_policy",
+        "_refusals",
+        "_round",
+        "_shard",
+        "_view",
+        "generation",
+        "later",
+        "pause",
+    )
 
     def __init__(
         self,
         asked: Asked,
-        send: Send[PartT],
-        *,
+        partition: int,
         view: ClusterView,
         candidates: Candidates,
         clock: Callable[[], float],
         policy: Policy = READS,
     ) -> None:
         self._asked = asked
-        self._send = send
+        self._shard = TopicPartition(asked.routed.spec.source.topic, partition)
         self._view = view
         self._candidates = candidates
         self._clock = clock
         self._policy = policy
+        #: The round that the candidates are of, 0 before the first; whether there was a pause before they are listed.
+        self._round = 0
+        self._has_paused = False
+        self._refusals: list[Refusal] = []
+        #: The candidates that follow in this round, and the generation of the snapshot that names them.
+        self.later: list[Candidate] = []
+        self.generation = -1
+        #: Seconds to let pass before the candidate that next() has returned is asked, or before the next call of it.
+        self.pause = 0.0
 
-    async def run(self, parts: Sequence[PartT]) -> None:
-        """Ask until each place of the parts has an answer or an error."""
-        asked = self._asked
-        topic, name = asked.routed.spec.source.topic, asked.routed.spec.name
-        for again in (False, True):
-            snapshot = self._view.current
-            # Under another partition count the keys were hashed wrongly, and a miss would be a false one.
-            if snapshot.partitions.get(topic) != asked.count:
-                break
-            await self._line_up(parts, snapshot, again=again)
-            while waiting := [part for part in parts if self._goes_on(part)]:
-                await self._ask_next(waiting, snapshot.generation)
-            if not any(part.places for part in parts):
-                return
-        generation = self._view.current.generation
-        for part in parts:
-            if part.places:
-                error = last_answer(part.refusals, name, part.partition)
-                error = explained(error, part.refusals, name, part.partition, generation)
-                part.fail(error, range(part.places))
+    async def run(self, ask: Callable[[Candidate, "Search"], Awaitable[Found]]) -> Found:
+        """Return what the first candidate that answers gives; raises what refused() and exhausted() return."""
+        while True:
+            candidate = self.next()
+            if self.pause:
+                await asyncio.sleep(self.pause)
+            elif candidate is None:
+                raise self.exhausted()
+            if candidate is None:
+                continue
+            try:
+                found = await ask(candidate, self)
+            except RequestError as error:
+                final = self.refused(candidate, error)
+                if final is not None:
+                    raise final from None
+            else:
+                self.answered(candidate)
+                return found
 
-    async def _line_up(self, parts: Sequence[PartT], snapshot: ClusterSnapshot, *, again: bool) -> None:
-        """List the candidates of each part; those that may know better now, after a pause, if it is done again."""
-        topic, mode = self._asked.routed.spec.source.topic, self._asked.consistency.mode
-        pauses = False
-        for part in parts:
-            part.candidates = self._candidates.of(TopicPartition(topic, part.partition), snapshot, mode)
-            if again:
-                part.candidates, pause = self._policy.again(part.candidates, part.refusals)
-                pauses = pauses or (pause and part.places > 0)
-        if pauses:
-            await asyncio.sleep(min(NOT_OWNER_PAUSE, max(0.0, self._asked.deadline - self._clock())))
+    def next(self) -> Candidate | None:
+        """Return the candidate to ask, after a pause if there is to be one; None and no pause when there is none."""
+        self.pause = 0.0
+        while True:
+            if self.later and not (self._refusals and self._clock() >= self._asked.deadline):
+                return self.later.pop(0)
+            if not self._next_round():
+                return None
 
-    def _goes_on(self, part: PartT) -> bool:
-        return bool(part.places and part.candidates) and not (part.refusals and self._clock() >= self._asked.deadline)
+    def _next_round(self) -> bool:
+        """List the candidates of a round; return whether there is a round, and no pause before they can be listed."""
+        if self._round == 2:  # noqa: PLR2004 - two rounds
+            return False
+        again = self._round == 1
+        if again and self._policy.asks_all_again and not self._has_paused:
+            self._has_paused = True
+            self.pause = self._bounded_pause()
+            return False
+        self._round += 1
+        snapshot = self._view.current
+        # Under another partition count the keys were hashed wrongly, and a miss would be a false one.
+        if snapshot.partitions.get(self._shard.topic) != self._asked.partitions:
+            self._round, self.later = 2, []
+            return False
+        self.generation = snapshot.generation
+        self.later = self._candidates.of(self._shard, snapshot, self._asked.consistency.mode)
+        if again and not self._policy.asks_all_again:
+            self.later, at_once = worth_asking_again(self.later, self._refusals)
+            if self.later and not at_once:
+                self.pause = self._bounded_pause()
+        return True
 
-    async def _ask_next(self, parts: Sequence[PartT], generation: int) -> None:
-        """Ask the next candidate of each part; each worker once for all the parts that have it next."""
-        groups: dict[tuple[HostInfo, bool], list[tuple[PartT, Candidate]]] = {}
-        for part in parts:
-            candidate = part.candidates.pop(0)
-            waits = self._candidates.worth_waiting(part.candidates)
-            groups.setdefault((candidate.host, waits), []).append((part, candidate))
-        if len(groups) == 1:
-            [((host, waits), group)] = groups.items()
-            await self._ask_host(host, group, generation, waits=waits)
-            return
-        async with asyncio.TaskGroup() as tasks:
-            for (host, waits), group in groups.items():
-                tasks.create_task(self._ask_host(host, group, generation, waits=waits))
+    def _bounded_pause(self) -> float:
+        return min(NOT_OWNER_PAUSE, max(0.0, self._asked.deadline - self._clock()))
 
-    async def _ask_host(
-        self, host: HostInfo, group: Sequence[tuple[PartT, Candidate]], generation: int, *, waits: bool
-    ) -> None:
-        parts = [part for part, _ in group]
-        is_followed = any(part.candidates for part in parts)
-        outcomes: Sequence[Sequence[Outcome]]
-        try:
-            outcomes = await self._send(Asking(host, parts, generation, is_followed, waits))
-        except RequestError as error:
-            if isinstance(error, self._policy.moves_on):
-                self._candidates.heard(host, error)
-            outcomes = [[Outcome(part.places, error)] for part in parts]
-        else:
-            self._candidates.heard(host)
-        for (part, candidate), said in zip(group, outcomes, strict=True):
-            self._settle(part, candidate, said, generation)
+    @property
+    def is_worth_waiting(self) -> bool:
+        """Whether the candidate that next() has returned is to be waited for until it has applied a wanted position."""
+        return self._candidates.worth_waiting(self.later)
 
-    def _settle(self, part: PartT, candidate: Candidate, outcomes: Sequence[Outcome], generation: int) -> None:
-        """Have a part take what a candidate said, and keep what another one has to be asked.
-
-        Places that the candidate did not get to are no longer in the part.
-        """
-        kept: list[int] = []
-        start, end = 0, part.places
-        for count, said in outcomes:
-            places = range(start, min(start + count, end))
-            start += count
-            refused = [Refused(said, places)] if isinstance(said, RequestError) else said(places)
-            for error, some in refused:
-                if some and isinstance(error, self._policy.moves_on):
-                    part.refusals.append(Refusal(candidate, error))
-                    kept += some
-                elif some:
-                    part.fail(self._explained(part, candidate, error, generation), some)
-        part.keep(sorted(kept))
-
-    def _explained(self, part: PartT, candidate: Candidate, error: RequestError, generation: int) -> RequestError:
+    def refused(self, candidate: Candidate, error: RequestError) -> RequestError | None:
+        """Record that a candidate gives no answer; return what the caller is told, None if another may know better."""
+        if isinstance(error, self._policy.moves_on):
+            self._candidates.heard(candidate.host, error)
+            self._refusals.append(Refusal(candidate, error))
+            return None
         if isinstance(error, self._policy.final):
             return error
-        refusals = [*part.refusals, Refusal(candidate, error)]
-        return explained(error, refusals, self._asked.routed.spec.name, part.partition, generation)
+        return self._explained(error, [*self._refusals, Refusal(candidate, error)], self.generation)
+
+    def answered(self, candidate: Candidate) -> None:
+        """Record that a candidate has answered."""
+        self._candidates.heard(candidate.host)
+
+    def exhausted(self) -> RequestError:
+        """Return what to tell the caller when no candidate is left."""
+        error = last_answer(self._refusals, self._asked.routed.spec.name, self._shard.partition)
+        return self._explained(error, self._refusals, self._view.current.generation)
+
+    def _explained(self, error: RequestError, refusals: list[Refusal], generation: int) -> RequestError:
+        return explained(error, refusals, self._asked.routed.spec.name, self._shard.partition, generation)
