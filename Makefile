@@ -16,10 +16,10 @@ UV := $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cdc test chaos check lock bench
+.PHONY: help demo demo-cdc test chaos kubernetes check lock bench
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## a Kafka, two workers, real flights, curl lines (BOOTSTRAP=host:port: your own Kafka)
 	@exec $(BIN)/python -m tablehouse.demo $(ARGS)
@@ -32,6 +32,9 @@ test: $(VENV)/.dev  ## every tier of tests, on a real Kafka
 
 chaos: $(VENV)/.dev  ## every fault as long and as often as it is meant, half an hour; `make test` has a part of it
 	CHAOS=whole $(BIN)/python -m pytest tests/chaos -rP --show-capture=stdout $(ARGS)
+
+kubernetes: $(VENV)/.dev  ## the chart on a real Kubernetes of its own (root on Debian, Go; minutes to build, once)
+	$(BIN)/python -m tests.kubernetes $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types, layers, documentation
 	$(BIN)/ruff check .

@@ -4,11 +4,11 @@
     |-- SetupError                 the process cannot start as configured (exit code 2)
     |   |-- ConfigError            a setting
     |   |-- CatalogError           tables.yaml
-    |   |-- TopicError             a topic is missing, or is not what it has to be
-    |   |-- BrokersRefuse          no broker lets this worker in, or none can be trusted
-    |   |-- GroupRefused           the brokers do not let this worker take part in its group
+    |   |-- TopicError             a topic is missing or misconfigured
+    |   |-- BrokersRefuse          no broker accepts this worker, or none can be trusted
+    |   |-- GroupRefused           the brokers do not allow this worker into its group
     |   |-- BrokerUnfit            the broker lacks what the changelog protocol needs
-    |   `-- DataDirectoryError     the data directory is in use, or is not ours
+    |   `-- DataDirectoryError     the data directory is in use, or belongs to another program
     `-- RequestError               a request gets an answer other than a row
         |-- TableNotFound          404 table_not_found
         |-- KeyNotFound            404 key_not_found
@@ -53,21 +53,21 @@ from typing import Any, ClassVar
 
 
 class TablehouseError(Exception):
-    """The root: catch this to catch everything the project raises on purpose."""
+    """Base class of all errors that Tablehouse raises deliberately."""
 
 
 class SetupError(TablehouseError):
-    """The process cannot start as configured; the message says what would be right."""
+    """The process cannot start as configured; the message says how to fix it."""
 
 
 class ConfigError(SetupError):
-    """A setting is missing or cannot be used; the message names it and where it came from."""
+    """A setting is missing or invalid; the message names the setting and its source."""
 
 
 class CatalogError(SetupError):
-    """A tables.yaml that cannot work.
+    """An invalid tables.yaml.
 
-    `problems` are the single findings, each `file:line: field: what would be right`.
+    `problems` are the individual errors, each as `file:line: field: how to fix it`.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -76,7 +76,7 @@ class CatalogError(SetupError):
 
 
 class TopicError(SetupError):
-    """A topic is missing, or its partitions or settings are not what they have to be."""
+    """A topic is missing, or its partitions or settings are not as required."""
 
 
 class BrokersRefuse(SetupError):
@@ -84,22 +84,22 @@ class BrokersRefuse(SetupError):
 
 
 class GroupRefused(SetupError):
-    """The group's coordinator refuses this worker, and would again: an ACL, the group's protocol, a setting."""
+    """The group's coordinator permanently refuses this worker, because of an ACL, the group's protocol or a setting."""
 
 
 class BrokerUnfit(SetupError):
-    """The broker does not refuse old producer epochs, on which exactly-once tables rest."""
+    """The broker does not reject old producer epochs, which exactly-once tables depend on."""
 
 
 class DataDirectoryError(SetupError):
-    """The data directory is in use by another process, or belongs to something else."""
+    """The data directory is in use by another process, or belongs to another program."""
 
 
 class RequestError(TablehouseError):
     """A request gets an answer other than a row.
 
-    `details` go into the problem document as members of their own (table, partition, generation, tried,
-    progress, ...). `retry_after` is in seconds, and becomes the `Retry-After` header.
+    `details` become members of the problem document (table, partition, generation, tried, progress, ...). `retry_after`
+    is in seconds, and becomes the `Retry-After` header.
     """
 
     code: ClassVar[str]
@@ -121,13 +121,13 @@ class TableNotFound(RequestError):
 
 
 class KeyNotFound(RequestError):
-    """A caught-up active looked, or the standby of a caller who asked for one: the table has no row for the key."""
+    """The table has no row for the key, according to a caught-up active, or to a standby if the caller accepts one."""
 
     code, status, title = "key_not_found", 404, "No such key"
 
 
 class RouteNotFound(RequestError):
-    """The path belongs to no route."""
+    """The path matches no route."""
 
     code, status, title = "route_not_found", 404, "No such route"
 
@@ -145,84 +145,84 @@ class InvalidParameter(RequestError):
 
 
 class InvalidBody(RequestError):
-    """The body is not what the route takes, or ended before it was whole."""
+    """The body is invalid for the route, or incomplete."""
 
     code, status, title = "invalid_body", 400, "Invalid body"
 
 
 class MethodNotAllowed(RequestError):
-    """The route exists, the method does not; `details["allow"]` lists those that do."""
+    """The route does not support the method; `details["allow"]` lists those that it does."""
 
     code, status, title = "method_not_allowed", 405, "Method not allowed"
 
 
 class NotWritable(RequestError):
-    """The table's definition does not let callers write."""
+    """The table's definition does not allow writes."""
 
     code, status, title = "not_writable", 405, "Not writable"
 
 
 class NotAcceptable(RequestError):
-    """The row exists in none of the media types the caller accepts."""
+    """The row is not available in any media type that the caller accepts."""
 
     code, status, title = "not_acceptable", 406, "Not acceptable"
 
 
 class RequestTimeout(RequestError):
-    """The head or the body had not arrived when the time for it ran out; nothing was done."""
+    """The request's headers or body did not arrive in time; nothing was done."""
 
     code, status, title = "request_timeout", 408, "Request timeout"
     retryable = True
 
 
 class PreconditionFailed(RequestError):
-    """The row is not as If-Match or If-None-Match of a write wants it: nothing was written.
+    """The row does not fulfil the If-Match or If-None-Match of a write: nothing was written.
 
-    `details["etag"]` is the entity tag of the row, and is missing when there is none.
+    `details["etag"]` is the entity tag of the row, absent if there is no row.
     """
 
     code, status, title = "precondition_failed", 412, "Precondition failed"
 
 
 class PayloadTooLarge(RequestError):
-    """The body is over the route's limit."""
+    """The body exceeds the route's limit."""
 
     code, status, title = "payload_too_large", 413, "Payload too large"
 
 
 class UriTooLong(RequestError):
-    """The key or the whole request line is over its limit."""
+    """The key or the whole request line exceeds its limit."""
 
     code, status, title = "uri_too_long", 414, "URI too long"
 
 
 class UnsupportedMediaType(RequestError):
-    """The body is of a media type, a charset or an encoding that the route does not take."""
+    """The body has a media type, charset or encoding that the route does not accept."""
 
     code, status, title = "unsupported_media_type", 415, "Unsupported media type"
 
 
 class HeadersTooLarge(RequestError):
-    """A header, or the whole head of the request, is over its limit."""
+    """A header, or all headers of the request together, exceed the limit."""
 
     code, status, title = "headers_too_large", 431, "Headers too large"
 
 
 class Unauthenticated(RequestError):
-    """The request does not prove a secret of the worker that was asked; internal, as NotOwner."""
+    """The request does not prove knowledge of a secret of the called worker; internal, as NotOwner."""
 
     code, status, title = "unauthenticated", 401, "Unauthenticated"
 
 
 class NotOwner(RequestError):
-    """This worker does not hold the partition, or not as its active; internal, never a caller's last answer."""
+    """This worker does not hold the partition, or not as its active; internal, never the final response to a caller."""
 
     code, status, title = "not_owner", 421, "Not the owner"
     retryable = True
 
 
 class MisdirectedRequest(RequestError):
-    """The listener is on loopback, and the request is to another host."""
+    """The listener is on loopback, and the request is for another host."""
 
     code, status, title = "misdirected_request", 421, "Misdirected request"
 
@@ -235,62 +235,62 @@ class PartitionUnassigned(RequestError):
 
 
 class PartitionRestoring(RequestError):
-    """The owner has not caught up yet, so it cannot say that a key does not exist."""
+    """The owner has not caught up yet, so it cannot tell whether a key exists."""
 
     code, status, title = "partition_restoring", 503, "Partition restoring"
     retryable = True
 
 
 class TooStale(RequestError):
-    """The only copy that could answer is older than the bound."""
+    """The only copy that could answer is staler than the caller's limit."""
 
     code, status, title = "too_stale", 503, "Too stale"
     retryable = True
 
 
 class PositionNotReached(RequestError):
-    """The position that the caller wants to see applied was not reached in time; `position` says how far it is."""
+    """The caller's min_position was not reached in time; `position` is the current one."""
 
     code, status, title = "position_not_reached", 503, "Position not reached"
     retryable = True
 
 
 class MisplacedKeys(RequestError):
-    """Some keys lie in other partitions than the partitioner says, so a miss proves nothing."""
+    """Some keys are in other partitions than the partitioner's, so a miss is inconclusive."""
 
     code, status, title = "misplaced_keys", 503, "Misplaced keys"
 
 
 class KeySchemaUnknown(RequestError):
-    """No schema of the topic's keys is known yet, so nobody can say which key the caller means."""
+    """No schema of the topic's keys is known yet, so the key cannot be encoded."""
 
     code, status, title = "key_schema_unknown", 503, "Key schema unknown"
     retryable = True
 
 
 class SchemaUnavailable(RequestError):
-    """A schema that the answer or the write needs could not be had from the registry in time; nothing was written."""
+    """The registry did not return a required schema in time; nothing was written."""
 
     code, status, title = "schema_unavailable", 503, "Schema unavailable"
     retryable = True
 
 
 class OwnerUnreachable(RequestError):
-    """The owner is known but could not be asked."""
+    """The owner is known but could not be reached."""
 
     code, status, title = "owner_unreachable", 503, "Owner unreachable"
     retryable = True
 
 
 class SourceUnavailable(RequestError):
-    """No broker took the write, and none will: nothing was written."""
+    """No broker accepted the write, and none will: nothing was written."""
 
     code, status, title = "source_unavailable", 503, "Source unavailable"
     retryable = True
 
 
 class WriteRefused(RequestError):
-    """The partition's owner applies nothing more until a person acts, so no read would show it: nothing was written."""
+    """The partition's owner is blocked until an operator acts, so no read would show the write: nothing was written."""
 
     code, status, title = "write_refused", 503, "Write refused"
 
@@ -310,25 +310,25 @@ class Overloaded(RequestError):
 
 
 class DeadlineExceeded(RequestError):
-    """The request's time ran out before an answer was there."""
+    """The request's deadline passed before there was an answer."""
 
     code, status, title = "deadline_exceeded", 504, "Deadline exceeded"
     retryable = True
 
 
 class UnsupportedTransferCoding(RequestError):
-    """The body comes in a transfer coding other than chunked."""
+    """The body has a transfer coding other than chunked."""
 
     code, status, title = "unsupported_transfer_coding", 501, "Unsupported transfer coding"
 
 
 class HttpVersionNotSupported(RequestError):
-    """The request is of another version of HTTP than 1.0 and 1.1."""
+    """The request has an HTTP version other than 1.0 and 1.1."""
 
     code, status, title = "http_version_not_supported", 505, "HTTP version not supported"
 
 
 class InternalError(RequestError):
-    """A fault of ours; the log has the details under the same request id."""
+    """A bug in Tablehouse; the log has the details under the same request id."""
 
     code, status, title = "internal", 500, "Internal error"

@@ -1,4 +1,4 @@
-"""Texts for logs and messages without the secrets, keys and values that they might repeat."""
+"""Removes secrets, keys and values from texts for logs and messages."""
 
 import logging
 import re
@@ -8,8 +8,8 @@ from types import TracebackType
 
 from tablehouse.errors import TablehouseError
 
-#: Exceptions whose messages are about code, files and hosts, and those of the project, which keep data out of theirs.
-#: Others may quote what they were given: a key, a row, a password.
+#: Exceptions whose messages are about code, files and hosts, and Tablehouse's own, whose messages have no data. Others
+#: may quote their input: a key, a row, a password.
 _SAFE = (
     TablehouseError,
     OSError,
@@ -28,14 +28,14 @@ _MAX_LENGTH = 1000
 
 
 def without_user_info(text: str) -> str:
-    """Return a URL, or what was given for one, without the user and the password that it may have."""
+    """Return a URL, or text given as one, without any user and password."""
     return _USER_INFO.sub(r"\1***@", text)
 
 
 def in_words(error: BaseException) -> str:
-    """Return the class and the message of an exception, without what it quotes where that may be data."""
+    """Return the class and the message of an exception, without quoted text that may be data."""
     if isinstance(error, UnicodeError):
-        # Its repr() has all of the bytes.
+        # Its repr() includes the bytes.
         return f"{type(error).__name__}: {getattr(error, 'reason', 'not text')}"
     message = str(error)
     if not isinstance(error, _SAFE):
@@ -48,7 +48,7 @@ def in_words(error: BaseException) -> str:
 def traceback_in_words(
     exc_info: tuple[type[BaseException] | None, BaseException | None, TracebackType | None],
 ) -> str:
-    """Return an exception with those before it, as Python prints them, each with the message of in_words()."""
+    """Return an exception and its causes as Python prints them, each with the message of in_words()."""
     error = exc_info[1]
     return "".join(() if error is None else _chain(error, set())).rstrip("\n")
 
@@ -71,14 +71,14 @@ def _chain(error: BaseException, seen: set[int]) -> Iterator[str]:
 
 
 class Masked(logging.Filter):
-    """Takes the bytes, and what exceptions quote, out of the lines of libraries."""
+    """Removes bytes, and text quoted by exceptions, from the log lines of libraries."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change a record, and let it pass."""
+        """Mask a record; never drops one."""
         if isinstance(record.args, tuple):
             record.args = tuple(_masked(argument) for argument in record.args)
         if record.name == "asyncio":
-            # The rest names callbacks with their arguments.
+            # The rest of the line names callbacks with their arguments.
             record.msg, record.args = record.getMessage().partition("\n")[0].partition("(")[0], None
         return True
 

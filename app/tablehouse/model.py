@@ -1,4 +1,4 @@
-"""The value types that every layer speaks: partitions, epochs, states, freshness, hosts."""
+"""The value types used by all layers: partitions, epochs, states, freshness, hosts."""
 
 import enum
 from collections.abc import Sequence
@@ -16,6 +16,20 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}[{self.partition}]"
 
 
+class ShardId(NamedTuple):
+    """What identifies a shard: the tasks with one partition number, of all tables that are sharded together.
+
+    A shard is the unit of placement and has one store. `name` is what its tables have in common (TableSpec.shard_name).
+    Names are on the assignor's wire, in positions.json and in the names of the stores' folders.
+    """
+
+    name: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.partition}]"
+
+
 class ProducerRecord(NamedTuple):
     """A record to append to a topic; a value of None is a tombstone."""
 
@@ -27,8 +41,8 @@ class ProducerRecord(NamedTuple):
 class Epoch(NamedTuple):
     """The number of an ownership of a changelog partition, ordered.
 
-    `number` is also the Kafka producer epoch (int16, 1 to 32766 for owners; 32767 seals a producer id), and
-    `id_index` says which of our constant producer ids it counts on.
+    `number` is also the Kafka producer epoch (int16, 1 to 32766 for owners; 32767 seals a producer id), and `id_index`
+    is the index of the constant producer id that it belongs to.
     """
 
     id_index: int
@@ -36,28 +50,28 @@ class Epoch(NamedTuple):
 
 
 class Ownership(NamedTuple):
-    """One claim of a changelog partition: its epoch, and the id of the log in which epochs count."""
+    """One claim of a changelog partition: its epoch, and the id of the log to which the epoch applies."""
 
     epoch: Epoch
     log_id: bytes
 
 
 class SourceEnd(NamedTuple):
-    """The end of a source partition at a time, or later; the time is on the event loop's clock, in seconds."""
+    """The end of a source partition at `listed_at` or later, in seconds on the event loop's clock."""
 
     offset: int
     listed_at: float
 
 
-#: Before anyone has claimed a changelog partition.
+#: The epoch of a changelog partition without a claim.
 NO_EPOCH = Epoch(0, 0)
 
 
 class TaskState(enum.IntEnum):
-    """How far a task is from being able to answer, as an ordered ladder.
+    """The states of a task, ordered by how close it is to answering reads.
 
-    SUSPENDED was active and cannot prove it now (a rebalance, a lease that ran out). QUARANTINED stands below
-    the ladder: its store cannot be trusted and is being thrown away.
+    SUSPENDED was active and cannot prove it now (a rebalance, an expired lease). QUARANTINED is below all others: its
+    store is not trustworthy and is being deleted.
     """
 
     QUARANTINED = -1
@@ -70,7 +84,7 @@ class TaskState(enum.IntEnum):
 
 
 class Role(enum.StrEnum):
-    """In which role a task answered a read."""
+    """The role in which a task answered a read."""
 
     ACTIVE = "active"
     STANDBY = "standby"
@@ -79,13 +93,13 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How fresh an answer is; it travels with every row and every 404.
+    """The freshness of an answer, part of every row and every 404.
 
     position: the last source offset applied, inclusive; -1 before the first.
-    lag_records: source end minus position minus one; None when the source's end is not known.
-    staleness_ms: milliseconds since the position last reached a known source end; None when it never did.
-    The end is the high watermark: what an open transaction holds back counts.
-    rejected_records: source records of the partition that could not become rows, since the table was built.
+    lag_records: source end minus position minus one; None if the source's end is unknown. staleness_ms: milliseconds
+    since the position last reached a known source end; None if it never did. The end is the high watermark, so records
+    held back by an open transaction count. rejected_records: source records of the partition that could not become
+    rows, since the table was built.
     """
 
     partition: int
@@ -97,7 +111,7 @@ class Freshness:
 
 
 class ReadMode(enum.StrEnum):
-    """Which copies a caller accepts an answer of: the active alone, others where it cannot answer, or any."""
+    """The copies whose answers a caller accepts: only the active, others if it cannot answer, or any."""
 
     ACTIVE = "active"
     PREFER_ACTIVE = "prefer-active"
@@ -106,10 +120,10 @@ class ReadMode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Consistency:
-    """What a caller asks of an answer, enforced by the worker that gives it.
+    """A caller's requirements for an answer, enforced by the answering worker.
 
-    max_staleness_ms and max_lag are bounds that the caller gave, None for those it did not. min_positions are, by
-    partition, source offsets that must have been applied (inclusive); they bind only answers of these partitions.
+    max_staleness_ms and max_lag are the caller's limits, None if not given. min_positions are, by partition, source
+    offsets that must have been applied (inclusive); they only apply to answers of these partitions.
     """
 
     mode: ReadMode = ReadMode.PREFER_ACTIVE
@@ -119,16 +133,16 @@ class Consistency:
 
     @property
     def takes_standby_misses(self) -> bool:
-        """Say whether the caller asked for standby reads, so that a standby may say "no such key" to it."""
+        """Return whether the caller requested standby reads, so that a standby may answer "no such key"."""
         bounded = self.max_staleness_ms is not None or self.max_lag is not None
         return self.mode is ReadMode.ANY or (bounded and self.mode is not ReadMode.ACTIVE)
 
     def least_position(self, partition: int) -> int | None:
-        """Return the source offset that must have been applied in a partition; None when the caller named none."""
+        """Return the source offset that must have been applied in a partition; None if the caller gave none."""
         return max((offset for number, offset in self.min_positions if number == partition), default=None)
 
 
-#: What a caller gets who asks for nothing.
+#: Defaults when the caller specifies nothing.
 DEFAULT_CONSISTENCY = Consistency()
 
 
@@ -143,17 +157,15 @@ class HostInfo:
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """What a task says of itself, for /readyz, /cluster and the metrics.
+    """The status of a task, for /readyz, /cluster and the metrics.
 
-    restore_remaining is the count of changelog or source records still to apply before the task has caught
-    up, None when that is not known. reason says what keeps the task, in words for a person; None when nothing does.
-    stopped says that it applies nothing more, because of a record that cannot become a row, until it is started again.
-    rejected_records counts the source records that could not become rows since the table was built, and rejection says
-    what was wrong with the latest that this process saw. suspicion says why keys are probably of another format than
-    the table says; None where they look right.
-    blocked says that neither waiting nor a restart gets it on: a person has to act, and reason says how. A task that is
-    stopped is blocked too. held_back_seconds is for how long the same open transaction has kept source records from
-    being applied, 0 where none does.
+    restore_remaining is the number of changelog or source records left to apply before the task has caught up, None if
+    unknown. reason describes why the task is not making progress; None if it is. stopped means that it applies no more
+    records until it is restarted, because of a record that cannot become a row. rejected_records counts the source
+    records that could not become rows since the table was built, and rejection describes the latest one seen by this
+    process. suspicion says why keys probably have a different format than the table's; None if they look right. blocked
+    means that neither waiting nor a restart helps: an operator must act as described by reason. A stopped task is also
+    blocked. held_back_seconds is how long the same open transaction has held back source records, 0 if none does.
     """
 
     table: str

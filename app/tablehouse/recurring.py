@@ -1,11 +1,11 @@
-"""Log lines about what goes on: the first at once, the next ones at growing distances, and one when it is over."""
+"""Log lines about ongoing problems: the first at once, further ones at growing intervals, and one at the end."""
 
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-#: Seconds from the first line to the second; each further distance is twice the one before, up to the longest.
+#: Seconds from the first line to the second; each further interval is twice the previous one, up to the longest.
 FIRST_DISTANCE, LONGEST_DISTANCE = 2.0, 600.0
 
 
@@ -19,10 +19,10 @@ class _Trouble:
 
 
 class Recurring:
-    """Logs with a structlog logger; each subject, such as a partition or a kind of error, has distances of its own.
+    """Logs with a structlog logger; each subject, such as a partition or a kind of error, has separate intervals.
 
-    Subjects are remembered until they end, so they have to be few. One that was not reported for the longest distance
-    begins again.
+    Subjects are remembered until they end, so there must be few. A subject that was not reported for the longest
+    interval starts over.
     """
 
     def __init__(self, log: Any, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,15 +31,15 @@ class Recurring:
         self._troubles: dict[Hashable, _Trouble] = {}
 
     def warn(self, subject: Hashable, event: str, /, **fields: object) -> None:
-        """Log a warning, unless the last one about the subject is too near; says how many were left out since then."""
+        """Log a warning unless the last one about the subject is too recent; includes the number suppressed."""
         self._report(self._log.warning, subject, event, fields)
 
     def error(self, subject: Hashable, event: str, /, **fields: object) -> None:
-        """Log an error, at the same distances."""
+        """Log an error, at the same intervals."""
         self._report(self._log.error, subject, event, fields)
 
     def end(self, subject: Hashable, event: str, /, **fields: object) -> None:
-        """Log that the trouble is over and how long it was, if there was any."""
+        """Log the end of a problem and its duration, if there was one."""
         trouble = self._troubles.pop(subject, None)
         if trouble is not None:
             seconds = round(self._clock() - trouble.since, 1)

@@ -1,208 +1,37 @@
-"""Logging, and every metric with its name.
+"""Every metric with its name.
 
-Labels hold values from bounded sets only: tables, partitions, routes, codes. Never a key, a URL or a
-client's text.
+Labels hold values from bounded sets only: tables, partitions, routes, codes. Never a key, a URL or a client's text.
 """
 
 import asyncio
-import logging
 import platform
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Literal, NamedTuple
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from tablehouse.errors import SetupError
-from tablehouse.masking import Masked, traceback_in_words
 from tablehouse.model import TaskStatus
 
-# When each counter was made is of no use in Prometheus' text format, and would be a quarter of its lines.
+# The creation times of counters are of no use in Prometheus' text format, and would be a quarter of its lines.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client has no type for it
-
-LogFormat = Literal["json", "console"]
 
 #: The value of a `Content-Type` header for `Metrics.exposition`.
 EXPOSITION_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-# Point reads take fractions of a millisecond, forwarded ones a millisecond, slow ones run into a deadline
-# of seconds.
+# Point reads take fractions of a millisecond, forwarded ones about a millisecond, slow ones up to a deadline of
+# seconds.
 _READ_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 5.0)
-# Their lines of level info tell of every service started and every group joined, which ours tell shorter.
-# Of this package they are mode's, about its services; its own lines are structlog's.
-_TALKATIVE = ("aiokafka", "faust", "httpx", "mode", "tablehouse")
-
 _STALL_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _MINUTES_BUCKETS = (0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 
 
-#: Seconds in which a library says the same thing once. While no broker is there aiokafka's clients have the same to say
-#: 150 times a second. As long as it goes on, each interval is twice the one before, up to the longest.
-REPEAT_SECONDS, LONGEST_REPEAT_SECONDS = 10.0, 640.0
-
-#: Different things that are remembered.
-_REMEMBERED = 1000
-
-
-class _Said(NamedTuple):
-    """When a thing was written and when it was last said, how long it is kept back in between, and how often it was."""
-
-    written_at: float
-    seen_at: float
-    interval: float
-    kept_back: int
-
-
-_NEVER = _Said(float("-inf"), float("-inf"), 0.0, 0)
-
-
-def _is_no_news(record: logging.LogRecord) -> bool:
-    """Return whether a line of a library tells of nothing wrong.
-
-    A cluster without consumer groups has no coordinator until the first one joins. Workers tell themselves of a
-    coordinator that stays away.
-    """
-    return record.name.startswith("aiokafka.") and record.msg == "Group Coordinator Request failed: %s"
-
-
-class Repeats(logging.Filter):
-    """Keeps back what was said lately, whatever its arguments, and tells of how often when it is said again."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._clock = clock
-        self._said: dict[tuple[str, str], _Said] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether a line is to be written."""
-        if record.levelno <= logging.DEBUG:
-            return True
-        what, now = (record.name, str(record.msg)), self._clock()
-        said = self._said.get(what, _NEVER)
-        if now - said.written_at < said.interval:
-            self._said[what] = said._replace(seen_at=now, kept_back=said.kept_back + 1)
-            return False
-        if len(self._said) >= _REMEMBERED:
-            self._said.clear()
-        goes_on = said.kept_back and now - said.seen_at < LONGEST_REPEAT_SECONDS
-        interval = min(2 * said.interval, LONGEST_REPEAT_SECONDS) if goes_on else REPEAT_SECONDS
-        self._said[what] = _Said(now, now, interval, 0)
-        if said.kept_back:
-            record.msg, record.args = f"{record.getMessage()} ({said.kept_back} similar lines suppressed)", None
-        return True
-
-
-def _is_no_refusal(record: logging.LogRecord) -> bool:
-    """Return whether a library's line is about something other than a SetupError, whose message ends the log."""
-    return not any(isinstance(argument, SetupError) for argument in record.args or ())
-
-
-def configure_logging(log_format: LogFormat, level: str, worker: str) -> None:
-    """Send structlog's and the libraries' lines to stderr, in one format, each with the worker's id.
-
-    level is a name of the standard library (`info`, `WARNING`). Libraries say nothing below info at any level: their
-    lines for debugging have whole requests, with passwords and records. Calling it again replaces what was set up
-    before.
-    """
-    number = logging.getLevelNamesMapping()[level.upper()]
-    json = log_format == "json"
-
-    def add_worker(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-        event["worker"] = worker
-        return event
-
-    shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", key="ts"),
-        add_worker,
-        # In the format for the console too: its own tracebacks have every local variable.
-        structlog.processors.ExceptionRenderer(traceback_in_words),
-    ]
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer()
-        if json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), timestamp_key="ts")
-    )
-    structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setLevel(max(number, logging.INFO))
-    handler.addFilter(_is_no_refusal)
-    handler.addFilter(Masked())
-    handler.addFilter(lambda record: not _is_no_news(record))
-    handler.addFilter(Repeats())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        ),
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(max(number, logging.INFO))
-    for library in _TALKATIVE:
-        logging.getLogger(library).setLevel(max(number, logging.WARNING))
-
-
-def _without_refusals(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    # Commands try what may be an id of a schema, and say themselves what it has to do with which records.
-    if event["event"] == "schema refused":
-        raise structlog.DropEvent
-    return event
-
-
-@contextmanager
-def warnings_to_stderr() -> Iterator[None]:
-    """Have a command write nothing but warnings to stderr, where its own words go, and none of it to stdout."""
-    before = structlog.get_config()
-    structlog.configure(
-        processors=[_without_refusals, structlog.stdlib.add_log_level, structlog.dev.ConsoleRenderer(colors=False)],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
-
-
-def log_uncaught() -> None:
-    """Have exceptions that end the process, or a thread, go through the log from here on."""
-    log = structlog.get_logger("uncaught")
-
-    def of_thread(args: threading.ExceptHookArgs) -> None:
-        if args.exc_type is not SystemExit and args.exc_value is not None:
-            log.error("a thread has ended", exc_info=args.exc_value)
-
-    def ignored(args: "sys.UnraisableHookArgs") -> None:
-        log.error("an exception could not be raised", exc_info=args.exc_value)
-
-    def of_process(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        del kind, trace
-        log.error("the process ends", exc_info=error)
-
-    threading.excepthook, sys.unraisablehook, sys.excepthook = of_thread, ignored, of_process
-
-
 class Metrics:
-    """Every metric of one worker, in a registry of its own, so that two workers can live in one process.
+    """All metrics of one worker, in a separate registry, so that two workers can run in one process.
 
-    What is counted on the way is a field here; what every task knows of itself is read from it at scrape
-    time, by `watch_tasks`, so that applying a batch touches no gauge.
+    Events are counted in the fields of this class; the tasks' own values are read at scrape time, through
+    `watch_tasks`, so that applying a batch updates no gauge.
     """
 
     def __init__(self, version: str) -> None:
@@ -210,30 +39,30 @@ class Metrics:
         self._tasks: _TaskCollector | None = None
         self.http_requests = self._counter("http_requests", "HTTP answers.", "method", "route", "code")
         self.http_request_duration = self._histogram(
-            "http_request_duration_seconds", "Time to an HTTP answer.", "route"
+            "http_request_duration_seconds", "Time to an HTTP response.", "route"
         )
-        self.http_in_flight = self._gauge("http_in_flight_requests", "HTTP requests that are being answered now.")
+        self.http_in_flight = self._gauge("http_in_flight_requests", "HTTP requests being processed.")
         self.http_connections = self._gauge("http_connections", "Open connections of a listener.", "listener")
         self.http_held_bytes = self._gauge(
-            "http_held_bytes", "Bytes of requests under way and of answers that clients have not taken yet."
+            "http_held_bytes", "Bytes of requests in progress and of responses that clients have not read yet."
         )
         self.http_connections_closed = self._counter(
             "http_connections_closed",
-            "Connections that were closed on a client: limit, memory, slow_head or slow_reader.",
+            "Connections closed by the worker: limit, memory, slow_head or slow_reader.",
             "reason",
         )
         self.reads = self._counter(
             "read",
-            "Reads of a row, those in batches too: hit, miss, stale (not the active answered) or unavailable.",
+            "Reads of a row, including those in batches: hit, miss, stale (not answered by the active) or unavailable.",
             "table",
             "result",
         )
         self.read_duration = self._histogram(
-            "read_duration_seconds", "Time of a read: local, forwarded, or standby when one answered.", "table", "path"
+            "read_duration_seconds", "Time of a read: local, forwarded, or standby if one answered.", "table", "path"
         )
         self.writes = self._counter(
             "writes",
-            "Writes of callers: written, unavailable (nothing was written) or unknown (it may have been).",
+            "Callers' writes: written, unavailable (nothing was written) or unknown (it may have been written).",
             "table",
             "result",
         )
@@ -247,10 +76,10 @@ class Metrics:
         )
         self.forward_duration = self._histogram("forward_duration_seconds", "Time of one hop to another worker.")
         self.generation = self._gauge("generation", "Generation of the consumer group that routing follows.")
-        self.rebalances = self._counter("rebalances", "Rebalances that this worker went through.")
+        self.rebalances = self._counter("rebalances", "Rebalances of this worker.")
         self.group_members_left_out = self._gauge(
             "group_members_left_out",
-            "Members of the group that its leader gave nothing, because what they sent cannot be used.",
+            "Members of the group that got no shards because their metadata is invalid.",
         )
         self.rebalance_duration = self._histogram(
             "rebalance_duration_seconds",
@@ -265,74 +94,80 @@ class Metrics:
             buckets=_MINUTES_BUCKETS,
         )
         self.store_size = self._gauge("store_size_bytes", "Size of a shard's store on disk.", "topic", "partition")
-        self.store_quarantines = self._counter("store_quarantines", "Stores thrown away and rebuilt.", "table")
+        self.store_quarantines = self._counter("store_quarantines", "Stores deleted and rebuilt.", "table")
         self.writes_stalled = self._gauge(
-            "writes_stalled", "Writes to stores that wait now until memtables are flushed."
+            "writes_stalled", "Writes to stores that are waiting for memtables to be flushed."
         )
         self.write_stall_duration = self._histogram(
             "write_stall_duration_seconds",
-            "Time that a write to a store had to wait until memtables were flushed.",
+            "Time that a write to a store waited for memtables to be flushed.",
             buckets=_STALL_BUCKETS,
         )
-        self.disk_free = self._gauge("disk_free_bytes", "Space left where the data directory is.")
-        self.disk_size = self._gauge("disk_size_bytes", "Space where the data directory is, free or not.")
+        self.disk_free = self._gauge("disk_free_bytes", "Free space of the data directory's file system.")
+        self.disk_size = self._gauge("disk_size_bytes", "Size of the data directory's file system.")
         self.ingest_records = self._counter("ingest_records", "Source records applied.", "table")
         self.records_skipped = self._counter(
-            "records_skipped", "Source records that became no row and were skipped.", "table", "reason"
+            "records_skipped", "Source records that could not become rows and were skipped.", "table", "reason"
         )
         self.dead_letters = self._counter(
-            "dead_letters", "Source records that became no row and were written to the dead letters.", "table", "reason"
+            "dead_letters",
+            "Source records that could not become rows and were written to the dead letters.",
+            "table",
+            "reason",
         )
         self.dead_letter_errors = self._counter(
-            "dead_letter_errors", "Dead letters that could not be written; they are tried again.", "table"
+            "dead_letter_errors", "Dead letters that could not be written; they are retried.", "table"
         )
         self.waiting_for_schemas = self._gauge(
-            "partitions_waiting_for_schemas", "Partitions that stand still until a schema can be fetched.", "table"
+            "partitions_waiting_for_schemas", "Partitions that are waiting until a schema can be fetched.", "table"
         )
         self.schema_registry_requests = self._counter(
             "schema_registry_requests", "Requests to the schema registry.", "outcome"
         )
-        self.schemas_cached = self._gauge("schemas_cached", "Schemas that need not be fetched any more.")
+        self.schemas_cached = self._gauge("schemas_cached", "Schemas in the cache.")
         self.changelog_produce_errors = self._counter(
             "changelog_produce_errors", "Changelog batches that failed or are overdue.", "table"
         )
         self.changelog_replicas_missing = self._gauge(
-            "changelog_replicas_missing", "Replicas that a table's changelog has fewer than it should.", "table"
+            "changelog_replicas_missing", "Replicas that a table's changelog lacks.", "table"
         )
         self.claims = self._counter(
             "claims",
-            "Claims of a changelog partition: held, refused (the broker knew a newer one) or lost (another stands).",
+            "Claims of a changelog partition: held, refused (the broker knew a newer one) or lost (to another claim).",
             "table",
             "outcome",
         )
         self.batches_fenced = self._counter(
-            "changelog_batches_fenced", "Changelog batches refused because another owner had claimed.", "table"
+            "changelog_batches_fenced",
+            "Changelog batches refused because another owner had claimed the partition.",
+            "table",
         )
         self.foreign_changelog_writes = self._counter(
             "foreign_changelog_writes", "Changelog records of an older owner that were ignored.", "table"
         )
         self.misses_in_doubt = self._gauge(
             "misses_in_doubt",
-            "1 for a table whose misses are 503, or that is not served, since keys may lie where nobody looks; else 0.",
+            "1 for a table whose misses are 503, or that is not served, because keys may be in other partitions; else "
+            "0.",
             "table",
         )
         self.log_lines_dropped = self._counter(
-            "log_lines_dropped", "Log lines that were dropped, since nothing read those before them."
+            "log_lines_dropped", "Log lines dropped because earlier ones were not read."
         )
         self.event_loop_lag = self._histogram(
             "event_loop_lag_seconds", "How late the event loop runs a timer.", buckets=_READ_BUCKETS
         )
-        self._gauge("build_info", "Always 1; the labels say what runs.", "version", "python").labels(
+        self._gauge("build_info", "Always 1; the labels have the versions.", "version", "python").labels(
             version, platform.python_version()
         ).set(1)
 
     def watch_tasks(self, statuses: Callable[[], Sequence[TaskStatus]]) -> None:
-        """Read the tasks' own figures whenever the metrics are scraped; to be called once."""
+        """Read the tasks' own values at each scrape; to be called once."""
         self._tasks = _TaskCollector(statuses)
         self.registry.register(self._tasks)
 
     async def exposition(self) -> bytes:
-        """Render every metric in Prometheus' text format, in a thread: with 1,000 tasks that takes 0.1 s."""
+        """Render all metrics in Prometheus' text format, in a thread: with 1,000 tasks that takes 0.1 s."""
         if self._tasks is not None:
             self._tasks.look()
         return await asyncio.to_thread(generate_latest, self.registry)
@@ -348,7 +183,7 @@ class Metrics:
 
 
 class _TaskCollector(Collector):
-    """The figures that tasks know of themselves; look() reads them, and collect() may be in another thread."""
+    """The tasks' own values; look() reads them, and collect() may run in another thread."""
 
     def __init__(self, statuses: Callable[[], Sequence[TaskStatus]]) -> None:
         self._statuses = statuses
@@ -383,16 +218,16 @@ class _TaskCollector(Collector):
 
 def _families() -> list[GaugeMetricFamily]:
     families = {
-        "partition_state": "1 for the state a task is in; its other states are absent.",
+        "partition_state": "1 for the state of a task; its other states are absent.",
         "applied_offset": "The last source offset applied, -1 before the first.",
-        "lag_records": "Source records not applied yet; absent when unknown.",
-        "staleness_seconds": "Time since the task had applied all there was; absent when it never had.",
-        "restore_remaining_records": "Records still to apply before the task has caught up.",
+        "lag_records": "Source records not applied yet; absent if unknown.",
+        "staleness_seconds": "Time since the task had last applied all records; absent if it never had.",
+        "restore_remaining_records": "Records left to apply before the task has caught up.",
         "partition_stopped": "1 for a task that has stopped at a record that cannot become a row; else 0.",
-        "partition_blocked": "1 for a task that neither waiting nor a restart gets on; else 0.",
+        "partition_blocked": "1 for a task that needs manual action, as neither waiting nor a restart helps; else 0.",
         "partition_held_back_seconds": "Time for which the same open transaction has held back source records; else 0.",
         "partition_rejected_records": "Source records that could not become rows since the table was built.",
-        "partition_suspicious_keys": "1 where keys are probably of another format than the table says; else 0.",
+        "partition_suspicious_keys": "1 if keys probably have a different format than the table's; else 0.",
     }
     return [
         GaugeMetricFamily(

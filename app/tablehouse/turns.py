@@ -1,13 +1,13 @@
-"""Sharing the event loop between long work and short.
+"""Shares the event loop between long and short work.
 
-Long work is done in pieces of about a millisecond. With asyncio.sleep(0) between them every task that has some would do
-a piece in each round of the loop, and a reader, or a connection to be accepted, would wait for all of these. Here one
-of the pieces that wait is done in a round: some of one task, then some of the next, first come, first served.
+Long work is done in pieces of about a millisecond. With asyncio.sleep(0) between them, every task with long work would
+do a piece in each iteration of the loop, and a read, or a connection to be accepted, would wait for all of these. Here
+only one piece is done per iteration: several of one task, then several of the next, first come, first served.
 
-Work that cannot be cut into pieces is done by a thread. Python switches between threads every 5 ms, so the loop waits
-for that long at most whenever it has waited for something, as long as no single call into C takes longer. There is one
-thread, and it does one thing at a time: with two of them the loop would wait twice as long, and what large values are
-decoded to takes many times their size.
+Work that cannot be split is done in a thread. Python switches between threads every 5 ms, so the loop waits at most
+that long after each wait for I/O, unless a single C call takes longer. There is only one thread, which does one thing
+at a time: with two threads the loop would wait twice as long, and decoded large values take many times their size in
+memory.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, cast
 
-#: Pieces a task may do in consecutive rounds while others wait. What it works on, a memtable above all, is then still
-#: in the processor's caches: four tasks that replay take 3.2 us a record, and 4.4 us when each piece is another task's.
+#: Pieces that a task may do in consecutive iterations while others wait. Its data, mainly a memtable, is then still in
+#: the CPU caches: four replaying tasks take 3.2 us per record, and 4.4 us if they alternate after each piece.
 PIECES_IN_A_ROW = 20
 
 _Result = TypeVar("_Result")
 
-#: Work in pieces. Between two pieces it yields None, or a function for the thread, which is given what that returns or
-#: raises. The function shares nothing that changes with the event loop.
+#: Work in pieces. Between two pieces it yields None, or a function to run in the thread, and receives its result or
+#: exception. The function shares no mutable state with the event loop.
 Work = Generator[Callable[[], Any] | None, Any, _Result]
 
 
 def finish(work: Work[_Result]) -> _Result:
-    """Do all the pieces of some work at once, and return what it returns."""
+    """Do all pieces of some work at once, and return its result."""
     go_on: Callable[[], Callable[[], Any] | None] = partial(next, work)
     while True:
         try:
@@ -40,24 +40,24 @@ def finish(work: Work[_Result]) -> _Result:
             return result
         try:
             go_on = partial(work.send, None if function is None else function())
-        except Exception as error:  # noqa: BLE001 - it is raised where the function was yielded
+        except Exception as error:  # noqa: BLE001 - it is raised at the yield
             go_on = partial(work.throw, error)
 
 
 class Turns:
-    """Gives one of those who wait its turn in each round of the event loop."""
+    """Lets one waiting task run per iteration of the event loop."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._giving = False
-        #: Whose turn it was last, and how many it has had in a row. Weak, as a failed task holds on to what it worked
-        #: with.
+        #: The task that ran last, and its number of consecutive turns. Weak, since a failed task keeps references to
+        #: its data.
         self._last: weakref.ref[asyncio.Task[object]] | None = None
         self._in_a_row = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="long-work")
 
     async def wait(self) -> None:
-        """Let others have the loop, and return when it is this one's turn."""
+        """Yield to the event loop, and return at this task's turn."""
         loop = asyncio.get_running_loop()
         task = cast("asyncio.Task[object]", asyncio.current_task())
         turn: asyncio.Future[None] = loop.create_future()
@@ -74,9 +74,9 @@ class Turns:
         self._in_a_row = self._in_a_row + 1 if goes_on else 1
 
     async def finish(self, work: Work[_Result]) -> _Result:
-        """Do some work, with turns for others wherever it yields, and return what it returns.
+        """Do some work, yielding to other tasks between its pieces, and return its result.
 
-        When this is cancelled while the thread works, the thread finishes what it is at, and the result is dropped.
+        If this is cancelled while the thread works, the thread finishes its function, and the result is dropped.
         """
         go_on: Callable[[], Callable[[], Any] | None] = partial(next, work)
         while True:
@@ -91,7 +91,7 @@ class Turns:
                 continue
             try:
                 made = await self._in_thread(function)
-            except Exception as error:  # noqa: BLE001 - it is raised where the function was yielded
+            except Exception as error:  # noqa: BLE001 - it is raised at the yield
                 go_on = partial(work.throw, error)
             else:
                 go_on = partial(work.send, made)

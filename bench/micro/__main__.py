@@ -4,7 +4,7 @@ import uvloop
 
 from bench.micro import avro, formats, server, store
 from bench.micro.timing import Timings
-from tablehouse.telemetry import configure_logging
+from tablehouse.logs import configure_logging
 
 
 async def _measure() -> None:

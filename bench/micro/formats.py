@@ -1,11 +1,13 @@
 """Partitioners, key formats, the decoding of values, and the fold of a whole lane batch."""
 
+from dataclasses import replace
+
 from aiokafka.structs import ConsumerRecord
 
 from bench.micro.timing import Timings
 from bench.source import Source
-from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
-from tablehouse.folds.upsert import Upsert
+from tablehouse.catalog.spec import FoldSpec, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.folds.make import make_fold
 from tablehouse.formats.keys import key_format
 from tablehouse.formats.partitioners import partitions_of
 from tablehouse.formats.schemas import NoSchemas
@@ -45,6 +47,8 @@ def measure(timings: Timings) -> None:
         len(records),
         lambda: _fold(codec, records),
     )
+    counting = replace(codec, fold=make_fold(FoldSpec("count")))
+    timings.sync("a record, decoded, checked and counted", len(records), lambda: _fold(counting, records))
     timings.sync("the anchor of a batch", 1000, lambda: [anchor_of(records[-1]) for _ in range(1000)])
 
 
@@ -73,7 +77,7 @@ def _codec() -> TableCodec:
         store_key=key_format(_TABLE.source.key).store,
         decode_value=value_format(_TABLE, NoSchemas()).decode,
         misplaced=misplaced,
-        fold=Upsert(),
+        fold=make_fold(_TABLE.fold),
         spec=_TABLE.source,
         partitions=1,
     )

@@ -37,9 +37,9 @@ from tablehouse.model import (
     HostInfo,
     ProducerRecord,
     Role,
+    ShardId,
     SourceEnd,
     TaskStatus,
-    TopicPartition,
 )
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.batch import Batches
@@ -201,7 +201,7 @@ class _Transport(asyncio.Transport):
 
 def _server(local: _Tables) -> Server:
     view, metrics, clock = ClusterView(), Metrics("bench"), time.monotonic
-    actives = {TopicPartition("source", number): _ME for number in range(_PARTITIONS)}
+    actives = {ShardId("source", number): _ME for number in range(_PARTITIONS)}
     view.swap(ClusterSnapshot(1, (_ME,), actives, {}, {"source": _PARTITIONS}))
     tables = routed_tables(_CATALOG, "bench", _KNOWN)
     turns = Turns()

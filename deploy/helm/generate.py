@@ -1,7 +1,8 @@
 """Writes what follows from other files: `python -m deploy.helm.generate`.
 
-The table of values in the chart's README.md comes from the comments of values.yaml. In values.schema.json, `tables`
-comes from the JSON Schema of tables.yaml, and `settings` from the settings that the code knows.
+The table of values in the chart's README.md comes from the comments of values.yaml. tables.schema.json, the JSON Schema
+of tables.yaml, comes from the declarations of its fields. In values.schema.json, `tables` comes from that, and
+`settings` from the settings that the code knows.
 """
 
 import json
@@ -11,10 +12,11 @@ from typing import Any
 
 import yaml
 
+from tablehouse.catalog.schema import tables_schema, tables_schema_text
 from tablehouse.config.settings import SETTINGS, Settings
 
 CHART = Path(__file__).with_name("tablehouse")
-_TABLES_SCHEMA = Path(__file__).parents[2] / "app" / "tablehouse" / "catalog" / "tables.schema.json"
+TABLES_SCHEMA = Path(__file__).parents[2] / "app" / "tablehouse" / "catalog" / "tables.schema.json"
 
 #: Settings that the chart gives from values of other names, so that they are no members of `settings`.
 DECIDED_BY_CHART = frozenset(
@@ -49,8 +51,9 @@ _PATTERNS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Write both files anew."""
+    """Write the files again."""
     for path, text in (
+        (TABLES_SCHEMA, tables_schema_text()),
         (CHART / "README.md", with_values((CHART / "README.md").read_text("utf-8"))),
         (CHART / "values.schema.json", with_generated((CHART / "values.schema.json").read_text("utf-8"))),
     ):
@@ -103,7 +106,7 @@ def _comment_above(lines: list[str], line: int) -> str:
 def with_generated(schema: str) -> str:
     """Return values.schema.json with the parts that follow from other files as those are now."""
     document = json.loads(schema)
-    tables = _for_helm(json.loads(_TABLES_SCHEMA.read_text("utf-8")))
+    tables = _for_helm(tables_schema())
     # Empty is the default, for which the chart has a better message than the schema.
     document["properties"]["tables"] = {"type": "array", "items": tables["properties"]["tables"]["items"]}
     document["$defs"] |= tables["$defs"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import tablehouse.tasks.built_with as module
-from tablehouse.tasks.replay import FingerprintChanged
+from tablehouse.tasks.identity import FingerprintChanged
 from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import create_topic, produce, unique

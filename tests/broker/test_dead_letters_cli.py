@@ -122,7 +122,7 @@ async def test_records_that_are_no_dead_letters_are_counted_apart(scene: Scene) 
     await scene.write(("t", 0, bad(1, b"a", b"!")))
     listed = await scene.run("list")
     assert listed.stdout.count("\n") == 1
-    assert f"2 records of topic {scene.topic} are no dead letters: see dead_letter_topic" in listed.stderr
+    assert f"2 records of topic {scene.topic} are not dead letters: check dead_letter_topic" in listed.stderr
 
 
 async def test_a_letter_is_shown_as_text_and_else_in_hexadecimal(scene: Scene) -> None:
@@ -156,7 +156,7 @@ async def test_a_topic_that_is_not_there_is_named_with_what_would_be_right(kafka
     scene = Scene(kafka)
     refused = await scene.run("list")
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert f"there is no topic {scene.topic}; see the settings group and dead_letter_topic" in refused.stderr
+    assert f"there is no topic {scene.topic}; check the settings group and dead_letter_topic" in refused.stderr
 
 
 async def test_a_broker_that_is_not_there_is_named() -> None:
@@ -172,7 +172,7 @@ async def test_a_broker_that_is_not_there_is_named() -> None:
 async def test_a_replay_without_one_clear_selection_is_refused(scene: Scene, selection: list[str]) -> None:
     refused = await scene.run("replay", *selection)
     assert refused.exit_code == 2
-    assert "say which letters" in refused.stderr
+    assert "select letters" in refused.stderr
 
 
 async def test_a_replay_puts_records_back_as_they_were_but_none_whose_key_has_a_newer_one(scene: Scene) -> None:
@@ -217,7 +217,7 @@ async def test_a_record_that_cannot_be_put_back_whole_is_left_alone_and_the_othe
     assert done.exit_code == 1
     assert done.stdout.splitlines() == [f"{scene.source}:0:2 as offset 0", "1 record replayed"]
     assert f"{scene.source}:0:0 left alone: it was too large for the dead-letter topic" in done.stderr
-    assert f"{scene.source}:0:1 left alone: the source topic does not take it" in done.stderr
+    assert f"{scene.source}:0:1 left alone: the source topic does not accept it" in done.stderr
 
 
 async def test_a_record_that_the_source_topic_refuses_is_left_alone_and_the_others_are_not(
@@ -229,7 +229,7 @@ async def test_a_record_that_the_source_topic_refuses_is_left_alone_and_the_othe
     assert done.exit_code == 1
     assert done.stdout.splitlines() == [f"{scene.source}:0:1 as offset 0", "1 record replayed"]
     # A compacted topic takes no record without a key.
-    assert f"{scene.source}:0:0 left alone: the source topic does not take it, the broker refused" in done.stderr
+    assert f"{scene.source}:0:0 left alone: the source topic does not accept it, the broker refused" in done.stderr
     assert "InvalidRecordError" in done.stderr
 
 

@@ -378,7 +378,7 @@ async def test_the_brokers_clock_is_measured_again_and_again_whatever_fails_mean
         await measure(*arguments)
 
     monkeypatch.setattr(broker_time, "measure", measured)
-    monkeypatch.setattr("tablehouse.worker.engine.MEASURING_INTERVAL", 0.02)
+    monkeypatch.setattr("tablehouse.worker.brokers.MEASURING_INTERVAL", 0.02)
     _, group, definition = await new_source(kafka)
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(1)

@@ -156,6 +156,6 @@ async def test_a_listing_names_the_address_that_a_broker_wrongly_advertises(host
 
     async with log_reader(ELSEWHERE.bootstrap_servers) as reader:
         with pytest.raises(
-            LogUnavailable, match=f"no broker can be reached where it says it is: {ELSEWHERE.advertised}"
+            LogUnavailable, match=f"no broker can be reached at its advertised address: {ELSEWHERE.advertised}"
         ):
             await reader.bounds([TopicPartition(topic, 0)])

@@ -272,7 +272,7 @@ async def test_a_group_that_is_not_of_workers_ends_the_worker_which_says_why(
     said = worker.log_text()
     last = said.splitlines()[-1]
     assert last.startswith(f"group {group} cannot be joined: InconsistentGroupProtocolError")
-    assert last.endswith("another application is in it, so the workers need another one (group)")
+    assert last.endswith("another application uses this group; configure a different one (setting group)")
     assert not any(word in said for word in ("Traceback", "rash", "NoneType")), said
 
 
@@ -287,7 +287,8 @@ async def test_a_coordination_that_has_ended_ends_the_worker(
         def fail(*_: object) -> None:
             raise LookupError("of an assignor")
 
-        monkeypatch.setattr(running.engine._assignor, "on_assignment", fail)
+        assert running.engine.membership is not None
+        monkeypatch.setattr(running.engine.membership.assignor, "on_assignment", fail)
         coordinator.request_rejoin()
         reason = await until(crashed(running), "the worker crashes")
     assert reason == f"group {group}: coordination has ended: LookupError('of an assignor')"
@@ -344,12 +345,12 @@ async def test_an_odd_answer_of_the_coordinator_that_passes_ends_nothing(kafka: 
 async def test_odd_answers_of_the_coordinator_that_do_not_pass_end_the_worker(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 2.0)
+    monkeypatch.setattr(module, "UNEXPECTED_TIMEOUT_SECONDS", 2.0)
     _, group, definition = await new_source(kafka, PARTITIONS)
     async with crashing_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
         # -1, which aiokafka's heartbeat ends at for good.
         answer_with_errors(running, HeartbeatRequest, -1, 1)
         reason = await until(crashed(running), "the worker crashes")
-    assert f"group {group}: nothing but errors for " in reason
+    assert f"group {group}: only errors for " in reason
     assert "heartbeat" in reason

@@ -203,7 +203,7 @@ async def test_a_rebalance_ends_the_lease_of_the_generation_before(kafka: Embedd
         await one.lease.confirm(before)
         await two.join(topic)
 
-        with pytest.raises(LeaseLost, match=f"generation {before} is over, it is {before + 1} now"):
+        with pytest.raises(LeaseLost, match=f"generation {before} has ended; the current one is {before + 1}"):
             await one.lease.confirm(before)
         assert one.generation == two.generation
         await asyncio.gather(one.lease.confirm(one.generation), two.lease.confirm(one.generation))
@@ -248,7 +248,7 @@ async def test_a_refusal_that_is_about_a_generation_before_leaves_the_member_in_
         coordinator = one.consumer._coordinator
         name, generation = coordinator.member_id, one.generation
 
-        with pytest.raises(KafkaError, match=f"generation {before}, which is over"):
+        with pytest.raises(KafkaError, match=f"generation {before}, which has ended"):
             await coordinator._send_req(HeartbeatRequest(group, before, name))
         await one.lease.confirm(generation)
 

@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 import tablehouse.kafka.log_reader as module
-from tablehouse.kafka.log_reader import RECORDS_A_SLICE, KafkaLogReader
+from tablehouse.kafka.log_reader import RECORDS_PER_SLICE, KafkaLogReader
 from tablehouse.model import Epoch, TopicPartition
 from tablehouse.tasks.log import (
     Bounds,
@@ -112,12 +112,12 @@ async def test_reading_starts_at_any_offset(kafka: EmbeddedKafka) -> None:
 
 async def test_a_slice_is_bounded_and_says_the_offset_that_follows(kafka: EmbeddedKafka) -> None:
     (log,) = await new_log(kafka.bootstrap_servers)
-    await fill(kafka.bootstrap_servers, log, numbers(0, 2 * RECORDS_A_SLICE + 1))
+    await fill(kafka.bootstrap_servers, log, numbers(0, 2 * RECORDS_PER_SLICE + 1))
     async with log_reader(kafka.bootstrap_servers) as reader, reader.read(log, 0) as cursor:
         expected = 0
-        while expected < 2 * RECORDS_A_SLICE + 1:
+        while expected < 2 * RECORDS_PER_SLICE + 1:
             piece = await cursor.next()
-            assert 0 < len(piece.records) <= RECORDS_A_SLICE
+            assert 0 < len(piece.records) <= RECORDS_PER_SLICE
             assert piece.records[0].offset == expected
             expected = piece.next_offset
             assert piece.records[-1].offset == expected - 1
@@ -339,7 +339,7 @@ async def test_a_cursor_over_a_topic_that_was_deleted_does_not_wait_for_ever(
         await cursor.next()
         await delete_topic(kafka.bootstrap_servers, deleted.topic)
 
-        with pytest.raises(LogUnavailable, match=rf"reading {deleted.topic}\[0\] at offset 3: nothing for \d+ s; "):
+        with pytest.raises(LogUnavailable, match=rf"reading {deleted.topic}\[0\] at offset 3: no records for \d+ s; "):
             await cursor.next()
         # The other one is at the end of its log, where waiting is right.
         assert not waiting.done()
@@ -359,7 +359,7 @@ async def test_a_cursor_that_gets_nothing_of_what_the_log_holds_says_so(
         reader._slices.readers[0].consumer.pause(KafkaPartition(*log))
         await fill(kafka.bootstrap_servers, log, numbers(3, 6))
 
-        with pytest.raises(LogUnavailable, match=r"at offset 3: nothing for \d+ s, although the log goes on"):
+        with pytest.raises(LogUnavailable, match=r"at offset 3: no records for \d+ s, although the log has more"):
             await cursor.next()
     assert [record.value for record in await reopened(kafka, log)] == numbers(3, 6)
 
@@ -380,7 +380,7 @@ async def test_a_cursor_over_a_broker_that_stands_still_does_not_wait_for_ever(
             await cursor.next()
             with (
                 paused(rough_kafka),
-                pytest.raises(LogUnavailable, match=r"at offset 3: nothing for \d+ s; the brokers"),
+                pytest.raises(LogUnavailable, match=r"at offset 3: no records for \d+ s; the brokers"),
             ):
                 await cursor.next()
         assert len(await read_to(reader, log, 0, 3)) == 3
@@ -400,7 +400,7 @@ async def test_a_cursor_that_was_not_looked_at_for_half_a_day_says_so_and_reads_
         assert (await cursor.next()).next_offset == 3
         hours += 13
         await fill(kafka.bootstrap_servers, log, numbers(3, 4))
-        with pytest.raises(StoodStill, match=re.escape(f"{log.topic}[0] at offset 3 was not looked at for 13 h")):
+        with pytest.raises(StoodStill, match=re.escape(f"{log.topic}[0] at offset 3 was idle for 13 h")):
             await cursor.next()
 
 

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 
 from tablehouse.errors import PartitionRestoring, PositionNotReached, TooStale
 from tablehouse.model import Consistency, TaskStatus
-from tablehouse.tasks.open_transactions import HELD_BACK_PATIENCE
+from tablehouse.tasks.open_transactions import HELD_BACK_TIMEOUT_SECONDS
 from tablehouse.tasks.questions import Get
 from tablehouse.tasks.source_ends import SOURCE_ENDS_INTERVAL
 from tablehouse.testing.kafka import EmbeddedKafka
@@ -107,7 +107,7 @@ async def test_what_only_an_open_transaction_has_written_is_no_row_yet_and_keys_
         async with abandoned_transaction(kafka, topic):
 
             async def open_for_long() -> bool:
-                return status(running).held_back_seconds > HELD_BACK_PATIENCE
+                return status(running).held_back_seconds > HELD_BACK_TIMEOUT_SECONDS
 
             await until(open_for_long, "the transaction has been open for long")
             seen = running.read("t", b"never")

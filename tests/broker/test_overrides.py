@@ -578,7 +578,7 @@ def _resolve(name: str) -> Any:
     found: Any = importlib.import_module(module)
     for part in path.split("."):
         found = inspect.getattr_static(found, part)
-        while inspect.isclass(found) and found.__module__.startswith("app."):
+        while inspect.isclass(found) and found.__module__.startswith("tablehouse."):
             # A class of ours in the place of the library's.
             found = found.__base__
     return found

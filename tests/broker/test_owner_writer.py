@@ -198,14 +198,14 @@ async def test_a_record_that_failed_and_was_there_all_the_same_is_told_from_the_
         loop = asyncio.get_running_loop()
         sequence = writer._sequences["t", place]  # noqa: SLF001 - as after a failure that does not tell what it did
         sequence.acknowledged, sequence.failed_at = 0, loop.time()
-        with pytest.raises(SourceUnavailable, match="has failed since it was decided"):
+        with pytest.raises(SourceUnavailable, match="failed after it was decided"):
             await append(writer, place, b"decided before", listed_at=sequence.failed_at - 1)
 
         async def later() -> bool:
             return loop.time() > sequence.failed_at
 
         await until(later, "the next decision is later")
-        with pytest.raises(SourceUnavailable, match="thought to have failed"):
+        with pytest.raises(SourceUnavailable, match="reported as failed"):
             await append(writer, place, b"takes its number", end=1)
         assert await append(writer, place, b"next", end=1) == 1
     assert await values(kafka, topic) == [b"there", b"next"]

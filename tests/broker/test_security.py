@@ -67,7 +67,7 @@ class Secured(NamedTuple):
 
 def connection_of(given: dict[str, str]) -> Connection:
     settings = Settings(**{"tables": "tables.yaml", **given})  # type: ignore[arg-type]
-    return Connection(settings.bootstrap_servers, "test", security=security_of(settings))
+    return Connection(settings.bootstrap_servers, "test", security=security_of(settings.kafka))
 
 
 @pytest.fixture(scope="module")
@@ -180,13 +180,13 @@ async def test_a_worker_without_a_certificate_or_with_a_foreign_one_is_refused(
 
 async def test_tls_to_a_port_without_it_asks_after_the_protocol(secured: Secured) -> None:
     at = secured.broker.bootstrap_servers
-    with pytest.raises(KafkaConnectionError, match=f"{at} closes the connection: is SSL what it speaks on this port"):
+    with pytest.raises(KafkaConnectionError, match=f"{at} closes the connection: does this port use SSL"):
         await check_login(secured.connection("tls", bootstrap_servers=at))
 
 
 async def test_no_login_at_a_port_that_wants_one_asks_after_the_protocol(secured: Secured) -> None:
     at = secured.listeners["plain"].bootstrap_servers
-    with pytest.raises(KafkaConnectionError, match="is PLAINTEXT what it speaks on this port"):
+    with pytest.raises(KafkaConnectionError, match="does this port use PLAINTEXT"):
         await check_login(connection_of({"bootstrap_servers": at}))
 
 

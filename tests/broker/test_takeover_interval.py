@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-import tablehouse.worker.engine as module
+import tablehouse.worker.membership as module
 from tablehouse.kafka.log_reader import KafkaLogReader
-from tablehouse.model import TaskState, TopicPartition
+from tablehouse.model import ShardId, TaskState, TopicPartition
 from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, produce, unique
@@ -43,7 +43,7 @@ class Restoring:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, others: RunningEngine) -> None:
         self.go_on = asyncio.Event()
-        others_readers = [client for client in others.engine._clients if isinstance(client, KafkaLogReader)]
+        others_readers = [client for client in others.engine._started if isinstance(client, KafkaLogReader)]
         read = KafkaLogReader.read
 
         @contextlib.asynccontextmanager
@@ -71,9 +71,10 @@ class Joiner:
         running.consumer.rejoin = counted  # type: ignore[method-assign]
 
     @property
-    def warming(self) -> frozenset[TopicPartition]:
+    def warming(self) -> frozenset[ShardId]:
         """What it is to take over."""
-        return self._running.engine._warming
+        assert self._running.engine.membership is not None
+        return self._running.engine.membership.warming
 
     async def wait_warm(self) -> None:
         """Wait until it has restored all that it is to take over."""

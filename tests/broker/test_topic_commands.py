@@ -68,7 +68,7 @@ async def test_the_commands_make_a_group_s_topics_as_a_worker_wants_them(kafka: 
 
     second = await scene.run()
     assert (second.exit_code, second.stdout) == (0, "")
-    assert second.stderr.splitlines() == [f"{name}: as it has to be" for name in names]
+    assert second.stderr.splitlines() == [f"{name}: as required" for name in names]
     found = await topics.prepare(
         Connection(kafka.bootstrap_servers, "test"), scene.group, catalog(scene.topic), f"{scene.group}-dead-letters"
     )

@@ -106,7 +106,7 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
                 (0, 1, "offset 0 of .* can be read"),
                 (1, 3, "offset 3 of .* can be read"),
                 (3, 3, "offset 3 of .* can be read"),
-                (1, 9, "has offsets from 0 up to 3"),
+                (1, 9, "has offsets 0 to 3"),
             ):
                 refused = await skip(kafka, group, topic, first, last)
                 assert refused.exit_code == 1, refused.output
@@ -130,7 +130,7 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
             assert running.metric("tablehouse_partition_blocked", table="t", partition="0") == 0
             for name in "tu":
                 running.engine.local.answer(name, 0, Applied(), DEFAULT_CONSISTENCY)
-    over = [line for line in logged if line["event"].startswith("offsets that cannot be read are passed over")]
+    over = [line for line in logged if line["event"].startswith("unreadable offsets are skipped")]
     assert {(line["source"], line["first"], line["last"]) for line in over} == {
         (f"{topic}[0]", 1, 1),
         (f"{topic}[0]", 2, 2),
@@ -139,7 +139,7 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
     # A letter says so, which holds nothing that could be replayed.
     listed = json.loads((await command(kafka, group, "dead-letters", "list", "--json")).stdout)
     assert (listed["table"], listed["reason"], listed["record"]) == ("*", "unreadable", f"{topic}:0:1")
-    assert listed["detail"].startswith("offsets 1 to 2 are passed over, as an operator decided: offset 1 of")
+    assert listed["detail"].startswith("offsets 1 to 2 are skipped, as decided by an operator: offset 1 of")
     replayed = await command(kafka, group, "dead-letters", "replay", "--all")
     assert replayed.exit_code == 1
     assert "left alone: it cannot be read" in replayed.stderr
@@ -192,7 +192,7 @@ async def test_a_partition_that_comes_to_unreadable_records_under_way_stays_acti
     [
         (0, struct.pack(">q", 77), r"offsets 1 to 2 of \S+ cannot be read: .* beyond the end of the log"),
         (8, struct.pack(">i", 5), r"offset 1 of \S+ cannot be read: .* the broker cannot read it"),
-        (8, struct.pack(">i", 1 << 20), r"has sent nothing from offset 1 of \S+ on for 0.5 s, .* goes on to offset 2"),
+        (8, struct.pack(">i", 1 << 20), r"has sent no records from offset 1 of \S+ for 0.5 s, .* ends at offset 2"),
     ],
     ids=["its offset", "too short", "too long"],
 )

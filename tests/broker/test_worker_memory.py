@@ -73,4 +73,4 @@ async def test_a_budget_that_open_partitions_would_use_up_is_refused_at_the_star
     )
     worker.start()
     assert await worker.wait_exit() == 2
-    assert "memory_budget is 64MiB and has to be at least 69MiB for these tables" in worker.log_text()
+    assert "memory_budget is 64MiB but must be at least 69MiB for these tables" in worker.log_text()

@@ -21,7 +21,7 @@ _LISTED = 3.0
 _MILLISECOND = 0.001
 
 #: Seconds from the attempt to connect within which a request has to be sent so that a stopping worker surely answers:
-#: a little less than it gives those who have connected when it ceases to listen (LAST_CALL in tablehouse.http.server).
+#: a little less than it gives connected clients when it stops listening (LAST_CALL in tablehouse.http.server).
 _PROMPT = 0.04
 
 

@@ -53,7 +53,7 @@ def test_every_request_that_the_demo_prints_gets_the_answer_it_promises(tmp_path
         said, _ = demo.communicate(timeout=_DEADLINE)
         assert demo.returncode == 0, said
         assert "it answers itself" in said
-        assert "forwards the question" in said
+        assert "forwards the request" in said
         assert "ok (404): curl -i" in said
         assert "ok (400): curl -i" in said
 

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from tablehouse.catalog.load import load_catalog
-from tablehouse.config.settings import PREFIX, Settings, load_settings
+from tablehouse.config.load import load_settings
+from tablehouse.config.settings import PREFIX, Settings
 from tablehouse.testing.jars import KAFKA_VERSION
 from tests.support.dockerfile import all_of, environment_of, stages
 

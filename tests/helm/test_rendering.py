@@ -238,6 +238,14 @@ def test_with_an_autoscaler_an_upgrade_keeps_the_workers_that_run(helm: Helm, ho
         assert only(fixed, "StatefulSet")["spec"]["replicas"] == 4
 
 
+def test_a_number_of_workers_that_another_owner_has_is_kept_and_not_given(helm: Helm, home: Path) -> None:
+    assert "replicas" not in only(helm.template({"replicaCount": None}, home), "StatefulSet")["spec"]
+    for replicas in (5, 0):
+        with running(RELEASE, NAMESPACE, replicas) as flags:
+            objects = helm.template({"replicaCount": None}, home, CHART, *flags)
+        assert only(objects, "StatefulSet")["spec"]["replicas"] == replicas
+
+
 def test_workers_of_a_zone_run_on_its_nodes_and_are_not_spread_over_zones(home: Path) -> None:
     objects = HELM_4.template({**CASES["a zone of a group"], "nodeSelector": {"disk": "ssd"}}, home)
     pod = only(objects, "StatefulSet")["spec"]["template"]["spec"]
@@ -319,11 +327,11 @@ def test_names_of_digits_stay_texts(home: Path) -> None:
         assert document["metadata"]["labels"]["app.kubernetes.io/instance"] == "123"
 
 
-def test_what_the_test_of_the_release_printed_can_be_read_afterwards(home: Path) -> None:
+def test_the_test_of_the_release_stays_where_it_failed_and_runs_where_the_workers_may(home: Path) -> None:
     values = {**CASES["placed"], "test": {"table": "airlines", "key": "UA"}}
     objects = HELM_4.template(values, home)
     test, workers = only(objects, "Pod"), only(objects, "StatefulSet")["spec"]["template"]["spec"]
-    assert test["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
+    assert test["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
     assert (test["spec"]["tolerations"], test["spec"]["nodeSelector"]) == (workers["tolerations"], {"disk": "ssd"})
     assert {"requests", "limits"} <= test["spec"]["containers"][0]["resources"].keys()
 

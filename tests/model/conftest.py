@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tablehouse.tasks import pipeline, shard, shards
+from tablehouse.tasks import flushing, lane, pipeline, shards
 from tablehouse.testing.simulated import loop
 from tests.model import tables
 from tests.model.history import count_paths
@@ -19,11 +19,11 @@ from tests.model.history import count_paths
 @pytest.fixture(autouse=True)
 def small_lane_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "LANE_BATCH", 12)
-    monkeypatch.setattr(pipeline, "RECORDS_A_SLICE", 5)
+    monkeypatch.setattr(pipeline, "RECORDS_PER_SLICE", 5)
     monkeypatch.setattr(pipeline, "LARGE_VALUE_BYTES", 4)
-    monkeypatch.setattr(shard, "LANE_BATCH", 12)
+    monkeypatch.setattr(lane, "LANE_BATCH", 12)
     monkeypatch.setattr(shards, "LANE_BATCH", 12)
-    monkeypatch.setattr(shards, "LEAST_QUEUED", 12)
+    monkeypatch.setattr(shards, "MIN_QUEUED_RECORDS", 12)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def simulated_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def flushes_that_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "FLUSH_INTERVAL", 3.0)
+    monkeypatch.setattr(flushing, "FLUSH_INTERVAL", 3.0)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,9 @@ _HEAD = struct.Struct(">BBqq")
 #: Values at least this long do not fit into a changelog batch of any history.
 OVERSIZED = 6000
 
+#: What a row becomes when stream time has risen to this many milliseconds past it, in tables whose rows lapse.
+LAPSED, LAPSE_MS = b"lapsed", 3
+
 
 class SourceRecord(Protocol):
     """A record of the source."""
@@ -32,6 +35,8 @@ class Expected:
         self._changes: dict[bytes, list[tuple[int, bytes | None]]] = {}
         #: The last offset taken in.
         self.seen = -1
+        #: The highest timestamp taken in.
+        self._stream_time = -1
         #: The offsets of the records that cannot become rows, and of those that can where a later record of the key is
         #: in the same batch.
         self.bad: list[int] = []
@@ -42,6 +47,10 @@ class Expected:
         for record in records:
             self.seen = record.offset
             key, value = record.key, record.value
+            if record.timestamp > self._stream_time:
+                self._stream_time = record.timestamp
+                if self._fold == "lapse":
+                    self._lapse(record)
             if key is None or key.startswith(b"!") or (value is not None and value.startswith(b"!")):
                 self.bad.append(record.offset)
                 continue
@@ -50,6 +59,17 @@ class Expected:
             changes = self._changes.setdefault(key, [])
             before = changes[-1][1] if changes else None
             changes.append((record.offset, self._row(record, before)))
+
+    def _lapse(self, passing: SourceRecord) -> None:
+        """Have rows lapse because of the time of a record, whatever it is itself."""
+        head = _HEAD.pack(1, 0, passing.timestamp, passing.offset)
+        for changes in self._changes.values():
+            row = changes[-1][1]
+            if row is None or row[_HEAD.size :] == LAPSED:
+                continue
+            _, _, timestamp, _ = _HEAD.unpack_from(row)
+            if timestamp + LAPSE_MS <= self._stream_time:
+                changes.append((passing.offset, head + LAPSED))
 
     def _row(self, record: SourceRecord, before: bytes | None) -> bytes | None:
         head = _HEAD.pack(1, 0, record.timestamp, record.offset)

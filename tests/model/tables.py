@@ -1,41 +1,36 @@
-"""The tables of the histories: a plain one, and two whose rows betray every lost or doubled record."""
+"""The tables of the histories.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+A plain one, two whose rows betray every lost or doubled record, and one whose rows change as time passes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from tablehouse.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
-from tablehouse.folds.fold import Decoded, Fold, Lookup
-from tablehouse.folds.upsert import Upsert
+from tablehouse.catalog.spec import FoldSpec, KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
+from tablehouse.folds.batches import RowByRow
+from tablehouse.folds.fold import FoldRecord, RowFold, Rows
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.schemas import NoSchemas, Schemas
 from tablehouse.formats.variants import Known
 from tablehouse.model import TopicPartition
-from tablehouse.stores.rows import HEAD_SIZE, LAYOUT_VERSION, pack_head
+from tablehouse.stores.rows import Row
+from tablehouse.tasks import definitions
+from tablehouse.tasks.identity import Identity
 from tablehouse.tasks.ingest import TableCodec
-from tablehouse.tasks.replay import Identity
 from tablehouse.testing.simulated import schemas as model_schemas
 from tablehouse.turns import Work
+from tests.model.oracle import LAPSE_MS, LAPSED
 
 #: Keys and values that begin so cannot be decoded, or lie in the wrong partition.
 BAD = b"!"
 MISPLACED = b"~"
 
+#: The prefixed keys whose rows lapse.
+LAPSING_KEYS = tuple(b"\x01k%d" % number for number in range(6))
 
-class Count:
-    """The row of a key says how many records it had; a tombstone deletes the row, and counting starts anew."""
-
-    name = "count"
-
-    def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
-        """See Fold."""
-        rows: dict[bytes, bytes | None] = {}
-        for key, payload, timestamp, offset in records:
-            before = rows[key] if key in rows else lookup(key)
-            count = 0 if before is None else int(before[HEAD_SIZE:])
-            head = pack_head(LAYOUT_VERSION, 0, timestamp, offset)
-            rows[key] = None if payload is None else head + b"%d" % (count + 1)
-        return rows
+#: How many partitions a source says that it has.
+PARTITIONS = 4
 
 
 class Toggle:
@@ -43,14 +38,32 @@ class Toggle:
 
     name = "toggle"
 
-    def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
-        """See Fold."""
-        rows: dict[bytes, bytes | None] = {}
-        for key, _, timestamp, offset in records:
-            before = rows[key] if key in rows else lookup(key)
-            head = pack_head(LAYOUT_VERSION, 0, timestamp, offset)
-            rows[key] = head + b"on" if before is None else None
-        return rows
+    def apply(self, row: Row | None, record: FoldRecord, stream_time: int) -> bytes | None:  # noqa: ARG002
+        """See RowFold."""
+        return b"on" if row is None else None
+
+    def pass_time(self, stream_time: int, rows: Rows) -> Mapping[bytes, bytes | None]:  # noqa: ARG002
+        """See RowFold."""
+        return {}
+
+
+class Lapse:
+    """The row of a key is its latest value, and says so once stream time is LAPSE_MS past it."""
+
+    name = "lapse"
+
+    def apply(self, row: Row | None, record: FoldRecord, stream_time: int) -> bytes | None:  # noqa: ARG002
+        """See RowFold."""
+        return record.payload
+
+    def pass_time(self, stream_time: int, rows: Rows) -> Mapping[bytes, bytes | None]:
+        """See RowFold."""
+        found = {key: rows(key) for key in LAPSING_KEYS}
+        return {
+            key: LAPSED
+            for key, row in found.items()
+            if row is not None and row.payload != LAPSED and row.timestamp_ms + LAPSE_MS <= stream_time
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +74,9 @@ class Spec(TableSpec):
     schemas: Schemas = field(default_factory=NoSchemas, hash=False)
 
 
-FOLDS: dict[str, type[Fold]] = {"upsert": Upsert, "count": Count, "toggle": Toggle}
+#: The folds that a definition can name in addition to that of a plain table, and those that only histories have.
+AGGREGATES = {"count": FoldSpec("count")}
+OF_HISTORIES: Mapping[str, Callable[[], RowFold]] = {"toggle": Toggle, "lapse": Lapse}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +102,8 @@ class Table:
 
     def spec(self, topic: str, schemas: Schemas) -> Spec:
         """Return what stands for it in a catalog."""
-        return Spec(self.name, _source_spec(topic), table=self, schemas=schemas)
+        source = _source_spec(topic, self.on_error)
+        return Spec(self.name, source, aggregate=AGGREGATES.get(self.fold), table=self, schemas=schemas)
 
     def codec(self, source: TopicPartition, schemas: Schemas | None = None) -> TableCodec:
         """Return how its records are read."""
@@ -99,16 +115,17 @@ class Table:
             decoded: bytes = yield partial(decode_value, value, headers)
             return decoded
 
-        return TableCodec(
-            source,
-            _store_key,
-            decode_value,
-            _misplaced,
-            FOLDS[self.fold](),
-            _source_spec(source.topic),
-            4,
-            on_error=self.on_error,
+        real = definitions.codec_of(
+            self.spec(source.topic, NoSchemas()), source.partition, PARTITIONS, Known(NoSchemas())
+        )
+        return replace(
+            real,
+            store_key=_store_key,
+            decode_value=decode_value,
+            misplaced=_misplaced,
+            suspicion=None,
             decode_in_pieces=decode_in_pieces,
+            fold=RowByRow(OF_HISTORIES[self.fold]()) if self.fold in OF_HISTORIES else real.fold,
         )
 
 
@@ -119,7 +136,7 @@ def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) ->
 
 
 def codec_of(spec: TableSpec, partition: int, partitions: int, known: Known) -> TableCodec:
-    """Stand in for the one in app/tablehouse/tasks/definitions.py, which knows no other fold than Upsert."""
+    """Stand in for the one in app/tablehouse/tasks/definitions.py, whose fold it has."""
     del partitions, known
     return _table(spec).codec(
         TopicPartition(spec.source.topic, partition), spec.schemas if isinstance(spec, Spec) else None
@@ -148,8 +165,8 @@ def _decode_framed(schemas: Schemas, value: bytes, headers: Sequence[tuple[str, 
     return model_schemas.decode(schemas, _decode_value(value, headers))
 
 
-def _source_spec(topic: str) -> SourceSpec:
-    return SourceSpec(topic, KeySpec("bytes"), ValueSpec("bytes"))
+def _source_spec(topic: str, on_error: OnError) -> SourceSpec:
+    return SourceSpec(topic, KeySpec("bytes"), ValueSpec("bytes"), on_error=on_error)
 
 
 def _misplaced(wires: Sequence[bytes]) -> int | None:

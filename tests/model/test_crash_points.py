@@ -5,14 +5,30 @@ from collections.abc import Callable
 import pytest
 
 from tablehouse.model import TaskState
+from tablehouse.testing.simulated.broker import Pair
 from tablehouse.testing.simulated.loop import run_virtual
 from tests.model.scenario import SOURCE, Scenario
 
 RECORDS = [(b"k%d" % (number % 5), b"v%d" % number) for number in range(23)]
 
 
-async def _killed_at(point: str, kept: int, prepare: Callable[[Scenario], None]) -> None:
-    scenario = Scenario("count", "toggle")
+class _Timed(Scenario):
+    """A scenario in which time passes with the records, those that are bad too, and most of them are late."""
+
+    def produce(self, *pairs: Pair) -> None:
+        """Append to the source, and now and then a record that cannot become a row."""
+        for key, value in pairs:
+            self._append(key, value)
+            if self.source.end % 3 == 0:
+                self._append(b"!", b"bad")
+
+    def _append(self, key: bytes | None, value: bytes | None) -> None:
+        end = self.source.end
+        self.source.append([(key, value)], timestamp=1000 + end + (12 if end % 7 == 0 else 0))
+
+
+async def _killed_at(make: Callable[[], Scenario], point: str, kept: int, prepare: Callable[[Scenario], None]) -> None:
+    scenario = make()
     worker = scenario.workers[0]
     await scenario.started(*RECORDS[:5])
     reached = scenario.at(point, lambda: worker.kill(kept))
@@ -70,36 +86,44 @@ def _corrupt(scenario: Scenario) -> None:
     _return(scenario)
 
 
+POINTS = [
+    pytest.param("claim.asked", _rebalance, id="before the claim is sent"),
+    pytest.param("claim.sent", _rebalance, id="claim sent, not acknowledged"),
+    pytest.param("claim.acknowledged", _rebalance, id="claim acknowledged, not read back"),
+    pytest.param("append.sent", _ingest, id="batch sent, not acknowledged"),
+    pytest.param("append.acknowledged", _ingest, id="acknowledged, rows not written"),
+    pytest.param("store.chunk", _ingest, id="between chunks of rows"),
+    pytest.param("store.checkpoint", _ingest, id="rows written, checkpoint not"),
+    pytest.param("schema.asked", _need_a_schema, id="waiting for a schema"),
+    pytest.param("thread", _ingest_large, id="before the thread decodes a large value"),
+    pytest.param("thread done", _ingest_large, id="after the thread has decoded a large value"),
+    pytest.param("commit", _ingest, id="checkpoint written, source offset not committed"),
+    pytest.param("store.wipe", _distrust, id="before wiping"),
+    pytest.param("store.wipe done", _distrust, id="after wiping"),
+    pytest.param("read.answered", _distrust, id="while replaying"),
+    pytest.param("store.flush", _ingest, id="before flushing"),
+    pytest.param("store.flush done", _ingest, id="after flushing"),
+    pytest.param("store.close", _leave, id="before closing"),
+    pytest.param("store.close done", _leave, id="after closing"),
+    pytest.param("store.open", _return, id="before opening"),
+    pytest.param("store.open done", _return, id="after opening"),
+    pytest.param("store.destroy", _corrupt, id="before a store that cannot be opened is deleted"),
+    pytest.param("store.destroy done", _corrupt, id="after a store that cannot be opened is deleted"),
+]
+
+
 @pytest.mark.parametrize("kept", [0, 1, 3, 1000])
-@pytest.mark.parametrize(
-    ("point", "prepare"),
-    [
-        pytest.param("claim.asked", _rebalance, id="before the claim is sent"),
-        pytest.param("claim.sent", _rebalance, id="claim sent, not acknowledged"),
-        pytest.param("claim.acknowledged", _rebalance, id="claim acknowledged, not read back"),
-        pytest.param("append.sent", _ingest, id="batch sent, not acknowledged"),
-        pytest.param("append.acknowledged", _ingest, id="acknowledged, rows not written"),
-        pytest.param("store.chunk", _ingest, id="between chunks of rows"),
-        pytest.param("store.checkpoint", _ingest, id="rows written, checkpoint not"),
-        pytest.param("schema.asked", _need_a_schema, id="waiting for a schema"),
-        pytest.param("thread", _ingest_large, id="before the thread decodes a large value"),
-        pytest.param("thread done", _ingest_large, id="after the thread has decoded a large value"),
-        pytest.param("commit", _ingest, id="checkpoint written, source offset not committed"),
-        pytest.param("store.wipe", _distrust, id="before wiping"),
-        pytest.param("store.wipe done", _distrust, id="after wiping"),
-        pytest.param("read.answered", _distrust, id="while replaying"),
-        pytest.param("store.flush", _ingest, id="before flushing"),
-        pytest.param("store.flush done", _ingest, id="after flushing"),
-        pytest.param("store.close", _leave, id="before closing"),
-        pytest.param("store.close done", _leave, id="after closing"),
-        pytest.param("store.open", _return, id="before opening"),
-        pytest.param("store.open done", _return, id="after opening"),
-        pytest.param("store.destroy", _corrupt, id="before a store that cannot be opened is deleted"),
-        pytest.param("store.destroy done", _corrupt, id="after a store that cannot be opened is deleted"),
-    ],
-)
+@pytest.mark.parametrize(("point", "prepare"), POINTS)
 def test_a_crash_loses_and_doubles_nothing(point: str, prepare: Callable[[Scenario], None], kept: int) -> None:
-    run_virtual(_killed_at(point, kept, prepare))
+    run_virtual(_killed_at(lambda: Scenario("count", "toggle"), point, kept, prepare))
+
+
+@pytest.mark.parametrize("kept", [0, 3, 1000])
+@pytest.mark.parametrize(("point", "prepare"), POINTS)
+def test_after_a_crash_time_has_passed_as_far_as_the_records_say_and_no_further(
+    point: str, prepare: Callable[[Scenario], None], kept: int
+) -> None:
+    run_virtual(_killed_at(lambda: _Timed("lapse", "count"), point, kept, prepare))
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4])

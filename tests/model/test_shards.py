@@ -7,7 +7,7 @@ import pytest
 
 from tablehouse.errors import NotOwner, PartitionRestoring
 from tablehouse.model import TaskState
-from tablehouse.tasks.shards import REOPEN_INTERVAL
+from tablehouse.tasks.shard_stores import REOPEN_INTERVAL
 from tablehouse.testing.simulated.loop import run_virtual
 from tablehouse.testing.simulated.store import MemoryShard
 from tests.model.history import History

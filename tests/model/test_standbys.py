@@ -7,15 +7,16 @@ from unittest.mock import patch
 import pytest
 
 from tablehouse.errors import NotOwner, PartitionRestoring, PositionNotReached, TooStale
-from tablehouse.model import Consistency, ReadMode, Role, TaskState
+from tablehouse.model import Consistency, ReadMode, Role, ShardId, TaskState
+from tablehouse.tasks.progress import OWNER_TIMEOUT_SECONDS
 from tablehouse.tasks.source_ends import KNOWN_SECONDS, SOURCE_ENDS_INTERVAL
-from tablehouse.tasks.task import OWNER_PATIENCE
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
 from tests.model.worker import Worker
 
 EARLY = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"c", b"4")]
 ANY = Consistency(ReadMode.ANY)
+SHARD = ShardId(*SOURCE)
 
 
 async def _with_standby(scenario: Scenario) -> tuple[Worker, Worker]:
@@ -57,7 +58,7 @@ async def test_a_standby_has_what_the_owner_has_and_says_so_with_its_role(scenar
 
 @simulated("count", workers=2, seeds=range(4))
 async def test_a_new_standby_does_not_wait_for_the_next_round_of_listings_to_be_trusted(scenario: Scenario) -> None:
-    with patch("tablehouse.tasks.shards.SOURCE_ENDS_INTERVAL", 1e6):
+    with patch("tablehouse.tasks.source_listings.SOURCE_ENDS_INTERVAL", 1e6):
         _, standby = await _with_standby(scenario)
         assert standby.read(scenario.task(standby), b"a").freshness.staleness_ms is not None
 
@@ -202,12 +203,12 @@ async def test_a_standby_of_an_owner_that_has_stopped_can_take_over_however_far_
         lambda: scenario.task(standby, "upsert").lag_records == 0 and task.lag_records == len(EARLY * 10) + 1,
         "the standby knows that",
     )
-    assert not await running.shards.warm({SOURCE}, 0), "the owner may yet get on"
-    await asyncio.sleep(2 * OWNER_PATIENCE)
-    assert await running.shards.warm({SOURCE}, 0) == [SOURCE]
+    assert not await running.shards.warm({SHARD}, 0), "the owner may yet get on"
+    await asyncio.sleep(2 * OWNER_TIMEOUT_SECONDS)
+    assert await running.shards.warm({SHARD}, 0) == [SHARD]
     fair = scenario.world.weather
     scenario.world.weather = replace(fair, unavailable=1)
-    assert not await running.shards.warm({SOURCE}, 0), "nobody can tell"
+    assert not await running.shards.warm({SHARD}, 0), "nobody can tell"
     scenario.world.weather = fair
     owner.kill()
     await scenario.world.until(
@@ -227,7 +228,7 @@ async def test_a_standby_that_is_not_there_yet_cannot_take_over(scenario: Scenar
     running = standby.running
     assert running is not None
     assert scenario.task(standby).state < TaskState.STANDBY
-    assert not await running.shards.warm({SOURCE}, 1000)
+    assert not await running.shards.warm({SHARD}, 1000)
     await _follows(scenario, standby)
-    assert await running.shards.warm({SOURCE}, 0)
+    assert await running.shards.warm({SHARD}, 0)
     assert not await running.shards.warm(set(), 1000)

@@ -9,10 +9,10 @@ import pytest
 from tablehouse.errors import TooStale
 from tablehouse.model import Consistency, ReadMode, Role, TaskState
 from tablehouse.stores.rows import LAYOUT_VERSION
+from tablehouse.tasks.identity import FingerprintChanged
 from tablehouse.tasks.log import Bounds
 from tablehouse.tasks.pipeline import IDLE_POSITION_INTERVAL
 from tablehouse.tasks.records import POSITION_KEY, Checkpoint, decode, encode
-from tablehouse.tasks.replay import FingerprintChanged
 from tablehouse.tasks.takeover import Takeover
 from tests.model.history import wear_out
 from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
@@ -540,7 +540,7 @@ async def test_an_active_is_as_stale_as_the_listing_by_which_it_has_caught_up(sc
 
     with (
         patch.object(Takeover, "source_bounds", source_bounds_late),
-        patch("tablehouse.tasks.shards.SOURCE_ENDS_INTERVAL", 1e6),
+        patch("tablehouse.tasks.source_listings.SOURCE_ENDS_INTERVAL", 1e6),
     ):
         await scenario.started((b"a", b"1"), (b"b", b"2"))
         staleness = scenario.task().staleness_ms

@@ -8,7 +8,7 @@ from typing import Any
 
 from tablehouse.catalog.spec import Catalog
 from tablehouse.formats.variants import Known
-from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, TaskState, TopicPartition
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, ShardId, TaskState, TopicPartition
 from tablehouse.stores.data_directory import DataDirectory
 from tablehouse.stores.store import StoreClosed, StoreCorrupt
 from tablehouse.tasks.clock import MEASURING_INTERVAL, MeasuredClock
@@ -221,7 +221,8 @@ class _Run:
             Reader(self.lease, MAX_STALENESS),
         )
 
-    def _store_of(self, source: TopicPartition) -> MemoryShard:
+    def _store_of(self, shard: ShardId) -> MemoryShard:
+        source = TopicPartition(*shard)
         world, worker, folder = self.world, self.worker, self.worker.folder(source)
         if folder.holder is not None:
             world.paths["a shard returned while it was closed"] += 1
@@ -251,8 +252,11 @@ class _Run:
             await self.world.hop("joined")
             generation = self.lease.generation = self.world.group.generation
             assigned = self.world.group.assigned(self.member)
+            followed = self.world.group.followed(self.member)
             self.lane.assign(assigned)
-            self.shards.assign(generation, assigned, self.world.group.followed(self.member))
+            self.shards.assign(
+                generation, [ShardId(*source) for source in assigned], [ShardId(*source) for source in followed]
+            )
             while not self.leaving and await self.lease.beat() == "good":  # noqa: ASYNC110 - heartbeats, not a poll
                 await asyncio.sleep(HEARTBEAT_INTERVAL)
             await self.shards.suspend(PATIENCE, "the group is rebalancing")

@@ -54,7 +54,7 @@ def client(folder: Path, registry: EmbeddedRegistry, metrics: Metrics) -> Schema
     """Make a client as a worker over this folder has one."""
     given = Settings(bootstrap_servers="kafka:1", tables=Path("tables.yaml"), schema_registry=registry.url)
     saved = SavedSchemas(folder / "schemas.json", [registry.url])
-    return SchemaRegistry(access_of(given), saved, metrics, given.schema_registry_unknown_after)
+    return SchemaRegistry(access_of(given.registry), saved, metrics, given.schema_registry_unknown_after)
 
 
 def row(running: RunningEngine, name: str, key: bytes, partition: int = 0) -> bytes | None:
@@ -172,7 +172,7 @@ async def test_a_schema_that_the_registry_hears_of_late_is_waited_for_and_costs_
         given = Settings(bootstrap_servers="kafka:1", tables=Path("tables.yaml"), schema_registry=follower.url)
         saved = SavedSchemas(tmp_path / "schemas.json", [follower.url])
         metrics = Metrics("0")
-        schemas = SchemaRegistry(access_of(given), saved, metrics, given.schema_registry_unknown_after)
+        schemas = SchemaRegistry(access_of(given.registry), saved, metrics, given.schema_registry_unknown_after)
         async with running_engine(kafka, tmp_path, definition, group, schemas) as running:
             await running.wait_active(4)
             late = [(b"a", value(1, 1), 0), (b"b", value(2, 2), 0), (b"c", value(1, 3), 0)]

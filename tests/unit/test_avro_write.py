@@ -276,7 +276,7 @@ def test_a_member_that_is_missing_is_its_default() -> None:
         (SYMBOLS, '"B"', "one of A"),
         (SYMBOLS, "{}", "one of A"),
         (DECIMAL, '"123.45"', "more than the 4 digits"),
-        (DECIMAL, '"1.234"', "more than 2 digits behind the point"),
+        (DECIMAL, '"1.234"', "more than 2 digits after the point"),
         (DECIMAL, "1.5", "a decimal in a string"),
         (DECIMAL, '"1e3"', "the digits of a decimal"),
         (DECIMAL, f'"{"1" * 5000}"', "more than 4300 digits"),

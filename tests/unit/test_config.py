@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tablehouse.config.settings import SETTINGS, Settings, load_settings
+from tablehouse.config.load import load_settings
+from tablehouse.config.settings import SETTINGS, Settings
 from tablehouse.errors import ConfigError
 
 REQUIRED = {"bootstrap_servers": "kafka:9092", "tables": "tables.yaml"}

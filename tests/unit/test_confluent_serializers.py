@@ -25,7 +25,6 @@ from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from tablehouse.formats.avro import AvroReader
 from tablehouse.formats.avro_write import to_framed_avro
 from tablehouse.formats.errors import DecodeError
-from tablehouse.formats.key_text import key_text
 from tablehouse.formats.keyed import source_keys
 from tablehouse.formats.protobuf import ProtobufReader
 from tablehouse.formats.schemas import Reference, Schema, SchemaNeeded
@@ -282,7 +281,7 @@ def test_keys_of_the_avro_serializer_are_found_under_their_wire_form(
     known = Known(by_guids(registry, "orders-key"))
     named = source_keys(SourceSpec("orders", spec, ValueSpec("json")), known)
     assert named.store(bare, headers) == stored
-    assert key_text(spec, bare, headers, known.schemas).encode() == url
+    assert (named.text(stored), named.record_text(bare, headers)) == (url, url)
     key = named.parse(url)
     assert (key.stored, key.wires, dict(key.headers)) == (stored, (bare,), {bare: tuple(headers)})
 
@@ -335,7 +334,7 @@ def test_values_and_keys_of_the_json_serializer(registry: SchemaRegistryClient) 
     known = Known(by_guids(registry, "orders-key"))
     named = source_keys(source, known)
     assert named.store(bare, headers) == keys.store(key)
-    assert key_text(source.key, bare, headers, known.schemas) == "7"
+    assert named.record_text(bare, headers) == b"7"
     with pytest.raises(DecodeError, match="its header __key_schema_id is neither"):
         named.store(bare, [("__key_schema_id", b"\x02")])
 

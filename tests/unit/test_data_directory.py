@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tablehouse.errors import DataDirectoryError
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.stores.data_directory import DataDirectory
 from tablehouse.telemetry import Metrics
 from tests.support.limits import file_size_limit
@@ -58,7 +58,7 @@ def test_positions_are_there_for_the_next_process(tmp_path: Path) -> None:
     directory.release()
     again = DataDirectory.acquire(tmp_path)
     assert again.positions() == {"t": {0: 5, 3: -1}}
-    assert again.shard(TopicPartition("t", 3)) == tmp_path / "shards" / "t-3"
+    assert again.shard(ShardId("t", 3)) == tmp_path / "shards" / "t-3"
     again.release()
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tablehouse.catalog.fingerprint import fingerprint
-from tablehouse.catalog.spec import KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
-from tablehouse.folds.fold import Decoded
+from tablehouse.catalog.spec import Catalog, FoldSpec, KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
+from tablehouse.folds.fold import Decoded, Slice
 from tablehouse.folds.upsert import Upsert
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.partitioners import partition_of
@@ -14,7 +14,7 @@ from tablehouse.formats.schemas import SchemaNeeded
 from tablehouse.formats.values import LARGE_VALUE_BYTES
 from tablehouse.formats.variants import Known
 from tablehouse.kafka.record_batches import ReadRecord
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId, TopicPartition
 from tablehouse.stores.rows import Row, unpack
 from tablehouse.tasks.definitions import changelog_topic, codec_of, family_name, identity_of, tables_with_changelogs
 from tests.support.avro import avro_schema
@@ -36,6 +36,17 @@ def test_each_version_of_a_table_has_a_changelog_and_a_family_of_its_own(version
     table = replace(TABLE, version=version)
     assert (changelog_topic("g", table), family_name(table)) == (topic, family)
     assert tables_with_changelogs("g", [topic, "h-ships-changelog", "g-skips", "g-changelog"]) == {"planes"}
+
+
+def test_a_plain_table_is_sharded_with_the_tables_of_its_source_topic_and_reads_one_partition_of_it() -> None:
+    other = TableSpec("routes", SourceSpec("routes-raw", KeySpec("string"), ValueSpec("json")), standbys=2)
+    catalog = Catalog({table.name: table for table in (TABLE, other, replace(TABLE, name="fleet", standbys=0))})
+    assert TABLE.shard(3) == ShardId("planes-raw", 3)
+    assert str(TABLE.shard(3)) == "planes-raw[3]"
+    assert TABLE.inputs(3) == (TopicPartition("planes-raw", 3),)
+    assert catalog.shard_names == ("planes-raw", "routes-raw")
+    assert [table.name for table in catalog.tables_in("planes-raw")] == ["planes", "fleet"]
+    assert catalog.standbys == {"planes-raw": 1, "routes-raw": 2}
 
 
 def test_groups_and_tables_have_changelogs_of_their_own() -> None:
@@ -93,7 +104,8 @@ def test_a_codec_says_what_a_bad_value_probably_is_unless_it_is_large() -> None:
 
 
 def test_the_fold_is_the_one_that_the_fingerprint_names() -> None:
-    assert codec_of(TABLE, 0, 1, NO_REGISTRY).fold.name == identity_of("g", TABLE, 0, 1).fingerprint["fold"]
+    for table in (TABLE, replace(TABLE, aggregate=FoldSpec("count"))):
+        assert codec_of(table, 0, 1, NO_REGISTRY).fold.name == identity_of("g", table, 0, 1).fingerprint["fold"]
 
 
 @pytest.mark.parametrize("partitioner", ["murmur2", "crc32"])
@@ -117,7 +129,8 @@ def test_where_producers_put_keys_anywhere_none_is_misplaced_and_deletions_leave
     assert codec.misplaced([b' "a"']) is None
     assert codec.empty_keys
     assert codec.fold.name == fingerprint(replace(TABLE, source=source), group="g", partitions=3, row_layout=1)["fold"]
-    rows = codec.fold([Decoded(b"a", b"1", 5, 0), Decoded(b"a", None, 6, 1), Decoded(b"b", b"2", 7, 2)], lambda _: None)
+    records = [Decoded(b"a", b"1", 5, 0), Decoded(b"a", None, 6, 1), Decoded(b"b", b"2", 7, 2)]
+    rows = codec.fold(records, lambda _: None, Slice(-1, (), lambda *_: None))
     assert {key: unpack(row or b"") for key, row in rows.items()} == {
         b"a": Row(b"", 6, 1, deleted=True),
         b"b": Row(b"2", 7, 2),

@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 
 from tablehouse.formats.partitioners import partition_of
-from tablehouse.http import connections, held, protocol, server
+from tablehouse.http import connections, held, protocol
 from tablehouse.stores.rows import Row
+from tablehouse.worker.http_side import INTERNAL_SHARE
 from tests.support.http_workers import Reply, Worker, connected, one_worker, read_reply, share, start_worker
 from tests.support.polling import until
 
@@ -55,9 +56,7 @@ async def worker() -> AsyncIterator[Worker]:
 @contextlib.asynccontextmanager
 async def limited(limit: int = 1_000, room: int = 16 << 20) -> AsyncIterator[Worker]:
     """Run a worker whose public listener has that many connections, and all of them that much memory."""
-    running = await start_worker(
-        "a", connections=limit * server.INTERNAL_SHARE // (server.INTERNAL_SHARE - 1), held=room
-    )
+    running = await start_worker("a", connections=limit * INTERNAL_SHARE // (INTERNAL_SHARE - 1), held=room)
     share([running], {"a": range(4)})
     try:
         yield running

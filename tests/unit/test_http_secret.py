@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import msgspec
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from tablehouse.errors import OwnerUnreachable
@@ -51,7 +52,7 @@ async def met(worker: Worker, secret: str) -> Met:
     reply = await ask(worker.internal, CHALLENGE_PATH, {NONCE: nonce})
     assert (reply.status, reply.body) == (204, b"")
     shown = {CHALLENGE: reply.headers[CHALLENGE.lower()], PROOF: reply.headers[PROOF.lower()]}
-    return meet(keys_of([secret]), host_of(worker), nonce, shown)
+    return meet(keys_of([SecretStr(secret)]), host_of(worker), nonce, shown)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ async def test_a_relay_to_a_real_worker_proves_nothing_for_another_one() -> None
         nonce = "0" * 32
         reply = await ask(b.internal, CHALLENGE_PATH, {NONCE: nonce})
         shown = {CHALLENGE: reply.headers[CHALLENGE.lower()], PROOF: reply.headers[PROOF.lower()]}
-        keys = keys_of([NEW])
+        keys = keys_of([SecretStr(NEW)])
         assert meet(keys, host_of(b), nonce, shown)
         for other in (
             HostInfo("c", 1, b.internal),

@@ -10,11 +10,12 @@ import uvloop
 
 from tablehouse.catalog.spec import Catalog
 from tablehouse.errors import ConfigError
-from tablehouse.http.server import HttpServer, ServerOptions
+from tablehouse.http.server import HttpServer
 from tablehouse.model import TaskState
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
+from tablehouse.worker.http_side import ServerOptions, http_server
 from tests.support.cluster_fakes import FakeOwner, FakeSource, FakeTables, Placed, snapshot, status
 from tests.support.http_workers import FakeHealth, Worker, ask, one_worker
 from tests.support.schemas import NO_REGISTRY
@@ -228,7 +229,7 @@ async def test_stop_lets_a_request_in_flight_finish() -> None:
 
 
 def server_on(port: int, internal_port: int) -> HttpServer:
-    return HttpServer(
+    return http_server(
         ServerOptions(
             host="127.0.0.1",
             port=port,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tablehouse.catalog.spec import KeySpec, SourceSpec, ValueSpec
-from tablehouse.folds.fold import Decoded, Lookup
+from tablehouse.folds.fold import Decoded, Lookup, Slice
 from tablehouse.folds.upsert import Upsert
 from tablehouse.formats.errors import DecodeError
 from tablehouse.model import TopicPartition
@@ -201,8 +201,9 @@ def test_a_fold_sees_the_decoded_records_in_order_and_the_earlier_rows() -> None
     class Listing:
         name = "listing"
 
-        def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
+        def __call__(self, records: Sequence[Decoded], lookup: Lookup, around: Slice) -> dict[bytes, bytes | None]:
             seen.extend(records)
+            assert [record.offset for record in around.source] == [3, 5]
             return {key: lookup(key) for key, _, _, _ in records}
 
     codec = TableCodec(SOURCE, store_key, decode_value, misplaced, Listing(), SPEC, 4)
@@ -216,7 +217,8 @@ def test_a_slice_is_folded_on_top_of_the_ones_before_it() -> None:
     class Joining:
         name = "joining"
 
-        def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:
+        def __call__(self, records: Sequence[Decoded], lookup: Lookup, around: Slice) -> dict[bytes, bytes | None]:
+            assert around.stream_time == (-1 if records[0].offset == 0 else 1000)
             rows: dict[bytes, bytes | None] = {}
             for key, payload, _, _ in records:
                 before = rows[key] if key in rows else lookup(key)

@@ -311,7 +311,7 @@ async def test_a_definition_that_fits_has_no_disagreements() -> None:
 async def test_a_wrong_definition_is_told_field_by_field_with_what_would_fit() -> None:
     records = sample([(b"k%03d" % n, b"text") for n in range(50)], partitioner="crc32")
     key, value, partitioner = await found(SourceSpec("orders", KeySpec("int"), ValueSpec("json")), records)
-    assert key.startswith("source.key: all 50 keys can be read as int, and look like string")
+    assert key.startswith("source.key: all 50 keys can be read as int but look like string")
     assert value.startswith("source.value: 0 of 50 values can be rows")
     assert "string would fit 50 of 50" in value
     assert partitioner.startswith("source.partitioner: murmur2 puts")

@@ -81,5 +81,5 @@ async def test_a_broker_that_may_create_what_it_is_asked_about_is_refused_as_too
     async with _impostor(_challenge, b"") as address:
         with pytest.raises(BrokersRefuse) as caught:
             await check_login(Connection(address, "test"))
-    assert f"{address} is too old: the broker knows Metadata requests up to version 3 only" in str(caught.value)
-    assert str(caught.value).endswith("Apache Kafka 2.5 or newer is needed")
+    assert f"{address} is too old: the broker supports Metadata requests only up to version 3" in str(caught.value)
+    assert str(caught.value).endswith("Apache Kafka 2.5 or newer is required")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tablehouse.config.settings import load_settings
+from tablehouse.config.load import load_settings
 from tablehouse.errors import ConfigError
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.security import security_of
@@ -43,7 +43,7 @@ def without(given: dict[str, str], *names: str) -> dict[str, str]:
 
 def refused(given: dict[str, str]) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        security_of(load_settings(REQUIRED | given))
+        security_of(load_settings(REQUIRED | given).kafka)
     return str(caught.value).splitlines()
 
 
@@ -145,7 +145,7 @@ def test_secrets_show_in_nothing_that_is_printed(authority: Authority) -> None:
     }
     for given in (PLAIN, OAUTH):
         settings = load_settings(REQUIRED | given | tls)
-        security = security_of(settings)
+        security = security_of(settings.kafka)
         shown = (
             f"{settings!r} {settings.model_dump_json()} {security!r} {security} {Connection('k:1', 'c', 1, security)}"
         )
@@ -155,18 +155,21 @@ def test_secrets_show_in_nothing_that_is_printed(authority: Authority) -> None:
 
 def test_a_password_with_a_line_break_at_its_end_as_files_have_it_is_the_password() -> None:
     settings = load_settings(REQUIRED | PLAIN | {"kafka_sasl_password": "correct horse\n"})
-    password = security_of(settings).password
+    password = security_of(settings.kafka).password
     assert password is not None
     assert password.get_secret_value() == "correct horse"
 
 
 def test_without_settings_brokers_are_spoken_to_in_the_clear() -> None:
-    assert security_of(load_settings(REQUIRED)).arguments() == {"security_protocol": "PLAINTEXT", "ssl_context": None}
+    assert security_of(load_settings(REQUIRED).kafka).arguments() == {
+        "security_protocol": "PLAINTEXT",
+        "ssl_context": None,
+    }
 
 
 def test_certificates_and_host_names_are_always_checked(authority: Authority) -> None:
     for given in (TLS, TLS | {"kafka_ca": str(authority.ca)}):
-        tls = security_of(load_settings(REQUIRED | given)).tls
+        tls = security_of(load_settings(REQUIRED | given).kafka).tls
         assert tls is not None
         assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
         assert tls.minimum_version == ssl.TLSVersion.TLSv1_2

@@ -85,7 +85,7 @@ async def test_a_refused_client_is_told_from_an_endpoint_that_is_away(server: To
         await credentials(server, Clock(), "a wrong one").token()
     assert caught.value.refused
     away = TokenEndpoint(f"http://127.0.0.1:{processes.free_port()}/token", CLIENT, SecretStr(SECRET))
-    with pytest.raises(TokenUnavailable, match="cannot be asked for a token: ") as caught:
+    with pytest.raises(TokenUnavailable, match="cannot be reached for a token: ") as caught:
         await ClientCredentials(away).token()
     assert not caught.value.refused
 
@@ -97,7 +97,7 @@ async def test_a_refused_client_is_told_from_an_endpoint_that_is_away(server: To
         ("[]", "without an access_token"),
         ('{"access_token": 7}', "without an access_token"),
         ('{"access_token": ""}', "without an access_token"),
-        ('{"access_token": "a", "expires_in": "soon"}', "no number of seconds"),
+        ('{"access_token": "a", "expires_in": "soon"}', "not a number of seconds"),
     ],
 )
 async def test_an_answer_that_is_no_token_is_refused(server: TokenServer, answer: str, right: str) -> None:

@@ -11,8 +11,8 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ValidationError
 
 from tablehouse.errors import TopicError
+from tablehouse.logs import LogFormat, configure_logging, log_uncaught
 from tablehouse.masking import in_words, traceback_in_words, without_user_info
-from tablehouse.telemetry import LogFormat, configure_logging, log_uncaught
 
 #: What a line must not have, as a key, a row or a password would stand in it.
 DATA = "hunter2"

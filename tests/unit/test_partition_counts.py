@@ -1,8 +1,8 @@
 """By which partition count a topic's tables are served, and which of them its growth holds back."""
 
 from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
-from tablehouse.kafka.partition_counts import PartitionCounts, settle
 from tablehouse.tasks.doubts import Doubts
+from tablehouse.tasks.partition_counts import PartitionCounts, settle
 
 
 def catalog(**topics: str) -> Catalog:
@@ -53,4 +53,4 @@ def test_a_table_whose_topic_has_another_count_is_in_doubt_from_the_start() -> N
     assert doubts.why("g-two-changelog", "u") is None
     shared, disagreements = found.agreed({"t": 6, "u": 2, "other": 9})
     assert shared == {"u": 2, "other": 9}
-    assert "counts 6 partitions of t and this worker 4" in disagreements["t"]
+    assert "uses 6 partitions of t and this worker 4" in disagreements["t"]

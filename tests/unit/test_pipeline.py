@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from tablehouse.catalog.spec import KeySpec, OnError, SourceSpec, TableSpec, ValueSpec
 from tablehouse.formats.json_pieces import PIECE_BYTES
 from tablehouse.formats.values import LARGE_VALUE_BYTES, value_format
+from tablehouse.formats.variants import Known
 from tablehouse.model import Epoch, TopicPartition
 from tablehouse.stores.store import StoreClosed
 from tablehouse.tasks.bad_records import BAD_RECORDS_LOGGED
@@ -19,19 +20,27 @@ from tablehouse.tasks.doubts import Doubts, Misplaced
 from tablehouse.tasks.ingest import LaneBatch, RecordRefused
 from tablehouse.tasks.log import Bounds, Fenced, LogSlice, OutcomeUnknown
 from tablehouse.tasks.pipeline import (
-    BYTES_A_SLICE,
+    BYTES_PER_SLICE,
     LANE_BATCH,
     LANE_BATCH_BYTES,
-    RECORDS_A_SLICE,
+    RECORDS_PER_SLICE,
     NotContiguous,
     Pipeline,
 )
+from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, anchor_of, decode, encode
-from tablehouse.tasks.replay import Replayer
+from tablehouse.tasks.table_state import TableState
 from tablehouse.telemetry import Metrics
 from tablehouse.testing.simulated.broker import Log, Record
+from tablehouse.testing.simulated.group import MemberLease
 from tablehouse.testing.simulated.loop import run_virtual
-from tablehouse.testing.simulated.ports import SimulatedDeadLetters, SimulatedWriter, measured_clock
+from tablehouse.testing.simulated.ports import (
+    SimulatedClock,
+    SimulatedDeadLetters,
+    SimulatedReader,
+    SimulatedWriter,
+    measured_clock,
+)
 from tablehouse.testing.simulated.store import Disk, MemoryStore
 from tablehouse.testing.simulated.world import Weather, World
 from tablehouse.turns import Turns
@@ -59,7 +68,7 @@ class Owner:
         self.doubts = Doubts(lambda: self.findings.append(1))
         self.writer = SimulatedWriter(self.world)
         self.codec = self.table.codec(SOURCE)
-        self.replayer = Replayer(self.table.identity(SOURCE), self.store, measured_clock(self.world), self.doubts)
+        self.state = TableState(self.table.identity(SOURCE), self.store, measured_clock(self.world), self.doubts)
         self.applied: list[int] = []
         self.schemas = MemorySchemas()
         self.steps_aside = 0
@@ -71,27 +80,37 @@ class Owner:
 
     async def claim(self) -> Pipeline:
         """Claim, and return the pipeline of this ownership."""
-        self.replayer.load()
-        self.replayer.begin(Bounds(0, 0))
-        claim = Claim(EPOCH, b"nonce", 1, "w", dict(self.replayer.fingerprint), b"log id")
+        self.state.load()
+        self.state.begin(Bounds(0, 0))
+        claim = Claim(EPOCH, b"nonce", 1, "w", dict(self.state.fingerprint), b"log id")
         await self.writer.claim(self.changelog, EPOCH, CLAIM_KEY, encode(claim))
-        self.replayer.rewind()
+        self.state.rewind()
         found, following = self.log.read(0, 10)
-        await self.replayer.apply(LogSlice(found, following))
+        await self.state.apply(LogSlice(found, following))
         return Pipeline(
-            self.table.name,
-            self.changelog,
+            self.state,
             self.codec,
-            self.replayer,
-            self.writer,
-            self.metrics,
-            SimulatedDeadLetters(self.world),
-            self.doubts,
-            Turns(),
-            self.schemas,
-            asyncio.Semaphore(1),
-            lambda: self.applied.append(self.replayer.applied),
+            self._ports(),
+            lambda: self.applied.append(self.state.applied),
             self._step_aside,
+        )
+
+    def _ports(self) -> Ports:
+        return Ports(
+            changelog=SimulatedReader(self.world),
+            sources=SimulatedReader(self.world),
+            writer=self.writer,
+            dead_letters=SimulatedDeadLetters(self.world),
+            lease=MemberLease("w", self.world.group, self.world.hop),
+            clock=SimulatedClock(),
+            broker_clock=measured_clock(self.world),
+            metrics=self.metrics,
+            doubts=self.doubts,
+            known=Known(self.schemas),
+            turns=Turns(),
+            sleep=asyncio.sleep,
+            on_fatal=lambda _error: None,
+            worker_id="w",
         )
 
     def _step_aside(self) -> None:
@@ -170,7 +189,7 @@ async def test_a_batch_is_rows_and_last_one_position_and_then_in_the_store(owner
     position = PositionRecord(0, 4, EPOCH, stream_time=1002, anchor=anchor_of(source[2]))
     assert owner.batches() == [([b"\x01k0", b"\x01k1", b"\x01k2"], position)]
     assert owner.payloads() == {b"\x01k0": b"v", b"\x01k1": b"v", b"\x01k2": b"v"}
-    assert (owner.replayer.position, owner.replayer.next_offset) == (position, owner.log.end)
+    assert (owner.state.position, owner.state.next_offset) == (position, owner.log.end)
     assert (owner.applied, owner.ingested(), pipeline.needed) == ([4], 3, 5)
 
 
@@ -179,10 +198,10 @@ async def test_no_row_is_readable_before_its_batch_is_acknowledged(owner: Owner,
     owner.world.hold = lambda _request: True
     await pipeline.feed(LaneBatch.of(records(0, 1), 0, 1))
     await owner.world.until(lambda: bool(owner.world.held), "a batch on the wire")
-    assert (owner.payloads(), owner.replayer.applied, owner.applied) == ({}, -1, [])
+    assert (owner.payloads(), owner.state.applied, owner.applied) == ({}, -1, [])
     owner.world.deliver(owner.world.held[0])
     assert owner.batches()
-    assert (owner.payloads(), owner.replayer.applied) == ({}, -1)
+    assert (owner.payloads(), owner.state.applied) == ({}, -1)
 
 
 @owned("count")
@@ -215,7 +234,7 @@ async def test_an_empty_batch_repeats_the_position_and_applies_nothing(owner: Ow
     await pipeline.settle()
     keys, position = owner.batches()[1]
     assert (keys, position.first, position.last, position.anchor) == ([], 3, 2, anchor_of(source[2]))
-    assert (pipeline.needed, owner.replayer.applied) == (3, 2)
+    assert (pipeline.needed, owner.state.applied) == (3, 2)
 
 
 @owned()
@@ -280,7 +299,7 @@ async def test_a_record_that_fits_in_no_batch_is_skipped_counted_and_the_rest_go
     assert (line["topic"], line["partition"], line["offset"]) == ("source", 0, 3)
     assert (line["reason"], line["log_level"]) == ("oversized", "warning")
     assert set(owner.payloads()) == {b"\x01k%d" % offset for offset in (0, 1, 2, 4, 5, 6)}
-    assert owner.replayer.applied == 6
+    assert owner.state.applied == 6
 
 
 @owned(limit=500)
@@ -382,7 +401,7 @@ async def turns_of_others(owner: Owner, work: Awaitable[None]) -> int:
 
 @owned()
 async def test_others_have_a_turn_while_a_large_batch_is_decoded(owner: Owner, pipeline: Pipeline) -> None:
-    count = 4 * RECORDS_A_SLICE
+    count = 4 * RECORDS_PER_SLICE
     assert await turns_of_others(owner, pipeline.feed(LaneBatch.of(records(0, count), 0, count))) >= 3
     await pipeline.settle()
     assert len(owner.payloads()) == count
@@ -393,7 +412,7 @@ async def test_others_have_a_turn_while_a_large_batch_is_decoded(owner: Owner, p
 async def test_others_have_a_turn_while_a_few_large_values_are_decoded(owner: Owner, pipeline: Pipeline) -> None:
     count = LANE_BATCH_BYTES // LARGE_VALUE_BYTES
     source = records(0, count, b"v" * (LARGE_VALUE_BYTES - 10))
-    slices = LANE_BATCH_BYTES // BYTES_A_SLICE
+    slices = LANE_BATCH_BYTES // BYTES_PER_SLICE
     assert await turns_of_others(owner, pipeline.feed(LaneBatch.of(source, 0, count))) >= slices - 1
     await pipeline.settle()
     assert len(owner.payloads()) == count
@@ -452,7 +471,7 @@ async def test_a_batch_that_does_not_stand_right_behind_the_store_is_not_applied
     with pytest.raises(NotContiguous) as raised:
         await pipeline.settle()
     assert raised.value.end == owner.log.end
-    assert (owner.payloads(), owner.replayer.applied, owner.replayer.next_offset) == ({}, -1, 1)
+    assert (owner.payloads(), owner.state.applied, owner.state.next_offset) == ({}, -1, 1)
 
 
 @owned()
@@ -481,7 +500,7 @@ async def test_a_store_that_fails_is_the_owners_to_hear_of(owner: Owner, pipelin
     await pipeline.feed(LaneBatch.of(records(0, 1), 0, 1))
     with pytest.raises(StoreClosed):
         await pipeline.settle()
-    assert (owner.replayer.applied, owner.applied) == (-1, [])
+    assert (owner.state.applied, owner.applied) == (-1, [])
 
 
 @owned()
@@ -489,7 +508,7 @@ async def test_rest_lets_the_batch_in_flight_be_applied(owner: Owner, pipeline: 
     await pipeline.rest(10)
     await pipeline.feed(LaneBatch.of(records(0, 2), 0, 2))
     await pipeline.rest(10)
-    assert owner.replayer.applied == 1
+    assert owner.state.applied == 1
 
 
 @owned()
@@ -512,7 +531,7 @@ async def test_drop_does_not_raise_what_the_flight_ended_with(owner: Owner, pipe
     await pipeline.rest(10)
     await pipeline.drop()
     await pipeline.drop()
-    assert owner.replayer.applied == -1
+    assert owner.state.applied == -1
 
 
 @owned(on_error="dead_letter")
@@ -525,7 +544,7 @@ async def test_dead_letters_are_written_before_the_position_passes_them(owner: O
     await feeding
     assert owner.world.letters == [("upsert", SOURCE, 2, "null_key")]
     await pipeline.settle()
-    assert (owner.spans(), owner.replayer.applied) == ([(0, 4)], 4)
+    assert (owner.spans(), owner.state.applied) == ([(0, 4)], 4)
     assert (owner.lettered("null_key"), owner.skipped("null_key")) == (1, 0)
 
 
@@ -579,7 +598,7 @@ async def test_a_stop_applies_everything_before_the_record_and_nothing_of_it_or_
             await pipeline.feed(LaneBatch.of(source, 0, 10))
         assert raised.value.bad == (source[3], "undecodable_key", "a bad key")
         assert str(raised.value) == "offset 5 of source[0] cannot become a row: undecodable_key, a bad key"
-        assert (owner.spans(), owner.replayer.applied, pipeline.needed) == ([(0, 4)], 4, 5)
+        assert (owner.spans(), owner.state.applied, pipeline.needed) == ([(0, 4)], 4, 5)
         assert set(owner.payloads()) == {b"\x01k0", b"\x01k1", b"\x01k2"}
     assert (owner.skipped("undecodable_key"), owner.lettered("undecodable_key")) == (0, 0)
 
@@ -591,6 +610,6 @@ async def test_a_stop_at_a_record_that_fits_in_no_batch_applies_everything_befor
     source = [*records(0, 20), Record(20, 1, b"big", b"x" * 600), *records(21, 30)]
     with pytest.raises(RecordRefused, match=r"offset 20 of .* oversized"):
         await pipeline.feed(LaneBatch.of(source, 0, 30))
-    assert owner.replayer.applied == 19
+    assert owner.state.applied == 19
     assert set(owner.payloads()) == {b"\x01k%d" % offset for offset in range(20)}
-    assert owner.log.end == owner.replayer.next_offset
+    assert owner.log.end == owner.state.next_offset

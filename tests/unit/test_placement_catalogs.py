@@ -47,7 +47,7 @@ def test_each_worker_learns_by_the_assignment_which_tables_differ_on_which_other
     assert differences(members["m1"].tables, told["m1"]) == {
         "c": "table planes is defined differently there; table airlines is missing there; table weather is "
         "missing here",
-        "d": "it does not say which tables it has",
+        "d": "it does not report its tables",
     }
     assert set(differences(members["m3"].tables, told["m3"])) == {"a", "b", "d"}
 

@@ -128,7 +128,7 @@ def test_a_distribution_comes_back_with_any_number_of_members_and_standbys() -> 
 def test_a_distribution_that_names_a_member_that_is_not_there_is_refused() -> None:
     fields = msgspec.msgpack.decode(ASSIGNMENT_MSGPACK)
     fields["layers"]["flights"][0] = b"\x01\x03"
-    with pytest.raises(WireError, match=r"flights\[1\] is given to member 3 of 2"):
+    with pytest.raises(WireError, match=r"flights\[1\] is assigned to member 3 of 2"):
         decode_assignment(b"\x01" + zlib.compress(msgspec.msgpack.encode(fields)))
 
 

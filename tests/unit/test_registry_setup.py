@@ -44,7 +44,7 @@ def test_a_table_that_needs_a_registry_where_there_is_none_is_refused_by_name_an
     source = SourceSpec("t", key, ValueSpec(name if field == "value" else "json"))
     catalog = Catalog({**PLAIN.tables, "customers": TableSpec("customers", source)})
     with pytest.raises(ConfigError) as refused:
-        schema_source(settings(), catalog, directory, Metrics("0"))
+        schema_source(settings().registry, catalog, directory, Metrics("0"))
     assert str(refused.value) == (
         f"table customers: source.{field} is {name}, which needs a schema registry: set schema_registry to a schema "
         "registry's URL"
@@ -57,14 +57,14 @@ def test_avro_of_a_schema_in_a_file_needs_no_registry_and_of_an_id_does(director
         return Catalog({"t": TableSpec("t", SourceSpec("t", KeySpec("string"), value))})
 
     in_a_file = catalog(SchemaFile(Path("t.avsc"), "{}"))
-    assert isinstance(schema_source(settings(), in_a_file, directory, Metrics("0")), NoSchemas)
+    assert isinstance(schema_source(settings().registry, in_a_file, directory, Metrics("0")), NoSchemas)
     with pytest.raises(ConfigError, match=r"table t: source\.value\.schema is 7, an id of a schema registry: set"):
-        schema_source(settings(), catalog(7), directory, Metrics("0"))
+        schema_source(settings().registry, catalog(7), directory, Metrics("0"))
 
 
 async def test_without_a_registry_there_are_no_schemas_and_with_one_there_are(directory: DataDirectory) -> None:
-    assert isinstance(schema_source(settings(), PLAIN, directory, Metrics("0")), NoSchemas)
-    source = schema_source(settings(schema_registry="http://registry:8081"), PLAIN, directory, Metrics("0"))
+    assert isinstance(schema_source(settings().registry, PLAIN, directory, Metrics("0")), NoSchemas)
+    source = schema_source(settings(schema_registry="http://registry:8081").registry, PLAIN, directory, Metrics("0"))
     assert isinstance(source, SchemaRegistry)
     await source.stop()
 
@@ -102,7 +102,7 @@ async def authority(tmp_path: Path) -> AsyncIterator[Authority]:
 
 
 async def ask(given: Settings) -> Any:
-    registry = Transport(access_of(given), Metrics("0").schema_registry_requests)
+    registry = Transport(access_of(given.registry), Metrics("0").schema_registry_requests)
     try:
         return await registry.get("/subjects", list[str])
     finally:
@@ -147,7 +147,7 @@ async def test_files_that_cannot_be_used_are_named(
     places = {"junk": junk, "certificate": authority.certificate, "ca": authority.ca}
     filled = {name: value.format(**places) for name, value in given.items()}
     with pytest.raises(ConfigError, match=words):
-        access_of(settings(schema_registry="https://registry", **filled))
+        access_of(settings(schema_registry="https://registry", **filled).registry)
 
 
 def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(tmp_path: Path) -> None:
@@ -163,4 +163,4 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(tmp_pa
     file = tmp_path / "encrypted.pem"
     file.write_bytes(pem[pem.index(b"-----BEGIN CERTIFICATE") :] + encrypted)
     with pytest.raises(ConfigError, match=r"encrypted\.pem cannot be used"):
-        access_of(settings(schema_registry="https://registry", schema_registry_certificate=str(file)))
+        access_of(settings(schema_registry="https://registry", schema_registry_certificate=str(file)).registry)

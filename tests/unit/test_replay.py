@@ -4,17 +4,11 @@ import pytest
 
 from tablehouse.model import Epoch, TopicPartition
 from tablehouse.tasks.doubts import Doubts
+from tablehouse.tasks.identity import FingerprintChanged, Identity
 from tablehouse.tasks.log import Bounds, LogSlice
 from tablehouse.tasks.records import CLAIM_KEY, POSITION_KEY, Claim, PositionRecord, encode, epoch_headers
-from tablehouse.tasks.replay import (
-    DELETE_RETENTION_MS,
-    MIN_COMPACTION_LAG_MS,
-    ChangelogRefused,
-    FingerprintChanged,
-    Identity,
-    Replayer,
-    Untrusted,
-)
+from tablehouse.tasks.retention import DELETE_RETENTION_MS, MIN_COMPACTION_LAG_MS
+from tablehouse.tasks.table_state import ChangelogRefused, TableState, Untrusted
 from tablehouse.testing.simulated.broker import Record
 from tablehouse.testing.simulated.store import Disk, MemoryStore
 
@@ -62,19 +56,19 @@ class _Changelog:
 
 
 class _Replay:
-    """A replayer over a disk that outlives it."""
+    """A state over a disk that outlives it."""
 
     def __init__(self, disk: Disk | None = None, identity: Identity = IDENTITY) -> None:
         self.clock = _Clock()
         self.disk = disk or Disk()
         self.store = MemoryStore(self.disk)
-        self.replayer = Replayer(identity, self.store, self.clock, Doubts(lambda: None))
+        self.state = TableState(identity, self.store, self.clock, Doubts(lambda: None))
 
-    def begin(self, end: int, start: int = 0) -> Replayer:
-        self.replayer.load()
-        self.replayer.begin(Bounds(start, end))
-        self.replayer.rewind()
-        return self.replayer
+    def begin(self, end: int, start: int = 0) -> TableState:
+        self.state.load()
+        self.state.begin(Bounds(start, end))
+        self.state.rewind()
+        return self.state
 
     def rows(self) -> dict[bytes, bytes]:
         return {key[1:]: row for key, row in self.store.rows().items()}
@@ -94,38 +88,38 @@ async def test_a_store_is_unreadable_below_the_end_at_the_start_and_rows_are_wri
     changelog.row(b"b", b"2")
     changelog.position(0, 1)
     replay = _Replay()
-    replayer = replay.begin(changelog.end)
-    await replayer.apply(changelog.slice(0, 2))
-    assert (replay.rows(), replayer.readable) == ({b"a": b"1"}, False)
-    await replayer.apply(changelog.slice(2))
-    assert (replayer.applied, replayer.readable) == (1, True)
+    state = replay.begin(changelog.end)
+    await state.apply(changelog.slice(0, 2))
+    assert (replay.rows(), state.readable) == ({b"a": b"1"}, False)
+    await state.apply(changelog.slice(2))
+    assert (state.applied, state.readable) == (1, True)
 
 
 async def test_from_there_on_rows_wait_for_the_position_that_closes_their_batch(changelog: _Changelog) -> None:
     changelog.row(b"a", b"1")
     changelog.position(0, 0)
     replay = _Replay()
-    replayer = replay.begin(changelog.end)
-    await replayer.apply(changelog.slice())
+    state = replay.begin(changelog.end)
+    await state.apply(changelog.slice())
     middle = changelog.end + 1
     changelog.row(b"a", b"2")
     changelog.row(b"b", b"3")
     changelog.position(1, 2)
-    await replayer.apply(changelog.slice(middle - 1, middle))
-    assert (replay.rows(), replayer.applied, replayer.next_offset) == ({b"a": b"1"}, 0, middle - 1)
-    await replayer.apply(changelog.slice(middle))
-    assert (replay.rows(), replayer.applied, replayer.next_offset) == ({b"a": b"2", b"b": b"3"}, 2, changelog.end)
+    await state.apply(changelog.slice(middle - 1, middle))
+    assert (replay.rows(), state.applied, state.next_offset) == ({b"a": b"1"}, 0, middle - 1)
+    await state.apply(changelog.slice(middle))
+    assert (replay.rows(), state.applied, state.next_offset) == ({b"a": b"2", b"b": b"3"}, 2, changelog.end)
 
 
 async def test_rewinding_forgets_half_a_batch(changelog: _Changelog) -> None:
     replay = _Replay()
-    replayer = replay.begin(changelog.end)
-    await replayer.apply(changelog.slice())
+    state = replay.begin(changelog.end)
+    await state.apply(changelog.slice())
     changelog.row(b"a", b"1")
     changelog.position(0, 0)
-    await replayer.apply(changelog.slice(1, 2))
-    replayer.rewind()
-    await replayer.apply(changelog.slice(replayer.next_offset))
+    await state.apply(changelog.slice(1, 2))
+    state.rewind()
+    await state.apply(changelog.slice(state.next_offset))
     assert replay.rows() == {b"a": b"1"}
 
 
@@ -139,10 +133,10 @@ async def test_a_crash_below_readable_from_goes_on_at_the_checkpoint_and_stays_u
     await first.begin(changelog.end).apply(changelog.slice(0, 2))
     first.disk.flush()
     second = _Replay(first.disk)
-    replayer = second.begin(changelog.end)
-    assert (replayer.next_offset, replayer.readable) == (2, False)
-    await replayer.apply(changelog.slice(2))
-    assert (second.rows(), replayer.readable) == ({b"a": b"1", b"b": b"2"}, True)
+    state = second.begin(changelog.end)
+    assert (state.next_offset, state.readable) == (2, False)
+    await state.apply(changelog.slice(2))
+    assert (second.rows(), state.readable) == ({b"a": b"1", b"b": b"2"}, True)
 
 
 async def test_records_of_an_older_epoch_or_of_none_are_dropped_and_counted(changelog: _Changelog) -> None:
@@ -157,10 +151,10 @@ async def test_records_of_an_older_epoch_or_of_none_are_dropped_and_counted(chan
     changelog.records.append(stranger)
     changelog.hole()
     replay = _Replay()
-    replayer = replay.begin(changelog.end)
-    await replayer.apply(changelog.slice())
-    assert (replay.rows(), replayer.applied, replayer.epoch) == ({b"a": b"2"}, 1, NEW)
-    assert replayer.foreign_records == 3
+    state = replay.begin(changelog.end)
+    await state.apply(changelog.slice())
+    assert (replay.rows(), state.applied, state.epoch) == ({b"a": b"2"}, 1, NEW)
+    assert state.foreign_records == 3
 
 
 async def test_a_batch_that_directly_follows_another_must_go_on_where_that_ended(changelog: _Changelog) -> None:
@@ -174,9 +168,9 @@ async def test_where_compaction_left_a_hole_between_two_batches_it_need_not(chan
     changelog.position(0, 3)
     changelog.hole()
     changelog.position(9, 9)
-    replayer = _Replay().begin(changelog.end)
-    await replayer.apply(changelog.slice())
-    assert replayer.applied == 9
+    state = _Replay().begin(changelog.end)
+    await state.apply(changelog.slice())
+    assert state.applied == 9
 
 
 async def test_a_position_never_goes_back(changelog: _Changelog) -> None:
@@ -231,10 +225,10 @@ async def test_a_replay_from_the_start_may_be_interrupted_however_old_the_log_is
         changelog.position(number, number)
     replay = _Replay()
     replay.clock.brokers_ms += 30 * DELETE_RETENTION_MS
-    replayer = replay.begin(changelog.end)
-    replayer.rewind()
-    await replayer.apply(changelog.slice(0, 2))
-    assert 0 < replayer.next_offset < changelog.end
+    state = replay.begin(changelog.end)
+    state.rewind()
+    await state.apply(changelog.slice(0, 2))
+    assert 0 < state.next_offset < changelog.end
     replay.clock.brokers_ms += DELETE_RETENTION_MS - MIN_COMPACTION_LAG_MS // 2
     again = _Replay(replay.disk)
     again.clock.brokers_ms = replay.clock.brokers_ms
@@ -246,11 +240,11 @@ async def test_a_replay_from_the_start_may_be_interrupted_however_old_the_log_is
 
 async def test_a_store_is_trusted_only_once_a_claim_has_shown_its_log(changelog: _Changelog) -> None:
     disk = await _built(changelog)
-    replayer = _Replay(disk).begin(changelog.end)
+    state = _Replay(disk).begin(changelog.end)
     with pytest.raises(Untrusted, match="deleted and created again"):
-        replayer.require_verified()
-    replayer.verify_log(changelog.records[0])
-    replayer.require_verified()
+        state.require_verified()
+    state.verify_log(changelog.records[0])
+    state.require_verified()
     other = _Changelog()
     other.claim(log_id=b"another log")
     with pytest.raises(Untrusted, match="deleted and created again"):
@@ -261,10 +255,10 @@ async def test_a_log_with_records_and_no_claim_is_refused() -> None:
     changelog = _Changelog()
     changelog.row(b"a", b"1")
     changelog.position(7, 7)
-    replayer = _Replay().begin(changelog.end)
-    await replayer.apply(changelog.slice())
+    state = _Replay().begin(changelog.end)
+    await state.apply(changelog.slice())
     with pytest.raises(ChangelogRefused, match="no claim"):
-        replayer.require_verified()
+        state.require_verified()
 
 
 async def test_the_changelog_of_another_table_is_refused_and_says_whose_it_is(changelog: _Changelog) -> None:
@@ -300,17 +294,17 @@ async def test_another_definition_is_refused_wherever_it_shows(changelog: _Chang
 
 async def test_a_replayer_far_behind_becomes_unreadable_until_the_present_end(changelog: _Changelog) -> None:
     replay = _Replay(await _built(changelog))
-    replayer = replay.begin(changelog.end)
-    readable = [replayer.readable]
+    state = replay.begin(changelog.end)
+    readable = [state.readable]
     changelog.row(b"a", b"2")
     changelog.row(b"b", b"3")
     changelog.position(1, 2)
-    replayer.postpone_reading(changelog.end)
+    state.postpone_reading(changelog.end)
     for piece in (changelog.slice(3, 4), changelog.slice(4)):
-        await replayer.apply(piece)
-        readable.append(replayer.readable)
-    replayer.postpone_reading(1)
-    assert [*readable, replayer.readable] == [True, False, True, True]
+        await state.apply(piece)
+        readable.append(state.readable)
+    state.postpone_reading(1)
+    assert [*readable, state.readable] == [True, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -328,23 +322,23 @@ async def test_what_ends_with_an_old_record_may_have_holes_that_are_filled_furth
     changelog: _Changelog, age_ms: int, ends_at: int, *, torn: bool
 ) -> None:
     replay = _Replay()
-    replayer = replay.begin(3)
+    state = replay.begin(3)
     changelog.row(b"a", b"1")
     changelog.position(0, 0)
     changelog.row(b"b", b"2")
     changelog.position(1, 1)
     replay.clock.brokers_ms += age_ms
-    assert replayer.tears(changelog.slice(0, ends_at)) is torn
+    assert state.tears(changelog.slice(0, ends_at)) is torn
 
 
 async def test_offsets_without_records_at_the_end_of_a_replay_may_be_holes() -> None:
-    replayer = _Replay().begin(3)
-    assert [replayer.tears(LogSlice([], following)) for following in (2, 3, 4)] == [False, True, True]
+    state = _Replay().begin(3)
+    assert [state.tears(LogSlice([], following)) for following in (2, 3, 4)] == [False, True, True]
 
 
 async def test_forgetting_leaves_nothing(changelog: _Changelog) -> None:
     replay = _Replay(await _built(changelog))
-    replayer = replay.begin(changelog.end)
-    await replayer.forget()
-    assert (replay.rows(), replayer.next_offset, replayer.applied, replayer.readable) == ({}, 0, -1, False)
+    state = replay.begin(changelog.end)
+    await state.forget()
+    assert (replay.rows(), state.next_offset, state.applied, state.readable) == ({}, 0, -1, False)
     assert replay.store.checkpoint() is None

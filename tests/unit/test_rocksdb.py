@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rocksdict import DbClosedError, Rdict
 
-from tablehouse.stores.failures import translated
+from tablehouse.stores.failures import to_store_error
 from tablehouse.stores.memory import StoreMemory
 from tablehouse.stores.rocksdb import RocksShard
 from tablehouse.stores.row_count import COUNTED_ROWS
@@ -270,7 +270,7 @@ _PATH = Path("/IO error: No such file or directory/Corruption: checksum/LOCK-0")
     ],
 )
 def test_only_what_is_wrong_with_rocksdbs_own_files_is_damage(text: str, kind: type[StoreError]) -> None:
-    error = translated(Exception(text.format(_PATH)), f"opening {_PATH}", _PATH)
+    error = to_store_error(Exception(text.format(_PATH)), f"opening {_PATH}", _PATH)
     assert type(error) is kind
     assert str(error) == f"opening {_PATH}: {text.format(_PATH)}"
 

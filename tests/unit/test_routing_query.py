@@ -233,6 +233,7 @@ class TwoForms:
     name = "two"
     canonical_wire = False
     enumerable = True
+    unordered_reason = None
 
     def parse(self, text: bytes) -> Key:
         """Give both forms."""
@@ -241,6 +242,14 @@ class TwoForms:
     def store(self, wire: bytes, _headers: Headers = (), /) -> bytes:
         """Never asked by a read."""
         return wire[1:]
+
+    def text(self, stored: bytes) -> bytes:
+        """Never asked by a read."""
+        return stored
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """Never asked by a read."""
+        return self.store(wire)
 
     def canonical(self, wire: bytes) -> bytes:
         """Never asked by a read."""
@@ -312,7 +321,7 @@ def test_the_assignor_s_own_members_make_a_snapshot() -> None:
     member = PlacedMember("w", 3, "http://w:1", {"planes-topic": [2]}, {})
     made = snapshot(member)
     [(shard, host)] = made.actives.items()
-    assert (shard.topic, shard.partition) == ("planes-topic", 2)
+    assert (shard.name, shard.partition) == ("planes-topic", 2)
     assert host == HostInfo("w", 3, "http://w:1") == made.members[0]
 
 

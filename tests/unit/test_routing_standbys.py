@@ -17,7 +17,7 @@ from tablehouse.errors import (
     RequestError,
     TooStale,
 )
-from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, ShardId
 from tablehouse.routing.candidates import AVOIDED_SECONDS, Candidates
 from tablehouse.routing.ports import Unresponsive
 from tablehouse.tasks.reads import ReadResult
@@ -297,7 +297,7 @@ async def test_only_the_first_read_after_a_kill_pays_for_finding_out() -> None:
 
 
 def first_of(candidates: Candidates, setting: Setting, mode: ReadMode = ReadMode.PREFER_ACTIVE) -> HostInfo:
-    return candidates.of(TopicPartition("planes-topic", PARTITION), setting.view.current, mode)[0].host
+    return candidates.of(ShardId("planes-topic", PARTITION), setting.view.current, mode)[0].host
 
 
 async def test_one_read_a_second_tries_a_worker_that_hangs_and_the_others_go_on_without_it() -> None:

@@ -4,8 +4,8 @@ import pytest
 
 from tablehouse.stores.memory import STORES_SHARE_OF_8
 from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
-from tablehouse.tasks.shards import LEAST_QUEUED, QUEUED_RECORDS, QUEUED_SHARE, limits
-from tablehouse.worker.engine import FETCHED_SHARE
+from tablehouse.tasks.shards import MAX_QUEUED_RECORDS, MIN_QUEUED_RECORDS, QUEUED_SHARE, limits
+from tablehouse.worker.kafka_clients import FETCHED_SHARE
 
 BUDGET = 64 << 20
 
@@ -15,8 +15,8 @@ BUDGET = 64 << 20
     [
         (1, 2 * LANE_BATCH, 4 * LANE_BATCH_BYTES),
         (4, 2 * LANE_BATCH, (BUDGET // 16) // 4),
-        (16, QUEUED_RECORDS // 16, (BUDGET // 16) // 16),
-        (256, LEAST_QUEUED, (BUDGET // 16) // 256),
+        (16, MAX_QUEUED_RECORDS // 16, (BUDGET // 16) // 16),
+        (256, MIN_QUEUED_RECORDS, (BUDGET // 16) // 256),
     ],
 )
 def test_a_sixteenth_of_the_memory_budget_is_divided_among_the_shards(shards: int, records: int, size: int) -> None:

@@ -77,7 +77,7 @@ async def test_a_write_waits_with_a_reason_as_long_as_nothing_can_be_flushed_and
             }
 
         await until(tried, "both full memtables were to be flushed", 60)
-        assert shards[2].task("t").waits_for == "waits until memtables are flushed: those of all shards are full"
+        assert shards[2].task("t").waits_for == "waits for a flush: the memtables of all shards are full"
         assert metrics.registry.get_sample_value("tablehouse_writes_stalled") == 1
         assert not waiting.done()
     # RocksDB flushes nothing after such a failure until it is opened again.
@@ -158,7 +158,7 @@ def test_what_open_shards_take_beyond_an_allowance_is_not_there_for_rows(
 
 
 def test_a_budget_that_its_partitions_would_use_up_is_refused_with_the_least_that_is_enough() -> None:
-    with pytest.raises(ConfigError, match=r"memory_budget is 64MiB and has to be at least 171MiB .* 500 partitions"):
+    with pytest.raises(ConfigError, match=r"memory_budget is 64MiB but must be at least 171MiB .* 500 partitions"):
         memory_for_rows(64 * MIB, 500, 500)
     assert memory_for_rows(171 * MIB, 500, 500) >= 64 * MIB
     with pytest.raises(ConfigError):

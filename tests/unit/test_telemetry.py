@@ -8,15 +8,9 @@ import pytest
 import structlog
 
 from tablehouse.http.access_log import LINES_PER_SECOND, AccessLog
-from tablehouse.telemetry import (
-    LONGEST_REPEAT_SECONDS,
-    REPEAT_SECONDS,
-    LogFormat,
-    Metrics,
-    Repeats,
-    configure_logging,
-    measure_event_loop_lag,
-)
+from tablehouse.kafka.log_lines import QUIET
+from tablehouse.logs import LONGEST_REPEAT_SECONDS, REPEAT_SECONDS, LogFormat, Repeats, configure_logging
+from tablehouse.telemetry import Metrics, measure_event_loop_lag
 from tests.support.cluster_fakes import FakeClock
 
 
@@ -123,7 +117,7 @@ def test_exceptions_are_part_of_the_line(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("log_format", ["console"])
 def test_the_console_format_is_for_people(capsys: pytest.CaptureFixture[str], log_format: LogFormat) -> None:
-    configure_logging(log_format, "info", "w1")
+    configure_logging(log_format, "info", "w1", quiet=QUIET)
     structlog.get_logger().info("restored", table="planes")
     logging.getLogger("faust").info("a service has started")
     logging.getLogger("faust").warning("rebalanced")

@@ -32,7 +32,7 @@ def definition(table: TableSpec) -> dict[str, str]:
         "envelope": source.envelope,
         # A list of pairs, because the order of columns is the order of members in the stored bytes.
         "columns": _json(None if table.columns is None else list(table.columns.items())),
-        "fold": "upsert" if source.partitioner != "any" else "marked_upsert",
+        "fold": table.fold.name,
     }
     if source.key.spellings != DEFAULT_SPELLINGS:
         parts["key_spellings"] = _json(source.key.spellings)

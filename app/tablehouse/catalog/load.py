@@ -1,33 +1,38 @@
 """From a tables.yaml to a Catalog, or to every reason why it cannot be one.
 
-tables.schema.json describes the same file for editors and other tools; what only this module can see are
-fields given twice and tables that contradict each other. A test holds the two together.
+tables.schema.json describes the same file for editors and other tools, and is generated from the declarations of fields
+here (schema.py). What only this module can see are fields given twice and tables that contradict each other.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
-from tablehouse.catalog.reader import Fields, Reader, Text, children
-from tablehouse.catalog.source import MEMBER, read_source
-from tablehouse.catalog.spec import DEFAULT_STANDBYS, STRUCTURED_VALUES, Catalog, SchemaFile, SourceSpec, TableSpec
+from tablehouse.catalog.fields import (
+    ANYTHING,
+    REQUIRED,
+    AnyOf,
+    Boolean,
+    Declared,
+    Field,
+    Integer,
+    Read,
+    Several,
+    default_of,
+)
+from tablehouse.catalog.reader import Names, Reader, Text, children
+from tablehouse.catalog.source import MEMBER, MEMBER_KIND, read_source
+from tablehouse.catalog.spec import STRUCTURED_VALUES, Catalog, SchemaFile, SourceSpec, TableSpec
 from tablehouse.config.marked_yaml import Entry, YamlError, line_of, read_yaml
 from tablehouse.errors import CatalogError
-
-_FILE = Fields(required=("tables",))
-_TABLE = Fields(
-    required=("name", "source"),
-    optional=("description", "columns", "version", "standbys", "writable"),
-    unsupported=("ttl", "group_by", "aggregate", "window", "changelog"),
-)
 
 # 100 characters leave room for the group and the suffixes within a topic's 249.
 _NAME = Text(
     re.compile(r"[a-z][a-z0-9_-]{0,99}"),
     "up to 100 lower-case letters, digits, _ and -, a letter first",
 )
-_DESCRIPTION = Text(re.compile(r".*", re.DOTALL), "any text")
 
 #: What a column is taken from where there is no envelope, and what else there is of each kind.
 _OF_ENVELOPE = {
@@ -62,7 +67,7 @@ def load_catalog(path: Path) -> Catalog:
 
 
 def _tables(reader: Reader, root: yaml.Node) -> dict[str, TableSpec]:
-    fields = reader.mapping(root, "", _FILE) or {}
+    fields = reader.mapping(root, "", Names(("tables",))) or {}
     items = (reader.items(fields["tables"].node, "tables") if "tables" in fields else None) or []
     tables: dict[str, TableSpec] = {}
     lines: dict[str, int] = {}
@@ -123,25 +128,16 @@ def _check_changelog(
 
 
 def _table(reader: Reader, node: yaml.Node, field: str) -> TableSpec | None:
-    entries = reader.mapping(node, field, _TABLE)
-    if entries is None:
+    given = TABLE.read(reader, node, field)
+    if given is None:
         return None
-    parts = children(entries, field)
-    name = reader.text(*parts["name"], _NAME) if "name" in parts else None
-    source = read_source(reader, *parts["source"]) if "source" in parts else None
-    description = reader.text(*parts["description"], _DESCRIPTION) if "description" in parts else ""
-    columns = _columns(reader, *parts["columns"]) if "columns" in parts else None
-    version = reader.integer(*parts["version"], least=1) if "version" in parts else 1
-    standbys = reader.integer(*parts["standbys"], least=0) if "standbys" in parts else DEFAULT_STANDBYS
-    writable = reader.boolean(*parts["writable"]) if "writable" in parts else False
+    source, columns = given["source"], given["columns"]
     if source is not None:
         if columns is not None:
-            _check_columns(reader, entries["columns"].line, f"{field}.columns", source, columns)
-        if writable:
-            _check_writable(reader, entries, field, source)
-    if name is None or source is None or description is None or version is None or standbys is None or writable is None:
-        return None
-    return TableSpec(name, source, description, columns, version, standbys, writable)
+            _check_columns(reader, given.line("columns"), f"{field}.columns", source, columns)
+        if given["writable"]:
+            _check_writable(reader, given.entries, field, source)
+    return TableSpec(**given.values) if given.is_whole else None
 
 
 def _check_columns(reader: Reader, line: int, field: str, source: SourceSpec, columns: dict[str, str]) -> None:
@@ -159,7 +155,7 @@ def _check_columns(reader: Reader, line: int, field: str, source: SourceSpec, co
             reader.problem(line, f"{field}.{name}", f"cannot be taken from {member!r}; use {words}")
 
 
-def _check_writable(reader: Reader, entries: dict[str, Entry], field: str, source: SourceSpec) -> None:
+def _check_writable(reader: Reader, entries: Mapping[str, Entry], field: str, source: SourceSpec) -> None:
     """Refuse writes where a row does not say what the record of the source would have to be."""
     unknown, no_id = "a row does not say what the record would be", "records of it name no schema by its id"
     late = "another partition may have a record of the key with a later timestamp"
@@ -183,8 +179,52 @@ def _check_writable(reader: Reader, entries: dict[str, Entry], field: str, sourc
 def _columns(reader: Reader, node: yaml.Node, field: str) -> dict[str, str] | None:
     """Return the source's member by column; a list names members that keep their names."""
     if isinstance(node, yaml.SequenceNode):
-        members = reader.unique_texts(node, field, MEMBER) or []
+        members = Several(MEMBER_KIND).read(reader, node, field) or ()
         return {member: member for member in members}
     entries = reader.names(node, field, MEMBER) or {}
     taken = {name: reader.text(*part, MEMBER) for name, part in children(entries, field).items()}
     return {name: member for name, member in taken.items() if member is not None}
+
+
+TABLE = Declared(
+    (
+        Field(
+            name="name",
+            kind=AnyOf(_NAME),
+            default=REQUIRED,
+            description="The table's name in URLs and in its changelog topic.",
+        ),
+        Field(name="source", kind=Read("source", read_source), default=REQUIRED),
+        Field(
+            name="description",
+            kind=AnyOf(Text(ANYTHING, "any text")),
+            default=default_of(TableSpec, "description"),
+            description="What the table holds, for people.",
+        ),
+        Field(
+            name="columns",
+            kind=Read("columns", _columns),
+            default=default_of(TableSpec, "columns"),
+            fingerprint=("columns",),
+        ),
+        Field(
+            name="version",
+            kind=Integer(1),
+            default=default_of(TableSpec, "version"),
+            description="Raise it to build a changed definition anew, beside the old data.",
+        ),
+        Field(
+            name="standbys",
+            kind=Integer(0),
+            default=default_of(TableSpec, "standbys"),
+            description="How many workers besides the owner keep a copy of each row.",
+        ),
+        Field(
+            name="writable",
+            kind=Boolean(),
+            default=default_of(TableSpec, "writable"),
+            description="Whether callers may write to the source topic with PUT and DELETE.",
+        ),
+    ),
+    unsupported=("ttl", "group_by", "aggregate", "window", "changelog"),
+)

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from tablehouse.config.marked_yaml import Entry, entries_of, kind_of, line_of, s
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
-    """What a mapping may hold; `unsupported` fields belong to later versions and are refused by name."""
+class Names:
+    """The fields that a mapping may have; `unsupported` ones belong to later versions and are refused by name."""
 
     required: Collection[str]
     optional: Collection[str] = ()
@@ -26,6 +26,11 @@ class Text:
 
     pattern: re.Pattern[str]
     words: str
+
+    @property
+    def schema_pattern(self) -> str:
+        """The pattern as JSON Schema has it, which searches a text for it instead of matching the whole."""
+        return f"^{self.pattern.pattern}$".replace(r"\Z", "$")
 
 
 class Reader:
@@ -51,7 +56,7 @@ class Reader:
         """Every problem so far, in the order of the lines."""
         return [text for _, text in sorted(self._problems, key=lambda problem: problem[0])]
 
-    def mapping(self, node: yaml.Node, field: str, fields: Fields) -> dict[str, Entry] | None:
+    def mapping(self, node: yaml.Node, field: str, fields: Names) -> dict[str, Entry] | None:
         """Return the known entries of a mapping by name; unknown, missing and repeated ones are problems."""
         entries = self._entries(node, field, f"with {' and '.join(fields.required)}")
         if entries is None:
@@ -88,33 +93,25 @@ class Reader:
             self.problem(line_of(node), field, "is empty; give at least one item")
         return list(node.value)
 
-    def unique_texts(self, node: yaml.Node, field: str, text: Text) -> list[str] | None:
-        """Return a list of at least one text, no two of them equal."""
-        texts: list[str] = []
+    def unique(
+        self,
+        node: yaml.Node,
+        field: str,
+        read: Callable[[yaml.Node, str], str | None],
+        shown: Callable[[str], str] = repr,
+    ) -> list[str] | None:
+        """Return a list of at least one item, no two of them equal; read takes a node and its path."""
         items = self.items(node, field)
         if items is None:
             return None
+        found: list[str] = []
         for index, item in enumerate(items):
-            value = self.text(item, f"{field}[{index}]", text)
-            if value is not None and value in texts:
-                self.problem(line_of(item), f"{field}[{index}]", f"repeats {value!r}; name each once")
-            if value is not None:
-                texts.append(value)
-        return texts
-
-    def unique_choices(self, node: yaml.Node, field: str, choices: Sequence[str]) -> list[str] | None:
-        """Return a list of at least one of the choices, no two of them equal."""
-        items = self.items(node, field)
-        if items is None:
-            return None
-        chosen: list[str] = []
-        for index, item in enumerate(items):
-            value = self.choice(item, f"{field}[{index}]", choices)
-            if value in chosen:
-                self.problem(line_of(item), f"{field}[{index}]", f"repeats {value}; name each once")
+            value = read(item, f"{field}[{index}]")
+            if value is not None and value in found:
+                self.problem(line_of(item), f"{field}[{index}]", f"repeats {shown(value)}; name each once")
             elif value is not None:
-                chosen.append(value)
-        return chosen
+                found.append(value)
+        return found
 
     def text(self, node: yaml.Node, field: str, text: Text) -> str | None:
         """Return a text that fits."""
@@ -128,22 +125,10 @@ class Reader:
             return None
         return value
 
-    def choice(
-        self,
-        node: yaml.Node,
-        field: str,
-        choices: Sequence[str],
-        unsupported: Collection[str] = (),
-    ) -> str | None:
+    def choice(self, node: yaml.Node, field: str, choices: Sequence[str]) -> str | None:
         """Return one of the choices."""
         if not isinstance(node, yaml.ScalarNode):
             self.problem(line_of(node), field, f"must be one of {', '.join(choices)}; this is {kind_of(node)}")
-        elif node.value in unsupported:
-            self.problem(
-                line_of(node),
-                field,
-                f"{node.value} is not supported by this version; use one of {', '.join(choices)}",
-            )
         elif node.value not in choices:
             self.problem(line_of(node), field, f"cannot be {node.value!r}; {_suggestion(node.value, choices)}")
         else:

@@ -2,13 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 
-from tablehouse.catalog.reader import Fields, Reader, Text, children
+from tablehouse.catalog.fields import REQUIRED, AnyOf, Declared, Field, Given, OneOf, Read, Several, Shared, default_of
+from tablehouse.catalog.reader import Reader, Text
 from tablehouse.catalog.spec import (
-    DEFAULT_SPELLINGS,
     SPELLED_KEYS,
     STRUCTURED_KEYS,
     STRUCTURED_VALUES,
@@ -24,15 +24,7 @@ from tablehouse.catalog.spec import (
     ValueFormatName,
     ValueSpec,
 )
-from tablehouse.config.marked_yaml import Entry, line_of, scalar_of
-
-_SOURCE = Fields(
-    required=("topic", "key", "value"),
-    optional=("partitioner", "envelope", "on_error"),
-    unsupported=("timestamp",),
-)
-_KEY = Fields(required=("format",), optional=("field", "fields", "spellings"))
-_VALUE = Fields(required=("format",), optional=("schema", "subject", "framing"))
+from tablehouse.config.marked_yaml import line_of, scalar_of
 
 _TOPIC = Text(
     re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}"),
@@ -41,133 +33,194 @@ _TOPIC = Text(
 _SUBJECT = Text(re.compile(r"[^\x00-\x1f]+"), "the name of a subject in the schema registry")
 #: The name of a member of a structure.
 MEMBER = Text(
-    re.compile(r'[^"\\\x00-\x1f]+'),
+    re.compile(r'[^"\\\u0000-\u001f]+'),
     "a member's name, without quotes, backslashes and control characters",
+)
+MEMBER_KIND = Shared("member", AnyOf(MEMBER))
+
+
+class AvroSchema:
+    """Which Avro schema rows have."""
+
+    def read(
+        self, reader: Reader, node: yaml.Node, path: str
+    ) -> Literal["latest", "written"] | int | SchemaFile | None:
+        """Return a name, an id of the registry, or what is in a file."""
+        return _schema(reader, node, path)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON Schema."""
+        return {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "minLength": 1}]}
+
+
+KEY_FORMAT: Shared[str] = Shared("keyFormat", OneOf(get_args(KeyFormatName)))
+KEY = Declared(
+    (
+        Field(name="format", kind=KEY_FORMAT, default=REQUIRED, fingerprint=("key",)),
+        Field(
+            name="field",
+            kind=MEMBER_KIND,
+            default=None,
+            fingerprint=("key_fields", "key_bare"),
+            description="The only member of a structured key, whose value alone stands in URLs.",
+        ),
+        Field(
+            name="fields",
+            kind=Several(MEMBER_KIND),
+            default=default_of(KeySpec, "fields"),
+            fingerprint=("key_fields",),
+            description="The members of a structured key, in the order in which producers write them.",
+        ),
+        Field(
+            name="spellings",
+            kind=Several(OneOf(get_args(SpellingName))),
+            default=default_of(KeySpec, "spellings"),
+            fingerprint=("key_spellings",),
+            description="How the producers of keys of formats json and json_sr write JSON; PUT writes the first.",
+        ),
+    ),
+)
+
+VALUE_FORMAT: Shared[str] = Shared("valueFormat", OneOf(get_args(ValueFormatName)))
+VALUE = Declared(
+    (
+        Field(
+            name="format", kind=VALUE_FORMAT, default=REQUIRED, fingerprint=("value", "value_framing", "value_schema")
+        ),
+        Field(
+            name="schema",
+            kind=AvroSchema(),
+            default=default_of(ValueSpec, "schema"),
+            fingerprint=("value_schema",),
+            description="The Avro schema that rows have: latest, written (each record's own), an id of the registry, "
+            "or the path of a file.",
+        ),
+        Field(
+            name="subject",
+            kind=AnyOf(_SUBJECT),
+            default=default_of(ValueSpec, "subject"),
+            fingerprint=("value_subject",),
+            description="The subject in the registry whose latest schema rows have; <topic>-value by default.",
+        ),
+        Field(
+            name="framing",
+            kind=OneOf(get_args(Framing)),
+            default=default_of(ValueSpec, "framing"),
+            fingerprint=("value_framing",),
+            description="How Avro records name their schema.",
+        ),
+    ),
 )
 
 
 def read_source(reader: Reader, node: yaml.Node, field: str) -> SourceSpec | None:
     """Return what a table's `source` says; what is wrong with it becomes the reader's problems."""
-    entries = reader.mapping(node, field, _SOURCE)
-    if entries is None:
+    given = SOURCE.read(reader, node, field)
+    if given is None:
         return None
-    parts = children(entries, field)
-    topic = reader.text(*parts["topic"], _TOPIC) if "topic" in parts else None
-    key = _key(reader, *parts["key"]) if "key" in parts else None
-    value = _value(reader, *parts["value"]) if "value" in parts else None
-    partitioner = reader.choice(*parts["partitioner"], get_args(Partitioner)) if "partitioner" in parts else "murmur2"
-    envelope = reader.choice(*parts["envelope"], get_args(Envelope)) if "envelope" in parts else "none"
-    on_error = reader.choice(*parts["on_error"], get_args(OnError)) if "on_error" in parts else "dead_letter"
+    value, envelope = given["value"], given["envelope"]
     if value is not None and envelope not in {None, "none"} and value.format not in STRUCTURED_VALUES:
         formats = ", ".join(sorted(STRUCTURED_VALUES))
         reader.problem(
-            entries["envelope"].line,
+            given.line("envelope"),
             f"{field}.envelope",
             f"cannot be {envelope} around a value of format {value}; use one of {formats}",
         )
-    if topic is None or key is None or value is None or partitioner is None or envelope is None or on_error is None:
-        return None
-    return SourceSpec(
-        topic,
-        key,
-        value,
-        cast("Partitioner", partitioner),
-        cast("Envelope", envelope),
-        cast("OnError", on_error),
-    )
+    return SourceSpec(**given.values) if given.is_whole else None
 
 
-def _key(reader: Reader, node: yaml.Node, field: str) -> KeySpec | None:
-    formats = get_args(KeyFormatName)
+def read_key(reader: Reader, node: yaml.Node, field: str) -> KeySpec | None:
+    """Return what `key` says: a format alone, or a mapping."""
     if not isinstance(node, yaml.MappingNode):
-        name = reader.choice(node, field, formats)
-        return None if name is None else KeySpec(cast("KeyFormatName", name))
-    entries = reader.mapping(node, field, _KEY)
-    if entries is None or "format" not in entries:
+        name: Any = KEY_FORMAT.read(reader, node, field)
+        return None if name is None else KeySpec(name)
+    given = KEY.read(reader, node, field)
+    if given is None or "format" not in given:
         return None
-    parts = children(entries, field)
-    name = reader.choice(*parts["format"], formats)
-    fields = reader.unique_texts(*parts["fields"], MEMBER) if "fields" in parts else []
-    single = reader.text(*parts["field"], MEMBER) if "field" in parts else None
-    for given in ("field", "fields"):
-        if name is not None and name not in STRUCTURED_KEYS and given in parts:
+    name, single = given["format"], given["field"]
+    for member in ("field", "fields"):
+        if name is not None and name not in STRUCTURED_KEYS and member in given:
             structured = " and ".join(sorted(STRUCTURED_KEYS))
-            reader.problem(
-                entries[given].line,
-                f"{field}.{given}",
-                f"belongs to formats {structured}, this key is {name}; leave it out",
-            )
-    spellings = _spellings(reader, entries, field, name)
-    if "field" in parts and "fields" in parts:
-        reader.problem(
-            entries["field"].line,
-            f"{field}.field",
-            "stands beside fields; use field for a key of one member whose value alone stands in URLs, else fields",
-        )
-    if name is None or fields is None or spellings is None or ("field" in parts and single is None):
-        return None
-    if single is not None:
-        return KeySpec(cast("KeyFormatName", name), (single,), bare=True, spellings=spellings)
-    return KeySpec(cast("KeyFormatName", name), tuple(fields), spellings=spellings)
-
-
-def _spellings(
-    reader: Reader, entries: dict[str, Entry], field: str, name: str | None
-) -> tuple[SpellingName, ...] | None:
-    if "spellings" not in entries:
-        return DEFAULT_SPELLINGS
-    if name is not None and name not in SPELLED_KEYS:
+            _refuse(reader, given, field, member, f"belongs to formats {structured}, this key is {name}; leave it out")
+    if name is not None and name not in SPELLED_KEYS and "spellings" in given:
         spelled = " and ".join(sorted(SPELLED_KEYS))
-        reader.problem(
-            entries["spellings"].line,
-            f"{field}.spellings",
-            f"belongs to formats {spelled}, this key is {name}; leave it out",
-        )
-    spellings = reader.unique_choices(entries["spellings"].node, f"{field}.spellings", get_args(SpellingName))
-    return None if spellings is None else cast("tuple[SpellingName, ...]", tuple(spellings))
+        _refuse(reader, given, field, "spellings", f"belongs to formats {spelled}, this key is {name}; leave it out")
+    if "field" in given and "fields" in given:
+        why = "stands beside fields; use field for a key of one member whose value alone stands in URLs, else fields"
+        _refuse(reader, given, field, "field", why)
+    if not given.is_whole:
+        return None
+    fields = given["fields"] if single is None else (single,)
+    return KeySpec(name, fields, bare=single is not None, spellings=given["spellings"])
 
 
-def _value(reader: Reader, node: yaml.Node, field: str) -> ValueSpec | None:
-    formats = get_args(ValueFormatName)
+def read_value(reader: Reader, node: yaml.Node, field: str) -> ValueSpec | None:
+    """Return what `value` says: a format alone, or a mapping."""
     if not isinstance(node, yaml.MappingNode):
-        name = reader.choice(node, field, formats)
-        return None if name is None else ValueSpec(cast("ValueFormatName", name))
-    entries = reader.mapping(node, field, _VALUE)
-    if entries is None or "format" not in entries:
+        name: Any = VALUE_FORMAT.read(reader, node, field)
+        return None if name is None else ValueSpec(name)
+    given = VALUE.read(reader, node, field)
+    if given is None or not given.is_whole:
         return None
-    parts = children(entries, field)
-    name = reader.choice(*parts["format"], formats)
-    framing = reader.choice(*parts["framing"], get_args(Framing)) if "framing" in parts else "registry"
-    schema = _schema(reader, *parts["schema"]) if "schema" in parts else "latest"
-    subject = reader.text(*parts["subject"], _SUBJECT) if "subject" in parts else None
-    if name is None or framing is None or schema is None or ("subject" in parts and subject is None):
-        return None
+    name, schema, framing = given["format"], given["schema"], given["framing"]
     if name != "avro":
-        for given in ("schema", "subject", "framing"):
-            if given in parts:
-                reader.problem(
-                    entries[given].line,
-                    f"{field}.{given}",
-                    f"belongs to format avro, this value is {name}; leave it out",
-                )
+        for member in ("schema", "subject", "framing"):
+            if member in given:
+                why = f"belongs to format avro, this value is {name}; leave it out"
+                _refuse(reader, given, field, member, why)
     elif framing != "registry" and schema in {"latest", "written"}:
-        _refuse_schema(reader, entries, field, str(schema), framing)
-    elif subject is not None and schema != "latest":
         reader.problem(
-            entries["subject"].line,
-            f"{field}.subject",
-            "belongs to schema latest, and this value has another schema; leave it out",
+            given.line("framing"),
+            f"{field}.schema",
+            f"cannot be {schema} with framing {framing}, whose records name no schema of the registry; name the schema "
+            "they are written with, by the path of a file or by its id in the registry",
         )
-    return ValueSpec(cast("ValueFormatName", name), cast("Framing", framing), schema, subject)
+    elif "subject" in given and schema != "latest":
+        why = "belongs to schema latest, and this value has another schema; leave it out"
+        _refuse(reader, given, field, "subject", why)
+    return ValueSpec(**given.values)
 
 
-def _refuse_schema(reader: Reader, entries: dict[str, Entry], field: str, schema: str, framing: str) -> None:
-    reader.problem(
-        entries["framing"].line,
-        f"{field}.schema",
-        f"cannot be {schema} with framing {framing}, whose records name no schema of the registry; name the schema "
-        "they are written with, by the path of a file or by its id in the registry",
-    )
+SOURCE = Declared(
+    (
+        Field(
+            name="topic",
+            kind=AnyOf(_TOPIC),
+            default=REQUIRED,
+            fingerprint=("source",),
+            description="The source topic; it has to exist.",
+        ),
+        Field(name="key", kind=Read("key", read_key), default=REQUIRED),
+        Field(name="value", kind=Read("value", read_value), default=REQUIRED),
+        Field(
+            name="partitioner",
+            kind=OneOf(get_args(Partitioner)),
+            default=default_of(SourceSpec, "partitioner"),
+            fingerprint=("partitioner", "fold"),
+            description="How the topic's producers choose a partition: murmur2 as Java does, crc32 as librdkafka does, "
+            "fnv1a as Sarama does; any if they do not go by the key.",
+        ),
+        Field(
+            name="envelope",
+            kind=OneOf(get_args(Envelope)),
+            default=default_of(SourceSpec, "envelope"),
+            fingerprint=("envelope",),
+            description="What the producer wraps rows in.",
+        ),
+        Field(
+            name="on_error",
+            kind=OneOf(get_args(OnError)),
+            default=default_of(SourceSpec, "on_error"),
+            description="What becomes of a record that cannot be a row.",
+        ),
+    ),
+    unsupported=("timestamp",),
+)
+
+
+def _refuse(reader: Reader, given: Given, field: str, member: str, why: str) -> None:
+    reader.problem(given.line(member), f"{field}.{member}", why)
 
 
 def _schema(reader: Reader, node: yaml.Node, field: str) -> Literal["latest", "written"] | int | SchemaFile | None:

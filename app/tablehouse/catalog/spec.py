@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tablehouse.model import ShardId, TopicPartition
+
 KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro", "json_sr", "json_connect"]
 ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr", "json_connect"]
 PartitionerName = Literal["murmur2", "crc32", "fnv1a", "fnv1a_reference", "kafkajs_legacy"]
@@ -14,6 +16,7 @@ Partitioner = Literal[PartitionerName, "any"]
 Framing = Literal["registry", "single_object", "none"]
 Envelope = Literal["none", "debezium", "outbox"]
 OnError = Literal["dead_letter", "skip", "stop"]
+FoldName = Literal["upsert", "marked_upsert", "count"]
 
 #: How JSON keys are written where a definition does not say: by most serialisers, and by Java's.
 DEFAULT_SPELLINGS: tuple[SpellingName, ...] = ("compact", "jackson")
@@ -101,6 +104,20 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldSpec:
+    """How the records of a key become its row. All of it is part of the table's fingerprint.
+
+    `upsert` keeps the latest record, `marked_upsert` too and a mark where that is a tombstone, `count` their number.
+    """
+
+    name: FoldName = "upsert"
+
+
+#: The folds of tables that aggregate nothing: where keys have one partition, and where they may be in any.
+UPSERT, MARKED_UPSERT = FoldSpec("upsert"), FoldSpec("marked_upsert")
+
+
+@dataclass(frozen=True, slots=True)
 class TableSpec:
     """One table.
 
@@ -108,7 +125,8 @@ class TableSpec:
     which rows show them; None keeps the value as it is. A member that begins with `$` is the envelope's: `$op`,
     `$source.ts_ms`, `$headers.eventType`. `version` is 1 unless the table was ever redefined. `standbys`
     is how many workers besides the owner should keep a copy of each row. `writable` lets callers write to the source
-    topic.
+    topic. `aggregate` is the fold of a table that keeps more than the latest record of a key; tables.yaml has no field
+    for it yet.
     """
 
     name: str
@@ -118,6 +136,27 @@ class TableSpec:
     version: int = 1
     standbys: int = DEFAULT_STANDBYS
     writable: bool = False
+    aggregate: FoldSpec | None = None
+
+    @property
+    def fold(self) -> FoldSpec:
+        """How the records of a key become its row."""
+        if self.aggregate is not None:
+            return self.aggregate
+        return MARKED_UPSERT if self.source.partitioner == "any" else UPSERT
+
+    @property
+    def shard_name(self) -> str:
+        """What the table's shards are called, together with those of every table that is placed with it."""
+        return self.source.topic
+
+    def shard(self, partition: int) -> ShardId:
+        """Return the shard that holds a partition of the table."""
+        return ShardId(self.shard_name, partition)
+
+    def inputs(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return what a task of the table reads: one partition of each source."""
+        return (TopicPartition(self.source.topic, partition),)
 
     @property
     def log_name(self) -> str:
@@ -137,9 +176,18 @@ class Catalog:
         return tuple(dict.fromkeys(table.source.topic for table in self.tables.values()))
 
     @property
+    def shard_names(self) -> tuple[str, ...]:
+        """The names of the tables' shards, each once, in the order of the file."""
+        return tuple(dict.fromkeys(table.shard_name for table in self.tables.values()))
+
+    @property
     def standbys(self) -> dict[str, int]:
-        """How many standbys the shards of each source topic have: as many as its table with the most."""
-        return {topic: max(table.standbys for table in self.tables_of(topic)) for topic in self.topics}
+        """How many standbys the shards of each name have: as many as the table with the most among theirs."""
+        return {name: max(table.standbys for table in self.tables_in(name)) for name in self.shard_names}
+
+    def tables_in(self, shard_name: str) -> tuple[TableSpec, ...]:
+        """Return the tables that have a task in each shard of a name; empty when none has."""
+        return tuple(table for table in self.tables.values() if table.shard_name == shard_name)
 
     def tables_of(self, topic: str) -> tuple[TableSpec, ...]:
         """Return the tables that read `topic`; empty when none does."""

@@ -1,4 +1,4 @@
-"""What commands that ask brokers have in common: the flags of settings, the connection, and how they fail."""
+"""Shared by commands that connect to brokers: the flags of settings, the connection, and error handling."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
@@ -6,24 +6,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tablehouse.config.settings import SETTINGS, Settings, load_settings
+from tablehouse.config.load import load_settings
+from tablehouse.config.settings import SETTINGS, Settings
+from tablehouse.logs import warnings_to_stderr
 from tablehouse.tasks.log import LogUnavailable
-from tablehouse.telemetry import warnings_to_stderr
 
 if TYPE_CHECKING:
     from tablehouse.kafka.client import Connection
 
-#: The settings that have flags in commands that look at no table.
+#: The settings that have flags in commands that need no tables.
 FLAGS_WITHOUT_TABLES = ("bootstrap_servers", "group", "dead_letter_topic")
+
+#: What is logged while commands try whether a number is the id of a schema; they say themselves which records have one.
+_UNTOLD = ("schema refused",)
 
 Result = TypeVar("Result")
 _Command = Callable[..., None]
 
 
-def connected(flags: Collection[str], timeout: float) -> Callable[[_Command], _Command]:
-    """Give a command flags for these settings, and --timeout with a default in seconds.
+def broker_options(flags: Collection[str], timeout: float) -> Callable[[_Command], _Command]:
+    """Add flags for these settings to a command, and --timeout with a default in seconds.
 
-    Other settings come from the environment or the file, as a worker's do.
+    Other settings come from the environment or the file, as for a worker.
     """
 
     def decorate(command: _Command) -> _Command:
@@ -32,39 +36,43 @@ def connected(flags: Collection[str], timeout: float) -> Callable[[_Command], _C
                 text = f"{setting.description} [{setting.variable}]"
                 command = click.option(setting.flag, setting.name, metavar="VALUE", help=text)(command)
         return click.option(
-            "--timeout", type=click.FloatRange(1), default=timeout, show_default=True, help="Seconds that it may take."
+            "--timeout",
+            type=click.FloatRange(1),
+            default=timeout,
+            show_default=True,
+            help="Time limit of the command in seconds.",
         )(command)
 
     return decorate
 
 
 def settings_without_tables(given: dict[str, Any]) -> Settings:
-    """Return the settings for a command that looks at no table, so that their file need not be there."""
+    """Return the settings for a command that needs no tables, so that tables.yaml may be missing."""
     flags = {name: text for name, text in given.items() if text is not None}
     return load_settings({"tables": "tables.yaml"} | flags)
 
 
 def run(settings: Settings, timeout: float, work: Callable[["Connection"], Awaitable[Result]]) -> Result:
-    """Do something with the brokers within `timeout` seconds; raises ClickException and SetupError."""
-    # Imported here so that `--help` starts without Kafka's clients.
+    """Run `work` with a broker connection within `timeout` seconds; raises ClickException and SetupError."""
+    # Imported here so that `--help` does not load Kafka's clients.
     from aiokafka.errors import KafkaError  # noqa: PLC0415
 
     from tablehouse.kafka.client import Connection  # noqa: PLC0415
     from tablehouse.kafka.outages import explain_outage  # noqa: PLC0415
     from tablehouse.kafka.security import security_of  # noqa: PLC0415
 
-    connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings))
+    connection = Connection(settings.bootstrap_servers, "tablehouse-cli", security=security_of(settings.kafka))
 
     async def bounded() -> Result:
         try:
             async with asyncio.timeout(timeout):
                 return await work(connection)
         except TimeoutError:
-            symptom = f"not done within {timeout:g} s; --timeout allows for more"
+            symptom = f"not done within {timeout:g} s; allow more with --timeout"
         except (KafkaError, LogUnavailable) as error:
             symptom = str(error) or repr(error)
         reason = await explain_outage(connection, symptom)
         raise click.ClickException(f"asking the brokers of {settings.bootstrap_servers} failed: {reason}")
 
-    with warnings_to_stderr():
+    with warnings_to_stderr(_UNTOLD):
         return asyncio.run(bounded())

@@ -1,4 +1,4 @@
-"""`tablehouse check`: check a tables.yaml, by itself and against the topics."""
+"""`tablehouse check`: check a tables.yaml, by itself and against its topics."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tablehouse.catalog.load import load_catalog
-from tablehouse.cli.broker_commands import connected, settings_without_tables
+from tablehouse.cli.broker_commands import broker_options, settings_without_tables
 from tablehouse.cli.inspection_commands import FLAGS, look_at, sampled
 
 if TYPE_CHECKING:
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from tablehouse.inspection.reading import Reading
     from tablehouse.inspection.sample import TopicSample
 
-#: The exit code when records are not as the file says.
+#: The exit code if records contradict the file.
 EXIT_DISAGREES = 1
 
 
 @click.command(short_help="Check a tables.yaml, by itself or against its topics.")
 @click.argument("file", type=click.Path(path_type=Path))
 @sampled
-@connected(FLAGS, timeout=120.0)
+@broker_options(FLAGS, timeout=120.0)
 @click.pass_context
 def check(ctx: click.Context, /, *, file: Path, records: int, timeout: float, **given: Any) -> None:
     """Check a tables.yaml; with --bootstrap-servers also against the records of its topics.
 
-    Every problem is a line `file:line: field: what would be right` on stderr, with exit code 2. Records that are not as
-    the file says are a line `table: field: what is wrong` each, with exit code 1; nothing is written and no group is
-    joined.
+    Every problem of the file is printed as a line `file:line: field: how to fix it` on stderr, with exit code 2.
+    Records that contradict the file are printed as lines `table: field: problem`, with exit code 1. Nothing is written,
+    and no group is joined.
     """
     catalog = load_catalog(file)
     count = len(catalog.tables)
@@ -44,7 +44,7 @@ def check(ctx: click.Context, /, *, file: Path, records: int, timeout: float, **
 def _against_topics(
     catalog: "Catalog", records: int, timeout: float, given: dict[str, Any]
 ) -> tuple[list[str], list[str]]:
-    """Return what is not as the file says, and what there is to know of topics."""
+    """Return the contradictions to the file, and notes on the topics."""
     from tablehouse.inspection.agreement import disagreements, notes_of_columns  # noqa: PLC0415
     from tablehouse.inspection.proposal import notes_of  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`tablehouse dead-letters`: look at the records that became no row, and put them back into their topics."""
+"""`tablehouse dead-letters`: show the records that could not become rows, and put them back into their topics."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tablehouse.cli.broker_commands import FLAGS_WITHOUT_TABLES, connected, run, settings_without_tables
+from tablehouse.cli.broker_commands import FLAGS_WITHOUT_TABLES, broker_options, run, settings_without_tables
 from tablehouse.config.settings import Settings
 from tablehouse.tasks.dead_letters import EVERY_TABLE, REASONS, Content, LetterRead
 from tablehouse.tasks.log import NO_TIMESTAMP
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tablehouse.kafka.client import Connection
     from tablehouse.kafka.letter_topic import LetterTopic
 
-#: Seconds between two words about how far reading is.
+#: Seconds between progress messages.
 _PROGRESS_INTERVAL = 2.0
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -30,26 +30,26 @@ Result = TypeVar("Result")
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Look at dead letters, and replay them.
+    """Show and replay dead letters.
 
-    Settings come from flags, environment and file, as a worker's do.
+    Settings come from flags, environment and file, as for a worker.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which letters somebody means; what is None does not matter. `since_ms` is in milliseconds since 1970."""
+    """A filter for letters; None matches all. `since_ms` is in milliseconds since 1970."""
 
     table: str | None
     reason: str | None
     since_ms: int | None
 
     def __bool__(self) -> bool:
-        """Say whether it leaves anything out."""
+        """Return whether any filter is set."""
         return (self.table, self.reason, self.since_ms) != (None, None, None)
 
     def has(self, letter: LetterRead) -> bool:
-        """Say whether a letter is meant."""
+        """Return whether a letter matches."""
         return (
             self.table in {None, letter.table}
             and self.reason in {None, letter.reason}
@@ -58,8 +58,8 @@ class Selection:
 
 
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
-    command = click.option("--since", help="Only letters since then: 90m, 12h, 7d, or 2026-01-31T12:00.")(command)
-    command = click.option("--reason", type=click.Choice(REASONS), help="Only letters of this reason.")(command)
+    command = click.option("--since", help="Only letters since this time: 90m, 12h, 7d, or 2026-01-31T12:00.")(command)
+    command = click.option("--reason", type=click.Choice(REASONS), help="Only letters with this reason.")(command)
     return click.option("--table", help="Only letters of this table.")(command)
 
 
@@ -76,15 +76,15 @@ def _since(text: str | None) -> int | None:
             when = when if when.tzinfo else when.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            "must be a duration like 90m, 12h or 7d, or a time like 2026-01-31T12:00, which is UTC without an offset",
+            "must be a duration like 90m, 12h or 7d, or a time like 2026-01-31T12:00 (UTC unless it has an offset)",
             param_hint="--since",
         ) from None
     return int(when.timestamp() * 1000)
 
 
 def _run(settings: Settings, timeout: float, work: Callable[["LetterTopic"], Coroutine[Any, Any, Result]]) -> Result:
-    """Do something with the dead-letter topic within `timeout` seconds; raises ClickException and SetupError."""
-    # Imported here so that `--help` starts without Kafka's clients.
+    """Run `work` with the dead-letter topic within `timeout` seconds; raises ClickException and SetupError."""
+    # Imported here so that `--help` does not load Kafka's clients.
     from tablehouse.kafka.letter_topic import LetterTopic  # noqa: PLC0415
 
     async def with_topic(connection: "Connection") -> Result:
@@ -95,20 +95,20 @@ def _run(settings: Settings, timeout: float, work: Callable[["LetterTopic"], Cor
 
 
 class _Progress:
-    """Says on stderr now and then how far it is."""
+    """Prints progress to stderr at intervals."""
 
     def __init__(self) -> None:
         self._said_at = monotonic()
 
     def __call__(self, read: int, total: int) -> None:
-        """Say it when it is time to."""
+        """Print progress if the interval has passed."""
         if monotonic() - self._said_at >= _PROGRESS_INTERVAL:
             self._said_at = monotonic()
             click.echo(f"{read} of {total} records read", err=True)
 
 
 async def _selected(topic: "LetterTopic", selection: Selection) -> AsyncIterator[LetterRead]:
-    """Yield the letters that are meant; raises BadParameter for a table that neither the group nor a letter has."""
+    """Yield the matching letters; raises BadParameter for a table that neither the group nor any letter has."""
     tables = {EVERY_TABLE}
     async for letter in topic.letters(_Progress()):
         tables.add(letter.table)
@@ -116,7 +116,7 @@ async def _selected(topic: "LetterTopic", selection: Selection) -> AsyncIterator
             yield letter
     if topic.foreign:
         click.echo(
-            f"{topic.foreign} records of topic {topic.name} are no dead letters: see dead_letter_topic", err=True
+            f"{topic.foreign} records of topic {topic.name} are not dead letters: check dead_letter_topic", err=True
         )
     if selection.table is not None and selection.table not in tables:
         tables |= await topic.tables()
@@ -130,13 +130,15 @@ async def _selected(topic: "LetterTopic", selection: Selection) -> AsyncIterator
 
 @dead_letters.command("list")
 @_selecting
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many of each run.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
-@connected(FLAGS_WITHOUT_TABLES, timeout=300.0)
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Maximum letters to list, the newest ones."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@broker_options(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def list_letters(
     *, table: str | None, reason: str | None, since: str | None, limit: int, as_json: bool, timeout: float, **given: Any
 ) -> None:
-    """List letters, one a line: where it is, when, table, reason, where the record is, what was wrong."""
+    """List letters, one per line: letter, time, table, reason, record, problem."""
     selection = Selection(table, reason, _since(since))
 
     async def collect(topic: "LetterTopic") -> tuple[int, deque[LetterRead]]:
@@ -154,10 +156,10 @@ def list_letters(
 
 @dead_letters.command("show")
 @click.argument("place", metavar="PARTITION:OFFSET")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@connected(FLAGS_WITHOUT_TABLES, timeout=300.0)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@broker_options(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
-    """Show a letter: what was wrong, and the record's headers, key and value, as text or else in hexadecimal."""
+    """Show a letter: the problem, and the record's headers, key and value as text, or in hexadecimal if not UTF-8."""
     partition, offset = _place(place)
 
     async def find(topic: "LetterTopic") -> LetterRead:
@@ -188,9 +190,9 @@ def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
 @click.argument("places", nargs=-1, metavar="[PARTITION:OFFSET]...")
 @_selecting
 @click.option("--all", "everything", is_flag=True, help="All letters of the topic.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 @click.option("--force", is_flag=True, help="Also records whose key has a newer record in the source topic.")
-@connected(FLAGS_WITHOUT_TABLES, timeout=300.0)
+@broker_options(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def replay(
     *,
     places: tuple[str, ...],
@@ -203,16 +205,14 @@ def replay(
     timeout: float,
     **given: Any,
 ) -> None:
-    """Append records again to the topic and partition they came from, as they were.
+    """Append records unchanged to the topic and partition that they came from.
 
-    A replayed record becomes the newest of its key. So one whose key has had a newer record since is left alone, unless
-    --force. A record of which there are several letters is replayed once.
+    A replayed record becomes the newest of its key. A record whose key has a newer record is therefore left alone,
+    unless --force is given. A record with several letters is replayed once.
     """
     selection, wanted = Selection(table, reason, _since(since)), [_place(place) for place in places]
     if bool(selection) + bool(wanted) + everything != 1:
-        raise click.UsageError(
-            "say which letters: some as PARTITION:OFFSET, or those of --table, --reason or --since, or --all"
-        )
+        raise click.UsageError("select letters: as PARTITION:OFFSET, with --table, --reason or --since, or --all")
 
     async def select(topic: "LetterTopic") -> list[LetterRead]:
         if wanted:
@@ -233,7 +233,7 @@ def replay(
 
 
 class _Replay:
-    """One run: what was replayed, what was not and why."""
+    """One run: what was replayed, what was left alone and why."""
 
     def __init__(self, topic: "LetterTopic", *, dry_run: bool, force: bool) -> None:
         self._topic = topic
@@ -259,7 +259,7 @@ class _Replay:
                 to = "" if self._dry_run else f" as offset {await self._topic.put_back(letter)}"
             except NotTaken as error:
                 self.failed = True
-                self._leave(letter, "the source topic does not take it", str(error))
+                self._leave(letter, "the source topic does not accept it", str(error))
                 continue
             self.count += 1
             click.echo(f"{_origin(letter)}{to}")
@@ -331,7 +331,7 @@ def _time(milliseconds: int) -> str:
 
 
 def _shown(data: bytes | None) -> dict[str, str] | None:
-    """Return bytes for a JSON document: as text where they are UTF-8, else in hexadecimal."""
+    """Return bytes for a JSON document: as text if they are UTF-8, otherwise in hexadecimal."""
     if data is None:
         return None
     try:
@@ -341,7 +341,7 @@ def _shown(data: bytes | None) -> dict[str, str] | None:
 
 
 def _text(data: bytes | None) -> str:
-    """Return bytes for a terminal, which control characters would confuse."""
+    """Return bytes as text for a terminal, without control characters."""
     shown = _shown(data)
     if data is None or shown is None:
         return "null"

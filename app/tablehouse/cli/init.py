@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tablehouse.cli.broker_commands import connected, settings_without_tables
+from tablehouse.cli.broker_commands import broker_options, settings_without_tables
 from tablehouse.cli.inspection_commands import FLAGS, look_at, sampled
 
 if TYPE_CHECKING:
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from tablehouse.inspection.reading import Reading
     from tablehouse.inspection.sample import TopicSample
 
-#: The exit code when something is left to decide.
+#: The exit code if something is undecided.
 EXIT_UNDECIDED = 1
 
 
 @click.command("init", short_help="Print a tables.yaml for topics that exist.")
 @click.argument("topics", nargs=-1, required=True, metavar="TOPIC...")
 @sampled
-@connected(FLAGS, timeout=120.0)
+@broker_options(FLAGS, timeout=120.0)
 @click.pass_context
 def init(ctx: click.Context, /, *, topics: tuple[str, ...], records: int, timeout: float, **given: Any) -> None:
-    """Print a tables.yaml for topics, from what their records look like.
+    """Print a tables.yaml for topics, derived from their records.
 
-    Records from both ends of every partition are looked at; nothing is written and no group is joined. Comments give
-    the reasons. Where the records leave something open the file says UNDECIDED, which workers refuse, stderr names it,
-    and the exit code is 1.
+    Records from both ends of every partition are inspected. Nothing is written, and no group is joined. Comments give
+    the reasons. If the records leave something open, the file says UNDECIDED there, which workers refuse; it is also
+    printed to stderr, and the exit code is 1.
     """
     from tablehouse.inspection.definition import tables_yaml  # noqa: PLC0415
     from tablehouse.inspection.proposal import propose  # noqa: PLC0415

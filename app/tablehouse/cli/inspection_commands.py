@@ -1,4 +1,4 @@
-"""What commands that look at topics have in common: samples of them, and the registry's schemas."""
+"""Shared by commands that inspect topics: samples, and the registry's schemas."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from tablehouse.inspection.sample import TopicSample
     from tablehouse.kafka.client import Connection
 
-#: The settings that have flags here.
+#: The settings that have flags in these commands.
 FLAGS = ("bootstrap_servers", "schema_registry")
 
 Result = TypeVar("Result")
 
-#: Gives a command that samples topics its option.
+#: The option of commands that sample topics.
 sampled = click.option(
     "--records",
     type=click.IntRange(1),
     default=100,
     show_default=True,
-    help="Records of each end of a partition.",
+    help="Records to read from each end of a partition.",
 )
 
 
@@ -39,11 +39,11 @@ def look_at(
     timeout: float,
     work: Callable[[list["TopicSample"], Reading], Awaitable[Result]],
 ) -> Result:
-    """Sample topics and do something with the samples, all within `timeout` seconds.
+    """Sample topics and run `work` with the samples, all within `timeout` seconds.
 
     Nothing is written, and no group is joined. Raises ClickException and SetupError.
     """
-    # Imported here so that `--help` starts without Kafka's clients.
+    # Imported here so that `--help` does not load Kafka's clients.
     from tablehouse.kafka.login import check_login  # noqa: PLC0415
     from tablehouse.kafka.sampling import sample_topics  # noqa: PLC0415
 
@@ -59,7 +59,7 @@ def look_at(
 async def _reading(settings: Settings) -> "AsyncIterator[Reading]":
     from tablehouse.registry.setup import schemas_for_commands  # noqa: PLC0415
 
-    schemas = schemas_for_commands(settings, version("tablehouse"))
+    schemas = schemas_for_commands(settings.registry, version("tablehouse"))
     await schemas.start()
     try:
         yield Reading(schemas)

@@ -13,12 +13,12 @@ from tablehouse.cli.topics import topics
 from tablehouse.cli.worker import worker
 from tablehouse.errors import SetupError
 
-#: The exit code of a process that cannot start as configured; click uses it for bad usage too.
+#: The exit code of a process that cannot start as configured; click also uses it for usage errors.
 EXIT_SETUP = 2
 
 
 class _Group(click.Group):
-    """Turns a SetupError of any command into its message on stderr and EXIT_SETUP, without a traceback."""
+    """Prints the message of a SetupError to stderr and exits with EXIT_SETUP, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

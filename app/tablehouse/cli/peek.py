@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tablehouse.cli.broker_commands import connected, settings_without_tables
+from tablehouse.cli.broker_commands import broker_options, settings_without_tables
 from tablehouse.cli.inspection_commands import FLAGS, look_at
 from tablehouse.tasks.log import NO_TIMESTAMP
 
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 @click.command(short_help="Show the newest records of a topic.")
 @click.argument("topic")
 @click.option(
-    "--records", type=click.IntRange(1), default=5, show_default=True, help="Records of each partition's end."
+    "--records",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Records to show from the end of each partition.",
 )
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
-@connected(FLAGS, timeout=60.0)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@broker_options(FLAGS, timeout=60.0)
 def peek(*, topic: str, records: int, as_json: bool, timeout: float, **given: Any) -> None:
-    """Show the newest records of each partition of a topic: keys and rows, as a table would have them.
+    """Show the newest records of each partition of a topic, with keys and rows as a table would have them.
 
-    Formats are found as `tablehouse init` finds them. Nothing is written and no group is joined.
+    Formats are detected as by `tablehouse init`. Nothing is written, and no group is joined.
     """
     from tablehouse.inspection.shown import shown  # noqa: PLC0415
 
@@ -57,7 +61,7 @@ def _text(line: "ShownRecord") -> str:
 
 
 def _printable(text: str) -> str:
-    """Return text for one line of a terminal, which takes some characters for commands."""
+    """Return text for one line of a terminal, without control characters."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -73,5 +77,5 @@ def _json(line: "ShownRecord") -> str:
         "row": line.row,
         "problem": line.problem,
     }
-    # JSON leaves characters as they are that some terminals act on.
+    # JSON does not escape some characters that terminals interpret.
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(found, ensure_ascii=False))

@@ -1,11 +1,13 @@
-"""`tablehouse worker`: every setting is a flag of it."""
+"""`tablehouse worker`: every setting has a flag."""
 
 import sys
 from collections.abc import Callable
 
 import click
 
-from tablehouse.config.settings import CONFIG_VARIABLE, SETTINGS, Setting, load_settings
+from tablehouse.config.load import load_settings
+from tablehouse.config.settings import SETTINGS, Setting
+from tablehouse.config.settings_file import CONFIG_VARIABLE
 from tablehouse.worker.process import run_worker
 
 
@@ -22,9 +24,9 @@ def _help(setting: Setting) -> str:
 
 @click.command(
     help="Run one worker until it is told to stop.\n\n"
-    "A setting comes from its flag, else from its environment variable, else from the YAML file that "
-    f"{CONFIG_VARIABLE} names, where it is spelled like the flag with _ for -, else it is the default. "
-    "Exit code 2 means that it cannot start as configured.",
+    "Settings are read from flags, then environment variables, then the YAML file that "
+    f"{CONFIG_VARIABLE} names (spelled like the flags, with _ for -), then defaults. "
+    "Exit code 2 means that the worker cannot start as configured.",
     context_settings={"allow_extra_args": True},
 )
 @_setting_flags
@@ -32,9 +34,7 @@ def _help(setting: Setting) -> str:
 def worker(ctx: click.Context, /, **flags: str | None) -> None:
     """Run one worker; its exit code is the process's."""
     if ctx.args:
-        # click would repeat them, and they may be the rest of a password.
-        raise click.UsageError(
-            f"there are {len(ctx.args)} arguments that belong to no setting; quote values that have blanks"
-        )
+        # click would print them, and they may be part of a password.
+        raise click.UsageError(f"there are {len(ctx.args)} unexpected arguments; quote values that contain spaces")
     settings = load_settings({name: value for name, value in flags.items() if value is not None})
     sys.exit(run_worker(settings))

@@ -1,6 +1,10 @@
-"""Which settings of the way to Kafka belong together: encryption, and who this worker is to the brokers."""
+"""What the settings say of the connection to the brokers: encryption and login, and which of them belong together."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
 
 _PROTOCOL, _MECHANISM = "kafka_security_protocol", "kafka_sasl_mechanism"
 _ENCRYPTED = ("SSL", "SASL_SSL")
@@ -15,6 +19,24 @@ _PAIRS = (
     ("kafka_key", "kafka_certificate"),
     ("kafka_key_password", "kafka_key"),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaAccess:
+    """How this worker connects to the brokers and logs in; each field is the setting kafka_<field>."""
+
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    oauth_token_url: str | None = None
+    oauth_client_id: str | None = None
+    oauth_client_secret: SecretStr | None = None
+    oauth_scope: str | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    key_password: SecretStr | None = None
 
 
 def contradictions(given: Mapping[str, object]) -> Iterator[str]:

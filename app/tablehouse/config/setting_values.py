@@ -148,7 +148,7 @@ def url(value: object) -> str:
 
 
 def text(value: object) -> str:
-    """Read a name that others give."""
+    """Parse an externally assigned name."""
     if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]{0,998}[\x21-\x7e])?", str(value)):
         raise ValueError("must be 1 to 1000 printable ASCII characters, none of its ends a space, or be left out")
     return str(value)
@@ -188,7 +188,7 @@ def registry_urls(value: object) -> tuple[str, ...]:
         if not usable or not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w.~%/-]*)?", url):
             raise ValueError(
                 "must be http://host:port or https://host, with the path below which /subjects is, or several URLs of "
-                "one registry with commas between; user and password belong into settings of their own"
+                "one registry with commas between; set the user and password separately"
             )
     return tuple(urls)
 

@@ -4,39 +4,45 @@ A setting is spelled `group` in the file, TABLEHOUSE_GROUP in the environment an
 written the same way in all three.
 """
 
-import difflib
-import os
-import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import combinations
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tablehouse.config import kafka_access, registry_access
+from tablehouse.config.kafka_access import KafkaAccess
+from tablehouse.config.registry_access import RegistryAccess
+from tablehouse.config.setting_types import (
+    AdvertisedHost,
+    Group,
+    HeaderSecret,
+    Host,
+    ListenerUrl,
+    Origins,
+    Path,
+    Port,
+    Records,
+    RegistryUrls,
+    Replicas,
+    Secret,
+    Secrets,
+    Servers,
+    Size,
+    Text,
+    TokenUrl,
+    Topic,
+    UserName,
+    Zone,
+    is_unshown,
 )
-
-from tablehouse.config import setting_values as values
-from tablehouse.config.kafka_access import contradictions
-from tablehouse.config.marked_yaml import YamlError, entries_of, kind_of, line_of, read_yaml
-from tablehouse.errors import ConfigError
-from tablehouse.masking import without_user_info
+from tablehouse.config.setting_values import duration
+from tablehouse.config.settings_file import read_settings_file
 
 PREFIX = "TABLEHOUSE_"
-#: The environment variable that names the file of settings; there need not be one.
-CONFIG_VARIABLE = "TABLEHOUSE_CONFIG"
-
-# What Kubernetes puts into the pods of a namespace that has a service called tablehouse or tablehouse-<x>.
-_SERVICE_LINK = re.compile(r"TABLEHOUSE_(.*_)?(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)")
 
 
 def _default_url(settings: Mapping[str, Any]) -> str:
@@ -61,246 +67,236 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    bootstrap_servers: Annotated[str, BeforeValidator(values.servers)] = Field(
-        description="Kafka brokers to ask first, and again when none of the known ones answers; host:port with commas "
-        "between.",
+    bootstrap_servers: Servers = Field(
+        description="Kafka brokers for the first connection, and again if no known broker answers; host:port, "
+        "separated by commas.",
     )
-    tables: Annotated[Path, BeforeValidator(values.path)] = Field(
+    tables: Path = Field(
         description="The file that defines the tables.",
     )
-    group: Annotated[str, BeforeValidator(values.group, json_schema_input_type=values.Group)] = Field(
+    group: Group = Field(
         default="tablehouse",
-        description="Workers of one group share the tables between them: the consumer group, and the first part "
-        "of the names of its changelog topics.",
+        description="The consumer group, and the prefix of its changelog topics. The workers of a group share the "
+        "tables.",
     )
-    dead_letter_topic: Annotated[str, BeforeValidator(values.topic, json_schema_input_type=values.Topic)] = Field(
+    dead_letter_topic: Topic = Field(
         default_factory=_default_dead_letters,
         json_schema_extra={"default": "<group>-dead-letters"},
         description="The topic for records that cannot become rows, of tables whose on_error is dead_letter. It is "
         "created if it is missing.",
     )
-    replication_factor: (
-        Annotated[int, BeforeValidator(values.replicas, json_schema_input_type=values.Replicas)] | None
-    ) = Field(
+    replication_factor: Replicas | None = Field(
         default=None,
         json_schema_extra={"default": "that of the cluster"},
-        description="How many replicas the topics have that a worker creates. By default as many as their source, the "
-        "brokers' default.replication.factor, or the number of brokers up to 3, whichever is most.",
+        description="Number of replicas of the topics that a worker creates. By default the highest of: the replicas "
+        "of their source, the brokers' default.replication.factor, and the number of brokers up to 3.",
     )
-    data_dir: Annotated[Path, BeforeValidator(values.path)] = Field(
+    data_dir: Path = Field(
         default="./data",
         validate_default=True,
-        description="Where this worker keeps its stores and its identity. One worker to a directory.",
+        description="The directory of this worker's stores and identity. Each worker needs its own.",
     )
-    http_host: Annotated[str, BeforeValidator(values.host)] = Field(
+    http_host: Host = Field(
         # Peers have to reach the internal listener for the group to answer at all.
         default="0.0.0.0",  # noqa: S104
-        description="The address both listeners bind; 127.0.0.1 shuts out other machines, peers included.",
+        description="The address that both listeners bind to; 127.0.0.1 excludes other machines, including other "
+        "workers.",
     )
-    http_port: Annotated[int, BeforeValidator(values.port)] = Field(
+    http_port: Port = Field(
         default=8080,
         description="The port of the public listener.",
     )
-    internal_port: Annotated[int, BeforeValidator(values.port)] = Field(
+    internal_port: Port = Field(
         default=9080,
         description="The port of the internal listener, for other workers only.",
     )
-    probe_port: Annotated[int | None, BeforeValidator(values.port)] = Field(
+    probe_port: Port | None = Field(
         default=None,
-        validate_default=False,
-        json_schema_extra={"default": "none"},
-        description="The port of a listener for /livez, /readyz and /metrics alone, so that these need not go where "
-        "clients go. The public listener answers them too.",
+        json_schema_extra=_NONE,
+        description="The port of a separate listener that only serves /livez, /readyz and /metrics, so that probes do "
+        "not need access to the public listener, which also serves them.",
     )
-    advertised_host: Annotated[str, BeforeValidator(values.advertised_host)] = Field(
+    advertised_host: AdvertisedHost = Field(
         default_factory=socket.gethostname,
         json_schema_extra={"default": "the machine's host name"},
         description="The host name or IP address at which other workers reach this one.",
     )
-    advertised_url: Annotated[str, BeforeValidator(values.url)] = Field(
+    advertised_url: ListenerUrl = Field(
         default_factory=_default_url,
         json_schema_extra={"default": "http://<advertised host>:<internal port>"},
-        description="The URL at which other workers reach the internal listener of this one, where it is another than "
-        "its port at the advertised host.",
+        description="The URL at which other workers reach this one's internal listener, if it is not its port at the "
+        "advertised host.",
     )
-    internal_secrets: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(values.secrets)] = Field(
+    internal_secrets: Secrets = Field(
         default=(),
         validate_default=False,
-        json_schema_extra={"default": "none"},
-        description="Secrets of the workers, with commas between. Two workers answer each other when they have one in "
-        "common, and none is ever sent. Without any, the internal listener answers every request that reaches it.",
+        json_schema_extra=_NONE,
+        description="Shared secrets of the workers, separated by commas. Two workers accept each other's requests if "
+        "they have one in common; secrets are never sent. Without any, the internal listener answers all requests.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(values.origins)] = Field(
+    cors_origins: Origins = Field(
         default=(),
         validate_default=False,
-        json_schema_extra={"default": "none"},
-        description="Origins whose pages browsers let read and write tables, like https://app.example.com, with commas "
-        "between; or * for every page there is.",
+        json_schema_extra=_NONE,
+        description="Origins whose pages may read and write tables from browsers, like https://app.example.com, "
+        "separated by commas; or * for all.",
     )
-    schema_registry: Annotated[tuple[str, ...], NoDecode, BeforeValidator(values.registry_urls)] = Field(
+    schema_registry: RegistryUrls = Field(
         default=(),
         validate_default=False,
-        json_schema_extra={"default": "none"},
-        description="The schema registry, a URL below which /subjects is; or several of one registry with commas "
-        "between, of which the next is asked when one does not answer.",
+        json_schema_extra=_NONE,
+        description="The base URL of the schema registry, the part before /subjects; or several URLs of one registry, "
+        "separated by commas, of which the next is tried if one does not answer.",
     )
-    schema_registry_user: Annotated[str | None, BeforeValidator(values.user)] = Field(
+    schema_registry_user: UserName | None = Field(
         default=None,
-        validate_default=False,
-        json_schema_extra={"default": "none"},
-        description="The user's name that the schema registry is shown, with the password.",
+        json_schema_extra=_NONE,
+        description="The user name for the schema registry, used with the password.",
     )
-    schema_registry_password: Annotated[SecretStr | None, BeforeValidator(values.header_secret)] = Field(
+    schema_registry_password: HeaderSecret | None = Field(
         default=None,
-        validate_default=False,
-        json_schema_extra={"default": "none"},
-        description="The password that the schema registry is shown, with the user's name.",
+        json_schema_extra=_NONE,
+        description="The password for the schema registry, used with the user name.",
     )
-    schema_registry_token: Annotated[SecretStr | None, BeforeValidator(values.header_secret)] = Field(
+    schema_registry_token: HeaderSecret | None = Field(
         default=None,
-        validate_default=False,
-        json_schema_extra={"default": "none"},
-        description="The bearer token that the schema registry is shown instead of user and password.",
+        json_schema_extra=_NONE,
+        description="The bearer token for the schema registry, instead of user name and password.",
     )
-    schema_registry_ca: Annotated[Path | None, BeforeValidator(values.path)] = Field(
+    schema_registry_ca: Path | None = Field(
         default=None,
-        validate_default=False,
-        json_schema_extra={"default": "none"},
-        description="A PEM file of the authorities that the certificate of the schema registry may come from; without "
-        "it, those that the system trusts.",
+        json_schema_extra=_NONE,
+        description="A PEM file of the certificate authorities trusted for the schema registry; by default those of "
+        "the system.",
     )
-    schema_registry_certificate: Annotated[Path | None, BeforeValidator(values.path)] = Field(
+    schema_registry_certificate: Path | None = Field(
         default=None,
-        validate_default=False,
-        json_schema_extra={"default": "none"},
-        description="A PEM file with the certificate that this worker shows the schema registry; its key too, unless "
-        "that has a file of its own.",
+        json_schema_extra=_NONE,
+        description="A PEM file with this worker's client certificate for the schema registry, and its key unless "
+        "that is in a separate file.",
     )
-    schema_registry_key: Annotated[Path | None, BeforeValidator(values.path)] = Field(
+    schema_registry_key: Path | None = Field(
         default=None,
-        validate_default=False,
-        json_schema_extra={"default": "none"},
-        description="A PEM file with the key, not encrypted, of the certificate that the schema registry is shown.",
+        json_schema_extra=_NONE,
+        description="A PEM file with the unencrypted private key of the client certificate for the schema registry.",
     )
-    schema_registry_unknown_after: Annotated[float, values.duration(0, 3600, "from 0s to 1h")] = Field(
+    schema_registry_unknown_after: Annotated[float, duration(0, 3600, "from 0s to 1h")] = Field(
         default="30s",
         validate_default=True,
-        description="A schema is not there only after the schema registry has said so for this long; the partition of "
-        "the record that needs it waits meanwhile. Set it above the time in which a registry hears of schemas that "
-        "were registered at another one.",
+        description="A schema counts as missing only after the schema registry has said so for this long; until then, "
+        "the partition of the record that needs it waits. Set this above the replication delay between registries.",
     )
-    zone: Annotated[str, BeforeValidator(values.zone)] = Field(
+    zone: Zone = Field(
         default="",
-        description="Where this worker runs, like eu-west-1a. Standbys are kept in other zones than their owners where "
-        "there are any.",
+        description="The zone of this worker, like eu-west-1a. Standbys are placed in other zones than their owners "
+        "if possible.",
     )
-    memory_budget: Annotated[int, BeforeValidator(values.memory, json_schema_input_type=values.Size)] = Field(
+    memory_budget: Size = Field(
         default="512MiB",
         validate_default=True,
-        description="Memory for stores, what is fetched ahead and what waits, in addition to Python itself; at least "
-        "64MiB. A worker with many partitions needs more, and says how much when it starts: 0.22MiB for each partition "
-        "of a topic and 0.13MiB for each of a table, beyond the first 64MiB of that.",
+        description="Memory for stores, fetched data and waiting records, in addition to Python itself; at least "
+        "64MiB. A worker with many partitions needs more, and reports how much at its start: 0.22MiB for each "
+        "partition of a topic and 0.13MiB for each of a table, beyond the first 64MiB of that.",
     )
-    session_timeout: Annotated[float, values.duration(1, 1800, "from 1s to 30m")] = Field(
+    session_timeout: Annotated[float, duration(1, 1800, "from 1s to 30m")] = Field(
         default="10s",
         validate_default=True,
-        description="After this long without a heartbeat the group takes a worker's partitions away. The "
-        "broker has bounds of its own for it (group.min.session.timeout.ms).",
+        description="Time without a heartbeat after which the group revokes a worker's partitions. The broker limits "
+        "its range (group.min.session.timeout.ms).",
     )
-    max_staleness: Annotated[float, values.duration(0, 31_536_000, "from 0s to 365d")] = Field(
+    max_staleness: Annotated[float, duration(0, 31_536_000, "from 0s to 365d")] = Field(
         default="1h",
         validate_default=True,
-        description="How old the answer of a copy that is not the active may be when the caller gives no bound: a "
-        "standby's staleness, or the time since a suspended worker's last good heartbeat.",
+        description="Maximum staleness of answers not given by the active, unless the caller sets a limit: a "
+        "standby's staleness, or the time since a suspended worker's last successful heartbeat.",
     )
-    acceptable_lag: Annotated[int, BeforeValidator(values.records, json_schema_input_type=values.Records)] = Field(
+    acceptable_lag: Records = Field(
         default=10_000,
-        description="A worker that lacks more records of a partition restores it as a standby before it owns it. Let "
-        "it be what a partition gets in some seconds at least: its owner goes on while the group rebalances.",
+        description="A worker that is more records behind on a partition restores it as a standby before it owns it. "
+        "Set this to at least a few seconds' worth of records, since the owner continues while the group rebalances.",
     )
-    takeover_interval: Annotated[float, values.duration(1, 86_400, "from 1s to 1d")] = Field(
+    takeover_interval: Annotated[float, duration(1, 86_400, "from 1s to 1d")] = Field(
         default="1m",
         validate_default=True,
-        description="A worker that has restored what it is to take over asks for a rebalance not sooner than this long "
-        "after the one before.",
+        description="Minimum time between rebalances requested by a warmed-up worker.",
     )
-    request_timeout: Annotated[float, values.duration(0.01, 600, "from 10ms to 10m")] = Field(
+    request_timeout: Annotated[float, duration(0.01, 600, "from 10ms to 10m")] = Field(
         default="5s",
         validate_default=True,
-        description="How long one read may take, its hops to other workers included.",
+        description="Time limit of a read, including its hops to other workers.",
     )
-    shutdown_timeout: Annotated[float, values.duration(1, 3600, "from 1s to 1h")] = Field(
+    shutdown_timeout: Annotated[float, duration(1, 3600, "from 1s to 1h")] = Field(
         default="25s",
         validate_default=True,
-        description="A worker that was told to stop has ended after this long, whatever hangs.",
+        description="Time after which a worker that was told to stop ends, even if it hangs.",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT",
-        description="How the brokers are spoken to: SSL is TLS, SASL_ is a login, and SASL_SSL is both.",
+        description="Security protocol of broker connections: SSL is TLS, SASL_PLAINTEXT is a login, SASL_SSL is both.",
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="How this worker logs in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.",
+        description="Login mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.",
     )
-    kafka_sasl_username: Annotated[str, BeforeValidator(values.text)] | None = Field(
+    kafka_sasl_username: Text | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="Who logs in, with PLAIN and SCRAM.",
+        description="The user name, for PLAIN and SCRAM.",
     )
-    kafka_sasl_password: Annotated[SecretStr, BeforeValidator(values.secret)] | None = Field(
+    kafka_sasl_password: Secret | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The password, with PLAIN and SCRAM.",
+        description="The password, for PLAIN and SCRAM.",
     )
-    kafka_oauth_token_url: Annotated[str, BeforeValidator(values.token_url)] | None = Field(
+    kafka_oauth_token_url: TokenUrl | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="Where tokens come from with OAUTHBEARER: the token endpoint of the identity provider.",
+        description="The token endpoint of the identity provider, for OAUTHBEARER.",
     )
-    kafka_oauth_client_id: Annotated[str, BeforeValidator(values.text)] | None = Field(
+    kafka_oauth_client_id: Text | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="Who asks for tokens, with OAUTHBEARER.",
+        description="The client id for token requests, for OAUTHBEARER.",
     )
-    kafka_oauth_client_secret: Annotated[SecretStr, BeforeValidator(values.secret)] | None = Field(
+    kafka_oauth_client_secret: Secret | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The secret of the client, with OAUTHBEARER.",
+        description="The client secret, for OAUTHBEARER.",
     )
-    kafka_oauth_scope: Annotated[str, BeforeValidator(values.text)] | None = Field(
+    kafka_oauth_scope: Text | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The scope that tokens are asked for, with OAUTHBEARER, where the provider wants one.",
+        description="The scope of requested tokens, for OAUTHBEARER, if the provider requires one.",
     )
-    kafka_ca: Annotated[Path, BeforeValidator(values.path)] | None = Field(
+    kafka_ca: Path | None = Field(
         default=None,
         json_schema_extra={"default": "those of the system"},
-        description="A PEM file of the authorities that the brokers' certificates are trusted from. Host names are "
-        "always checked.",
+        description="A PEM file of the certificate authorities trusted for brokers. Host names are always checked.",
     )
-    kafka_certificate: Annotated[Path, BeforeValidator(values.path)] | None = Field(
+    kafka_certificate: Path | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="A PEM file of the certificate that this worker shows to brokers (mTLS), its chain after it.",
+        description="A PEM file of this worker's client certificate for brokers (mTLS), followed by its chain.",
     )
-    kafka_key: Annotated[Path, BeforeValidator(values.path)] | None = Field(
+    kafka_key: Path | None = Field(
         default=None,
         json_schema_extra=_NONE,
         description="A PEM file of the private key of that certificate.",
     )
-    kafka_key_password: Annotated[SecretStr, BeforeValidator(values.secret)] | None = Field(
+    kafka_key_password: Secret | None = Field(
         default=None,
         json_schema_extra=_NONE,
-        description="The password of that key, when it is encrypted.",
+        description="The password of that key, if it is encrypted.",
     )
     log_format: Literal["json", "console"] = Field(
         default="json",
-        description="How log lines are written: json, or console for people.",
+        description="Format of log lines: json, or console for reading.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
-        description="The least severe lines to log: debug, info, warning or error. Those of libraries begin at info.",
+        description="The lowest level to log: debug, info, warning or error. Lines of libraries are logged from info "
+        "on.",
     )
 
     @model_validator(mode="after")
@@ -312,21 +308,30 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _ways_to_kafka_fit(self) -> Self:
-        if problems := list(contradictions(dict(self))):
+    def _fit_together(self) -> Self:
+        given = dict(self)
+        if problems := [*kafka_access.contradictions(given), *registry_access.contradictions(given)]:
             raise ValueError("\n".join(problems))
         return self
 
-    @model_validator(mode="after")
-    def _registry_agrees(self) -> Self:
-        user, password = self.schema_registry_user is not None, self.schema_registry_password is not None
-        if user != password:
-            raise ValueError("schema_registry_user and schema_registry_password belong together, and one is missing")
-        if user and self.schema_registry_token is not None:
-            raise ValueError("schema_registry_token and schema_registry_user exclude each other; give one of them")
-        if self.schema_registry_key is not None and self.schema_registry_certificate is None:
-            raise ValueError("schema_registry_certificate is missing, which schema_registry_key belongs to")
-        return self
+    @property
+    def kafka(self) -> KafkaAccess:
+        """How this worker connects to the brokers and logs in."""
+        return KafkaAccess(**{field.name: getattr(self, f"kafka_{field.name}") for field in fields(KafkaAccess)})
+
+    @property
+    def registry(self) -> RegistryAccess:
+        """Where the schema registry is, and how this worker is let in."""
+        return RegistryAccess(
+            urls=self.schema_registry,
+            user=self.schema_registry_user,
+            password=self.schema_registry_password,
+            token=self.schema_registry_token,
+            ca=self.schema_registry_ca,
+            certificate=self.schema_registry_certificate,
+            key=self.schema_registry_key,
+            unknown_after=self.schema_registry_unknown_after,
+        )
 
     @classmethod
     def settings_customise_sources(
@@ -337,18 +342,22 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let flags win over the environment, and that over the file. Raises ConfigError for a bad file."""
-        in_file = {name: text for name, (_, text) in _read_file().items()}
+        """Let flags win over the environment, and that over the file; raises ConfigError for a bad file."""
+        in_file = {name: text for name, (_, text) in read_settings_file(settings_cls.model_fields).items()}
         return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as people see it; `default` is None for those that have to be given."""
+    """One setting as people see it; `default` is None for those that have to be given.
+
+    is_secret is set for those of which no message repeats a value.
+    """
 
     name: str
     default: str | None
     description: str
+    is_secret: bool
 
     @property
     def variable(self) -> str:
@@ -366,111 +375,10 @@ def _describe() -> tuple[Setting, ...]:
     for name, field in Settings.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         default = extra.get("default", None if field.is_required() else field.default)
-        described.append(Setting(name, None if default is None else str(default), field.description or ""))
+        is_secret = is_unshown(field.annotation, field.metadata)
+        described.append(Setting(name, None if default is None else str(default), field.description or "", is_secret))
     return tuple(described)
 
 
-def _has_secret(annotation: Any) -> bool:
-    return annotation is SecretStr or any(_has_secret(part) for part in get_args(annotation))
-
-
-#: Settings whose values no message repeats. People put a password into the URL of a registry.
-_MASKED = {name for name, field in Settings.model_fields.items() if _has_secret(field.annotation)} | {"schema_registry"}
-
 #: Every setting, in the order in which help and documentation show them.
 SETTINGS = _describe()
-
-
-def load_settings(flags: Mapping[str, Any]) -> Settings:
-    """Return the settings of this process; `flags` holds those that were given, by the settings' names.
-
-    Raises ConfigError with every problem on a line of its own, each naming the setting and where it came from.
-    """
-    problems = [_unknown_variable(name) for name in sorted(os.environ) if _is_unknown(name)]
-    try:
-        settings = Settings(**flags)
-    except ValidationError as error:
-        # A default made from other settings cannot be made when one of those is bad, which is reported anyway.
-        problems += [
-            _explain(detail, flags) for detail in error.errors() if detail["type"] != "default_factory_not_called"
-        ]
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return settings
-
-
-def _is_unknown(variable: str) -> bool:
-    known = {CONFIG_VARIABLE, *(setting.variable for setting in SETTINGS)}
-    return variable.startswith(PREFIX) and variable not in known
-
-
-def _unknown_variable(variable: str) -> str:
-    if _SERVICE_LINK.fullmatch(variable):
-        hint = "if Kubernetes set it for a service, start the pod with enableServiceLinks: false"
-    else:
-        hint = _suggestion(variable, [CONFIG_VARIABLE, *(setting.variable for setting in SETTINGS)])
-    return f"environment: {variable} is not a setting; {hint}"
-
-
-def _explain(detail: ErrorDetails, flags: Mapping[str, Any]) -> str:
-    reason = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"]
-    if not detail["loc"]:
-        return "\n".join(f"settings: {line}" for line in reason.splitlines())
-    setting = next(setting for setting in SETTINGS if setting.name == detail["loc"][0])
-    if detail["type"] == "missing":
-        return (
-            f"settings: {setting.name} is missing; set {setting.variable}, {setting.flag} "
-            f"or {setting.name} in the file that {CONFIG_VARIABLE} names"
-        )
-    if detail["type"] == "literal_error":
-        reason = f"must be {detail['ctx']['expected']}"
-    shown = "it is not shown here" if setting.name in _MASKED else f"it is {without_user_info(str(detail['input']))!r}"
-    return f"{_origin(setting, flags)}: {reason}; {shown}"
-
-
-def _origin(setting: Setting, flags: Mapping[str, Any]) -> str:
-    if setting.name in flags:
-        return f"flag: {setting.flag}"
-    if setting.variable in os.environ:
-        return f"environment: {setting.variable}"
-    file = _read_file()
-    if setting.name in file:
-        return f"{os.environ[CONFIG_VARIABLE]}:{file[setting.name][0]}: {setting.name}"
-    return f"default: {setting.name}"
-
-
-def _read_file() -> dict[str, tuple[int, str]]:
-    """Return line and text of each setting in the file; the text is what the environment would hold."""
-    path = os.environ.get(CONFIG_VARIABLE)
-    if path is None:
-        return {}
-    try:
-        root = read_yaml(Path(path))
-    except YamlError as error:
-        place = path if error.line is None else f"{path}:{error.line}"
-        raise ConfigError(f"{place}: {error} (the file that {CONFIG_VARIABLE} names)") from error
-    if root is None:
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path}:{line_of(root)}: must be a mapping of settings, this is {kind_of(root)}")
-    problems = []
-    found: dict[str, tuple[int, str]] = {}
-    names = [setting.name for setting in SETTINGS]
-    for entry in entries_of(root):
-        place = f"{path}:{entry.line}: {entry.key}"
-        if entry.key not in names:
-            problems.append(f"{place} is not a setting; {_suggestion(entry.key, names)}")
-        elif entry.key in found:
-            problems.append(f"{place} is given twice, first on line {found[entry.key][0]}; keep one")
-        elif not isinstance(entry.node, yaml.ScalarNode) or entry.node.tag == "tag:yaml.org,2002:null":
-            problems.append(f"{place}: must be text or a number, this is {kind_of(entry.node)}")
-        else:
-            found[entry.key] = (entry.line, entry.node.value)
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return found
-
-
-def _suggestion(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(known)}"

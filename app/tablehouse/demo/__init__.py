@@ -1,1 +1,1 @@
-"""The demonstration: a real Kafka from pip packages, real flights and two workers."""
+"""The demo: a real Kafka from pip packages, real flights and two workers."""

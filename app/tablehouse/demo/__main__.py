@@ -1,4 +1,4 @@
-"""`make demo`: a Kafka, two workers, every flight of a year in tables, and curl lines to try.
+"""`make demo`: Kafka, two workers, all flights of a year in tables, and curl commands to try.
 
 Settings, all from the environment: BOOTSTRAP=host:port uses a Kafka of your own instead of the embedded one;
 DEMO_HTTP_PORT, DEMO_INTERNAL_PORT (each the first of two in a row) and DEMO_BROKER_PORT choose other ports.
@@ -35,7 +35,7 @@ _EXAMPLE_KEYS = 64
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Load, make each of the printed requests once, and leave.")
+@click.option("--once", is_flag=True, help="Load the data, make each printed request once, and exit.")
 @click.option(
     "--flights",
     "limit",
@@ -43,7 +43,7 @@ _EXAMPLE_KEYS = 64
     default=flights.ROWS["flights"],
     show_default=True,
     metavar="N",
-    help="How many flights to load.",
+    help="Number of flights to load.",
 )
 def main(*, once: bool, limit: int) -> None:
     """Run Tablehouse on this machine with real flights, until Ctrl-C.
@@ -89,7 +89,7 @@ def _stop(workers: Sequence[DemoWorker]) -> None:
 async def _demo(bootstrap: str, workers: Sequence[DemoWorker], *, once: bool, limit: int) -> int:
     for worker in workers:
         click.echo(f"Worker {worker.number} is process {worker.process.pid}, its log is {worker.log}.")
-    # Straight to 127.0.0.1, whatever proxy the environment names.
+    # Connect directly to 127.0.0.1, without any proxy of the environment.
     async with httpx.AsyncClient(timeout=10, trust_env=False) as client, Producer(bootstrap) as producer:
         await wait_ready(client, workers)
         started = time.monotonic()
@@ -103,7 +103,7 @@ async def _demo(bootstrap: str, workers: Sequence[DemoWorker], *, once: bool, li
         if once:
             return await _make_each(client, examples)
         click.echo(
-            "Flights of today keep coming in, a few a second. Ctrl-C stops everything.\n"
+            "Flights of today keep arriving, a few per second. Ctrl-C stops everything.\n"
             f"To see a worker fail: kill -9 {workers[-1].process.pid}\n"
             f"The other answers for all keys once the dead one's session has timed out ({SESSION_TIMEOUT}).\n"
         )
@@ -136,10 +136,12 @@ def _show(examples: Iterable[Example]) -> None:
 
 
 async def _make_each(client: httpx.AsyncClient, examples: Sequence[Example]) -> int:
-    """Make each request, print what became of it, and return the exit code."""
+    """Make each request, print its result, and return the exit code."""
     failed = 0
     if len({example.served_by for example in examples} - {None}) < WORKERS:
-        click.echo("No flights were found of which each worker holds one: none is answered locally, or none forwarded.")
+        click.echo(
+            "Found no pair of flights on different workers: no request is answered locally, or none is forwarded."
+        )
         failed += 1
     for example in examples:
         difference = await example.differs(client)
@@ -149,13 +151,13 @@ async def _make_each(client: httpx.AsyncClient, examples: Sequence[Example]) -> 
 
 
 async def _stay(producer: Producer, workers: Sequence[DemoWorker]) -> int:
-    """Trickle flights until cancelled; return an exit code when no worker is left."""
+    """Produce flights until cancelled; return an exit code if no worker is left."""
     trickling = asyncio.create_task(trickle(producer, lambda words: click.echo(words, err=True)))
     watching = asyncio.create_task(watch_workers(workers, lambda words: click.echo(f"\n{words}", err=True)))
     try:
         ended, _ = await asyncio.wait((trickling, watching), return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
-            task.result()  # a fault of the trickle is raised here
+            task.result()  # an error of the trickle is raised here
     finally:
         trickling.cancel()
         watching.cancel()

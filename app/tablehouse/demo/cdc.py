@@ -1,4 +1,4 @@
-"""`make demo-cdc`: PostgreSQL, Debezium, a Kafka and two workers: what psql changes, curl shows.
+"""`make demo-cdc`: PostgreSQL, Debezium, Kafka and two workers: changes made with psql are visible with curl.
 
 Settings, all from the environment: DEMO_HTTP_PORT, DEMO_INTERNAL_PORT (each the first of two in a row),
 DEMO_BROKER_PORT and DEMO_POSTGRES_PORT choose other ports.
@@ -51,7 +51,7 @@ _ROWS = """
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A statement, where its row is asked for, and what the answer is then: the members of the row, None for a 404."""
+    """A statement, the path of its row, and the expected response: the members of the row, None for a 404."""
 
     about: str
     sql: str
@@ -59,7 +59,7 @@ class Change:
     row: Mapping[str, object] | None
 
     def shown_by(self, answer: httpx.Response) -> bool:
-        """Say whether an answer is what the change makes of it."""
+        """Return whether a response shows the change."""
         if self.row is None:
             return answer.status_code == HTTPStatus.NOT_FOUND
         if answer.status_code != HTTPStatus.OK:
@@ -93,7 +93,7 @@ _CHANGES = (
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Make each of the printed changes once, ask for its row, and leave.")
+@click.option("--once", is_flag=True, help="Make each printed change once, read its row, and exit.")
 def main(*, once: bool) -> None:
     """Run PostgreSQL, Debezium, Kafka and Tablehouse on this machine, until Ctrl-C.
 
@@ -112,7 +112,7 @@ def main(*, once: bool) -> None:
 
 
 def _run(environment: Mapping[str, str], *, once: bool) -> int:
-    program("initdb")  # before anything is downloaded or started
+    program("initdb")  # checked before anything is downloaded or started
     ports = Ports.from_environment(environment)
     ports.require_free(own_broker=True, own_postgres=True)
     with ExitStack() as stack:
@@ -137,7 +137,7 @@ def _stop(workers: Sequence[DemoWorker]) -> None:
 
 
 async def _demo(postgres: Postgres, workers: Sequence[DemoWorker], *, once: bool) -> int:
-    # Straight to 127.0.0.1, whatever proxy the environment names.
+    # Connect directly to 127.0.0.1, without any proxy of the environment.
     async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
         await wait_ready(client, workers)
         asked = workers[0].url
@@ -153,14 +153,14 @@ async def _demo(postgres: Postgres, workers: Sequence[DemoWorker], *, once: bool
                 seconds = await _wait_shown(client, change, asked)
                 click.echo(f"ok ({seconds:.2f} s): {change.sql}")
             return 0
-        click.echo("Each change shows within a second. Ctrl-C stops everything.")
+        click.echo("Each change is visible within a second. Ctrl-C stops everything.")
         await watch_workers(workers, lambda words: click.echo(f"\n{words}", err=True))
     click.echo("No worker is left.", err=True)
     return 1
 
 
 async def _wait_shown(client: httpx.AsyncClient, change: Change, url: str) -> float:
-    """Return after how many seconds a row was what a change makes of it; SetupError when the time runs out."""
+    """Return the seconds until a row shows a change; raises SetupError at the deadline."""
     started = time.monotonic()
     while True:
         answer = await client.get(url + change.path)
@@ -169,7 +169,7 @@ async def _wait_shown(client: httpx.AsyncClient, change: Change, url: str) -> fl
             return seconds
         if seconds > _DEADLINE:
             raise SetupError(
-                f"{change.about} did not show in GET {change.path} within {_DEADLINE:.0f} s: {answer.status_code} "
+                f"{change.about} was not visible in GET {change.path} within {_DEADLINE:.0f} s: {answer.status_code} "
                 f"{answer.text[:2000]}"
             )
         await asyncio.sleep(_POLL)

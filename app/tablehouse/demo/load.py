@@ -1,4 +1,4 @@
-"""Topics made, and records produced as a Java client would: by murmur2, acknowledged by all replicas."""
+"""Creates topics, and produces records as a Java client would: with murmur2, acknowledged by all replicas."""
 
 import asyncio
 import contextlib
@@ -21,10 +21,10 @@ from tablehouse.kafka.topic_admin import TopicAdmin
 from tablehouse.kafka.topic_plan import Wanted
 from tablehouse.kafka.topics import AUTOMATIC
 
-#: Partitions of each of the demonstration's topics.
+#: Partitions of each topic of the demo.
 PARTITIONS = 4
 
-#: Compacted, as a topic behind a table should be: the newest record of a key is never deleted by age.
+#: Compacted, as a table's source should be: the newest record of a key is never deleted by age.
 _SETTINGS = {"cleanup.policy": "compact"}
 
 _BATCH_BYTES = 256 * 1024
@@ -39,8 +39,8 @@ def _connection(bootstrap: str) -> Connection:
 async def ensure_topics(bootstrap: str, names: Iterable[str]) -> None:
     """Create the topics that do not exist yet.
 
-    Raises TopicError for one that exists with another partition count, or cannot be created, and SetupError
-    when no broker answers.
+    Raises TopicError for one that exists with a different partition count or cannot be created, and SetupError if no
+    broker answers.
     """
     connection = _connection(bootstrap)
     try:
@@ -68,14 +68,14 @@ async def _ensure_topics(connection: Connection, names: list[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """The last record that a partition got, by its offset, and the key of one of its records."""
+    """The offset of a partition's last record, and the key of one of its records."""
 
     key: bytes
     offset: int
 
 
 class Producer:
-    """Produces records; an asynchronous context manager, which flushes when it is left."""
+    """Produces records; an asynchronous context manager that flushes on exit."""
 
     def __init__(self, bootstrap: str) -> None:
         self._producer = AIOKafkaProducer(
@@ -89,7 +89,7 @@ class Producer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Bounded: without a broker it would wait for acknowledgements for ever.
+        # With a time limit: without a broker it would wait for acknowledgements forever.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._producer.stop(), _STOP_SECONDS)
 
@@ -98,9 +98,9 @@ class Producer:
         await self._producer.send_and_wait(record.topic, key=record.key, value=record.value)
 
     async def load(self, records: Iterable[Record], advance: Callable[[int], Any]) -> Mapping[tuple[str, int], Last]:
-        """Produce many, a batch a partition at a time; `advance` is told how many records went out.
+        """Produce many records, one batch per partition at a time; `advance` is called with the number of records sent.
 
-        Returns every (topic, partition) that got any, when all are acknowledged.
+        Returns every (topic, partition) that got records, once all are acknowledged.
         """
         now = time.time_ns() // 1_000_000
         batches: dict[tuple[str, int], Any] = {}
@@ -110,7 +110,7 @@ class Producer:
         async def send(where: tuple[str, int]) -> None:
             batch = batches.pop(where)
             topic, partition = where
-            # Waits while the partition's batch before this one is still on its way, so memory stays bounded.
+            # Waits while the partition's previous batch is in flight, so memory stays bounded.
             acknowledgement = await self._producer.send_batch(batch, topic, partition=partition)
             sent.append((where, batch.record_count(), acknowledgement))
             advance(batch.record_count())
@@ -127,5 +127,5 @@ class Producer:
         for where in list(batches):
             await send(where)
         await self._producer.flush()
-        # An acknowledgement carries the offset of its batch's first record.
+        # An acknowledgement has the offset of its batch's first record.
         return {where: Last(keys[where], (await first).offset + count - 1) for where, count, first in sent}

@@ -1,4 +1,4 @@
-"""Requests that show what Tablehouse does: found for the cluster as it is, printed as curl lines, or made."""
+"""Example requests, chosen for the current cluster, which are printed as curl commands or made."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _INDENT = "python3 -m json.tool"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One request and what it gets: its status, the `code` of a problem, and the worker id that answers.
+    """One request and its expected response: its status, the `code` of a problem, and the id of the answering worker.
 
-    `code` is None for an answer that is no problem, and `served_by` where it does not matter. `pipe` is a command
-    that makes a long answer readable.
+    `code` is None for a response without a problem, and `served_by` if any worker may answer. `pipe` is a command that
+    formats a long response.
     """
 
     about: str
@@ -36,7 +36,7 @@ class Example:
         return command if self.pipe is None else f"{command} | {self.pipe}"
 
     async def differs(self, client: httpx.AsyncClient) -> str | None:
-        """Make the request and say what is not as it has to be; None when all is."""
+        """Make the request and return what differs from the expected response; None if nothing does."""
         try:
             answer = await client.request("HEAD" if "I" in self.options else "GET", self.url)
         except httpx.TransportError as error:
@@ -54,10 +54,10 @@ class Example:
 async def find_examples(
     client: httpx.AsyncClient, workers: Sequence[DemoWorker], flights: Iterable[bytes]
 ) -> list[Example]:
-    """Return requests that show every kind of answer, most of them to the first of these workers.
+    """Return requests for every kind of response, most of them to the first of these workers.
 
-    Among the keys of flights it looks for one that this worker holds and one that it forwards; where there is
-    none, because a worker has just died, that example is missing.
+    Among the keys of flights it looks for one that this worker holds and one that it forwards; if there is none,
+    because a worker has just died, that example is omitted.
     """
     asked, last = workers[0], workers[-1]
     tables = f"{asked.url}/tables"
@@ -71,34 +71,34 @@ async def find_examples(
             about = f"A flight that worker {asked.number} holds: it answers itself."
             local = local or Example(about, "-i", url, served_by=active.worker)
         else:
-            about = f"A flight that another worker holds: worker {asked.number} forwards the question."
+            about = f"A flight that another worker holds: worker {asked.number} forwards the request."
             forwarded = forwarded or Example(about, "-i", url, served_by=active.worker)
         if local and forwarded:
             break
     return [
         *(example for example in (local, forwarded) if example is not None),
-        Example("How fresh an answer is stands in its headers.", "-sI", f"{last.url}/tables/planes/N14228"),
+        Example("The freshness of an answer is in its headers.", "-sI", f"{last.url}/tables/planes/N14228"),
         Example(
-            "A key with a blank in it, percent-encoded.",
+            "A key with a space, percent-encoded.",
             "-s",
             f"{last.url}/tables/weather/EWR%202013-01-01T06:00:00Z",
         ),
         Example(
-            "No such flight: 404, said only by a caught-up owner.",
+            "No such flight: 404, only from a caught-up owner.",
             "-i",
             f"{tables}/flights/no-such-flight",
             HTTPStatus.NOT_FOUND,
             "key_not_found",
         ),
         Example(
-            "Not a key at all, for it is not UTF-8: 400.",
+            "An invalid key, since it is not UTF-8: 400.",
             "-i",
             f"{tables}/flights/%FF",
             HTTPStatus.BAD_REQUEST,
             "invalid_key",
         ),
         Example("The tables.", "-s", tables, pipe=_INDENT),
-        Example("Who holds which partition.", "-s", f"{asked.url}/cluster", pipe=_INDENT),
+        Example("The workers of each partition.", "-s", f"{asked.url}/cluster", pipe=_INDENT),
     ]
 
 
@@ -112,13 +112,13 @@ class _Location(msgspec.Struct, frozen=True):
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """Where a key may be; a string key has one wire form, and so one place."""
+    """The location of a key; a string key has one wire form, and thus one location."""
 
     locations: tuple[_Location]
 
 
 async def _locate(client: httpx.AsyncClient, url: str) -> _Host | None:
-    """Ask who holds a key; None while nobody does, or the asked worker does not answer."""
+    """Return the worker that holds a key; None if there is none, or if the called worker does not answer."""
     try:
         answer = await client.get(url)
     except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""Flights of today, for ever: a few a second, under new keys, each updated when it leaves."""
+"""Produces today's flights indefinitely: a few per second, with new keys, each updated when it departs."""
 
 import asyncio
 import itertools
@@ -13,13 +13,13 @@ from tablehouse.demo import flights
 from tablehouse.demo.load import Producer
 
 _SECONDS_BETWEEN = 0.25
-# How many later flights are announced before one leaves.
+# Number of later flights announced before one departs.
 _WAITING = 20
 _KNOWN_LATER = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time")
 
 
 async def trickle(producer: Producer, report: Callable[[str], None]) -> None:
-    """Produce until cancelled; a row that Kafka refuses is reported, and the next one is tried."""
+    """Produce until cancelled; errors are reported, and the next row is tried."""
     for row in todays_flights(lambda: datetime.now().astimezone()):
         try:
             await producer.send(flights.record("flights", row))
@@ -29,10 +29,10 @@ async def trickle(producer: Producer, report: Callable[[str], None]) -> None:
 
 
 def todays_flights(now: Callable[[], datetime]) -> Iterator[dict[str, Any]]:
-    """Yield each flight twice: as scheduled, when it is asked for, and again when it has left.
+    """Yield each flight twice: first as scheduled, and again after its departure.
 
-    `now` returns local times with their zone. The flights are those of the data set in its order, over and over,
-    dated today.
+    `now` returns local times with their zone. The flights are those of the data set in order, repeated indefinitely,
+    with today's date.
     """
     announced: deque[tuple[dict[str, Any], datetime]] = deque()
     for row in itertools.chain.from_iterable(flights.rows("flights") for _ in itertools.count()):

@@ -1,4 +1,4 @@
-"""Waiting for the workers: until they are ready, and until what was loaded can be read."""
+"""Waits for the workers to be ready, and for the loaded records to be readable."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ _POLL = 0.1
 
 
 async def wait_ready(client: httpx.AsyncClient, workers: Sequence[DemoWorker]) -> None:
-    """Return when every worker says it is ready; SetupError when one ends, or the time runs out."""
+    """Return once every worker is ready; raises SetupError if one ends, or at the deadline."""
     deadline = time.monotonic() + _DEADLINE
     for worker in workers:
         while True:
@@ -39,10 +39,10 @@ async def wait_ready(client: httpx.AsyncClient, workers: Sequence[DemoWorker]) -
 async def wait_caught_up(
     client: httpx.AsyncClient, workers: Sequence[DemoWorker], loaded: Mapping[tuple[str, int], Last]
 ) -> None:
-    """Return when every table has applied all that was loaded, and serves it.
+    """Return once every table has applied all loaded records and serves them.
 
-    It asks as any client can, for a row of each partition, whose answer says the position. SetupError when no
-    worker is left, or the time runs out.
+    Like any client, it reads a row of each partition, whose headers have the position. Raises SetupError if no worker
+    is left, or at the deadline.
     """
     deadline = time.monotonic() + _DEADLINE
     for table in load_catalog(TABLES).tables.values():

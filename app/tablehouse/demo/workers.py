@@ -1,4 +1,4 @@
-"""The demonstration's worker processes: started, watched, and read about in their logs."""
+"""The demo's worker processes."""
 
 import asyncio
 import os
@@ -15,17 +15,17 @@ from tablehouse.testing.ports import WORKERS, Ports
 #: The tables that the workers serve.
 TABLES = Path(__file__).with_name("tables.yaml")
 
-#: A killed worker's partitions move after this; the shortest session that brokers allow by default.
+#: Time after which a killed worker's partitions move; the shortest session that brokers allow by default.
 SESSION_TIMEOUT = "6s"
 
-# More than a worker allows itself for its own shutdown.
+# Longer than a worker's own shutdown timeout.
 _STOP_GRACE = 30.0
 _WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class DemoWorker:
-    """One worker process; `url` is its public address, `internal_url` the one by which peers know it."""
+    """One worker process; `url` is its public address, `internal_url` the one used by peers."""
 
     number: int
     url: str
@@ -35,11 +35,11 @@ class DemoWorker:
 
     @property
     def runs(self) -> bool:
-        """Whether the process is still there."""
+        """Whether the process is running."""
         return self.process.poll() is None
 
     def how_it_ended(self) -> str:
-        """Say in words how it ended, with the end of its log, which says nothing of a SIGKILL."""
+        """Return how it ended, with the end of its log, which has no entry for a SIGKILL."""
         code = self.process.returncode
         if code == -signal.SIGKILL:
             return f"worker {self.number} was ended by SIGKILL; its log is {self.log}"
@@ -55,7 +55,7 @@ def start_workers(
 
 
 async def watch_workers(workers: Iterable[DemoWorker], report: Callable[[str], None]) -> None:
-    """Report each worker that ends by itself; return when none is left."""
+    """Report each worker that ends by itself; return once none is left."""
     watched = list(workers)
     while watched:
         for worker in [worker for worker in watched if not worker.runs]:
@@ -65,7 +65,7 @@ async def watch_workers(workers: Iterable[DemoWorker], report: Callable[[str], N
 
 
 def stop_workers(workers: Iterable[DemoWorker]) -> None:
-    """Ask all to leave, and end those that have not after half a minute."""
+    """Ask all to stop, and kill those that have not after half a minute."""
     processes.end([worker.process for worker in workers], grace=_STOP_GRACE)
 
 
@@ -86,7 +86,7 @@ def _start(index: int, folder: Path, bootstrap: str, ports: Ports, tables: Path,
         "TABLEHOUSE_TAKEOVER_INTERVAL": "5s",
         "TABLEHOUSE_LOG_FORMAT": "console",
     }
-    # Settings of the shell that are meant for other workers would change what the demonstration shows.
+    # Remove settings of the shell, which are meant for other workers and would change the demo.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TABLEHOUSE_")}
     log = folder / f"{name}.log"
     command = [sys.executable, "-m", "tablehouse", "worker"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tablehouse.folds.fold import Decoded, Lookup
+from tablehouse.folds.fold import Decoded, Lookup, Slice
 from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, pack_head
 
 
@@ -11,7 +11,12 @@ class Upsert:
 
     name = "upsert"
 
-    def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:  # noqa: ARG002
+    def __call__(
+        self,
+        records: Sequence[Decoded],
+        lookup: Lookup,  # noqa: ARG002
+        around: Slice,  # noqa: ARG002
+    ) -> dict[bytes, bytes | None]:
         """Return the last row of each key in the batch."""
         return {
             key: None if payload is None else pack_head(LAYOUT_VERSION, 0, timestamp_ms, offset) + payload
@@ -27,7 +32,12 @@ class MarkedUpsert:
 
     name = "marked_upsert"
 
-    def __call__(self, records: Sequence[Decoded], lookup: Lookup) -> dict[bytes, bytes | None]:  # noqa: ARG002
+    def __call__(
+        self,
+        records: Sequence[Decoded],
+        lookup: Lookup,  # noqa: ARG002
+        around: Slice,  # noqa: ARG002
+    ) -> dict[bytes, bytes | None]:
         """Return the last row, or mark, of each key in the batch."""
         return {
             key: pack_head(LAYOUT_VERSION, DELETED, timestamp_ms, offset)

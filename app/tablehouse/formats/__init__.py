@@ -1,1 +1,1 @@
-"""Keys, values and partitioners: bytes in, bytes out; nothing here knows a Kafka client or HTTP."""
+"""Keys, values and partitioners: bytes in, bytes out, without a Kafka client and without HTTP."""

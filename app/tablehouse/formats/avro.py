@@ -1,4 +1,4 @@
-"""Avro values as JSON text, in the shape of the table's schema, whatever version of it they were written with.
+"""Avro values as JSON text by the table's schema, whichever version of it they were written with.
 
 | type                                    | in the row                                                          |
 |-----------------------------------------|---------------------------------------------------------------------|
@@ -11,7 +11,7 @@
 | decimal, Debezium's VariableScaleDecimal | `"12.30"`, with its scale                                          |
 | date, time, timestamp, local-timestamp  | see temporal.py                                                     |
 
-So do Kafka Connect's and Debezium's names for dates and times. Values are read by the logical types that they were
+Dates and times named by Kafka Connect and Debezium are shown alike. Values are read by the logical types that they were
 written with.
 """
 
@@ -36,31 +36,31 @@ from tablehouse.turns import Work
 
 _encode = msgspec.json.Encoder().encode
 
-#: In front of single-object encoding's fingerprint (Avro specification, "Single-object encoding").
+#: The bytes before the fingerprint in single-object encoding (Avro specification, "Single-object encoding").
 _SINGLE_OBJECT = b"\xc3\x01"
 _FINGERPRINT_END = 10
 
 #: The id of a schema that comes from a file; the registry has no negative ones.
 FILE_SCHEMA = -1
 
-#: What avro_schema.py makes of a simple type, as fastavro shows it, and the most of fastavro's words that are shown.
+#: A simple type as avro_schema.py marks it, in fastavro's messages, and the most characters of them that are shown.
 _MARKED = re.compile(r"\{'type': '(\w+)', 'logicalType': 'tablehouse-[^}]*\}")
 _LONGEST_REASON = 300
 
 
 def subject_of(topic: str) -> str:
-    """Return the subject that a topic's values have in the registry, unless producers were told otherwise."""
+    """Return the default subject of a topic's values in the registry."""
     return f"{topic}-value"
 
 
 class AvroReader:
-    """From Avro to JSON text. `schema` is that of the rows; see ValueSpec."""
+    """Converts Avro to JSON text. `schema` is the schema of the rows; see ValueSpec."""
 
     def __init__(self, spec: ValueSpec, topic: str, schemas: Schemas) -> None:
         self._spec = spec
         self._subject = spec.subject or subject_of(topic)
         self._schemas = schemas
-        #: By the ids of the schema that a value was written with and of the wanted one.
+        #: By the ids of the schema a value was written with and of the schema it is read with.
         self._resolutions: dict[tuple[SchemaName, SchemaName], Resolution] = {}
         self._file = Schema(FILE_SCHEMA, "AVRO", spec.schema.text) if isinstance(spec.schema, SchemaFile) else None
 
@@ -70,13 +70,13 @@ class AvroReader:
         return _encode(read(value, start, BytesIO))
 
     def in_pieces(self, value: bytes, headers: Headers = ()) -> Work[bytes]:
-        """Do the same with a large value, in the thread of Turns."""
+        """Do what a call does with a large value, in the thread of Turns."""
         read, start = self._reading(value, headers)
         text: bytes = yield lambda: _encode(read(value, start, _Interruptible))
         return text
 
     def _reading(self, value: bytes, headers: Headers) -> tuple["_Read", int]:
-        """Return what reads a value, and where its content begins."""
+        """Return the function that reads a value, and where its content begins."""
         written, start = self._written(value, headers)
         wanted = written if self._spec.schema == "written" else self.schema(written)
         ready = self._resolutions.get((written.id, wanted.id))
@@ -85,9 +85,9 @@ class AvroReader:
         return (ready.read_framed if self._spec.framing == "registry" else ready.read), start
 
     def schema(self, written: Schema | None = None) -> Schema:
-        """Return the schema of the rows; of the latest, the one known since `written` was.
+        """Return the schema of the rows; for `latest`, the one that was known when `written` was fetched or later.
 
-        Raises SchemaNeeded, and DecodeError when there is none that can be used.
+        Raises SchemaNeeded, and DecodeError if no schema can be used.
         """
         if self._spec.schema == "latest":
             return self._schemas.latest(self._subject, -1 if written is None else written.id)
@@ -120,15 +120,15 @@ class AvroReader:
         return schema
 
 
-#: From a value, the place where its content begins, and what makes a file of bytes, to what JSON shows.
+#: From a value, the place where its content begins, and a function that opens bytes as a file, to the value for JSON.
 _Read = Callable[[bytes, int, Callable[[bytes], BytesIO]], Any]
 
 
 class _Interruptible(BytesIO):
-    """A file whose reads are calls of Python's, at which other threads can go on. Else fastavro lets none."""
+    """A file whose reads are Python calls, between which other threads can run. fastavro itself releases no lock."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as always."""
+        """See BytesIO."""
         return super().read(size)
 
 
@@ -142,7 +142,7 @@ def fingerprint(schema: Schema) -> bytes:
     try:
         parsed = fastavro.parse_schema(content_of(schema), _ignore_default_error=True)
         canonical = fastavro.schema.to_parsing_canonical_form(parsed)
-    except Exception as error:  # fastavro raises whatever it stumbles over
+    except Exception as error:  # fastavro raises exceptions of any type
         raise DecodeError(f"schema {schema.id} cannot be used: {error}") from error
     # The specification writes them little-endian, and fastavro prints them so.
     return bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
@@ -150,11 +150,11 @@ def fingerprint(schema: Schema) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """How values that were written with one schema are read as another's; the ids and what fastavro takes.
+    """How values written with one schema are read with another: the ids, and what fastavro takes.
 
-    `wanted` is None when it is the same. `bare` is set when values are bytes and nothing around them:
-    serialisers of a schema registry write them without their length. `floats` and `doubles` are the fields to render,
-    and `depth` is what values have to pass: see Readable.
+    `wanted` is None if it is the same schema. `bare` is set if the whole value is bytes:
+    serialisers of a schema registry write those without their length. `floats` and `doubles` are the fields to render,
+    and `depth` checks values: see Readable.
     """
 
     ids: tuple[SchemaName, SchemaName]
@@ -167,13 +167,13 @@ class Resolution:
     depth: DepthCheck | None
 
     def read_framed(self, value: bytes, start: int = FRAME_SIZE, opened: Callable[[bytes], BytesIO] = BytesIO) -> Any:
-        """Return what serialisers of a schema registry wrote from `start` on; raises DecodeError."""
+        """Return the value that a serialiser of a schema registry wrote from `start` on; raises DecodeError."""
         if self.bare:
             return self.read(with_length(value[start:]), 0, opened)
         return self.read(value, start, opened)
 
     def read(self, value: bytes, start: int, opened: Callable[[bytes], BytesIO] = BytesIO) -> Any:
-        """Return what stands in `value` from `start` on; raises DecodeError. `opened` makes a file of bytes."""
+        """Return the value in `value` from `start` on; raises DecodeError. `opened` opens bytes as a file."""
         if self.depth is not None:
             self.depth(value, start)
         content = opened(value)
@@ -211,9 +211,9 @@ def _named(schema: SchemaName) -> str:
 
 @remembered
 def resolution(written: Schema, wanted: Schema, *, rendered: bool = True) -> Resolution:
-    """Return how values of one schema become those of another, as values that JSON can show, or not `rendered`.
+    """Return how values of one schema are read with another, as values for JSON if `rendered`.
 
-    Raises DecodeError for schemas that cannot be used. That one cannot be read as the other, values tell.
+    Raises DecodeError for schemas that cannot be used. Whether the two are compatible shows only when a value is read.
     """
     writer, reader = readable(written, rendered=rendered), readable(wanted, rendered=rendered)
     if writer.wrapped != reader.wrapped:  # a union of records may become one of them
@@ -247,12 +247,12 @@ def resolution(written: Schema, wanted: Schema, *, rendered: bool = True) -> Res
 
 
 def is_bare(schema: Readable) -> bool:
-    """Whether values of a schema are bytes and nothing around them."""
+    """Return whether a whole value of the schema is bytes."""
     return kind_of(schema.content) == "bytes"
 
 
 def with_length(content: bytes) -> bytes:
-    """Return bytes as Avro has them."""
+    """Return bytes with their length in front, as Avro encodes them."""
     length = BytesIO()
     fastavro.schemaless_writer(length, "long", len(content))
     return length.getvalue() + content

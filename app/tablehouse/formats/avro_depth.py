@@ -1,4 +1,4 @@
-"""Bounds how deep values are whose types contain themselves: what reads them recurses without looking at its stack."""
+"""Limits the nesting of values whose types contain themselves: fastavro recurses without checking its stack."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _SIZES = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 
 
 class DepthCheck:
-    """Goes through the Avro of a value of a schema."""
+    """Walks through the Avro of a value and raises DecodeError if it is nested too deeply."""
 
     def __init__(self, schema: Any, types: Mapping[str, Any]) -> None:
         self._types = types
@@ -22,7 +22,7 @@ class DepthCheck:
         self._skip = self._of(schema)
 
     def __call__(self, data: bytes, start: int) -> None:
-        """Raise DecodeError for a value that has more than MAX_TYPES_NESTED types in each other, or no end."""
+        """Raise DecodeError for a value that is nested more than MAX_TYPES_NESTED deep, or that has no end."""
         try:
             self._skip(data, start, 0)
         except IndexError as error:
@@ -45,7 +45,7 @@ class DepthCheck:
 
     def _record(self, name: str, schema: Any) -> _Skip:
         if name not in self._named:
-            # A field may be of this type, whose fields are known only then.
+            # A field may be of this very type, so the type is registered before its fields are.
             fields: list[_Skip] = []
             self._named[name] = _fields(fields)
             fields += [self._of(field["type"]) for field in schema["fields"]]
@@ -78,7 +78,7 @@ def _fields(fields: list[_Skip]) -> _Skip:
 
 
 def _blocks(item: _Skip) -> _Skip:
-    """Return what skips an array or a map: blocks of a count and that many items, the last one empty."""
+    """Return the function that skips an array or a map: blocks of a count and that many items, the last one empty."""
 
     def skip(data: bytes, at: int, depth: int) -> int:
         depth = _one_deeper(depth)

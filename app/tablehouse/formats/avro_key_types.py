@@ -1,4 +1,4 @@
-"""The scalars that keys in Avro are made of: what a URL shows of a value, and the value of a text in a URL.
+"""The scalars in Avro keys: from a value to its text in a URL, and back.
 
 | type                                     | in a URL                                             |
 |------------------------------------------|------------------------------------------------------|
@@ -9,7 +9,7 @@
 | boolean                                  | true or false                                        |
 | decimal, Debezium's VariableScaleDecimal | 12.30, with its scale                                |
 
-Or one of these and null; a key that is null is refused. Each value has one text, and no other text is taken for it.
+Or one of these and null; a key that is null is refused. Each value has one text, and no other text is accepted for it.
 """
 
 import re
@@ -23,16 +23,16 @@ from tablehouse.errors import InvalidKey
 from tablehouse.formats.avro_rendering import VARIABLE_DECIMAL, float_text, kind_of, rendered_as, rounded, single
 from tablehouse.formats.avro_rendering import variable_decimal as shown_variable_decimal
 from tablehouse.formats.avro_write import twos_complement
-from tablehouse.formats.errors import DecodeError
-from tablehouse.formats.ordered import SIGN
+from tablehouse.formats.errors import DecodeError, StoredKeyError
+from tablehouse.formats.ordered import SIGN, Scalar
 from tablehouse.formats.temporal import decimal_text, unscaled
 
-#: What a URL shows of a value: a number or a boolean of JSON, or a text.
+#: A value as a URL shows it: a number or a boolean of JSON, or a text.
 Shown = str | bool | int | float
 
 _INT = 1 << 31
 
-#: Bytes of the largest decimal that a key can be; a schema may say that it has gigabytes.
+#: The most bytes of a decimal in a key; a schema may declare gigabytes.
 _MOST_DECIMAL_BYTES = 8 * 1024
 _DECIMAL = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
@@ -42,17 +42,18 @@ _encode = msgspec.json.Encoder().encode
 class KeyType(NamedTuple):
     """A type of scalar.
 
-    `show` raises DecodeError for a value that no key can be. `parse` returns the value of a text, None when it is of
-    the type and has no value in this schema, as a number beyond an int; it raises InvalidKey, saying what would be
-    right.
+    `is_ordered` is set if the stored texts of the type compare as the values do.
+    `show` raises DecodeError for a value that a key cannot be. `parse` returns the value of a text, None if this schema
+    has no such value of the type, as a number beyond an int; it raises InvalidKey with what would be right.
     """
 
     show: Callable[[Any], Shown]
     parse: Callable[[bytes], Any]
+    is_ordered: bool = False
 
 
 def key_type(schema: Any, types: Mapping[str, Any], what: str) -> KeyType:
-    """Return the type of a scalar by its rendered schema; `what` names it in the DecodeError where it is none."""
+    """Return the type of a scalar by its rendered schema; `what` names it in the DecodeError if it is not a scalar."""
     if isinstance(schema, str) and schema in types:
         schema = types[schema]
     kind, rendered = kind_of(schema), rendered_as(schema)
@@ -82,9 +83,18 @@ def text_of(shown: Shown) -> bytes:
 
 
 def ordered(text: bytes) -> int | str:
-    """Return a text as it is stored: integers in the order of their values. Raises InvalidKey."""
+    """Return the scalar under which a text is stored: integers in the order of their values. Raises InvalidKey."""
     number = int(text) if _DECIMAL.fullmatch(text) else SIGN
     return number if -SIGN <= number < SIGN else _string(text)
+
+
+def text_of_stored(scalar: Scalar) -> bytes:
+    """Return the text that is stored as a scalar; raises StoredKeyError if no text is."""
+    if isinstance(scalar, str) or type(scalar) is int:
+        text = str(scalar).encode()
+        if ordered(text) == scalar:
+            return text
+    raise StoredKeyError("a stored key of format avro has a scalar that no text is stored as")
 
 
 def _not_null(of: KeyType, what: str) -> KeyType:
@@ -93,7 +103,7 @@ def _not_null(of: KeyType, what: str) -> KeyType:
             raise DecodeError(f"{what} is null, and a key is not")
         return of.show(value)
 
-    return KeyType(show, of.parse)
+    return KeyType(show, of.parse, of.is_ordered)
 
 
 def _string(text: bytes) -> str:
@@ -181,7 +191,7 @@ def decimal_key(scale: int, size: int | None) -> KeyType:
             exact = False
         if not exact:
             raise InvalidKey(
-                f"The key is not a decimal: use all {max(scale, 0)} digits behind the point and no leading zeros."
+                f"The key is not a decimal: use all {max(scale, 0)} digits after the point and no leading zeros."
             )
         try:
             return twos_complement(number) if size is None else number.to_bytes(size, "big", signed=True)
@@ -207,10 +217,10 @@ VARIABLE_DECIMAL_KEY = KeyType(shown_variable_decimal, _variable_decimal)
 
 _TYPES: dict[str, KeyType] = {
     "string": KeyType(str, _string),
-    "int": KeyType(int, _int),
-    "long": KeyType(int, _long),
+    "int": KeyType(int, _int, is_ordered=True),
+    "long": KeyType(int, _long, is_ordered=True),
     "float": _floating(single, rounded),
     "double": _floating(_double, float),
     "bytes": KeyType(_base64, _bytes),
-    "boolean": KeyType(bool, _boolean),
+    "boolean": KeyType(bool, _boolean, is_ordered=True),
 }

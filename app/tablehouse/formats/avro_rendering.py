@@ -1,8 +1,8 @@
-"""What values of Avro look like in JSON, by their type and logical type.
+"""How Avro values look in JSON, by their type and logical type.
 
-fastavro calls a function for each value whose schema has a logical type. Here every schema that JSON cannot show as it
-is gets a logical type of our own, whose function returns text. A logical type that is invalid, as a decimal with a
-scale greater than its precision, is ignored, as Avro's specification has it: the value is shown as its type is.
+fastavro calls a function for each value whose schema has a logical type. Here every schema whose values JSON cannot
+show unchanged gets a logical type of our own, whose function returns text. An invalid logical type, as a decimal with
+a scale greater than its precision, is ignored, as Avro's specification demands: the value is shown by its type.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from fastavro.read import LOGICAL_READERS
 
 from tablehouse.formats.temporal import date_text, decimal_text, duration_text, time_text, timestamp_text
 
-#: From a value to its text, as fastavro calls it: the value, the schema that it was written with, and the wanted one.
+#: From a value to its text. fastavro passes the value, the schema it was written with, and the schema it is read with.
 Render = Callable[..., str | float]
 
-#: How a record is rendered that is a decimal with a scale of its own.
+#: The rendering of a record that is a decimal with its own scale.
 VARIABLE_DECIMAL = "variable-decimal"
 
-#: What the names of our own logical types begin with.
+#: The prefix of our own logical types.
 PREFIX = "tablehouse-"
 
 _CONNECT_DECIMAL = "org.apache.kafka.connect.data.Decimal"
@@ -37,12 +37,12 @@ def _decimal(value: bytes, schema: Mapping[str, Any], _: object = None) -> str:
 
 
 def variable_decimal(value: Mapping[str, Any], *_: object) -> str:
-    """Return the text of a decimal with a scale of its own."""
+    """Return the text of a decimal that has its own scale."""
     return decimal_text(int.from_bytes(value["value"], "big", signed=True), value["scale"])
 
 
 def float_text(value: float) -> str:
-    """Return the text for a float that JSON has no number for."""
+    """Return the text of a float that is not finite, which JSON has no number for."""
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124  NaN is not itself
 
 
@@ -51,16 +51,16 @@ def _double(value: float, *_: object) -> str | float:
 
 
 def single(value: float, _: object = None, wanted: object = None) -> str | float:
-    """Return a float of 32 bits as the double whose text is the shortest that means it: 0.1, not 0.10000000149011612.
+    """Return the double with the shortest text that means this float of 32 bits: 0.1, not 0.10000000149011612.
 
-    Where a double is wanted, the float is one by then, with all these digits.
+    If the schema it is read with says double, the float has been converted to one already, with all these digits.
     """
     if not isfinite(value):
         return float_text(value)
     if isinstance(wanted, Mapping) and wanted.get("type") == "double":
         return value
     packed = _pack(value)
-    # Six digits are enough to find every shorter text too, but for subnormal floats.
+    # Starting at six digits finds every shorter text too, except for subnormal floats.
     for digits in _DIGITS if abs(value) >= _LEAST_NORMAL_SINGLE else range(1, 9):
         short = float(f"{value:.{digits}g}")
         if _pack(short) == packed:
@@ -69,7 +69,7 @@ def single(value: float, _: object = None, wanted: object = None) -> str | float
 
 
 def rounded(value: float) -> float:
-    """Return the float of 32 bits that is next to a double; raises OverflowError beyond their range."""
+    """Return the float of 32 bits that is closest to a double; raises OverflowError beyond the range of floats."""
     found: float = _SINGLE.unpack(_pack(value))[0]
     return found
 
@@ -86,7 +86,7 @@ def _duration(digits: int) -> Render:
     return lambda value, *_: duration_text(value, digits)
 
 
-#: What is rendered, and how: by the type and its logical type in the Avro specification or its name in Kafka Connect.
+#: Which values are rendered, and how: by type and logical type (Avro specification) or name (Kafka Connect).
 _RENDERED: dict[tuple[str, str], tuple[str, Render]] = {
     ("bytes", "decimal"): ("decimal", _decimal),
     ("bytes", _CONNECT_DECIMAL): ("decimal", _decimal),
@@ -119,14 +119,14 @@ for (_kind, _), (_name, _render) in _RENDERED.items():
 
 
 def kind_of(schema: Any) -> str:
-    """Return the type of a schema: of a union `union`, of a name that name."""
+    """Return the type of a schema: `union` for a union, the name for a named type."""
     if isinstance(schema, list):
         return "union"
     return str(schema["type"] if isinstance(schema, dict) else schema)
 
 
 def rendered_as(schema: Any) -> str:
-    """Return how a schema's values are rendered, like `decimal` or `timestamp-3`; empty when as they are."""
+    """Return how a schema's values are rendered, like `decimal` or `timestamp-3`; empty if they are shown unchanged."""
     if not isinstance(schema, dict) or not isinstance(schema.get("logicalType"), str):
         return ""
     logical: str = schema["logicalType"]
@@ -134,12 +134,12 @@ def rendered_as(schema: Any) -> str:
 
 
 def render(value: Any, schema: Mapping[str, Any]) -> str | float:
-    """Return what a row shows of a value of a schema that is rendered."""
+    """Return how a row shows a value of a rendered schema."""
     return _RENDERS[kind_of(schema), rendered_as(schema)](value, schema)
 
 
 def mark(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what has a schema's values rendered; nothing where they are shown as they are."""
+    """Return the attributes that make fastavro render a schema's values; none if they are shown unchanged."""
     for name in (str(schema.get("logicalType", "")), str(schema.get("connect.name", "")), ""):
         if (schema["type"], name) not in _RENDERED:
             continue
@@ -154,12 +154,12 @@ def mark(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_invalid_decimal(schema: Mapping[str, Any]) -> bool:
-    """Return whether a schema has the logical type decimal and no right to it."""
+    """Return whether a schema has the logical type decimal and it is invalid."""
     return schema.get("logicalType") == "decimal" and _avro_decimal(schema) is None
 
 
 def _avro_decimal(schema: Mapping[str, Any]) -> tuple[int, int | None] | None:
-    """Return the scale and the precision of a decimal; None when they are invalid by Avro's specification."""
+    """Return the scale and the precision of a decimal; None if they are invalid by Avro's specification."""
     precision, scale = schema.get("precision"), schema.get("scale", 0)
     if type(precision) is not int or type(scale) is not int or not 0 <= scale <= precision or not precision:
         return None
@@ -169,9 +169,9 @@ def _avro_decimal(schema: Mapping[str, Any]) -> tuple[int, int | None] | None:
 
 
 def _connect_decimal(schema: Mapping[str, Any]) -> tuple[int, int | None] | None:
-    """Return the scale of a Decimal of Kafka Connect's, which may have one that no decimal of Avro has.
+    """Return the scale of Kafka Connect's Decimal, which may be one that Avro's decimals cannot have.
 
-    Oracle's NUMBER has 127, with a precision of 64 that Confluent's converter makes up. There is no bound of digits.
+    Oracle's NUMBER has 127, with a precision of 64 that Confluent's converter invents. Digits are unlimited.
     """
     parameters = schema.get("connect.parameters")
     try:

@@ -1,4 +1,4 @@
-"""Rows of a table of Avro as Avro again: for those who read them so, and for records that callers write."""
+"""Rows of an Avro table encoded as Avro again: for clients that ask for Avro, and for records that clients write."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ AVRO = "avro/binary"
 
 
 class Encoded(NamedTuple):
-    """A row in Avro without a frame, and the id of the schema that describes it; None for one from a file."""
+    """A row in Avro without a frame, and the id of its schema; None for a schema from a file."""
 
     content: bytes
     schema_id: SchemaName | None
 
 
 class AvroRows:
-    """From the JSON text of a table's rows to Avro, by the schema that the rows have."""
+    """Encodes the JSON text of a table's rows as Avro with the schema of the rows."""
 
     def __init__(self, table: TableSpec, schemas: Schemas) -> None:
         self.schemas = schemas
@@ -39,7 +39,7 @@ class AvroRows:
             return Encoded(to_avro(row, schema), _id_of(schema))
 
     def encode_in_pieces(self, row: bytes) -> Work[Encoded]:
-        """Do the same with a large row, in pieces and in the thread of Turns."""
+        """Do what `encode` does with a large row, in pieces and in the thread of Turns."""
         schema = self._reader.schema()
         with _named(schema):
             return Encoded((yield from to_avro_in_pieces(row, schema)), _id_of(schema))
@@ -51,7 +51,7 @@ class AvroRows:
             return to_framed_avro(row, schema)
 
     def framed_in_pieces(self, row: bytes) -> Work[bytes]:
-        """Do the same with a large row, in pieces and in the thread of Turns."""
+        """Do what `framed` does with a large row, in pieces and in the thread of Turns."""
         schema = self._registered()
         with _named(schema):
             return (yield from to_framed_avro_in_pieces(row, schema))
@@ -59,7 +59,7 @@ class AvroRows:
     def _registered(self) -> Schema:
         schema = self._reader.schema()
         if schema.id == FILE_SCHEMA:
-            raise DecodeError("the table's schema is in a file, and has no id that a record could name")
+            raise DecodeError("the table's schema comes from a file and has no id, which a record needs")
         return schema
 
 
@@ -69,7 +69,7 @@ def _id_of(schema: Schema) -> SchemaName | None:
 
 @contextmanager
 def _named(schema: Schema) -> Iterator[None]:
-    """Name the schema in the DecodeError of a row that it does not describe."""
+    """Add the name of the schema to the DecodeError of a row that does not match it."""
     try:
         yield
     except DecodeError as error:
@@ -78,7 +78,7 @@ def _named(schema: Schema) -> Iterator[None]:
 
 
 def avro_rows(table: TableSpec, schemas: Schemas) -> AvroRows | None:
-    """Return how a table's rows become Avro; None where they are not as the schema of its source says."""
+    """Return the encoder of a table's rows; None if the rows differ from the schema of the source."""
     source = table.source
     whole = source.envelope == "none" and table.columns is None and source.value.schema != "written"
     return AvroRows(table, schemas) if source.value.format == "avro" and whole else None

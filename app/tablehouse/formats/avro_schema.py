@@ -1,4 +1,4 @@
-"""Avro schemas, made ready for reading: with their references, and with what their values look like in JSON."""
+"""Avro schemas prepared for reading: with their references, and marked with how their values look in JSON."""
 
 import re
 from binascii import a2b_base64, b2a_base64
@@ -41,12 +41,12 @@ _KINDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Readable:
-    """A schema as fastavro takes it: always a record, whose one field WHOLE is what is meant if `wrapped` is set.
+    """A schema as fastavro takes it: always a record, whose only field WHOLE has the actual schema if `wrapped` is set.
 
-    Other schemas would be looked at anew for each value, and a record of one field has that field's bytes. `types` are
-    the named types, by their full names. `floats` are the fields that are of type float, or that or null, `doubles`
-    those of type double: for these alone nothing is called, so what has read a value has to render them. `depth` is
-    what a value has to pass before it is read, where a type contains itself.
+    fastavro would parse any other schema again for each value, and a record of one field has the bytes of that field.
+    `types` are the named types by their full names. `floats` are the fields of type float, or float and null, and
+    `doubles` those of type double: fastavro calls no function for them, so the reader of a value has to render them.
+    `depth` checks each value before it is read; it is set if a type contains itself.
     """
 
     parsed: Any
@@ -64,7 +64,7 @@ class Readable:
     def twin(self) -> str | None:
         """Return a name that two types of one union have, in different namespaces.
 
-        fastavro takes them for each other where it reads values of one schema as another's.
+        fastavro confuses them when it reads values of one schema as values of another.
         """
         for schema in self.types.values():
             for field in schema.get("fields", ()):
@@ -81,15 +81,15 @@ class Readable:
 
 @remembered
 def readable(schema: Schema, *, rendered: bool = True, wrapped: bool = False) -> Readable:
-    """Return a schema marked for rendering, or without any logical types; `wrapped` in any case, or only if need be.
+    """Return a schema marked for rendering, or without any logical types; wrapped always, or only if necessary.
 
-    Raises DecodeError for what is no Avro schema, and for what nothing bounds: an array of things that take no bytes.
+    Raises DecodeError for an invalid Avro schema, and for one without a limit: an array of items that take no bytes.
     """
     if schema.kind != "AVRO":
         raise DecodeError(f"schema {schema.id} is of type {schema.kind}, and the table's format is avro")
     try:
         return _readable(schema, rendered=rendered, wrapped=wrapped)
-    except Exception as error:  # fastavro raises whatever it stumbles over
+    except Exception as error:  # fastavro raises exceptions of any type
         raise DecodeError(f"schema {schema.id} cannot be used: {error or type(error).__name__}") from error
 
 
@@ -104,7 +104,7 @@ def _readable(schema: Schema, *, rendered: bool, wrapped: bool) -> Readable:
         content = {"type": "record", "name": _WRAPPER, "fields": [{"name": WHOLE, "type": content}]}
     parsed = _parse(content, types, bounds, rendered=rendered)
     found: dict[str, list[str]] = {kind: [] for kind in _FLOATS}
-    # Of a type that contains itself only the outermost value would be rendered by what has read it.
+    # Of a type that contains itself, the reader of a value would render only the outermost one.
     if rendered and not wrapped and not bounds.recursive:
         for field in parsed["fields"]:
             plain = _marked(field["type"], rendered=False)
@@ -140,7 +140,7 @@ def _kind_or_null(schema: Any) -> str:
 
 
 def _references(schema: Schema) -> list[Schema]:
-    """Return what a schema refers to, each before what refers to it."""
+    """Return the schemas that a schema refers to, each before those that refer to it."""
     found: dict[SchemaName, Schema] = {}
     for reference in schema.references:
         for one in _references(reference.schema):
@@ -150,15 +150,15 @@ def _references(schema: Schema) -> list[Schema]:
 
 
 def content_of(schema: Schema) -> Any:
-    """Return a schema as its text has it, unfolded; raises DecodeError for one that is nested too deep."""
+    """Return the parsed text of a schema, unfolded; raises DecodeError if it is nested too deeply."""
     text = schema.text.strip()
     # Some registries keep the name of a type without its quotes.
     return _unfolded(text if _NAME.fullmatch(text) else decode_json(text.encode()))
 
 
 def _parse(content: Any, types: dict[str, Any], bounds: "_Bounds", *, rendered: bool) -> Any:
-    # Twice, because only the first resolves names, and the second has to see what was marked. Defaults may be integers
-    # where floats are meant, which fastavro would not let pass.
+    # Twice: the first pass resolves names, the second sees the marks. Defaults of floats may be integers, which
+    # fastavro would reject.
     resolved = fastavro.parse_schema(content, named_schemas=dict(types), _write_hint=False, _ignore_default_error=True)
     bounds.check(resolved)
     parsed = fastavro.parse_schema(
@@ -169,16 +169,16 @@ def _parse(content: Any, types: dict[str, Any], bounds: "_Bounds", *, rendered: 
 
 
 class _Bounds:
-    """Refuses schemas for which a few bytes could be a value of any size, or whose values are nested too deep."""
+    """Rejects schemas of which a few bytes can be a value of any size, or whose values are nested too deeply."""
 
     def __init__(self) -> None:
-        #: What is known of types by their names; None while it is being found out.
+        #: The bounds of types by their names; None while they are being computed.
         self._known: dict[str, _Bound | None] = {}
-        #: Whether a type contains itself. Then each value is looked at, by DepthCheck.
+        #: Whether a type contains itself. Then DepthCheck checks each value.
         self.recursive = False
 
     def check(self, schema: Any) -> "_Bound":
-        """Return what bounds the values of a schema, with its names resolved; raises DecodeError."""
+        """Return the bounds of the values of a schema with resolved names; raises DecodeError."""
         match schema:
             case {"type": "record" | "error" | "fixed", "name": name}:
                 self._known[name] = None
@@ -200,7 +200,7 @@ class _Bounds:
             case {"items": inner} | {"values": inner}:
                 bound = self.check(inner)
                 if "items" in schema and not bound.takes_bytes:
-                    raise DecodeError("it has an array of items that take no bytes, so nothing bounds their number")
+                    raise DecodeError("it has an array of items that take no bytes, so their number is unlimited")
                 return _Bound(_one_more(bound.depth))
             case {"type": inner}:
                 return self.check(inner)
@@ -209,14 +209,14 @@ class _Bounds:
     def _named(self, name: str) -> "_Bound":
         found = self._known.get(name, _Bound(1, name != "null"))
         if found is None:
-            # It takes bytes: between the two there is a union, an array or a map, or no value has an end.
+            # It takes bytes: there is a union, an array or a map in between, since otherwise no value would end.
             self.recursive = True
             return _Bound(1)
         return found
 
 
 class _Bound(NamedTuple):
-    """How many types of a schema are in each other, and whether each of its values has one byte at least."""
+    """How deeply the types of a schema are nested, and whether each of its values has at least one byte."""
 
     depth: int
     takes_bytes: bool = True
@@ -229,10 +229,10 @@ def _one_more(depth: int) -> int:
 
 
 def _unfolded(schema: Any, depth: int = 0) -> Any:
-    """Return a schema without objects whose `type` is another schema, or the name of one, which is the same.
+    """Return a schema without objects whose `type` is another schema or the name of one.
 
-    Decimals that are none by Avro's specification are what they are without the name. `depth` is that of the schemas
-    around this one; what is nested beyond all bounds is refused here, before anything recurses into it.
+    Decimals that are invalid by Avro's specification lose their logical type. `depth` is the number of schemas around
+    this one; a schema that is nested too deeply is rejected here, before any other function recurses into it.
     """
     match schema:
         case list():
@@ -252,7 +252,7 @@ def _unfolded(schema: Any, depth: int = 0) -> Any:
 
 
 def _marked(schema: Any, *, rendered: bool) -> Any:
-    """Return a schema whose logical types are ours where they are rendered, if they are at all, and none elsewhere."""
+    """Return a schema with our own logical types on the values to render, if `rendered`, and without any others."""
     match schema:
         case list():
             return [_marked(branch, rendered=rendered) for branch in schema]
@@ -271,7 +271,7 @@ def _marked(schema: Any, *, rendered: bool) -> Any:
 
 
 class _Defaults:
-    """Makes the defaults of a parsed schema what rows show, since fastavro hands them out as they stand."""
+    """Renders the defaults of a parsed schema as rows show them, since fastavro returns them unchanged."""
 
     def __init__(self, types: Mapping[str, Any]) -> None:
         self._types = types
@@ -301,7 +301,7 @@ class _Defaults:
             case list():
                 found = self._rendered(default, next(branch for branch in schema if kind_of(branch) != "null"))
             case {"type": "record" | "error", "fields": fields}:
-                # The fields' own defaults have been rendered: a type is defined before a default of it.
+                # The defaults of the fields have been rendered already: a type is defined before a default of it.
                 found = {
                     field["name"]: self._rendered(default[field["name"]], field["type"])
                     if field["name"] in default

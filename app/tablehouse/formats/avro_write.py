@@ -1,7 +1,7 @@
-"""From the JSON of a row to Avro: the way back of avro.py, for rows that callers write.
+"""Encodes the JSON of a row as Avro: the inverse of avro.py, for rows that clients write.
 
-Each type of a schema becomes a function that goes through the text of a value and writes Avro as it goes. So a large
-row is never held as Python's values, which can take twenty times as much as its text, and no single step takes long: a
+Each type of a schema becomes a function that walks through the text of a value and writes Avro on the way. So a large
+row is never held as Python values, which can take twenty times the memory of its text, and no single step takes long: a
 thread can convert it while the event loop goes on.
 """
 
@@ -38,16 +38,16 @@ from tablehouse.turns import Work
 
 _BITS = {"int": 31, "long": 63}
 _NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
-#: From where on numbers are rounded to infinity.
+#: The smallest numbers that are rounded to infinity.
 _TOO_GREAT = {"float": (2**25 - 1) << 103, "double": (2**54 - 1) << 970}
 
-#: What a varint's last byte is less than.
+#: The last byte of a varint is less than this.
 _ONE_BYTE = 0x80
 
 _SINGLE, _DOUBLE = Struct("<f"), Struct("<d")
 
 _BRACKETS = b"[{"
-#: Stands for an array or an object where neither can be; no scalar of Avro is made of it.
+#: The value of an array or an object where a scalar has to be; no type of scalar accepts it.
 _NO_SCALAR: list[Any] = []
 
 #: The types that have names, and the first characters of the JSON of each type that is not rendered.
@@ -80,19 +80,19 @@ def to_avro(text: bytes, schema: Schema) -> bytes:
 
 
 def to_avro_in_pieces(text: bytes, schema: Schema) -> Work[bytes]:
-    """Do the same with a large text."""
+    """Do what `to_avro` does with a large text, in pieces."""
     yield from check_json(text)
     content: bytes = yield partial(_written, text, schema)
     return content
 
 
 def to_framed_avro(text: bytes, schema: Schema) -> bytes:
-    """Return the same behind the frame of a schema registry, where bytes alone have no length; see Resolution."""
+    """Return the Avro of a row's JSON text in the frame of a schema registry, where plain bytes have no length."""
     return _framed(to_avro(text, schema), schema)
 
 
 def to_framed_avro_in_pieces(text: bytes, schema: Schema) -> Work[bytes]:
-    """Do the same with a large text."""
+    """Do what `to_framed_avro` does with a large text, in pieces."""
     return _framed((yield from to_avro_in_pieces(text, schema)), schema)
 
 
@@ -118,7 +118,7 @@ def _without_length(content: bytes) -> bytes:
 
 
 class _Misfit(Exception):
-    """A value is not as its schema says. `problem` follows on the name of the value, which begins with its path."""
+    """A value does not match its schema. The message is the path of the value, followed by `problem`."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -141,7 +141,7 @@ class _Misfit(Exception):
 
 
 class _Writer(NamedTuple):
-    """How values of a schema are written, and the first characters that their JSON may have."""
+    """Writes values of a schema; `starts` are the first characters that their JSON may have."""
 
     write: _Write
     starts: bytes
@@ -151,20 +151,20 @@ class _Writer(NamedTuple):
 def _writer(schema: Schema) -> _Writer:
     ready = readable(schema)
     if ready.depth is not None:
-        # To find the branches of its unions could take a time that doubles with each type in another.
-        raise DecodeError("a type of the schema contains itself, and such rows are JSON alone")
+        # Finding the branches of its unions could take time that doubles with each level of nesting.
+        raise DecodeError("a type of the schema contains itself, and such rows can only be read and written as JSON")
     return _Writers(ready.types).of(ready.content)
 
 
 class _Writers:
-    """Makes the writers of a schema, one of each named type."""
+    """Makes the writers of a schema, one for each named type."""
 
     def __init__(self, types: Mapping[str, Any]) -> None:
         self._types = types
         self._named: dict[str, _Writer] = {}
 
     def of(self, schema: Any) -> _Writer:
-        """Return what writes values of a schema."""
+        """Return the writer of values of a schema."""
         if isinstance(schema, str) and schema in self._types:
             schema = self._types[schema]
         if kind_of(schema) not in _NAMED:
@@ -188,7 +188,7 @@ class _Writers:
 
 
 class _Field(NamedTuple):
-    """A field of a record; `default` is what its default would be in JSON, None where it has none."""
+    """A field of a record; `default` is its default in JSON, None if it has none."""
 
     name: str
     write: _Write
@@ -212,7 +212,7 @@ def _record(fields: list[_Field]) -> _Writer:
             number = numbers.get(name)
             if number is None:
                 raise _Misfit(f" is not a field of the schema: its fields are {', '.join(numbers)}").within(name)
-            # Of members of one name the last counts.
+            # Of members with the same name the last is used.
             part = parts[number] = bytearray()
             try:
                 return fields[number].write(text, at, part)
@@ -259,7 +259,7 @@ def _array(item: _Write) -> _Writer:
 def _map(value: _Write) -> _Writer:
     def write(text: bytes, at: int, out: bytearray) -> int:
         _require(text, at, OBJECT, "an object")
-        # Of members of one name the last counts.
+        # Of members with the same name the last is used.
         entries: dict[str, bytearray] = {}
 
         def take(name: str, at: int) -> int:
@@ -281,7 +281,7 @@ def _map(value: _Write) -> _Writer:
 
 
 def _union(branches: list[Any], writers: list[_Writer]) -> _Writer:
-    # A whole number is an integer before it is a double; else the first branch that takes it counts.
+    # A whole number is an integer rather than a double; otherwise the first branch that accepts the value is used.
     ordered: list[tuple[bytes, _Writer]] = []
     for number in sorted(range(len(branches)), key=lambda number: kind_of(branches[number]) in {"float", "double"}):
         index = bytearray()
@@ -304,7 +304,7 @@ def _union(branches: list[Any], writers: list[_Writer]) -> _Writer:
 
 
 def _of_scalars(schema: Any) -> _Writer:
-    """Return what writes values of a schema that are strings, numbers or literals in JSON."""
+    """Return the writer of values of a schema that are strings, numbers or literals in JSON."""
     convert, put, rendered = _converter(schema), _put_of(schema), rendered_as(schema)
 
     def write(text: bytes, at: int, out: bytearray) -> int:
@@ -328,7 +328,7 @@ def _require(text: bytes, at: int, bracket: int, what: str) -> None:
 
 
 def _put_block(count: int, content: bytearray, out: bytearray) -> None:
-    """Append what an array or a map contains."""
+    """Append the items of an array or a map."""
     if count:
         _put_integer(count, out)
         out += content
@@ -386,7 +386,7 @@ _PUT: Mapping[str, Callable[[Any, bytearray], None]] = {
 
 
 def _put_of(schema: Any) -> Callable[[Any, bytearray], None]:
-    """Return what appends a converted value of a schema."""
+    """Return the function that appends a converted value of a schema."""
     kind = kind_of(schema)
     if kind == "enum":
         numbers = {symbol: number for number, symbol in enumerate(schema["symbols"])}
@@ -404,7 +404,7 @@ def _put_of(schema: Any) -> Callable[[Any, bytearray], None]:
 
 
 def _converter(schema: Any) -> Callable[[Any], Any]:
-    """Return what makes the value that Avro has of one that JSON has; it raises DecodeError."""
+    """Return the converter from a value in JSON to the value in Avro; it raises DecodeError."""
     kind, rendered = kind_of(schema), rendered_as(schema)
     if rendered and rendered != "float":
         return partial(_rendered, schema=schema, kind=kind, rendered=rendered)
@@ -448,12 +448,12 @@ def _decimal(text: str, schema: Mapping[str, Any]) -> bytes:
     number = unscaled(text, schema["scale"])
     if schema["precision"] is not None and len(str(abs(number)) if number else "") > schema["precision"]:
         raise DecodeError(f"it has more than the {schema['precision']} digits of the schema's decimal")
-    # fastavro has seen to it that so many digits fit.
+    # fastavro has checked that this number of digits fits.
     return number.to_bytes(schema["size"], "big", signed=True) if "size" in schema else twos_complement(number)
 
 
 def twos_complement(number: int) -> bytes:
-    """Return a number in the fewest bytes that hold it with its sign, the highest first."""
+    """Return a number in the fewest bytes that hold it with its sign, big-endian."""
     return number.to_bytes((number + (number < 0)).bit_length() // 8 + 1, "big", signed=True)
 
 

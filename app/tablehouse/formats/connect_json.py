@@ -1,7 +1,6 @@
 """JSON as Kafka Connect's JsonConverter writes it with schemas.enable=true: `{"schema": .., "payload": ..}`.
 
-The schema says what a member of the payload means that JSON cannot say, and such a member becomes a JSON string that
-people read; every other member is copied as it stands.
+A member of the payload whose type JSON lacks becomes a readable JSON string; every other member is copied unchanged.
 
 | type, by the name in its schema                        | in the payload         | in the row                  |
 |--------------------------------------------------------|------------------------|-----------------------------|
@@ -30,10 +29,10 @@ from tablehouse.formats.members import Members
 from tablehouse.formats.schemas import MAX_TYPES_NESTED
 from tablehouse.formats.temporal import date_text, decimal_text, duration_text, plain_decimal, time_text, timestamp_text
 
-#: From the text of a payload to the text of a row's member; None where it is copied as it stands.
+#: From the text of a payload to the text of a row's member; None if it is copied unchanged.
 Converter = Callable[[bytes], bytes] | None
 
-#: Schemas whose converters are kept; a schema with its converter takes some 20 KB.
+#: The number of schemas whose converters are kept; a schema with its converter takes about 20 KB.
 _SCHEMAS_KEPT = 256
 
 _NULL = b"null"
@@ -72,9 +71,9 @@ _schema: msgspec.json.Decoder[Schema | None] = msgspec.json.Decoder(Schema | Non
 
 
 def unwrap(text: bytes) -> tuple[bytes, bytes] | None:
-    """Return the texts of schema and payload; None when `text` is no object of just these two, a schema first.
+    """Return the texts of schema and payload; None if `text` is not an object of exactly these two, in this order.
 
-    Raises DecodeError when it is not JSON.
+    Raises DecodeError if it is not JSON.
     """
     if not text.startswith(b'{"schema":'):
         return None
@@ -88,7 +87,7 @@ def unwrap(text: bytes) -> tuple[bytes, bytes] | None:
 
 
 def payload_of(text: bytes) -> bytes:
-    """Return the payload of a value as a row's text; raises DecodeError when it is not an object of just these two."""
+    """Return a value's payload as a row's text; raises DecodeError if it is not an object of schema and payload."""
     try:
         wrapped = decode_with(_wrapped, text)
     except DecodeError:
@@ -104,16 +103,16 @@ def payload_of(text: bytes) -> bytes:
 
 @lru_cache(_SCHEMAS_KEPT)
 def parsed(schema: bytes) -> Schema | None:
-    """Return the schema with this text, None for values without one; raises DecodeError."""
+    """Return the schema with this text, None for `null`; raises DecodeError."""
     return decode_with(_schema, schema)
 
 
 @lru_cache(_SCHEMAS_KEPT)
 def converter(schema: bytes, member: str | None = None) -> Converter:
-    """Return what makes a row's text of payloads of the schema with this text, or of a member of them.
+    """Return the converter from payloads of the schema with this text, or from a member of them, to a row's text.
 
-    It raises DecodeError, naming the member that is not as the schema says; so does this for a text that is no schema,
-    and for a schema whose types are nested beyond MAX_TYPES_NESTED.
+    Its DecodeError names the member that does not match the schema. This function raises DecodeError for a text that
+    is not a schema, and for a schema whose types are nested beyond MAX_TYPES_NESTED.
     """
     read = parsed(schema)
     if read is None:
@@ -124,9 +123,9 @@ def converter(schema: bytes, member: str | None = None) -> Converter:
 
 
 def converter_of(schema: Schema, depth: int = 1) -> Converter:
-    """Return what makes a row's text of payloads of this schema, which is in `depth` - 1 others."""
+    """Return the converter from payloads of this schema, which is nested in `depth` - 1 others, to a row's text."""
     if depth > MAX_TYPES_NESTED:
-        raise DecodeError(f"its schema has types that are nested more than {MAX_TYPES_NESTED} deep")
+        raise DecodeError(f"its schema has types nested more than {MAX_TYPES_NESTED} deep")
     if schema.name in _NAMED:
         return _unless_null(_NAMED[schema.name](schema))
     match schema.type:
@@ -135,7 +134,7 @@ def converter_of(schema: Schema, depth: int = 1) -> Converter:
         case "array" if schema.items is not None:
             return _array(converter_of(schema.items, depth + 1))
         case "map" if schema.keys is not None and schema.values is not None:
-            # JSON's members have strings for names; a map with other keys is an array of pairs.
+            # The names of JSON's members are strings; a map with other keys is an array of pairs.
             value = converter_of(schema.values, depth + 1)
             if schema.keys.type == "string":
                 return _object(value)
@@ -215,7 +214,7 @@ def _decimal(schema: Schema) -> Callable[[bytes], bytes]:
             case str(value):
                 return _encode(_base64_decimal(value, scale))
             case int() | float() as value if not isinstance(value, bool):
-                # As decimal.format=NUMERIC writes it, with every digit. Jackson gives small ones an exponent.
+                # As decimal.format=NUMERIC writes it, with every digit. Jackson writes small numbers with an exponent.
                 return _encode(plain_decimal(text.decode().strip()))
         raise DecodeError("a Decimal is neither base64 nor a number")
 
@@ -233,12 +232,12 @@ def _variable_scale(_: Schema) -> Callable[[bytes], bytes]:
 
 
 def _base64_decimal(text: str, scale: int) -> str:
-    """Return the digits of a decimal whose unscaled value stands as base64 of a big-endian two's complement."""
+    """Return the digits of a decimal whose unscaled value is given as base64 of a big-endian two's complement."""
     return decimal_text(int.from_bytes(bytes_of_decimal(text), "big", signed=True), scale)
 
 
 def bytes_of_decimal(text: str) -> bytes:
-    """Return the bytes of a decimal's unscaled value, which stand as base64; raises DecodeError."""
+    """Return the bytes of a decimal's unscaled value from base64; raises DecodeError."""
     try:
         return a2b_base64(text, strict_mode=True)
     except (Base64Error, ValueError) as error:
@@ -250,17 +249,17 @@ def _date(_: Schema) -> Callable[[bytes], bytes]:
 
 
 def _time(digits: int) -> Callable[[Schema], Callable[[bytes], bytes]]:
-    """Return what reads times of a day, counted in units of 10 ** -digits seconds."""
+    """Return the converter of times of a day, counted in units of 10 ** -digits seconds."""
     return lambda _: lambda text: _encode(time_text(_integer(text), digits))
 
 
 def _duration(digits: int) -> Callable[[Schema], Callable[[bytes], bytes]]:
-    """Return what reads times that may be negative or longer than a day, as MySQL's, in the same units."""
+    """Return the converter of times that may be negative or longer than a day, as MySQL's, in the same units."""
     return lambda _: lambda text: _encode(duration_text(_integer(text), digits))
 
 
 def _timestamp(digits: int, zone: str) -> Callable[[Schema], Callable[[bytes], bytes]]:
-    """Return what reads timestamps, counted in units of 10 ** -digits seconds."""
+    """Return the converter of timestamps, counted in units of 10 ** -digits seconds."""
     return lambda _: lambda text: _encode(timestamp_text(_integer(text), digits, zone))
 
 
@@ -271,7 +270,7 @@ def _integer(text: bytes) -> int:
     return value
 
 
-#: What is made of a value of a type, by the name of its schema.
+#: The converters of types that have a name, by the name of their schema.
 _NAMED: dict[str | None, Callable[[Schema], Callable[[bytes], bytes]]] = {
     DECIMAL: _decimal,
     VARIABLE_SCALE_DECIMAL: _variable_scale,

@@ -1,11 +1,11 @@
-"""Decimals in keys of Kafka Connect's JSON: digits in a URL and when stored, base64 in a record.
+"""Decimals in keys of Kafka Connect's JSON: digits in a URL and in stored keys, base64 in a record.
 
 | type, by the name in its schema   | in the payload                  | in a URL  |
 |-----------------------------------|---------------------------------|-----------|
 | connect.data.Decimal              | `"BM4="`, or the number 12.30   | `"12.30"`, or a number |
 | debezium.data.VariableScaleDecimal | `{"scale":2,"value":"BM4="}`   | `"12.30"` |
 
-Everything else is in a URL as in the payload.
+A URL has all other types as the payload has them.
 """
 
 from base64 import b64encode
@@ -23,13 +23,13 @@ from tablehouse.formats.ordered import Scalar
 from tablehouse.formats.remembered import remembered
 from tablehouse.formats.spellings import Member
 
-#: A double that is a decimal has 17 digits at most, and zeros up to those of its scale. More of them than these, or a
-#: digit behind those of the scale, are errors.
+#: A double that is a decimal has at most 17 digits, and zeros up to its scale. More digits than this, or digits beyond
+#: the scale, are errors.
 _EXACT = Context(prec=400, traps=[InvalidOperation, Inexact])
 
 
 class _Type(NamedTuple):
-    """From what a payload has to what a URL shows; and back, which raises InvalidKey saying what would be right."""
+    """Converts a value from the payload to the URL, and back; the latter raises InvalidKey with what would be right."""
 
     show: Callable[[object], object]
     write: Callable[[Scalar], Member]
@@ -37,7 +37,7 @@ class _Type(NamedTuple):
 
 @remembered
 def connect_key(schema: bytes, fields: tuple[str, ...]) -> "ConnectKey":
-    """Return how keys with a schema, given as its text, are shown and written; raises DecodeError."""
+    """Return how keys with the schema of this text are shown and written; raises DecodeError."""
     found = parsed(schema)
     if found is None:
         return ConnectKey((None,) * max(1, len(fields)), fields)
@@ -48,14 +48,19 @@ def connect_key(schema: bytes, fields: tuple[str, ...]) -> "ConnectKey":
 
 
 class ConnectKey:
-    """Keys of one schema; `types` are those of a key's fields in their order, None for what is shown as it is."""
+    """Keys of one schema; `types` are those of the fields in their order, None for a field that is shown unchanged."""
 
     def __init__(self, types: Sequence[_Type | None], fields: tuple[str, ...]) -> None:
         self._types = types if any(types) else None
         self._fields = fields
 
+    @property
+    def has_decimals(self) -> bool:
+        """Whether some of the scalars are decimals."""
+        return self._types is not None
+
     def show(self, payload: object) -> object:
-        """Return a payload as a URL has it; raises DecodeError for a decimal that is none."""
+        """Return a payload as a URL has it; raises DecodeError for an invalid decimal."""
         if self._types is None:
             return payload
         if not self._fields:
@@ -70,7 +75,7 @@ class ConnectKey:
         return shown
 
     def write(self, scalars: Sequence[Scalar]) -> Sequence[Member]:
-        """Return what a payload has of a URL's scalars; raises InvalidKey."""
+        """Return a URL's scalars as a payload has them; raises InvalidKey."""
         if self._types is None:
             return scalars
         return [scalar if of is None else of.write(scalar) for of, scalar in zip(self._types, scalars, strict=True)]
@@ -86,7 +91,7 @@ def _decimal(scale: int) -> _Type:
     of = decimal_key(scale, None)
 
     def show(value: object) -> object:
-        # With decimal.format=NUMERIC it is a number, which stays one.
+        # With decimal.format=NUMERIC it is a number and stays one.
         return of.show(bytes_of_decimal(value)) if isinstance(value, str) else value
 
     def write(scalar: Scalar) -> Member:
@@ -98,7 +103,7 @@ def _decimal(scale: int) -> _Type:
 
 
 def _with_all_digits(number: float, scale: int) -> Member:
-    """Return a number as Java writes a decimal of a scale: 12.3 as 12.30; as it is where it is none of that scale."""
+    """Return a number as Java writes a decimal of a scale: 12.3 as 12.30; unchanged if it does not fit the scale."""
     decimal = Decimal(repr(number))
     try:
         written = str(decimal.quantize(Decimal((0, (1,), -scale)), context=_EXACT))

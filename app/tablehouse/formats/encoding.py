@@ -1,4 +1,4 @@
-"""From a key's text and a row's payload back to the record of the source that would make the row."""
+"""Encodes a key's text and a row's payload as the record of the source that makes the row."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -91,11 +91,11 @@ class RecordEncoder:
         key = self._keys.parse(key_text)
         if not key.wires and self._keys.name != "avro":
             raise KeySchemaUnknown(
-                "no schema of the topic's keys is known to this worker yet, so nobody can say how this key is written: "
-                "no record was read with one"
+                "no schema of the topic's keys is known to this worker yet, so it cannot write this key: no record was "
+                "read with one"
             )
         if not key.wires:
-            raise InvalidKey("The key is none that a schema of the topic's keys can have, like a number beyond an int.")
+            raise InvalidKey("No schema of the topic's keys has this key, for example a number beyond an int.")
         if not key.wires[0] and not self._empty_keys:
             raise InvalidKey("The key is empty, and the topic's partitioner spreads empty keys over all partitions.")
         return key

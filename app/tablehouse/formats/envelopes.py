@@ -1,12 +1,12 @@
-"""What producers wrap rows in, and how rows come out again: from the JSON text of a value to the JSON text of a row.
+"""Extracts rows from the envelopes of producers: from the JSON text of a value to the JSON text of a row.
 
 | envelope | a value is                                        | its row is        | what deletes               |
 |----------|---------------------------------------------------|-------------------|----------------------------|
 | debezium | a change event: `op`, `before`, `after`, `source` | `after`           | op `d`, and a tombstone    |
 | outbox   | the payload of an event of the outbox             | the payload       | a tombstone                |
 
-Either may stand in Kafka Connect's `{"schema": .., "payload": ..}`: connect_json.py says what a schema changes. Without
-one a row's members are copied as they stand, so that numbers keep every digit.
+Either may be in Kafka Connect's `{"schema": .., "payload": ..}`: connect_json.py describes what a schema changes.
+Without a schema a row's members are copied unchanged, so that numbers keep every digit.
 """
 
 from base64 import b64encode
@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def envelope_of(table: TableSpec) -> Envelope:
-    """Return what takes the rows of a table out of its envelope and its columns out of them; it raises DecodeError."""
+    """Return the function that extracts a table's rows and columns from its envelope; it raises DecodeError."""
     match table.source.envelope:
         case "debezium":
             return Debezium(table.columns)
@@ -44,23 +44,23 @@ def envelope_of(table: TableSpec) -> Envelope:
 
 
 class _Columns:
-    """The columns of a row, of which some come from around it."""
+    """The columns of a row, some of which come from the envelope around it."""
 
     def __init__(self, columns: Mapping[str, str], around: str) -> None:
-        """Take the columns by their names in rows; `around` is what names of members around the row begin with."""
+        """Set the columns by their names in rows; `around` is the prefix of members from the envelope."""
         self._columns = [(_encode(name) + b":", member) for name, member in columns.items()]
         self.around = [name.removeprefix(around) for name in columns.values() if name.startswith(around)]
         self.of_row = [name for name in columns.values() if not name.startswith("$")]
         self._members = Members(self.of_row)
 
     def row(self, text: bytes, around: Mapping[str, bytes]) -> bytes:
-        """Return the columns, those of `around` by their full names."""
+        """Return the columns; the members in `around` have their full names."""
         found = {**self._members(text), **around}
         return b"{" + b",".join([name + found[member] for name, member in self._columns]) + b"}"
 
 
 class _Event(msgspec.Struct):
-    """A change event, or what Connect wraps around one; None for what is missing."""
+    """A change event, or Connect's object around one; None for a missing member."""
 
     op: str | None = None
     after: msgspec.Raw = _NULL
@@ -80,18 +80,18 @@ _NO_DOCUMENT = (
 class Debezium:
     """Change events of Debezium: `after` is the row, and an event of op `d` deletes it.
 
-    Of MongoDB `after` is a string with the document in it, in MongoDB's extended JSON, which is the row as it stands.
+    For MongoDB, `after` is a string with the document in MongoDB's extended JSON, which becomes the row unchanged.
 
-    A row that lacks a value is no row: an update of PostgreSQL does not carry large values that it left alone, and
-    Debezium puts placeholders there, so such an event is refused, unless none of the table's columns is taken from one.
+    An incomplete row is refused: an update in PostgreSQL does not carry large values that it did not change, and
+    Debezium writes placeholders for them. The event is accepted if no column of the table is taken from one.
     """
 
     _decoder: msgspec.json.Decoder[_Event] = msgspec.json.Decoder(_Event)
     _writes = frozenset("cru")
     _refused: Mapping[str | None, str] = {
-        None: "it is no change event of Debezium, since it has no member op; events that ExtractNewRecordState has "
+        None: "it is not a change event of Debezium, since it has no member op; events that ExtractNewRecordState has "
         "flattened need envelope none",
-        "t": "it says that its whole table was truncated (op t), which names no row",
+        "t": "its whole table was truncated (op t), which is no change of a row",
         "m": "it is a logical decoding message (op m), which is no row",
     }
 
@@ -130,8 +130,8 @@ class Debezium:
 class Outbox:
     """Events of Debezium's outbox event router: the payload is the row.
 
-    Without table.expand.json.payload the payload is a JSON string with the JSON in it, which is taken out of it when it
-    is an object or an array; any other string is a payload that is a string.
+    Without table.expand.json.payload the payload is a JSON string with JSON in it, which becomes the row if it is an
+    object or an array; any other string is itself the row.
     """
 
     def __init__(self, columns: Mapping[str, str] | None) -> None:
@@ -146,7 +146,7 @@ class Outbox:
             return row
         if not isinstance(value, dict):
             raise DecodeError("the payload is not a JSON object, so there are no members to take columns from")
-        found = dict(headers)  # of headers of one name the last counts, as in Kafka's own clients
+        found = dict(headers)  # of headers with one name the last is used, as in Kafka's own clients
         around = {f"$headers.{name}": _header(name, found.get(name)) for name in self._columns.around}
         return self._columns.row(row, around)
 
@@ -180,8 +180,8 @@ def _header(name: str, value: bytes | None) -> bytes:
         raise DecodeError(f"header {name} is not UTF-8 at byte {error.start}") from error
 
 
-#: What Debezium puts in place of a value that it does not have, unless the connector's
-#: unavailable.value.placeholder says otherwise; then as the other types have it: bytes, hstore, arrays of uuid.
+#: Debezium's placeholder for a value that it does not have, unless the connector sets unavailable.value.placeholder;
+#: and its forms in other types: bytes, hstore, arrays of uuid.
 _PLACEHOLDER = b"__debezium_unavailable_value"
 _PLACEHOLDER_BASE64 = b64encode(_PLACEHOLDER)
 _PLACEHOLDERS: tuple[object, ...] = (
@@ -198,7 +198,7 @@ _NUMBERS = list(_PLACEHOLDER)
 
 
 def _refuse_unavailable(text: bytes, row: Mapping[str, Any], names: Sequence[str] | None) -> None:
-    """Raise DecodeError when the row has a placeholder among these members, all when there are no names."""
+    """Raise DecodeError if one of the named members of a row is a placeholder; all members if `names` is None."""
     if _PLACEHOLDER not in text and _PLACEHOLDER_BASE64 not in text and b"[" not in text:
         return
     for name in row if names is None else names:
@@ -223,7 +223,7 @@ def _is_number(element: Any, number: int) -> bool:
         case {"value": str(unscaled)}:
             return unscaled == b64encode(bytes((number,))).decode()
         case str():
-            # A decimal, as its unscaled value in base64 where there is no schema.
+            # A decimal; without a schema it is its unscaled value in base64.
             return element in {str(number), b64encode(bytes((number,))).decode()} or _digits(element) == number
     return False
 

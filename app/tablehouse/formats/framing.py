@@ -1,7 +1,7 @@
 """How a record names the schema of its value or key.
 
-In front of the data: a zero byte, and four bytes with the id that the schema has in the registry. Or in a header, whose
-bytes are the same, or a one and the sixteen bytes of a GUID; then nothing is in front of the data.
+In front of the data: a zero byte, and four bytes with the id that the schema has in the registry. Or in a header, which
+has the same bytes, or a one and the sixteen bytes of a GUID; then the data has no prefix.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ Headers = Sequence[tuple[str, bytes | None]]
 #: The headers that name a value's schema and a key's.
 VALUE_HEADER, KEY_HEADER = "__value_schema_id", "__key_schema_id"
 
-#: Bytes in front of what the schema describes.
+#: Bytes in front of the data.
 FRAME_SIZE = 5
 
 _GUID_END = 17
 
 
 class Frame(NamedTuple):
-    """What names a schema: the bytes that do, where the name ends in them, and where the data begins.
+    """The name of a schema: the bytes it is in, where it ends in them, and where the data begins.
 
-    What follows the name belongs to the format: serialisers of Protobuf say there which message of the schema it is.
+    The bytes after the name belong to the format: serialisers of Protobuf put the index of the message there.
     """
 
     schema: SchemaName
@@ -36,7 +36,7 @@ class Frame(NamedTuple):
 
 
 def frame_of(data: bytes, headers: Headers, named_by: str = VALUE_HEADER) -> Frame:
-    """Return what names the schema of a value, or of a key with its header; raises DecodeError when nothing does."""
+    """Return the frame of a value, or with `named_by` of a key; raises DecodeError if it names no schema."""
     named = header(headers, named_by) if headers else None
     if named is None:
         return Frame(schema_id(data), data, FRAME_SIZE, FRAME_SIZE)
@@ -50,7 +50,7 @@ def frame_of(data: bytes, headers: Headers, named_by: str = VALUE_HEADER) -> Fra
 
 
 def header(headers: Headers, name: str) -> bytes | None:
-    """Return the value of a header; of several the last counts, as in Kafka's own clients. None when there is none."""
+    """Return the value of a header, None if there is none; of several the last, as in Kafka's own clients."""
     return next((value for given, value in reversed(headers) if given == name), None)
 
 

@@ -1,4 +1,4 @@
-"""The check that a large text is strict JSON, in pieces, between which the event loop can do other work.
+"""Checks that a large text is strict JSON, in pieces, between which the event loop can do other work.
 
 msgspec decodes a text in one go, holding the interpreter's lock: 10 MiB of objects take 0.2 s. Here the text is cut
 behind commas outside strings. Each piece is made a text of its own by the brackets that are open before and behind it,
@@ -34,11 +34,11 @@ from tablehouse.formats.json_text import (
 #: About the size of a piece, in bytes. One takes up to 2 ms.
 PIECE_BYTES = 64 * 1024
 
-#: How msgspec reports a word that is cut off depends on how much text follows it. So the last piece has this many bytes
-#: at least, and every other has as many blanks behind it.
+#: How msgspec reports a word that is cut off depends on how much text follows it. So the last piece has at least this
+#: many bytes, and this many blanks follow every other piece.
 _MIN_BYTES_BEHIND = 16
 
-#: The most strings without a comma between them: a name and a value in each of the objects around, in JSON.
+#: The most strings of valid JSON without a comma between them: a name and a value in each of the nested objects.
 _STRINGS_WITHOUT_COMMA = 2 * MAX_DEPTH + 2
 
 _ARRAY, _COMMA = b"[,"
@@ -51,7 +51,7 @@ _decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder()
 
 
 class _Failure(NamedTuple):
-    """What msgspec raised for a piece behind some opening brackets, and where the piece begins and ends in the text."""
+    """The error of msgspec for a piece, the brackets put in front of it, and where the piece begins and ends."""
 
     error: Exception
     opening: bytes
@@ -60,9 +60,9 @@ class _Failure(NamedTuple):
 
 
 def check_json(text: bytes, piece_bytes: int = PIECE_BYTES) -> Generator[None, None, None]:
-    """Raise the DecodeError that json_text.decode_json raises for a text, if it does, in pieces.
+    """Raise the same DecodeError as json_text.decode_json for a text, if any, in pieces.
 
-    The text has more than 2 * MAX_DEPTH bytes: in a shorter one, decode_json does not look for depth.
+    The text has more than 2 * MAX_DEPTH bytes: decode_json does not check the depth of a shorter one.
     """
     nesting = _Nesting()
     failure: _Failure | None = None
@@ -77,7 +77,7 @@ def check_json(text: bytes, piece_bytes: int = PIECE_BYTES) -> Generator[None, N
         if len(piece) > 2 * piece_bytes:
             yield
         depth += sum(map(brackets.count, _OPENING)) - sum(map(brackets.count, b"]}"))
-        # Behind what is not JSON only the depth counts.
+        # After the first mistake only the depth is checked.
         if failure is None:
             opening = nesting.opening()
             nesting.follow(_mostly_unpaired(brackets))
@@ -92,14 +92,14 @@ def check_json(text: bytes, piece_bytes: int = PIECE_BYTES) -> Generator[None, N
 
 
 class _Nesting:
-    """The arrays and objects that are open at some point of a text, and how many commas each of them has."""
+    """The arrays and objects that are open at a point of a text, and how many commas each of them has."""
 
     def __init__(self) -> None:
         self._open = bytearray()
         self._commas: list[int] = []
 
     def follow(self, structure: bytes) -> None:
-        """Go on by some text of which only brackets are left, and commas if they are to be counted."""
+        """Advance over a text reduced to its brackets, and to its commas if they are to be counted."""
         for character in structure:
             if character == _COMMA:
                 if self._commas:
@@ -112,7 +112,7 @@ class _Nesting:
                 self._commas.pop()
 
     def opening(self) -> bytes:
-        """Return text that leads to where the text is behind a comma."""
+        """Return text that brings a decoder to the state after a comma at this point."""
         if not self._open:
             return b""
         outer = b"".join([b"[" if opened == _ARRAY else b'{"":' for opened in self._open[:-1]])
@@ -127,13 +127,13 @@ class _Nesting:
         return b"".join(levels) + (b"0," if self._open[-1:] == b"{" else b"")
 
     def closing(self) -> bytes:
-        """Return text that leads from behind a comma to the end."""
+        """Return text that completes the JSON after a comma at this point."""
         element = b'"":0' if self._open[-1:] == b"{" else b"0"
         return element + self._open[::-1].translate(_CLOSING) + b" " * _MIN_BYTES_BEHIND
 
 
 def _end_of_piece(text: bytes, start: int, size: int) -> Generator[None, None, int]:
-    """Return where the piece ends that begins at `start`: behind a comma outside strings, or with the text."""
+    """Return where the piece that begins at `start` ends: after a comma outside strings, or with the text."""
     while start + size + _MIN_BYTES_BEHIND < len(text):
         length = _up_to_comma(_without_escapes(text[start : start + size]))
         if length:
@@ -165,7 +165,7 @@ def _without_escapes(text: bytes) -> bytes:
 
 
 def _mostly_unpaired(brackets: bytes) -> bytes:
-    """Return brackets without most of those that close each other, of which there can be many."""
+    """Return brackets without most of the pairs that close each other, of which there can be many."""
     for pair in (b"[]", b"{}", b"[]", b"{}"):
         brackets = brackets.replace(pair, b"")
     return brackets
@@ -177,7 +177,7 @@ def _in_whole_text(text: bytes, failure: _Failure, piece_bytes: int) -> Generato
     if not isinstance(error, msgspec.ValidationError):
         shift = start - len(opening)
         return msgspec.DecodeError(_BYTE.sub(lambda byte: str(int(byte[0]) + shift), str(error)))
-    # It tells the place in the arrays around.
+    # The message has the position in the surrounding arrays.
     nesting = _Nesting()
     at = 0
     while at < start:

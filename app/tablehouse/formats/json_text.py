@@ -1,7 +1,7 @@
-"""Strict JSON (RFC 8259), with every way of being wrong as one error.
+"""Strict JSON (RFC 8259); every mistake is a DecodeError.
 
-What is taken depends on the text alone, and not on the interpreter or on the version of msgspec: how deep a decoder can
-recurse, and how it reports bad UTF-8, differ between them.
+Whether a text is accepted depends on the text alone, and not on the interpreter or on the version of msgspec, which
+differ in how deeply a decoder can recurse and how it reports bad UTF-8.
 """
 
 import re
@@ -16,8 +16,8 @@ import msgspec
 from tablehouse.formats.errors import DecodeError
 from tablehouse.turns import finish
 
-#: How deep arrays and objects may be in each other. CPython 3.11 lets a decoder recurse some 900 times from where a
-#: worker decodes, later ones at least 1500 times.
+#: The limit of how deeply arrays and objects are nested. CPython 3.11 lets a decoder recurse some 900 times from where
+#: a worker decodes, later versions at least 1500 times.
 MAX_DEPTH = 500
 
 #: Significant digits that tell any two doubles apart (IEEE 754, binary64).
@@ -29,7 +29,7 @@ _decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder()
 
 BRACKETS = b"[]{}"
 BRACKETS_AND_COMMAS = b"[]{},"
-#: What is not one of some characters, and not a quote.
+#: All bytes except some characters and the quote.
 _EXCEPT = {kept: bytes(set(range(256)) - set(kept + b'"')) for kept in (BRACKETS, BRACKETS_AND_COMMAS)}
 #: Opening brackets as 1 and closing ones as -1.
 _STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
@@ -47,7 +47,7 @@ _ESCAPE_BYTES = 12
 
 
 def decode_json(text: bytes) -> object:
-    """Return the value of a JSON text; integers keep every digit, of members with one name the last counts.
+    """Return the value of a JSON text; integers keep every digit, and of members with the same name the last is used.
 
     Raises DecodeError for anything that is not JSON in UTF-8, and for four things that are: a number beyond a double's
     range, an integer of more than 4,300 digits, an escaped half of a surrogate pair without the other half, and
@@ -57,9 +57,9 @@ def decode_json(text: bytes) -> object:
 
 
 def decode_key_json(text: bytes) -> object:
-    """Return what decode_json does of a key's text; raises DecodeError for numbers with more digits than doubles have.
+    """Do what decode_json does for a key; raises DecodeError for numbers with more digits than doubles have.
 
-    Two numbers with more digits can be the same double, and are different keys to their producers.
+    Two numbers with more digits can be the same double, but are different keys to their producers.
     """
     return decode_with(_key_decoder, text)
 
@@ -71,8 +71,8 @@ def _number_of_key(text: str) -> float:
     digits = re.split("[eE]", text)[0].replace(".", "").lstrip("-0").rstrip("0")
     if len(digits) > _MOST_DIGITS_OF_DOUBLES:
         raise ValueError(
-            f"a number has more than the {_MOST_DIGITS_OF_DOUBLES} digits that tell doubles apart; in a string it "
-            "could have as many as it likes"
+            f"a number has more than the {_MOST_DIGITS_OF_DOUBLES} digits that tell doubles apart: write it as a "
+            "string to keep them all"
         )
     return number
 
@@ -81,10 +81,10 @@ _key_decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(float_hook=_nu
 
 
 def decode_with(decoder: msgspec.json.Decoder[_Decoded], text: bytes) -> _Decoded:
-    """Return what a decoder makes of a JSON text; raises DecodeError.
+    """Return the result of a decoder for a JSON text; raises DecodeError.
 
-    What the decoder takes as `msgspec.Raw`, or does not know, is skipped over: bad UTF-8 and numbers beyond a double's
-    range are not seen in there.
+    The decoder skips `msgspec.Raw` and unknown members: it does not notice bad UTF-8 and numbers beyond a double's
+    range there.
     """
     _require_depth(text)
     try:
@@ -94,7 +94,7 @@ def decode_with(decoder: msgspec.json.Decoder[_Decoded], text: bytes) -> _Decode
 
 
 def too_deep() -> DecodeError:
-    """Return the error of a text that is nested beyond MAX_DEPTH."""
+    """Return the error for a text that is nested beyond MAX_DEPTH."""
     return DecodeError(f"its JSON is nested more than {MAX_DEPTH} deep")
 
 
@@ -111,7 +111,7 @@ def deepest(brackets: bytes, depth: int) -> int:
 
 
 def reason(text: bytes, error: Exception) -> Generator[None, None, str]:
-    """Return, in pieces, why a text that made a decoder raise `error` is refused."""
+    """Return, in pieces, why a text is refused for which a decoder raised `error`."""
     try:
         text.decode()
     except UnicodeDecodeError as bad:
@@ -140,14 +140,14 @@ def _require_depth(text: bytes) -> None:
     size = len(text)
     if size <= 2 * MAX_DEPTH:
         return
-    # Of all the ways to count bytes up to a limit, removing them is the fastest by far: it uses memchr.
+    # Removing bytes is by far the fastest way to count them up to a limit: it uses memchr.
     openings = 2 * size - len(text.replace(b"{", b"", MAX_DEPTH + 1)) - len(text.replace(b"[", b"", MAX_DEPTH + 1))
     if openings > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise too_deep()
 
 
 def _depth(text: bytes) -> int:
-    """Return how deep arrays and objects are in each other."""
+    """Return how deeply arrays and objects are nested."""
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     return deepest(outside_strings(text, BRACKETS), 0)

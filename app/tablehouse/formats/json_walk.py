@@ -1,4 +1,4 @@
-"""Where values begin and end in a text that is known to be JSON, without decoding it as a whole."""
+"""Finds where values begin and end in valid JSON, without decoding all of it."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-#: The greatest of the characters that are blanks; in JSON outside strings none of the others is as small.
+#: The greatest blank character; outside strings, all other characters of JSON are greater.
 BLANK = ord(" ")
 
 ARRAY, ARRAY_END, OBJECT, OBJECT_END, COMMA = b"[]{},"
@@ -20,7 +20,7 @@ decode_scalar: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
 def skip_blanks(text: bytes, at: int) -> int:
-    """Return where the next character is that is no blank, from `at` on."""
+    """Return the position of the next character from `at` on that is not blank."""
     blanks = _BLANKS.match(text, at)
     return at if blanks is None else blanks.end()
 

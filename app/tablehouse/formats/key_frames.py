@@ -1,4 +1,4 @@
-"""How a key's schema is named: in front of it, or in a header of its record; and the forms that follow from it.
+"""How the schema of a key is named, in front of it or in a header of its record, and the wire forms that result.
 
 A variant is the four bytes of the id in front of a key, or all of a header: a zero byte and an id, or a one and a GUID.
 """
@@ -16,7 +16,7 @@ _ID_SIZE = FRAME_SIZE - 1
 
 
 class KeyFrame(NamedTuple):
-    """What names the schema of a record's key, the variant that it makes, and where the key's content begins."""
+    """The name of the schema of a record's key, the variant, and where the content of the key begins."""
 
     schema: SchemaName
     variant: bytes
@@ -24,7 +24,7 @@ class KeyFrame(NamedTuple):
 
 
 def key_frame(wire: bytes, headers: Headers) -> KeyFrame:
-    """Return what names the schema of a record's key; raises DecodeError when nothing does."""
+    """Return the frame of a record's key; raises DecodeError if it names no schema."""
     found = frame_of(wire, headers, KEY_HEADER)
     variant = wire[1:FRAME_SIZE] if found.content else found.named_in[: found.end]
     return KeyFrame(found.schema, variant, found.content)
@@ -38,14 +38,14 @@ def schema_of(variant: bytes) -> SchemaName:
 
 
 def framed_key(variant: bytes, content: bytes) -> tuple[bytes, Headers]:
-    """Return the key that a producer writes of content, and the headers of its record."""
+    """Return the key that a producer writes with this content, and the headers of its record."""
     if len(variant) == _ID_SIZE:
         return frame(int.from_bytes(variant, "big"), content), ()
     return content, ((KEY_HEADER, variant),)
 
 
 def key_in_forms(stored: bytes, forms: Iterable[tuple[bytes, Headers]]) -> Key:
-    """Return a key whose records have one of these forms, each with its headers, and others that are not known."""
+    """Return a key with these wire forms, each with its headers; there may be others that are not known."""
     found: dict[bytes, Headers] = {}
     for wire, headers in forms:
         found.setdefault(wire, headers)

@@ -1,4 +1,4 @@
-"""Keys whose wire bytes have variants: behind the id of a schema, or beside one.
+"""Keys whose wire bytes have variants: with the id of a schema in front of them, or with a schema in them.
 
 | format       | wire                                             | logical                                          |
 |--------------|--------------------------------------------------|--------------------------------------------------|
@@ -14,25 +14,26 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import fastavro
+import msgspec
 
 from tablehouse.catalog.spec import KeySpec, SourceSpec
 from tablehouse.errors import InvalidKey, KeySchemaUnknown
 from tablehouse.formats.avro import Resolution, resolution
-from tablehouse.formats.avro_key_types import KeyType, Shown, key_type, ordered, text_of
+from tablehouse.formats.avro_key_types import KeyType, Shown, key_type, ordered, text_of, text_of_stored
 from tablehouse.formats.avro_schema import Readable, readable
 from tablehouse.formats.connect_json import unwrap
 from tablehouse.formats.connect_keys import connect_key
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.framing import Headers
 from tablehouse.formats.json_text import decode_key_json
-from tablehouse.formats.key_frames import KeyFrame, framed_key, key_frame, key_in_forms, schema_of
+from tablehouse.formats.key_frames import framed_key, key_frame, key_in_forms, schema_of
 from tablehouse.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
 from tablehouse.formats.ordered import Scalar
 from tablehouse.formats.remembered import remembered
-from tablehouse.formats.schemas import Schema, Schemas
+from tablehouse.formats.schemas import Schema
 from tablehouse.formats.spellings import Member
 from tablehouse.formats.variants import KeyVariants, Known
 
@@ -51,8 +52,20 @@ def source_keys(source: SourceSpec, known: Known) -> KeyFormat:
     return key_format(source.key)
 
 
+class _Read(NamedTuple):
+    """The content of a record's key.
+
+    Its variant, its value as a URL shows it, its JSON, and whether the value was converted from that.
+    """
+
+    variant: bytes
+    value: object
+    content: bytes
+    is_converted: bool
+
+
 class _JsonVariants(ABC):
-    """What the formats have in common whose content is JSON."""
+    """The common part of the formats whose content is JSON."""
 
     canonical_wire = False
     enumerable = False
@@ -71,10 +84,10 @@ class _JsonVariants(ABC):
 
     def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
-        variant, value, content = self._split(wire, headers)
+        variant, value, content, _ = self._read(wire, headers)
         scalars = self._members.of_value(value)
         self._variants.learn(variant)
-        # A key that can be read and not be written is found all the same, if more slowly.
+        # A key that can be read but not written is still found, only more slowly.
         with suppress(InvalidKey):
             known = self._variants.spellings
             other = self._members.other_spelling(content, self._written(variant, scalars), known)
@@ -82,51 +95,59 @@ class _JsonVariants(ABC):
                 self._variants.spellings = (other, *known)
         return stored_scalars(scalars)
 
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat. No schema is needed: the scalars of the URL are stored."""
+        return self._members.text(stored)
+
+    def record_text(self, wire: bytes, headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        found = self._read(wire, headers)
+        self._members.of_value(found.value)
+        return self._members.text_in(msgspec.json.encode(found.value) if found.is_converted else found.content)
+
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         return wire
 
     def _forms(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[bytes]:
-        """Return the JSON of a key under a variant in every spelling that it may have; raises as _written does."""
+        """Return the JSON of a key under a variant in all spellings; raises as _written does."""
         return self._members.forms(self._written(variant, scalars), self._variants.spellings)
 
     @abstractmethod
-    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object, bytes]:
-        """Return the variant of a record's key, what a URL shows of it, and its JSON.
-
-        Raises DecodeError and SchemaNeeded.
-        """
+    def _read(self, wire: bytes, headers: Headers) -> _Read:
+        """Return the content of a record's key; raises DecodeError and SchemaNeeded."""
 
     @abstractmethod
     def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
-        """Return what a record has of a URL's scalars; raises InvalidKey where the variant has no such key."""
+        """Return a URL's scalars as a record has them; raises InvalidKey if the variant has no such key."""
 
     @abstractmethod
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
         """Return the wire forms of a key under a variant, each with the headers of its record.
 
-        Raises InvalidKey where the variant has no such key.
+        Raises InvalidKey if the variant has no such key.
         """
 
 
 class FramedJsonKey(_JsonVariants):
-    """JSON whose schema a registry knows."""
+    """JSON whose schema is in a registry."""
 
     name = "json_sr"
+    unordered_reason = None
 
-    def _split(self, wire: bytes, headers: Headers) -> tuple[bytes, object, bytes]:
+    def _read(self, wire: bytes, headers: Headers) -> _Read:
         found = key_frame(wire, headers)
         schema = self._variants.schemas.known(found.schema)
         if schema.kind != "JSON":
             raise DecodeError(f"schema {found.schema} is of type {schema.kind}, and the keys' format is json_sr")
         content = wire[found.content :]
-        return found.variant, decode_key_json(content), content
+        return _Read(found.variant, decode_key_json(content), content, is_converted=False)
 
     def _written(self, _variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
         return scalars
 
     def _wires(self, variant: bytes, scalars: Sequence[Scalar]) -> Iterable[tuple[bytes, Headers]]:
-        # A subject may have had keys of another kind once, and another table of the topic may have them.
+        # A subject may have had keys of another kind, and another table of the topic may have such keys.
         with suppress(DecodeError):
             if self._variants.schemas.known(schema_of(variant)).kind == "JSON":
                 return [framed_key(variant, content) for content in self._forms(variant, scalars)]
@@ -142,7 +163,14 @@ class ConnectJsonKey(_JsonVariants):
         super().__init__(spec, variants)
         self._fields = spec.fields
 
-    def _split(self, wire: bytes, _headers: Headers) -> tuple[bytes, object, bytes]:
+    @property
+    def unordered_reason(self) -> str | None:
+        """See KeyFormat."""
+        if any(connect_key(variant, self._fields).has_decimals for variant in self._variants.known):
+            return "keys of format json_connect are stored with decimals as text, and these keys have a decimal"
+        return None
+
+    def _read(self, wire: bytes, _headers: Headers) -> _Read:
         wrapped = unwrap(wire)
         if wrapped is None:
             decode_key_json(wire)
@@ -151,7 +179,9 @@ class ConnectJsonKey(_JsonVariants):
                 "without that the key's format is json"
             )
         schema, payload = wrapped
-        return schema, connect_key(schema, self._fields).show(decode_key_json(payload)), payload
+        value = decode_key_json(payload)
+        shown = connect_key(schema, self._fields).show(value)
+        return _Read(schema, shown, payload, is_converted=shown is not value)
 
     def _written(self, variant: bytes, scalars: Sequence[Scalar]) -> Sequence[Member]:
         return connect_key(variant, self._fields).write(scalars)
@@ -163,10 +193,10 @@ class ConnectJsonKey(_JsonVariants):
 
 
 class AvroKey:
-    """A scalar in Avro, or a record of such.
+    """A scalar in Avro, or a record of scalars.
 
-    The stored form is that of the text in a URL, whatever the type: which schemas a worker knows, and which first,
-    decides nothing about where it looks for a row. A string "7" and a long 7 are one key, as they are in a URL.
+    The stored form is made from the text in a URL, whatever the type: it does not depend on which schemas a worker
+    knows and in which order. A string "7" and a long 7 are one key, as they are in a URL.
     """
 
     name = "avro"
@@ -175,9 +205,10 @@ class AvroKey:
 
     def __init__(self, spec: KeySpec, variants: KeyVariants) -> None:
         self._spec = spec
+        self._is_bare = spec.bare or not spec.fields
         self._members = KeyMembers(spec)
         self._variants = variants
-        #: The variants of last time, and what they came to.
+        #: The variants of the last call, and those of them that can be used.
         self._seen: tuple[tuple[bytes, ...], tuple[tuple[bytes, _KeySchema], ...]] = ((), ())
 
     def parse(self, text: bytes) -> Key:
@@ -186,8 +217,8 @@ class AvroKey:
         if not usable:
             topic = self._variants.topic
             raise KeySchemaUnknown(
-                f"no schema of the keys of {topic} is known yet, so nobody can say what this key would be: none that "
-                f"the table can have is registered as {topic}-key, and no record was read"
+                f"no schema of the keys of {topic} is known yet, so the key cannot be read: none that the table can "
+                f"have is registered as {topic}-key, and no record was read"
             )
         texts = self._texts(text)
 
@@ -200,22 +231,68 @@ class AvroKey:
 
     def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
         """See KeyFormat."""
-        found = key_frame(wire, headers)
-        shown = avro_key(self._spec, wire, found, self._variants.schemas)
-        self._variants.learn(found.variant)
+        variant, shown = self._read(wire, headers)
+        self._variants.learn(variant)
         return _stored([text_of(scalar) for scalar in shown])
+
+    @property
+    def unordered_reason(self) -> str | None:
+        """See KeyFormat."""
+        usable = self._usable(self._variants.known)
+        if usable and all(of.is_ordered for _, schema in usable for of in schema.types):
+            return None
+        why = "a schema of these keys has other types" if usable else "no schema of these keys is known yet"
+        return f"keys of format avro are stored as text, which keeps the order of integers and booleans only, and {why}"
+
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat. Only members of a record need a schema, to tell the number 7 from the string "7".
+
+        If several known schemas have such a key, the newest of them decides.
+        """
+        texts = [text_of_stored(scalar) for scalar in self._members.of_stored(stored)]
+        if self._is_bare:
+            return texts[0]
+        for _, schema in self._usable(self._variants.known):
+            shown = schema.shown(texts)
+            if shown is not None:
+                return self._text(shown)
+        raise KeySchemaUnknown(
+            f"no known schema of the keys of {self._variants.topic} has this key, so its text is unknown: the schema "
+            "that it was written with is not known yet"
+        )
+
+    def record_text(self, wire: bytes, headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        return self._text(self._read(wire, headers)[1])
+
+    def _read(self, wire: bytes, headers: Headers) -> tuple[bytes, list[Shown]]:
+        """Return the variant of a record's key, and its scalars as a URL shows them.
+
+        Raises DecodeError and SchemaNeeded.
+        """
+        named, fields = key_frame(wire, headers), self._spec.fields
+        schema = _key_schema(self._variants.schemas.known(named.schema), fields)
+        value = schema.reading.read_framed(wire, named.content)
+        scalars = [value[name] for name in fields] if fields else [value]
+        return named.variant, [of.show(scalar) for of, scalar in zip(schema.types, scalars, strict=True)]
+
+    def _text(self, shown: Sequence[Shown]) -> bytes:
+        """Return the text of a key in a URL."""
+        if self._is_bare:
+            return text_of(shown[0])
+        return msgspec.json.encode(dict(zip(self._spec.fields, shown, strict=True)))
 
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         return wire
 
     def _usable(self, known: tuple[bytes, ...]) -> tuple[tuple[bytes, "_KeySchema"], ...]:
-        """Return those of the variants whose schemas the table's keys can have, in their order, with the schemas."""
+        """Return the variants whose schemas fit the table's keys, with the schemas, in the order of `known`."""
         before, usable = self._seen
         if before is not known:
             found = []
             for variant in known:
-                # A subject may have had another kind of key once, and two tables of a topic other fields.
+                # A subject may have had another kind of key, and two tables of a topic may have different fields.
                 with suppress(DecodeError):
                     schema = self._variants.schemas.known(schema_of(variant))
                     found.append((variant, _key_schema(schema, self._spec.fields)))
@@ -224,19 +301,19 @@ class AvroKey:
         return usable
 
     def _texts(self, text: bytes) -> list[bytes]:
-        """Return the text of each of a key's scalars, as it would stand in a URL alone; raises InvalidKey."""
-        if self._spec.fields and not self._spec.bare:
-            try:
-                value = decode_key_json(text)
-            except DecodeError as error:
-                raise self._members.invalid(str(error)) from error
-            if not isinstance(value, dict) or set(value) != set(self._spec.fields):
-                raise self._members.invalid(f"its members are not exactly {', '.join(self._spec.fields)}")
-            return [_member(value[name]) for name in self._spec.fields]
-        return [text]
+        """Return the text of each of a key's scalars, as a URL would carry it alone; raises InvalidKey."""
+        if self._is_bare:
+            return [text]
+        try:
+            value = decode_key_json(text)
+        except DecodeError as error:
+            raise self._members.invalid(str(error)) from error
+        if not isinstance(value, dict) or set(value) != set(self._spec.fields):
+            raise self._members.invalid(f"its members are not exactly {', '.join(self._spec.fields)}")
+        return [_member(value[name]) for name in self._spec.fields]
 
     def _encoded(self, texts: list[bytes], schema: "_KeySchema") -> bytes | None:
-        """Return a key in Avro; None when the schema has no such key, as an int has no 2 ** 40. Raises InvalidKey."""
+        """Return a key in Avro; None if the schema has no such key, as an int has no 2 ** 40. Raises InvalidKey."""
         scalars = [of.parse(text) for of, text in zip(schema.types, texts, strict=True)]
         if None in scalars:
             return None
@@ -256,10 +333,23 @@ class _KeySchema:
     ready: Readable
     reading: Resolution
 
+    def shown(self, texts: Sequence[bytes]) -> list[Shown] | None:
+        """Return the scalars of these texts as a URL shows them; None if the schema has no such key."""
+        shown: list[Shown] = []
+        for of, text in zip(self.types, texts, strict=True):
+            try:
+                scalar = of.parse(text)
+            except InvalidKey:
+                return None
+            if scalar is None:
+                return None
+            shown.append(of.show(scalar))
+        return shown
+
 
 @remembered
 def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
-    """Return a schema ready for keys; raises DecodeError for one of other keys than scalars, or records of `fields`."""
+    """Return a schema prepared for keys; raises DecodeError if its values are not scalars, or records of `fields`."""
     ready, shown, number = readable(schema, rendered=False), readable(schema), schema.id
     if not fields:
         types: tuple[KeyType, ...] = (key_type(shown.content, shown.types, f"schema {number}"),)
@@ -275,21 +365,10 @@ def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
     return _KeySchema(types, ready, resolution(schema, schema, rendered=False))
 
 
-def avro_key(spec: KeySpec, wire: bytes, named: KeyFrame, schemas: Schemas) -> list[Shown]:
-    """Return what a URL shows of a key: its members in the order of `fields`, or the one scalar that it is.
-
-    Raises DecodeError and SchemaNeeded.
-    """
-    schema = _key_schema(schemas.known(named.schema), spec.fields)
-    value = schema.reading.read_framed(wire, named.content)
-    scalars = [value[name] for name in spec.fields] if spec.fields else [value]
-    return [of.show(scalar) for of, scalar in zip(schema.types, scalars, strict=True)]
-
-
 def _forms_under(
     variants: Iterable[_Variant], forms: Callable[[_Variant], Iterable[tuple[bytes, Headers]]]
 ) -> list[tuple[bytes, Headers]]:
-    """Return the forms of a key under all variants; raises the first InvalidKey of one where none has a form."""
+    """Return the forms of a key under all variants; raises the first InvalidKey if no variant has a form."""
     found: list[tuple[bytes, Headers]] = []
     refused: InvalidKey | None = None
     for variant in variants:
@@ -303,12 +382,12 @@ def _forms_under(
 
 
 def _stored(texts: list[bytes]) -> bytes:
-    """Return the stored form of a key's texts; it is the same whatever the types are."""
+    """Return the stored form of a key's texts, which does not depend on their types."""
     return stored_scalars([ordered(text) for text in texts])
 
 
 def _member(value: object) -> bytes:
-    """Return a member of a URL's JSON as it would stand in a URL alone."""
+    """Return a member of a URL's JSON as a URL would carry it alone."""
     if isinstance(value, Shown):
         return text_of(value)
     raise InvalidKey("The key is not of key format avro: each member is a string, a number, true or false.")

@@ -9,12 +9,13 @@
 | uuid   | its 36 characters, lower case   | the same, in either case    | its 16 bytes                 |
 | json   | UTF-8, members in order         | any JSON text of that value | see ordered.py               |
 
-Of a key of one member a URL may carry the value alone (`bare`): its logical form is then any JSON text of that value.
+A URL may carry only the value of a key of one member (`bare`): its logical form is then any JSON text of that value.
 Formats whose wire bytes depend on more than the key are in keyed.py.
 
-Stored bytes compare as the keys do, so that ranges and scans read neighbours. One logical key has one stored
-form and one canonical wire form; a producer may write another wire form (an upper-case uuid, JSON in a
-spelling that the table does not name), which is then found only while both hash to the same partition.
+Stored bytes compare as the keys do, so that ranges and scans read neighbours; a format whose stored bytes do not
+says why (`unordered_reason`). One logical key has one stored form, which can be turned back into it, and one canonical
+wire form; a producer may write another wire form (an upper-case uuid, JSON in a spelling that the table does not name),
+which is found only if both hash to the same partition.
 """
 
 import re
@@ -23,28 +24,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
+from uuid import UUID
 
 from tablehouse.catalog.spec import KeySpec, SpellingName
 from tablehouse.errors import InvalidKey
-from tablehouse.formats.errors import DecodeError
+from tablehouse.formats.errors import DecodeError, StoredKeyError
 from tablehouse.formats.framing import Headers
 from tablehouse.formats.json_text import decode_key_json
-from tablehouse.formats.ordered import SIGN, Scalar, ordered_bytes
-from tablehouse.formats.spellings import SPELLINGS, Member, Write
+from tablehouse.formats.members import Members
+from tablehouse.formats.ordered import SIGN, Scalar, ordered_bytes, scalars_of
+from tablehouse.formats.spellings import SPELLINGS, Member, Write, compact
 
 #: The characters of a uuid, in either case.
 UUID_TEXT = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+_UUID_SIZE = 16
 
 _NO_HEADERS: Mapping[bytes, Headers] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key that a caller asked for.
+    """A key that a client asked for.
 
-    wires are the forms in which a producer may have written it, the canonical one first: a miss is certain
-    only after the partition of each has been asked. There may be more than are known here when `enumerable` is False,
-    and then only after every partition has. A record under a form that is in `headers` has those of its own.
+    `wires` are the forms in which a producer may have written it, the canonical one first: a miss is certain
+    only after the partition of each was asked. If `enumerable` is False there may be other forms, and a miss is certain
+    only after every partition was asked. `headers` has the headers that a record has with a form, if any.
     """
 
     stored: bytes
@@ -54,7 +59,7 @@ class Key:
 
 
 class KeyFormat(Protocol):
-    """Between the three forms of a key; stateless, and safe to call from any thread."""
+    """Converts between the three forms of a key; stateless, and safe to call from any thread."""
 
     @property
     def name(self) -> str:
@@ -62,29 +67,46 @@ class KeyFormat(Protocol):
 
     @property
     def canonical_wire(self) -> bool:
-        """True when every wire form that can be stored is its own canonical form."""
+        """Whether every wire form that can be stored is its own canonical form."""
 
     @property
     def enumerable(self) -> bool:
-        """False when producers may write a key in forms that are not known here."""
+        """Whether all wire forms of a key are known; if not, producers may write it in others."""
+
+    @property
+    def unordered_reason(self) -> str | None:
+        """Why stored keys do not compare as the keys do, so that ranges cannot be read; None if they do.
+
+        For a format with schemas it depends on the known ones, and may change when another is learned.
+        """
 
     def parse(self, text: bytes) -> Key:
         """Return the key that a URL names; `text` is percent-decoded.
 
-        Raises InvalidKey, which names the format and what would be right, and KeySchemaUnknown while no schema tells
-        how to read the text.
+        Raises InvalidKey, which names the format and what would be right, and KeySchemaUnknown while no schema is known
+        that says how to read the text.
         """
 
     def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
-        """Return the stored form of a record's key, which its headers may tell how to read.
+        """Return the stored form of a record's key; its headers may name the schema to read it with.
 
         Raises DecodeError, and SchemaNeeded for a format with schemas.
         """
 
-    def canonical(self, wire: bytes) -> bytes:
-        """Return the one of the wire forms `parse` would give that a record's key is, or else the first of them.
+    def text(self, stored: bytes) -> bytes:
+        """Return the text of a stored key in a URL, before percent-encoding; `parse` returns the same key for it.
 
-        Only asked of a format whose keys are enumerable. Raises DecodeError.
+        If a key has several texts, this is the canonical one. Raises StoredKeyError for bytes that are not a stored
+        key of the format, and KeySchemaUnknown if the schema that the text depends on is not known.
+        """
+
+    def record_text(self, wire: bytes, headers: Headers = (), /) -> bytes:
+        """Return the text of a record's key in a URL; JSON stays as its producer spelled it. Raises as `store` does."""
+
+    def canonical(self, wire: bytes) -> bytes:
+        """Return a record's key if `parse` has it among the wire forms, otherwise the first of those.
+
+        Called only if `enumerable` is set. Raises DecodeError.
         """
 
 
@@ -94,6 +116,7 @@ class StringKey:
     name = "string"
     canonical_wire = True
     enumerable = True
+    unordered_reason = None
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
@@ -110,6 +133,14 @@ class StringKey:
             raise DecodeError(f"a string key is not UTF-8 at byte {error.start}") from error
         return wire
 
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat."""
+        try:
+            return self.store(stored)
+        except DecodeError as error:
+            raise StoredKeyError("a stored key of format string is not UTF-8") from error
+
+    record_text = store
     canonical = store
 
 
@@ -119,12 +150,13 @@ class BytesKey:
     name = "bytes"
     canonical_wire = True
     enumerable = True
+    unordered_reason = None
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat.
 
-        Exactly what an encoder writes, with or without padding: a decoder takes several texts for the same
-        bytes.
+        Accepts only the text that an encoder writes, with or without padding: a decoder accepts several texts for
+        the same bytes.
         """
         unpadded = text.rstrip(b"=")
         padding = b"=" * (-len(unpadded) % 4)
@@ -144,6 +176,14 @@ class BytesKey:
         """See KeyFormat."""
         return wire
 
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat. There is no padding."""
+        return urlsafe_b64encode(stored).rstrip(b"=")
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        return self.text(wire)
+
     canonical = store
 
 
@@ -152,6 +192,7 @@ class IntegerKey:
 
     canonical_wire = True
     enumerable = True
+    unordered_reason = None
     _decimal = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
     def __init__(self, name: str, width: int) -> None:
@@ -178,6 +219,16 @@ class IntegerKey:
             raise DecodeError(f"a key of format {self.name} has {self._width} bytes, this one {len(wire)}")
         return self._flipped[wire[0]] + wire[1:]
 
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat."""
+        if len(stored) != self._width:
+            raise StoredKeyError(f"a stored key of format {self.name} has {self._width} bytes, this one {len(stored)}")
+        return str(int.from_bytes(stored, "big") - self._limit).encode()
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        return self.text(self.store(wire))
+
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         self.store(wire)
@@ -190,6 +241,7 @@ class UuidKey:
     name = "uuid"
     canonical_wire = False
     enumerable = True
+    unordered_reason = None
 
     def parse(self, text: bytes) -> Key:
         """See KeyFormat."""
@@ -205,6 +257,16 @@ class UuidKey:
         """See KeyFormat."""
         return bytes.fromhex(self.canonical(wire).replace(b"-", b"").decode())
 
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat. It is in lower case."""
+        if len(stored) != _UUID_SIZE:
+            raise StoredKeyError(f"a stored key of format uuid has {_UUID_SIZE} bytes, this one {len(stored)}")
+        return str(UUID(bytes=stored)).encode()
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        return self.canonical(wire)
+
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         if not UUID_TEXT.fullmatch(wire):
@@ -213,15 +275,16 @@ class UuidKey:
 
 
 class JsonKey:
-    """A scalar when `fields` is empty, else an object of exactly these members, of which a URL has the value if `bare`.
+    """A scalar if `fields` is empty, otherwise an object of exactly these members; a URL has only the value if `bare`.
 
-    A key has a wire form for each spelling of the spec that writes it differently (spellings.py), the canonical one in
-    the first of them. Integers beyond 64 bits and numbers beyond a double's range are refused.
+    A key has a wire form for each spelling of the spec that writes it differently (spellings.py); the first of them is
+    the canonical one. Integers beyond 64 bits and numbers beyond a double's range are refused.
     """
 
     name = "json"
     canonical_wire = False
     enumerable = True
+    unordered_reason = None
 
     def __init__(self, spec: KeySpec) -> None:
         self._members = KeyMembers(spec)
@@ -235,12 +298,21 @@ class JsonKey:
         """See KeyFormat."""
         return stored_scalars(self._members.of_json(wire))
 
+    def text(self, stored: bytes) -> bytes:
+        """See KeyFormat."""
+        return self._members.text(stored)
+
+    def record_text(self, wire: bytes, _headers: Headers = (), /) -> bytes:
+        """See KeyFormat."""
+        self._members.of_json(wire)
+        return self._members.text_in(wire)
+
     def canonical(self, wire: bytes) -> bytes:
         """See KeyFormat."""
         return self._members.canonical(wire)
 
     def spellings_of(self, wire: bytes) -> frozenset[SpellingName]:
-        """Return the spellings that write a record's key as it is; raises DecodeError."""
+        """Return the spellings that produce exactly a record's key; raises DecodeError."""
         return self._members.spellings_of(wire)
 
 
@@ -262,7 +334,7 @@ class KeyMembers:
             raise self.invalid(str(error)) from error
 
     def invalid(self, why: str) -> InvalidKey:
-        """Say what a URL's text has to be."""
+        """Return the error for a text, with what would be right."""
         expected = (
             "use a JSON string (in quotes), number, true, false or null"
             if self._bare
@@ -285,8 +357,23 @@ class KeyMembers:
             raise DecodeError(f"its members are not exactly {', '.join(self._fields)}")
         return [_scalar(value[name], f"its member {name}") for name in self._fields]
 
+    def of_stored(self, stored: bytes) -> list[Scalar]:
+        """Return the scalars of a stored key; raises StoredKeyError."""
+        scalars, count = scalars_of(stored), max(1, len(self._fields))
+        if len(scalars) != count:
+            raise StoredKeyError(f"a stored key of format {self._format} has {count} scalars, this one {len(scalars)}")
+        return scalars
+
+    def text(self, stored: bytes) -> bytes:
+        """Return the JSON of a stored key in a URL, in the canonical spelling; raises StoredKeyError."""
+        return compact(self.of_stored(stored), () if self._bare else self._fields)
+
+    def text_in(self, content: bytes) -> bytes:
+        """Return the part of a record's JSON that a URL carries, unchanged; the JSON has been checked before."""
+        return Members(self._fields)(content)[self._fields[0]] if self._bare and self._fields else content
+
     def canonical(self, wire: bytes) -> bytes:
-        """Return a record's JSON if it is in one of the spellings, else what it is in the first of them."""
+        """Return a record's JSON if it is in one of the spellings, otherwise the same key in the first of them."""
         scalars = self.of_json(wire)
         for write in self._writes:
             if write(scalars, self._fields) == wire:
@@ -294,13 +381,13 @@ class KeyMembers:
         return self._writes[0](scalars, self._fields)
 
     def spellings_of(self, wire: bytes) -> frozenset[SpellingName]:
-        """Return the spellings that write a record's JSON as it is; raises DecodeError."""
+        """Return the spellings that produce exactly a record's JSON; raises DecodeError."""
         scalars = self.of_json(wire)
         return frozenset(name for name, write in SPELLINGS.items() if write(scalars, self._fields) == wire)
 
     def forms(self, members: Sequence[Member], others: tuple[SpellingName, ...] = ()) -> tuple[bytes, ...]:
-        """Return what producers write of members, in each of the spellings once and in their order, `others` first."""
-        # A dictionary keeps the order, and one of two that are equal.
+        """Return the distinct JSON texts of members in all spellings, in their order and `others` first."""
+        # A dictionary keeps the order and drops duplicates.
         return tuple(dict.fromkeys(write(members, self._fields) for write in self._writes_with(others)))
 
     def _writes_with(self, others: tuple[SpellingName, ...]) -> list[Write]:
@@ -309,9 +396,9 @@ class KeyMembers:
     def other_spelling(
         self, text: bytes, members: Sequence[Member], known: tuple[SpellingName, ...]
     ) -> SpellingName | None:
-        """Return a spelling that is none of the spec's and none of `known`, and writes members as a record has them.
+        """Return a spelling that is not of the spec and not in `known`, and that produces the members of a record.
 
-        None where one of these does, or no spelling at all.
+        None if one of these produces them, or no spelling does.
         """
         if any(write(members, self._fields) == text for write in self._writes_with(known)):
             return None
@@ -325,7 +412,7 @@ def stored_scalars(scalars: Iterable[Scalar]) -> bytes:
 
 
 def key_format(spec: KeySpec) -> KeyFormat:
-    """Return the format that a key spec names, of those without variants."""
+    """Return the format that a key spec names, if it has no variants."""
     match spec.format:
         case "string":
             return StringKey()

@@ -1,6 +1,6 @@
-"""Recognises what bytes are that are not of the format they should be, and says what to do.
+"""Recognises data that is in another format than expected, and suggests what to do.
 
-The messages say how data begins, never what is in it.
+The messages describe how data begins and never quote its content.
 """
 
 import re
@@ -21,7 +21,7 @@ _GLUE = re.compile(rb"\x03[\x00\x05][\s\S]{16}")
 #: Apicurio's serializers write an id of 8 bytes after the zero byte, unless they are told to be compatible.
 _APICURIO_FRAME_SIZE = 9
 
-#: Headers in which its serializers can put what names the schema, instead.
+#: Headers in which its serializers can name the schema instead.
 _APICURIO_HEADER = re.compile(r"apicurio\.(value|key)\.(globalId|contentId|artifactId)")
 
 _GZIP_PREFIX, _ZSTD_PREFIX, _BYTE_ORDER_MARK = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"
@@ -42,7 +42,7 @@ def _has_apicurio_id(data: bytes) -> bool:
     return len(data) > _APICURIO_FRAME_SIZE and data[:FRAME_SIZE] == bytes(FRAME_SIZE) and any(data[FRAME_SIZE:9])
 
 
-#: What data begins with that no format reads.
+#: How data begins that no format can read.
 _FRAMINGS: Sequence[tuple[Callable[[bytes], object], str]] = (
     (
         _GLUE.match,
@@ -67,7 +67,7 @@ _FRAMINGS: Sequence[tuple[Callable[[bytes], object], str]] = (
     ),
     (
         lambda data: data.startswith(_CONTAINER_PREFIX),
-        "it is a whole Avro file, which no format reads: have producers write a record a message",
+        "it is a whole Avro file, which no format reads: have producers write one record per message",
     ),
     (
         lambda data: data.startswith((_GZIP_PREFIX, _ZSTD_PREFIX)),
@@ -80,7 +80,7 @@ KindOfSchema = Callable[[int], SchemaKind | None]
 
 
 def framing_of(data: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> str | None:
-    """Return which serializer's framing data has that no format reads, and the remedy; None where none is seen."""
+    """Return the framing of data that no format can read, and the remedy; None if no such framing is found."""
     if any(_APICURIO_HEADER.fullmatch(name) for name, _ in headers):
         return _APICURIO_HEADERS
     return next((cause for is_it, cause in _FRAMINGS if is_it(data)), None)
@@ -98,7 +98,7 @@ def frame_id(data: bytes) -> int | None:
 
 
 def schema_named(data: bytes, headers: Sequence[tuple[str, bytes]], named_by: str) -> SchemaName | None:
-    """Return what names the schema of a value, or of a key with its header; None when nothing seems to."""
+    """Return the name of the schema of a value, or with `named_by` of a key; None if it seems to have none."""
     if header(headers, named_by) is None:
         return frame_id(data)
     try:
@@ -110,7 +110,7 @@ def schema_named(data: bytes, headers: Sequence[tuple[str, bytes]], named_by: st
 def cause_of_value(
     format_name: str, data: bytes, headers: Sequence[tuple[str, bytes]], kind_of: KindOfSchema
 ) -> str | None:
-    """Return what a value is likely to be that is not of a format, and what would be right; None when unknown."""
+    """Return what a value that is not of a format is likely to be, and what would be right; None if unknown."""
     cause = framing_of(data, headers) if data else _EMPTY
     if cause is None and format_name not in REGISTRY_FORMATS and header(headers, VALUE_HEADER) is not None:
         cause = f"its header {VALUE_HEADER} names its schema: use avro, protobuf or json_sr, whichever it is"
@@ -132,7 +132,7 @@ def _cause_of_plain(format_name: str, data: bytes) -> str | None:
 def cause_of_key(
     format_name: str, data: bytes, headers: Sequence[tuple[str, bytes]], kind_of: KindOfSchema
 ) -> str | None:
-    """Return what a key is likely to be that is not of a format, and what would be right; None when unknown."""
+    """Return what a key that is not of a format is likely to be, and what would be right; None if unknown."""
     if (framing := framing_of(data)) is not None:
         return framing
     if format_name not in {"avro", "json_sr"} and header(headers, KEY_HEADER) is not None:

@@ -1,4 +1,4 @@
-"""Members of a JSON object as they stand in its text, so that numbers keep every digit."""
+"""Members of a JSON object copied from its text, so that numbers keep every digit."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -16,18 +16,18 @@ _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 
 
 class Members:
-    """Takes some members out of a JSON object, in an order of its own; a member that is missing is null."""
+    """Extracts members of a JSON object in a given order; a missing member is null."""
 
     def __init__(self, names: Iterable[str]) -> None:
         wanted = list(dict.fromkeys(names))
         self._missing: dict[str, msgspec.Raw] = {}
         if any(map(_ESCAPED.search, wanted)):
-            # About twice as slow as a struct, since it keeps the members that are not wanted too.
+            # About twice as slow as a struct, since it also keeps all other members.
             self._missing = dict.fromkeys(wanted, _NULL)
             self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(dict[str, msgspec.Raw])
             self._getters: list[tuple[str, Callable[[Any], Any]]] = [(name, itemgetter(name)) for name in wanted]
             return
-        # Attributes get names of our own, because a member may be called anything.
+        # Attributes get generated names, because a member can have any name.
         attributes = {name: f"member_{number}" for number, name in enumerate(wanted)}
         kind = msgspec.defstruct(
             "Members",
@@ -38,14 +38,14 @@ class Members:
         self._getters = [(name, attrgetter(attribute)) for name, attribute in attributes.items()]
 
     def __call__(self, text: bytes) -> dict[str, bytes]:
-        """Return the text of each member by its name. Raises DecodeError when `text` is no JSON object.
+        """Return the text of each member by its name. Raises DecodeError if `text` is not a JSON object.
 
-        What is inside a member is not checked as strictly as decode_json does.
+        The content of members is checked less strictly than in decode_json.
         """
         return self._texts(decode_with(self._decoder, text))
 
     def of_checked(self, text: bytes) -> dict[str, bytes]:
-        """Return the same of a text that is known to be a JSON object."""
+        """Return the same for a text that was checked before."""
         return self._texts(self._decoder.decode(text))
 
     def _texts(self, found: Any) -> dict[str, bytes]:

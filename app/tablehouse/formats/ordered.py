@@ -1,6 +1,6 @@
-"""Scalars as bytes that compare as the scalars do, for keys that are JSON.
+"""Encodes scalars as bytes that compare as the scalars do, for JSON keys.
 
-Each is a tag and a body; several of them stand one after the other without anything between:
+Each is a tag and a body; several of them follow each other without a separator:
 
     0x01                        null
     0x02, 0x03                  false, true
@@ -16,11 +16,16 @@ it was an integer (0) or not (1): that orders 64-bit integers and doubles togeth
 import math
 import struct
 
+from tablehouse.formats.errors import StoredKeyError
+
 Scalar = None | bool | int | float | str
 
 #: The sign bit of 8 bytes; an integer must be from -SIGN to SIGN - 1.
 SIGN = 1 << 63
 _ALL = (1 << 64) - 1
+
+#: The body of a number: double, residual, kind.
+_NUMBER = struct.Struct(">QHB")
 
 
 def ordered_bytes(value: Scalar) -> bytes:
@@ -40,6 +45,50 @@ def ordered_bytes(value: Scalar) -> bytes:
                 double = math.nextafter(double, -math.inf)
             # Neighbouring doubles below 2**63 are at most 1024 apart, so the residual fits two bytes.
             return b"\x04" + _ordered(double) + (value - int(double)).to_bytes(2, "big") + b"\x00"
+
+
+def scalars_of(stored: bytes) -> list[Scalar]:
+    """Return the scalars that `ordered_bytes` made these bytes of; raises StoredKeyError for any other bytes."""
+    found: list[Scalar] = []
+    at = 0
+    try:
+        while at < len(stored):
+            scalar, at = _scalar_at(stored, at)
+            found.append(scalar)
+        is_exact = b"".join(map(ordered_bytes, found)) == stored
+    except (ValueError, OverflowError, struct.error):
+        is_exact = False
+    if not is_exact:
+        raise StoredKeyError("a stored key is not made of scalars")
+    return found
+
+
+def _scalar_at(stored: bytes, at: int) -> tuple[Scalar, int]:
+    """Return the scalar whose tag is at `at`, and where the next one begins; its errors are caught above."""
+    tag, at = stored[at], at + 1
+    match tag:
+        case 0x01:
+            return None, at
+        case 0x02:
+            return False, at
+        case 0x03:
+            return True, at
+        case 0x04:
+            return _number(*_NUMBER.unpack_from(stored, at)), at + _NUMBER.size
+        case 0x05:
+            end = stored.index(0, at)
+            while stored[end + 1 : end + 2] == b"\xff":
+                end = stored.index(0, end + 1)
+            return stored[at:end].replace(b"\x00\xff", b"\x00").decode(), end + 1
+    raise ValueError(tag)
+
+
+def _number(bits: int, residual: int, kind: int) -> int | float:
+    (double,) = struct.unpack(">d", (bits ^ (SIGN if bits & SIGN else _ALL)).to_bytes(8, "big"))
+    value = double if kind else int(double) + residual
+    if not (math.isfinite(value) if kind else -SIGN <= value < SIGN):
+        raise ValueError(value)
+    return value
 
 
 def _ordered(double: float) -> bytes:

@@ -1,8 +1,7 @@
 """Protobuf values as JSON text: the JSON mapping of proto3, with the fields' names as in the schema.
 
-In that mapping 64-bit integers are strings, bytes are base64, enums are their names, and a field without presence that
-has its default is there all the same, so that all rows of a table have the same members. They stand in the order of
-their names.
+In that mapping 64-bit integers are strings, bytes are base64, enums are their names, and a field without presence is
+included even if it has its default, so that all rows of a table have the same members. Members are sorted by name.
 """
 
 import os
@@ -28,26 +27,26 @@ from tablehouse.formats.remembered import remembered
 from tablehouse.formats.schemas import Schema, Schemas
 from tablehouse.turns import Work
 
-#: The name of a schema itself, which none of those that it imports has.
+#: The file name of the schema itself, which none of its imports has.
 _FILE = "__tablehouse__.proto"
 
-#: Where the files are that schemas import without a reference: confluent/*, google/protobuf/* and google/type/*.
+#: The folders of files that schemas import without a reference: confluent/*, google/protobuf/* and google/type/*.
 _INCLUDED = (
     Path(__file__).parent / "proto",
     Path(protoc.__file__).parent / "_proto",
     Path(date_pb2.__file__).parents[2],
 )
 
-#: The longest name of a reference, so that it can be a file's.
+#: The longest name of a reference that can be a file name.
 _LONGEST_NAME = 200
 
-#: Of protoc's words, how many are shown.
+#: The most characters of protoc's messages that are shown.
 _LONGEST_REASON = 300
 
-#: How lines begin that are no reason: of a schema that does not say its syntax, as those of proto2 need not.
+#: The beginning of lines that are log messages: about a schema without a syntax line, which proto2 does not require.
 _LOGGED = re.compile(r"WARNING: All log messages|[IWE][0-9]{4}")
 
-#: How json_format names a field, without the messages that it is in.
+#: How json_format names a field, without the messages around it.
 _FAILED_FIELD = re.compile(r"Failed to serialize (\w+) field: ")
 _NO_FORM = "a Timestamp is from the years 1 to 9999, a Duration at most 10,000 years, a number in a Value finite"
 
@@ -58,7 +57,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class ProtobufReader:
-    """From Protobuf behind the id of its schema, and the place of the message in that, to JSON text."""
+    """Converts Protobuf with the id of its schema and the index of the message in front to JSON text."""
 
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas
@@ -69,14 +68,14 @@ class ProtobufReader:
         return convert(value[start:])
 
     def in_pieces(self, value: bytes, headers: Headers = ()) -> Work[bytes]:
-        """Do the same with a large value, in the thread of Turns."""
-        # Not there: protoc must not run while another thread writes to standard error.
+        """Do what a call does with a large value, in the thread of Turns."""
+        # Not in that thread: protoc must not run while another thread writes to standard error.
         convert, start = self._converter(value, headers)
         text: bytes = yield partial(convert, value[start:])
         return text
 
     def _converter(self, value: bytes, headers: Headers) -> tuple[Callable[[bytes], bytes], int]:
-        """Return what makes JSON text of the message in a value, and where it begins."""
+        """Return the converter of the message in a value to JSON text, and where the message begins."""
         frame = frame_of(value, headers)
         indexes, end = _indexes(frame.named_in, frame.end)
         return _message(self._schemas.known(frame.schema), indexes), end if frame.content else 0
@@ -85,7 +84,7 @@ class ProtobufReader:
 def _indexes(value: bytes, start: int) -> tuple[tuple[int, ...], int]:
     """Return the place of the message among those of its file, from the outermost in, and where the message begins.
 
-    Zig-zag varints: how many, then each; a zero alone stands for the first message.
+    Zig-zag varints: the count, then each index; a single zero means the first message.
     """
     count, start = _varint(value, start)
     if not 0 <= count <= _MOST_INDEXES:
@@ -112,7 +111,7 @@ def _varint(value: bytes, start: int) -> tuple[int, int]:
 
 @remembered
 def _message(schema: Schema, indexes: tuple[int, ...]) -> Callable[[bytes], bytes]:
-    """Return what makes JSON text of a message; it raises DecodeError."""
+    """Return the converter of a message to JSON text; it raises DecodeError."""
     pool = _pool(schema)
     descriptor = _descriptor(schema, pool, indexes)
     kind, check = message_factory.GetMessageClass(descriptor), check_of(descriptor, pool)
@@ -140,7 +139,7 @@ def _message(schema: Schema, indexes: tuple[int, ...]) -> Callable[[bytes], byte
 
 
 def _field_in(error: Exception) -> str:
-    """Return which field json_format stumbled over. What else it says has the value in it."""
+    """Return the field that json_format could not convert. The rest of its message has the value in it."""
     found = _FAILED_FIELD.match(str(error))
     return found[1] if found else "it"
 
@@ -165,7 +164,7 @@ def _descriptor(schema: Schema, pool: descriptor_pool.DescriptorPool, indexes: t
 
 @remembered
 def _pool(schema: Schema) -> descriptor_pool.DescriptorPool:
-    """Return a schema with all that it refers to; some 5 ms for a schema that was not seen before."""
+    """Return a schema with all its references; takes about 5 ms for a new schema."""
     if schema.kind != "PROTOBUF":
         raise DecodeError(f"schema {schema.id} is of type {schema.kind}, and the table's format is protobuf")
     pool = descriptor_pool.DescriptorPool()
@@ -191,7 +190,7 @@ def _compiled(schema: Schema) -> descriptor_pb2.FileDescriptorSet:
 
 @contextmanager
 def _what_protoc_says(file: Path) -> Iterator[Callable[[], str]]:
-    """Let protoc, which runs in this process and holds the interpreter's lock, write its reasons into a file."""
+    """Redirect the messages of protoc, which runs in this process and holds the interpreter's lock, to a file."""
     stderr = os.dup(_STDERR)
     try:
         with file.open("w+", encoding="utf-8", errors="replace") as written:
@@ -210,11 +209,11 @@ def _first_words(written: IO[str]) -> str:
 def _write(folder: Path, name: str, schema: Schema, compiled: descriptor_pb2.FileDescriptorSet) -> None:
     """Write a schema and its references under the names by which they import each other.
 
-    Those that a client has registered as descriptors, and the registry gives as they came, go into `compiled`.
+    Schemas that a client registered as descriptors, which the registry returns unchanged, are added to `compiled`.
     """
     parts = name.split("/")
     if len(name) > _LONGEST_NAME or "\0" in name or {"", ".", ".."} & set(parts):
-        raise DecodeError(f"schema {schema.id} has a reference of the name {name!r}, which is none of a file")
+        raise DecodeError(f"schema {schema.id} has a reference of the name {name!r}, which is not a valid file name")
     file = folder.joinpath(*parts)
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _descriptor_in(schema.text)
@@ -228,8 +227,8 @@ def _write(folder: Path, name: str, schema: Schema, compiled: descriptor_pb2.Fil
 
 
 def _descriptor_in(text: str) -> descriptor_pb2.FileDescriptorProto | None:
-    """Return a schema that stands as base64 of its descriptor; None for one that is text."""
+    """Return a schema that is given as base64 of its descriptor; None if it is text."""
     try:
         return descriptor_pb2.FileDescriptorProto.FromString(a2b_base64(text, strict_mode=True))
-    except (ValueError, message.DecodeError):  # text has characters that base64 has not
+    except (ValueError, message.DecodeError):  # text has characters that base64 lacks
         return None

@@ -28,7 +28,7 @@ Check = Callable[[message.Message], None]
 
 
 def check_of(kind: Descriptor, pool: DescriptorPool) -> Check:
-    """Return what raises DecodeError for a message of a type, naming the field. Most types of proto3 cost nothing."""
+    """Return the check of messages of a type; its DecodeError names the field. Most types of proto3 need no check."""
     look = _Look(kind, pool)
 
     def check(found: message.Message) -> None:
@@ -46,7 +46,7 @@ def _require_fields(found: Any, path: str) -> None:
 
 
 class _Look:
-    """Goes through the fields of messages of those types that have to be looked at."""
+    """Walks through the fields of messages of the types that have to be checked."""
 
     def __init__(self, kind: Descriptor, pool: DescriptorPool) -> None:
         self._pool = pool
@@ -56,11 +56,11 @@ class _Look:
         self._add(kind, whole=False)
 
     def is_needed(self, kind: Descriptor) -> bool:
-        """Return whether messages of a type have to be looked at."""
+        """Return whether messages of a type have to be checked."""
         return kind.full_name in self._types or bool(kind.is_extendable)
 
     def _add(self, kind: Descriptor, *, whole: bool) -> None:
-        """Add a type, and those in it; all of them for `whole`, and where an Any may be, so that depths are counted."""
+        """Add a type and the types in it; all of them if `whole` or if one is Any, so that depths are counted."""
         types = {found.full_name: found for found in _reachable(kind)}
         wanted = set(types) if whole or _ANY in types else {name for name, found in types.items() if _is_lax(found)}
         grown = True
@@ -74,7 +74,7 @@ class _Look:
         self._maps |= {field.full_name for name in wanted for field in types[name].fields if _is_map(field)}
 
     def into(self, found: message.Message, path: str, depth: int) -> None:
-        """Look at a message, whose fields' names begin with `path`; raises DecodeError."""
+        """Check a message; raises DecodeError. The names of its fields begin with `path`."""
         if depth > MAX_TYPES_NESTED:
             raise DecodeError(f"its messages are nested more than {MAX_TYPES_NESTED} deep")
         if found.DESCRIPTOR.full_name == _ANY:
@@ -144,7 +144,7 @@ def _reachable(kind: Descriptor) -> Iterator[Descriptor]:
 
 
 def _is_lax(kind: Descriptor) -> bool:
-    """Return whether a type has a string of its own that the parser takes though it is not UTF-8."""
+    """Return whether a type has a string field for which the parser accepts bytes that are not UTF-8."""
     return any(map(_is_text, kind.fields)) and not _is_proto3(kind.file)
 
 
@@ -166,7 +166,7 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 
 def _is_proto3(file: FileDescriptor) -> bool:
-    """Return whether the parser takes no strings but UTF-8 in a file's messages for certain."""
+    """Return whether the parser is certain to reject strings that are not UTF-8 in a file's messages."""
     content = descriptor_pb2.FileDescriptorProto()
     file.CopyToProto(content)
     return content.syntax == "proto3"

@@ -1,4 +1,4 @@
-"""What is made of schemas is kept, and so is why nothing can be made of one: each record would ask again."""
+"""A cache for results and failures of work on schemas, which would be done again for each record otherwise."""
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar, cast
 
 from tablehouse.formats.errors import DecodeError
 
-#: Results that are kept of each function.
+#: The number of results kept for each function.
 _KEPT = 1024
 
 _Given = ParamSpec("_Given")
@@ -14,7 +14,7 @@ _Made = TypeVar("_Made")
 
 
 def remembered(make: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
-    """Call a function once for each of its arguments; it returns or raises DecodeError the same ever after."""
+    """Return a function that calls `make` once for each set of arguments, and keeps its result or DecodeError."""
 
     def outcome(*args: _Given.args, **kwargs: _Given.kwargs) -> tuple[_Made] | str:
         try:

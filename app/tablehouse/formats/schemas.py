@@ -1,4 +1,4 @@
-"""The schemas that values and keys were written with, as far as formats and tasks know them: by id, from somewhere."""
+"""The schemas that values and keys were written with, and the interface through which formats and tasks get them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from tablehouse.formats.errors import DecodeError
 
 SchemaKind = Literal["AVRO", "PROTOBUF", "JSON"]
 
-#: What the format of values with schemas of a kind is called in tables.yaml.
+#: The format in tables.yaml of values whose schemas are of a kind.
 FORMAT_OF_KIND: Mapping[SchemaKind, ValueFormatName] = {"AVRO": "avro", "PROTOBUF": "protobuf", "JSON": "json_sr"}
 
-#: What a record calls the schema that it was written with: its id in the registry, or its GUID.
+#: How a record names the schema it was written with: by its id in the registry, or by its GUID.
 SchemaName = int | UUID
 
-#: How deep the types of a schema may be in each other, Protobuf's own limit for messages. What reads and writes values
-#: recurses several times for each type, and an interpreter may stop at 1000.
+#: The limit of how deeply the types of a schema are nested, Protobuf's own limit for messages. Readers and writers of
+#: values recurse several times for each type, and an interpreter may stop at 1000.
 MAX_TYPES_NESTED = 100
 
 
 class SchemaNeeded(Exception):
-    """A schema has to be fetched before a record can be read; nothing is known against it.
+    """A schema has to be fetched before a record can be read; this is no fault of the record.
 
-    `needed` is its id or GUID, or the subject whose latest version it is.
+    `needed` is the id or GUID of the schema, or the subject whose latest version is needed.
     """
 
     def __init__(self, needed: SchemaName | str) -> None:
@@ -34,7 +34,7 @@ class SchemaNeeded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A schema that another one uses, under the name by which that one calls it; with all that it uses itself."""
+    """A schema that another one refers to by `name`, with its own references."""
 
     name: str
     subject: str
@@ -44,7 +44,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A schema as it was registered, and by what it was asked for, which stands for the same schema forever."""
+    """A schema as it was registered; `id` is the name it was requested by, which never means another schema."""
 
     id: SchemaName
     kind: SchemaKind
@@ -53,39 +53,38 @@ class Schema:
 
 
 class Schemas(Protocol):
-    """Where schemas come from. `known` answers from memory, so that it can be asked for every record."""
+    """The source of schemas. `known` answers from memory, so it can be called for every record."""
 
     def known(self, schema_id: SchemaName) -> Schema:
         """Return a schema that was fetched before.
 
-        Raises SchemaNeeded when it was not, and DecodeError when there is none of this name, or none that can be used.
+        Raises SchemaNeeded if it was not, and DecodeError if it does not exist or cannot be used.
         """
 
     def latest(self, subject: str, writer: SchemaName) -> Schema:
-        """Return the latest version of a subject, of a time after the schema `writer` was fetched.
+        """Return the latest version of a subject, as of a time after the schema `writer` was fetched.
 
-        So what it says of rows is never older than the record. Raises as `known` does.
+        So the schema of the rows is never older than the record. Raises as `known` does.
         """
 
     async def fetch(self, needed: SchemaName | str) -> None:
-        """Ask for a schema by its id or GUID, or for the latest of a subject, until there is an answer; safe to cancel.
+        """Request a schema by its id or GUID, or the latest of a subject, until there is an answer; safe to cancel.
 
-        That takes however long it takes. Afterwards `known` or `latest` returns it or raises DecodeError, for a minute
-        at least.
+        There is no time limit. Afterwards `known` or `latest` returns it or raises DecodeError for at least a minute.
         """
 
     async def fetch_subject(self, subject: str) -> Sequence[SchemaName]:
-        """Return the ids of a subject's versions, the oldest first, and fetch each; none when there is no such subject.
+        """Fetch all versions of a subject and return their ids, the oldest first; none if there is no such subject.
 
-        Waits as `fetch` does. What was registered since the last call is fetched too.
+        Waits as `fetch` does. Versions registered since the last call are included.
         """
 
     def describe(self, needed: SchemaName | str) -> str:
-        """Name a schema, the place it comes from and what is wrong there now, for a sentence about waiting for it."""
+        """Return a schema's name, its registry and what is wrong with that, for a message about waiting for it."""
 
 
 class NoSchemas:
-    """Stands in where no schema registry is configured, and no table needs one."""
+    """Used if no schema registry is configured and no table needs one."""
 
     trouble: str | None = None
 

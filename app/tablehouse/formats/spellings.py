@@ -1,6 +1,6 @@
-r"""The bytes that producers make of one JSON key: Kafka hashes them, so each spelling may be another partition.
+r"""How producers spell a JSON key: Kafka hashes the bytes, so each spelling may be in another partition.
 
-| spelling       | after , and : | escapes beyond what JSON demands                      | numbers beyond a size       |
+| spelling       | after , and : | escapes beyond what JSON requires                     | numbers beyond a size       |
 |----------------|---------------|-------------------------------------------------------|-----------------------------|
 | compact        | nothing       | none                                                  | 1e22, 1.5e-7                |
 | jackson        | nothing       | characters beyond 16 bits; upper-case digits          | 1.0E22, 1.5E-7, from 1.0E7  |
@@ -24,14 +24,14 @@ import msgspec
 from tablehouse.catalog.spec import SpellingName
 from tablehouse.formats.ordered import Scalar
 
-#: What a member of a key is in a record: a scalar, a number with its digits, or a decimal with its scale as Debezium
-#: writes it.
+#: A member of a key in a record: a scalar, a number with all its digits, or a decimal with its scale as Debezium writes
+#: it.
 Member = Scalar | msgspec.Raw | Mapping[str, int | str]
 
-#: Writes a key's members, which are its fields in their order, or one member if there are no fields.
+#: Writes the members of a key in the order of its fields, or the only member if there are no fields.
 Write = Callable[[Sequence[Member], tuple[str, ...]], bytes]
 
-#: The characters that JSON demands to be escaped, as in a set of a regular expression, and the short escapes.
+#: The characters that JSON requires to be escaped, as a set of a regular expression, and the short escapes.
 _DEMANDED = r'\x00-\x1f"\\'
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 
@@ -44,9 +44,9 @@ def compact(members: Sequence[Member], fields: tuple[str, ...]) -> bytes:
 def _spelling(
     escaped: str, number: Callable[[float], str], *, blank: str = "", digits: str = "x", slash: str = "/"
 ) -> Write:
-    """Return a spelling by what it does: the characters that it escapes besides, and how it writes a double.
+    """Return a spelling, given the characters that it escapes beyond those JSON requires, and how it writes a double.
 
-    blank follows commas and colons, digits is the format of an escape's hexadecimal digits, slash replaces a `/`.
+    `blank` follows commas and colons, `digits` is the format of an escape's hexadecimal digits, `slash` replaces a `/`.
     """
     pattern = re.compile(f"[{_DEMANDED}{escaped}]")
     short = {**_SHORT, "/": slash}
@@ -67,7 +67,7 @@ def _spelling(
 
     @cache
     def pieces(fields: tuple[str, ...]) -> list[str]:
-        """Return what stands before each member's value."""
+        """Return the text before the value of each member."""
         return [f"{f',{blank}' if index else '{'}{text(name)}:{blank}" for index, name in enumerate(fields)]
 
     def write(members: Sequence[Member], fields: tuple[str, ...]) -> bytes:
@@ -82,7 +82,7 @@ def _spelling(
 
 
 def _is_plain(number: float, least: float, end: float) -> bool:
-    """Return whether a serialiser that uses exponents below `least` and from `end` on writes a number without one."""
+    """Return whether a serialiser that uses exponents below `least` and from `end` on uses none for a number."""
     return number == 0 or least <= abs(number) < end
 
 
@@ -92,7 +92,7 @@ def _plain(number: float) -> str:
 
 
 def _scientific(number: float) -> tuple[str, int]:
-    """Return a number's shortest digits with a point behind the first, and the power of ten to multiply them by."""
+    """Return the shortest digits of a number with a point after the first, and the power of ten to multiply them by."""
     decimal = Decimal(repr(number)).normalize()
     sign, (first, *rest), _ = decimal.as_tuple()
     return f"{'-' * sign}{first}.{''.join(map(str, rest)) or 0}", decimal.adjusted()
@@ -119,7 +119,7 @@ def _of_php(number: float) -> str:
     return f"{mantissa}e{exponent:+d}"
 
 
-#: Characters that are escaped besides, as in a set of a regular expression.
+#: Characters that some spellings escape as well, as a set of a regular expression.
 _BEYOND_ASCII = r"\x7f-\U0010ffff"
 _BEYOND_16_BITS = r"\U00010000-\U0010ffff"
 _OF_HTML = r"<>&\u2028\u2029"

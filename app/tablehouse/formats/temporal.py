@@ -1,4 +1,4 @@
-"""Decimals, dates and times as the text that rows have them in, and back.
+"""Converts decimals, dates and times to the text that rows show, and back.
 
 A number of units is counted in 10 ** -digits seconds, and its text has as many digits behind the point:
 `2013-01-31`, `05:17:00.123`, `2013-01-31T05:17:00.123456Z`. Years are written as Java's java.time does: with four
@@ -14,17 +14,17 @@ from tablehouse.formats.errors import DecodeError
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  what has a zone is in UTC, the rest has none
 _DAY_SECONDS = 86_400
 
-#: Years and days after which the calendar repeats itself.
+#: The calendar repeats after this many years and days.
 _CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097
 
 #: Digits of a decimal, as of an integer in JSON: a scale of millions would be a text of megabytes.
 _MOST_DIGITS = 4300
 _MOST_BITS = (10**_MOST_DIGITS - 1).bit_length() - 1
 
-#: Characters of the longest text of one: all digits, zeros for a scale, a sign and a point.
+#: Characters of the longest text of a decimal: all digits, zeros for a scale, a sign and a point.
 _LONGEST_DECIMAL = 2 * _MOST_DIGITS + 2
 
-#: Of decimals, numbers in JSON, with an exponent as well.
+#: A decimal as a number in JSON, which may have an exponent.
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([-+]?[0-9]{1,9}))?")
 _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?")
 _DATE = re.compile(r"([-+]?[0-9]{4,10})(-[0-9]{2}-[0-9]{2})")
@@ -44,7 +44,7 @@ def decimal_text(unscaled: int, scale: int) -> str:
 
 
 def plain_decimal(text: str) -> str:
-    """Return a number in JSON without its exponent, all its digits kept; raises DecodeError."""
+    """Return a number in JSON without an exponent and with all its digits; raises DecodeError."""
     match = _NUMBER.fullmatch(text)
     if match is None:
         raise DecodeError("it has to be a number, with an exponent of at most 9 digits")
@@ -55,15 +55,15 @@ def plain_decimal(text: str) -> str:
 
 
 def unscaled(text: str, scale: int) -> int:
-    """Return what decimal_text makes `text` of; raises DecodeError for other text and for more digits than `scale`."""
+    """Return the unscaled value of a text of decimal_text; raises DecodeError for other text and beyond the scale."""
     match = _DECIMAL.fullmatch(text) if len(text) <= _LONGEST_DECIMAL else None
     if match is None:
         raise DecodeError('it has to be the digits of a decimal in a string, like "12.30"')
     sign, whole, fraction = match[1], match[2], match[3] or ""
     places, zeros = max(scale, 0), max(-scale, 0)
     if len(fraction.rstrip("0")) > places:
-        raise DecodeError(f"it has more than {places} digits behind the point")
-    # A schema's scale may be any number, so nothing is made of that length before it is known to be short.
+        raise DecodeError(f"it has more than {places} digits after the point")
+    # A schema's scale may be any number, so no text of that length is made before the scale was checked.
     if abs(scale) > _MOST_DIGITS:
         raise DecodeError(f"a decimal has more than {_MOST_DIGITS} digits")
     digits = (whole + fraction[:places].ljust(places, "0")).lstrip("0")
@@ -76,7 +76,7 @@ def unscaled(text: str, scale: int) -> int:
 
 
 def date_text(days: int) -> str:
-    """Return a date by its days since 1970."""
+    """Return the text of a date, given as days since 1970."""
     try:
         return (_EPOCH + timedelta(days)).date().isoformat()
     except OverflowError:
@@ -84,7 +84,7 @@ def date_text(days: int) -> str:
 
 
 def _far_date(days: int) -> str:
-    """Return a date outside of the years 1 to 9999, which are all that Python's have."""
+    """Return the text of a date outside of the years 1 to 9999, which Python's dates do not have."""
     cycles, days = divmod(days, _CYCLE_DAYS)
     found = _EPOCH + timedelta(days)
     year = found.year + cycles * _CYCLE_YEARS
@@ -93,7 +93,7 @@ def _far_date(days: int) -> str:
 
 
 def days(text: str) -> int:
-    """Return what date_text makes `text` of; raises DecodeError."""
+    """Return the days since 1970 of a text of date_text; raises DecodeError."""
     match = _DATE.fullmatch(text)
     if match is not None:
         cycles, year = divmod(int(match[1]) - _EPOCH.year, _CYCLE_YEARS)
@@ -106,7 +106,7 @@ def days(text: str) -> int:
 
 
 def time_text(units: int, digits: int) -> str:
-    """Return a time of day; 24:00:00 is the end of a day, and a time that PostgreSQL has. Raises DecodeError."""
+    """Return the text of a time of day; 24:00:00, the end of a day, is valid in PostgreSQL. Raises DecodeError."""
     if not 0 <= units <= _DAY_SECONDS * _second(digits):
         raise DecodeError("it is no time of a day")
     seconds, fraction = divmod(units, _second(digits))
@@ -114,7 +114,7 @@ def time_text(units: int, digits: int) -> str:
 
 
 def time_units(text: str, digits: int) -> int:
-    """Return what time_text makes `text` of; raises DecodeError."""
+    """Return the units of a text of time_text; raises DecodeError."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise DecodeError('it has to be a time of day, like "05:17:00.123"')
@@ -126,14 +126,14 @@ def time_units(text: str, digits: int) -> int:
 
 
 def duration_text(units: int, digits: int) -> str:
-    """Return a time that may be negative, or longer than a day, as MySQL writes it: `-26:30:00.000`."""
+    """Return the text of a time that may be negative or longer than a day, as MySQL writes it: `-26:30:00.000`."""
     seconds, fraction = divmod(abs(units), _second(digits))
     sign = "-" if units < 0 else ""
     return f"{sign}{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:0{digits}}"
 
 
 def duration_units(text: str, digits: int) -> int:
-    """Return what duration_text makes `text` of; raises DecodeError."""
+    """Return the units of a text of duration_text; raises DecodeError."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise DecodeError('it has to be a time, like "05:17:00.123", "26:30:00" or "-01:00:00"')
@@ -143,7 +143,7 @@ def duration_units(text: str, digits: int) -> int:
 
 
 def timestamp_text(units: int, digits: int, zone: str) -> str:
-    """Return a timestamp by its units since 1970, with `zone` ("Z" or nothing) behind it."""
+    """Return the text of a timestamp, given as units since 1970, followed by `zone` ("Z" or empty)."""
     seconds, fraction = divmod(units, _second(digits))
     try:
         at = (_EPOCH + timedelta(seconds=seconds)).isoformat()
@@ -154,7 +154,7 @@ def timestamp_text(units: int, digits: int, zone: str) -> str:
 
 
 def timestamp_units(text: str, digits: int, zone: str) -> int:
-    """Return what timestamp_text makes `text` of; raises DecodeError."""
+    """Return the units since 1970 of a text of timestamp_text; raises DecodeError."""
     day, _, time = text.removesuffix(zone).partition("T")
     if not text.endswith(zone) or not time:
         raise DecodeError(f'it has to be a timestamp, like "2013-01-31T05:17:00.123{zone}"')
@@ -162,11 +162,11 @@ def timestamp_units(text: str, digits: int, zone: str) -> int:
 
 
 def _second(digits: int) -> int:
-    """Return the units that a second has."""
+    """Return the number of units in a second."""
     return int(10**digits)
 
 
 def _fraction(text: str, digits: int) -> int:
     if len(text.rstrip("0")) > digits:
-        raise DecodeError(f"it has more than {digits} digits behind the point")
+        raise DecodeError(f"it has more than {digits} digits after the point")
     return int(text[:digits].ljust(digits, "0") or "0")

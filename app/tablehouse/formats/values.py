@@ -1,4 +1,4 @@
-"""From a record's value to its row's payload: checked on the way in, so that reads only hand out bytes."""
+"""Converts a record's value to the payload of its row, and checks it then, so that reads only return bytes."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,8 +19,8 @@ from tablehouse.formats.protobuf import ProtobufReader
 from tablehouse.formats.schemas import Schemas
 from tablehouse.turns import Work
 
-#: Values of more bytes are decoded in pieces. To decode as many at once takes up to 30 ms, for an array of integers in
-#: Avro that a caller writes; of what is ingested up to 12 ms, for Protobuf.
+#: Larger values are decoded in pieces. Decoding this many bytes at once takes up to 30 ms, for an array of integers in
+#: Avro that a client writes; for ingested values up to 12 ms, for Protobuf.
 LARGE_VALUE_BYTES = 64 * 1024
 
 _BLANKS = b" \t\r\n"
@@ -28,7 +28,7 @@ _NULL = b"null"
 
 
 class ValueFormat(Protocol):
-    """How a record's value becomes a payload; stateless, and safe to call from any thread."""
+    """Converts a record's value to a payload; stateless, and safe to call from any thread."""
 
     @property
     def content_type(self) -> str:
@@ -37,19 +37,18 @@ class ValueFormat(Protocol):
     def decode(self, value: bytes, headers: Headers = ()) -> bytes | None:
         """Return the payload to store, or None for a delete.
 
-        Raises DecodeError when the value is not what the format says, and SchemaNeeded when a schema has to be fetched
-        first.
+        Raises DecodeError if the value is not in the format, and SchemaNeeded if a schema has to be fetched first.
         """
 
     def decode_in_pieces(self, value: bytes, headers: Headers = ()) -> Work[bytes | None]:
         """Do what decode does with a value of more than LARGE_VALUE_BYTES, yielding every few milliseconds.
 
-        What cannot be decoded in pieces is left to the thread of Turns.
+        Formats that cannot be decoded in pieces use the thread of Turns.
         """
 
 
 class JsonValue:
-    """JSON that is kept byte for byte, blanks included; json_text.py says what is refused."""
+    """JSON that is kept byte for byte, blanks included; json_text.py describes what is refused."""
 
     content_type = "application/json"
 
@@ -65,10 +64,10 @@ class JsonValue:
 
 
 class JsonColumns:
-    """A JSON object, of which some members are kept under new names, compact and in the order of `columns`.
+    """A JSON object; some of its members are kept under new names, compact and in the order of `columns`.
 
-    Each member's text is copied as it stands, so a number keeps every digit. A member that is missing becomes
-    null, so that every row has the same members.
+    Each member's text is copied unchanged, so a number keeps every digit. A missing member becomes null, so that every
+    row has the same members.
     """
 
     content_type = "application/json"
@@ -79,7 +78,7 @@ class JsonColumns:
 
     def decode(self, value: bytes, headers: Headers = ()) -> bytes:  # noqa: ARG002  a row without an envelope
         """See ValueFormat."""
-        # The second pass skips over what is inside a member: only the first sees bad UTF-8 there.
+        # The second pass skips the content of members: only the first finds bad UTF-8 there.
         if not isinstance(decode_json(value), dict):
             raise _no_object()
         return self._row(self._members(value))
@@ -96,7 +95,7 @@ class JsonColumns:
 
 
 class EnvelopedJson:
-    """JSON in which rows are wrapped."""
+    """JSON with an envelope around the row."""
 
     content_type = "application/json"
 
@@ -114,9 +113,9 @@ class EnvelopedJson:
 
 
 class ConnectJsonValue:
-    """JSON as Kafka Connect writes it with schemas.enable=true; of the payload `rest` makes a row.
+    """JSON as Kafka Connect writes it with schemas.enable=true; `rest` converts the payload to a row.
 
-    A payload that is null is a record without a value, as it is to Connect, and deletes.
+    A payload of null is a record without a value, as in Connect, and deletes the row.
     """
 
     content_type = "application/json"
@@ -170,17 +169,17 @@ class BytesValue:
 
 
 class Convert(Protocol):
-    """From a value in another format to its JSON text. It raises DecodeError, and SchemaNeeded."""
+    """Converts a value in another format to JSON text. Raises DecodeError and SchemaNeeded."""
 
     def __call__(self, value: bytes, headers: Headers) -> bytes:
         """Return the text."""
 
     def in_pieces(self, value: bytes, headers: Headers) -> Work[bytes]:
-        """Do the same as ValueFormat.decode_in_pieces does."""
+        """Do what a call does as ValueFormat.decode_in_pieces does it."""
 
 
 class ConvertedToJson:
-    """Another format, of which `convert` makes JSON text, and the rest a row; None where the text is the row."""
+    """Another format: `convert` makes JSON text of it, and `rest` a row of the text; None if the text is the row."""
 
     content_type = "application/json"
 
@@ -213,7 +212,7 @@ def value_format(table: TableSpec, schemas: Schemas) -> ValueFormat:
             return BytesValue()
         case "json" | "json_connect" as name:
             rest = _of_json(table) or JsonValue()
-            # An envelope opens json_connect by itself, and converts what it takes out.
+            # Envelopes unwrap json_connect themselves, and convert the row.
             return ConnectJsonValue(rest) if name == "json_connect" and source.envelope == "none" else rest
         case "json_sr":
             return ConvertedToJson(FramedJson(schemas), _of_json(table) or JsonValue())
@@ -224,14 +223,14 @@ def value_format(table: TableSpec, schemas: Schemas) -> ValueFormat:
 
 
 def _of_json(table: TableSpec) -> ValueFormat | None:
-    """Return what finds rows in JSON text; None where all of it is the row."""
+    """Return the format that extracts rows from JSON text; None if the whole text is the row."""
     if table.source.envelope != "none":
         return EnvelopedJson(envelope_of(table))
     return None if table.columns is None else JsonColumns(table.columns)
 
 
 class FramedJson:
-    """JSON whose schema is named, as it has to be; else it is another topic's record."""
+    """JSON that names its schema; without a name it is refused as the record of another topic."""
 
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas

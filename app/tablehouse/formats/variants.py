@@ -1,31 +1,31 @@
-"""What else than a key its wire bytes depend on, as far as this worker knows.
+"""Variants: the part of a key's wire bytes that does not depend on the key, as far as this worker knows.
 
 A key behind the id of its schema has another wire form for each id, and so another partition; a key in Kafka Connect's
-JSON has one for each text of its schema. That id or text is a variant. A key whose schema a header
-names is the same bytes under all that write it alike. A worker learns variants from the records that it reads and from
-the schema registry, never all of them for certain: so a router that finds nothing under those it knows asks every
-partition.
+JSON has one for each text of its schema. That id or text is a variant. A key whose schema is
+named in a header has the same bytes under all schemas that encode it alike. A worker learns variants from the records
+it reads and from the schema registry, but cannot be sure to know all: a router that finds no row under the known
+variants asks every partition.
 """
 
 from tablehouse.catalog.spec import KeySpec, SpellingName
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.schemas import Schemas
 
-#: Variants of one topic's keys; each may be one more partition to ask for every read.
+#: The limit of variants of one topic's keys; each may be one more partition to ask on every read.
 MOST_VARIANTS = 256
 
 
 class KeyVariants:
-    """The variants of the keys of one topic: those that the registry lists from its newest on, before them others.
+    """The variants of one topic's keys: those that the registry lists, the newest first, after all others.
 
-    What it does not list yet was learnt from a record, and is newer, or is no schema's id.
+    A variant that the registry does not list was learned from a record, and is newer or not the id of a schema.
     """
 
     def __init__(self, topic: str, schemas: Schemas) -> None:
         self.topic = topic
         self.schemas = schemas
         self._known: tuple[bytes, ...] = ()
-        #: The spellings of JSON in which keys were read, besides those that are looked for anyway; the newest first.
+        #: The spellings of JSON seen in keys, in addition to those of the table; the newest first.
         self.spellings: tuple[SpellingName, ...] = ()
 
     @property
@@ -34,7 +34,7 @@ class KeyVariants:
         return self._known
 
     def learn(self, variant: bytes) -> None:
-        """Take note of one; raises DecodeError beyond MOST_VARIANTS."""
+        """Record a variant; raises DecodeError beyond MOST_VARIANTS."""
         if variant in self._known:
             return
         if len(self._known) == MOST_VARIANTS:
@@ -45,7 +45,7 @@ class KeyVariants:
         self._known = (variant, *self._known)
 
     async def refresh(self) -> None:
-        """Learn what the registry lists for the topic's keys; waits for it as long as it is away."""
+        """Learn the variants that the registry lists for the topic's keys; waits until the registry answers."""
         names = await self.schemas.fetch_subject(f"{self.topic}-key")
         listed = [number.to_bytes(4, "big") for number in names if isinstance(number, int)]
         for variant in listed:
@@ -56,7 +56,7 @@ class KeyVariants:
 
 
 class Known:
-    """What a worker knows for reading its source topics: schemas, and the variants of keys."""
+    """A worker's knowledge of its source topics: schemas, and the variants of keys."""
 
     def __init__(self, schemas: Schemas) -> None:
         self.schemas = schemas
@@ -65,7 +65,7 @@ class Known:
     def keys_of(self, topic: str, spec: KeySpec | None = None) -> KeyVariants:
         """Return the variants of a topic's keys, always the same object.
 
-        Without a spec these are ids and GUIDs of schemas. With one, these are the texts of schemas beside keys that the
-        spec reads: tables of one topic may have keys of different formats and fields.
+        Without a spec these are ids and GUIDs of schemas. With one, these are the texts of the schemas in keys of that
+        spec: tables of one topic may have keys of different formats and fields.
         """
         return self._variants.setdefault((topic, spec), KeyVariants(topic, self.schemas))

@@ -316,12 +316,12 @@ class InternalRoutes:
             raise NotOwner(f"this worker's catalog has no table {name!r}", table=name)
         if call.headers.get(TABLE_DIGEST) != table.digest:
             raise NotOwner(f"this worker has another definition of table {name}", table=name)
-        known = self._view.current.partitions.get(table.spec.source.topic)
+        known = self._view.current.partitions.get(table.spec.shard_name)
         counted = _number(call.headers.get(PARTITIONS, ""), PARTITIONS)
         if counted != known:
-            topic = table.spec.source.topic
             raise NotOwner(
-                f"this worker routes by {known or 'no'} partitions of {topic}, the asking one by {counted}",
+                f"this worker routes by {known or 'no'} partitions of {table.spec.shard_name}, the asking one by "
+                f"{counted}",
                 table=name,
             )
         return table

@@ -9,7 +9,7 @@ from aiohttp import web
 from tablehouse.http.answers import json_answer, json_body
 from tablehouse.http.briefly import Briefly
 from tablehouse.http.dispatch import Call
-from tablehouse.model import HostInfo, TaskState, TaskStatus, TopicPartition
+from tablehouse.model import HostInfo, TaskState, TaskStatus
 from tablehouse.routing.survey import Survey
 from tablehouse.routing.tables import RoutedTable, table_named
 
@@ -97,7 +97,6 @@ class OverviewRoutes:
 
 def _partitions(table: RoutedTable, seen: Survey, table_reason: str | None) -> list[dict[str, Any]]:
     """Describe each partition by what its active says of it; the figures are null when nobody could say."""
-    topic = table.spec.source.topic
     asked = {report.host.worker_id for report in seen.reports if report.tasks is not None}
     said = {
         (report.host.worker_id, task.partition): task
@@ -106,8 +105,8 @@ def _partitions(table: RoutedTable, seen: Survey, table_reason: str | None) -> l
         if task.table == table.spec.name
     }
     described = []
-    for partition in range(seen.snapshot.partitions.get(topic, 0)):
-        shard = TopicPartition(topic, partition)
+    for partition in range(seen.snapshot.partitions.get(table.spec.shard_name, 0)):
+        shard = table.spec.shard(partition)
         active = seen.snapshot.actives.get(shard)
         task = said.get((active.worker_id, partition)) if active else None
         standbys = seen.snapshot.standbys.get(shard, ())

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import aiohttp
@@ -112,17 +113,23 @@ class Unconnected(Unresponsive):
 
 
 class HttpPeer:
-    """Implements the query's Peer. To be made inside a running event loop, and closed."""
+    """Implements the query's Peer. To be used in one event loop, and closed there."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = keys
-        self._session = _session()
-        #: Hops that wait for a position hold a connection for seconds, and must not take those of the others.
-        self._waiting = _session()
         #: The workers that have proven themselves. Each session has its own, since one's requests overtake the other's.
         self._met: dict[tuple[aiohttp.ClientSession, HostInfo], Met] = {}
         #: Workers that have answered last without a secret in common.
         self._strangers: dict[HostInfo, _Stranger] = {}
+
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        return _session()
+
+    @cached_property
+    def _waiting(self) -> aiohttp.ClientSession:
+        """Hops that wait for a position hold a connection for seconds, and must not take those of the others."""
+        return _session()
 
     def strangers(self, members: Collection[HostInfo]) -> list[str]:
         """Return, a sentence each, which of these workers were found to have no secret in common with this one."""

@@ -19,6 +19,7 @@ from hashlib import blake2b, sha256
 from typing import NamedTuple
 
 from aiohttp import web
+from pydantic import SecretStr
 
 from tablehouse.errors import OwnerUnreachable, Unauthenticated
 from tablehouse.model import HostInfo
@@ -44,9 +45,9 @@ _MAX_PEERS = 10_000
 _PURPOSE = b"Tablehouse, proofs between workers, 1"
 
 
-def keys_of(given: Sequence[str]) -> tuple[bytes, ...]:
+def keys_of(given: Sequence[SecretStr]) -> tuple[bytes, ...]:
     """Return the keys that are made of secrets."""
-    return tuple(hmac.digest(secret.encode(), _PURPOSE, "sha256") for secret in given)
+    return tuple(hmac.digest(secret.get_secret_value().encode(), _PURPOSE, "sha256") for secret in given)
 
 
 class NoCommonSecret(OwnerUnreachable):

@@ -1,1 +1,1 @@
-"""What the records of a topic look like: proposes definitions of tables, and holds definitions against topics."""
+"""Inspects the records of topics: proposes table definitions, and checks definitions against topics."""

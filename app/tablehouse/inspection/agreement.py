@@ -1,4 +1,4 @@
-"""Holds a table's definition against a sample of its topic."""
+"""Checks a table's definition against a sample of its topic."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -11,12 +11,12 @@ from tablehouse.inspection.reading import Reading
 from tablehouse.inspection.sample import SampledRecord, TopicSample
 from tablehouse.inspection.values import causes_of, choose_value, fit_of_values, kinds_for, members_of
 
-#: How many members of rows are named at most.
+#: Maximum number of row members that are named.
 _MAX_MEMBERS = 20
 
 
 async def disagreements(table: TableSpec, sample: TopicSample, reading: Reading) -> AsyncIterator[str]:
-    """Yield what in the sample is not as the table says, each as `field: what is wrong; what would be right`."""
+    """Yield what in the sample contradicts the table's definition, each as `field: problem; what would fit`."""
     async for problem in _of_keys(table, sample, reading):
         yield f"source.key: {problem}"
     async for problem in _of_values(table, sample, reading):
@@ -26,7 +26,7 @@ async def disagreements(table: TableSpec, sample: TopicSample, reading: Reading)
 
 
 async def notes_of_columns(table: TableSpec, sample: TopicSample, reading: Reading) -> AsyncIterator[str]:
-    """Yield the columns that no row of the sample has, which are null in all of them; that may be a slip or right."""
+    """Yield the columns that no row of the sample has, so that they would always be null; this may be intended."""
     wanted = {member for member in (table.columns or {}).values() if not member.startswith("$")}
     if not wanted:
         return
@@ -48,17 +48,17 @@ async def _of_keys(table: TableSpec, sample: TopicSample, reading: Reading) -> A
     choice = await choose_key(sample, reading)
     better = f"; {choice.spec} would fit {choice.fit}" if choice.spec not in {spec, None} else ""
     if spec.format in REGISTRY_FORMATS and choice.spec == KeySpec("bytes"):
-        better = ""  # Everything is bytes: what is missing is the registry, or a schema in it.
+        better = ""  # Every key fits bytes, so this means that the registry or a schema in it is missing.
     if not fit.is_whole:
         yield f"{fit} keys are of format {spec} ({fit.problem}){better}{await _cause(spec.format, keys, reading)}"
     elif spec.format in SPELLED_KEYS and (told := _of_spellings(table, sample)) is not None:
         yield told
     elif better and spec.format in {"int", "long", "bytes"} and choice.fit.is_whole and choice.spec is not None:
-        yield f"all {fit.total} keys can be read as {spec}, and look like {choice.spec}: {choice.why}"
+        yield f"all {fit.total} keys can be read as {spec} but look like {choice.spec}: {choice.why}"
 
 
 def _of_spellings(table: TableSpec, sample: TopicSample) -> str | None:
-    """Return which keys lookups by the table's spellings would miss; None where every partition is asked anyway."""
+    """Return the keys that lookups by the table's spellings would miss; None if every partition is asked anyway."""
     spec = table.source.key
     keys = contents_of(spec, sample.keys)
     if sample.partitions == 1 or table.source.partitioner == "any" or not (lost := unspelled(spec, keys)):

@@ -8,14 +8,14 @@ import yaml
 from tablehouse.catalog.spec import DEFAULT_SPELLINGS, KeySpec
 from tablehouse.inspection.proposal import Proposal
 
-#: Stands where a person has to decide; no format and no partitioner has this name, so workers refuse the file.
+#: Placeholder for a manual decision; no format or partitioner has this name, so workers refuse the file.
 UNDECIDED = "UNDECIDED"
 
 _COLUMNS = 118
 
 
 def tables_yaml(proposals: Iterable[Proposal]) -> str:
-    """Return a tables.yaml with the tables that are possible, and comments in place of the others."""
+    """Return a tables.yaml with the possible tables, and comments in place of the others."""
     return "".join(f"{line}\n" for line in _lines(proposals))
 
 
@@ -27,7 +27,7 @@ def _lines(proposals: Iterable[Proposal]) -> Iterator[str]:
         sample = proposal.sample
         partitions = "1 partition" if sample.partitions == 1 else f"{sample.partitions} partitions"
         yield from _comment(
-            f"Topic {sample.topic}: {partitions}, {len(sample.records)} of {sample.offsets} records were looked at.",
+            f"Topic {sample.topic}: {partitions}, {len(sample.records)} of {sample.offsets} records were inspected.",
             "  ",
         )
         for text in (*proposal.notes, *proposal.problems):
@@ -68,13 +68,13 @@ def _key(spec: KeySpec) -> str:
 
 
 def _scalar(text: str) -> str:
-    """Return text as a YAML scalar that may stand in a flow collection."""
+    """Return text as a YAML scalar that is valid in a flow collection."""
     [line] = yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=10_000).splitlines()
     return line[1:-1]
 
 
 def _comment(text: str, indent: str) -> Iterator[str]:
-    # What is shown of a topic may have line breaks of its own, behind which a comment would end.
+    # Text from a topic may have line breaks, which would end the comment.
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return iter(
         textwrap.wrap(

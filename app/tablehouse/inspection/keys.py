@@ -25,13 +25,13 @@ from tablehouse.inspection.sample import SampledRecord, TopicSample
 
 _INTEGER_WIDTHS = {"int": 4, "long": 8}
 
-#: Formats of keys whose schema a registry knows.
+#: Key formats with schemas in a registry.
 _FRAMED = frozenset({"avro", "json_sr"})
 
 
 @dataclass(frozen=True, slots=True)
 class KeyChoice:
-    """The format that fits the keys, or None with the reason; `rivals` fit as well, so that nothing is chosen."""
+    """The format that fits the keys, or None with the reason; `rivals` fit equally well, so none is chosen."""
 
     spec: KeySpec | None
     fit: Fit
@@ -40,17 +40,17 @@ class KeyChoice:
 
 
 async def fit_of_keys(spec: KeySpec, topic: str, records: Iterable[SampledRecord], reading: Reading) -> Fit:
-    """Count the keys that a worker could read as a spec says."""
+    """Count the keys that a worker could read with a spec."""
     keys = source_keys(SourceSpec(topic, spec, ValueSpec("bytes")), Known(reading.schemas))
     return await reading.fit(records, lambda record: keys.store(record.key or b"", record.headers))
 
 
 async def choose_key(sample: TopicSample, reading: Reading) -> KeyChoice:
-    """Return the first candidate that all keys fit, else the one that most do."""
+    """Return the first candidate that fits all keys, or else the one that fits most."""
     keys = sample.keys
     nulls = sum(record.key is None for record in sample.records)
     if not keys:
-        why = "no record has a key, and a row needs one" if nulls else "the topic has no records to look at"
+        why = "no record has a key, and a row needs one" if nulls else "the topic has no records"
         return KeyChoice(None, Fit(0, nulls), why)
     foreign = framing_of(next(iter(keys)))
     fits: list[tuple[KeySpec, Fit]] = [
@@ -68,7 +68,7 @@ async def choose_key(sample: TopicSample, reading: Reading) -> KeyChoice:
         why += f"; {foreign}"
     elif spec.format in {"bytes", "long"} and all(map(frame_id, keys)):
         why += (
-            "; they begin with 0x00 and a number, as serializers of a schema registry write: if they do, set "
+            "; they begin with 0x00 and a number, like those of schema registry serializers: if they are, set "
             "schema_registry"
         )
     if fit.problem is not None:
@@ -79,7 +79,7 @@ async def choose_key(sample: TopicSample, reading: Reading) -> KeyChoice:
 
 
 async def _candidates(keys: Mapping[bytes, SampledRecord], reading: Reading) -> list[KeySpec]:
-    """Return specs that may fit, each more particular than those after it; the last one always fits."""
+    """Return possible specs, the most specific first; the last one always fits."""
     found: list[KeySpec] = [spec async for spec in _registered(keys, reading)]
     if any(map(UUID_TEXT.fullmatch, keys)):
         found.append(KeySpec("uuid"))
@@ -88,7 +88,7 @@ async def _candidates(keys: Mapping[bytes, SampledRecord], reading: Reading) -> 
     if text:
         found.append(KeySpec("string"))
     for name, width in _INTEGER_WIDTHS.items():
-        # As numbers, four letters would be above a billion each.
+        # Four letters read as a number would be above a billion.
         if all(len(key) == width for key in keys) and not all(map(is_plain_ascii, keys)):
             found.insert(len(found) - bool(text), KeySpec(name))  # type: ignore[arg-type]
     found.append(KeySpec("bytes"))
@@ -96,7 +96,7 @@ async def _candidates(keys: Mapping[bytes, SampledRecord], reading: Reading) -> 
 
 
 async def _registered(keys: Mapping[bytes, SampledRecord], reading: Reading) -> AsyncIterator[KeySpec]:
-    """Return specs that may fit the keys whose schemas a registry knows."""
+    """Return possible specs for keys with schemas in a registry."""
     examples: dict[SchemaName, SampledRecord] = {}
     for key, record in keys.items():
         named = schema_named(key, record.headers, KEY_HEADER)
@@ -131,7 +131,7 @@ def contents_of(spec: KeySpec, keys: Mapping[bytes, SampledRecord]) -> dict[byte
 
 
 def best_spellings(spec: KeySpec, keys: Iterable[bytes]) -> tuple[SpellingName, ...]:
-    """Return the fewest spellings that write as many of the keys' JSON as any do, the usual ones where they do."""
+    """Return the smallest set of spellings that covers the most keys, preferring the default ones."""
     json_keys, written = JsonKey(spec), []
     for key in keys:
         with suppress(DecodeError):
@@ -148,7 +148,7 @@ def best_spellings(spec: KeySpec, keys: Iterable[bytes]) -> tuple[SpellingName, 
 
 
 def unspelled(spec: KeySpec, keys: Iterable[bytes]) -> list[bytes]:
-    """Return the keys of a spec of JSON that none of its spellings writes."""
+    """Return the keys of a JSON spec that match none of its spellings."""
     json_keys, lost = JsonKey(spec), []
     for key in keys:
         with suppress(DecodeError):
@@ -181,7 +181,7 @@ def _of_json(keys: Iterable[bytes]) -> Iterator[KeySpec]:
             yield _with_fields("json", fields)
             return
         if isinstance(value, str):
-            # Other scalars are the same text in a URL as keys of format string, which takes every text.
+            # Other scalars have the same text in a URL as keys of format string, which accepts any text.
             yield KeySpec("json")
             return
 
@@ -192,7 +192,7 @@ def _members_of_connect(schema: bytes, payload: bytes) -> tuple[str, ...] | None
 
 
 def _members(text: bytes) -> tuple[str, ...] | None:
-    """Return the members of a JSON object of scalars, () for a scalar; None for other JSON and what is none."""
+    """Return the members of a JSON object of scalars, () for a scalar; None for other JSON and for non-JSON."""
     try:
         return _members_of(decode_json(text))
     except DecodeError:
@@ -213,7 +213,7 @@ def _with_fields(name: str, fields: tuple[str, ...] | None) -> KeySpec:
 
 _WORDS = {
     "string": "text in UTF-8",
-    "bytes": "bytes of no format known here",
+    "bytes": "bytes of an unknown format",
     "int": "integers of 4 bytes",
     "long": "integers of 8 bytes",
     "uuid": "uuids",

@@ -1,4 +1,4 @@
-"""Finds which partitioner puts the keys of a sample where they are."""
+"""Finds the partitioner that matches the partitions of a sample's keys."""
 
 import math
 from collections import Counter, defaultdict
@@ -10,15 +10,15 @@ from tablehouse.catalog.spec import Partitioner, PartitionerName
 from tablehouse.formats import partitioners
 from tablehouse.inspection.sample import TopicSample
 
-#: How probable a coincidence may be that is not mentioned.
+#: Probability below which a coincidence is not mentioned.
 _CHANCE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionerChoice:
-    """The partitioner that fits, `any` if none does, None if several do.
+    """The matching partitioner, `any` if none matches, None if several do.
 
-    `fitting` says by partitioner how many of the `keys` it puts where they are.
+    `fitting` is, by partitioner, how many of the `keys` it assigns to their partitions.
     """
 
     name: Partitioner | None
@@ -29,13 +29,13 @@ class PartitionerChoice:
 
 
 def choose_partitioner(sample: TopicSample) -> PartitionerChoice:
-    """Return the one partitioner that puts all keys where they are; `any` where none does."""
+    """Return the one partitioner that matches all keys; `any` if none does."""
     places: dict[bytes, set[int]] = defaultdict(set)
     for record in sample.records:
         if record.key:
             places[record.key].add(record.place.partition)
     total, names = len(places), cast("tuple[PartitionerName, ...]", get_args(PartitionerName))
-    # No partitioner puts a key into two partitions.
+    # A key in two partitions matches no partitioner.
     fits = Counter(
         name
         for key, (partition, *others) in places.items()
@@ -44,14 +44,16 @@ def choose_partitioner(sample: TopicSample) -> PartitionerChoice:
     )
     fitting = {name: fits[name] for name in names}
     if sample.partitions == 1:
-        return PartitionerChoice("murmur2", (), fitting, total, "there is one partition, so every partitioner fits")
+        return PartitionerChoice(
+            "murmur2", (), fitting, total, "there is only one partition, so every partitioner fits"
+        )
     if not total:
-        return PartitionerChoice(None, names, fitting, total, "there are no keys to tell the partitioner by")
+        return PartitionerChoice(None, names, fitting, total, "there are no keys from which to tell the partitioner")
     whole = tuple(name for name in names if fitting[name] == total)
     if len(whole) == 1:
         (name,) = whole
         others = ", ".join(f"{other} {count}" for other, count in fitting.items() if other != name)
-        chance = "; with so few keys that may be chance" if _may_be_chance(sample.partitions, total) else ""
+        chance = "; with so few keys this may be a coincidence" if _may_be_chance(sample.partitions, total) else ""
         found = "the one key is where it puts it" if total == 1 else f"all {total} keys are where it puts them"
         why = f"{found} (others: {others}){chance}"
         return PartitionerChoice(name, (), fitting, total, why)
@@ -65,5 +67,5 @@ def choose_partitioner(sample: TopicSample) -> PartitionerChoice:
 
 
 def _may_be_chance(partitions: int, keys: int) -> bool:
-    """Return whether a partitioner that is not the producers' puts these keys where they are by chance at times."""
+    """Return whether a partitioner other than the producers' may match these keys by coincidence."""
     return keys * math.log(partitions) < -math.log(_CHANCE)

@@ -1,4 +1,4 @@
-"""Proposes a table for a topic, and says why, from a sample of its records."""
+"""Proposes a table for a topic, with reasons, from a sample of its records."""
 
 import re
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ from tablehouse.inspection.reading import Reading
 from tablehouse.inspection.sample import TopicSample
 from tablehouse.inspection.values import ValueChoice, choose_value
 
-#: Characters that a table's name cannot have, and how long it may be.
+#: Characters not allowed in a table's name, and its maximum length.
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 _LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A table for a topic, as far as it can be told; `problems` are what a person has to decide or mend first."""
+    """A proposed table for a topic; `problems` must be decided or fixed by the user first."""
 
     name: str
     sample: TopicSample
@@ -29,12 +29,12 @@ class Proposal:
 
     @property
     def is_possible(self) -> bool:
-        """Whether there is a definition at all, be it one with something left to decide."""
+        """Whether there is a definition, possibly with undecided parts."""
         return self.key.spec is not None and self.value.spec is not None
 
 
 async def propose(sample: TopicSample, reading: Reading, taken: Iterable[str] = ()) -> Proposal:
-    """Return a proposal whose name is none of those taken."""
+    """Return a proposal whose name is not in `taken`."""
     key, value = await choose_key(sample, reading), await choose_value(sample, reading)
     partitioner = choose_partitioner(sample)
     return Proposal(
@@ -49,13 +49,13 @@ async def propose(sample: TopicSample, reading: Reading, taken: Iterable[str] = 
 
 
 def notes_of(sample: TopicSample) -> Iterable[str]:
-    """Yield what there is to know of a topic, whatever its records are."""
+    """Yield notes on a topic that do not depend on its records' contents."""
     yield from sample.unread
     if "compact" not in sample.cleanup_policy:
         lost = ", and records were removed already" if sample.has_lost_records else ""
         yield (
-            f"cleanup.policy is {sample.cleanup_policy}{lost}: a key whose last record expires stays in a table that "
-            "was built before and is missing in one that is built after; the source of a table is usually compacted"
+            f"cleanup.policy is {sample.cleanup_policy}{lost}: a key whose last record expires stays in tables built "
+            "before and is missing in tables built after; the source of a table is usually compacted"
         )
 
 
@@ -63,7 +63,7 @@ def _problems(key: KeyChoice, value: ValueChoice, partitioner: PartitionerChoice
     if key.spec is None:
         yield f"key: {key.why}"
     elif key.rivals:
-        yield f"key: {key.spec} and {' and '.join(map(str, key.rivals))} fit all keys; ask who produces them"
+        yield f"key: {key.spec} and {' and '.join(map(str, key.rivals))} fit all keys; check how they are produced"
     if value.spec is None or not value.fit.is_whole:
         yield f"value: {value.why}"
     if partitioner.name is None:
@@ -71,7 +71,7 @@ def _problems(key: KeyChoice, value: ValueChoice, partitioner: PartitionerChoice
 
 
 def _name(topic: str, taken: set[str]) -> str:
-    """Return a table's name like a topic's: `Orders.v1` becomes `orders_v1`."""
+    """Return a table name derived from a topic's name: `Orders.v1` becomes `orders_v1`."""
     plain = _NOT_IN_NAMES.sub("_", topic.lower()).strip("_-") or "table"
     name = (plain if plain[0].isalpha() else f"t_{plain}")[:_LONGEST_NAME]
     number, unique = 2, name

@@ -1,4 +1,4 @@
-"""Reads keys and values of a sample as a worker would, and counts what can be read."""
+"""Reads keys and values of a sample as a worker would, and counts the readable ones."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -9,13 +9,13 @@ from tablehouse.formats.errors import DECODE_ERRORS, DecodeError, reason_of
 from tablehouse.formats.schemas import SchemaName, SchemaNeeded, Schemas
 from tablehouse.inspection.sample import SampledRecord
 
-#: Seconds that one schema is waited for.
+#: Seconds to wait for one schema.
 SCHEMA_TIMEOUT_SECONDS = 10.0
 
-#: Schemas of a topic that are asked for to see which kind they are; random bytes may look like many.
+#: Maximum schemas of a topic whose kind is requested; random bytes may look like many schema ids.
 MAX_SCHEMAS = 20
 
-#: Schemas that one record may need: the one it was written with, and the one of its row.
+#: Maximum schemas per record: the one it was written with, and the one of its row.
 _SCHEMAS_PER_RECORD = 2
 
 Given = TypeVar("Given")
@@ -24,7 +24,7 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How many of some records can be read in a format, and why the first that cannot is not."""
+    """How many records can be read in a format, and why the first unreadable one cannot."""
 
     fitting: int
     total: int
@@ -32,7 +32,7 @@ class Fit:
 
     @property
     def is_whole(self) -> bool:
-        """Whether there are records, and all can be read."""
+        """Whether there are records and all of them can be read."""
         return 0 < self.total == self.fitting
 
     def __str__(self) -> str:
@@ -40,14 +40,14 @@ class Fit:
 
 
 class Reading:
-    """Reads with schemas, which are fetched when they are needed, until a registry has not answered in time."""
+    """Reads with schemas, which are fetched as needed, until the registry fails to answer in time."""
 
     def __init__(self, schemas: Schemas) -> None:
         self.schemas = schemas
         self._silence: str | None = None
 
     async def read(self, decode: Callable[[Given], Read], given: Given) -> Read:
-        """Return what a decoder makes of something; raises DecodeError."""
+        """Return the result of a decoder; raises DecodeError."""
         for _ in range(_SCHEMAS_PER_RECORD + 1):
             try:
                 return decode(given)
@@ -68,7 +68,7 @@ class Reading:
             raise DecodeError(self._silence) from None
 
     async def fit(self, records: Iterable[SampledRecord], decode: Callable[[SampledRecord], object]) -> Fit:
-        """Count the records that a decoder reads."""
+        """Count the records that a decoder can read."""
         fitting, total, problem = 0, 0, None
         for record in records:
             total += 1

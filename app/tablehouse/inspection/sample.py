@@ -1,4 +1,4 @@
-"""Records of a topic that were looked at, and what the brokers say of the topic."""
+"""A sample of a topic's records, and the brokers' metadata of the topic."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tablehouse.model import TopicPartition
 
 
 class SampledRecord(NamedTuple):
-    """A record and its place; `timestamp` is in milliseconds since 1970, -1 for none."""
+    """A record, its partition and offset; `timestamp` is in milliseconds since 1970, -1 for none."""
 
     place: TopicPartition
     offset: int
@@ -25,8 +25,8 @@ class SampledRecord(NamedTuple):
 class TopicSample:
     """Records from the start and from the end of every partition, in the order of partitions and offsets.
 
-    `bounds` are the first offset and the one after the last of each partition that could be asked for them.
-    `unread` says of partitions why not all records that were wanted could be read.
+    `bounds` are the first offset and the one after the last of each partition for which they are known. `unread` are
+    the reasons why requested records of partitions could not be read.
     """
 
     topic: str
@@ -47,15 +47,15 @@ class TopicSample:
 
     @property
     def with_values(self) -> list[SampledRecord]:
-        """The records that are no tombstones."""
+        """The records that are not tombstones."""
         return [record for record in self.records if record.value is not None]
 
     @property
     def offsets(self) -> int:
-        """How many offsets the log has; compaction and transactions leave some without a record."""
+        """The number of offsets in the log; compaction and transactions leave some without a record."""
         return sum(end - start for start, end in self.bounds.values())
 
     @property
     def has_lost_records(self) -> bool:
-        """Whether retention has removed records that were the latest of their key, as far as can be told."""
+        """Whether retention may have removed records that were the latest of their key."""
         return "compact" not in self.cleanup_policy and any(start > 0 for start, _ in self.bounds.values())

@@ -1,13 +1,15 @@
-"""Records of a sample as people read them."""
+"""Records of a sample in readable form."""
 
 from collections import defaultdict
 from functools import partial
 from typing import NamedTuple
 
-from tablehouse.catalog.spec import KeySpec, TableSpec, ValueSpec
+from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueSpec
 from tablehouse.formats.errors import DecodeError
-from tablehouse.formats.key_text import key_text
+from tablehouse.formats.keyed import source_keys
+from tablehouse.formats.keys import KeyFormat
 from tablehouse.formats.values import value_format
+from tablehouse.formats.variants import Known
 from tablehouse.inspection.keys import choose_key
 from tablehouse.inspection.reading import Reading
 from tablehouse.inspection.sample import SampledRecord, TopicSample
@@ -15,7 +17,7 @@ from tablehouse.inspection.values import choose_value, source_of
 
 
 class ShownRecord(NamedTuple):
-    """A record with its key as in a URL and its row as text, None for a delete; or why it cannot be a row."""
+    """A record with its key as in a URL and its row as text, None for a tombstone; or why it cannot be a row."""
 
     record: SampledRecord
     key: str | None
@@ -24,23 +26,25 @@ class ShownRecord(NamedTuple):
 
 
 async def shown(sample: TopicSample, reading: Reading, per_partition: int) -> tuple[list[ShownRecord], str]:
-    """Return the newest records of each partition, and what formats they were taken to have, in words."""
+    """Return the newest records of each partition, and a description of their assumed formats."""
     key, value = await choose_key(sample, reading), await choose_value(sample, reading)
     key_spec, value_spec = key.spec or KeySpec("bytes"), value.spec or ValueSpec("bytes")
+    keys = source_keys(SourceSpec(sample.topic, key_spec, value_spec), Known(reading.schemas))
     table = TableSpec("peek", source_of(sample.topic, value_spec, value.envelope))
     newest: dict[int, list[SampledRecord]] = defaultdict(list)
     for record in sample.records:
         newest[record.place.partition].append(record)
     records = [record for of_partition in newest.values() for record in of_partition[-per_partition:]]
-    return [await _shown(record, key_spec, table, reading) for record in records], f"key: {key.why}; value: {value.why}"
+    return [await _shown(record, keys, table, reading) for record in records], f"key: {key.why}; value: {value.why}"
 
 
-async def _shown(record: SampledRecord, spec: KeySpec, table: TableSpec, reading: Reading) -> ShownRecord:
+async def _shown(record: SampledRecord, keys: KeyFormat, table: TableSpec, reading: Reading) -> ShownRecord:
     if record.key is None:
         return ShownRecord(record, None, None, "it has no key, and a row needs one")
     key = row = None
     try:
-        key = await reading.read(partial(key_text, spec, headers=record.headers, schemas=reading.schemas), record.key)
+        text = await reading.read(lambda wire: keys.record_text(wire, record.headers), record.key)
+        key = text.decode()
         if record.value is not None:
             decode = partial(value_format(table, reading.schemas).decode, headers=record.headers)
             row = await reading.read(decode, record.value)

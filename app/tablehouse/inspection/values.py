@@ -15,10 +15,10 @@ from tablehouse.formats.values import value_format
 from tablehouse.inspection.reading import MAX_SCHEMAS, Fit, Reading
 from tablehouse.inspection.sample import SampledRecord, TopicSample
 
-#: The part of values that have to fit a format for it to be the topic's. The others would be dead letters.
+#: Minimum share of values that must fit a topic's format. The others would be dead letters.
 _ENOUGH = 0.9
 
-#: Records whose causes are looked at when some do not fit.
+#: Maximum records to inspect for causes if some do not fit.
 _CAUSES_LOOKED_AT = 50
 
 
@@ -38,19 +38,19 @@ def _decoder(source: SourceSpec, reading: Reading) -> Callable[[SampledRecord], 
 
 
 def source_of(topic: str, value: ValueSpec, envelope: Envelope = "none") -> SourceSpec:
-    """Return a source with values of a format, whose keys do not matter."""
+    """Return a source with values of a format and arbitrary keys."""
     return SourceSpec(topic, KeySpec("bytes"), value, envelope=envelope)
 
 
 async def fit_of_values(source: SourceSpec, records: Iterable[SampledRecord], reading: Reading) -> Fit:
-    """Count the values that a worker could read as a source says; `records` have values."""
+    """Count the values that a worker could read with a source's definition; all `records` have values."""
     return await reading.fit(records, _decoder(source, reading))
 
 
 async def rows_of(
     source: SourceSpec, records: Iterable[SampledRecord], reading: Reading
 ) -> list[tuple[SampledRecord, bytes | None]]:
-    """Return the rows of the records that can be read."""
+    """Return the rows of the readable records."""
     decode, found = _decoder(source, reading), []
     for record in records:
         try:
@@ -62,16 +62,16 @@ async def rows_of(
 
 
 async def members_of(source: SourceSpec, records: Iterable[SampledRecord], reading: Reading) -> list[dict[str, object]]:
-    """Return the rows that are JSON objects, as a source without columns has them."""
+    """Return the rows that are JSON objects, as of a source without columns."""
     rows = [decode_json(row) for _, row in await rows_of(source, records, reading) if row is not None]
     return [row for row in rows if isinstance(row, dict)]
 
 
 async def choose_value(sample: TopicSample, reading: Reading) -> ValueChoice:
-    """Return the first candidate that nearly all values fit; `bytes` is one that all do."""
+    """Return the first candidate that fits nearly all values; `bytes` fits all."""
     records = sample.with_values
     if not records:
-        why = "every record is a tombstone" if sample.records else "the topic has no records to look at"
+        why = "every record is a tombstone" if sample.records else "the topic has no records"
         return ValueChoice(None, "none", Fit(0, 0), why)
     for spec in await _candidates(records, reading):
         fit = await fit_of_values(source_of(sample.topic, spec), records, reading)
@@ -94,7 +94,7 @@ async def choose_value(sample: TopicSample, reading: Reading) -> ValueChoice:
 
 
 async def _refused(records: Sequence[SampledRecord], reading: Reading) -> str | None:
-    """Return why most values are in a framing that cannot be read, and the remedy; None where they are not."""
+    """Return why the framing of most values cannot be read, and the remedy; None if it can."""
     foreign = Counter(framing for record in records if (framing := framing_of(record.value or b"", record.headers)))
     framed = [
         name
@@ -106,7 +106,7 @@ async def _refused(records: Sequence[SampledRecord], reading: Reading) -> str | 
         return f"{count} of {len(records)} values: {cause}"
     if 2 * len(framed) <= len(records):
         return None
-    begin = f"{len(framed)} of {len(records)} values name a schema of a registry, in front of the data or in a header"
+    begin = f"{len(framed)} of {len(records)} values refer to a schema of a registry, before the data or in a header"
     try:
         await reading.read(reading.schemas.known, framed[0])
     except DecodeError as error:
@@ -115,7 +115,7 @@ async def _refused(records: Sequence[SampledRecord], reading: Reading) -> str | 
 
 
 async def causes_of(format_name: str, topic: str, records: Sequence[SampledRecord], reading: Reading) -> list[str]:
-    """Return what values are likely to be that are not of a format, the most frequent cause first."""
+    """Return the likely formats of values that do not fit, the most frequent first."""
     decode = _decoder(source_of(topic, ValueSpec(format_name)), reading)  # type: ignore[arg-type]
     found: Counter[str] = Counter()
     for record in records:
@@ -132,13 +132,13 @@ async def causes_of(format_name: str, topic: str, records: Sequence[SampledRecor
 
 
 async def kinds_for(data: bytes, reading: Reading) -> KindOfSchema:
-    """Return what knows the kind of the schema that data seems to name, if it names one."""
+    """Return a lookup of the kind of the schema that the data seems to refer to, if any."""
     number = frame_id(data)
     return ({} if number is None else {number: await kind_of(number, reading)}).get
 
 
 async def kind_of(schema: SchemaName, reading: Reading) -> SchemaKind | None:
-    """Return the kind of a schema: AVRO, PROTOBUF or JSON; None when the registry does not know it."""
+    """Return the kind of a schema: AVRO, PROTOBUF or JSON; None if the registry does not have it."""
     try:
         return (await reading.read(reading.schemas.known, schema)).kind
     except DecodeError:
@@ -146,7 +146,7 @@ async def kind_of(schema: SchemaName, reading: Reading) -> SchemaKind | None:
 
 
 async def _candidates(records: Sequence[SampledRecord], reading: Reading) -> list[ValueSpec]:
-    """Return specs that may fit, each more particular than those after it; the last one always fits."""
+    """Return possible specs, the most specific first; the last one always fits."""
     names = dict.fromkeys(
         name
         for record in records
@@ -176,10 +176,10 @@ def _is_change_event(row: object) -> bool:
 _WORDS = {
     "json": "JSON",
     "string": "text in UTF-8",
-    "bytes": "bytes of no format known here",
-    "avro": "Avro with the name of its schema",
-    "protobuf": "Protobuf with the name of its schema",
-    "json_sr": "JSON with the name of its schema",
+    "bytes": "bytes of an unknown format",
+    "avro": "Avro with a reference to its schema",
+    "protobuf": "Protobuf with a reference to its schema",
+    "json_sr": "JSON with a reference to its schema",
     "json_connect": "JSON with its schema, as Kafka Connect writes it",
 }
 _ENVELOPES = {"none": "", "debezium": ", change events of Debezium", "outbox": ", events of Debezium's outbox"}

@@ -1,4 +1,4 @@
-"""The Faust chassis and the Kafka clients; the only package that imports faust, mode or aiokafka.
+"""The Faust application and the Kafka clients; the only package that imports faust, mode or aiokafka.
 
-DESIGN.md beside this file says what of Faust is used, what is replaced and why.
+DESIGN.md in this folder describes which parts of Faust are used, which are replaced, and why.
 """

@@ -33,12 +33,12 @@ _NOTHING = MemberAssignment(actives={}, standbys={})
 
 
 class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka is not typed
-    """Sends what this worker holds, places when it leads, and keeps what it was given.
+    """Reports the shards of this worker, places shards when it leads the group, and keeps the last assignment.
 
-    aiokafka takes an object for what it documents as a class, as Faust relies on too. `latest` is the last assignment
-    received that could be used, None before the first; `refused` says why the last one could not be, else it is
-    None. `partitions` are the counts that this worker has checked. `standbys` are how many the shards of each source
-    topic should have; who lacks `acceptable_lag` records at most may become an active.
+    aiokafka accepts an object where it documents a class; Faust relies on this too. `latest` is the last valid
+    assignment, None before the first. `refused` is the reason why the last assignment was rejected, None if it was
+    valid. `partitions` are the partition counts that this worker has checked. `standbys` is the number of standbys per
+    shard, by source topic. A standby at most `acceptable_lag` records behind may become an active.
     """
 
     name = PROTOCOL
@@ -72,9 +72,9 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         return ConsumerProtocolMemberMetadata(self.version, sorted(topics), encode_metadata(described))
 
     def attach(self, coordinator: Any) -> None:
-        """Stand between an aiokafka GroupCoordinator and the group, from here on; DESIGN.md says what that takes.
+        """Intercept what an aiokafka GroupCoordinator exchanges with the group; see DESIGN.md.
 
-        The coordinator sees only what has been checked, of members as of leaders, and places in a thread.
+        The coordinator only sees checked bytes of members and leaders, and runs the placement in a thread.
         """
         perform, complete = coordinator._perform_assignment, coordinator._on_join_complete
 
@@ -85,10 +85,10 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
                 placing = await perform(admitted)
                 counts = coordinator._metadata_snapshot
                 placed = await _with_heartbeats(coordinator, placing)
-                # A change would have asked for a rebalance, which aiokafka forgets when it is given assignments.
+                # aiokafka drops the rebalance that a changed count requested once it has the assignments.
                 if not placed or coordinator._metadata_snapshot == counts:
                     return placed
-                log.info("partition counts have changed while shards were placed; placing again")
+                log.info("partition counts changed during the placement; placing again")
 
         async def take_up_first(generation: int, member_id: str, protocol: str, member_assignment_bytes: bytes) -> None:
             await complete(generation, member_id, protocol, self.take_up(member_assignment_bytes))
@@ -97,7 +97,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         coordinator._on_join_complete = take_up_first
 
     def admit(self, members: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Return those members of a JoinGroup's response that can be placed; assign() gives the others nothing."""
+        """Return the members of a JoinGroup response that can be placed; assign() gives the others nothing."""
         sent = list(members)
         self._members = read_members(sent)
         for member, reason in islice(self._members.left_out.items(), MAX_NAMED):
@@ -105,14 +105,13 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         return [member for member in sent if member[0] in self._members.described]
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> Callable[[], dict[str, bytes]]:
-        """Return what places all shards and encodes the assignments; called on the worker that leads the group.
+        """Return a function that places all shards and encodes the assignments; called on the group's leader.
 
-        aiokafka calls it on the event loop, with the members that were admitted. What is returned may take seconds
-        (bench/placement.py measures that) and is for a thread: it shares nothing with the loop that either of them
-        changes.
+        aiokafka calls this on the event loop, with the admitted members. The returned function may take seconds
+        (measured by bench/placement.py) and must run in a thread: it shares no mutable state with the loop.
 
-        Partition counts are those this worker has checked against the changelogs; for topics that only others read, as
-        in the middle of a rolling deployment, they are the cluster's, and these have the default number of standbys.
+        Partition counts are those that this worker has checked against the changelogs. Topics that only other members
+        read, as during a rolling deployment, use the cluster's counts and the default number of standbys.
         """
         del members
         partitions = dict(self.partitions)
@@ -122,9 +121,9 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         return partial(self._assignments, self._members, partitions)
 
     def take_up(self, data: bytes) -> bytes:
-        """Take up what the leader has sent; return it, or an assignment of nothing when it cannot be right."""
+        """Accept the leader's assignment and return it; return an empty assignment if it is invalid."""
         try:
-            self.latest = self._checked(data)
+            self.latest = self._decode(data)
         except WireError as error:
             self.refused = f"the assignment of the group's leader cannot be used: {error}"
             log.error("this worker has no partitions", reason=self.refused)
@@ -133,32 +132,32 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         return data
 
     def on_assignment(self, assignment: Any) -> None:
-        """Nothing: take_up() has."""
+        """Nothing: take_up() has handled it."""
 
-    def _checked(self, data: bytes) -> Assignment:
+    def _decode(self, data: bytes) -> Assignment:
         try:
             sent = ConsumerProtocolMemberAssignment.decode(data)
             given = {topic: list(partitions) for topic, partitions in sent.assignment}
         except Exception as error:
-            # aiokafka's parser raises what it likes on bytes of others.
+            # aiokafka's parser may raise any exception on malformed bytes.
             raise WireError(f"it cannot be parsed ({type(error).__name__})") from error
         assignment = decode_assignment(sent.user_data or b"")
         own = assignment.own
         if given != own.actives:
-            raise WireError("what it tells Kafka's consumer to read is not what it gives to this worker")
+            raise WireError("the partitions for Kafka's consumer differ from those given to this worker")
         unread = sorted({*own.actives, *own.standbys, *own.warming} - self.partitions.keys())
         if unread:
             raise WireError(f"it gives this worker partitions of topics that it does not read: {', '.join(unread[:5])}")
         return assignment
 
     def _assignments(self, members: Readable, partitions: Mapping[str, int]) -> dict[str, bytes]:
-        """Return what each member is sent."""
+        """Return the encoded assignment of each member."""
         described = members.described
         placed = dict(self._place(described, partitions, members.subscriptions))
         log.info("placed", members=len(described), left_out=len(members.left_out), shards=sum(partitions.values()))
         messages = assignments(described, placed, partitions, dict(islice(members.left_out.items(), MAX_NAMED)))
         if messages:
-            # A newer worker understands this, and routes by it.
+            # Workers of a newer version can decode this and use it for routing.
             shared = next(iter(messages.values()))
             messages |= {member: msgspec.structs.replace(shared, own=_NOTHING) for member in members.left_out}
         return {
@@ -174,10 +173,10 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         partitions: Mapping[str, int],
         subscriptions: Mapping[str, frozenset[str]],
     ) -> dict[str, MemberAssignment]:
-        """Place each topic on the members that read it: all the same, but in the middle of a rolling deployment.
+        """Place each topic on the members that subscribe to it; they differ only during a rolling deployment.
 
-        Who may hold shards is chosen from the whole group: among the readers of a topic that its successor does not
-        read, a ghost would not be known for one.
+        Eligible members are chosen from the whole group: among the subscribers of one topic alone, a ghost whose
+        successor does not subscribe to that topic would not be recognized.
         """
         chosen = eligible(members)
         readers: dict[frozenset[str], dict[str, int]] = {}
@@ -198,10 +197,10 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
 
 
 async def _with_heartbeats(coordinator: Any, placing: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
-    """Run it in a thread; what a heartbeat's answer says of the group is taken up as at any other time.
+    """Run `placing` in a thread while sending heartbeats, whose responses are handled as usual.
 
-    Returns nothing for anybody when the consumer stops, which leaves the group at once, and when the group has dropped
-    this member, which joins again at once. The thread then ends by itself.
+    Returns no assignments if the consumer stops, which leaves the group at once, or if the group has removed this
+    member, which rejoins at once. In both cases the thread runs to its end unobserved.
     """
     placed = asyncio.create_task(asyncio.to_thread(placing))
     beating = asyncio.create_task(_heartbeats(coordinator))
@@ -214,7 +213,7 @@ async def _with_heartbeats(coordinator: Any, placing: Callable[[], dict[str, byt
             await coordinator._maybe_leave_group()
         else:
             beating.result()
-        # To the broker this is nobody now, and it refuses what is sent.
+        # The broker no longer knows this member and would reject its assignments.
         return {}
     finally:
         placed.cancel()
@@ -222,10 +221,10 @@ async def _with_heartbeats(coordinator: Any, placing: Callable[[], dict[str, byt
 
 
 async def _heartbeats(coordinator: Any) -> None:
-    """Send heartbeats until one is answered with that the member is none of this generation; raises KafkaError."""
+    """Send heartbeats until a response says that the member is not in this generation; raises KafkaError."""
     generation = coordinator.generation
     while coordinator.generation == generation:
         await asyncio.sleep(coordinator._heartbeat_interval_ms / 1000)
-        # A connection may be lost meanwhile, which nobody else would mend.
+        # Reconnect if the connection was lost; aiokafka's own heartbeat task is not running now.
         await coordinator.ensure_coordinator_known()
         await coordinator._do_heartbeat()

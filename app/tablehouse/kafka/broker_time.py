@@ -1,4 +1,4 @@
-"""Asks a broker what time it is, by a record that it stamps."""
+"""Measures a broker's clock by appending a record that the broker timestamps."""
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
@@ -10,28 +10,29 @@ from tablehouse.kafka.topics import AUTOMATIC, CLOCK_PROBE, Replication, create_
 from tablehouse.tasks.clock import MeasuredClock
 from tablehouse.tasks.log import Clock
 
-#: Seconds: what has taken longer would have a worker count far ahead of the brokers, until it measures again.
+#: Seconds an append may take. A slower one would leave the worker's estimate far ahead of the brokers' clock until the
+#: next measurement.
 _SLOWEST = 60.0
 
-#: aiokafka's word for a timestamp that the broker gave.
+#: aiokafka's number for a timestamp set by the broker.
 _LOG_APPEND_TIME = 1
 
 
 async def prepare_probe(connection: Connection, group: str, replication: Replication = AUTOMATIC) -> None:
-    """Make the topic that measure() appends to, unless it is there; raises TopicError and aiokafka's KafkaError."""
+    """Create the topic that measure() appends to if it does not exist; raises TopicError and aiokafka's KafkaError."""
     await create_probe(connection, group, CLOCK_PROBE, replication)
 
 
 async def measure(connection: Connection, group: str, clock: Clock, broker_clock: MeasuredClock) -> None:
-    """Append a record to the topic made for that, and have `broker_clock` know when it was appended.
+    """Append a record to the probe topic and pass its timestamp to `broker_clock`.
 
-    Raises TopicError, and aiokafka's KafkaError when the broker does not answer, or only after a minute.
+    Raises TopicError, and aiokafka's KafkaError if the broker does not respond within a minute.
     """
     topic = f"{group}-{CLOCK_PROBE}"
     producer = AIOKafkaProducer(**connection.arguments(), acks=1)
     try:
         await producer.start()
-        # What waits for the topic to be known would count as time that the append took.
+        # Fetch the metadata first; otherwise that time would count as part of the append.
         await producer.partitions_for(topic)
         asked_at = clock.monotonic()
         appended = await producer.send_and_wait(topic, b"", partition=0)

@@ -1,4 +1,4 @@
-"""A bound on the bytes that are under way at once, which lets in whoever came first."""
+"""A limit on the bytes in flight, first come, first served."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 
 class ByteGate:
-    """Lets in as many bytes as fit into `limit`, in the order in which they came; more than that goes in alone."""
+    """Admits up to `limit` bytes at a time, in order of arrival; a larger request is admitted alone."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -16,7 +16,7 @@ class ByteGate:
 
     @asynccontextmanager
     async def inside(self, size: int) -> AsyncIterator[None]:
-        """Wait, for as long as it takes, until that many bytes may be under way; they are until the block ends."""
+        """Wait until `size` bytes are admitted, without a time limit; they are released when the block ends."""
         size = min(size, self._limit)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((size, turn))
@@ -25,7 +25,7 @@ class ByteGate:
             await turn
             yield
         finally:
-            # Cancelled while it waited, it was never in; the others may have been waiting behind it.
+            # If cancelled while waiting, it was never admitted, but others may have been waiting behind it.
             if not turn.cancelled():
                 self._free += size
             self._let_in()

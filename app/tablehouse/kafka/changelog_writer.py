@@ -1,9 +1,9 @@
-"""Appends to changelog partitions under producer epochs that are ours to choose, so that the broker fences old owners.
+"""Appends to changelog partitions with producer epochs chosen by Tablehouse, so that the broker fences old owners.
 
-An idempotent Kafka producer gets its id and epoch from the broker. Here both are set: the id is a constant far above
-any that brokers allot, and the epoch is that of the claim, for each partition. A broker refuses any append of a lower
-epoch than the highest it has seen for a producer id on a partition, whoever sends it: that is the fence. See
-tasks/DESIGN.md.
+An idempotent Kafka producer gets its id and epoch from the broker. Here both are set by the client: the id is a
+constant far above any that brokers allocate, and the epoch is that of the partition's claim. A broker rejects any
+append whose epoch is lower than the highest it has seen for that producer id and partition, from any client: this is
+the fence. See tasks/DESIGN.md.
 """
 
 import asyncio
@@ -29,28 +29,28 @@ from tablehouse.tasks.records import epoch_headers
 
 log = structlog.get_logger(__name__)
 
-#: Brokers allot producer ids from 0 upwards in blocks of 1,000; no cluster comes near this.
+#: Brokers allocate producer ids from 0 upwards in blocks of 1,000; no cluster comes near this number.
 PRODUCER_ID = 0x7AB1_E000_0000_0000
 
 #: Kafka's number for acks=all.
 ALL_IN_SYNC = -1
 
-#: How long an append may take before its outcome counts as unknown, in seconds, from when it is handed to aiokafka.
-#: What still waits for its turn has not happened, whatever the broker does, so that takes as long as it takes.
+#: Seconds after which the outcome of an append counts as unknown, from when it is handed to aiokafka. An append that is
+#: still queued has certainly not happened, so time in the queue is not limited.
 APPEND_TIMEOUT = 10.0
 
-#: The bytes of appends that are handed to aiokafka at once, and those that it puts into one request. It would put a
-#: batch of every partition that a broker leads into one, and a broker closes the connection on a request that is longer
-#: than its socket.request.max.bytes, 100 MiB by default. Far below that, so that a request takes seconds even on a slow
-#: network, and far above the few MiB from which on bigger requests are no faster.
+#: Maximum bytes of appends handed to aiokafka at once, and of one request. aiokafka would put a batch of every
+#: partition that a broker leads into one request, and a broker closes the connection on a request longer than its
+#: socket.request.max.bytes, 100 MiB by default. The limit is far below that, so that a request takes seconds even on a
+#: slow network, and far above the few MiB beyond which larger requests are no faster.
 BYTES_IN_FLIGHT = 32 * 1024 * 1024
 
 
 class EpochTransactionManager(TransactionManager):  # type: ignore[misc]  # aiokafka is not typed
-    """aiokafka's keeper of producer id, epoch and sequence numbers, with an epoch of its own for each partition.
+    """aiokafka's store of producer id, epoch and sequence numbers, with a separate epoch for each partition.
 
-    aiokafka stamps a batch by asking for sequence_number(tp), then producer_id, then producer_epoch, without a pause
-    between; so the partition asked for last is the one that the other two are about.
+    aiokafka stamps a batch by reading sequence_number(tp), then producer_id, then producer_epoch, without awaiting in
+    between; so the last two refer to the partition of the first.
     """
 
     def __init__(self, producer_id: int) -> None:
@@ -60,7 +60,7 @@ class EpochTransactionManager(TransactionManager):  # type: ignore[misc]  # aiok
         self._stamping = Epoch(0, 0)
 
     def begin(self, partition: KafkaPartition, epoch: Epoch, sequence: int = 0) -> None:
-        """Stamp what follows on the partition with `epoch`, counting from `sequence`."""
+        """Stamp further batches of the partition with `epoch`, counting from `sequence`."""
         self._epochs[partition] = epoch
         self._sequence_numbers[partition] = sequence
 
@@ -81,7 +81,7 @@ class EpochTransactionManager(TransactionManager):  # type: ignore[misc]  # aiok
         return self._stamping.number
 
     def has_pid(self) -> bool:
-        """Say that there is no need to ask the broker for a producer id."""
+        """Return True, so that aiokafka does not request a producer id from the broker."""
         return True
 
 
@@ -91,7 +91,7 @@ class _Encoded(NamedTuple):
 
 
 class EpochProducer:
-    """An aiokafka producer on our epochs."""
+    """An aiokafka producer that uses Tablehouse's epochs."""
 
     def __init__(self, connection: Connection, batch_size: int, producer_id: int, acks: int) -> None:
         self.epochs = EpochTransactionManager(producer_id)
@@ -103,34 +103,34 @@ class EpochProducer:
         self.client._txn_manager = self.epochs
         self.client._message_accumulator._txn_manager = self.epochs
         self.client._sender._txn_manager = self.epochs
-        # aiokafka insists on all of them for what is idempotent, which brokers do not.
+        # aiokafka requires acks=all for an idempotent producer; brokers do not.
         self.client._sender._acks = acks
         _bound_requests(self.client._message_accumulator, BYTES_IN_FLIGHT)
 
     async def send(self, partition: TopicPartition, builder: BatchBuilder) -> asyncio.Future[Any]:
-        """Hand over a batch, and return what becomes of it."""
+        """Hand a batch to aiokafka, and return a future of its outcome."""
         future: asyncio.Future[Any] = await self.client.send_batch(
             builder, partition.topic, partition=partition.partition
         )
         return future
 
     async def stop(self) -> None:
-        """Stop without waiting for what cannot be delivered: its outcome is unknown anyway."""
+        """Stop without waiting for undeliverable batches: their outcome is unknown anyway."""
         await stop_producer(self.client)
 
 
 def _bound_requests(accumulator: MessageAccumulator, limit: int) -> None:
-    """Have an accumulator give out no more than `limit` bytes for a broker at once, and one batch at least.
+    """Limit what an accumulator drains per broker to `limit` bytes, and at least one batch.
 
-    Batches whose outcome was given up as unknown stay with aiokafka, which sends them again and again: once brokers are
-    back from an outage there may be one for every partition.
+    Batches whose outcome was reported as unknown stay in aiokafka, which keeps retrying them: when brokers return after
+    an outage, there may be one per partition.
     """
     drain = accumulator.drain_by_nodes
 
     def drain_some(ignore_nodes: Any, muted_partitions: AbstractSet[KafkaPartition] = frozenset()) -> Any:
         room: dict[int, int] = defaultdict(lambda: limit)
         later: set[KafkaPartition] = set()
-        # In the order in which partitions came, so that whoever is left out goes first the next time.
+        # In order of arrival, so that a partition left out is first the next time.
         for partition, batches in accumulator._batches.items():
             leader = accumulator._cluster.leader_for_partition(partition)
             if leader in (None, -1) or leader in ignore_nodes or partition in muted_partitions:
@@ -148,13 +148,13 @@ def _bound_requests(accumulator: MessageAccumulator, limit: int) -> None:
 class KafkaChangelogWriter:
     """Implements ChangelogWriter.
 
-    batch_size is the limit of a batch in bytes, for topics that `limits` does not name. `acks` is how many replicas
-    have to have a batch: 1, or ALL_IN_SYNC.
+    batch_size is the maximum batch size in bytes for topics not in `limits`. `acks` is the number of replicas that must
+    acknowledge a batch: 1 or ALL_IN_SYNC.
 
     One producer serves all partitions. A batch whose outcome is unknown keeps its partition blocked in that producer,
-    so the next claim goes out on a private one, and the partition returns to the shared one when that batch is settled.
+    so the next claim uses a private producer, and the partition returns to the shared one when that batch is settled.
 
-    Appends wait for their turn when too much is in flight. Claims do not: they are small, and others wait for them.
+    Appends are queued when too much is in flight. Claims are not: they are small, and other work waits for them.
     """
 
     def __init__(
@@ -173,17 +173,17 @@ class KafkaChangelogWriter:
         self._acks = acks
         self._shared = self._new_producer()
         self._private: dict[TopicPartition, EpochProducer] = {}
-        #: What the shared producer still has in hand for a partition, its outcome unknown.
+        #: Batches of unknown outcome that the shared producer still holds, by partition.
         self._unsettled: dict[TopicPartition, asyncio.Future[Any]] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._gate = ByteGate(BYTES_IN_FLIGHT)
 
     async def start(self) -> None:
-        """Connect; raises aiokafka's KafkaError when no broker is there."""
+        """Connect; raises aiokafka's KafkaError if no broker is reachable."""
         await self._shared.client.start()
 
     async def stop(self) -> None:
-        """Disconnect, within STOP_TIMEOUT or so."""
+        """Disconnect, within about STOP_TIMEOUT."""
         await asyncio.gather(
             *(producer.stop() for producer in (self._shared, *self._private.values())), *self._retiring
         )
@@ -191,20 +191,20 @@ class KafkaChangelogWriter:
     def encode(
         self, partition: TopicPartition, epoch: Epoch, records: Iterable[tuple[bytes, bytes | None]]
     ) -> _Encoded | None:
-        """Return the records as one record batch for append(); None when they do not fit in one."""
+        """Return the records as one record batch for append(); None if they do not fit into one."""
         builder = self._shared.client.create_batch()
         append, headers = builder.append, epoch_headers(epoch)
         for key, value in records:
-            # The broker puts its own time in (message.timestamp.type).
+            # The broker overwrites this with its own time (message.timestamp.type).
             if append(timestamp=0, key=key, value=value, headers=headers) is None:
                 return None
         builder.close()
-        # aiokafka always takes a first record, however big it is.
+        # aiokafka accepts a first record of any size.
         limit = self._limits.get(partition.topic, self._batch_size)
         return None if builder.size() > limit else _Encoded(builder, epoch)
 
     async def append(self, partition: TopicPartition, epoch: Epoch, batch: Any) -> int:
-        """Append a batch under the epoch that claim() began; raises Fenced or OutcomeUnknown."""
+        """Append a batch with the epoch begun by claim(); raises Fenced or OutcomeUnknown."""
         if batch.epoch != epoch:
             raise AssertionError(f"{partition}: a batch of epoch {batch.epoch} is appended under {epoch}")
         async with self._gate.inside(batch.builder.size()):
@@ -223,7 +223,7 @@ class KafkaChangelogWriter:
             raise AssertionError(f"a claim of {len(value)} bytes does not fit into a batch of {self._batch_size}")
         private = self._private.pop(partition, None)
         if private is not None:
-            # Whatever it has in hand is refused from now on.
+            # From now on the broker rejects everything it still holds.
             self._retire(private)
         producer = self._shared
         if partition in self._unsettled:
@@ -231,7 +231,7 @@ class KafkaChangelogWriter:
             try:
                 await producer.client.start()
             except KafkaError as error:
-                raise OutcomeUnknown(f"no broker could be reached: {error}") from error
+                raise OutcomeUnknown(f"no broker reachable: {error}") from error
         producer.epochs.begin(KafkaPartition(*partition), epoch)
         return await self._send(producer, partition, encoded.builder)
 
@@ -243,7 +243,7 @@ class KafkaChangelogWriter:
         try:
             async with asyncio.timeout(APPEND_TIMEOUT):
                 future = await producer.send(partition, builder)
-                # Shielded, since the batch goes on whether or not someone waits for it.
+                # Shielded, since the batch stays in flight whether or not the caller waits for it.
                 metadata = await asyncio.shield(future)
         except TimeoutError:
             raise OutcomeUnknown(f"no acknowledgement from {partition} within {APPEND_TIMEOUT:.0f} s") from None
@@ -255,19 +255,19 @@ class KafkaChangelogWriter:
             if producer is self._shared:
                 self._watch(partition, future)
         if metadata.offset < 0:
-            # The broker has it, as a duplicate older than those whose offsets it remembers.
+            # The broker has it: it is a duplicate older than those whose offsets the broker keeps.
             raise OutcomeUnknown(f"{partition}: acknowledged without an offset")
         return int(metadata.offset)
 
     def _watch(self, partition: TopicPartition, future: asyncio.Future[Any] | None) -> None:
-        """Remember what is left undecided, until it is."""
+        """Track a batch of unknown outcome until it is settled."""
         if future is None or future.done():
             return
         self._unsettled[partition] = future
 
         def settled(done: asyncio.Future[Any]) -> None:
             if not done.cancelled():
-                done.exception()  # it was reported as unknown; now that it is known nobody waits for it
+                done.exception()  # it was reported as unknown, so the caller no longer waits for it
             if self._unsettled.get(partition) is done:
                 del self._unsettled[partition]
 

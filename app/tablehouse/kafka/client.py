@@ -1,4 +1,4 @@
-"""What all Kafka clients of a worker have in common."""
+"""Connection parameters shared by all Kafka clients of a worker."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +9,9 @@ from tablehouse.kafka.security import PLAINTEXT, Security
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the brokers are, and how they are spoken to.
+    """The brokers' addresses, and how to connect to them.
 
-    request_timeout is in seconds and bounds every single request.
+    request_timeout is in seconds and applies to each request.
     """
 
     bootstrap_servers: str
@@ -20,7 +20,7 @@ class Connection:
     security: Security = PLAINTEXT
 
     def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that every aiokafka client takes."""
+        """Return the keyword arguments common to all aiokafka clients."""
         return {
             "bootstrap_servers": self.bootstrap_servers,
             "client_id": self.client_id,

@@ -1,8 +1,8 @@
-"""Commits offsets to the group without a part in its membership.
+"""Commits offsets to the group without affecting its membership.
 
-aiokafka's own commit is repeated until a broker takes it, cannot be called off, and has the member join the group again
-when it is refused. Here a commit is one request, on a connection of its own, so that no heartbeat or join waits behind
-it, and its answer changes nothing but what is known to be committed.
+aiokafka's own commit is retried until a broker accepts it, cannot be cancelled, and makes the member rejoin the group
+when it is rejected. Here a commit is one request on a separate connection, so that no heartbeat or join waits behind
+it, and its response only updates the offsets known to be committed.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from tablehouse.recurring import Recurring
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that a commit may take before it is given up.
+#: Seconds after which a commit is abandoned.
 COMMIT_TIMEOUT = 3.0
 
-#: The name of the connection; aiokafka has one for each broker and name.
+#: The name of the connection; aiokafka opens one per broker and name.
 _CONNECTION = "commits"
 
-#: aiokafka's word for a partition without a committed offset.
+#: aiokafka's value for a partition without a committed offset.
 _NOTHING_COMMITTED = OffsetAndMetadata(-1, "")
 
 
 class OffsetCommits:
-    """Commits for one consumer, and keeps its coordinator from asking what was committed, which no lane needs."""
+    """Commits for one consumer, and keeps its coordinator from fetching committed offsets, which no lane needs."""
 
     def __init__(self, client: AIOKafkaConsumer) -> None:
         self._client = client
@@ -43,7 +43,7 @@ class OffsetCommits:
         coordinator._maybe_refresh_commit_offsets = _nothing_committed
 
     async def commit(self, offsets: Mapping[KafkaPartition, int]) -> dict[KafkaPartition, int]:
-        """Return what was committed of these; why the rest was not is logged."""
+        """Commit and return the offsets that the broker accepted; the reasons for the others are logged."""
         coordinator = self._client._coordinator
         broker = coordinator.coordinator_id
         if broker is None:
@@ -62,9 +62,9 @@ class OffsetCommits:
             async with asyncio.timeout(COMMIT_TIMEOUT):
                 answer = await self._client._client.send(broker, request, group=_CONNECTION)
         except TimeoutError:
-            # Whatever comes next would wait behind it.
+            # The next request would wait behind it.
             self._disconnect(broker)
-            self._report(len(offsets), f"no answer of broker {broker} within {COMMIT_TIMEOUT:.0f} s")
+            self._report(len(offsets), f"no response from broker {broker} within {COMMIT_TIMEOUT:.0f} s")
             return {}
         except KafkaError as error:
             self._report(len(offsets), repr(error))
@@ -92,9 +92,9 @@ class OffsetCommits:
 
 
 async def _nothing_committed(assignment: Assignment) -> bool:
-    """Answer for the brokers, as aiokafka does for a consumer without a group.
+    """Answer in place of the brokers, as aiokafka does for a consumer without a group.
 
-    What they refuse, as for a topic that is not there or not to be seen, would end the consumer's part in the group.
+    An error of theirs, as for a topic that does not exist or may not be read, would end the consumer's membership.
     """
     for partition in assignment.requesting_committed():
         state: Any = assignment.state_value(partition)

@@ -1,8 +1,8 @@
-"""The group's consumer on the main event loop, with the lane where Faust has its record path.
+"""The group's consumer on the main event loop, with the lane in place of Faust's record path.
 
-Faust's own driver runs aiokafka in a thread and makes four tasks a record. Here its base class, with the commit timer,
-the single-flight commit and the life cycle, drives an aiokafka consumer directly, and _drain_messages hands batches
-over.
+Faust's own driver runs aiokafka in a thread and creates four tasks per record. Here Faust's base class, with its commit
+timer, single-flight commit and life cycle, drives an aiokafka consumer directly, and _drain_messages hands over
+batches.
 """
 
 import asyncio
@@ -40,46 +40,46 @@ from tablehouse.turns import Turns
 
 log = structlog.get_logger(__name__)
 
-#: Records a poll has at most. Parsing them cannot be interrupted, so this bounds a reader's wait.
+#: Maximum records per poll. Parsing them cannot be interrupted, so this bounds how long a read waits.
 POLL_RECORDS = 500
 
-#: What a fetch brings of one partition at most, where memory allows; aiokafka's default.
+#: Maximum bytes per partition of a fetch, if memory allows; aiokafka's default.
 LANE_FETCH_BYTES = 1024 * 1024
 
-#: Seconds a poll waits for records; a partition that starts or resumes meanwhile waits as long.
+#: Seconds a poll waits for records; a partition that starts or resumes during a poll waits as long.
 POLL_WAIT = 0.1
 
-#: Seconds for which a broker may send nothing of a partition whose log goes on; others may fill its answers meanwhile.
+#: Seconds a broker may send nothing of a partition that has more records; other partitions may fill its responses.
 SILENCE_SECONDS = 10.0
 
-#: Seconds that leaving the group and closing connections may take, and after which a join is taken to be in the way.
+#: Seconds that leaving the group and closing connections may take, and after which a join is assumed to block it.
 STOP_TIMEOUT, LEAVE_AFTER = 3.0, 0.5
 
-#: Seconds between two looks whether fetching can go on, while large records wait to be ingested.
+#: Seconds between checks whether fetching can continue, while large records wait to be ingested.
 CROWDED_PAUSE = 0.02
 
-#: aiokafka takes a member that does not fetch out of the group, for good. A worker may well have nothing to fetch.
+#: aiokafka permanently removes a member that does not fetch from the group. A worker may have nothing to fetch.
 MAX_POLL_INTERVAL_MS = 365 * 24 * 3600 * 1000
 
 
-#: How long a change of a source's partition count may go unnoticed. Each refresh is one small request.
+#: Milliseconds for which a changed partition count of a source may go unnoticed. Each refresh is one small request.
 METADATA_MAX_AGE_MS = 2_000
 
 
 class Lanes(Protocol):
-    """Where records go, and how far they have come."""
+    """Receives the records, and tells which offsets it wants next."""
 
     def offer(self, source: TopicPartition, records: list[LogRecord], next_offset: int) -> bool:
-        """Hand over what was fetched; False when it has to be fetched again."""
+        """Hand over fetched records; return False if they must be fetched again."""
 
     def expected(self, source: TopicPartition) -> int | None:
-        """Return the offset wanted next; None while nothing is wanted."""
+        """Return the next offset to deliver; None while the lane is stopped."""
 
     def lost(self, source: TopicPartition) -> None:
-        """Take note that the source has not got the offset that is wanted next."""
+        """Record that the source no longer has the next offset."""
 
     def are_crowded(self) -> bool:
-        """Return whether so much waits in large records that nothing more is to be fetched now."""
+        """Return whether the waiting records are so large that fetching must pause."""
 
     def committable(self) -> Mapping[TopicPartition, int]:
         """Return the offsets to commit."""
@@ -96,7 +96,7 @@ class GroupOptions:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
-    """Takes aiokafka's callbacks to Faust's, and what they raise, which aiokafka would only log, to the worker."""
+    """Forwards aiokafka's callbacks to Faust, and crashes the worker on exceptions, which aiokafka would only log."""
 
     def __init__(self, consumer: "LaneConsumer") -> None:
         self._consumer = consumer
@@ -122,7 +122,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
 
 
 class LaneConsumer(NoRecordPath):
-    """Implements LaneControl; what it works with is set by `connect` before it starts."""
+    """Implements LaneControl; `connect` sets its dependencies before it starts."""
 
     consumer_stopped_errors = (ConsumerStoppedError,)
 
@@ -141,27 +141,27 @@ class LaneConsumer(NoRecordPath):
         turns: Turns,
         skips: Skips,
     ) -> None:
-        """Set what start() works with."""
+        """Set the dependencies that start() needs."""
         self.lanes, self.lease, self.assignor, self._options, self._turns = lanes, lease, assignor, options, turns
         self._skips = skips
         self._committed: dict[TopicPartition, int] = {}
-        #: Partitions whose lanes want records.
+        #: Partitions whose lanes are running.
         self._flowing: set[KafkaPartition] = set()
-        #: Those of them of which nothing is fetched for now.
+        #: Those of them that are paused for now.
         self._held_back: set[KafkaPartition] = set()
         self._started_flowing = asyncio.Event()
         self._outages = LaneOutages(SystemClock())
         self._warnings = Recurring(log)
-        #: When the broker had last answered about partitions that are tried again; in aiokafka's own time.
+        #: When the broker last answered for a partition that is being retried, in aiokafka's own time.
         self._tried_again: dict[KafkaPartition, int] = {}
-        #: Where lanes are whose brokers answer with nothing although the log goes on, and since when.
+        #: Lanes whose broker sends nothing although the log has more records: their position, and since when.
         self._silent: dict[KafkaPartition, tuple[int, float]] = {}
         self.client = AIOKafkaConsumer(
             **connection.arguments(),
             group_id=options.group,
             partition_assignment_strategy=[assignor],
             enable_auto_commit=False,
-            # A reset would pass over what retention removed, or read another topic of the same name.
+            # A reset would silently skip records removed by retention, or read a different topic of the same name.
             auto_offset_reset="none",
             isolation_level="read_committed",
             key_deserializer=raw,
@@ -182,7 +182,7 @@ class LaneConsumer(NoRecordPath):
     # Life cycle
 
     async def on_start(self) -> None:
-        """Connect, and wait for a broker as long as it takes."""
+        """Connect; wait for a broker without a time limit."""
         while not self.should_stop:
             try:
                 await self.client.start()
@@ -194,7 +194,7 @@ class LaneConsumer(NoRecordPath):
                 return
 
     async def on_stop(self) -> None:
-        """Commit, leave the group and disconnect, each within a bound."""
+        """Commit, leave the group and disconnect, each within a time limit."""
         await self.commit()
         stopping = asyncio.ensure_future(self.client.stop())
         await asyncio.wait({stopping}, timeout=LEAVE_AFTER)
@@ -202,10 +202,10 @@ class LaneConsumer(NoRecordPath):
             await leave_during_join(self.client._coordinator)
             await asyncio.wait({stopping}, timeout=STOP_TIMEOUT)
         if not stopping.done():
-            log.warning("the group could not be left in time; its members notice after the session time-out")
+            log.warning("the group could not be left in time; the broker removes this member after the session timeout")
             stopping.cancel()
         elif stopping.exception() is not None:
-            # Fetching that has ended raises once more here, before connections are closed.
+            # An error of the fetching task is raised again here, before connections are closed.
             await self.client._client.close()
 
     async def subscribe(self, topics: Iterable[str]) -> None:
@@ -217,15 +217,15 @@ class LaneConsumer(NoRecordPath):
 
     @property
     def member_id(self) -> str:
-        """The name that the group's coordinator has given this member."""
+        """The member id assigned by the group's coordinator."""
         return str(self.client._coordinator.member_id)
 
     def rejoin(self) -> None:
-        """Have the group rebalance, because this worker has something new to say of itself."""
+        """Request a rebalance, so that this worker's new metadata reaches the leader."""
         self.client._coordinator.request_rejoin()
 
     def partition_counts(self) -> dict[str, int]:
-        """Return the partition counts of the sources as the brokers last told them; those they did not are missing."""
+        """Return the last known partition counts of the sources; unknown ones are missing."""
         counts = {topic: self.client.partitions_for_topic(topic) for topic in self._options.topics}
         return {topic: len(numbers) for topic, numbers in counts.items() if numbers}
 
@@ -235,7 +235,7 @@ class LaneConsumer(NoRecordPath):
     # The lane
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Fetch and hand over until stopped; what is not handed over is fetched again.
+        """Fetch and hand over records until stopped; records not handed over are fetched again.
 
         Raises GroupFailed and GroupRefused, which end the worker.
         """
@@ -271,18 +271,18 @@ class LaneConsumer(NoRecordPath):
             await asyncio.sleep(CROWDED_PAUSE)
             return
         self._go_on()
-        # No await from getmany to the end: records, positions and failures belong together.
+        # No await after getmany: records, positions and failures must be from the same moment.
         try:
             found = await client.getmany(*wanted, timeout_ms=int(POLL_WAIT * 1000), max_records=POLL_RECORDS)
         except ConsumerStoppedError:
             raise
-        except Exception as error:  # noqa: BLE001 - decompressing and parsing raise what they like
+        except Exception as error:  # noqa: BLE001 - decompressing and parsing may raise anything
             self._watch.check()
             self._rewind(wanted)
             self._note_failure(error)
         else:
             self._offer(wanted, found)
-        # getmany returns without giving the loop a turn while it has records.
+        # getmany does not yield to the event loop while it has records.
         await self._turns.wait()
 
     def _offer(self, wanted: Iterable[KafkaPartition], found: Mapping[KafkaPartition, list[LogRecord]]) -> None:
@@ -306,14 +306,14 @@ class LaneConsumer(NoRecordPath):
                 self._note_silence(partition, position)
 
     def _hold_back(self, flowing: Iterable[KafkaPartition]) -> None:
-        """Fetch nothing ahead of any lane: a broker sends a record whole, whatever the limit, of each partition."""
+        """Pause all lanes: a broker sends at least one whole record per partition, of any size."""
         for partition in flowing:
             if partition not in self._held_back:
                 self.client.pause(partition)
                 self._held_back.add(partition)
 
     def _go_on(self) -> None:
-        """Fetch again after _hold_back()."""
+        """Resume after _hold_back()."""
         while self._held_back:
             partition = self._held_back.pop()
             self._silent.pop(partition, None)
@@ -322,7 +322,7 @@ class LaneConsumer(NoRecordPath):
                 self.client.resume(partition)
 
     def _position(self, partition: KafkaPartition) -> int | None:
-        """Return the offset that aiokafka hands out next; None when it does not know, or has not got the partition."""
+        """Return the offset that aiokafka delivers next; None if it has no position in the partition."""
         state = self._state(partition)
         return state.position if state is not None and state.has_valid_position else None
 
@@ -331,13 +331,13 @@ class LaneConsumer(NoRecordPath):
         return None if assignment is None else assignment.state_value(partition)
 
     def _note_silence(self, partition: KafkaPartition, position: int) -> None:
-        """Have a lane wait and say so when its broker answers with nothing for long, although the log goes on."""
+        """Suspend a lane and report it if its broker sends nothing for long although the log has more records."""
         state = self._state(partition)
         end = state.lso
         if end is None or end <= position or partition in self.client._fetcher._records:
             self._silent.pop(partition, None)
             if end is not None and end <= position and state.timestamp != self._tried_again.get(partition):
-                # The broker has answered that there is nothing more.
+                # The broker answered that this is the end of the log.
                 self._outages.delivered(TopicPartition(*partition))
             return
         now = asyncio.get_running_loop().time()
@@ -347,8 +347,8 @@ class LaneConsumer(NoRecordPath):
         elif now - since >= SILENCE_SECONDS:
             del self._silent[partition]
             problem = (
-                f"the broker has sent nothing from offset {position} of {TopicPartition(*partition)} on for "
-                f"{SILENCE_SECONDS:g} s, although the log goes on to offset {end - 1}"
+                f"the broker has sent no records from offset {position} of {TopicPartition(*partition)} for "
+                f"{SILENCE_SECONDS:g} s, although the log ends at offset {end - 1}"
             )
             self._fail(partition, position, LogUnavailable(problem))
 
@@ -363,14 +363,14 @@ class LaneConsumer(NoRecordPath):
                 self.client.resume(partition)
 
     def _pass_over(self, source: TopicPartition) -> None:
-        """Go on behind what cannot be read, where an operator has decided so."""
+        """Continue after unreadable offsets if an operator has decided to skip them."""
         expected = self.lanes.expected(source)
         if expected is None or (unreadable := self._outages.unreadable_at(source, expected)) is None:
             return
         first = max(expected, unreadable.first)
         after = self._skips.after(source, first, unreadable)
         if after is None:
-            # What it finds is there when the partition is tried again.
+            # The result is available at the partition's next retry.
             self._skips.refresh_soon()
         elif self.lanes.offer(source, [], after):
             log.warning(PASSED_OVER, source=str(source), first=first, last=after - 1)
@@ -378,61 +378,61 @@ class LaneConsumer(NoRecordPath):
             self.client.seek(KafkaPartition(*source), after)
 
     def _rewind(self, wanted: Iterable[KafkaPartition]) -> None:
-        """Go back to where the lanes are: what getmany had taken of other partitions before it failed is lost."""
+        """Seek back to the lanes' offsets: a failed getmany loses the records it had taken of other partitions."""
         for partition in wanted:
             position, expected = self._position(partition), self.lanes.expected(TopicPartition(*partition))
             if position is not None and expected is not None and position != expected:
                 self.client.seek(partition, expected)
 
     def _note_failure(self, error: Exception) -> None:
-        """Have the lane that an error is about wait, or look at its source again; raises what is about none."""
+        """Suspend the lane that an error is about, or have it check its source again; raises errors about no lane."""
         partition = _partition_at_fault(error)
         if partition is None:
             raise error
         source = TopicPartition(*partition)
         expected = self.lanes.expected(source)
-        # Without a place to read at it is from before the lane started, which says where that is.
+        # Without a position, the error is from before the lane started; starting it sets the position.
         if expected is None or isinstance(error, NoOffsetForPartitionError):
             return
         if isinstance(error, OffsetOutOfRangeError):
-            # A lane that has moved since then does not want the offset any more.
+            # A lane that has moved since then no longer needs the offset.
             if error.args[0].get(partition) == expected:
                 self.lanes.lost(source)
         elif partition in self.client.assignment():
             self._fail(partition, expected, error)
 
     def _fail(self, partition: KafkaPartition, expected: int, error: Exception) -> None:
-        """Have a lane wait until it is tried again."""
+        """Suspend a lane until its next retry."""
         source = TopicPartition(*partition)
         self._outages.failed(source, expected, error)
-        # Drops what was fetched, which would fail again, and fetches nothing until it is tried again.
+        # Drops the fetched data, which would fail again, and fetches nothing until the retry.
         self.client.seek(partition, expected)
         self.client.pause(partition)
 
     def start_lane(self, partition: TopicPartition, offset: int) -> None:
-        """Deliver records of a partition from `offset` on."""
+        """Start delivering records of a partition from `offset`."""
         kafka_partition = KafkaPartition(*partition)
         if kafka_partition not in self.client.assignment():
-            # The rebalance that took it away is about to suspend whoever asks.
+            # The rebalance that revoked it is about to suspend the calling task.
             return
         self.client.seek(kafka_partition, offset)
         self._resume(kafka_partition)
 
     def pause_lane(self, partition: TopicPartition) -> None:
-        """Deliver no more of a partition."""
+        """Stop delivering records of a partition."""
         kafka_partition = KafkaPartition(*partition)
         self._flowing.discard(kafka_partition)
         if kafka_partition in self.client.assignment():
             self.client.pause(kafka_partition)
 
     def resume_lane(self, partition: TopicPartition) -> None:
-        """Go on delivering a partition."""
+        """Resume delivering records of a partition."""
         kafka_partition = KafkaPartition(*partition)
         if kafka_partition in self.client.assignment():
             self._resume(kafka_partition)
 
     def outage(self, partition: TopicPartition) -> LaneOutage | None:
-        """Return what keeps a partition from being read; None when nothing is known to."""
+        """Return why a partition cannot be read; None if no reason is known."""
         return self._outages.of(partition)
 
     def _resume(self, partition: KafkaPartition) -> None:
@@ -467,14 +467,14 @@ class LaneConsumer(NoRecordPath):
         return {tp: committable[source] for tp in tps if (source := TopicPartition(*tp)) in committable}
 
     async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:  # noqa: FBT001, FBT002 - Faust's signature
-        """Commit, as far as that can be done in time; where the tables are is in stores and changelogs."""
+        """Commit what is possible in time; the authoritative positions are in stores and changelogs."""
         del start_new_transaction
         return await self._commit(offsets)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         assigned = self.client.assignment()
         wanted = {partition: offset for tp, offset in offsets.items() if (partition := KafkaPartition(*tp)) in assigned}
-        # Without the lease the coordinator is not there, or another one, or has another member in mind.
+        # Without the lease, the coordinator may be unreachable, have moved, or no longer know this member.
         if not wanted or self._commits is None or not self.lease.holds(self.client._coordinator.generation):
             return False
         committed = await self._commits.commit(wanted)
@@ -482,11 +482,11 @@ class LaneConsumer(NoRecordPath):
         return len(committed) == len(wanted)
 
     async def wait_empty(self) -> None:
-        """Commit; what is in flight was drained before."""
+        """Commit; records in flight were drained before."""
         await self.commit()
 
     def assignment(self) -> set[TP]:
-        """Return the partitions assigned."""
+        """Return the assigned partitions."""
         return {TP(*partition) for partition in self.client.assignment()}
 
     def _new_topicpartition(self, topic: str, partition: int) -> TP:
@@ -494,7 +494,7 @@ class LaneConsumer(NoRecordPath):
 
 
 def _partition_at_fault(error: Exception) -> KafkaPartition | None:
-    """Return the partition that aiokafka was handing out when it failed; few of the errors themselves say which."""
+    """Return the partition that aiokafka was reading when it failed; few of its errors name it."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is Fetcher.fetched_records.__code__:
             return frame.f_locals.get("tp")

@@ -1,4 +1,4 @@
-"""Writes dead letters with a producer of its own, apart from the changelogs' epochs."""
+"""Writes dead letters with a separate producer, independent of the changelogs' epochs."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -25,22 +25,22 @@ from tablehouse.tasks.log import BrokerClock
 
 log = structlog.get_logger(__name__)
 
-#: How long the letters of one batch of source records may take, in seconds, before they are tried again.
+#: Seconds that sending the letters of one batch of source records may take before it is retried.
 SEND_TIMEOUT = 10.0
 
-#: The bytes of letters that go into one record batch, unless one letter has more.
+#: Maximum bytes of letters in one record batch, unless a single letter is larger.
 BATCH_BYTES = 256 * 1024
 
-#: A batch limit that the broker must not refuse: it is what an error without any content takes.
-_LEAST_LIMIT = 4096
+#: The smallest usable batch limit: the size of an error without any content.
+_MIN_LIMIT_BYTES = 4096
 
 
 class KafkaDeadLetters:
     """Implements DeadLetters.
 
-    The letters of one source partition are in one partition of the topic, in order. A producer that failed, or has not
-    answered in time, is thrown away with what it still has in hand, or its repetitions would pile up while no broker
-    is there. The next attempt looks at the topic again, which may have been deleted, and creates it where it was.
+    The letters of one source partition are in one partition of the topic, in order. A producer that failed or timed out
+    is discarded with its pending batches; otherwise its retries would pile up while no broker is reachable. The next
+    attempt checks the topic again and recreates it if it was deleted.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class KafkaDeadLetters:
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Connect; raises aiokafka's KafkaError when no broker is there."""
+        """Connect; raises aiokafka's KafkaError if no broker is reachable."""
         producer = AIOKafkaProducer(
             **self._connection.arguments(),
             acks="all",
@@ -75,7 +75,7 @@ class KafkaDeadLetters:
         self._producer = producer
 
     async def stop(self) -> None:
-        """Disconnect, within STOP_TIMEOUT or so."""
+        """Disconnect, within about STOP_TIMEOUT."""
         self._retire()
         if self._retiring:
             await asyncio.wait(self._retiring)
@@ -102,7 +102,7 @@ class KafkaDeadLetters:
             raise LettersUndelivered(f"{topic.name}: {error!r}") from error
 
     async def _write(self, letters: Sequence[DeadLetter]) -> bool:
-        """Write all letters; False when one was too large for the broker, whose limit is lower than it was."""
+        """Write all letters; return False if one was too large for the broker because its limit was lowered."""
         if self._failed:
             self._topic = await look_again(self._connection, self._topic)
             self._limit, self._failed = self._topic.limit, False
@@ -110,22 +110,26 @@ class KafkaDeadLetters:
             await self.start()
         producer = self._producer
         if producer is None:
-            raise AssertionError("a producer was started and is not there")
+            raise AssertionError("the producer is missing after its start")
         partition = letters[0].source.partition % self._topic.partitions
         try:
             sent = []
             for batch in self._batches(producer, letters):
                 future = await producer.send_batch(batch, self._topic.name, partition=partition)
-                # The outcome of one that nothing waits for any more, because another failed first, is not needed.
+                # Retrieve the exception of a batch that is no longer awaited because another one failed first.
                 future.add_done_callback(lambda done: done.cancelled() or done.exception())
                 sent.append(future)
             for future in sent:
                 await future
         except MessageSizeTooLargeError:
-            if self._limit <= _LEAST_LIMIT:
+            if self._limit <= _MIN_LIMIT_BYTES:
                 raise
-            self._limit = max(_LEAST_LIMIT, self._limit // 2)
-            log.warning("dead-letter topic takes less than it did", topic=self._topic.name, tried_bytes=self._limit)
+            self._limit = max(_MIN_LIMIT_BYTES, self._limit // 2)
+            log.warning(
+                "the size limit of the dead-letter topic was lowered",
+                topic=self._topic.name,
+                tried_bytes=self._limit,
+            )
             self._retire()
             return False
         return True
@@ -134,7 +138,7 @@ class KafkaDeadLetters:
         batch: BatchBuilder | None = None
         now_ms = self._clock.now_ms()
         for letter in letters:
-            content = self._fitting(letter, now_ms)
+            content = self._fit(letter, now_ms)
             if batch is None or not _append(batch, content, now_ms):
                 if batch is not None:
                     yield batch
@@ -144,11 +148,11 @@ class KafkaDeadLetters:
             batch.close()
             yield batch
 
-    def _fitting(self, letter: DeadLetter, now_ms: int) -> Content:
-        """Return as much of a letter as one batch takes."""
+    def _fit(self, letter: DeadLetter, now_ms: int) -> Content:
+        """Return as much of a letter as fits into one batch."""
         for make in (content_of, without_value):
             content = make(letter, self._group, self._worker, now_ms)
-            if _most_bytes(content) <= self._limit:
+            if _max_bytes(content) <= self._limit:
                 return content
         return without_content(letter, self._group, self._worker, now_ms)
 
@@ -161,12 +165,12 @@ class KafkaDeadLetters:
 
 
 def _append(batch: BatchBuilder, content: Content, now_ms: int) -> bool:
-    """Add to a batch, and say whether there was room; the first always has."""
+    """Append to a batch and return whether it fit; the first letter always does."""
     key, value, headers = content
     return batch.append(timestamp=now_ms, key=key, value=value, headers=list(headers)) is not None
 
 
-def _most_bytes(content: Content) -> int:
-    """Return what a batch of this record alone takes, with room for its heads and lengths."""
+def _max_bytes(content: Content) -> int:
+    """Return an upper bound of the size of a batch with this record alone, including headers and lengths."""
     headers = sum(len(name.encode()) + len(value or b"") + 10 for name, value in content.headers)
     return len(content.key or b"") + len(content.value or b"") + headers + 128

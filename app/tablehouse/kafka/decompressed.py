@@ -1,35 +1,34 @@
-"""What decompressed batches hold together, however many partitions are under way in one."""
+"""Limits the memory of all decompressed batches, for any number of partitions."""
 
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-#: Smaller ones are not counted: they take what is fetched ahead anyway.
+#: Smaller batches are not counted: they take no more memory than fetched data does anyway.
 MIN_COUNTED_BYTES = 4 << 20
 
-#: The most bytes of the others that are kept while some of their records are still to be taken, in addition to those of
-#: the batch that is under way.
+#: Maximum bytes of partly read batches that are kept, in addition to the batch being read.
 MAX_HELD_BYTES = 128 << 20
 
 
 class Holder(Protocol):
-    """What was fetched of one partition, with a batch under way."""
+    """The fetched data of one partition, with a partly read batch."""
 
     def give_up(self) -> None:
-        """Forget all that was not taken, so that it is fetched again."""
+        """Discard the records not yet taken, so that they are fetched again."""
 
 
 class DecompressedBatches:
-    """Those that are held now, the one that was used last at the end."""
+    """The batches held now, in order of last use."""
 
     def __init__(self) -> None:
         self._sizes: WeakKeyDictionary[Holder, int] = WeakKeyDictionary()
 
     def hold(self, holder: Holder, size: int) -> bool:
-        """Count a batch that a holder has begun, if it is large; return whether it is counted.
+        """Count a batch that a holder has begun to read, if it is large; return whether it is counted.
 
-        Those of others that were used longest ago are given up where all have too much.
+        If the total is over the limit, the least recently used batches of other holders are discarded.
         """
-        # It is decompressed twice where it is read record by record.
+        # A batch that is read record by record is decompressed twice.
         self._sizes.pop(holder, None)
         if size < MIN_COUNTED_BYTES:
             return False
@@ -44,9 +43,9 @@ class DecompressedBatches:
         return True
 
     def use(self, holder: Holder) -> None:
-        """Note that records are taken of a holder's batch, which is counted."""
+        """Record that a holder's counted batch was used."""
         self._sizes[holder] = self._sizes.pop(holder)
 
     def release(self, holder: Holder) -> None:
-        """Forget a holder's batch, of which all was taken."""
+        """Forget a holder's batch, which was read to its end."""
         del self._sizes[holder]

@@ -1,8 +1,8 @@
-"""Decompressing record batches within a bound.
+"""Decompresses record batches up to a size limit.
 
-A broker bounds how large a batch is while it is compressed, and a megabyte can become a gigabyte. aiokafka decompresses
-it whatever that is. The functions here take the place of its own, for all consumers of the process, and raise
-DecompressedTooLarge instead.
+A broker limits the compressed size of a batch, and a megabyte can expand to a gigabyte. aiokafka decompresses it
+without a limit. The functions here replace aiokafka's for all consumers of the process, and raise DecompressedTooLarge
+instead.
 """
 
 import gzip
@@ -17,49 +17,48 @@ from aiokafka.codec import _detect_xerial_stream
 from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record import default_records, legacy_records
 
-#: The most bytes that a batch may have when it is decompressed. That is 256 times the default of a topic's
-#: max.message.bytes, and far more than producers put into a batch. It is no setting, and no part of the memory budget:
-#: whether a batch can be read has to be the same for all workers of a group and for `tablehouse skip`, which passes
-#: over no batch that it can read.
+#: Maximum size of a decompressed batch in bytes. That is 256 times the default of a topic's max.message.bytes, and far
+#: more than producers put into a batch. It is not a setting and not part of the memory budget: all workers of a group
+#: and `tablehouse skip`, which refuses to skip a readable batch, must agree on which batches are readable.
 MAX_BATCH_BYTES = 256 << 20
 
-#: The room for a decompressed batch: the least in bytes, the first as a multiple of the batch's own bytes, and the
-#: factor by which room that was too small grows.
+#: The output buffer of a decompressed batch: its minimum size in bytes, its first size as a multiple of the compressed
+#: size, and the factor by which it grows if it was too small.
 _MIN_ROOM, _FIRST_FACTOR, _GROWTH = 64 * 1024, 8, 4
 
-#: Bytes that gzip decompresses in one go.
+#: Bytes that gzip decompresses per call.
 _PORTION = 1 << 20
 
-#: What cramjam says when there is too little room.
+#: cramjam's error message for an output buffer that is too small.
 _NO_ROOM = "failed to write whole buffer"
 
 _XERIAL_HEADER_BYTES = 16
 _BLOCK_LENGTH = struct.Struct(">i")
 
-#: How many batches that were too large are remembered. One that keeps a partition is tried again every second.
+#: Number of oversized batches that are remembered. One that blocks a partition is retried every second.
 _REMEMBERED = 64
 
 
 class DecompressedTooLarge(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
-    """A batch has more than MAX_BATCH_BYTES when it is decompressed."""
+    """A batch is larger than MAX_BATCH_BYTES after decompression."""
 
     def __init__(self) -> None:
-        super().__init__(f"decompressed it has more than {MAX_BATCH_BYTES:,} bytes, the most that a batch may have")
+        super().__init__(f"decompressed, it exceeds the limit of {MAX_BATCH_BYTES:,} bytes per batch")
 
 
 _Decode = Callable[[bytes], bytes | bytearray]
 
 
 class Decompression:
-    """Decompresses batches; `total` counts the bytes that they became."""
+    """Decompresses batches; `total` counts the decompressed bytes."""
 
     def __init__(self) -> None:
         self.total = 0
-        #: The digests of batches that were too large, by their length and what was too large.
+        #: Digests of oversized batches, by their length and the limit that they exceeded.
         self._too_large: dict[tuple[int, int], bytes] = {}
 
     def bounded(self, decode: _Decode) -> Callable[[bytes | memoryview], bytes | bytearray]:
-        """Return what decompresses a batch with `decode`, unless it was too large before."""
+        """Return a function that decompresses a batch with `decode` unless it is known to be oversized."""
 
         def decompress(data: bytes | memoryview) -> bytes | bytearray:
             data, known = bytes(data), (len(data), MAX_BATCH_BYTES)
@@ -95,7 +94,7 @@ def _gunzip(data: bytes) -> bytes:
 
 def _unsnap(data: bytes) -> bytes:
     blocks = list(_xerial_blocks(data)) if _detect_xerial_stream(data) else [data]
-    # Each says at its beginning how many bytes it becomes, and becomes no more.
+    # Each block starts with its decompressed length, and cannot exceed it.
     if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > MAX_BATCH_BYTES:
         raise DecompressedTooLarge
     return b"".join([bytes(cramjam.snappy.decompress_raw(block)) for block in blocks])
@@ -107,12 +106,12 @@ def _xerial_blocks(data: bytes) -> Iterator[bytes]:
         start = at + _BLOCK_LENGTH.size
         at = start + _BLOCK_LENGTH.unpack_from(data, at)[0]
         if not start <= at <= len(data):
-            raise CorruptRecordException("a block of its snappy stream has a wrong length")
+            raise CorruptRecordException("a block of its snappy stream has an invalid length")
         yield data[start:at]
 
 
 def _decode_into(decompress_into: Callable[[bytes, bytearray], int]) -> _Decode:
-    """Return a decoder of what does not always say how many bytes it becomes."""
+    """Return a decoder for formats that do not always state the decompressed length."""
 
     def decode(data: bytes) -> bytearray:
         room = min(MAX_BATCH_BYTES, max(_MIN_ROOM, _FIRST_FACTOR * len(data)))
@@ -142,7 +141,7 @@ _CODECS: dict[str, _Decode] = {
     "zstd_decode": _decode_into(cramjam.zstd.decompress_into),
 }
 
-#: aiokafka's parsers of both formats, in Python and, where they are there, in C.
+#: aiokafka's parsers of both formats, in Python and, if available, in C.
 _PARSERS = (
     default_records,
     legacy_records,

@@ -1,4 +1,4 @@
-"""The Faust application: its consumer group, its commits and its life cycle around our lane and our tables."""
+"""The Faust application: consumer group, commits and life cycle for Tablehouse's lanes and tables."""
 
 import asyncio
 from collections.abc import Iterable
@@ -19,17 +19,17 @@ from tablehouse.model import TopicPartition
 
 
 class Rebalances(Protocol):
-    """What happens at a rebalance; implemented by the engine."""
+    """Called at a rebalance; implemented by the engine."""
 
     async def revoked(self) -> None:
-        """Stop owning; called before the group is joined again."""
+        """Release all ownership; called before the worker rejoins the group."""
 
     async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
         """Own these partitions, and no others."""
 
 
 class _Subscription(Conductor):  # type: ignore[misc]  # faust's base has untyped parts
-    """Subscribes to the sources once; Faust's conductor would wait for agents, and again 45 s after every change."""
+    """Subscribes to the sources once; Faust's conductor would wait for agents, and for 45 s after every change."""
 
     @Service.task  # type: ignore[untyped-decorator]  # mode is not typed enough
     async def _subscriber(self) -> None:
@@ -37,7 +37,7 @@ class _Subscription(Conductor):  # type: ignore[misc]  # faust's base has untype
 
 
 class _Fetcher(Fetcher):  # type: ignore[misc]  # faust's base has untyped parts
-    """Runs the lane; being cancelled is how it ends. Faust's takes that in the middle of a rebalance for a crash."""
+    """Runs the lanes until cancelled. Faust's fetcher treats a cancellation during a rebalance as a crash."""
 
     @Service.task  # type: ignore[untyped-decorator]  # mode is not typed enough
     async def _fetcher(self) -> None:
@@ -48,7 +48,7 @@ class _Fetcher(Fetcher):  # type: ignore[misc]  # faust's base has untyped parts
 
 
 class _LaneTransport(Transport):  # type: ignore[misc]
-    """aiokafka, driven by the lane."""
+    """Faust's aiokafka transport, driven by the lanes."""
 
     Consumer = LaneConsumer
     Conductor = _Subscription
@@ -56,7 +56,7 @@ class _LaneTransport(Transport):  # type: ignore[misc]
 
 
 class _BootStrategy(BootStrategy):  # type: ignore[misc]
-    """Starts the consumer, the subscription and the fetcher, and nothing of agents, tables, web or Faust's producer."""
+    """Starts the consumer, the subscription and the fetcher, but no agents, tables, web server or Faust producer."""
 
     def server(self) -> Iterable[ServiceT]:
         app = self.app
@@ -64,7 +64,7 @@ class _BootStrategy(BootStrategy):  # type: ignore[misc]
 
 
 class TablehouseApp(faust.App):  # type: ignore[misc]
-    """Faust's App with our transport, and rebalances that concern our shards alone."""
+    """Faust's App with Tablehouse's transport, and rebalances that only concern its shards."""
 
     BootStrategy = _BootStrategy
 
@@ -92,22 +92,22 @@ class TablehouseApp(faust.App):  # type: ignore[misc]
         """Nothing: stores are in the data directory."""
 
     async def on_started(self) -> None:
-        """Nothing to wait for: every partition becomes ready by itself."""
+        """Nothing to wait for: each partition becomes ready on its own."""
 
     async def _producer_flush(self, logger: Any) -> None:
         """Nothing: Faust's producer is not started."""
 
     def on_rebalance_start(self) -> None:
-        """Take note that a rebalance is under way."""
+        """Record that a rebalance has started."""
         self.rebalancing = True
         self.rebalancing_count += 1
 
     def on_rebalance_return(self) -> None:
-        """Take note that it is over."""
+        """Record that the rebalance has ended."""
         self.rebalancing = False
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
-        del revoked  # eager rebalancing revokes them all
+        del revoked  # eager rebalancing revokes all partitions
         await self.rebalances.revoked()
 
     async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:

@@ -15,33 +15,33 @@ from tablehouse.kafka.faust_app import TablehouseApp
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that requests in flight are given once the worker was told to stop.
+#: Seconds for requests in flight to finish after the worker was told to stop.
 _DRAIN = 2.0
 
-#: Seconds that showing where the process hangs may take.
+#: Seconds that dumping the stacks of a hanging process may take.
 _UNREAD = 1.0
 
 
 class Engine(Protocol):
-    """What takes part in the group; a Service of mode."""
+    """Takes part in the group; a mode Service."""
 
     app: TablehouseApp
 
     def drain(self) -> None:
-        """Take note that the worker is stopping."""
+        """Record that the worker is stopping."""
 
 
 class Listeners(Protocol):
-    """The HTTP server, which this package does not know."""
+    """The HTTP server, which this package does not import."""
 
     async def start(self) -> None:
         """Serve."""
 
     async def log_when_ready(self) -> None:
-        """Return once the worker is ready, and log that."""
+        """Log when the worker is ready, and return."""
 
     async def drain(self, seconds: float) -> None:
-        """Turn unready, and wait for requests in flight."""
+        """Become unready, and wait for requests in flight."""
 
     async def stop(self, seconds: float) -> None:
         """Close."""
@@ -63,7 +63,7 @@ class _ListenersService(Service):  # type: ignore[misc]  # mode's Service has un
 
 
 class _Worker(faust.Worker):  # type: ignore[misc]  # faust's Worker has untyped parts
-    """Faust's Worker with our logging, a drain before the stop, and a deadline after it."""
+    """Faust's Worker with Tablehouse's logging, a drain before the stop, and a deadline for it."""
 
     def __init__(self, engine: Engine, listeners: Listeners, shutdown_timeout: float) -> None:
         super().__init__(
@@ -81,9 +81,9 @@ class _Worker(faust.Worker):  # type: ignore[misc]  # faust's Worker has untyped
         self._shutdown_timeout = shutdown_timeout
 
     def _install_signal_handlers_unix(self) -> None:
-        """Stop on SIGTERM, SIGINT and SIGHUP, the last one unless it was ignored at the start, as nohup has it.
+        """Stop on SIGTERM, SIGINT, and SIGHUP unless SIGHUP was ignored at the start, as under nohup.
 
-        Faust's handlers of SIGUSR1 and SIGUSR2 print every local variable, and stop the worker in a debugger.
+        Faust's handlers of SIGUSR1 and SIGUSR2, which print every local variable and start a debugger, are disabled.
         """
         stopping = [signal.SIGTERM, signal.SIGINT]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -105,10 +105,10 @@ class _Worker(faust.Worker):  # type: ignore[misc]  # faust's Worker has untyped
 
 
 def _end_after(seconds: float) -> None:
-    """End the process whatever hangs, and show where; what was not flushed is in the changelog.
+    """End the process after a deadline even if it hangs, and dump its stacks; unflushed data is in the changelog.
 
-    Not a Python thread: a call into a library may hang with the interpreter's lock held. Nor that alone: what it shows
-    may have no reader.
+    This is not a Python thread, since a library call may hang while holding the GIL. The alarm signal is needed as
+    well, since writing the dump may block on a pipe without a reader.
     """
     faulthandler.dump_traceback_later(seconds, exit=True)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -116,7 +116,7 @@ def _end_after(seconds: float) -> None:
 
 
 def _relieve_collector() -> None:
-    """Keep the garbage collector off what lives as long as the process, and off most of what lives for a batch.
+    """Exclude long-lived objects from garbage collection, and run it less often than once per batch.
 
     Records make no cycles. With the default thresholds the collector took 17 % of an ingesting worker's CPU
     (bench/README.md).
@@ -129,7 +129,7 @@ def _relieve_collector() -> None:
 def run(engine: Engine, listeners: Listeners, shutdown_timeout: float) -> int:
     """Run until told to stop, on the current event loop, and return the exit code.
 
-    Raises SetupError when the worker cannot work as configured, at start or, for what only its data can tell, later.
+    Raises SetupError if the worker cannot run as configured: at the start, or later if only its data shows it.
     """
     worker = _Worker(engine, listeners, shutdown_timeout)
     _relieve_collector()
@@ -140,16 +140,16 @@ def run(engine: Engine, listeners: Listeners, shutdown_timeout: float) -> int:
         loop.run_until_complete(worker._starting_fut)
     except asyncio.CancelledError:
         pass
-    except Exception as error:  # noqa: BLE001 - whatever it was, the services are stopped and it is reported below
+    except Exception as error:  # noqa: BLE001 - the services are stopped and the error is reported below
         failure = error
     failure = failure or worker.crash_reason
     if failure is not None:
         _end_after(shutdown_timeout)
-        # Faust would log it, and raise it again.
+        # Faust would log it and raise it again.
         worker.crash_reason = None
     try:
         worker.stop_and_shutdown()
-    except Exception as error:  # noqa: BLE001 - Faust raises the reason of a crash during the stop
+    except Exception as error:  # noqa: BLE001 - Faust raises the cause of a crash during the stop
         failure = failure or error
     if isinstance(failure, SetupError):
         raise failure

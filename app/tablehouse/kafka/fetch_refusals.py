@@ -1,6 +1,6 @@
-"""Offsets that a broker does not send, because it cannot read them itself: a damaged batch head, an unknown codec.
+"""Handles offsets that a broker cannot read and therefore not send: a corrupt batch header, an unknown codec.
 
-aiokafka logs such an answer and asks again at once, for as long as it gets the same, and its caller hears of nothing.
+aiokafka logs such a response and retries at once, indefinitely, without telling its caller.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from aiokafka.protocol.fetch import FetchRequest
 from tablehouse.kafka.record_batches import UnreadableBatch
 from tablehouse.model import TopicPartition
 
-#: UNSUPPORTED_COMPRESSION_TYPE, which aiokafka has no name for.
+#: UNSUPPORTED_COMPRESSION_TYPE, for which aiokafka has no error class.
 _UNKNOWN_CODEC = 76
 
 _REFUSALS = frozenset({CorruptRecordException.errno, UnknownError.errno, _UNKNOWN_CODEC})
 
 
 def tell_refusals(consumer: AIOKafkaConsumer) -> None:
-    """Have a consumer raise UnreadableBatch for an offset that a broker does not send."""
+    """Make a consumer raise UnreadableBatch for an offset that a broker cannot send."""
     send = consumer._client.send
 
     async def send_and_tell(node_id: int, request: Any, **options: Any) -> Any:
@@ -36,11 +36,11 @@ def _tell(consumer: AIOKafkaConsumer, request: FetchRequest, answer: Any) -> Non
     for topic, partitions in answer.topics:
         for partition, code, *_ in partitions:
             if code in _REFUSALS:
-                _refuse(consumer, KafkaPartition(topic, partition), _asked(request, topic, partition), code)
+                _refuse(consumer, KafkaPartition(topic, partition), _requested_offset(request, topic, partition), code)
 
 
-def _asked(request: FetchRequest, topic: str, partition: int) -> int:
-    """Return the offset that a request asked for."""
+def _requested_offset(request: FetchRequest, topic: str, partition: int) -> int:
+    """Return the offset that a request fetches."""
     asked: dict[tuple[str, int], int] = {
         (name, number): offset for name, partitions in request.topics for number, offset, _ in partitions
     }
@@ -50,7 +50,7 @@ def _asked(request: FetchRequest, topic: str, partition: int) -> int:
 def _refuse(consumer: AIOKafkaConsumer, partition: KafkaPartition, offset: int, code: int) -> None:
     assignment, fetcher = consumer._subscription.subscription.assignment, consumer._fetcher
     state = None if assignment is None else assignment.state_value(partition)
-    # As aiokafka does with records that were asked for before a seek.
+    # As aiokafka does with records fetched before a seek.
     if state is None or not state.has_valid_position or state.position != offset or partition in fetcher._records:
         return
     error = for_code(code)("the broker cannot read it")

@@ -1,4 +1,4 @@
-"""What the members of a group sent when they joined it, of which some may not be Tablehouse, or not of this release."""
+"""Parses the metadata of group members, some of which may not be Tablehouse or not of this release."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 
 from tablehouse.placement.wire import MemberMetadata, WireError, check_subscription, decode_group
 
-#: Members that are named with the reason why they are left out; what all members are sent is bounded.
+#: Maximum number of excluded members that an assignment names with a reason, which bounds its size.
 MAX_NAMED = 20
 
 
 class Readable(NamedTuple):
-    """The members that can be placed, by Kafka's member id: their topics, and what they say of themselves.
+    """The members that can be placed, by Kafka's member id: their topics and their metadata.
 
-    left_out are the other ones, and why.
+    left_out maps the others to the reason.
     """
 
     subscriptions: Mapping[str, frozenset[str]]
@@ -23,7 +23,7 @@ class Readable(NamedTuple):
 
 
 def read_members(members: Iterable[tuple[Any, ...]]) -> Readable:
-    """Read what the broker gives the group's leader: member id, perhaps an instance id, and the metadata of each."""
+    """Parse what the group's leader gets of each member: member id, optional instance id, and metadata."""
     left_out: dict[str, str] = {}
     subscriptions: dict[str, frozenset[str]] = {}
     sent: dict[str, bytes] = {}
@@ -34,7 +34,7 @@ def read_members(members: Iterable[tuple[Any, ...]]) -> Readable:
             sent[member] = metadata.user_data or b""
         except WireError as error:
             left_out[member] = str(error)
-        except Exception as error:  # noqa: BLE001 - aiokafka's parser raises what it likes on bytes of others
+        except Exception as error:  # noqa: BLE001 - aiokafka's parser may raise anything on malformed bytes
             left_out[member] = f"its metadata cannot be parsed ({type(error).__name__})"
     described, unusable = decode_group(sent)
     left_out |= {member: str(error) for member, error in unusable.items()}

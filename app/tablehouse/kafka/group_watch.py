@@ -1,4 +1,4 @@
-"""Tells what of the group's coordination passes from what ends the worker; aiokafka goes on in silence with either."""
+"""Tells transient errors of the group coordination from fatal ones; aiokafka silently continues after both."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,42 +14,42 @@ from aiokafka.errors import (
 
 from tablehouse.errors import GroupRefused
 
-#: Seconds for which the group's coordinator may answer with what aiokafka has no way to deal with. Some of that passes,
-#: as when the coordinator cannot write the group down in time, and ends with the next assignment.
-PATIENCE = 10.0
+#: Seconds for which the group's coordinator may answer with errors that aiokafka cannot handle. Some are transient, as
+#: when the coordinator cannot persist the group in time, and end with the next assignment.
+UNEXPECTED_TIMEOUT_SECONDS = 10.0
 
-#: Answers of the coordinator that trying again does not change, and what would.
+#: Errors of the coordinator that retrying does not resolve, and their remedies.
 _REMEDIES: Mapping[type[KafkaError], str] = {
     GroupAuthorizationFailedError: "allow this worker Read on the group",
-    InconsistentGroupProtocolError: "another application is in it, so the workers need another one (group)",
-    InvalidGroupIdError: "the workers need another one (group)",
-    InvalidSessionTimeoutError: "session_timeout has to be within group.min.session.timeout.ms and "
+    InconsistentGroupProtocolError: "another application uses this group; configure a different one (setting group)",
+    InvalidGroupIdError: "configure a different one (setting group)",
+    InvalidSessionTimeoutError: "session_timeout must be between group.min.session.timeout.ms and "
     "group.max.session.timeout.ms of the brokers",
 }
 
 
 class GroupFailed(Exception):
-    """This process cannot take part in the group any more, and its worker has to end."""
+    """This process can no longer take part in the group, and its worker must end."""
 
 
 class GroupWatch:
-    """Watches a consumer's part in a group."""
+    """Watches a consumer's group membership."""
 
     def __init__(self, group: str, client: AIOKafkaConsumer) -> None:
         self._group = group
         self._client = client
-        #: When the coordinator began to answer with what nobody expects; None since the last assignment.
+        #: When the coordinator began to answer with unexpected errors; None if it has not since the last assignment.
         self._odd_since: float | None = None
 
     def assigned(self) -> None:
-        """Take note that the coordinator has given an assignment."""
+        """Record that the coordinator has sent an assignment."""
         self._odd_since = None
 
     def check(self) -> None:
-        """Raise an error when the consumer is out of the group.
+        """Raise an error if the consumer is out of the group.
 
-        That is GroupFailed when it is for good, GroupRefused when it may not be in it, and KafkaError when it may yet
-        come back. aiokafka waits for this call after each error, and only then goes on.
+        GroupFailed if it cannot come back, GroupRefused if it is not allowed in, KafkaError if it may come back. After
+        an error, aiokafka continues only once this was called.
         """
         coordinator = self._client._coordinator
         tasks = {"coordination": coordinator._coordination_task, "fetching": self._client._fetcher.error_future}
@@ -67,8 +67,8 @@ class GroupWatch:
             if self._odd_since is None:
                 self._odd_since = now
             seconds = now - self._odd_since
-            if seconds >= PATIENCE:
+            if seconds >= UNEXPECTED_TIMEOUT_SECONDS:
                 raise GroupFailed(
-                    f"group {self._group}: nothing but errors for {seconds:.0f} s, the last one: {error!r}"
+                    f"group {self._group}: only errors for {seconds:.0f} s, last one: {error!r}"
                 ) from error
             raise

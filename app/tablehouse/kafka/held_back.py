@@ -1,4 +1,4 @@
-"""Whether an open transaction holds back records that are there for good, or only those of open transactions."""
+"""Tells whether an open transaction holds back committed records, or only records of open transactions."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from tablehouse.model import TopicPartition
 
 _READ_UNCOMMITTED = 0
 
-#: Bytes of a partition that one request brings at most, and requests that one look makes at most.
+#: Maximum bytes of a partition per request, and maximum requests per check.
 _FETCH_BYTES, _MAX_FETCHES = 1 << 20, 4
 
 
 @dataclass(slots=True)
 class _Scan:
-    """What is known beyond `end`: nothing before `reached` is settled, except at `found` unless it is None."""
+    """What is known beyond `end`: nothing before `reached` is settled, except at `found` if it is not None."""
 
     end: int
     reached: int
@@ -26,21 +26,21 @@ class _Scan:
 
 
 class HeldBack:
-    """Reads the heads of the batches beyond the end of what can be read, each batch once."""
+    """Reads the headers of the batches beyond the last stable offset, each batch once."""
 
     def __init__(self, client: AIOKafkaClient) -> None:
         self._client = client
         self._scans: dict[TopicPartition, _Scan] = {}
 
     async def is_settled(self, leader: int, partition: TopicPartition, end: int, high_watermark: int) -> bool:
-        """Return whether there may be committed records, or records outside of transactions, from `end` on.
+        """Return whether there may be committed or non-transactional records from `end` on.
 
-        True when that is not known: at the first look at an end, since most transactions are over at the next, and
-        where there is more to read than one look does.
+        True if unknown: at the first check of an end, since most transactions have ended by the next, and if there is
+        more to read than one check does.
         """
         scan = self._scans.get(partition)
         if scan is not None and (end < scan.end or high_watermark < scan.reached):
-            # The log was shortened, as an unclean election does: other batches may stand where these were read.
+            # The log was truncated, as by an unclean election: there may be other batches at these offsets now.
             scan = None
         if scan is None or scan.end != end:
             reached = end if scan is None or scan.found is not None else max(end, scan.reached)
@@ -54,11 +54,11 @@ class HeldBack:
         return scan.found is not None or scan.reached < high_watermark
 
     def forget(self, partition: TopicPartition) -> None:
-        """Forget a partition in which no transaction is open any more."""
+        """Forget a partition that has no open transaction any more."""
         self._scans.pop(partition, None)
 
     async def _read_on(self, leader: int, partition: TopicPartition, scan: _Scan) -> bool:
-        """Read one answer's batches; return whether there were any."""
+        """Read the batches of one response; return whether there were any."""
         wanted = [(partition.topic, [(partition.partition, scan.reached, _FETCH_BYTES)])]
         try:
             answer = await self._client.send(leader, FetchRequest(0, 0, _FETCH_BYTES, _READ_UNCOMMITTED, wanted))
@@ -70,7 +70,7 @@ class HeldBack:
         before = scan.reached
         try:
             _look(MemoryRecords(data), scan)
-        except Exception:  # noqa: BLE001 - parsing raises what it likes; the lane tells of a batch that cannot be read
+        except Exception:  # noqa: BLE001 - parsing may raise anything; the lane reports unreadable batches
             return False
         return scan.reached > before
 
@@ -85,7 +85,7 @@ def _look(batches: MemoryRecords, scan: _Scan) -> None:
 
 
 def _is_settled(batch: object) -> bool:
-    """Return whether a batch is outside of transactions, or ends one by committing it."""
+    """Return whether a batch is non-transactional or commits a transaction."""
     if not getattr(batch, "is_transactional", False):
         return True
     if not getattr(batch, "is_control_batch", False):

@@ -1,4 +1,4 @@
-"""Source partitions that cannot be read for now, so that one of them holds up its own lane and no other."""
+"""Source partitions that cannot be read at present; each one only suspends its own lane."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from tablehouse.tasks.log import OUTAGE_LASTS_SECONDS, SKIP_ADVICE, Clock, LaneO
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two attempts to read a partition that could not be read.
+#: Seconds between attempts to read a failed partition.
 PAUSE = 1.0
 
 
@@ -27,7 +27,7 @@ class _Outage(NamedTuple):
 
 
 class LaneOutages:
-    """Says which partitions wait before they are tried again, and reports outages at growing distances."""
+    """Tells which partitions wait for their next retry, and logs outages at growing intervals."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -35,15 +35,15 @@ class LaneOutages:
         self._waiting: set[TopicPartition] = set()
 
     def failed(self, source: TopicPartition, offset: int, error: Exception) -> None:
-        """Take note that a partition could not be read at an offset: it waits for PAUSE."""
+        """Record that a partition could not be read at an offset: it waits for PAUSE."""
         now, known = self._clock.monotonic(), self._outages.get(source)
         since = now if known is None else known.since
         cause = error.problem if isinstance(error, UnreadableBatch) else in_words(error)
         warnings = Recurring(log, self._clock.monotonic) if known is None else known.warnings
-        # Of each kind the first is told at once.
+        # The first outage of each kind is logged at once.
         warnings.warn(
             type(error).__name__,
-            "a partition cannot be read; its lane waits, and it is tried again every second",
+            "a partition cannot be read; its lane waits and retries every second",
             source=str(source),
             offset=offset,
             error=cause,
@@ -53,16 +53,16 @@ class LaneOutages:
         self._waiting.add(source)
 
     def waits(self, source: TopicPartition) -> bool:
-        """Say whether a partition is not to be read yet."""
+        """Return whether a partition waits for its next retry."""
         return source in self._waiting
 
     def unreadable_at(self, source: TopicPartition, offset: int) -> UnreadableBatch | None:
-        """Return what cannot be read, where a lane that wants `offset` next has come to it."""
+        """Return the unreadable batch at `offset`, the next offset of its lane; None if there is none."""
         outage = self._outages.get(source)
         return outage.unreadable if outage is not None and outage.offset == offset else None
 
     def of(self, source: TopicPartition) -> LaneOutage | None:
-        """Return the outage of a partition; None when there is none."""
+        """Return the outage of a partition; None if there is none."""
         outage = self._outages.get(source)
         if outage is None:
             return None
@@ -70,18 +70,18 @@ class LaneOutages:
         if outage.unreadable is not None:
             reason = f"{outage.cause}; {SKIP_ADVICE}"
             return LaneOutage(reason, lasts or not outage.unreadable.is_refused)
-        reason = f"{source} cannot be read at offset {outage.offset}, and is tried again every second: {outage.cause}"
+        reason = f"{source} cannot be read at offset {outage.offset}; it is retried every second: {outage.cause}"
         return LaneOutage(reason, lasts)
 
     def due(self) -> list[TopicPartition]:
-        """Return the partitions that have waited long enough; they do not wait any more."""
+        """Return the partitions whose retry is due, and end their wait."""
         now = self._clock.monotonic()
         due = [source for source in self._waiting if self._outages[source].again_at <= now]
         self._waiting.difference_update(due)
         return due
 
     def delivered(self, source: TopicPartition) -> None:
-        """Take note that a partition was read, which ends its outage if there was one."""
+        """Record that a partition was read, which ends its outage if there was one."""
         outage = self._outages.pop(source, None)
         if outage is not None:
             self._waiting.discard(source)
@@ -89,6 +89,6 @@ class LaneOutages:
             log.info("a partition can be read again", source=str(source), offset=outage.offset, seconds=seconds)
 
     def keep(self, sources: Collection[TopicPartition]) -> None:
-        """Forget the partitions that are not among these."""
+        """Forget all partitions but these."""
         self._outages = {source: outage for source, outage in self._outages.items() if source in sources}
         self._waiting.intersection_update(sources)

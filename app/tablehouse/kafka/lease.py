@@ -1,4 +1,4 @@
-"""The proof of membership, taken from the group's heartbeats."""
+"""Proof of group membership, derived from heartbeats."""
 
 import asyncio
 from typing import Any
@@ -8,19 +8,19 @@ from aiokafka.protocol.group import HeartbeatRequest
 
 from tablehouse.tasks.log import Clock, LeaseLost
 
-#: Seconds between attempts to have a heartbeat answered.
+#: Seconds between attempts to get a heartbeat answered.
 _RETRY = 0.1
 
 
 class _Outlived(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
-    """A heartbeat was answered when the member was in another generation already."""
+    """A heartbeat was answered after the member had moved to another generation."""
 
 
 class GroupLease:
     """Implements Lease.
 
-    It is the time a heartbeat was SENT that counts, since the broker's session starts anew somewhere between sending
-    and receiving the answer. An answer of REBALANCE_IN_PROGRESS does not count, although aiokafka takes it for success.
+    The time at which a heartbeat was SENT counts, since the broker restarts the session at some time between request
+    and response. A response of REBALANCE_IN_PROGRESS does not count, although aiokafka treats it as a success.
     """
 
     def __init__(self, session_timeout: float, clock: Clock) -> None:
@@ -32,7 +32,7 @@ class GroupLease:
         self._beat: asyncio.Task[None] | None = None
 
     def attach(self, coordinator: Any) -> None:
-        """Watch what an aiokafka GroupCoordinator sends, from here on."""
+        """Start watching the requests of an aiokafka GroupCoordinator."""
         send = coordinator._send_req
 
         async def send_and_watch(request: Any) -> Any:
@@ -43,27 +43,27 @@ class GroupLease:
             if answer.error_code == 0:
                 self._generation, self._sent_at = request._generation_id, sent_at
             elif request._generation_id != coordinator.generation:
-                # aiokafka would take it for the word on the present generation, and join as another member.
-                raise _Outlived(f"the answer is to generation {request._generation_id}, which is over")
+                # aiokafka would apply it to the current generation, and join as a new member.
+                raise _Outlived(f"the response is for generation {request._generation_id}, which has ended")
             return answer
 
         coordinator._send_req = send_and_watch
         self._coordinator = coordinator
 
     def holds(self, generation: int) -> bool:
-        """Say whether the last good heartbeat of a generation was sent less than half a session time-out ago."""
+        """Return whether a generation's last successful heartbeat was sent less than half a session timeout ago."""
         return self._generation == generation and self.age() < self._valid_for
 
     def age(self) -> float:
-        """Return the seconds since the last good heartbeat was sent; infinity when there was none."""
+        """Return the seconds since the last successful heartbeat was sent; infinity if there was none."""
         return float("inf") if self._sent_at is None else self._clock.monotonic() - self._sent_at
 
     async def confirm(self, generation: int) -> None:
-        """Return once a heartbeat that was sent after this call was answered without error in `generation`."""
+        """Return once a heartbeat of `generation` that was sent after this call has succeeded."""
         asked_at = self._clock.monotonic()
         while True:
             if self._coordinator.generation != generation:
-                raise LeaseLost(f"generation {generation} is over, it is {self._coordinator.generation} now")
+                raise LeaseLost(f"generation {generation} has ended; the current one is {self._coordinator.generation}")
             if self._generation == generation and self._sent_at is not None and self._sent_at >= asked_at:
                 return
             if self._beat is None:
@@ -73,7 +73,7 @@ class GroupLease:
                 await asyncio.sleep(_RETRY)
 
     async def _heartbeat(self) -> None:
-        # Claims of many tasks ask at once: they share a heartbeat, as long as it has not been sent yet.
+        # Claims of many tasks arrive at once: they share a heartbeat that has not been sent yet.
         await asyncio.sleep(0)
         self._beat = None
         if self._coordinator.coordinator_id is not None:

@@ -1,4 +1,4 @@
-"""Leaves the group while a join is under way."""
+"""Leaves the group while a join is in progress."""
 
 import asyncio
 from typing import Any
@@ -9,19 +9,19 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that the coordinator may take to let a member go.
+#: Seconds that the coordinator may take to answer a LeaveGroup request.
 LEAVE_TIMEOUT = 2.0
 
-#: The name of the connection; aiokafka has one for each broker and name.
+#: The name of the connection; aiokafka opens one per broker and name.
 _CONNECTION = "leaving"
 
 
 async def leave_during_join(coordinator: Any) -> None:
-    """Have a member of an aiokafka GroupCoordinator leave, although its JoinGroup request is not answered yet.
+    """Make a member leave the group although its JoinGroup request has not been answered yet.
 
-    A broker answers a join once every member has joined, and takes no other request from that connection before, so a
-    LeaveGroup request behind it would wait for the slowest member, and the group then for the session of the one that
-    has stopped. On a connection of its own the request is answered at once, and so is the join: with an error.
+    A broker answers a join once every member has joined, and reads no other request from that connection before. A
+    LeaveGroup request behind it would wait for the slowest member, and then the group for the session timeout of the
+    stopped one. On a separate connection the request is answered at once, and so is the join, with an error.
     """
     broker, member = coordinator.coordinator_id, coordinator.member_id
     # A member without an id is not in the group.

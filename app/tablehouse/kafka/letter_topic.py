@@ -1,4 +1,4 @@
-"""The dead-letter topic as a person needs it: read from start to end, and put back where it came from."""
+"""Reads a dead-letter topic from start to end, and puts letters back into their sources."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -21,21 +21,21 @@ from tablehouse.tasks.dead_letters import LetterRead, read_letter
 from tablehouse.tasks.definitions import tables_with_changelogs
 from tablehouse.tasks.log import Bounds, LogRecord, LogUnavailable
 
-#: Called now and then with how many records were read, and how many there are to read at most.
+#: Called regularly with the number of records read so far, and the maximum number to read.
 Progress = Callable[[int, int], None]
 
 
 class NotTaken(Exception):
-    """The source topic does not take the record."""
+    """The source topic does not accept the record."""
 
 
 class LetterTopic:
-    """A dead-letter topic, and the sources of its letters; to be entered before it is used.
+    """A dead-letter topic and the sources of its letters; must be entered as a context manager before use.
 
-    `name` is the topic, and `foreign` counts the records that letters() has come to and that no worker has written.
+    `name` is the topic, and `foreign` counts the records found by letters() that no worker has written.
 
-    All methods raise LogUnavailable, or aiokafka's KafkaError, when brokers do not answer, and take as long as there is
-    something to read: the caller has the deadline.
+    All methods raise LogUnavailable or aiokafka's KafkaError if brokers do not answer. None has a time limit; callers
+    set a deadline.
     """
 
     def __init__(self, connection: Connection, topic: str, group: str) -> None:
@@ -70,7 +70,7 @@ class LetterTopic:
         await self._decisions.stop()
 
     async def letters(self, progress: Progress) -> AsyncIterator[LetterRead]:
-        """Yield the letters that there are now, each partition from its start; raises TopicError without a topic."""
+        """Yield the current letters, each partition from its start; raises TopicError if the topic does not exist."""
         partitions = await self._partitions()
         bounds = await self._reader.bounds(partitions)
         total, read = sum(place.end - place.start for place in bounds.values()), 0
@@ -86,12 +86,12 @@ class LetterTopic:
                         yield letter
 
     async def tables(self) -> set[str]:
-        """Return the tables of the group that were built, whether they have letters or not."""
+        """Return all tables of the group that have a changelog, with or without letters."""
         async with TopicAdmin(self._connection) as admin:
             return tables_with_changelogs(self._group, await admin.names())
 
     async def letter(self, partition: int, offset: int) -> LetterRead:
-        """Return one letter; raises TopicError when there is none."""
+        """Return one letter; raises TopicError if there is none."""
         place = TopicPartition(self.name, partition)
         if place not in await self._partitions():
             raise TopicError(f"topic {self.name} has no partition {partition}")
@@ -102,14 +102,14 @@ class LetterTopic:
             if letter is not None:
                 return letter
         raise TopicError(
-            f"there is no dead letter at offset {offset} of {place}, which has offsets from {begin} up to {end - 1}"
+            f"there is no dead letter at offset {offset} of {place}, which has offsets {begin} to {end - 1}"
         )
 
     async def newest(self, source: TopicPartition, keys: Mapping[bytes, int]) -> dict[bytes, int]:
-        """Return the offset of the newest record of those keys that have one after the offset they are given with."""
+        """Return the offset of the newest record of each key that has a record after the given offset."""
         begin, end, held, _ = self._known(await self._reader.bounds([source]), source)
         if held:
-            # Put back behind a record that cannot be read yet, an older one would become the row.
+            # A letter put back after a record that cannot be read yet would replace a newer row.
             raise LogUnavailable(f"an open transaction holds back {held} offsets of {source} from {end} on")
         found: dict[bytes, int] = {}
         async for records in self._read(source, max(begin, min(keys.values()) + 1), end):
@@ -120,7 +120,7 @@ class LetterTopic:
         return found
 
     async def put_back(self, letter: LetterRead) -> int:
-        """Append a letter's record to its source partition, with the time of now, and return its offset there.
+        """Append a letter's record to its source partition, with the current time, and return its offset there.
 
         Raises NotTaken.
         """
@@ -133,11 +133,13 @@ class LetterTopic:
             future = await producer.send_batch(batch, letter.source.topic, partition=letter.source.partition)
             return int((await future).offset)
         except REFUSALS as error:
-            # The batch that was refused has used up numbers, without which this producer's next one would be refused.
+            # The rejected batch has used up sequence numbers, so the broker would reject this producer's next one.
             self._producer = None
             await stop_producer(producer)
             if isinstance(error, MessageSizeTooLargeError):
-                raise NotTaken(f"topic {letter.source.topic} does not take a batch of {batch.size()} bytes") from error
+                raise NotTaken(
+                    f"topic {letter.source.topic} does not accept a batch of {batch.size()} bytes"
+                ) from error
             raise NotTaken(refusal(error)) from error
 
     async def _started_producer(self) -> AIOKafkaProducer:
@@ -158,20 +160,20 @@ class LetterTopic:
         count = await partition_count(self._connection, self.name)
         if count is None:
             raise TopicError(
-                f"there is no topic {self.name}; see the settings group and dead_letter_topic, or no worker of the "
+                f"there is no topic {self.name}; check the settings group and dead_letter_topic, or no worker of the "
                 "group has needed one yet"
             )
         return [TopicPartition(self.name, number) for number in range(count)]
 
     @staticmethod
     def _known(bounds: Mapping[TopicPartition, Bounds], partition: TopicPartition) -> Bounds:
-        """Return the bounds of a partition; raises LogUnavailable where they could not be asked for."""
+        """Return the bounds of a partition; raises LogUnavailable if they are unknown."""
         if partition not in bounds:
-            raise LogUnavailable(f"nobody says where {partition} begins and ends")
+            raise LogUnavailable(f"the offsets of {partition} could not be listed")
         return bounds[partition]
 
     async def _read(self, partition: TopicPartition, begin: int, end: int) -> AsyncIterator[Sequence[LogRecord]]:
-        """Yield the records from one offset up to another, some at a time."""
+        """Yield the records from `begin` up to `end`, in slices."""
         reached = begin
         if reached >= end:
             return

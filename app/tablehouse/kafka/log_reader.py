@@ -36,40 +36,41 @@ from tablehouse.tasks.log import (
     StoodStill,
     Unreadable,
 )
-from tablehouse.tasks.replay import STOOD_STILL
+from tablehouse.tasks.retention import STOOD_STILL
 
 log = structlog.get_logger(__name__)
 
-#: Records a slice has at most. Neither parsing them, at about 1 us each, nor writing them can be interrupted, so this
-#: bounds a reader's wait. (ROWS_A_CHUNK of stores/rocksdb.py is as much.)
-RECORDS_A_SLICE = 500
+#: Maximum records per slice. Neither parsing them, at about 1 us each, nor writing them can be interrupted, so this
+#: bounds how long a read waits. (ROWS_PER_CHUNK of stores/rocksdb.py has the same value.)
+RECORDS_PER_SLICE = 500
 
-#: What a fetch brings of one partition at most, where memory allows.
+#: Maximum bytes per partition of a fetch, if memory allows.
 SLICE_FETCH_BYTES = 2 * 1024 * 1024
 
-#: For a peek the first batch will do. Claims are smaller than this, so one answer brings those of all partitions; of
-#: bigger batches a broker puts the first into an answer whole, whatever the limit, and the others' into later ones.
+#: A peek only needs the first batch. Claims are smaller than this, so one response has those of all partitions. If
+#: batches are larger, a broker puts the first one whole into a response, regardless of the limit, and those of other
+#: partitions into later responses.
 PEEK_FETCH_BYTES = 4096
 
-#: Seconds between two assignments of a reader, for each partition that it is assigned. An assignment makes each one's
-#: state anew, at about 20 us, and throws away what was fetched ahead; while thousands of partitions are opened, one
-#: after the other, nothing else would happen.
+#: Minimum seconds between assignments of a reader, per assigned partition. An assignment recreates the state of each
+#: partition, at about 20 us, and discards data fetched ahead; without a pause, opening thousands of partitions one by
+#: one would leave no time for reading.
 _ASSIGNMENT_PAUSE = 0.0002
 
-#: How long disconnecting may take, in seconds.
+#: Seconds that disconnecting may take.
 STOP_TIMEOUT = 2.0
 
-#: How long one wait for records lasts before the cursor looks around, in seconds.
+#: Seconds that one wait for records lasts before the cursor checks its position.
 _POLL = 1.0
 
-#: Seconds without a slice after which a cursor asks whether there is anything to wait for: aiokafka waits for a leader,
-#: or for a topic that was deleted, without a word. An election takes a few seconds and is worth waiting for.
+#: Seconds without a slice after which a cursor checks whether the log has more records: aiokafka waits silently for a
+#: missing leader or a deleted topic. An election takes a few seconds and is worth waiting for.
 SILENCE = 10.0
 
-#: Seconds that the answer to that may take.
+#: Seconds that this check may take.
 _ANSWER = 3.0
 
-#: Seconds that go on while the machine sleeps, as those of `monotonic` may not.
+#: A clock in seconds that continues while the machine sleeps, unlike `monotonic`.
 _elapsed = SystemClock().monotonic
 
 _Listed = asyncio.Task[dict[TopicPartition, Bounds | Unlisted]]
@@ -94,27 +95,27 @@ class _Cursor:
             records, position = await self._reader.fetch(self)
             before, self._looked_at = self._looked_at, _elapsed()
             if self._looked_at - before > STOOD_STILL:
-                raise StoodStill(f"{self} was not looked at for {(self._looked_at - before) / 3600:.0f} h")
+                raise StoodStill(f"{self} was idle for {(self._looked_at - before) / 3600:.0f} h")
             if records or position > self.offset:
                 self.offset = position
                 return LogSlice(records, position)
             now = monotonic()
             if overdue:
-                raise LogUnavailable(f"reading {self}: nothing for {now - began:.0f} s, although the log goes on")
+                raise LogUnavailable(f"reading {self}: no records for {now - began:.0f} s, although the log has more")
             if now - since >= SILENCE:
-                # At the end of the log silence is right. One more wait, lest the log has grown a moment ago.
+                # At the end of the log, silence is expected. Wait once more in case it has just grown.
                 overdue = await self._is_behind(now - began)
                 since = monotonic()
 
     async def _is_behind(self, seconds: float) -> bool:
-        """Say whether the log has offsets that were not read; raises LogUnavailable when nobody can tell."""
+        """Return whether the log has offsets that were not read; raises LogUnavailable if its end is unknown."""
         partition = TopicPartition(*self.partition)
         try:
             async with asyncio.timeout(_ANSWER):
                 return (await self._bounds([partition]))[partition].end > self.offset
         except (LogUnavailable, TimeoutError) as error:
             raise LogUnavailable(
-                f"reading {self}: nothing for {seconds:.0f} s; {str(error) or 'the brokers do not answer'}"
+                f"reading {self}: no records for {seconds:.0f} s; {str(error) or 'the brokers do not answer'}"
             ) from error
 
     def __str__(self) -> str:
@@ -122,7 +123,7 @@ class _Cursor:
 
 
 class _Reader:
-    """One group-less consumer, and the cursors that are open on it: at most one for a partition."""
+    """One consumer without a group, and its open cursors: at most one per partition."""
 
     def __init__(self, connection: Connection, fetch_bytes: int, skips: Skips | None) -> None:
         self._skips = skips
@@ -139,20 +140,20 @@ class _Reader:
         rebootstrap(self.consumer._client, connection)
         tell_refusals(self.consumer)
         self.cursors: dict[KafkaPartition, _Cursor] = {}
-        #: What the consumer is assigned. Partitions without a cursor stay in it, paused: an assignment that changes
-        #: throws away what was fetched ahead of all partitions.
+        #: The consumer's assignment. Partitions without a cursor stay assigned but paused, since a changed assignment
+        #: discards the data fetched ahead of all partitions.
         self._assigned: set[KafkaPartition] = set()
-        #: When it may be assigned anew, on the monotonic clock.
+        #: Earliest time of the next assignment, on the monotonic clock.
         self._assignable_at = 0.0
         self._starting: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
-        """Connect, once; raises aiokafka's KafkaError when no broker is there, and tries again when called again."""
+        """Connect once; raises aiokafka's KafkaError if no broker is reachable, and can then be called again."""
         starting = self._starting
         if starting is None or (starting.done() and (starting.cancelled() or starting.exception() is not None)):
             starting = self._starting = asyncio.ensure_future(self.consumer.start())
         await asyncio.shield(starting)
-        # Else nothing is fetched from a broker while any of its partitions has records that wait to be taken.
+        # Otherwise nothing is fetched from a broker while any of its partitions has buffered records.
         self.consumer._fetcher._prefetch_backoff = 0.0
 
     def add(self, cursor: _Cursor) -> None:
@@ -167,15 +168,15 @@ class _Reader:
             self.consumer.pause(cursor.partition)
 
     async def fetch(self, cursor: _Cursor) -> tuple[Sequence[LogRecord], int]:
-        """Return what follows the cursor, and the offset after that; both may be as they were."""
+        """Return the next records and the offset after them; there may be no records and no progress."""
         if cursor.partition not in self._assigned:
             await asyncio.sleep(self._assignable_at - monotonic())
-        # Another cursor may have had it assigned meanwhile.
+        # Another cursor may have assigned it in the meantime.
         if cursor.partition not in self._assigned:
             self._assign()
         try:
             found = await self.consumer.getmany(
-                cursor.partition, timeout_ms=int(_POLL * 1000), max_records=RECORDS_A_SLICE
+                cursor.partition, timeout_ms=int(_POLL * 1000), max_records=RECORDS_PER_SLICE
             )
             position = await self.consumer.position(cursor.partition)
         except OffsetOutOfRangeError as error:
@@ -187,7 +188,7 @@ class _Reader:
         return found.get(cursor.partition, ()), position
 
     async def _pass_over(self, cursor: _Cursor, error: UnreadableBatch) -> tuple[Sequence[LogRecord], int]:
-        """Go on behind what cannot be read where an operator has decided so; raises Unreadable where not."""
+        """Continue after unreadable offsets if an operator has decided to skip them; otherwise raise Unreadable."""
         source = TopicPartition(*cursor.partition)
         offset = max(error.first, cursor.offset)
         after = None if self._skips is None else await self._skips.look_up(source, offset, error)
@@ -198,7 +199,7 @@ class _Reader:
         return (), after
 
     def _assign(self) -> None:
-        """Assign all cursors that are open by now, so that many opened at once cost one assignment."""
+        """Assign all open cursors, so that many opened at once need one assignment."""
         self.consumer.assign(list(self.cursors))
         for cursor in self.cursors.values():
             self.consumer.seek(cursor.partition, cursor.offset)
@@ -207,7 +208,7 @@ class _Reader:
 
 
 class _Pool:
-    """Consumers that read alike: a partition that is read twice at once takes a second one."""
+    """Consumers of the same configuration: a partition that is read twice at once needs a second one."""
 
     def __init__(self, connection: Connection, fetch_bytes: int, bounds: _Listing, skips: Skips | None) -> None:
         self._connection = connection
@@ -220,13 +221,13 @@ class _Pool:
     async def read(self, partition: TopicPartition, offset: int) -> AsyncIterator[_Cursor]:
         reader = self._reader_without(KafkaPartition(*partition))
         cursor = _Cursor(reader, self._bounds, partition, offset)
-        # Before the first await, so that nobody else takes the partition on this reader meanwhile.
+        # Before the first await, so that no other cursor takes the partition on this reader.
         reader.add(cursor)
         try:
             try:
                 await reader.start()
             except KafkaError as error:
-                raise LogUnavailable(f"no broker could be reached: {error!r}") from error
+                raise LogUnavailable(f"no broker reachable: {error!r}") from error
             yield cursor
         finally:
             reader.remove(cursor)
@@ -241,9 +242,9 @@ class _Pool:
 
 
 class KafkaLogReader:
-    """Implements LogReader; fetch_bytes is what may be fetched ahead of each partition that is read.
+    """Implements LogReader; fetch_bytes is the maximum fetched ahead per partition.
 
-    `skips` are what an operator has decided to pass over, for a reader of sources.
+    `skips` are an operator's decisions to skip offsets; only for a reader of sources.
     """
 
     def __init__(
@@ -251,16 +252,16 @@ class KafkaLogReader:
     ) -> None:
         self._slices = _Pool(connection, fetch_bytes, self.bounds, skips)
         self._peeks = _Pool(connection, PEEK_FETCH_BYTES, self.bounds, skips)
-        # On connections of its own: a broker answers the requests of a connection one by one, and a consumer's may wait
-        # there for records.
+        # On separate connections: a broker answers the requests of a connection one by one, and a consumer's fetch may
+        # wait for records.
         client = AIOKafkaClient(**connection.arguments())
         rebootstrap(client, connection)
         self._offsets = OffsetListing(client)
-        #: For each leader the listing that is about to be made, and the partitions that it is about.
+        #: The pending listing of each leader, and its partitions.
         self._listings: dict[int, tuple[_Listed, set[TopicPartition]]] = {}
 
     async def start(self) -> None:
-        """Connect; raises aiokafka's KafkaError when no broker is there."""
+        """Connect; raises aiokafka's KafkaError if no broker is reachable."""
         await self._slices.readers[0].start()
         await self._offsets.start()
 
@@ -274,13 +275,13 @@ class KafkaLogReader:
             if not one.done():
                 one.cancel()
             elif not one.cancelled():
-                one.exception()  # a reader that cannot say goodbye has nothing to lose
+                one.exception()  # a failed disconnect of a reader has no consequences
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
-        """Ask for the first offset and the last stable one of each partition.
+        """List the first and the last stable offset of each partition.
 
-        Many tasks ask at once after a rebalance: what is asked for of one leader in one turn of the loop becomes one
-        listing. A leader that does not answer holds up those alone who ask for a partition of its own.
+        Many tasks call this at once after a rebalance: all calls for one leader in one iteration of the event loop
+        share a listing. A leader that does not answer only delays calls for its own partitions.
         """
         listings = {partition: self._listing_with(partition) for partition in partitions}
         if listings:
@@ -315,7 +316,7 @@ class KafkaLogReader:
         return await self._offsets.bounds(wanted)
 
     async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:
-        """Return the first record at or after an offset; None when only holes follow it closely."""
+        """Return the first record at or after an offset; None if the next slice has no records."""
         async with self._peeks.read(partition, offset) as cursor:
             piece = await cursor.next()
         return piece.records[0] if piece.records else None

@@ -1,7 +1,6 @@
-"""Tells, before anything relies on it, whether the brokers let this worker in, and if not, why.
+"""Checks at the start whether the brokers accept this worker's connection and login, and if not, why.
 
-aiokafka's clients try one broker after the other and raise a single error that no longer says what any of them
-answered.
+aiokafka's clients try one broker after another and raise a single error without the answers of each broker.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from tablehouse.kafka.metadata_requests import LookingRequest
 from tablehouse.kafka.security import Security
 from tablehouse.kafka.tokens import TokenUnavailable
 
-#: Seconds that a connection has to end.
+#: Seconds that closing a connection may take.
 _GOODBYE = 1.0
 
 
@@ -34,11 +33,11 @@ class _TokenRefused(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
 
 
 class _Impostor(KafkaError):  # type: ignore[misc]
-    """Who answers does not prove to know the password, as a broker does in SCRAM."""
+    """The server did not prove that it knows the password, as SCRAM requires."""
 
 
 class _StrictOAuth(OAuthAuthenticator):  # type: ignore[misc]
-    """aiokafka's, which takes whatever a broker answers to a token for its consent."""
+    """aiokafka's authenticator, which would treat any response to a token as success."""
 
     async def step(self, payload: bytes | None) -> Any:
         if payload:
@@ -47,7 +46,7 @@ class _StrictOAuth(OAuthAuthenticator):  # type: ignore[misc]
 
 
 class _NamingScram(ScramAuthenticator):  # type: ignore[misc]
-    """aiokafka's, which raises whatever it stumbles over when an answer is not the one to this password."""
+    """aiokafka's authenticator, which would raise arbitrary exceptions if the response does not match the password."""
 
     async def step(self, payload: bytes | None) -> Any:
         try:
@@ -71,14 +70,14 @@ class _Login(AIOKafkaConnection):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """What keeps this worker out of one broker; `final` when only a person can mend it."""
+    """Why a broker cannot be used; `final` if only an operator can fix it."""
 
     why: str
     final: bool
 
 
 class _Broker(NamedTuple):
-    """A broker, and the address at which it says that clients reach it."""
+    """A broker and its advertised address."""
 
     node_id: int
     host: str
@@ -89,10 +88,10 @@ class _Broker(NamedTuple):
 
 
 async def check_login(connection: Connection) -> None:
-    """Return when one broker lets this worker in.
+    """Return once a broker accepts this worker's login.
 
-    Raises BrokersRefuse when every one refuses, and KafkaConnectionError when some do not answer; both say what is
-    wrong with each.
+    Raises BrokersRefuse if every broker refuses it, and KafkaConnectionError if some do not answer; both errors give
+    the reason for each broker.
     """
     answers = await _log_in_everywhere(connection)
     failures = [answer for answer in answers if isinstance(answer, _Failure)]
@@ -100,14 +99,14 @@ async def check_login(connection: Connection) -> None:
         return
     reasons = "; ".join(failure.why for failure in failures)
     if all(failure.final for failure in failures):
-        raise BrokersRefuse(f"no broker lets this worker in over {connection.security}: {reasons}")
+        raise BrokersRefuse(f"no broker accepts this worker over {connection.security}: {reasons}")
     raise KafkaConnectionError(reasons)
 
 
 async def unreachable_brokers(connection: Connection) -> list[str]:
-    """Return which brokers cannot be reached at the address that they advertise, and why, a sentence each.
+    """Return the brokers that cannot be reached at their advertised address, and why, one sentence each.
 
-    All clients go there once they have asked a bootstrap server. Without one that answers there is nothing to say.
+    Clients use these addresses after the first response of a bootstrap server. Empty if no bootstrap server answers.
     """
     answers = await _log_in_everywhere(connection)
     brokers = next((answer for answer in answers if not isinstance(answer, _Failure)), [])
@@ -123,7 +122,7 @@ async def _log_in_everywhere(connection: Connection) -> list[list[_Broker] | _Fa
 
 
 async def _log_in(connection: Connection, host: str, port: int) -> list[_Broker] | _Failure:
-    """Return the brokers that a broker knows, or why there is no way into it."""
+    """Return the brokers that a broker knows, or why it cannot be used."""
     login = _Login(
         host,
         port,
@@ -134,7 +133,7 @@ async def _log_in(connection: Connection, host: str, port: int) -> list[_Broker]
     made = True
     try:
         await login.connect()
-        # Some refusals show only in what comes after: of a certificate in TLS 1.3, of a client without a login.
+        # Some refusals only show at the next request: of a certificate in TLS 1.3, or of a client without a login.
         answer = await login.send(LookingRequest([]))
     except (OSError, KafkaError) as error:
         made = isinstance(error, KafkaError)
@@ -149,7 +148,7 @@ async def _log_in(connection: Connection, host: str, port: int) -> list[_Broker]
 
 def _failure(connection: Connection, broker: str, error: Exception) -> _Failure:
     security = connection.security
-    # A connection that ends takes its requests with it, which have the reason as their cause.
+    # Requests of a closed connection fail with the reason as their cause.
     cause = error.__cause__ if isinstance(error, KafkaConnectionError) and error.__cause__ is not None else error
     if isinstance(cause, TokenUnavailable):
         return _Failure(str(cause.args[0]), final=cause.refused)
@@ -159,7 +158,7 @@ def _failure(connection: Connection, broker: str, error: Exception) -> _Failure:
     if refusal is not None:
         return _Failure(refusal, final=True)
     if isinstance(error, KafkaConnectionError | ConnectionResetError | ssl.SSLError):
-        why = f"closes the connection: is {security.protocol} what it speaks on this port (kafka_security_protocol)?"
+        why = f"closes the connection: does this port use {security.protocol} (kafka_security_protocol)?"
     elif isinstance(error, TimeoutError):
         why = f"does not answer within {connection.request_timeout:.0f} s"
     else:
@@ -170,14 +169,14 @@ def _failure(connection: Connection, broker: str, error: Exception) -> _Failure:
 def _tls_refusal(broker: str, cause: BaseException) -> str | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"the certificate of {broker} is not trusted: {cause.verify_message} (kafka_ca)"
-    # A broker that ends in the midst of it.
+    # The broker closed the connection during the handshake.
     if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return None
     _, alert, what = (cause.reason or "").rpartition("ALERT_")
     if alert:
         said = what.replace("_", " ").lower()
         return f"{broker} refuses this worker's certificate: {said} (kafka_certificate)"
-    return f"{broker} does not speak TLS on this port: {cause.reason or cause} (kafka_security_protocol)"
+    return f"{broker} does not use TLS on this port: {cause.reason or cause} (kafka_security_protocol)"
 
 
 def _login_refusal(broker: str, cause: BaseException, security: Security) -> str | None:
@@ -186,12 +185,12 @@ def _login_refusal(broker: str, cause: BaseException, security: Security) -> str
     if isinstance(cause, _Impostor):
         return (
             f"{broker} does not prove that it knows the password of {security.username} ({security.mechanism}), so it "
-            "is not the broker that it should be (bootstrap_servers)"
+            "may not be the intended broker (bootstrap_servers)"
         )
     if isinstance(cause, UnsupportedSaslMechanismError):
         return f"{broker} does not offer {security.mechanism} (kafka_sasl_mechanism)"
     if isinstance(cause, IllegalSaslStateError):
-        return f"{broker} wants no login on this port (kafka_security_protocol)"
+        return f"{broker} expects no login on this port (kafka_security_protocol)"
     if isinstance(cause, SaslAuthenticationFailed):
         return f"{broker} refuses the login by {security.mechanism}: {cause.args[0]}"
     return None

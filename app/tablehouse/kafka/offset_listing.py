@@ -1,6 +1,6 @@
-"""Asks the leaders of partitions for the bounds of their logs, and waits for no partition that has no leader.
+"""Lists the bounds of logs from the partitions' leaders, without waiting for partitions that have no leader.
 
-aiokafka's own listing asks for all partitions or none, and tries again for 10 s while one of them cannot be had.
+aiokafka's own listing is all or nothing, and retries for 10 s while one partition is unavailable.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ _NO_REPLICA = -1
 
 NO_LEADER = -1
 
-#: How often, and how many seconds apart, leaders are asked whose answer is about to pass: that they do not lead yet, or
-#: do not any more, before all brokers have heard of it.
+#: Number of attempts, and seconds between them, for transient answers of leaders: that they do not lead yet or any
+#: more, before all brokers have the new metadata.
 _ATTEMPTS, _PAUSE = 5, 0.1
 
 
 class Unlisted(NamedTuple):
-    """Why a partition has no bounds, whether asking again at once may help, and whether it does not exist."""
+    """Why a partition has no bounds, whether retrying at once may help, and whether it does not exist."""
 
     why: str
     passing: bool = False
@@ -38,14 +38,14 @@ class Unlisted(NamedTuple):
 
 
 class _Cluster(ClusterMetadata):  # type: ignore[misc]  # aiokafka is not typed
-    """What the brokers say of topics. `refused` has their answer about each topic that they do not describe."""
+    """The brokers' metadata of topics. `refused` has the error of each topic that they do not describe."""
 
     def __init__(self) -> None:
         super().__init__()
         self.refused: dict[str, type[KafkaError]] = {}
 
     def update_metadata(self, metadata: Any) -> None:
-        """Record an answer, which is about some topics."""
+        """Record a response, which covers some topics."""
         super().update_metadata(metadata)
         for code, topic, *_ in metadata.topics:
             if code:
@@ -59,17 +59,17 @@ class OffsetListing:
 
     def __init__(self, client: AIOKafkaClient) -> None:
         self._client = client
-        # Of its own: what the client knows of the cluster is cut down to the topics that it watches.
+        # Separate from the client's metadata, which only covers the topics that it subscribes to.
         self._cluster = _Cluster()
         self._topics: set[str] = set()
         self._held_back = HeldBack(client)
-        #: Whether a broker answered the last time.
+        #: Whether a broker answered the last request.
         self._learned = True
-        #: Partitions whose leader has not answered lately; there may be another one by now.
+        #: Partitions whose leader did not answer the last request; the leader may have changed.
         self._silent: set[TopicPartition] = set()
 
     async def start(self) -> None:
-        """Connect; raises aiokafka's KafkaError when no broker is there."""
+        """Connect; raises aiokafka's KafkaError if no broker is reachable."""
         await self._client.bootstrap()
 
     async def stop(self) -> None:
@@ -77,10 +77,10 @@ class OffsetListing:
         await self._client.close()
 
     async def bounds(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Bounds | Unlisted]:
-        """Return the bounds of each partition, or why there are none.
+        """Return the bounds of each partition, or the reason why they are unavailable.
 
-        Takes as long as the leaders of these partitions take to answer, a request time-out at most for one that does
-        not: ask for those of one leader() at a time.
+        Takes as long as the slowest leader of these partitions, at most a request timeout if it does not answer: call
+        this for one leader() at a time.
         """
         silent = self._silent.intersection(partitions)
         if silent:
@@ -99,14 +99,14 @@ class OffsetListing:
         return found
 
     def leader(self, partition: TopicPartition) -> int:
-        """Return the broker that is thought to lead a partition, NO_LEADER when none is known to."""
+        """Return the last known leader of a partition, NO_LEADER if none is known."""
         leader = self._cluster.leader_for_partition(KafkaPartition(*partition))
         return NO_LEADER if leader is None else int(leader)
 
     async def _learn_leaders(self, topics: Collection[str]) -> None:
         self._topics.update(topics)
         self._learned = bool(await self._client._metadata_update(self._cluster, self._topics))
-        # What does not exist is asked about again when somebody wants it again.
+        # Topics that do not exist are looked up again at the next call for them.
         self._topics = {topic for topic in self._topics if self._cluster.partitions_for_topic(topic)}
 
     async def _ask(
@@ -116,7 +116,7 @@ class OffsetListing:
         led: dict[int, list[TopicPartition]] = defaultdict(list)
         for partition in partitions:
             leader = self._cluster.leader_for_partition(KafkaPartition(*partition))
-            # At first no leader is known, and one that was missing may be elected by now.
+            # Initially no leader is known, and a missing leader may have been elected since.
             if leader is None:
                 found[partition] = Unlisted("it is not known yet", passing=True) if first else self._unknown(partition)
             elif leader == NO_LEADER:
@@ -128,9 +128,9 @@ class OffsetListing:
         return found
 
     def _unknown(self, partition: TopicPartition) -> Unlisted:
-        """Return why the brokers, which were just asked, have told nothing about a partition."""
+        """Return why the latest metadata has nothing about a partition."""
         if not self._learned:
-            return Unlisted(f"no broker can be reached where it says it is: {self._addresses()}")
+            return Unlisted(f"no broker can be reached at its advertised address: {self._addresses()}")
         topic, number = partition
         refusal = self._cluster.refused.get(topic)
         if refusal is UnknownTopicOrPartitionError:
@@ -149,8 +149,8 @@ class OffsetListing:
         self, node: int, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, Bounds | Unlisted]:
         try:
-            # Each is asked for after the one that it can never lie before. The stable end comes last: it lies before
-            # a high watermark of earlier only where a transaction is open.
+            # Each offset is listed after the one that it can never be less than. The last stable offset comes last: it
+            # is less than an earlier high watermark only if a transaction is open.
             starts = await self._offsets(node, partitions, _EARLIEST)
             watermarks = await self._offsets(node, partitions, _LATEST, _READ_UNCOMMITTED)
             ends = await self._offsets(node, partitions, _LATEST)

@@ -1,4 +1,4 @@
-"""Explains why brokers do not serve this client, which the errors of aiokafka's clients do not."""
+"""Explains why brokers do not serve this client, since the errors of aiokafka's clients do not say."""
 
 from aiokafka.errors import KafkaError
 
@@ -9,8 +9,8 @@ from tablehouse.kafka.login import check_login, unreachable_brokers
 async def explain_outage(connection: Connection, symptom: str) -> str:
     """Return why the brokers do not serve this client, with every host and port that was tried.
 
-    That is `symptom`, what went wrong in words, where every broker can be reached. Raises BrokersRefuse when every
-    broker refuses the login or the certificate. Takes a request time-out or two where a host is silent.
+    Returns `symptom`, a description of the error, if every broker can be reached. Raises BrokersRefuse if every broker
+    refuses the login or the certificate. Takes one or two request timeouts if a host does not respond.
     """
     try:
         await check_login(connection)

@@ -1,14 +1,14 @@
-"""Appends to source partitions what rests on what their owner has read, under the epoch of its ownership.
+"""Appends conditional writes to source partitions, with the epoch of the owner that decided them.
 
-An owner decides a conditional write and then appends it. It may have lost the partition in between without knowing: it
-was paused, or its record is still in a socket. So the record carries a producer id of the table's changelog and the
-number of the ownership as producer epoch, as changelog batches do (changelog_writer.py): once the next owner has
-appended something, the broker refuses what the one before it still sends.
+An owner decides a conditional write and then appends it. In between it may have lost the partition without knowing: it
+was paused, or its record is still in a socket. So the record carries a producer id derived from the table's changelog
+and the number of the ownership as producer epoch, as changelog batches do (changelog_writer.py): once the next owner
+has appended a record, the broker rejects records of the previous one.
 
-One record of a partition is under way at a time. One whose outcome was given up as unknown stays with aiokafka, which
-sends it again and again; until its outcome is known nothing more is decided. One that failed at last, so that it may be
-in the log or not, leaves its number to the next record, and of the two the broker takes the first that comes. What was
-decided before it failed is not appended.
+Only one record per partition is in flight. A record whose outcome was reported as unknown stays in aiokafka, which
+keeps retrying it; no further write is decided until its outcome is known. If it finally fails, it may or may not be in
+the log. Its sequence number is then reused for the next record, and the broker accepts whichever of the two arrives
+first. Writes that were decided before the failure are not appended.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from tablehouse.kafka.changelog_writer import ALL_IN_SYNC, EpochProducer
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.producers import REFUSALS, refusal
 from tablehouse.kafka.source_writer import (
-    LEADER_PATIENCE,
+    LEADER_TIMEOUT_SECONDS,
     NotSent,
     not_written,
     outcome_unknown,
@@ -46,21 +46,21 @@ from tablehouse.kafka.source_writer import (
 from tablehouse.model import Epoch, Ownership, SourceEnd, TopicPartition
 from tablehouse.tasks.log import BrokerClock
 
-#: Producer ids of owners: this, 40 bits of the log's id and 8 of the index that epochs have. Brokers allot none as
-#: high, and those of changelogs are higher.
+#: Base of the producer ids of owners, plus 40 bits of the log's id and 8 bits of the epoch's id index. Brokers never
+#: allocate ids this high, and the ids of changelogs are higher.
 _PRODUCER_ID = 0x7AB0_0000_0000_0000
 _INDEX_BITS = 8
 
 
-#: Failures of records that are not in the log and will not be.
+#: Failures of records that are not in the log and never will be.
 _CERTAIN = (*REFUSALS, InvalidProducerEpoch, NotSent, OutOfOrderSequenceNumber, ProducerFenced)
 
 
 @dataclass(slots=True)
 class _Sequence:
-    """How many records of an ownership brokers have acknowledged, by which the next one is numbered.
+    """The number of acknowledged records of an ownership, which is the sequence number of the next one.
 
-    failed_at is when the last one failed with an unknown outcome, on the event loop's clock.
+    failed_at is the time of the last failure with an unknown outcome, on the event loop's clock.
     """
 
     ownership: Ownership
@@ -69,7 +69,7 @@ class _Sequence:
 
 
 class KafkaOwnerWriter:
-    """Appends to topics; `limits` are the most bytes of a record, by topic. Connects with the first record."""
+    """Appends to topics; `limits` are the maximum record sizes in bytes, by topic. Connects with the first record."""
 
     def __init__(self, connection: Connection, limits: Mapping[str, int], clock: BrokerClock) -> None:
         self._connection = connection
@@ -80,18 +80,18 @@ class KafkaOwnerWriter:
         self._turns: defaultdict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
         #: By table and partition, since each table has its own changelog.
         self._sequences: dict[tuple[str, TopicPartition], _Sequence] = {}
-        #: What is under way, by partition.
+        #: Records in flight, by partition.
         self._pending: dict[TopicPartition, asyncio.Future[Any]] = {}
         self._stopped = False
 
     async def stop(self) -> None:
-        """Disconnect; what was not acknowledged has an unknown outcome."""
+        """Disconnect; unacknowledged records have an unknown outcome."""
         self._stopped = True
         if self._producer is not None:
             await self._producer.stop()
 
     async def rest(self, patience: float) -> None:
-        """Wait until the outcome of everything under way is known, for `patience` seconds at most."""
+        """Wait until the outcome of all records in flight is known, for at most `patience` seconds."""
         if self._pending:
             await asyncio.wait(set(self._pending.values()), timeout=patience)
 
@@ -114,13 +114,13 @@ class KafkaOwnerWriter:
         end: SourceEnd,
         timeout: float,  # noqa: ASYNC109
     ) -> int:
-        """Append a record and return its offset, once all in-sync replicas have it.
+        """Append a record and return its offset once all in-sync replicas have it.
 
-        owned tells under which claim the partition is owned, and raises NotOwner when it is not; it is asked right
-        before the record is sent. end is the end of the partition up to which its owner had read when it decided.
+        `owned` returns the current ownership of the partition or raises NotOwner; it is called immediately before the
+        record is sent. `end` is the end of the partition that its owner had read when it decided.
 
-        Raises NotOwner, PayloadTooLarge and SourceUnavailable when nothing was and will be written, and
-        DeadlineExceeded when the record may have been written or may be later.
+        Raises NotOwner, PayloadTooLarge and SourceUnavailable if the record was not and will not be written, and
+        DeadlineExceeded if it may have been written or may be later.
         """
         limit, size = self._limits[partition.topic], record_size(key, value)
         if size > limit:
@@ -131,7 +131,7 @@ class KafkaOwnerWriter:
             async with asyncio.timeout_at(deadline):
                 await turn.acquire()
         except TimeoutError:
-            raise not_written(partition, "other conditional writes took all the time that there was") from None
+            raise not_written(partition, "the deadline passed while waiting for other conditional writes") from None
         try:
             producer = await self._reach(partition, deadline)
             builder = producer.client.create_batch()
@@ -139,21 +139,21 @@ class KafkaOwnerWriter:
             builder.close()
             sequence = self._sequence(table, partition, owned())
             if end.listed_at <= sequence.failed_at:
-                raise not_written(partition, "an earlier conditional write has failed since it was decided")
+                raise not_written(partition, "an earlier conditional write failed after it was decided")
             future = await self._send(producer, partition, builder, sequence, deadline)
             offset = await self._acknowledged(producer, partition, future, deadline)
         finally:
             turn.release()
         if offset < end.offset:
-            # The broker took it for the one that failed, which was there already.
-            raise not_written(partition, "an earlier conditional write is there that was thought to have failed")
+            # The broker treated it as a duplicate of the failed record, which was in the log after all.
+            raise not_written(partition, "an earlier conditional write, reported as failed, is in the log")
         return offset
 
     async def _reach(self, partition: TopicPartition, deadline: float) -> EpochProducer:
-        """Return a producer with nothing in hand for a partition, whose leader it reaches; raises SourceUnavailable."""
+        """Return a producer that is connected to a partition's leader and idle there; raises SourceUnavailable."""
         await self.settle(partition, max(0.0, deadline - asyncio.get_running_loop().time()))
         try:
-            async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_PATIENCE):
+            async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_TIMEOUT_SECONDS):
                 producer = await self._started()
                 await reach_leader(producer.client, KafkaPartition(*partition))
         except TimeoutError:
@@ -177,7 +177,7 @@ class KafkaOwnerWriter:
             return self._producer
 
     def _sequence(self, table: str, partition: TopicPartition, ownership: Ownership) -> _Sequence:
-        """Return the numbering of an ownership's records; a new one begins with each ownership."""
+        """Return the sequence of an ownership's records; each ownership begins a new one."""
         known = self._sequences.get((table, partition))
         if known is None or known.ownership != ownership:
             known = self._sequences[table, partition] = _Sequence(ownership)
@@ -191,7 +191,7 @@ class KafkaOwnerWriter:
         sequence: _Sequence,
         deadline: float,
     ) -> asyncio.Future[Any]:
-        """Hand a record to the producer, with the number that follows those acknowledged; raises SourceUnavailable."""
+        """Hand a record to the producer with the next sequence number; raises SourceUnavailable."""
         producer.epochs.begin(KafkaPartition(*partition), _epoch(sequence.ownership), sequence.acknowledged)
         try:
             async with asyncio.timeout_at(deadline):
@@ -221,12 +221,12 @@ class KafkaOwnerWriter:
                 return int((await asyncio.shield(future)).offset)
         except TimeoutError:
             if take_back(producer.client, KafkaPartition(*partition)):
-                raise not_written(partition, "it was still waiting for its turn to be sent") from None
+                raise not_written(partition, "it was still queued at the deadline") from None
             raise outcome_unknown(partition, "no acknowledgement in time") from None
         except (ProducerFenced, InvalidProducerEpoch):
             raise NotOwner(
                 f"nothing was written to partition {partition.partition} of topic {partition.topic}, which another "
-                "worker owns by now"
+                "worker owns now"
             ) from None
         except _CERTAIN as error:
             raise not_written(partition, refusal(error)) from None
@@ -235,6 +235,6 @@ class KafkaOwnerWriter:
 
 
 def _epoch(ownership: Ownership) -> Epoch:
-    """Return what makes the producer id and epoch of an ownership; a log that was created again has other ids."""
+    """Return the producer id and epoch of an ownership; a recreated log gets different ids."""
     log = int.from_bytes(blake2b(ownership.log_id, digest_size=5).digest(), "big")
     return Epoch(_PRODUCER_ID + (log << _INDEX_BITS) + ownership.epoch.id_index, ownership.epoch.number)

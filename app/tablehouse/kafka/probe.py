@@ -1,4 +1,4 @@
-"""Asks the broker, before anything relies on it, whether it refuses old producer epochs."""
+"""Checks at the start that the broker rejects old producer epochs."""
 
 import secrets
 
@@ -13,13 +13,14 @@ from tablehouse.tasks.log import Fenced, OutcomeUnknown
 
 
 async def probe_epochs(connection: Connection, group: str, replication: Replication = AUTOMATIC) -> None:
-    """Append under epoch 2 and then under epoch 1, which must be refused.
+    """Append with epoch 2 and then with epoch 1, which must be rejected.
 
-    Uses a producer id of its own each time, drawn below those of the changelogs. Raises BrokerUnfit, OutcomeUnknown
-    when the broker did not answer, and aiokafka's KafkaError.
+    Uses a new random producer id each time, below those of the changelogs. Raises BrokerUnfit, OutcomeUnknown if the
+    broker did not answer, and aiokafka's KafkaError.
     """
     topic = await create_probe(connection, group, EPOCH_PROBE, replication)
-    # One replica will do for what nothing reads, or a replica that is away would keep every worker from starting.
+    # One replica is enough, since nothing reads the topic; otherwise an unavailable replica would keep every worker
+    # from starting.
     writer = KafkaChangelogWriter(connection, 16 * 1024, producer_id=(1 << 61) + secrets.randbits(48), acks=1)
     await writer.start()
     try:
@@ -40,8 +41,8 @@ async def probe_epochs(connection: Connection, group: str, replication: Replicat
         except Fenced:
             return
         raise BrokerUnfit(
-            "the broker accepted a record of an older producer epoch, so it could not keep a worker that was replaced "
-            "from spoiling a table; Apache Kafka 2.5 and newer refuse it"
+            "the broker accepted a record of an older producer epoch, so it could not keep a replaced worker from "
+            "corrupting a table; Apache Kafka 2.5 and newer reject it"
         )
     finally:
         await writer.stop()

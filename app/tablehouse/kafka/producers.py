@@ -1,4 +1,4 @@
-"""What producers have in common: which answers mean that a broker took nothing, and how they end in time."""
+"""Shared by all producers: errors after which the record is certainly not written, and stopping in time."""
 
 import asyncio
 from contextlib import suppress
@@ -22,17 +22,17 @@ from aiokafka.producer.message_accumulator import MessageAccumulator
 
 
 class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]  # aiokafka is not typed
-    """The broker has looked at the record and refused it: one without a key for a compacted topic, for instance."""
+    """The broker validated the record and rejected it, for example one without a key for a compacted topic."""
 
     errno = 87
     message = "INVALID_RECORD"
     description = "The record has failed the validation of the broker."
 
 
-# aiokafka takes the errors of brokers that it does not know for an outcome that is not known.
+# aiokafka reports broker errors that it does not know as an unknown outcome.
 errors.kafka_errors[InvalidRecordError.errno] = InvalidRecordError
 
-#: Answers of a broker that has not taken the records, and would not take them if they were sent again.
+#: Errors of a broker that has not written the records and would reject them again.
 REFUSALS = (
     ClusterAuthorizationFailedError,
     InvalidRecordError,
@@ -46,34 +46,34 @@ REFUSALS = (
     UnsupportedForMessageFormatError,
 )
 
-#: What an operator has to know of some of these.
+#: Advice for operators on some of these.
 _REMEDIES = {
     UnsupportedForMessageFormatError: "the topic is kept in a message format from before Apache Kafka 0.11 "
-    "(message.format.version), which takes no records of idempotent producers",
-    InvalidTimestampError: "the topic takes no record with the time of now (message.timestamp.before.max.ms and "
+    "(message.format.version), which does not accept records of idempotent producers",
+    InvalidTimestampError: "the topic does not accept the current time (message.timestamp.before.max.ms and "
     "message.timestamp.after.max.ms)",
 }
 
 
 def refusal(error: KafkaError) -> str:
-    """Return one of REFUSALS in words."""
+    """Return a message for one of REFUSALS."""
     remedy = _REMEDIES.get(type(error))
     return f"the broker refused the record: {error!r}" + ("" if remedy is None else f"; {remedy}")
 
 
-#: How long a producer that is not needed any more may take to stop, in seconds.
+#: Seconds that a producer may take to stop.
 STOP_TIMEOUT = 2.0
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
-    """Stop without waiting for what cannot be delivered: its outcome is unknown anyway."""
+    """Stop without waiting for undeliverable batches: their outcome is unknown anyway."""
     stopping = asyncio.ensure_future(producer.stop())
     await asyncio.wait({stopping}, timeout=STOP_TIMEOUT)
     if not stopping.done():
         stopping.cancel()
         _fail_all(producer._message_accumulator)
         sender = producer._sender.sender_task
-        # Told to end, aiokafka's sender waits for the answers in flight; each further cancellation ends one wait.
+        # When cancelled, aiokafka's sender waits for the responses in flight; each further cancellation ends one wait.
         while sender is not None and not sender.done():
             sender.cancel()
             await asyncio.sleep(0)
@@ -83,9 +83,9 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
 
 
 def _fail_all(accumulator: MessageAccumulator) -> None:
-    """End whatever waits for a batch, and leave asyncio nothing to log, such as exceptions that nothing asks for."""
+    """End all waits for batches, and retrieve their exceptions so that asyncio does not log them."""
     queued = [batch for batches in accumulator._batches.values() for batch in batches]
-    # A batch that was sent before takes itself out of these when it ends, and they lack it while it is queued again.
+    # A batch that was sent before removes itself when it ends, and is missing here while it is queued again.
     accumulator._pending_batches.update(batch for batch in queued if batch.retry_count)
     left = {*queued, *accumulator._pending_batches}
     accumulator.fail_all(ProducerClosed())

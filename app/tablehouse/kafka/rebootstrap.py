@@ -1,8 +1,8 @@
-"""Finds brokers again that are not where they were, by asking the bootstrap list as at the start.
+"""Finds brokers whose addresses have changed, by asking the bootstrap servers again.
 
-aiokafka's clients ask that list once and then only the addresses that the brokers last named. When the last of these
-has moved they ask in vain for as long as they live. Java's clients ask the list again, too
-(metadata.recovery.strategy=rebootstrap, KIP-899).
+aiokafka's clients ask the bootstrap servers once and then only the last advertised addresses. Once all of these have
+changed, they never recover. Java clients also ask the bootstrap servers again (metadata.recovery.strategy=rebootstrap,
+KIP-899).
 """
 
 import asyncio
@@ -17,21 +17,21 @@ from aiokafka.structs import BrokerMetadata
 
 from tablehouse.kafka.client import Connection
 
-#: Seconds between two times that a client asks the bootstrap list, at least.
+#: Minimum seconds between a client's requests to the bootstrap servers.
 _INTERVAL = 1.0
 
-#: Seconds from one update of a client to its next one, at least; retry.backoff.ms of Kafka's own clients.
+#: Minimum seconds between metadata updates of a client; as retry.backoff.ms of Kafka's own clients.
 UPDATE_DISTANCE = 0.1
 
 
 def rebootstrap(client: AIOKafkaClient, connection: Connection) -> None:
-    """Have a client ask the bootstrap list when no broker that it knows tells it about the cluster, from here on.
+    """Make a client ask the bootstrap servers if no known broker answers its metadata requests.
 
-    Names are resolved each time. The outcome is that of any other update: aiokafka's callers wait for it and try again
-    when there was none.
+    Host names are resolved each time. The outcome is that of any other update: aiokafka's callers wait for it and retry
+    if it failed.
 
-    Updates have a distance. aiokafka's producers ask again at once, thousands of times a second, as long as a partition
-    has no leader, as when its topic was deleted, or no broker answers.
+    Updates are rate-limited. aiokafka's producers would otherwise retry at once, thousands of times a second, while a
+    partition has no leader, as after its topic was deleted, or no broker answers.
     """
     update = client._metadata_update
     asking = asyncio.Lock()
@@ -51,9 +51,9 @@ def rebootstrap(client: AIOKafkaClient, connection: Connection) -> None:
         if await paced(cluster, topics):
             return True
         async with asking:
-            # Another update may have found them meanwhile.
+            # Another update may have found them in the meantime.
             if client.cluster.brokers() == known:
-                # A broker that is back where it was is found by the next update, which may be at once.
+                # A broker that is back at its old address is found by the next update, which may be immediate.
                 if monotonic() < asked_at + _INTERVAL:
                     return False
                 asked_at = monotonic()
@@ -67,7 +67,7 @@ def rebootstrap(client: AIOKafkaClient, connection: Connection) -> None:
 
 
 async def advertised_brokers(connection: Connection) -> set[BrokerMetadata]:
-    """Ask all of the bootstrap list, and return the brokers that the first to answer names; none when none answers."""
+    """Ask all bootstrap servers, and return the brokers of the first response; none if no server answers."""
     asked = [
         asyncio.ensure_future(_brokers_named_by(replace(connection, bootstrap_servers=server)))
         for server in connection.bootstrap_servers.split(",")
@@ -88,18 +88,18 @@ async def _brokers_named_by(connection: Connection) -> set[BrokerMetadata]:
     try:
         await client.bootstrap()
         return set(client.cluster.brokers())
-    except Exception:  # noqa: BLE001 - whatever answers there, it is no broker
+    except Exception:  # noqa: BLE001 - the server at this address is not a usable broker
         return set()
     finally:
         await client.close()
 
 
 def _adopt(client: AIOKafkaClient, brokers: Collection[BrokerMetadata]) -> None:
-    """Replace the addresses that a client knows; connections that lead elsewhere, or gave no answer, are closed."""
+    """Replace the addresses that a client knows; close connections to other addresses and those that gave no answer."""
     client.cluster._brokers = {broker.nodeId: broker for broker in brokers}
     for (node, group), connection in list(client._conns.items()):
         broker: Any = client.cluster.broker_metadata(node)
         moved = broker is None or (broker.host, broker.port) != (connection.host, connection.port)
-        # Over those of the default group aiokafka asks about the cluster.
+        # aiokafka sends metadata requests over connections of the default group.
         if moved or group == ConnectionGroup.DEFAULT:
             connection.close()

@@ -1,8 +1,8 @@
-"""Record batches that aiokafka's parser cannot read, read record by record as far as that goes.
+"""Reads record batches that aiokafka's parser rejects, record by record, as far as possible.
 
-The parser gives up a batch over one header whose name is not UTF-8, which producers in C or Go may send. Java's
-consumer reads such a name with U+FFFD in place of the bytes that are not, and so does this reader. It takes some 10 us
-a record, so it is for those batches alone.
+The parser rejects a whole batch because of one header name that is not UTF-8, which producers in C or Go may send.
+Java's consumer replaces the invalid bytes with U+FFFD, and so does this reader. It takes about 10 us per record, so it
+is only used for these batches.
 """
 
 import struct
@@ -17,7 +17,8 @@ from aiokafka.record.util import decode_varint_py
 from tablehouse.kafka.decompression import DecompressedTooLarge
 from tablehouse.model import TopicPartition
 
-#: The bytes of a batch before and in its length, and where its format's version stands, in every message format.
+#: Bytes of a batch up to and including its length, and the positions of the length and the format version, in every
+#: message format.
 _OVERHEAD, _LENGTH_AT, _MAGIC_AT = 12, 8, 16
 _FIRST_WITH_HEADERS = 2
 _LENGTH = struct.Struct(">i")
@@ -26,10 +27,11 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 
 class UnreadableBatch(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
-    """Offsets that the broker has and that cannot be read: `first` to `last`, inclusive.
+    """Offsets that exist on the broker but cannot be read: `first` to `last`, inclusive.
 
-    Where a batch begins with records that can be read, `first` is the offset after these. `problem` says it in words.
-    `is_refused` says that it is the broker that cannot read it, which may pass, and up to which offset is not known.
+    If a batch begins with readable records, `first` is the offset after these. `problem` describes the error.
+    `is_refused` means that the broker itself cannot read the batch, which may be transient; the last offset is then
+    unknown.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class UnreadableBatch(KafkaError):  # type: ignore[misc]  # aiokafka is not type
         self.last = last
         self.is_refused = is_refused
         offsets = f"offset {first}" if first == last else f"offsets {first} to {last}"
-        # aiokafka's errors say themselves which they are.
+        # The text of aiokafka's errors includes their name.
         why = str(cause) if isinstance(cause, KafkaError) else f"{type(cause).__name__}: {cause}"
         self.problem = f"{offsets} of {partition} cannot be read: {why}"
         super().__init__(self.problem)
@@ -56,7 +58,7 @@ class ReadRecord(NamedTuple):
 
 
 class FetchedBatches(MemoryRecords):  # type: ignore[misc]  # aiokafka is not typed
-    """The batches that a fetch brought of one partition, each of which is available as bytes too."""
+    """The fetched batches of one partition, each of which is also available as bytes."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -70,24 +72,24 @@ class FetchedBatches(MemoryRecords):  # type: ignore[misc]  # aiokafka is not ty
         return self._data[start : _end(self._data, start)]
 
     def changes_to_old(self, number: int) -> bool:
-        """Return whether a batch has one of the old formats, which the first one has not."""
+        """Return whether a batch has an old format, unlike the first one."""
         return _is_old(self.batch(number)) and not _is_old(self._data)
 
 
 class _CutOff(FetchedBatches):
-    """A batch that is longer than what was fetched, although brokers send the first batch whole."""
+    """A batch that claims to be longer than the fetched data, although brokers send the first batch whole."""
 
     def has_next(self) -> bool:
         return True
 
     def next_batch(self) -> Any:
-        raise CorruptRecordException(f"a batch says that it is longer than the {self.size_in_bytes()} bytes fetched")
+        raise CorruptRecordException(f"a batch claims to be longer than the {self.size_in_bytes()} bytes fetched")
 
 
 def fetched_batches(data: bytes | None) -> FetchedBatches:
-    """Return the batches in what was fetched of one partition.
+    """Return the batches in the fetched data of one partition.
 
-    aiokafka takes all batches of a fetch to have the format of the first. Where old ones end, what follows is left to
+    aiokafka assumes that all batches of a fetch have the format of the first. Batches after the old ones are left to
     the next fetch.
     """
     data = data or b""
@@ -107,16 +109,16 @@ def _is_old(data: bytes) -> bool:
 
 
 def _end(data: bytes, start: int) -> int:
-    """Return where the batch ends that begins at `start`."""
+    """Return the end of the batch that begins at `start`."""
     length: int = _LENGTH.unpack_from(data, start + _LENGTH_AT)[0]
     return start + _OVERHEAD + length
 
 
 def read_batch(data: bytes, error: Exception) -> tuple[list[ReadRecord], Exception | None]:
-    """Return the records of a batch up to the first that cannot be read, and why that one cannot; None when all can.
+    """Return the records of a batch up to the first unreadable one, and its error; None if all are readable.
 
-    `error` is what aiokafka's parser raised. It stands for batches of older formats, which have no headers, and for
-    those that cannot be decompressed.
+    `error` is the exception of aiokafka's parser. It is returned as is for batches of older formats, which have no
+    headers, and for those that cannot be decompressed.
     """
     records: list[ReadRecord] = []
     if _is_old(data) or isinstance(error, DecompressedTooLarge):
@@ -130,13 +132,13 @@ def read_batch(data: bytes, error: Exception) -> tuple[list[ReadRecord], Excepti
             _check_place(record.offset, records[-1].offset if records else batch.base_offset - 1, batch.next_offset)
             records.append(record)
         source.check_end()
-    except Exception as failure:  # noqa: BLE001 - decompressing raises what it likes
+    except Exception as failure:  # noqa: BLE001 - decompressing may raise anything
         return records, failure
     return records, None
 
 
 class _Bytes:
-    """Bytes that are read from front to back; raises CorruptRecordException, IndexError and ValueError past the end."""
+    """Reads bytes sequentially; raises CorruptRecordException, IndexError and ValueError past the end."""
 
     def __init__(self, data: bytearray, at: int) -> None:
         self._data = data
@@ -155,7 +157,7 @@ class _Bytes:
         end = self.at + size
         if size < 0 or end > len(self._data):
             raise CorruptRecordException(
-                f"a part of a record has {size} bytes, where {len(self._data) - self.at} are left"
+                f"a part of a record has {size} bytes, but {len(self._data) - self.at} are left"
             )
         taken, self.at = bytes(self._data[self.at : end]), end
         return taken
@@ -168,7 +170,7 @@ class _Bytes:
 def _read_record(source: _Bytes, batch: _DefaultRecordBatchPy) -> ReadRecord:
     length = source.number()
     end = source.at + length
-    source.take(1)  # attributes, which mean nothing yet
+    source.take(1)  # attributes, which are unused
     timestamp, offset = batch.first_timestamp + source.number(), batch.base_offset + source.number()
     if batch.timestamp_type == DefaultRecordBase.LOG_APPEND_TIME:
         timestamp = batch.max_timestamp
@@ -177,7 +179,7 @@ def _read_record(source: _Bytes, batch: _DefaultRecordBatchPy) -> ReadRecord:
     key, value = source.nullable(), source.nullable()
     headers = [(_name(source.take(source.number())), source.nullable()) for _ in range(source.number())]
     if source.at != end:
-        raise CorruptRecordException(f"a record of {length} bytes ends {source.at - end} bytes behind its end")
+        raise CorruptRecordException(f"a record of {length} bytes continues {source.at - end} bytes after its end")
     return ReadRecord(offset, timestamp, key, value, headers)
 
 

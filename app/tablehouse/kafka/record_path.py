@@ -1,4 +1,4 @@
-"""Faust's own record path, closed: what would call it is a bug."""
+"""Disables Faust's own record path: calling it is a bug."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from faust.transport.consumer import Consumer
 
 
 class NoRecordPath(Consumer):  # type: ignore[misc]  # faust is not typed enough
-    """What Faust's own record path and recovery ask of a consumer. The lane replaces both, so a call is a bug."""
+    """The consumer methods used by Faust's own record path and recovery. The lane replaces both, so a call is a bug."""
 
     def _no(self, *_: Any, **__: Any) -> Any:
         raise AssertionError("Faust's record path is not in use")

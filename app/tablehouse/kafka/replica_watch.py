@@ -1,4 +1,4 @@
-"""Changelogs that have fewer replicas than they should: with the last replica acknowledged rows are lost."""
+"""Watches for changelogs with too few replicas: losing the last replica loses acknowledged rows."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from tablehouse.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks, for a person who adds replicas.
+#: Seconds between checks; replicas are added by an operator.
 _INTERVAL = 60.0
 
 
 class ReplicaWatch:
-    """Compares with how many replicas each changelog should have; `reasons` says what is missing, in words."""
+    """Compares each changelog's replicas with the required number; `reasons` describes those with too few."""
 
     def __init__(
         self, connection: Connection, group: str, catalog: Catalog, wanted: Mapping[str, int], metrics: Metrics
@@ -32,12 +32,12 @@ class ReplicaWatch:
         self._missing = metrics.changelog_replicas_missing
 
     async def watch(self) -> None:
-        """Look again and again."""
+        """Check periodically."""
         while True:
             try:
                 self._compare(await replica_counts(self._connection, list(self._wanted)))
             except (KafkaError, TimeoutError) as error:
-                log.info("the replicas of changelogs could not be looked at", error=repr(error))
+                log.info("the replicas of changelogs could not be checked", error=repr(error))
             await asyncio.sleep(_INTERVAL)
 
     def _compare(self, found: Mapping[str, int]) -> None:

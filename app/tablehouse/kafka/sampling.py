@@ -1,4 +1,4 @@
-"""Reads some records from each partition of a topic, without a group and without writing anything."""
+"""Reads some records of each partition of a topic, without a group and without writing anything."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,17 @@ from tablehouse.kafka.topic_admin import TopicAdmin
 from tablehouse.model import TopicPartition
 from tablehouse.tasks.log import Bounds, LogRecord, LogUnavailable, OffsetOutOfRange
 
-#: Records that are wanted of the start and of the end of each partition, and of a topic in all.
+#: Records to read from the start and from the end of each partition, and maximum records of a topic.
 RECORDS_PER_END, MAX_RECORDS = 100, 10_000
 
-#: Bytes that are fetched of each partition at once.
+#: Maximum bytes per fetch of a partition.
 _FETCH_BYTES = 256 * 1024
 
-#: Seconds that reading one end of a partition may take. At the end of a log there may be no record at all behind an
-#: offset, and only time tells.
+#: Seconds that reading one end of a partition may take. At the end of a log there may be no record after an offset,
+#: which only a timeout can tell.
 _END_TIMEOUT_SECONDS = 3.0
 
-#: Partitions that are read at once.
+#: Partitions that are read concurrently.
 _AT_ONCE = 16
 
 
@@ -36,7 +36,7 @@ def _no_topic(missing: Sequence[str], names: Sequence[str]) -> str:
 async def sample_topics(
     connection: Connection, topics: Sequence[str], per_end: int = RECORDS_PER_END
 ) -> list[TopicSample]:
-    """Sample topics, each of which has to be there; raises TopicError, LogUnavailable and aiokafka's KafkaError."""
+    """Sample topics, all of which must exist; raises TopicError, LogUnavailable and aiokafka's KafkaError."""
     async with TopicAdmin(connection) as admin:
         described = await admin.described(topics)
         missing = [topic for topic in topics if topic not in described]
@@ -77,7 +77,7 @@ async def _sample(reader: KafkaLogReader, topic: str, partitions: int, cleanup: 
 async def _read(
     reader: KafkaLogReader, place: TopicPartition, bounds: Bounds, per_end: int, unread: list[str]
 ) -> Mapping[int, LogRecord]:
-    """Read both ends of a partition; adds to `unread` why one could not be."""
+    """Read both ends of a partition; adds the reason to `unread` if one cannot be read."""
     found: dict[int, LogRecord] = {}
     for start in dict.fromkeys((bounds.start, max(bounds.start, bounds.end - per_end))):
         if start >= bounds.end:
@@ -86,7 +86,7 @@ async def _read(
             async with asyncio.timeout(_END_TIMEOUT_SECONDS):
                 await _read_from(reader, place, start, min(bounds.end, start + per_end), per_end, found)
         except TimeoutError:
-            # Nothing but holes is behind an offset, or a broker is slow; the rest of the sample is good all the same.
+            # There are only holes after an offset, or a broker is slow; the rest of the sample is still valid.
             continue
         except (LogUnavailable, OffsetOutOfRange) as error:
             unread.append(str(error) or f"{place} cannot be read at offset {start}")

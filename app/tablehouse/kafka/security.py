@@ -1,4 +1,4 @@
-"""How the brokers are spoken to: in the clear or over TLS, and with which login."""
+"""Broker connection security: plaintext or TLS, and login."""
 
 import os
 import ssl
@@ -9,14 +9,14 @@ from typing import Any
 from aiokafka.abc import AbstractTokenProvider
 from pydantic import SecretStr
 
-from tablehouse.config.settings import Settings
+from tablehouse.config.kafka_access import KafkaAccess
 from tablehouse.errors import ConfigError
 from tablehouse.kafka.tokens import ClientCredentials, TokenEndpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What every client of a worker shares: the protocol, the login, and the TLS context of the protocols with TLS."""
+    """Shared by every client of a worker: the protocol, the login, and the TLS context of protocols with TLS."""
 
     protocol: str = "PLAINTEXT"
     mechanism: str | None = None
@@ -26,7 +26,7 @@ class Security:
     tls: ssl.SSLContext | None = field(default=None, repr=False)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments that aiokafka's clients and connections take."""
+        """Return the keyword arguments for aiokafka's clients and connections."""
         arguments: dict[str, Any] = {"security_protocol": self.protocol, "ssl_context": self.tls}
         if self.mechanism is not None:
             arguments |= {
@@ -46,31 +46,27 @@ class Security:
 PLAINTEXT = Security()
 
 
-def security_of(settings: Settings) -> Security:
-    """Return what the settings say; raises ConfigError for a file that cannot be used."""
+def security_of(access: KafkaAccess) -> Security:
+    """Return the security configured by the settings; raises ConfigError for an unusable file."""
     tokens = None
-    if settings.kafka_oauth_token_url and settings.kafka_oauth_client_id and settings.kafka_oauth_client_secret:
-        tokens = ClientCredentials(
-            TokenEndpoint(
-                settings.kafka_oauth_token_url,
-                settings.kafka_oauth_client_id,
-                settings.kafka_oauth_client_secret,
-                settings.kafka_oauth_scope,
-            )
+    if access.oauth_token_url and access.oauth_client_id and access.oauth_client_secret:
+        endpoint = TokenEndpoint(
+            access.oauth_token_url, access.oauth_client_id, access.oauth_client_secret, access.oauth_scope
         )
+        tokens = ClientCredentials(endpoint)
     return Security(
-        settings.kafka_security_protocol,
-        settings.kafka_sasl_mechanism,
-        settings.kafka_sasl_username,
-        settings.kafka_sasl_password,
+        access.security_protocol,
+        access.sasl_mechanism,
+        access.sasl_username,
+        access.sasl_password,
         tokens,
-        _tls(settings) if settings.kafka_security_protocol in {"SSL", "SASL_SSL"} else None,
+        _tls(access) if access.security_protocol in {"SSL", "SASL_SSL"} else None,
     )
 
 
-def _tls(settings: Settings) -> ssl.SSLContext:
+def _tls(access: KafkaAccess) -> ssl.SSLContext:
     """Return a context that checks certificates and host names, TLS 1.2 or newer."""
-    ca, certificate, key = settings.kafka_ca, settings.kafka_certificate, settings.kafka_key
+    ca, certificate, key = access.ca, access.certificate, access.key
     for name, path in (("kafka_ca", ca), ("kafka_certificate", certificate), ("kafka_key", key)):
         if path is not None:
             _check_readable(name, path)
@@ -80,7 +76,7 @@ def _tls(settings: Settings) -> ssl.SSLContext:
         raise ConfigError(f"kafka_ca: {ca} holds no certificate in PEM format") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is not None and key is not None:
-        _load_pair(context, certificate, key, settings.kafka_key_password)
+        _load_pair(context, certificate, key, access.key_password)
     return context
 
 
@@ -96,7 +92,7 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, password: 
     asked = False
 
     def give() -> str:
-        # Without a password OpenSSL would ask for one on the terminal.
+        # Without a password, OpenSSL would prompt for one on the terminal.
         nonlocal asked
         asked = True
         return "" if password is None else password.get_secret_value()

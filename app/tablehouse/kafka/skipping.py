@@ -1,4 +1,4 @@
-"""Makes the decision to pass over offsets that cannot be read, and leaves a dead letter that says so."""
+"""Records the decision to skip unreadable offsets, and writes a dead letter about it."""
 
 import time
 from typing import NamedTuple
@@ -18,23 +18,23 @@ from tablehouse.tasks.dead_letters import EVERY_TABLE, DeadLetter
 from tablehouse.tasks.ingest import BadRecord
 from tablehouse.tasks.log import NO_TIMESTAMP, LogReader, LogUnavailable, Unreadable
 
-#: What a letter says instead of a worker.
+#: The writer named in the letter, in place of a worker.
 _WRITER = "tablehouse skip"
 
 
 class Decided(NamedTuple):
-    """A decision, and whether it was made just now or had been before."""
+    """A decision, and whether it was made by this call or earlier."""
 
     skip: Skip
     is_new: bool
 
 
 class SkipRefused(Exception):
-    """The offsets are not passed over, because that would lose records or change nothing."""
+    """The offsets are not skipped, because that would lose records or change nothing."""
 
 
 class _MachineClock:
-    """Implements BrokerClock, well enough for a letter."""
+    """Implements BrokerClock with this machine's clock, which is accurate enough for a letter."""
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -43,17 +43,17 @@ class _MachineClock:
 async def skip(
     connection: Connection, group: str, dead_letter_topic: str, source: TopicPartition, first: int, last: int
 ) -> Decided:
-    """Have the group's workers pass over the offsets from `first` to `last`, none of which can be read.
+    """Make the group's workers skip the offsets from `first` to `last`, none of which can be read.
 
-    Nothing is written where that was decided before.
+    Nothing is written if this was decided before.
 
-    Raises SkipRefused for a changelog, when one can, or when a batch would be passed over in part; TopicError for a
-    topic that is not there; LettersUndelivered, LogUnavailable and aiokafka's KafkaError when brokers do not answer.
-    After an error the letter may be there without the decision, and is written again the next time.
+    Raises SkipRefused for a changelog, if one of the offsets can be read, or if only part of a batch would be skipped;
+    TopicError if the topic does not exist; LettersUndelivered, LogUnavailable and aiokafka's KafkaError if brokers do
+    not answer. After an error, the letter may exist without the decision, and is written again the next time.
     """
     if source.topic.startswith(f"{group}-") and source.topic.endswith("-changelog"):
         raise SkipRefused(
-            f"{source.topic} is a changelog, which is read as a whole or not at all: give its table a new version"
+            f"{source.topic} is a changelog, of which no offset may be skipped: give its table a new version"
         )
     await _require_partition(connection, source)
     await _require_partition(connection, TopicPartition(skip_topic(group), 0))
@@ -77,21 +77,21 @@ async def skip(
 async def _require_partition(connection: Connection, place: TopicPartition) -> None:
     count = await partition_count(connection, place.topic)
     if count is None:
-        raise TopicError(f"there is no topic {place.topic}; see the setting group, and the topic's name")
+        raise TopicError(f"there is no topic {place.topic}; check the setting group and the topic's name")
     if place.partition >= count:
         raise TopicError(
-            f"topic {place.topic} has {count} partitions, counted from 0, and no partition {place.partition}"
+            f"topic {place.topic} has {count} partitions, numbered from 0, and no partition {place.partition}"
         )
 
 
 async def _require_unreadable(reader: LogReader, source: TopicPartition, first: int, last: int) -> str:
-    """Return why the offsets cannot be read; offsets that hold nothing may be among them."""
+    """Return why the offsets cannot be read; they may include offsets without records."""
     found = await reader.bounds([source])
     if source not in found:
-        raise LogUnavailable(f"the bounds of {source} are not known")
+        raise LogUnavailable(f"the offsets of {source} could not be listed")
     begin, end = found[source].start, found[source].end
     if not begin <= first <= last < end:
-        raise SkipRefused(f"{source} has offsets from {begin} up to {end - 1}; {first} to {last} are not among them")
+        raise SkipRefused(f"{source} has offsets {begin} to {end - 1}; {first} to {last} are not among them")
     problems: list[str] = []
     offset = first
     while offset <= last:
@@ -103,24 +103,24 @@ async def _require_unreadable(reader: LogReader, source: TopicPartition, first: 
                 break
             if error.first < first or error.last > last:
                 raise SkipRefused(
-                    f"{error}; these offsets are passed over together: --from {min(first, error.first)} "
+                    f"{error}; these offsets can only be skipped together: --from {min(first, error.first)} "
                     f"--to {max(last, error.last)}"
                 ) from error
             problems.append(str(error))
             offset = error.last + 1
         else:
             if piece.records and piece.records[0].offset <= last:
-                raise SkipRefused(f"offset {piece.records[0].offset} of {source} can be read; nothing was passed over")
+                raise SkipRefused(f"offset {piece.records[0].offset} of {source} can be read; nothing was skipped")
             offset = piece.next_offset
     if not problems:
-        raise SkipRefused(f"{source} has no record at offsets {first} to {last}; nothing was passed over")
+        raise SkipRefused(f"{source} has no record at offsets {first} to {last}; nothing was skipped")
     return "; ".join(problems)
 
 
 async def _write_letter(connection: Connection, group: str, dead_letter_topic: str, decision: Skip) -> None:
     topic = await prepare_dead_letters(connection, dead_letter_topic, decision.topic)
     letters = KafkaDeadLetters(connection, topic, group, _WRITER, _MachineClock())
-    detail = f"offsets {decision.first} to {decision.last} are passed over, as an operator decided: {decision.problem}"
+    detail = f"offsets {decision.first} to {decision.last} are skipped, as decided by an operator: {decision.problem}"
     bad = BadRecord(ReadRecord(decision.first, NO_TIMESTAMP, None, None, ()), "unreadable", detail)
     try:
         await letters.send([DeadLetter(EVERY_TABLE, decision.source, bad)])

@@ -1,9 +1,9 @@
-"""Offsets of sources that cannot be read and that an operator has decided to pass over.
+"""Unreadable offsets of sources that an operator has decided to skip.
 
-A decision is a record of the group's skip topic, which is compacted and has one partition. It is never taken back. Each
-reader of sources looks there when it comes to records that it cannot read, and goes on behind the range, as behind
-offsets that compaction has removed: the position of the table's next batch covers them. So every owner of a partition,
-and every table that is built from the topic later, passes over the same offsets, and none that can be read.
+A decision is a record of the group's skip topic, which is compacted and has one partition. It cannot be revoked. Each
+reader of sources looks there when it reaches unreadable records, and continues after the range, as after offsets
+removed by compaction: the position of the table's next batch covers them. So every owner of a partition, and every
+table built from the topic later, skips the same offsets, and never a readable one.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from tablehouse.tasks.log import LogReader, LogRecord, LogUnavailable, OffsetOut
 
 log = structlog.get_logger(__name__)
 
-#: What the log says where a decision is followed.
-PASSED_OVER = "offsets that cannot be read are passed over, as an operator has decided"
+#: Log message when a decision is applied.
+PASSED_OVER = "unreadable offsets are skipped, as decided by an operator"
 
-#: Seconds that looking for new decisions may take.
+#: Seconds that reading new decisions may take.
 _TIMEOUT_SECONDS = 5.0
 
 
 class Skip(msgspec.Struct, frozen=True):
-    """A decision: the offsets from `first` to `last` of a partition are passed over, because of `problem`.
+    """A decision to skip the offsets from `first` to `last` of a partition because of `problem`.
 
     `time_ms` is when it was made, in milliseconds since 1970.
     """
@@ -62,7 +62,7 @@ def skip_topic(group: str) -> str:
 
 
 class Skips:
-    """The decisions of a group, as far as they were read. `reader` must not itself look here."""
+    """The decisions of a group read so far. `reader` must not use this object itself."""
 
     def __init__(self, reader: LogReader, group: str) -> None:
         self._reader = reader
@@ -73,10 +73,10 @@ class Skips:
         self._refreshing: asyncio.Task[None] | None = None
 
     def after(self, source: TopicPartition, offset: int, error: UnreadableBatch) -> int | None:
-        """Return where to go on instead of at an offset that cannot be read; None where that is not decided.
+        """Return the offset to continue at instead of an unreadable one; None if no decision covers it.
 
-        Behind the offsets that cannot be read now, since a decision may be older than what the topic holds. Where the
-        broker refuses them it is not known which they are, and the decision counts.
+        This is after the offsets that are unreadable now, since a decision may be older than the topic's contents. If
+        the broker itself cannot read them, their range is unknown, and that of the decision is used.
         """
         ends = [skip.last + 1 for skip in self._known.get(source, ()) if skip.first <= offset <= skip.last]
         if not ends:
@@ -84,22 +84,22 @@ class Skips:
         return max(ends) if error.is_refused else min(max(ends), error.last + 1)
 
     def decision(self, source: TopicPartition, first: int, last: int) -> Skip | None:
-        """Return a decision that has all of these offsets; None when there is none."""
+        """Return a decision that covers all of these offsets; None if there is none."""
         known = self._known.get(source, ())
         return next((skip for skip in known if skip.first <= first and last <= skip.last), None)
 
     async def look_up(self, source: TopicPartition, offset: int, error: UnreadableBatch) -> int | None:
-        """Return what after() does, once new decisions are read."""
+        """Return the result of after() once new decisions are read."""
         await self.refresh()
         return self.after(source, offset, error)
 
     def refresh_soon(self) -> None:
-        """Read new decisions, without waiting for that."""
+        """Start reading new decisions, without waiting for it."""
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.get_running_loop().create_task(self.refresh())
 
     async def refresh(self) -> None:
-        """Read new decisions, within seconds; those known stay when that fails."""
+        """Read new decisions, within seconds; known ones are kept if this fails."""
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS), self._turn:
                 await self.read()

@@ -1,7 +1,7 @@
-"""Appends the records of callers to source topics, and knows of each whether it was written, was not, or nobody knows.
+"""Appends callers' records to source topics, with the outcome of each: written, not written, or unknown.
 
-Its producer is idempotent and keeps the order of a partition: a record whose outcome was given up as unknown stays in
-it, and those that come later wait behind it.
+Its producer is idempotent and keeps the order of a partition: a record whose outcome was reported as unknown stays in
+it, and later records wait behind it.
 """
 
 import asyncio
@@ -23,19 +23,20 @@ from tablehouse.tasks.log import BrokerClock
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for which a partition's leader is tried to be reached before a write is refused, and between two attempts.
-LEADER_PATIENCE = 2.0
+#: Seconds to wait for a connection to a partition's leader before a write is refused, and between attempts.
+LEADER_TIMEOUT_SECONDS = 2.0
 _RETRY = 0.1
 
 
 class NotSent(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
-    """The record was taken back before it was sent."""
+    """The record was withdrawn before it was sent."""
 
 
 class KafkaSourceWriter:
-    """Appends to topics, by name, whose records have at most so many bytes.
+    """Appends to topics; `limits` are the maximum record sizes in bytes, by topic.
 
-    Records get the brokers' time. Kafka 4 refuses what is an hour ahead of that (message.timestamp.after.max.ms).
+    Records get the brokers' time. Kafka 4 rejects timestamps more than an hour ahead of it
+    (message.timestamp.after.max.ms).
     """
 
     def __init__(self, connection: Connection, limits: Mapping[str, int], clock: BrokerClock) -> None:
@@ -48,29 +49,29 @@ class KafkaSourceWriter:
         self._stopped = False
 
     async def start(self) -> None:
-        """Connect; raises aiokafka's KafkaError when no broker is there, or none gives a producer id in time."""
+        """Connect; raises aiokafka's KafkaError if no broker is reachable or none returns a producer id in time."""
         try:
             async with asyncio.timeout(self._connection.request_timeout):
                 await self._started()
         except TimeoutError:
-            raise KafkaConnectionError("no broker gave a producer id in time") from None
+            raise KafkaConnectionError("no broker returned a producer id in time") from None
 
     async def stop(self) -> None:
-        """Disconnect, in time whatever waits; what was not acknowledged has an unknown outcome."""
+        """Disconnect without waiting for pending records; unacknowledged ones have an unknown outcome."""
         self._stopped = True
         if self._producer is not None:
             self._retire(self._producer)
         await asyncio.gather(*self._retiring)
 
     def limit(self, topic: str) -> int:
-        """Return the most bytes that a record of a topic may have."""
+        """Return the maximum record size of a topic in bytes."""
         return self._limits[topic]
 
     async def append(self, partition: TopicPartition, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
-        """Append a record and return its offset, once all in-sync replicas have it.
+        """Append a record and return its offset once all in-sync replicas have it.
 
-        Raises PayloadTooLarge, SourceUnavailable when nothing was and will be written, and DeadlineExceeded when the
-        record may have been written or may be later.
+        Raises PayloadTooLarge, SourceUnavailable if the record was not and will not be written, and DeadlineExceeded if
+        it may have been written or may be later.
         """
         [outcome] = await self.append_many(partition, [record], timeout)
         if isinstance(outcome, RequestError):
@@ -83,7 +84,7 @@ class KafkaSourceWriter:
         records: Sequence[ProducerRecord],
         timeout: float,  # noqa: ASYNC109
     ) -> Sequence[int | RequestError]:
-        """Append records in their order; return the offset of each, or what append() would raise."""
+        """Append records in order; return the offset of each, or the exception that append() would raise."""
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             producer = await self._reach(partition, deadline)
@@ -104,7 +105,7 @@ class KafkaSourceWriter:
     async def _reach(self, partition: TopicPartition, deadline: float) -> AIOKafkaProducer:
         """Return a producer that can reach the partition's leader; raises SourceUnavailable."""
         try:
-            async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_PATIENCE):
+            async with asyncio.timeout_at(deadline), asyncio.timeout(LEADER_TIMEOUT_SECONDS):
                 producer = await self._started()
                 await reach_leader(producer, KafkaPartition(*partition))
         except TimeoutError:
@@ -120,7 +121,7 @@ class KafkaSourceWriter:
         records: Sequence[ProducerRecord],
         deadline: float,
     ) -> Sequence[asyncio.Future[Any] | RequestError]:
-        """Give records to a producer in their order; after one that it does not take it is given no more."""
+        """Hand records to a producer in order, up to the first that it does not accept."""
         limit = self._limits[partition.topic]
         sent: list[asyncio.Future[Any] | RequestError] = []
         untaken: RequestError | None = None
@@ -145,7 +146,7 @@ class KafkaSourceWriter:
                 except KafkaError as error:
                     untaken = not_written(partition, repr(error))
                 else:
-                    # When nobody waits any more its outcome interests nobody either.
+                    # Retrieve its exception even if the caller no longer waits.
                     future.add_done_callback(lambda done: done.cancelled() or done.exception())
                     sent.append(future)
                     continue
@@ -162,12 +163,12 @@ class KafkaSourceWriter:
         except TimeoutError:
             take_back(producer, KafkaPartition(*partition))
             if future.done() and isinstance(future.exception(), NotSent):
-                raise not_written(partition, "it was still waiting for its turn to be sent") from None
+                raise not_written(partition, "it was still queued at the deadline") from None
             raise outcome_unknown(partition, "no acknowledgement in time") from None
         except NotSent:
-            raise not_written(partition, "those before it were not acknowledged in time") from None
+            raise not_written(partition, "earlier records were not acknowledged in time") from None
         except KafkaError as error:
-            # Its sequence number is used up, so the broker would refuse what this producer sends next.
+            # Its sequence number is used up, so the broker would reject this producer's next record.
             self._retire(producer)
             if isinstance(error, REFUSALS):
                 raise not_written(partition, refusal(error)) from None
@@ -177,13 +178,14 @@ class KafkaSourceWriter:
         return not_written(partition, self._unreached(KafkaPartition(*partition)))
 
     def _unreached(self, partition: KafkaPartition) -> str:
-        """Return why a partition takes nothing, with the address that its leader advertises where that is known."""
+        """Return why a partition is unavailable, with its leader's advertised address if known."""
         cluster = None if self._producer is None else self._producer.client.cluster
         leader = None if cluster is None else cluster.broker_metadata(cluster.leader_for_partition(partition))
         if leader is None:
-            return "no broker has named its leader in time (was the topic deleted?)"
+            return "no broker named its leader in time (was the topic deleted?)"
         return (
-            f"its leader, which advertises {leader.host}:{leader.port}, could not be reached in time, or takes nothing"
+            f"its leader, which advertises {leader.host}:{leader.port}, could not be reached in time or does not "
+            "accept records"
         )
 
     async def _started(self) -> AIOKafkaProducer:
@@ -217,20 +219,20 @@ class KafkaSourceWriter:
 
 
 def too_large(topic: str, size: int, limit: int) -> PayloadTooLarge:
-    """Return the error of a record that is over its topic's limit."""
+    """Return the error for a record that exceeds its topic's limit."""
     return PayloadTooLarge(
-        f"the record would have {size} bytes, at most {limit} are taken by topic {topic} (max.message.bytes)",
+        f"the record would have {size} bytes, topic {topic} accepts at most {limit} (max.message.bytes)",
         limit=limit,
     )
 
 
 def record_size(key: bytes, value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = ()) -> int:
-    """Return the bytes of a record batch with this one record, at most."""
+    """Return an upper bound of the size in bytes of a record batch with this one record."""
     return int(DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, list(headers)))
 
 
 async def reach_leader(producer: AIOKafkaProducer, partition: KafkaPartition) -> None:
-    """Wait until there is a connection to the leader of a partition."""
+    """Wait for a connection to the leader of a partition."""
     client = producer.client
     await producer.partitions_for(partition.topic)
     while True:
@@ -242,23 +244,23 @@ async def reach_leader(producer: AIOKafkaProducer, partition: KafkaPartition) ->
 
 
 def take_back(producer: AIOKafkaProducer, partition: KafkaPartition) -> bool:
-    """Take back what waits for a partition and was never tried to be sent, so that it certainly never is.
+    """Withdraw the records of a partition that are queued and were never sent, so that they never will be.
 
-    Returns whether there was anything.
+    Returns whether there were any.
     """
     batches = producer._message_accumulator._batches
     taken = [batch for batch in batches.get(partition, ()) if batch.retry_count == 0]
     for batch in taken:
         batches[partition].remove(batch)
         batch.failure(NotSent())
-        batch._drain_waiter.exception()  # nobody waits for it, or whoever does has been told
+        batch._drain_waiter.exception()  # it has no waiter, or the waiter was notified
     if partition in batches and not batches[partition]:
         del batches[partition]
     return bool(taken)
 
 
 def not_written(partition: TopicPartition, why: str) -> SourceUnavailable:
-    """Return the error of a record that was not and will not be written."""
+    """Return the error for a record that was not and will not be written."""
     return SourceUnavailable(
         f"nothing was written to partition {partition.partition} of topic {partition.topic}: {why}",
         partition=partition.partition,
@@ -266,7 +268,7 @@ def not_written(partition: TopicPartition, why: str) -> SourceUnavailable:
 
 
 def outcome_unknown(partition: TopicPartition, why: str) -> DeadlineExceeded:
-    """Return the error of a record that may have been written, or may be later."""
+    """Return the error for a record that may have been written, or may be later."""
     return DeadlineExceeded(
         f"the write to partition {partition.partition} of topic {partition.topic} may have happened, or may happen "
         f"later: {why}",

@@ -1,4 +1,4 @@
-"""Tokens for OAUTHBEARER, by the client credentials grant (RFC 6749, 4.4): one for all clients of a worker."""
+"""OAUTHBEARER tokens from the client credentials grant (RFC 6749, 4.4), shared by all clients of a worker."""
 
 import asyncio
 import ssl
@@ -15,16 +15,16 @@ from pydantic import SecretStr
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.json_text import decode_json
 
-#: Seconds that the token endpoint has to answer, its connection included.
+#: Seconds that the token endpoint may take to answer, including the connection.
 ENDPOINT_TIMEOUT = 5.0
 
-#: Seconds that a failure stands for whoever asks: connections are tried again much more often.
+#: Seconds that a failure is cached: connections are retried much more often.
 _FAILURE_STANDS = 1.0
 
 #: A token is replaced after this share of its life, and used up to this many seconds before its end.
 _FRESH_SHARE, _LAST_SECONDS = 0.8, 2.0
 
-#: Seconds that a token lives when the endpoint does not say.
+#: Lifetime of a token in seconds if the endpoint does not state it.
 _ASSUMED_LIFE = 300.0
 
 _LONGEST_ANSWER = 300
@@ -33,9 +33,9 @@ _TOO_MANY_REQUESTS = 429
 
 
 class TokenUnavailable(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
-    """The endpoint gave no token; `refused` when it answered, and would again, that this client gets none.
+    """The endpoint returned no token; `refused` if it denied this client one and would do so again.
 
-    A KafkaError, so that connecting counts as failed and is tried again.
+    A KafkaError, so that the connection counts as failed and is retried.
     """
 
     def __init__(self, message: str, *, refused: bool = False) -> None:
@@ -45,7 +45,7 @@ class TokenUnavailable(KafkaError):  # type: ignore[misc]  # aiokafka is not typ
 
 @dataclass(frozen=True, slots=True)
 class TokenEndpoint:
-    """Where tokens come from, and who asks."""
+    """The token endpoint and the client's credentials."""
 
     url: str
     client_id: str
@@ -74,28 +74,28 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
     async def token(self) -> str:
         """Return a token that has not expired, within ENDPOINT_TIMEOUT; raises TokenUnavailable.
 
-        Whoever asks while the endpoint is being asked waits for the same answer. A token that is due to be replaced,
-        and cannot be, is used until it expires.
+        Concurrent callers share one request to the endpoint. A token that is due to be replaced but cannot be is used
+        until it expires.
         """
         now, token = self._clock(), self._token
         if token is not None and now < token.fresh_until:
             return token.text
         try:
-            return (await self._asked(now)).text
+            return (await self._request_token(now)).text
         except TokenUnavailable:
             if token is not None and self._clock() < token.usable_until:
                 return token.text
             raise
 
-    async def _asked(self, now: float) -> _Token:
+    async def _request_token(self, now: float) -> _Token:
         if self._asking is None:
             if self._failure is not None and now < self._failure[1]:
                 raise self._failure[0]
             self._asking = asyncio.create_task(self._ask())
-            self._asking.add_done_callback(self._answered)
+            self._asking.add_done_callback(self._on_answer)
         return await asyncio.shield(self._asking)
 
-    def _answered(self, asking: asyncio.Task[_Token]) -> None:
+    def _on_answer(self, asking: asyncio.Task[_Token]) -> None:
         self._asking = None
         error = None if asking.cancelled() else asking.exception()
         if isinstance(error, TokenUnavailable):
@@ -104,7 +104,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
     async def _ask(self) -> _Token:
         endpoint, asked_at = self._endpoint, self._clock()
         form = {"grant_type": "client_credentials"} | ({} if endpoint.scope is None else {"scope": endpoint.scope})
-        # As RFC 6749 (2.3.1) has it, so that both may hold any character.
+        # As in RFC 6749 (2.3.1), so that both may contain any character.
         login = quote(endpoint.client_id, safe=""), quote(endpoint.client_secret.get_secret_value(), safe="")
         try:
             async with (
@@ -118,7 +118,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
             raise TokenUnavailable(f"{endpoint.url} gave no token within {ENDPOINT_TIMEOUT:.0f} s") from None
         except httpx.HTTPError as error:
             raise TokenUnavailable(
-                f"{endpoint.url} cannot be asked for a token: {str(error) or repr(error)}"
+                f"{endpoint.url} cannot be reached for a token: {str(error) or repr(error)}"
             ) from error
         self._token = self._token_of(answer, asked_at)
         return self._token
@@ -127,8 +127,9 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         url, status = self._endpoint.url, answer.status_code
         if status != _OK:
             refused = _CLIENT_ERROR <= status < _SERVER_ERROR and status != _TOO_MANY_REQUESTS
+            said = f"{status} {self._one_line(answer.text)}".rstrip()
             raise TokenUnavailable(
-                f"{url} gave client {self._endpoint.client_id} no token: {status} {self._shown(answer.text)}".rstrip(),
+                f"{url} gave client {self._endpoint.client_id} no token: {said}",
                 refused=refused,
             )
         try:
@@ -137,16 +138,16 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
             document = None
         text = document.get("access_token") if isinstance(document, Mapping) else None
         if not isinstance(document, Mapping) or not isinstance(text, str) or not text.isascii() or not text:
-            raise TokenUnavailable(f"{url} answered 200 without an access_token, so it is no token endpoint")
+            raise TokenUnavailable(f"{url} answered 200 without an access_token, so it is not a token endpoint")
         life = document.get("expires_in", _ASSUMED_LIFE)
         try:
             life = float(life)
         except (TypeError, ValueError):
-            raise TokenUnavailable(f"{url} answered with an expires_in that is no number of seconds") from None
+            raise TokenUnavailable(f"{url} answered with an expires_in that is not a number of seconds") from None
         usable_until = asked_at + life - _LAST_SECONDS
         return _Token(text, min(asked_at + life * _FRESH_SHARE, usable_until), usable_until)
 
-    def _shown(self, text: str) -> str:
-        """Return what an endpoint said, on one line and without the secret, should it repeat it."""
+    def _one_line(self, text: str) -> str:
+        """Return an endpoint's response on one line, with the secret masked in case it echoes it."""
         hidden = text.replace(self._endpoint.client_secret.get_secret_value(), "***")
         return " ".join(hidden.split())[:_LONGEST_ANSWER]

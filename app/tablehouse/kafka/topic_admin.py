@@ -1,4 +1,4 @@
-"""What brokers say of topics and of the cluster, and the creation of topics within the policies of a cluster."""
+"""Describes topics and the cluster, and creates topics within the cluster's policies."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
@@ -28,40 +28,40 @@ from tablehouse.kafka.topic_plan import CHANGELOG, Wanted
 
 log = structlog.get_logger(__name__)
 
-#: How often, and how many seconds apart, a broker is asked about a topic that may have been created a moment ago.
+#: Number of attempts, and seconds between them, to describe a topic that may have just been created.
 _ATTEMPTS, _PAUSE = 50, 0.1
 
-#: The source of a setting that was set on the topic itself, of Kafka's protocol.
+#: Kafka's number for a setting that is set on the topic itself.
 _SET_ON_TOPIC = 1
 
-#: What a policy of the cluster answers.
+#: Error codes of a cluster's policy.
 _REFUSED_BY_POLICY = {PolicyViolationError.errno, InvalidConfigurationError.errno}
 _NOT_ALLOWED = {TopicAuthorizationFailedError.errno, ClusterAuthorizationFailedError.errno}
 
 
 class Described(NamedTuple):
-    """A topic that is there; `replicas` are those of its partition that has fewest."""
+    """An existing topic; `replicas` is the lowest replica count of its partitions."""
 
     partitions: int
     replicas: int
 
 
 class TopicSettings(NamedTuple):
-    """The settings of a topic, and what they would be if they were not set on it."""
+    """The settings of a topic, and their defaults, which would apply if they were not set on it."""
 
     values: Mapping[str, str]
     defaults: Mapping[str, str]
 
 
 class Cluster(NamedTuple):
-    """How many brokers a cluster is known to have, those that are away included, and its default.replication.factor."""
+    """The known number of brokers of a cluster, including unavailable ones, and its default.replication.factor."""
 
     brokers: int
     default_replicas: int
 
 
 class TopicAdmin:
-    """An admin client; to be entered before it is used. Everything raises aiokafka's KafkaError."""
+    """An admin client; must be entered as a context manager before use. All methods raise aiokafka's KafkaError."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -83,13 +83,13 @@ class TopicAdmin:
         await self._admin.close()
 
     async def names(self) -> list[str]:
-        """Return the topics that there are, as far as this client may know of them."""
+        """Return the existing topics that this client may describe."""
         return list(await self._admin.list_topics())
 
     async def described(self, topics: Collection[str]) -> dict[str, Described]:
-        """Return the topics that are there."""
+        """Return those of these topics that exist."""
         described: dict[str, Described] = {}
-        # An empty list would ask for all topics.
+        # An empty list would request all topics.
         for found in await self._admin.describe_topics(list(topics)) if topics else ():
             code = found["error_code"]
             if code == 0:
@@ -101,7 +101,7 @@ class TopicAdmin:
         return described
 
     async def settings(self, topics: Collection[str]) -> dict[str, TopicSettings]:
-        """Return the settings of topics that were just described or created, and may not be known to all brokers."""
+        """Return the settings of topics that were just described or created; some brokers may not know them yet."""
         for _ in range(_ATTEMPTS):
             try:
                 return await self._settings(topics)
@@ -127,7 +127,7 @@ class TopicAdmin:
         return found
 
     async def cluster(self) -> Cluster:
-        """Return the size of the cluster, as it is when all brokers are up."""
+        """Return the size of the cluster when all brokers are up."""
         metadata = (await self._admin._get_cluster_metadata()).to_object()
         up = {broker["node_id"] for broker in metadata["brokers"]}
         holding = {
@@ -139,22 +139,22 @@ class TopicAdmin:
         return Cluster(len(up | holding), await self._default_replicas(sorted(up)))
 
     async def _default_replicas(self, brokers: Iterable[int]) -> int:
-        """Return the default.replication.factor of the first broker that can be reached; 1 where none shows it."""
+        """Return the default.replication.factor of the first reachable broker; 1 if none shows it."""
         for broker in brokers:
             try:
                 ((_, entries),) = await self._configurations([ConfigResource(ConfigResourceType.BROKER, str(broker))])
             except NodeNotReadyError:
                 continue
             except BrokerResponseError:
-                # Hosted clusters do not show it to their users; the other figures do without.
+                # Hosted clusters do not show it to their users; the other values do not need it.
                 break
             return next((int(value) for name, value, *_ in entries if name == "default.replication.factor"), 1)
         return 1
 
     async def create(self, topics: Iterable[Wanted]) -> set[str]:
-        """Create topics, and return those that were there by now.
+        """Create topics, and return those that already existed.
 
-        Raises TopicError, with the command that would create it, for a topic that only a person can create.
+        Raises TopicError, with the command that creates it, for a topic that only an operator can create.
         """
         there_by_now: set[str] = set()
         created: dict[tuple[str, int, str], list[str]] = {}
@@ -170,7 +170,7 @@ class TopicAdmin:
                     created.setdefault((wanted.title, wanted.replicas, settings), []).append(name)
                 elif code in _REFUSED_BY_POLICY and way + 1 < len(wanted.ways):
                     log.info(
-                        "creation refused; trying with less",
+                        "creation refused; retrying with fewer settings",
                         topic=name,
                         settings=dict(wanted.ways[way]),
                         reason=message,
@@ -182,7 +182,7 @@ class TopicAdmin:
         return there_by_now
 
     async def create_with_what_is_up(self, wanted: Wanted) -> None:
-        """Create a topic with fewer replicas where that many brokers are not up; raises as create()."""
+        """Create a topic with fewer replicas if not enough brokers are up; raises the same as create()."""
         try:
             await self.create([wanted])
         except InvalidReplicationFactorError:
@@ -225,7 +225,7 @@ def _log_created(created: Mapping[tuple[str, int, str], list[str]]) -> None:
 
 
 def _defaults(entries: Iterable[Any]) -> Iterable[tuple[str, str]]:
-    """Yield what settings would be if they were not set on the topic."""
+    """Yield the values of settings if they were not set on the topic."""
     for name, _value, _read_only, _source, _sensitive, synonyms, *_ in entries:
         below = [value for _, value, source in synonyms if source != _SET_ON_TOPIC]
         if below and below[0] is not None:

@@ -1,4 +1,4 @@
-"""The commands that create a group's topics and correct their settings, for the person who may do that."""
+"""The commands that create a group's topics and correct their settings, for an operator to run."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from tablehouse.tasks.definitions import changelog_topic
 
 
 class Commands(NamedTuple):
-    """Commands, a line each, and a remark about each topic."""
+    """Commands, one per line, and a remark about each topic."""
 
     lines: list[str]
     remarks: list[str]
@@ -21,9 +21,9 @@ class Commands(NamedTuple):
 async def commands_for(
     connection: Connection, group: str, catalog: Catalog, dead_letter_topic: str, replication: Replication
 ) -> Commands:
-    """Return what is to be done before a worker starts that may create no topic.
+    """Return what to do before the start of a worker that may not create topics.
 
-    A missing source is remarked on alone: how many partitions it needs is not known here. Raises TopicError and
+    A missing source only gets a remark: the number of partitions that it needs is not known here. Raises TopicError and
     aiokafka's KafkaError.
     """
     found = Commands([], [])
@@ -44,7 +44,7 @@ async def commands_for(
 
 
 def _about_missing(topic: str, group: str, catalog: Catalog, surveyed: Survey) -> str:
-    """Say of a missing source what it has to be."""
+    """Return a remark about a missing source."""
     tables = catalog.tables_of(topic)
     names = ", ".join(table.name for table in tables)
     if topic in surveyed.sources:
@@ -74,4 +74,4 @@ def _add_existing(
             "add some with kafka-reassign-partitions.sh"
         )
     else:
-        found.remarks.append(f"{topic.name}: as it has to be")
+        found.remarks.append(f"{topic.name}: as required")

@@ -1,7 +1,7 @@
-"""What the topics that a worker creates have to be, as values, and as commands for the person who may create them.
+"""Requirements for the topics that a worker creates, as values and as commands for an operator.
 
-Clusters have policies: what is the default already may be refused when it is set, and sizes have caps. So a topic comes
-with several ways to create it, the best first, and an existing one is only checked against its rules.
+Clusters have policies: explicitly setting a default may be refused, and sizes are capped. So a topic has several ways
+to create it, the best first, and an existing topic is only checked against its rules.
 """
 
 import shlex
@@ -9,28 +9,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tablehouse.kafka.client import Connection
-from tablehouse.tasks.replay import DELETE_RETENTION_MS, MIN_COMPACTION_LAG_MS
+from tablehouse.tasks.retention import DELETE_RETENTION_MS, MIN_COMPACTION_LAG_MS
 
-#: A changelog batch has the source's rows, their heads and a position record, so its limit is the source's plus this.
+#: A changelog batch has the source's rows, their headers and a position record, so its limit is the source's plus this.
 BATCH_OVERHEAD = 64 * 1024
 
-#: A dead letter has its record, and at most this many bytes of headers.
+#: A dead letter has its record and at most this many bytes of headers.
 LETTER_OVERHEAD = BATCH_OVERHEAD
 
-#: A record whose batch was compressed can be larger than its topic's max.message.bytes, so a dead-letter topic takes
-#: this many times as much, within what brokers take in one request (socket.request.max.bytes, 100 MiB by default).
+#: A record of a compressed batch can be larger than its topic's max.message.bytes, so a dead-letter topic accepts this
+#: many times as much, within what brokers accept in one request (socket.request.max.bytes, 100 MiB by default).
 LETTER_ROOM, MAX_LETTER_BYTES = 8, 64 * 1024 * 1024
 
-#: How long dead letters are kept, in milliseconds, unless the topic is altered: 30 days.
+#: Retention of dead letters in milliseconds, unless the topic is altered: 30 days.
 LETTER_RETENTION_MS = 30 * 86_400_000
 
-#: How long what is written to an internal topic is kept, in milliseconds: an hour.
+#: Retention of internal topics in milliseconds: one hour.
 _INTERNAL_RETENTION_MS = 3_600_000
 
-#: More replicas than this are only made where the source, the cluster's default or the setting has more.
+#: More replicas than this are only created if the source, the cluster's default or the setting has more.
 MAX_AUTOMATIC_REPLICAS = 3
 
-#: What a changelog is called in messages.
+#: The name for changelogs in messages.
 CHANGELOG = "changelog"
 
 _SIZE, _INSYNC, _UNCLEAN = "max.message.bytes", "min.insync.replicas", "unclean.leader.election.enable"
@@ -39,7 +39,7 @@ _MAX_LAG = "max.compaction.lag.ms"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a setting of a topic has to be: that value, or at least that number.
+    """The required value of a topic setting, or its minimum.
 
     A number between `floor` and `value` is tolerated.
     """
@@ -50,7 +50,7 @@ class Rule:
     floor: int | None = None
 
     def holds(self, found: str | None) -> bool:
-        """Return whether a setting is what it has to be; None is one that the cluster does not show."""
+        """Return whether a value fulfils the rule; None is a value that the cluster does not show."""
         if found is None:
             return self.setting == _UNCLEAN
         if not self.at_least:
@@ -58,24 +58,25 @@ class Rule:
         return int(found) >= (int(self.value) if self.floor is None else self.floor)
 
     def fault(self, found: str | None) -> str:
-        """Return what is wrong with a setting that is not what it has to be."""
+        """Return a message for a value that breaks the rule."""
         return f"{self.setting} is {found} and must be {'at least ' if self.at_least else ''}{self.value}"
 
     def is_given(self, defaults: Mapping[str, str]) -> bool:
-        """Return whether the cluster's own default is what the setting has to be."""
+        """Return whether the cluster's own default fulfils the rule."""
         found = defaults.get(self.setting)
         if found is None:
-            # Where the cluster does not tell: Kafka's default, which hosted clusters refuse to have set.
+            # If the cluster does not show it, assume Kafka's default, which hosted clusters refuse to have set
+            # explicitly.
             return self.setting == _UNCLEAN
         return int(found) >= int(self.value) if self.at_least else found == self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A topic as it has to be.
+    """A required topic.
 
-    `title` is what messages call it, `rules` are what an existing one is checked against, and `ways` are the settings
-    it is created with: each is tried when a policy refuses the one before.
+    `title` is its name in messages, `rules` are checked against an existing topic, and `ways` are the settings to
+    create it with: each is tried if a policy refuses the previous one.
     """
 
     title: str
@@ -96,7 +97,7 @@ class Wanted:
         )
 
     def alter_command(self, connection: Connection, rules: tuple[Rule, ...]) -> str:
-        """Return the command that sets an existing topic to what these rules want."""
+        """Return the command that changes an existing topic to fulfil these rules."""
         settings = ",".join(f"{rule.setting}={rule.value}" for rule in rules)
         return _command(
             connection,
@@ -113,15 +114,15 @@ def _command(connection: Connection, tool: str, *arguments: list[str]) -> str:
 
 
 def insync_of(replicas: int) -> int:
-    """Return how many replicas have to have a row before it counts as acknowledged: one may always be away."""
+    """Return the number of replicas that must have a row before it is acknowledged: one may always be unavailable."""
     return min(2, max(1, replicas - 1))
 
 
 def changelog(name: str, partitions: int, replicas: int, source_limit: int, defaults: Mapping[str, str]) -> Wanted:
-    """Return a changelog, whose source takes batches of that many bytes.
+    """Return the changelog of a source that accepts batches of `source_limit` bytes.
 
-    Without any of its rules the changelog protocol does not hold (tasks/DESIGN.md). Rows that are too large for it
-    become dead letters, so a limit as low as the source's will do.
+    The changelog protocol depends on each of its rules (tasks/DESIGN.md). Rows that are too large for it become dead
+    letters, so a limit as low as the source's is enough.
     """
     rules = [
         Rule("cleanup.policy", "compact"),
@@ -132,7 +133,8 @@ def changelog(name: str, partitions: int, replicas: int, source_limit: int, defa
     ]
     created_with = list(rules)
     if int(defaults.get(_MAX_LAG, MIN_COMPACTION_LAG_MS)) < MIN_COMPACTION_LAG_MS:
-        # Kafka refuses to create a topic whose least lag is above the most, which is the cluster's unless it is set.
+        # Kafka refuses to create a topic whose minimum lag exceeds the maximum, which is the cluster's unless it is
+        # set.
         created_with.append(Rule(_MAX_LAG, str(MIN_COMPACTION_LAG_MS), at_least=True))
     size = Rule(_SIZE, str(source_limit + BATCH_OVERHEAD), at_least=True, floor=source_limit)
     ways = _ways(created_with, replicas, (source_limit + BATCH_OVERHEAD, source_limit), defaults)
@@ -140,7 +142,7 @@ def changelog(name: str, partitions: int, replicas: int, source_limit: int, defa
 
 
 def dead_letters(name: str, replicas: int, largest: int, defaults: Mapping[str, str]) -> Wanted:
-    """Return the dead-letter topic of sources that take batches of at most `largest` bytes."""
+    """Return the dead-letter topic of sources that accept batches of at most `largest` bytes."""
     room, least = min(LETTER_ROOM * largest, MAX_LETTER_BYTES), largest + LETTER_OVERHEAD
     rules = [Rule("cleanup.policy", "delete")]
     size = Rule(_SIZE, str(least), at_least=True, floor=largest)
@@ -150,15 +152,15 @@ def dead_letters(name: str, replicas: int, largest: int, defaults: Mapping[str, 
 
 
 def skips(name: str, replicas: int, defaults: Mapping[str, str]) -> Wanted:
-    """Return the topic of offsets that are passed over, one small record each, which are kept forever."""
+    """Return the topic of decisions to skip offsets, one small record each, which are kept forever."""
     rules = [Rule("cleanup.policy", "compact")]
     return Wanted("skip topic", name, 1, replicas, tuple(rules), tuple(_ways(rules, replicas, (), defaults)))
 
 
 def internal(name: str, replicas: int, rules: tuple[Rule, ...]) -> Wanted:
-    """Return a topic of one partition that keeps what is written to it for an hour.
+    """Return a topic of one partition with a retention of one hour.
 
-    Nothing that is written to it has to last, so min.insync.replicas is whatever it is, and writers use acks=1.
+    Its records do not have to be durable, so any min.insync.replicas is accepted, and writers use acks=1.
     """
     needed = {rule.setting: rule.value for rule in rules}
     kept = {"cleanup.policy": "delete", "retention.ms": str(_INTERNAL_RETENTION_MS)}
@@ -170,9 +172,9 @@ def internal(name: str, replicas: int, rules: tuple[Rule, ...]) -> Wanted:
 def _ways(
     rules: list[Rule], replicas: int, sizes: tuple[int, ...], defaults: Mapping[str, str]
 ) -> Iterator[Mapping[str, str]]:
-    """Yield the settings to create a topic with: all that matter first, then those that are not the default anyway.
+    """Yield the settings to create a topic with: first all that matter, then only those that differ from the default.
 
-    `sizes` are limits of a batch in bytes, the best first; without any, the cluster's is taken.
+    `sizes` are maximum batch sizes in bytes, the best first; without any, the cluster's is used.
     """
     insync = Rule(_INSYNC, str(insync_of(replicas)))
     seen: list[Mapping[str, str]] = []

@@ -1,4 +1,4 @@
-"""The topics a worker stands on: its sources, which must be there, and those that it creates or checks."""
+"""The topics that a worker needs: its sources, which must exist, and those that it creates or checks."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -10,7 +10,6 @@ import structlog
 from tablehouse.catalog.spec import Catalog
 from tablehouse.errors import TopicError
 from tablehouse.kafka.client import Connection
-from tablehouse.kafka.partition_counts import Counts, settle
 from tablehouse.kafka.skips import skip_topic
 from tablehouse.kafka.topic_admin import Cluster, Described, TopicAdmin
 from tablehouse.kafka.topic_plan import (
@@ -26,17 +25,18 @@ from tablehouse.kafka.topic_plan import (
     skips,
 )
 from tablehouse.tasks.definitions import changelog_topic
+from tablehouse.tasks.partition_counts import Counts, settle
 
 log = structlog.get_logger(__name__)
 
 _SIZE = "max.message.bytes"
 
-#: How often, and how many seconds apart, a topic is looked for that another worker created a moment ago.
+#: Number of attempts, and seconds between them, to find a topic that another worker has just created.
 _ATTEMPTS, _PAUSE = 50, 0.1
 
 EPOCH_PROBE, CLOCK_PROBE = "epoch-probe", "clock-probe"
 
-#: What the topics of probes have to be set to.
+#: Required settings of the probe topics.
 _PROBES: Mapping[str, tuple[Rule, ...]] = {
     EPOCH_PROBE: (),
     CLOCK_PROBE: (Rule("message.timestamp.type", "LogAppendTime"),),
@@ -45,7 +45,7 @@ _PROBES: Mapping[str, tuple[Rule, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterTopic:
-    """The dead-letter topic: what it has to be, its partition count, and the limit of a batch in bytes."""
+    """The dead-letter topic: its requirements, its partition count, and its maximum batch size in bytes."""
 
     wanted: Wanted
     partitions: int
@@ -59,11 +59,11 @@ class DeadLetterTopic:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """What prepare() found.
+    """The result of prepare().
 
-    counts are the partition counts of sources and changelogs, batch_limits and source_limits the bytes that a batch may
-    have, by changelog topic and by source topic. dead_letters is None where no table sends any. replicas are those that
-    each changelog is to have.
+    counts are the partition counts of sources and changelogs; batch_limits and source_limits are the maximum batch
+    sizes in bytes, by changelog topic and by source topic. dead_letters is None if no table sends any. replicas is the
+    required number for each changelog.
     """
 
     counts: Counts
@@ -75,12 +75,12 @@ class Topics:
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """How many replicas topics are created with: that many, or as many as the cluster and their sources suggest."""
+    """The number of replicas of created topics: a fixed number, or one derived from the cluster and the sources."""
 
     factor: int | None = None
 
     def of(self, cluster: Cluster, source_replicas: int = 1) -> int:
-        """Return the replicas of a topic."""
+        """Return the number of replicas of a topic."""
         automatic = max(source_replicas, cluster.default_replicas, min(MAX_AUTOMATIC_REPLICAS, cluster.brokers))
         return automatic if self.factor is None else self.factor
 
@@ -90,10 +90,10 @@ AUTOMATIC = Replication()
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The topics that a group needs: its sources, and what it creates, with those that are there.
+    """The topics that a group needs: its sources and those that it creates, and which of them exist.
 
-    A missing source that has a changelog is in `sources` too, with what its changelogs tell of it. Nothing is wanted
-    for the tables of one that has none.
+    A missing source that has a changelog is also in `sources`, with what is known from its changelogs. No topics are
+    required for the tables of a missing source without one.
     """
 
     sources: Mapping[str, Described]
@@ -104,18 +104,19 @@ class Survey:
 
     @property
     def missing(self) -> list[Wanted]:
-        """Return what is to be created."""
+        """Return the topics to create."""
         return [wanted for name, wanted in self.wanted.items() if name not in self.existing]
 
 
 async def survey(
     admin: TopicAdmin, group: str, catalog: Catalog, dead_letter_topic: str, replication: Replication
 ) -> Survey:
-    """Look at everything that a group needs but its probes; raises TopicError for what only a person can correct."""
+    """Describe all topics of a group but its probes; raises TopicError for errors that only an operator can fix."""
     changelogs = {changelog_topic(group, table): table.source.topic for table in catalog.tables.values()}
     if dead_letter_topic in {*catalog.topics, *changelogs, skip_topic(group)} and _sends_letters(catalog):
         raise TopicError(
-            f"dead_letter_topic is {dead_letter_topic}, which is a source, a changelog or the skip topic; name another"
+            f"dead_letter_topic is {dead_letter_topic}, which is a source, a changelog or the skip topic; choose "
+            "another name"
         )
     existing = await admin.described([*changelogs, skip_topic(group), dead_letter_topic])
     found = await _look_at_sources(admin, catalog, changelogs, existing)
@@ -137,7 +138,7 @@ async def survey(
 
 
 class _Sources(NamedTuple):
-    """Sources as they are, or as changelogs tell of them, the limits of their batches, and the cluster's defaults."""
+    """Sources as they exist or as known from their changelogs, their batch size limits, and the cluster's defaults."""
 
     described: Mapping[str, Described]
     limits: Mapping[str, int]
@@ -148,7 +149,7 @@ class _Sources(NamedTuple):
 async def _look_at_sources(
     admin: TopicAdmin, catalog: Catalog, changelogs: Mapping[str, str], existing: Mapping[str, Described]
 ) -> _Sources:
-    """Look at the sources, and at the changelogs of those that are missing; changelogs are by name, with the source."""
+    """Describe the sources, and the changelogs of missing ones; `changelogs` maps each name to its source."""
     described = await admin.described(catalog.topics)
     missing = tuple(topic for topic in catalog.topics if topic not in described)
     left = {name: topic for name, topic in changelogs.items() if topic in missing and name in existing}
@@ -160,7 +161,7 @@ async def _look_at_sources(
             max(existing[name].partitions for name in names), max(existing[name].replicas for name in names)
         )
         limits[topic] = max(1, min(int(settings[name].values[_SIZE]) for name in names) - BATCH_OVERHEAD)
-    # Without any of these topics there is nothing to ask for the cluster's defaults.
+    # Without any of these topics, the cluster's defaults cannot be read.
     defaults = next((found.defaults for found in settings.values()), {})
     return _Sources(described, limits, defaults, missing)
 
@@ -177,7 +178,7 @@ def _counts(
 
 
 def probes(group: str, cluster: Cluster, replication: Replication) -> list[Wanted]:
-    """Return the topics that workers probe brokers with."""
+    """Return the topics with which workers probe brokers."""
     replicas = replication.of(cluster)
     return [internal(f"{group}-{name}", replicas, rules) for name, rules in _PROBES.items()]
 
@@ -189,10 +190,10 @@ async def prepare(
     dead_letter_topic: str,
     replication: Replication = AUTOMATIC,
 ) -> Topics:
-    """Check the sources, and create or check the changelogs, and the dead-letter topic where a table sends any.
+    """Check the sources; create or check the changelogs, and the dead-letter topic if a table sends letters.
 
-    A source may be missing where one of its tables has a changelog: the tables are served from their changelogs.
-    Raises TopicError for what only a person can correct, and aiokafka's KafkaError when the brokers do not answer.
+    A source may be missing if one of its tables has a changelog: the tables are served from their changelogs. Raises
+    TopicError for errors that only an operator can fix, and aiokafka's KafkaError if the brokers do not answer.
     """
     async with TopicAdmin(connection) as admin:
         surveyed = await survey(admin, group, catalog, dead_letter_topic, replication)
@@ -212,20 +213,22 @@ async def prepare(
 async def prepare_dead_letters(
     connection: Connection, name: str, source: str, replication: Replication = AUTOMATIC
 ) -> DeadLetterTopic:
-    """Create or check the dead-letter topic for letters of one source, which must be there; raises as prepare()."""
+    """Create or check the dead-letter topic for one source, which must exist; raises the same as prepare()."""
     async with TopicAdmin(connection) as admin:
         sources, settings = await admin.described([source]), (await admin.settings([source]))[source]
         replicas, limit = replication.of(await admin.cluster(), sources[source].replicas), int(settings.values[_SIZE])
-        return await _created_or_checked(connection, admin, dead_letters(name, replicas, limit, settings.defaults))
+        return await _create_or_check_dead_letters(
+            connection, admin, dead_letters(name, replicas, limit, settings.defaults)
+        )
 
 
 async def look_again(connection: Connection, topic: DeadLetterTopic) -> DeadLetterTopic:
-    """Create the dead-letter topic again where it was deleted, else check it; raises as prepare()."""
+    """Recreate the dead-letter topic if it was deleted, otherwise check it; raises the same as prepare()."""
     async with TopicAdmin(connection) as admin:
-        return await _created_or_checked(connection, admin, topic.wanted)
+        return await _create_or_check_dead_letters(connection, admin, topic.wanted)
 
 
-async def _created_or_checked(connection: Connection, admin: TopicAdmin, wanted: Wanted) -> DeadLetterTopic:
+async def _create_or_check_dead_letters(connection: Connection, admin: TopicAdmin, wanted: Wanted) -> DeadLetterTopic:
     name = wanted.name
     surveyed = Survey({}, {}, {name: wanted}, await admin.described([name]))
     found, limits = await _create_and_check(connection, admin, surveyed)
@@ -238,16 +241,16 @@ def _letters(name: str, found: Survey, limits: dict[str, int]) -> DeadLetterTopi
 
 
 async def _create_and_check(connection: Connection, admin: TopicAdmin, found: Survey) -> tuple[Survey, dict[str, int]]:
-    """Create what is missing and check the rest; return what is there now, and the limits of batches."""
+    """Create missing topics and check the others; return the new survey, and the maximum batch sizes."""
     raced = await admin.create(found.missing)
     if raced:
-        # Created meanwhile, by another worker or by something else: look again.
-        found = replace(found, existing={**found.existing, **await _described_once_known(admin, raced)})
+        # Created in the meantime, by another worker or otherwise: describe them again.
+        found = replace(found, existing={**found.existing, **await _describe_once_known(admin, raced)})
     return found, await _check_settings(connection, admin, found)
 
 
 async def create_probe(connection: Connection, group: str, probe: str, replication: Replication = AUTOMATIC) -> str:
-    """Create the topic of a probe unless it is there, and return its name; raises TopicError and KafkaError."""
+    """Create the topic of a probe if it does not exist, and return its name; raises TopicError and KafkaError."""
     name = f"{group}-{probe}"
     async with TopicAdmin(connection) as admin:
         if not await admin.described([name]):
@@ -257,14 +260,14 @@ async def create_probe(connection: Connection, group: str, probe: str, replicati
 
 
 async def partition_count(connection: Connection, topic: str) -> int | None:
-    """Return how many partitions a topic has, None when there is no such topic; raises aiokafka's KafkaError."""
+    """Return the number of partitions of a topic, None if it does not exist; raises aiokafka's KafkaError."""
     async with TopicAdmin(connection) as admin:
         found = (await admin.described([topic])).get(topic)
     return None if found is None else found.partitions
 
 
 async def replica_counts(connection: Connection, topics: Collection[str]) -> dict[str, int]:
-    """Return the replicas of topics that are there; raises aiokafka's KafkaError."""
+    """Return the replicas of existing topics; raises aiokafka's KafkaError."""
     async with TopicAdmin(connection) as admin:
         return {name: found.replicas for name, found in (await admin.described(topics)).items()}
 
@@ -278,7 +281,7 @@ def faults(wanted: Wanted, existing: Described | None, values: Mapping[str, str]
 
 
 def _require_sources(catalog: Catalog, found: Survey) -> None:
-    """Raise TopicError for a missing source without any changelog: its tables have nothing to be served from."""
+    """Raise TopicError for a missing source without any changelog: its tables cannot be served."""
     missing = [topic for topic in found.missing_sources if topic not in found.sources]
     if missing:
         tables = [table.name for topic in missing for table in catalog.tables_of(topic)]
@@ -294,8 +297,8 @@ def _require_sources(catalog: Catalog, found: Survey) -> None:
         )
 
 
-async def _described_once_known(admin: TopicAdmin, names: Collection[str]) -> dict[str, Described]:
-    """Describe topics that were just created, of which the broker asked may not know yet."""
+async def _describe_once_known(admin: TopicAdmin, names: Collection[str]) -> dict[str, Described]:
+    """Describe topics that were just created and that some brokers may not know yet."""
     for _ in range(_ATTEMPTS):
         found = await admin.described(names)
         if len(found) == len(names):
@@ -305,7 +308,7 @@ async def _described_once_known(admin: TopicAdmin, names: Collection[str]) -> di
 
 
 async def _check_settings(connection: Connection, admin: TopicAdmin, found: Survey) -> dict[str, int]:
-    """Check what there is now, and return the limits of batches as they are set."""
+    """Check the current settings, and return the configured maximum batch sizes."""
     limits: dict[str, int] = {}
     for name, settings in (await admin.settings(found.wanted)).items():
         wanted = found.wanted[name]
@@ -319,7 +322,7 @@ async def _check_settings(connection: Connection, admin: TopicAdmin, found: Surv
         for rule in wanted.rules:
             if rule.setting == _SIZE and limits[name] < int(rule.value):
                 log.warning(
-                    "topic takes smaller batches than it should; what is too large for it is not kept whole",
+                    "topic accepts smaller batches than it should; records too large for it are not kept whole",
                     topic=name,
                     kind=wanted.title,
                     max_message_bytes=limits[name],

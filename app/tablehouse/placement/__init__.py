@@ -1,1 +1,1 @@
-"""Who gets what: the assignor's wire format and the pure function that places shards."""
+"""Placement of shards on workers: the assignor's wire format and the pure placement function."""

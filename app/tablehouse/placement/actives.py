@@ -1,11 +1,11 @@
-"""Which member is each shard's active, and which is to become it.
+"""Chooses the active of each shard, and the member that is warmed up to become it.
 
-Every shard starts where it is best off: at its active of before if that has caught up, else at the caught-up copy of
-the member with the least to do. From there shards are moved until each topic, and all topics together, are shared out
-to within one shard a member: first those that can move at once, because the member that gets them has caught up, and
-only then others. A shard of the second kind stays active where it started and is warmed up where it is to go.
+Every shard starts at its best member: its previous active if that has caught up, otherwise the least loaded member with
+a caught-up copy. From there, shards are moved until each topic, and all topics together, are balanced to within one
+shard per member: first shards that can move at once, because the target member has caught up, and only then others. A
+shard of the second kind stays active at its start and is warmed up at its target.
 
-Moves of the first kind come before all others so that a second placement, with nothing changed, finds none to make.
+Moves of the first kind come first so that repeating an unchanged placement makes no moves.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable
 from tablehouse.placement.copies import Copies
 from tablehouse.placement.spread import UNEVEN, Spread
 
-#: From, to and of how much use to the balance: the higher, the better.
+#: Source, target and benefit for the balance: the higher, the better.
 _Worth = Callable[[int, int, int], tuple[int, int] | None]
 
 
 def place_actives(copies: Copies) -> tuple[list[int], dict[int, int]]:
-    """Return each shard's active, and the members to be warmed up by shard; there has to be a member."""
+    """Return each shard's active, and by shard the members to warm up; there must be at least one member."""
     placing = _Actives(copies)
     return placing.owners()
 
@@ -42,7 +42,7 @@ class _Actives:
                 owners[shard], warming[shard] = self._start[shard], target
         return owners, warming
 
-    # Where shards are best off
+    # Best members
 
     def _best_off(self) -> list[int]:
         copies, spread = self._copies, self._spread
@@ -60,7 +60,7 @@ class _Actives:
         for shard, held in enumerate(copies.positions):
             if shard not in start:
                 left[shard] = [member for member in held if copies.caught_up(shard, member)]
-        # Those with the least choice first, and those without a copy, which can go anywhere, last.
+        # Shards with the fewest candidates first; shards without a copy, which can go anywhere, last.
         for shard in sorted(left, key=lambda shard: (not left[shard], len(left[shard]), shard)):
             loads = spread.of_topic[copies.topic_of[shard]]
             if left[shard]:
@@ -83,7 +83,7 @@ class _Actives:
     # Moves to members that have caught up
 
     def _even_at_once(self, topic: int) -> bool:
-        """Share out a topic as far as that goes at once; say whether anything moved."""
+        """Balance a topic with immediate moves; return whether a shard moved."""
         loads, total = self._spread.of_topic[topic], self._spread.total
         moved = False
         while True:
@@ -106,7 +106,7 @@ class _Actives:
             moved = True
 
     def _even_all_at_once(self) -> bool:
-        """Share out all topics together as far as that goes at once, each staying as even as it is."""
+        """Balance all topics together with immediate moves, without making any single topic less balanced."""
         spread = self._spread
         total = spread.total
         moved = False
@@ -139,11 +139,11 @@ class _Actives:
             moved = True
 
     def _movable(self, shards: dict[int, None], taker: int) -> int | None:
-        # What came last has moved anyway, what came first may have been active there before.
+        # The last shards have moved anyway, the first ones may have been active there before.
         return next((shard for shard in reversed(shards) if self._copies.caught_up(shard, taker)), None)
 
     def _best_move(self, shards: Iterable[int], worth: _Worth, least: int) -> bool:
-        """Make the move of the highest worth to a member that has caught up; say whether there is one."""
+        """Make the move with the highest benefit to a caught-up member; return whether there is one."""
         copies = self._copies
         best: tuple[tuple[int, int], bool, int, int] | None = None
         for shard in shards:
@@ -178,14 +178,14 @@ class _Actives:
             most, least = spread.fullest(), spread.emptiest()
             if total[most] - total[least] < UNEVEN:
                 return
-            # Whoever has more in all has more of some topic.
+            # A member with more shards in total has more of some topic.
             topic = max(spread.topics, key=lambda topic: spread.of_topic[topic][most] - spread.of_topic[topic][least])
             self._move(self._nearest(topic, most, least), least)
 
     def _nearest(self, topic: int, giver: int, taker: int) -> int:
-        """Choose what to warm up: what is not warm where it is, else what is being warmed up, else what lacks least.
+        """Choose a shard to warm up: one that is cold at its member, else one being warmed up, else the least lagging.
 
-        What the taker has caught up with comes last: had it been of use to move, it would have moved at once.
+        Shards that the taker has caught up with come last: a useful move of one would already have been made.
         """
         copies, mine = self._copies, self._spread.shards[topic][giver]
         undone = next((shard for shard in mine if self._start[shard] == taker), None)

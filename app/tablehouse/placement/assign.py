@@ -1,20 +1,21 @@
-"""Which worker gets which shard: a pure function over what the members say of themselves.
+"""Assigns shards to workers: a pure function of the members' metadata.
 
-Rules, in the order of their weight:
+Rules, in order of priority:
 
-- Ghosts, and all but one of the workers with one URL, get nothing (eligible.py).
-- Every shard has an active, on a member that has caught up with the furthest copy of it (copies.py). Where the balance
-  wants it on another member, that one is warmed up first: it gets a standby beyond the number asked for, and the
-  assignment after it has caught up makes it the active. So members may have more actives than their part meanwhile.
-- Actives stay where they were, but for the balance: each topic, since topics differ in traffic, and all topics together
-  are shared out to within one shard a member, counting what is warmed up where it is to go (actives.py).
-- A shard has as many standbys as asked for, or one on each other member where these are fewer (standbys.py).
+- Ghosts, and all but one of several workers with the same URL, get nothing (eligible.py).
+- Every shard has an active, on a member that has caught up with the most advanced copy (copies.py). If another member
+  should have it for balance, that one is warmed up first: it gets a standby in addition to the configured number, and
+  becomes the active in the assignment after it has caught up. Until then members may have more actives than their
+  share.
+- Actives stay where they were, except for balance: each topic, since topics differ in traffic, and all topics together
+  are balanced to within one shard per member, counting warmed-up shards at their target (actives.py).
+- A shard has the configured number of standbys, or one on each other member if there are fewer (standbys.py).
 """
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.placement.actives import place_actives
 from tablehouse.placement.catalogs import in_use
 from tablehouse.placement.copies import Copies
@@ -29,11 +30,11 @@ def place(
     standbys: Mapping[str, int],
     acceptable_lag: int,
 ) -> Mapping[str, MemberAssignment]:
-    """Give every shard to its members; the result has every member id, those that get nothing included.
+    """Assign every shard to its members; the result has every member id, including those that get nothing.
 
-    members are by Kafka's member id, partitions are partition counts by source topic, standbys how many a shard of
-    each topic should have. Who lacks no more than acceptable_lag records has caught up. The same arguments give the
-    same result on every worker, whatever the order of the mappings.
+    members are by Kafka's member id, partitions and standbys are partition counts and numbers of standbys per shard,
+    by shard name. A member at most acceptable_lag records behind has caught up. The same arguments give the same result
+    on every worker, regardless of the order of the mappings.
     """
     chosen = eligible(members)
     if not chosen:
@@ -41,9 +42,9 @@ def place(
     copies = Copies([members[member] for member in chosen], partitions, acceptable_lag)
     owners, warming = place_actives(copies)
     kept = place_standbys(copies, owners, warming, [standbys[topic] for topic in copies.topics])
-    actives: dict[str, list[TopicPartition]] = {member: [] for member in members}
-    following: dict[str, list[TopicPartition]] = {member: [] for member in members}
-    warmed: dict[str, list[TopicPartition]] = {member: [] for member in members}
+    actives: dict[str, list[ShardId]] = {member: [] for member in members}
+    following: dict[str, list[ShardId]] = {member: [] for member in members}
+    warmed: dict[str, list[ShardId]] = {member: [] for member in members}
     for number, shard in enumerate(copies.shards):
         actives[chosen[owners[number]]].append(shard)
         for member in kept[number]:
@@ -53,9 +54,9 @@ def place(
             warmed[chosen[warming[number]]].append(shard)
     return {
         member: MemberAssignment(
-            actives=_by_topic(actives[member]),
-            standbys=_by_topic(following[member]),
-            warming=_by_topic(warmed[member]),
+            actives=_by_name(actives[member]),
+            standbys=_by_name(following[member]),
+            warming=_by_name(warmed[member]),
         )
         for member in members
     }
@@ -67,7 +68,7 @@ def assignments(
     partitions: Mapping[str, int],
     left_out: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Assignment]:
-    """Make the message for each member id: its own part, the whole distribution, and the members left out of it."""
+    """Return the message for each member id: its own part, the whole distribution, and the excluded members."""
     everybody = [
         PlacedMember(
             worker_id=members[member].worker_id,
@@ -96,8 +97,8 @@ def assignments(
     }
 
 
-def _by_topic(shards: Iterable[TopicPartition]) -> dict[str, list[int]]:
-    topics: dict[str, list[int]] = {}
-    for topic, partition in shards:
-        topics.setdefault(topic, []).append(partition)
-    return topics
+def _by_name(shards: Iterable[ShardId]) -> dict[str, list[int]]:
+    named: dict[str, list[int]] = {}
+    for name, partition in shards:
+        named.setdefault(name, []).append(partition)
+    return named

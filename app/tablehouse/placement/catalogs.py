@@ -1,18 +1,18 @@
-"""Which members of a group read another tables.yaml, and what differs in it.
+"""Finds members of a group that use a different tables.yaml, and the differences.
 
-In the middle of a rolling deployment that is as it should be, and at no other time.
+This is expected only during a rolling deployment.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from tablehouse.placement.wire import CatalogInUse, MemberMetadata
 
-#: Tables that are named; of more only their number is told.
+#: Maximum number of tables that are named; of further ones only the count is given.
 _NAMED = 5
 
 
 def in_use(members: Mapping[str, MemberMetadata]) -> list[CatalogInUse]:
-    """Return each catalog that members have, with these members; none when all have the same one."""
+    """Return each catalog in use with its members; none if all members have the same one."""
     having: dict[str, list[MemberMetadata]] = {}
     for _, member in sorted(members.items()):
         having.setdefault(member.catalog_digest, []).append(member)
@@ -22,7 +22,7 @@ def in_use(members: Mapping[str, MemberMetadata]) -> list[CatalogInUse]:
 
 
 def differences(own: Mapping[str, bytes], catalogs: Iterable[CatalogInUse]) -> dict[str, str]:
-    """Return what differs on each worker, by its id, from tables whose digests are `own`; those alike are missing."""
+    """Return the differences of each worker, by its id, from tables with the digests `own`; equal ones are omitted."""
     return {
         worker: _in_words(own, catalog.tables)
         for catalog in catalogs
@@ -33,7 +33,7 @@ def differences(own: Mapping[str, bytes], catalogs: Iterable[CatalogInUse]) -> d
 
 def _in_words(own: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> str:
     if not theirs:
-        return "it does not say which tables it has"
+        return "it does not report its tables"
     changed = [name for name, digest in own.items() if theirs.get(name, digest) != digest]
     parts = [
         f"{_tables(changed)} defined differently there" if changed else "",

@@ -1,30 +1,31 @@
-"""What the members say they hold of each shard, by number: members and shards are indices everywhere in placement."""
+"""The copies of each shard that members report; placement uses indices for members and shards.
+
+Here, a topic is a shard name with all its shards; that of a plain table is its source topic.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.placement.wire import MemberMetadata
 
-#: The position of an empty copy, and of one that is not there.
+#: The position of an empty or a missing copy.
 EMPTY = -1
 
 
 class Copies:
-    """The copies of every shard, and who of the members has caught up with the furthest.
+    """The copies of every shard, and which members have caught up with the most advanced one.
 
-    A member has caught up when at most `acceptable_lag` records lie between its position and the highest that any
-    member reports. A member without a copy counts as being before the first record, so where there is no more than
-    that to restore, or nothing at all, every member has caught up. After a failover only standbys have, where any
-    has: they answer reads while they take over, and a store that has yet to be opened cannot.
+    A member has caught up if at most `acceptable_lag` records lie between its position and the highest reported
+    position. A member without a copy counts as being before the first record, so if no more than that has to be
+    restored, every member has caught up. After a failover, only standbys count as caught up, if any has: they answer
+    reads during the takeover, and an unopened store cannot.
     """
 
     def __init__(self, described: Sequence[MemberMetadata], partitions: Mapping[str, int], acceptable_lag: int) -> None:
         self.members = range(len(described))
         self.zones = [metadata.zone for metadata in described]
         self.topics = sorted(partitions)
-        self.shards = [
-            TopicPartition(topic, partition) for topic in self.topics for partition in range(partitions[topic])
-        ]
+        self.shards = [ShardId(topic, partition) for topic in self.topics for partition in range(partitions[topic])]
         self.topic_of = [number for number, topic in enumerate(self.topics) for _ in range(partitions[topic])]
         #: By topic, its shards.
         self.of_topic: list[range] = []
@@ -32,9 +33,9 @@ class Copies:
         self.positions: list[dict[int, int]] = [{} for _ in self.shards]
         #: By topic and member, the shards of which the member has a copy.
         self.held: list[list[list[int]]] = [[[] for _ in described] for _ in self.topics]
-        #: By shard, the members that say they were its active.
+        #: By shard, the members that report having been its active.
         self.before: list[list[int]] = [[] for _ in self.shards]
-        #: By shard, the members that have it open: they could answer reads now.
+        #: By shard, the members that have it open and can answer reads now.
         self.open: list[set[int]] = [set() for _ in self.shards]
         #: By shard, the members that were to become its active.
         self.warming: list[set[int]] = [set() for _ in self.shards]
@@ -51,7 +52,7 @@ class Copies:
             self._open_only[shard] = bool(able) and not any(member in able for member in self.before[shard])
 
     def _note(self, topic: int, member: int, metadata: MemberMetadata) -> None:
-        """Take note of what a member says of a topic; partitions that there are not any more do not count."""
+        """Record a member's metadata of a topic; partitions that no longer exist are ignored."""
         shards, name = self.of_topic[topic], self.topics[topic]
 
         def named(partitions: Iterable[int]) -> list[int]:
@@ -65,24 +66,24 @@ class Copies:
             self.before[shard].append(member)
             self.open[shard].add(member)
         for shard in named(metadata.standbys.get(name, ())):
-            # One that was given a moment ago is not open before it has a position. (An active counts either way.)
+            # A shard that was just assigned is not open before it has a position. (An active counts either way.)
             if member in self.positions[shard]:
                 self.open[shard].add(member)
         for shard in named(metadata.warming.get(name, ())):
             self.warming[shard].add(member)
 
     def position(self, shard: int, member: int) -> int:
-        """Return how far a member's copy is."""
+        """Return the position of a member's copy."""
         return self.positions[shard].get(member, EMPTY)
 
     def caught_up(self, shard: int, member: int) -> bool:
-        """Say whether a member could be the active of a shard at once."""
+        """Return whether a member could be the active of a shard immediately."""
         if self._open_only[shard] and member not in self.open[shard]:
             return False
         return self.position(shard, member) >= self._enough[shard]
 
     def lacking(self, shard: int, member: int) -> int:
-        """Return how many records a member lacks of the furthest copy."""
+        """Return how many records a member is behind the most advanced copy."""
         return self._furthest[shard] - self.position(shard, member)
 
     def anywhere(self, shard: int) -> bool:

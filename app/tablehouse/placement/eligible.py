@@ -1,9 +1,9 @@
-"""Which members of a group may hold shards; it takes the whole group to say, whatever each member reads.
+"""Chooses the members of a group that may hold shards, from the whole group, regardless of each member's topics.
 
-- A ghost gets nothing: of several members with one worker id only the highest incarnation counts (and of equal
-  incarnations, which a copied data directory makes, the lowest member id).
-- Of several worker ids with one URL only one counts, the one that holds the most shards, because peers would reach one
-  process under both names; of equals the lower worker id. The other waits until that one has left the group.
+- A ghost gets nothing: of several members with the same worker id only the highest incarnation counts (and of equal
+  incarnations, as from a copied data directory, the lowest member id).
+- Of several worker ids with the same URL only one counts, because peers would reach one process under both ids: the one
+  that holds the most shards, and of equals the lower worker id. The other waits until that one has left the group.
 """
 
 from collections.abc import Mapping

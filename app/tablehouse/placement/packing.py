@@ -1,27 +1,27 @@
-"""The distribution as it is sent: for each partition of a topic, the numbers of the members that have it.
+"""The wire format of the distribution: for each partition of a topic, the numbers of the members that have it.
 
-Every member is sent the whole of it, and Kafka keeps what all members are sent in one record, of 1 MiB at most as
-brokers come. So a number takes one byte, or two in a group of 255 members or more.
+Every member gets the whole distribution, and Kafka stores the assignments of all members in one record, of at most 1
+MiB by default. So a number takes one byte, or two in a group of 255 members or more.
 """
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Protocol
 
-#: For each topic: first the active of each partition, then its standbys, as many times as the one with the most has.
+#: For each topic: first the active of each partition, then one layer per standby, up to the highest number of standbys.
 Layers = dict[str, list[bytes]]
 
-#: The number of a member that is none; the first of the list has number 1.
+#: The number for no member; the first of the list has number 1.
 _NOBODY = 0
 _ONE_BYTE = 254
 
 
 class Holder(Protocol):
-    """What one member has, by source topic."""
+    """The partitions of one member, by shard name."""
 
     @property
     def actives(self) -> Mapping[str, Sequence[int]]:
-        """The partitions that it owns."""
+        """The partitions that it owns as active."""
 
     @property
     def standbys(self) -> Mapping[str, Sequence[int]]:
@@ -29,7 +29,7 @@ class Holder(Protocol):
 
 
 def pack(holders: Sequence[Holder], partitions: Mapping[str, int]) -> Layers:
-    """Turn a distribution around; partitions are the counts of all topics in it."""
+    """Convert a distribution by member to one by partition; partitions are the counts of all its topics."""
     actives = {topic: [_NOBODY] * count for topic, count in partitions.items()}
     standbys: dict[str, list[list[int]]] = {topic: [[] for _ in range(count)] for topic, count in partitions.items()}
     for number, holder in enumerate(holders, 1):
@@ -52,20 +52,20 @@ def pack(holders: Sequence[Holder], partitions: Mapping[str, int]) -> Layers:
 def unpack(
     layers: Layers, partitions: Mapping[str, int], holders: int
 ) -> list[tuple[dict[str, list[int]], dict[str, list[int]]]]:
-    """Return actives and standbys of each member in turn.
+    """Return actives and standbys of each member, in order.
 
-    Raises ValueError for a member that is not there, and for a topic of which there are not as many partitions.
+    Raises ValueError for an unknown member, and for a topic with the wrong number of partitions.
     """
     held: list[tuple[dict[str, list[int]], dict[str, list[int]]]] = [({}, {}) for _ in range(holders)]
     if layers.keys() != {topic for topic, count in partitions.items() if count}:
-        raise ValueError("the topics that are given are not those that are counted")
+        raise ValueError("the topics of the distribution differ from those with partition counts")
     for topic, numbered in layers.items():
         if not numbered or any(len(layer) != partitions[topic] * _width(holders) for layer in numbered):
-            raise ValueError(f"not every partition of {topic} is given")
+            raise ValueError(f"not all partitions of {topic} are assigned")
         for place, layer in enumerate(numbered):
             for partition, number in enumerate(_from_bytes(layer, holders)):
                 if number > holders:
-                    raise ValueError(f"{topic}[{partition}] is given to member {number} of {holders}")
+                    raise ValueError(f"{topic}[{partition}] is assigned to member {number} of {holders}")
                 if number != _NOBODY:
                     held[number - 1][min(place, 1)].setdefault(topic, []).append(partition)
     for _, standbys in held:

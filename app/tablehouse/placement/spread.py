@@ -1,19 +1,19 @@
-"""Who has how many shards, of each topic and in all."""
+"""Counts the shards of each member, by topic and in total."""
 
 from collections.abc import Sequence
 
-#: Two members this far apart can be evened out by moving one shard from one to the other.
+#: Two members whose counts differ by this much can be balanced by moving one shard.
 UNEVEN = 2
 
 
 class Spread:
-    """A distribution under way; a shard stands once for each member that has it."""
+    """A distribution in progress; a shard is listed once for each member that has it."""
 
     def __init__(self, topic_of: Sequence[int], topics: int, members: range) -> None:
         self._topic_of = topic_of
         self.topics = range(topics)
         self.members = members
-        #: By topic and member, its shards in the order in which it got them.
+        #: By topic and member, its shards in the order in which they were assigned.
         self.shards: list[list[dict[int, None]]] = [[{} for _ in members] for _ in self.topics]
         self.of_topic = [[0] * len(members) for _ in self.topics]
         self.total = [0] * len(members)
@@ -33,17 +33,17 @@ class Spread:
         self.total[member] -= 1
 
     def most(self, topic: int) -> int:
-        """Return the member with the most of a topic, of equals the one with the most in all, then the first."""
+        """Return the member with the most shards of a topic; ties: the most shards in total, then the first."""
         return max(self.members, key=lambda member: (self.of_topic[topic][member], self.total[member], -member))
 
     def least(self, topic: int) -> int:
-        """Return the member with the least of a topic, of equals the one with the least in all, then the first."""
+        """Return the member with the fewest shards of a topic; ties: the fewest shards in total, then the first."""
         return min(self.members, key=lambda member: (self.of_topic[topic][member], self.total[member], member))
 
     def fullest(self) -> int:
-        """Return the member with the most in all, of equals the first."""
+        """Return the member with the most shards in total; ties: the first."""
         return max(self.members, key=lambda member: (self.total[member], -member))
 
     def emptiest(self) -> int:
-        """Return the member with the least in all, of equals the first."""
+        """Return the member with the fewest shards in total; ties: the first."""
         return min(self.members, key=lambda member: (self.total[member], member))

@@ -1,13 +1,13 @@
-"""Which members keep a standby of each shard.
+"""Chooses the standbys of each shard.
 
-A standby is never beside its active, nor beside the copy that is being warmed up. It stands in another zone than the
-active where there is one, then where it was, else where the furthest copy is, else where few others of the same active
-are, so that its shards are shared out when it dies. From there standbys are
-moved until each topic, and all topics together, are shared out to within one a member, as far as zones and the places
-of the actives allow; where one member has to have one more than another, it is the one with fewer actives.
+A standby is never on the member of its active, nor on that of the copy being warmed up. It is in a different zone than
+the active if there is one; then preferably where it was, else where the most advanced copy is, else where few other
+standbys of the same active are, so that the active's shards are spread when it fails. From there standbys are moved
+until each topic, and all topics together, are balanced to within one per member, as far as zones and the placement of
+actives allow; if one member must have one more than another, it is the one with fewer actives.
 
-A standby that moves for balance is not kept where it was until its successor has caught up. Its store stays on that
-member's disk, and its position in what the member reports, so a failover meanwhile still finds it.
+A standby that moves for balance is not kept at its old member until its successor has caught up. Its store stays on
+that member's disk, and its position in the member's metadata, so a failover in the meantime still finds it.
 """
 
 from collections import Counter, deque
@@ -16,17 +16,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from tablehouse.placement.copies import Copies
 from tablehouse.placement.spread import UNEVEN, Spread
 
-#: Whether one standby more for the second and one less for the first member would be more even.
+#: Whether moving one standby from the first to the second member would improve the balance.
 _Uneven = Callable[[int, int], bool]
 
 
 def place_standbys(
     copies: Copies, owners: Sequence[int], warming: Mapping[int, int], wanted: Sequence[int]
 ) -> list[set[int]]:
-    """Return each shard's standbys, without those that are warmed up.
+    """Return each shard's standbys, without those being warmed up.
 
-    owners are the actives by shard, wanted how many standbys a shard of each topic should have: it has fewer only
-    where there are not enough members.
+    owners are the actives by shard, wanted is the number of standbys per shard by topic: a shard has fewer only if
+    there are not enough members.
     """
     placing = _Standbys(copies, owners, warming, wanted)
     placing.even_out()
@@ -44,10 +44,10 @@ class _Standbys:
         self._spread = Spread(copies.topic_of, len(copies.topics), copies.members)
         self._actives = Counter(warming.get(shard, owner) for shard, owner in enumerate(owners))
         self.standbys: list[set[int]] = [set() for _ in owners]
-        #: By active and standby, how many shards they have in common: what the one takes over from the other.
+        #: By active and standby, the number of shards that the standby would take over from the active.
         self._pairs: Counter[tuple[int, int]] = Counter()
         self._changes = [0] * len(copies.members)
-        #: Pairs of which the first has nothing for the second, and the changes of both when that was found.
+        #: Pairs in which the first has no standby to move to the second, with the change counts of both at that time.
         self._idle: dict[tuple[int, int, int], tuple[int, int]] = {}
         for shard, topic in enumerate(copies.topic_of):
             for _ in range(wanted[topic]):
@@ -57,7 +57,7 @@ class _Standbys:
                 self._put(shard, member)
 
     def even_out(self) -> None:
-        """Move standbys until nothing more can be gained."""
+        """Move standbys until the balance cannot be improved."""
         total, topics = self._spread.total, self._spread.topics
 
         def uneven_in(topic: int) -> _Uneven:
@@ -78,7 +78,7 @@ class _Standbys:
             if not moved:
                 return
 
-    # Where standbys are best off
+    # Best members
 
     def _best_off(self, shard: int) -> int | None:
         copies = self._copies
@@ -91,7 +91,7 @@ class _Standbys:
             (member for member in copies.members if self._free(shard, member)),
             key=lambda member: (
                 zones[copies.zones[member]],
-                loads[member] >= 2 * fair,  # nearly all of these would be moved on, one by one
+                loads[member] >= 2 * fair,  # nearly all of these would be moved again, one by one
                 0 if member in held and copies.caught_up(shard, member) else 1 if member in held else 2,
                 member not in copies.open[shard],
                 loads[member] >= fair,
@@ -113,9 +113,9 @@ class _Standbys:
     # Moves
 
     def _even(self, topics: Sequence[int], uneven: _Uneven, least_apart: int) -> bool:
-        """Move one standby from a member with too many to one with too few, through others where it has to be.
+        """Move one standby from a member with too many to one with too few, through other members if necessary.
 
-        least_apart is by how much a giver's part of a topic has to exceed the taker's.
+        least_apart is the minimum difference between the giver's and the taker's share of a topic.
         """
         by_load = sorted(self._spread.members, key=lambda member: (-self._load(topics, member), member))
         for giver in by_load:
@@ -138,9 +138,9 @@ class _Standbys:
         return sum(self._spread.of_topic[topic][member] for topic in topics)
 
     def _way(self, topics: Sequence[int], giver: int, takers: set[int], least_apart: int) -> list[tuple[int, int, int]]:
-        """Find the shortest chain of moves, each of a shard from one member to another, that ends at a taker.
+        """Return the shortest chain of moves, each of one shard between two members, that ends at a taker.
 
-        The last move comes first; empty when there is no chain.
+        The last move comes first; empty if there is no chain.
         """
         before: dict[int, tuple[int, int] | None] = {giver: None}
         waiting = deque([giver])
@@ -157,7 +157,7 @@ class _Standbys:
         return []
 
     def _direct_move(self, topics: Sequence[int], giver: int, taker: int, least_apart: int) -> int | None:
-        """Choose what to move as _best_move does, looking once only while neither of the two changes."""
+        """Choose as _best_move does, with a cached result while neither of the two members changes."""
         pair = (topics[0] if least_apart == 0 else -1, giver, taker)
         changes = (self._changes[giver], self._changes[taker])
         if self._idle.get(pair) == changes:
@@ -168,7 +168,7 @@ class _Standbys:
         return shard
 
     def _best_move(self, topics: Sequence[int], source: int, target: int, least_apart: int) -> int | None:
-        """Choose the standby that the target could take over from the source with the least to restore."""
+        """Choose the standby of the source that the target could take over with the fewest records to restore."""
         copies, spread = self._copies, self._spread
         best: tuple[int, int, int] | None = None
         for topic in topics:
@@ -186,7 +186,7 @@ class _Standbys:
         return None if best is None else best[2]
 
     def _nearer(self, shard: int, source: int, target: int) -> bool:
-        """Say whether a move would bring a standby into its active's zone."""
+        """Return whether a move would put a standby into its active's zone."""
         zones = self._copies.zones
         active = zones[self._owners[shard]]
         return zones[target] == active and zones[source] != active
@@ -205,7 +205,7 @@ class _Standbys:
 
 
 def _steps(before: Mapping[int, tuple[int, int] | None], last: int) -> Iterator[tuple[int, int, int]]:
-    """Give the moves of a chain, the last first."""
+    """Yield the moves of a chain, the last first."""
     step = before[last]
     while step is not None:
         shard, source = step

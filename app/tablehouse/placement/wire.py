@@ -1,11 +1,11 @@
-"""The bytes that workers exchange inside Kafka's group protocol, fixed since the first release.
+"""The messages that workers exchange in Kafka's group protocol; their format is fixed since the first release.
 
-A message is one version byte followed by a zlib stream of msgpack. Members are msgpack maps by field name,
-so a reader ignores fields that it does not know, and a field added later has a default: only a change that
-an older reader must not misread raises the version.
+A message is one version byte followed by a zlib stream of msgpack. Structs are msgpack maps by field name, so a reader
+ignores unknown fields, and fields added later have defaults: the version only changes if an older reader would misread
+a message.
 
-What another member sent is checked before it is used, since everything that may join the group can send anything: each
-decode function either returns a message whose parts are what they should be, or raises WireError.
+Messages of other members are validated before use, since any client that may join the group can send anything: each
+decode function returns a valid message or raises WireError.
 """
 
 import re
@@ -19,18 +19,18 @@ from tablehouse.config import setting_values
 from tablehouse.errors import TablehouseError
 from tablehouse.placement.packing import Layers, pack, unpack
 
-#: The name under which the group agrees on this format; a group never mixes it with another assignor's.
+#: The protocol name by which the group agrees on this format; a group never mixes assignors.
 PROTOCOL = "tablehouse"
 
-#: The only version there is so far.
+#: The only version so far.
 VERSION = 1
 
-#: Bytes that the metadata of one member may unpack to, and that of all members together. As objects they take up to 40
-#: times as much. A worker that has 50,000 partitions sends less than the first.
+#: Maximum unpacked bytes of one member's metadata, and of all members together. As objects they take up to 40 times as
+#: much. A worker with 50,000 partitions sends less than the first limit.
 MAX_METADATA_BYTES = 1024 * 1024
 MAX_GROUP_METADATA_BYTES = 4 * MAX_METADATA_BYTES
 
-#: Bytes that an assignment may unpack to, and the copies of shards that it may name.
+#: Maximum unpacked bytes of an assignment, and maximum number of shard copies in it.
 MAX_ASSIGNMENT_BYTES = 4 * 1024 * 1024
 MAX_PLACED_COPIES = 500_000
 
@@ -41,18 +41,18 @@ _MAX_NUMBER = 2**63
 
 
 class WireError(TablehouseError):
-    """What another member sent cannot be used; the message says why, and which version would have been understood."""
+    """A message of another member is invalid; the error says why, and which version is supported."""
 
 
 class MemberMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker says of itself when it joins.
+    """The metadata that a worker sends when it joins.
 
-    url is the internal listener's, as peers reach it. positions are, per source topic and partition, the
-    lowest position over the shard's tasks that this worker holds, -1 for a shard that is there and empty; a
-    shard that it does not hold is absent. misplaced are the tables, by changelog topic, of which it knows a record in
-    the wrong partition: that record's partition and offset. actives, standbys and warming are what it was assigned in
-    the generation before, as in MemberAssignment; a process that has just started had nothing. tables are the first
-    bytes of a digest of each table's definition, by its name.
+    url is the internal listener's, as peers reach it. positions are, per shard name and partition, the lowest
+    position of the shard's tasks on this worker, -1 for an empty shard; shards that it does not hold are absent.
+    misplaced are the tables, by changelog topic, for which it knows a record in the wrong partition: that record's
+    partition and offset. actives, standbys and warming are its assignment in the previous generation, as in
+    MemberAssignment; empty for a process that has just started. tables are the first bytes of a digest of each table's
+    definition, by name.
     """
 
     worker_id: str
@@ -69,9 +69,9 @@ class MemberMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class MemberAssignment(msgspec.Struct, frozen=True):
-    """The partitions of one worker, per source topic, ascending.
+    """The shards of one worker: partitions by shard name, ascending.
 
-    warming are those of the standbys that are to become active once they have caught up.
+    warming are the standbys that become active once they have caught up.
     """
 
     actives: dict[str, list[int]]
@@ -80,7 +80,7 @@ class MemberAssignment(msgspec.Struct, frozen=True):
 
 
 class PlacedMember(msgspec.Struct, frozen=True):
-    """One worker in the distribution: who it is, where peers reach it, and what it holds."""
+    """One worker in the distribution: its identity, the URL at which peers reach it, and its shards."""
 
     worker_id: str
     incarnation: int
@@ -90,19 +90,18 @@ class PlacedMember(msgspec.Struct, frozen=True):
 
 
 class CatalogInUse(msgspec.Struct, frozen=True):
-    """One of several tables.yaml files that members have: their worker ids, and `tables` as in MemberMetadata."""
+    """One of several tables.yaml files in use: the worker ids of its members, and `tables` as in MemberMetadata."""
 
     workers: list[str]
     tables: dict[str, bytes]
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """What the leader sends to one member: its own shards, and everybody's, so that every worker routes.
+    """The leader's message to one member: its own shards, and those of all members, so that every worker can route.
 
-    partitions are the partition counts by source topic that the leader placed by; every worker hashes with
-    these. misplaced are those of all members together. left_out are members of the group that were given nothing
-    because what they sent cannot be used, by Kafka's member id, and why; there may be more than are named.
-    catalogs are empty when all members have the same tables.yaml.
+    partitions are the leader's partition counts by shard name; every worker hashes with these. misplaced is the union
+    of all members'. left_out are members that got nothing because their metadata is invalid, by Kafka's member id, with
+    the reason; there may be more than are listed. catalogs is empty if all members have the same tables.yaml.
     """
 
     own: MemberAssignment
@@ -114,7 +113,7 @@ class Assignment(msgspec.Struct, frozen=True):
 
 
 class _Sent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An Assignment on its way, the distribution packed."""
+    """The wire form of an Assignment, with the distribution packed."""
 
     own: MemberAssignment
     partitions: dict[str, int]
@@ -130,16 +129,16 @@ _assignment = msgspec.msgpack.Decoder(_Sent)
 
 
 def encode_metadata(metadata: MemberMetadata) -> bytes:
-    """Pack the user data of a JoinGroup request."""
+    """Encode the user data of a JoinGroup request."""
     return _pack(metadata)
 
 
 def decode_metadata(data: bytes) -> MemberMetadata:
-    """Unpack a member's user data of a JoinGroup; raises WireError."""
+    """Decode a member's user data of a JoinGroup request; raises WireError."""
     metadata = _decode(_metadata, _unpack(data, "join metadata", MAX_METADATA_BYTES), "join metadata")
     _check_worker(metadata.worker_id, metadata.incarnation, metadata.url)
     if not _LABEL.fullmatch(metadata.zone) or not _LABEL.fullmatch(metadata.catalog_digest):
-        raise WireError("a member sent a zone or a digest that no worker has")
+        raise WireError("a member sent an invalid zone or digest")
     for named in (metadata.positions, metadata.actives, metadata.standbys, metadata.warming, metadata.misplaced):
         _check_topics(named)
     _check_tables(metadata.tables)
@@ -147,10 +146,10 @@ def decode_metadata(data: bytes) -> MemberMetadata:
 
 
 def decode_group(sent: Mapping[str, bytes]) -> tuple[dict[str, MemberMetadata], dict[str, WireError]]:
-    """Unpack the user data of all members of a group, by what names them; those that cannot be used, with the reason.
+    """Decode the user data of all members of a group, by their ids; return the valid ones, and the error of each other.
 
-    The members together are bounded too. The smallest are unpacked first, so that one that is too large takes the place
-    of no other.
+    The total size of all members is limited too. The smallest are decoded first, so that an oversized one does not
+    exclude others.
     """
     described: dict[str, MemberMetadata] = {}
     unusable: dict[str, WireError] = {}
@@ -165,7 +164,8 @@ def decode_group(sent: Mapping[str, bytes]) -> tuple[dict[str, MemberMetadata], 
         total += sizes[member]
         if total > MAX_GROUP_METADATA_BYTES:
             unusable[member] = WireError(
-                f"the join metadata of the group unpacks to over {MAX_GROUP_METADATA_BYTES} bytes, this of the largest"
+                f"the join metadata of the group unpacks to over {MAX_GROUP_METADATA_BYTES} bytes; this is one of the "
+                "largest"
             )
             continue
         try:
@@ -176,9 +176,9 @@ def decode_group(sent: Mapping[str, bytes]) -> tuple[dict[str, MemberMetadata], 
 
 
 def encode_assignments(messages: Mapping[str, Assignment]) -> dict[str, bytes]:
-    """Pack the user data of the SyncGroup assignment of each member, by whatever names them.
+    """Encode the user data of each member's SyncGroup assignment, by member id.
 
-    The messages are of one generation: they differ in `own` alone.
+    The messages are of one generation: they only differ in `own`.
     """
     if not messages:
         return {}
@@ -194,7 +194,7 @@ def encode_assignments(messages: Mapping[str, Assignment]) -> dict[str, bytes]:
 
 
 def decode_assignment(data: bytes) -> Assignment:
-    """Unpack the user data of a SyncGroup assignment; raises WireError."""
+    """Decode the user data of a SyncGroup assignment; raises WireError."""
     sent = _decode(_assignment, _unpack(data, "assignment", MAX_ASSIGNMENT_BYTES), "assignment")
     for worker in sent.members:
         _check_worker(*worker)
@@ -203,24 +203,24 @@ def decode_assignment(data: bytes) -> Assignment:
     for catalog in sent.catalogs:
         _check_tables(catalog.tables)
         if not all(_WORKER_ID.fullmatch(worker) for worker in catalog.workers):
-            raise WireError("the leader of the group sent a worker id that no worker has")
+            raise WireError("the leader of the group sent an invalid worker id")
     if sum(len(layer) for layers in sent.layers.values() for layer in layers) > 2 * MAX_PLACED_COPIES:
         raise WireError(f"the leader of the group sent an assignment of more than {MAX_PLACED_COPIES} copies of shards")
     own = sent.own
     for held in (own.actives, own.standbys, own.warming):
         for topic, partitions in held.items():
             if not all(0 <= partition < sent.partitions.get(topic, 0) for partition in partitions):
-                raise WireError(f"the leader of the group gave this worker partitions of {topic!r} that there are not")
+                raise WireError(f"the leader of the group gave this worker partitions of {topic!r} that do not exist")
     try:
         held_by = unpack(sent.layers, sent.partitions, len(sent.members))
     except ValueError as error:
-        raise WireError(f"the leader of the group sent an assignment that cannot be right: {error}") from error
+        raise WireError(f"the leader of the group sent an invalid assignment: {error}") from error
     members = [PlacedMember(*member, *parts) for member, parts in zip(sent.members, held_by, strict=True)]
     return Assignment(own, sent.partitions, members, sent.misplaced, sent.left_out, sent.catalogs)
 
 
 def check_subscription(topics: object) -> frozenset[str]:
-    """Return the topics that a member reads, as Kafka's own part of its metadata names them; raises WireError."""
+    """Return the topics that a member subscribes to, from Kafka's own part of its metadata; raises WireError."""
     if not isinstance(topics, list):
         raise WireError("a member sent no list of topics")
     _check_topics(topics)
@@ -232,9 +232,9 @@ def _pack(value: msgspec.Struct) -> bytes:
 
 
 def _check_worker(worker_id: str, incarnation: int, url: str) -> None:
-    """Raise WireError unless a worker can be called this; its URL is one that this worker will send requests to."""
+    """Raise WireError unless a worker's identity is valid; this worker will send requests to its URL."""
     if not _WORKER_ID.fullmatch(worker_id) or not 0 <= incarnation < _MAX_NUMBER:
-        raise WireError("a member sent a worker id or an incarnation that no worker has")
+        raise WireError("a member sent an invalid worker id or incarnation")
     try:
         setting_values.url(url)
     except ValueError as error:
@@ -244,12 +244,12 @@ def _check_worker(worker_id: str, incarnation: int, url: str) -> None:
 def _check_topics(topics: Iterable[object]) -> None:
     for topic in topics:
         if not isinstance(topic, str) or not _TOPIC.fullmatch(topic):
-            raise WireError("a member sent the name of a topic that cannot exist")
+            raise WireError("a member sent an invalid topic name")
 
 
 def _check_tables(tables: Iterable[str]) -> None:
     if not all(_LABEL.fullmatch(table) for table in tables):
-        raise WireError("a member sent the name of a table that cannot exist")
+        raise WireError("a member sent an invalid table name")
 
 
 _T = TypeVar("_T")
@@ -261,7 +261,7 @@ def _unpack(data: bytes, what: str, limit: int) -> bytes:
     if data[0] != VERSION:
         raise WireError(
             f"a member sent {what} of version {data[0]}, this worker understands version {VERSION}: "
-            "upgrade this worker, or give the newer workers a group of their own",
+            "upgrade this worker, or run the newer workers in a separate group",
         )
     try:
         inflate = zlib.decompressobj()
@@ -269,7 +269,7 @@ def _unpack(data: bytes, what: str, limit: int) -> bytes:
     except zlib.error as error:
         raise WireError(f"a member sent {what} that cannot be read: {error}") from error
     if not inflate.eof:
-        raise WireError(f"a member sent {what} that is cut off, or unpacks to over {limit} bytes")
+        raise WireError(f"a member sent {what} that is truncated or unpacks to over {limit} bytes")
     return packed
 
 

@@ -1,4 +1,4 @@
-"""What a registry answers, as values, and the ways in which it can be of no help."""
+"""The answers of a registry as values, and the errors for other answers."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from tablehouse.formats.json_text import decode_with
 
 
 class Unavailable(Exception):
-    """No registry could say; asking again later is right. The message says which URL and why."""
+    """No registry answered; the request can be repeated later. The message has the URL and the reason."""
 
 
 class NoRegistry(Unavailable):
-    """What answered is no schema registry. It may be one again later: a proxy stands in for one that is down."""
+    """The answer is not that of a schema registry. It may be a proxy in front of a registry that is down."""
 
 
 class Refusal(Exception):
-    """The registry has answered, and there is no such schema; a registry that follows another may hear of it later."""
+    """The registry answered that there is no such schema; a registry that follows another may have it later."""
 
 
 class Unusable(Refusal):
-    """The schema is there, and cannot be used. Asking again later is of no use, since it never changes."""
+    """The schema exists and cannot be used. Repeating the request is pointless, since a schema never changes."""
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class Use(msgspec.Struct, frozen=True):
 
 
 class Registered(msgspec.Struct, frozen=True, rename="camel"):
-    """A schema as the registry gives it; `id` is 0 where it was asked for by its id. No type means Avro."""
+    """A schema as the registry returns it; `id` is 0 if it was requested by id. No type means Avro."""
 
     schema: str
     schema_type: str | None = None
@@ -49,12 +49,12 @@ class _Error(msgspec.Struct):
 _errors = msgspec.json.Decoder(_Error)
 
 
-#: Confluent's codes for a subject, a version and a schema that is not there.
+#: Confluent's error codes for a subject, a version and a schema that do not exist.
 _NOT_FOUND = frozenset({40401, 40402, 40403})
 
 
 def not_found(body: bytes) -> str | None:
-    """Return the registry's own words when it says that something is not there; None when the 404 is another's."""
+    """Return the registry's message that something does not exist; None if the 404 is not from a registry."""
     try:
         error = decode_with(_errors, body)
     except DecodeError:
@@ -63,7 +63,7 @@ def not_found(body: bytes) -> str | None:
 
 
 def parse(body: bytes, kind: Any) -> Any:
-    """Return an answer as a value of a type; raises NoRegistry when it is none."""
+    """Return an answer as a value of a type; raises NoRegistry if it is not one."""
     try:
         return decode_with(msgspec.json.Decoder(kind), body)
     except DecodeError as error:

@@ -21,21 +21,21 @@ from tablehouse.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-#: Pauses between attempts, in seconds: at random up to the first, the double of it, and so on up to the longest.
+#: Pauses between attempts, in seconds: random up to the first, then up to twice that, and so on up to the longest.
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 5.0
 
-#: Seconds between two questions to a registry that says that a schema is not there, until it is believed: one that
-#: follows another hears of a new schema later.
+#: Seconds between two requests to a registry that does not know a schema, until the schema counts as missing: a
+#: registry that follows another gets a new schema later.
 DENIED_PAUSE = 1.0
 
-#: Seconds for which it is then believed. The schema may be registered meanwhile.
+#: Seconds for which a schema then counts as missing. It may be registered in the meantime.
 UNKNOWN_FOR = 60.0
 
-#: Seconds that the start of a worker waits for the registry at most, should it be there and not answer.
+#: The most seconds that the start of a worker waits for a registry that accepts connections and does not answer.
 START_PATIENCE = 5.0
 
-#: Registries count in 32 bits with a sign, so of a greater id they do not even say that there is none.
+#: Registries use signed integers of 32 bits, and do not answer that a greater id is unknown.
 HIGHEST_ID = 2**31 - 1
 
 _T = TypeVar("_T")
@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 class SchemaRegistry:
     """Implements Schemas.
 
-    That a schema is not there is believed once the registry has said so for `unknown_after` seconds.
+    A schema counts as missing once the registry has not known it for `unknown_after` seconds.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class SchemaRegistry:
         self._sleep = sleep
         self._clock = clock
         self._schemas: dict[SchemaName, Schema] = {}
-        #: In which place each schema was fetched, counted from 0.
+        #: The order in which schemas were fetched, counted from 0.
         self._places: dict[SchemaName, int] = {}
         self._latest: dict[str, Latest] = {}
-        #: Why some ids and subjects cannot be used, and until when that is believed.
+        #: Until when some ids and subjects count as unusable, and why.
         self._refused: dict[SchemaName | str, tuple[float, str]] = {}
-        #: What the registry says of ids and subjects that it does not know, and that are still asked for.
+        #: The registry's messages about unknown ids and subjects that are still being requested.
         self._denied: dict[SchemaName | str, str] = {}
         self._fetching: dict[SchemaName | str, asyncio.Task[None]] = {}
         self._probing: asyncio.Task[None] | None = None
@@ -78,15 +78,15 @@ class SchemaRegistry:
 
     @property
     def trouble(self) -> str | None:
-        """Return what is wrong with the registry; None when it has answered last time."""
+        """What is wrong with the registry; None if it answered the last request."""
         return self._transport.trouble
 
     # Life cycle
 
     async def start(self) -> None:
-        """Load what was saved, and look whether the URLs lead to a registry.
+        """Load the saved schemas, and check that the URLs lead to a registry.
 
-        Raises ConfigError when something else answers there; one that does not answer is waited for when it is needed.
+        Raises ConfigError if another server answers. A registry that does not answer is waited for when it is needed.
         """
         saved = await asyncio.to_thread(self._saved.load)
         for schema in saved.schemas:
@@ -96,7 +96,7 @@ class SchemaRegistry:
             async with asyncio.timeout(START_PATIENCE):
                 await self._probe()
         except NoRegistry as error:
-            # With schemas that came from there, it is a registry whose proxy answers in its place.
+            # If there are schemas from these URLs, it is a registry, and its proxy answers in its place.
             if not self._schemas:
                 raise ConfigError(
                     f"schema_registry: {error}. Give the URL below which /subjects is, like http://registry:8081 or "
@@ -107,7 +107,7 @@ class SchemaRegistry:
         except Unavailable:
             pass
         if self.trouble is not None:
-            # Whether or not a schema is needed, what is said of the registry is to be true.
+            # The reported state of the registry has to be right even if no schema is needed.
             self._probing = asyncio.get_running_loop().create_task(self._patiently(self._probe), name="probe registry")
 
     async def _probe(self) -> None:
@@ -115,7 +115,7 @@ class SchemaRegistry:
             await self._transport.get("/subjects?limit=1", list[str])
 
     async def stop(self) -> None:
-        """End what is under way."""
+        """Cancel all requests and close the connections."""
         under_way = [*self._fetching.values(), *([] if self._probing is None else [self._probing])]
         for task in under_way:
             task.cancel()
@@ -147,7 +147,7 @@ class SchemaRegistry:
         """See Schemas."""
         fetching = self._fetching.get(needed)
         if fetching is None:
-            # One for all partitions that wait for it, and it goes on when the first of them moves away.
+            # One request for all partitions that wait for it; it continues if the first of them moves away.
             work: Coroutine[Any, Any, None] = self._fetch(needed)
             fetching = asyncio.get_running_loop().create_task(work, name=f"fetch {_name(needed)}")
             self._fetching[needed] = fetching
@@ -207,7 +207,7 @@ class SchemaRegistry:
             await self._keep(schema, (needed, Latest(schema.id, after)) if isinstance(needed, str) else None)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Try until the registry has answered. Raises Refusal."""
+        """Repeat an attempt until the registry answers. Raises Refusal."""
         return await AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
@@ -215,7 +215,7 @@ class SchemaRegistry:
         )(attempt)
 
     async def _until_believed(self, needed: SchemaName | str, look_up: Callable[[], Awaitable[Schema]]) -> Schema:
-        """Look a schema up until it is found, or a refusal is to be believed, which is raised."""
+        """Look a schema up until it is found or counts as missing; then the refusal is raised."""
         denied_at: float | None = None
 
         async def attempt() -> Schema:
@@ -223,7 +223,7 @@ class SchemaRegistry:
             try:
                 return await look_up()
             except Unavailable:
-                # When it comes back, it may be further behind the others than it was.
+                # When it is available again, it may be further behind the registry that it follows.
                 denied_at = None
                 raise
 
@@ -249,9 +249,9 @@ class SchemaRegistry:
         self._cached.set(len(self._schemas))
 
     async def _keep(self, schema: Schema, latest: tuple[str, Latest] | None = None) -> None:
-        """Remember a schema, and what it is the latest of, and save both.
+        """Keep a schema, and the subject whose latest version it is, and save both.
 
-        A crash before it is saved costs fetching it again; a disk that fails costs the same after a restart.
+        After a crash before it is saved it is fetched again, and so it is after a restart if the disk fails.
         """
         if schema.id in self._schemas and latest is None:
             return

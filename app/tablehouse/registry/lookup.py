@@ -1,4 +1,4 @@
-"""Whole schemas, with all that they refer to, by one attempt to ask the registry."""
+"""Fetches schemas with all their references, with one attempt per request."""
 
 from typing import Literal, cast, get_args
 from urllib.parse import quote
@@ -8,13 +8,13 @@ from tablehouse.formats.schemas import Reference, Schema, SchemaKind, SchemaName
 from tablehouse.registry.answers import NoRegistry, Refusal, Registered, Unusable, Use
 from tablehouse.registry.transport import Transport
 
-#: What one schema may use, and how deep; more is taken for a mistake.
+#: The most references of a schema, and how deeply they may be nested; more count as a mistake.
 MOST_REFERENCES = 500
 DEEPEST_REFERENCE = 50
 
 
 class Lookup:
-    """Asks for schemas; each method raises Refusal and Unavailable. Versions of subjects never change, and are kept."""
+    """Requests schemas; each method raises Refusal and Unavailable. Versions of subjects never change, and are kept."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -30,7 +30,7 @@ class Lookup:
         try:
             found = await self._transport.get(f"/schemas/guids/{guid}", Registered)
         except NoRegistry:
-            # Registries that know no GUIDs answer as for any path that they do not have; a proxy does so for all paths.
+            # Registries without GUIDs answer as for any unknown path; a proxy answers so for all paths.
             await self._transport.get("/subjects?limit=1", list[str])
             raise Refusal(
                 "it does not look schemas up by their GUID, as Confluent Schema Registry 8 does: have producers write "
@@ -60,7 +60,7 @@ class Lookup:
         return schema
 
     async def _whole(self, schema_id: SchemaName, found: Registered, used: set[tuple[str, int]], depth: int) -> Schema:
-        """Add what a schema refers to; `used` is what the first one uses so far."""
+        """Return a schema with its references; `used` are the references of the outermost schema so far."""
         kind, uses = found.schema_type or "AVRO", found.references or ()
         if kind not in get_args(SchemaKind):
             raise Unusable(f"it is of type {kind}, and only {', '.join(get_args(SchemaKind))} can be read")

@@ -1,4 +1,4 @@
-"""Schemas on disk, so that a restarted worker goes on while the registry is away."""
+"""Schemas on disk, so that a restarted worker can continue while the registry is unavailable."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ _LAYOUT = 1
 
 
 class Latest(msgspec.Struct, frozen=True):
-    """The latest version of a subject, as it was after so many schemas had been fetched."""
+    """The latest version of a subject, as of the time when `after` schemas had been fetched."""
 
     id: SchemaName
     after: int
@@ -36,17 +36,17 @@ class _File(msgspec.Struct):
 
 
 class Saving(Protocol):
-    """Where schemas are kept beyond the end of the process."""
+    """Keeps schemas beyond the end of the process."""
 
     def load(self) -> Saved:
-        """Return what was saved; blocks."""
+        """Return the saved schemas; blocks."""
 
     def save(self, content: Saved) -> None:
-        """Replace what was saved; blocks. Raises OSError."""
+        """Replace the saved schemas; blocks. Raises OSError."""
 
 
 class NothingSaved:
-    """For commands, which fetch what they need each time."""
+    """Saves nothing: for commands, which fetch the schemas they need each time."""
 
     def load(self) -> Saved:
         """See Saving."""
@@ -57,9 +57,9 @@ class NothingSaved:
 
 
 class SavedSchemas:
-    """A file of schemas of one registry. An id means something else in another registry.
+    """A file of schemas of one registry. The same id means another schema in another registry.
 
-    Two sets of URLs that have one in common name the same registry.
+    Two sets of URLs with a URL in common mean the same registry.
     """
 
     def __init__(self, path: Path, urls: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ class SavedSchemas:
         self._urls = list(urls)
 
     def load(self) -> Saved:
-        """Return what was saved; nothing when it cannot be used, since it can be fetched again."""
+        """Return the saved schemas; none if the file cannot be used, since they can be fetched again."""
         try:
             file = msgspec.json.decode(self._path.read_bytes(), type=_File)
         except FileNotFoundError:
@@ -81,5 +81,5 @@ class SavedSchemas:
         return file.content
 
     def save(self, content: Saved) -> None:
-        """Replace the file; blocks. A crash leaves the file from before or this one. Raises OSError."""
+        """Replace the file; blocks. A crash leaves either the old file or the new one. Raises OSError."""
         replace_file(self._path, msgspec.json.encode(_File(_LAYOUT, self._urls, content)), synced=True)

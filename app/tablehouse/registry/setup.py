@@ -1,11 +1,11 @@
-"""From settings to what fetches schemas, or to the reason why it cannot."""
+"""Makes the client of the schema registry from settings, or raises the reason why that fails."""
 
 import ssl
 
 import httpx
 
 from tablehouse.catalog.spec import REGISTRY_FORMATS, Catalog
-from tablehouse.config.settings import Settings
+from tablehouse.config.registry_access import RegistryAccess
 from tablehouse.errors import ConfigError
 from tablehouse.formats.schemas import NoSchemas
 from tablehouse.registry.client import SchemaRegistry
@@ -16,35 +16,35 @@ from tablehouse.telemetry import Metrics
 
 
 def schema_source(
-    settings: Settings, catalog: Catalog, directory: DataDirectory, metrics: Metrics
+    access: RegistryAccess, catalog: Catalog, directory: DataDirectory, metrics: Metrics
 ) -> SchemaRegistry | NoSchemas:
-    """Return where a worker has its schemas from.
+    """Return the source of a worker's schemas.
 
-    Raises ConfigError when a table needs a registry and there is none, or a file of keys or certificates is of no use.
+    Raises ConfigError if a table needs a registry and none is set, or a file of keys or certificates cannot be used.
     """
-    if not settings.schema_registry:
+    if not access.urls:
         needing = fields_in_need(catalog)
         if needing:
             raise ConfigError(
                 "\n".join(f"{field}: set schema_registry to a schema registry's URL" for field in needing)
             )
         return NoSchemas()
-    saved = SavedSchemas(directory.schemas_file, settings.schema_registry)
-    return SchemaRegistry(access_of(settings), saved, metrics, settings.schema_registry_unknown_after)
+    saved = SavedSchemas(directory.schemas_file, access.urls)
+    return SchemaRegistry(access_of(access), saved, metrics, access.unknown_after)
 
 
-def schemas_for_commands(settings: Settings, release: str) -> SchemaRegistry | NoSchemas:
-    """Return where a command has its schemas from; raises ConfigError for files that cannot be used.
+def schemas_for_commands(access: RegistryAccess, release: str) -> SchemaRegistry | NoSchemas:
+    """Return the source of a command's schemas; raises ConfigError for files that cannot be used.
 
-    What the registry does not know is believed at once.
+    A schema that the registry does not know counts as missing at once.
     """
-    if not settings.schema_registry:
+    if not access.urls:
         return NoSchemas()
-    return SchemaRegistry(access_of(settings), NothingSaved(), Metrics(release), unknown_after=0.0)
+    return SchemaRegistry(access_of(access), NothingSaved(), Metrics(release), unknown_after=0.0)
 
 
 def fields_in_need(catalog: Catalog) -> list[str]:
-    """Return which tables need a schema registry, and which field of theirs says so."""
+    """Return the tables that need a schema registry, each with the field that needs it."""
     needing = []
     for table in catalog.tables.values():
         key, value = table.source.key, table.source.value
@@ -57,21 +57,21 @@ def fields_in_need(catalog: Catalog) -> list[str]:
     return needing
 
 
-def access_of(settings: Settings) -> Access:
-    """Return where the registry is and how to be let in. Raises ConfigError for a file that cannot be used."""
-    return Access(settings.schema_registry, _tls(settings), _auth(settings))
+def access_of(access: RegistryAccess) -> Access:
+    """Return the URLs and credentials of the registry. Raises ConfigError for a file that cannot be used."""
+    return Access(access.urls, _tls(access), _auth(access))
 
 
-def _auth(settings: Settings) -> httpx.Auth | None:
-    if settings.schema_registry_token is not None:
-        return Bearer(settings.schema_registry_token.get_secret_value())
-    if settings.schema_registry_user is not None and settings.schema_registry_password is not None:
-        return httpx.BasicAuth(settings.schema_registry_user, settings.schema_registry_password.get_secret_value())
+def _auth(access: RegistryAccess) -> httpx.Auth | None:
+    if access.token is not None:
+        return Bearer(access.token.get_secret_value())
+    if access.user is not None and access.password is not None:
+        return httpx.BasicAuth(access.user, access.password.get_secret_value())
     return None
 
 
-def _tls(settings: Settings) -> ssl.SSLContext:
-    authorities = settings.schema_registry_ca
+def _tls(access: RegistryAccess) -> ssl.SSLContext:
+    authorities = access.ca
     try:
         context = ssl.create_default_context(cafile=None if authorities is None else str(authorities))
     except OSError as error:
@@ -79,7 +79,7 @@ def _tls(settings: Settings) -> ssl.SSLContext:
             f"schema_registry_ca: {authorities} cannot be used ({error.strerror or error}); it has to be a PEM file of "
             "certificates"
         ) from error
-    certificate, key = settings.schema_registry_certificate, settings.schema_registry_key
+    certificate, key = access.certificate, access.key
     if certificate is not None:
         try:
             # With an empty password, an encrypted key is an error instead of a question on the terminal.
@@ -87,6 +87,6 @@ def _tls(settings: Settings) -> ssl.SSLContext:
         except OSError as error:
             raise ConfigError(
                 f"schema_registry_certificate: {certificate} {'' if key is None else f'and {key} '}cannot be used "
-                f"({error.strerror or error}); there has to be a certificate and its key, not encrypted, in PEM"
+                f"({error.strerror or error}); it has to be a certificate and its key, not encrypted, in PEM"
             ) from error
     return context

@@ -1,4 +1,4 @@
-"""One question to a registry of one or several URLs, with a deadline."""
+"""One request to a registry with one or several URLs, with a deadline."""
 
 import asyncio
 import errno
@@ -17,7 +17,7 @@ from tablehouse.registry.answers import NoRegistry, Refusal, Unavailable, not_fo
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that one URL has to be connected to, and to answer in all.
+#: Seconds in which one URL has to accept a connection, and to answer in total.
 CONNECT_TIMEOUT = 3.0
 ANSWER_TIMEOUT = 10.0
 
@@ -26,7 +26,7 @@ _ACCEPT = "application/vnd.schemaregistry.v1+json, application/json"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the registry is and how to be let in; `urls` are those of one registry, without a slash at the end."""
+    """The URLs and credentials of a registry; `urls` are all of one registry, without a slash at the end."""
 
     urls: tuple[str, ...]
     tls: ssl.SSLContext
@@ -46,16 +46,16 @@ class Bearer(httpx.Auth):
 
 
 class Transport:
-    """Asks the URLs of a registry in turn, the one that answered last first; counts requests by their outcome."""
+    """Tries the URLs of a registry in turn, beginning with the last that answered; counts requests by their outcome."""
 
     def __init__(self, access: Access, requests: Counter) -> None:
         self._urls = list(access.urls)
         self._requests = requests
-        #: What is wrong with each URL that failed when it was asked last.
+        #: The error of each URL whose last request failed.
         self._failing: dict[str, str] = {}
-        #: What is wrong with the registry as a whole; None when one of the URLs has answered last time.
+        #: What is wrong with the registry as a whole; None if one of the URLs answered the last request.
         self.trouble: str | None = None
-        # Straight to the registry, as to the brokers, whatever proxy the environment names.
+        # Connects directly, as to the brokers, and ignores proxies set in the environment.
         self._client = httpx.AsyncClient(
             verify=access.tls,
             auth=access.auth,
@@ -71,8 +71,8 @@ class Transport:
     async def get(self, path: str, kind: Any) -> Any:
         """Return an answer as a value of a type.
 
-        Raises Refusal when every URL that answers says that there is no such thing, and Unavailable, or NoRegistry,
-        when none of them answers.
+        Raises Refusal if every URL that answers says that it does not exist, and Unavailable, or NoRegistry, if none of
+        them answers.
         """
         failures: dict[str, Unavailable] = {}
         refusal: Refusal | None = None
@@ -83,7 +83,7 @@ class Transport:
                 failures[url] = error
                 self._failed(url, str(error))
             except Refusal as error:
-                # Another one may have heard of it already: they follow each other.
+                # Another URL may have it already: registries follow each other.
                 refusal = error
                 self._answered(url)
             else:
@@ -149,7 +149,7 @@ def _status(answer: httpx.Response) -> str:
 
 
 def _words(error: Exception) -> str:
-    """Say what went wrong in the words of the operating system, which stand at the end of a chain of exceptions."""
+    """Return what went wrong in the words of the operating system, which are at the end of a chain of exceptions."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "no answer in time"
     cause: BaseException | None = error
@@ -159,7 +159,7 @@ def _words(error: Exception) -> str:
             cause = cause.exceptions[0]
             continue
         if isinstance(cause, OSError) and cause.strerror:
-            # asyncio puts words of its own beside the number.
+            # asyncio adds its own words to the number.
             of_the_system = not isinstance(cause, ssl.SSLError | socket.gaierror) and cause.errno in errno.errorcode
             words = os.strerror(cause.errno) if of_the_system and cause.errno else cause.strerror
         cause = cause.__cause__ or cause.__context__

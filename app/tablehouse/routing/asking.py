@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from tablehouse.errors import DeadlineExceeded, NotOwner, OwnerUnreachable, PartitionRestoring, RequestError
-from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, TopicPartition
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role
 from tablehouse.routing.candidates import Candidate, Candidates
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.ports import Answers, Peer, Slice, Terms, Wanted
@@ -215,9 +215,9 @@ class Asker:
 
         Raises what Answers.answer raises.
         """
-        snapshot, topic = self._view.current, routed.spec.source.topic
-        for host, _ in self._candidates.of(TopicPartition(topic, partition), snapshot, ReadMode.ACTIVE):
-            count = snapshot.partitions.get(topic, 0)
+        snapshot = self._view.current
+        for host, _ in self._candidates.of(routed.spec.shard(partition), snapshot, ReadMode.ACTIVE):
+            count = snapshot.partitions.get(routed.spec.shard_name, 0)
             timeout = seconds if self._is_here(host) else hop_seconds(host, seconds, 0.0, followed=False)
             terms = Terms(0.0, timeout, routed.digest, count, snapshot.generation, request_id)
             try:

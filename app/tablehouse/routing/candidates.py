@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tablehouse.errors import RequestError
-from tablehouse.model import HostInfo, ReadMode, Role, TopicPartition
+from tablehouse.model import HostInfo, ReadMode, Role, ShardId
 from tablehouse.routing.cluster import ClusterSnapshot
 from tablehouse.routing.ports import Unresponsive
 
@@ -33,7 +33,7 @@ class Candidates:
         #: When each worker that was found unresponsive, and was not heard of since, is to be tried again.
         self._avoided: dict[HostInfo, float] = {}
 
-    def of(self, shard: TopicPartition, snapshot: ClusterSnapshot, mode: ReadMode) -> list[Candidate]:
+    def of(self, shard: ShardId, snapshot: ClusterSnapshot, mode: ReadMode) -> list[Candidate]:
         """List the workers that may answer for a partition, each once.
 
         The active, then the standbys, this worker before the others; the active alone for ReadMode.ACTIVE; for

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from tablehouse.model import HostInfo, TopicPartition
+from tablehouse.model import HostInfo, ShardId
 
 
 class Placed(Protocol):
-    """One worker as the assignor's distribution describes it: its partitions are by source topic."""
+    """One worker as the assignor's distribution describes it: its partitions are by shard name."""
 
     @property
     def worker_id(self) -> str:
@@ -37,15 +37,15 @@ class ClusterSnapshot:
     """The whole distribution of one generation.
 
     generation is the consumer group's, -1 before the first assignment. partitions are partition counts by
-    source topic, as the group's leader read them: keys are hashed with these, so that all workers hash
+    shard name, as the group's leader read them: keys are hashed with these, so that all workers hash
     alike. differences are what differs in the tables.yaml of other workers from that of this one, in words, by their
     ids.
     """
 
     generation: int
     members: tuple[HostInfo, ...]
-    actives: Mapping[TopicPartition, HostInfo]
-    standbys: Mapping[TopicPartition, tuple[HostInfo, ...]]
+    actives: Mapping[ShardId, HostInfo]
+    standbys: Mapping[ShardId, tuple[HostInfo, ...]]
     partitions: Mapping[str, int]
     differences: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -62,8 +62,8 @@ def snapshot_of(
 ) -> ClusterSnapshot:
     """Turn a distribution around: from workers and their partitions to partitions and their workers."""
     hosts: list[HostInfo] = []
-    actives: dict[TopicPartition, HostInfo] = {}
-    standbys: dict[TopicPartition, tuple[HostInfo, ...]] = {}
+    actives: dict[ShardId, HostInfo] = {}
+    standbys: dict[ShardId, tuple[HostInfo, ...]] = {}
     for member in members:
         host = HostInfo(member.worker_id, member.incarnation, member.url)
         hosts.append(host)
@@ -81,9 +81,9 @@ def snapshot_of(
     )
 
 
-def shards_of(by_topic: Mapping[str, Sequence[int]]) -> Iterable[TopicPartition]:
-    """Write out the partitions that a distribution names by topic."""
-    return (TopicPartition(topic, partition) for topic, numbers in by_topic.items() for partition in numbers)
+def shards_of(by_name: Mapping[str, Sequence[int]]) -> Iterable[ShardId]:
+    """Write out the shards of which a distribution gives the partitions by name."""
+    return (ShardId(name, partition) for name, numbers in by_name.items() for partition in numbers)
 
 
 class ClusterView:

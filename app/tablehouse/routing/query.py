@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tablehouse.errors import RequestError
-from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, Role, TopicPartition
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, Role
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.ports import LocalTables
@@ -120,7 +120,7 @@ class Query:
         if len(partitions) != 1:
             return None
         partition = partitions[0]
-        active = snapshot.actives.get(TopicPartition(routed.spec.source.topic, partition))
+        active = snapshot.actives.get(routed.spec.shard(partition))
         if active is None or active.worker_id != self._worker_id:
             return None
         result = self._local.answer(table, partition, Get(key.stored), DEFAULT_CONSISTENCY)
@@ -143,7 +143,7 @@ class Query:
         count = partition_count(routed, snapshot)
         partitions = routed.partitions_of(key, count)
         every = (*partitions, *routed.other_partitions(key, partitions, count))
-        shards = [TopicPartition(routed.spec.source.topic, partition) for partition in every]
+        shards = [routed.spec.shard(partition) for partition in every]
         return snapshot.generation, tuple(
             Location(shard.partition, snapshot.actives.get(shard), snapshot.standbys.get(shard, ())) for shard in shards
         )

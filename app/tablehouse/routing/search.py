@@ -18,7 +18,7 @@ from tablehouse.errors import (
     RequestError,
     TooStale,
 )
-from tablehouse.model import Consistency, TopicPartition
+from tablehouse.model import Consistency
 from tablehouse.routing.candidates import Candidate, Candidates
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.refusals import Refusal, explained, last_answer, worth_asking_again
@@ -95,7 +95,7 @@ class Search:
         policy: Policy = READS,
     ) -> None:
         self._asked = asked
-        self._shard = TopicPartition(asked.routed.spec.source.topic, partition)
+        self._shard = asked.routed.spec.shard(partition)
         self._view = view
         self._candidates = candidates
         self._clock = clock
@@ -151,7 +151,7 @@ class Search:
         self._round += 1
         snapshot = self._view.current
         # Under another partition count the keys were hashed wrongly, and a miss would be a false one.
-        if snapshot.partitions.get(self._shard.topic) != self._asked.partitions:
+        if snapshot.partitions.get(self._shard.name) != self._asked.partitions:
             self._round, self.later = 2, []
             return False
         self.generation = snapshot.generation

@@ -114,7 +114,7 @@ def table_named(tables: Mapping[str, RoutedTable], name: str) -> RoutedTable:
 
 def partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:
     """Return the count to hash keys with; raises PartitionUnassigned before the first assignment."""
-    count = snapshot.partitions.get(routed.spec.source.topic)
+    count = snapshot.partitions.get(routed.spec.shard_name)
     if not count:
         raise PartitionUnassigned(
             f"no assignment of topic {routed.spec.source.topic} has reached this worker yet",

@@ -1,1 +1,1 @@
-"""Where rows live: the row layout, the store protocol and its RocksDB implementation."""
+"""Storage of rows: the row layout, the store protocol and its RocksDB implementation."""

@@ -1,13 +1,13 @@
-"""The data directory: whose it is, which process has it, and where the shards are.
+"""The data directory: its worker id, the lock of the process using it, and the folders of the shards.
 
 worker.json       the worker's id, and how many processes have used the directory
-positions.json    how far each shard was when it was last flushed: a hint for placement, never for the tables
-schemas.json      what a schema registry has told: it can be fetched again
+positions.json    the position of each shard at its last flush: a hint for placement, never for the tables
+schemas.json      cached schemas of the schema registry, which can be fetched again
 LOCK              held while a process uses the directory
-shards/           one RocksDB a shard
+shards/           one RocksDB per shard
 
-It holds rows, so it is for the worker's user alone: files are 0600 and folders 0700, those of a directory that was made
-with other modes included. The process's umask does the same for what is made later, by RocksDB too.
+It holds rows, so only the worker's user has access: files are 0600 and folders 0700; other modes in an existing
+directory are corrected. The process's umask does the same for later files, including RocksDB's.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ import msgspec
 import structlog
 
 from tablehouse.errors import DataDirectoryError
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 
 
 class DataDirectory:
-    """A data directory that this process holds."""
+    """A data directory locked by this process."""
 
     def __init__(self, path: Path, lock: IO[str], worker_id: str, incarnation: int) -> None:
         self.path = path
@@ -56,10 +56,10 @@ class DataDirectory:
 
     @classmethod
     def acquire(cls, path: Path) -> "DataDirectory":
-        """Take the directory for this process, making it when it is new.
+        """Lock the directory for this process; create it if it does not exist.
 
-        The worker id is drawn once and stays with the directory; the incarnation goes up by one. Raises
-        DataDirectoryError when another process has it or when it cannot be used.
+        The worker id is generated once and stays with the directory; the incarnation is incremented. Raises
+        DataDirectoryError if another process has locked the directory or if it cannot be used.
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,30 +78,30 @@ class DataDirectory:
         return cls(path, lock, worker.worker_id, worker.incarnation)
 
     def release(self) -> None:
-        """Let go of the directory."""
+        """Release the lock."""
         self._lock.close()
 
-    def shard(self, source: TopicPartition) -> Path:
+    def shard(self, shard: ShardId) -> Path:
         """Return the folder of a shard."""
-        return self.path / _SHARDS / f"{source.topic}-{source.partition}"
+        return self.path / _SHARDS / f"{shard.name}-{shard.partition}"
 
     @property
     def schemas_file(self) -> Path:
-        """Return where the schemas that were fetched are kept."""
+        """Return the path of the file of cached schemas."""
         return self.path / _SCHEMAS
 
     def free(self) -> int:
-        """Return the bytes that are free where the directory is; raises OSError."""
+        """Return the free bytes of the file system of the directory; raises OSError."""
         return shutil.disk_usage(self.path).free
 
     def measure(self, metrics: Metrics) -> None:
-        """Set the metrics of the file system that the directory is on; raises OSError."""
+        """Set the metrics of the file system of the directory; raises OSError."""
         usage = shutil.disk_usage(self.path)
         metrics.disk_free.set(usage.free)
         metrics.disk_size.set(usage.total)
 
     def positions(self) -> dict[str, dict[int, int]]:
-        """Return the positions last saved, by topic and partition; empty when there are none that can be read."""
+        """Return the last saved positions by shard name and partition; empty if there are no readable ones."""
         try:
             return _read(self.path / _POSITIONS, dict[str, dict[int, int]]) or {}
         except DataDirectoryError:
@@ -109,24 +109,24 @@ class DataDirectory:
             return {}
 
     def save_positions(self, positions: Mapping[str, Mapping[int, int]]) -> None:
-        """Save how far each shard is; blocks, and may be called from any thread. Raises OSError."""
+        """Save the position of each shard; blocks, and may be called from any thread. Raises OSError."""
         content = msgspec.json.encode(positions)
         with self._saving:
-            # Not synced: a hint is not worth the wait, and what a power failure makes of it is read as none.
+            # Not synced: a hint is not worth the wait, and a file damaged by a power failure is ignored.
             replace_file(self.path / _POSITIONS, content, synced=False)
 
 
 def _enter(path: Path, lock: IO[str]) -> _Worker:
-    """Lock the directory, leave this process's id in the lock and count the incarnation."""
+    """Lock the directory, write this process's id into the lock file and increment the incarnation."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
         raise DataDirectoryError(
-            f"the data directory {path} is in use by process {holder}; give each worker a directory of its own"
+            f"the data directory {path} is in use by process {holder}; use a separate directory for each worker"
         ) from None
-    # Past Python's buffer, from which closing would write again what a full disk has refused.
+    # Unbuffered: otherwise, closing the file would retry a write that failed because of a full disk.
     os.ftruncate(lock.fileno(), 0)
     os.write(lock.fileno(), str(os.getpid()).encode())
     known = _read(path / _WORKER, _Worker)
@@ -139,11 +139,12 @@ def _enter(path: Path, lock: IO[str]) -> _Worker:
 
 
 def _close_to_others(path: Path) -> None:
-    """Take what group and others may do from a data directory and from all that a worker has made in it.
+    """Remove the permissions of group and others from a data directory and from everything that a worker created in it.
 
-    A data directory with the set-group-ID bit is a volume that Kubernetes has given to a group (fsGroup), or shared by
-    choice, and one with the sticky bit is a place for everybody: these stay as they are, and what is in them is closed.
-    If the root of a volume were closed, Kubernetes would change the modes of all files again at each start of a pod.
+    A data directory with the set-group-ID bit is a volume that Kubernetes assigned to a group (fsGroup) or that is
+    shared on purpose, and one with the sticky bit is open to all users: the modes of these directories are kept, and
+    only their contents are restricted. If the root of a volume were restricted, Kubernetes would change the modes of
+    all files again at each start of a pod.
     """
     mine = [path / name for name in (_LOCK, _WORKER, _POSITIONS, _SCHEMAS)]
     mine += [Path(folder) / name for folder, _, names in os.walk(path / _SHARDS) for name in ("", *names)]
@@ -158,7 +159,7 @@ def _close_to_others(path: Path) -> None:
         except FileNotFoundError:
             continue
         except OSError:
-            # Somebody else's, or on a file system that has no modes.
+            # Owned by another user, or on a file system without modes.
             refused.append(one)
     if refused:
         log.warning("other users may read the data directory", first=str(refused[0]), files=len(refused))
@@ -178,11 +179,11 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
 
 
 def replace_file(path: Path, content: bytes, *, synced: bool) -> None:
-    """Replace a file, so that a crash leaves either the old one or the new; blocks. Raises OSError."""
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
+    """Replace a file atomically: after a crash it is either the old or the new one; blocks. Raises OSError."""
+    new = path.with_suffix(".new")
+    with new.open("wb") as file:
         file.write(content)
         if synced:
             file.flush()
             os.fsync(file.fileno())
-    beside.replace(path)
+    new.replace(path)

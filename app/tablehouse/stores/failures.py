@@ -1,8 +1,8 @@
-"""What RocksDB and the operating system say when something fails, and which StoreError that is.
+"""Translates errors of RocksDB and the operating system into StoreErrors.
 
 rocksdict raises a plain Exception with RocksDB's status as its text, such as
 "IO error: While open a file for random read: /data/shards/t-0/000008.sst: Too many open files".
-Statuses wrap each other ("Corruption: Corruption: IO error: ..."), and the text holds paths, hence names of topics.
+Statuses can be nested ("Corruption: Corruption: IO error: ..."), and the text has paths and thus topic names.
 """
 
 import errno
@@ -13,16 +13,16 @@ from rocksdict import DbClosedError
 
 from tablehouse.stores.store import StoreClosed, StoreCorrupt, StoreError
 
-#: What the operating system says of a file that RocksDB knows to have written and that is not there as such.
+#: The operating system's messages for a file that RocksDB has written and that no longer exists as a file.
 _OWN_FILE_GONE = tuple(os.strerror(code) for code in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR))
 
 
-def translated(error: Exception, what: str, path: Path) -> StoreError:
-    """Return the StoreError for an error met while doing `what` to the store in `path`.
+def to_store_error(error: Exception, what: str, path: Path) -> StoreError:
+    """Return the StoreError for an error of the operation `what` on the store in `path`.
 
-    StoreCorrupt costs a rebuild, so it is only what RocksDB has found in its own files. Whatever else the operating
-    system refuses (no space, no file handles, a lock that is held, no permission, a read-only or failing disk) leaves
-    the content as good as it was, even where RocksDB suspects its files because of it.
+    StoreCorrupt requires a rebuild, so it is only used for errors that RocksDB found in its own files. Any other error
+    of the operating system (no space, no file handles, a held lock, no permission, a read-only or failing disk) leaves
+    the content intact, even if RocksDB reports it as a corruption.
     """
     if isinstance(error, DbClosedError):
         return StoreClosed(f"{what}: the store is closed")

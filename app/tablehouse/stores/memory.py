@@ -1,7 +1,7 @@
-"""The memory that the stores of a worker share, and what happens when it is full.
+"""The memory shared by the stores of a worker, and what happens when it is full.
 
-A RocksDB whose write finds the shared memory full flushes its own memtables, and those of no other RocksDB. Shards that
-are idle could keep all of it. So a write that finds no room has the largest memtables flushed, of whichever shard.
+If the shared memory is full, a RocksDB only flushes its own memtables, so idle shards could occupy all of it. Therefore
+a write that finds the memory full triggers a flush of the largest memtables of all shards.
 """
 
 import asyncio
@@ -16,69 +16,70 @@ from rocksdict import BlockBasedOptions, Cache, DbClosedError, DBCompressionType
 
 from tablehouse.errors import ConfigError
 from tablehouse.recurring import Recurring
-from tablehouse.stores.failures import translated
+from tablehouse.stores.failures import to_store_error
 from tablehouse.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
 _MIB = 1 << 20
 
-#: What a memtable holds at most. Inserting into one that no longer fits the processor's caches takes twice as long.
+#: Maximum size of a memtable. Inserting into one that does not fit into the CPU caches takes twice as long.
 _MEMTABLE_BYTES = 8 << 20
 
-#: What a memtable takes as soon as it holds a row. With RocksDB's default of 1 MiB, 256 tasks would fill the budget.
+#: Memory that a memtable takes with its first row. With RocksDB's default of 1 MiB, 256 tasks would fill the budget.
 ARENA_BLOCK_BYTES = 32 * 1024
 
-#: Rows from this size on are kept in files of their own, to which table files refer. Otherwise RocksDB would read and
-#: write them again with each compaction, those of four files at once, and cache them.
+#: Rows of this size or larger are stored in separate blob files. Otherwise RocksDB would rewrite them in each
+#: compaction, those of four files at once, and cache them.
 LARGE_ROW_BYTES = 1 << 20
 
-#: The eighths of the memory budget that block cache and memtables of all stores together may take.
+#: The eighths of the memory budget for block cache and memtables of all stores together.
 STORES_SHARE_OF_8 = 5
 
-#: The part of block cache and memtables that memtables may take.
+#: Memtables may take this fraction of block cache and memtables: one part in this many.
 _MEMTABLES_SHARE = 3
 
-#: Memtables that have filled their memory are flushed until they take no more than this part of it.
+#: When memtables have filled their memory, they are flushed until they take at most this fraction of it.
 _FLUSHED_TO = 0.5
 
-#: Seconds before memtables are flushed again after one of them could not be.
+#: Seconds to wait after a failed flush before memtables are flushed again.
 _FLUSH_AGAIN = 1.0
 
-#: Seconds between two log lines about writes that wait.
+#: Seconds between log lines about waiting writes.
 _LOG_INTERVAL = 60.0
 
-#: What a shard and each of its tasks take while they are open and empty, in RocksDB and in Python, as measured with 500
-#: shards of a task each: 345 KiB together.
+#: Memory of an open, empty shard and of each of its tasks, in RocksDB and in Python, measured with 500 shards of one
+#: task each: 345 KiB together.
 _SHARD_BYTES = 220 * 1024
 _TASK_BYTES = 130 * 1024
 
-#: What open shards may take in addition to the memory budget, and the least that has to be left of the budget for rows.
+#: Memory that open shards may take in addition to the memory budget, and the minimum that must remain of the budget for
+#: rows.
 _SHARDS_BESIDE_BUDGET = 64 << 20
-_LEAST_FOR_ROWS = 64 << 20
+_MIN_ROW_BYTES = 64 << 20
 
 _ACTIVE_MEMTABLE_BYTES = "rocksdb.cur-size-active-mem-table"
 
 
 def memory_for_rows(budget: int, shards: int, tasks: int) -> int:
-    """Return what a memory budget leaves for rows if this worker holds that many shards and tasks.
+    """Return how much of a memory budget remains for rows if this worker holds `shards` and `tasks`.
 
-    Raises ConfigError when that is too little.
+    Raises ConfigError if that is too little.
     """
     taken = max(0, shards * _SHARD_BYTES + tasks * _TASK_BYTES - _SHARDS_BESIDE_BUDGET)
     left = budget - taken
-    if left < _LEAST_FOR_ROWS:
-        least = -(-(taken + _LEAST_FOR_ROWS) // _MIB)
+    if left < _MIN_ROW_BYTES:
+        least = -(-(taken + _MIN_ROW_BYTES) // _MIB)
         raise ConfigError(
-            f"memory_budget is {budget / _MIB:g}MiB and has to be at least {least}MiB for these tables, which have "
-            f"{tasks} partitions in all: a worker that is left alone holds every one of them, and an open one takes "
-            f"memory without any rows. Set TABLEHOUSE_MEMORY_BUDGET to {least}MiB or more"
+            f"memory_budget is {budget / _MIB:g}MiB but must be at least {least}MiB for these tables, which have "
+            f"{tasks} partitions in total: the last remaining worker holds all of them, and open partitions take "
+            f"memory even without rows. Set TABLEHOUSE_MEMORY_BUDGET to {least}MiB or more"
         )
     return left
 
 
 class OpenShard(Protocol):
-    """A database with memtables in the shared memory: its column families that are open now, by the tasks' names."""
+    """A database with memtables in the shared memory, and its open column families by task name."""
 
     @property
     def path(self) -> Path:
@@ -90,11 +91,11 @@ class OpenShard(Protocol):
 
 
 class StoreMemory:
-    """The memory that all RocksDB instances of a worker share, however many shards it holds.
+    """The memory shared by all RocksDB instances of a worker, for any number of shards.
 
     Memtables are charged to the block cache, so the two together stay within five eighths of the budget; the rest is
-    left to what is fetched ahead and to what waits to be ingested. Memtables have a third of that: a write that finds
-    it full is refused until enough has been flushed. Writes that wait are counted in the metrics, if there are any.
+    for data fetched ahead and records waiting to be ingested. Memtables have a third of that: while it is full, writes
+    are refused until enough has been flushed. Waiting writes are counted in `metrics`, if given.
     """
 
     def __init__(self, budget: int, metrics: Metrics | None = None) -> None:
@@ -110,30 +111,31 @@ class StoreMemory:
         self._flushing: asyncio.Task[None] | None = None
         self._stalls = 0
         self._logged_at: float | None = None
-        #: Whether the last attempt to make room failed. RocksDB says why to the next write of a store that failed.
+        #: Whether the last attempt to free memory failed. RocksDB reports the reason to the next write of the failed
+        #: store.
         self.flush_fails = False
         self._failures = Recurring(log)
 
     def write_buffer_usage(self) -> int:
-        """Return the bytes that all memtables take now."""
+        """Return the current size of all memtables in bytes."""
         return self._write_buffers.get_usage()
 
     @property
     def is_full(self) -> bool:
-        """Return whether memtables take all that they may, so that RocksDB refuses writes."""
+        """Return whether memtables have reached their limit, so that RocksDB refuses writes."""
         return self._write_buffers.get_usage() >= self._write_buffers.get_buffer_size()
 
     def add(self, shard: OpenShard) -> None:
-        """Count a shard among those whose memtables may be flushed, as long as it is open."""
+        """Register an open shard, so that its memtables can be flushed."""
         self._shards.add(shard)
 
     def remove(self, shard: OpenShard) -> None:
-        """Forget a shard that is closed."""
+        """Forget a closed shard."""
         self._shards.discard(shard)
 
     @contextmanager
     def stalled(self, shard: Path, task: str) -> Iterator[None]:
-        """Count and log a write that waits, for as long as the block takes."""
+        """Count and log a waiting write until the block ends."""
         began = time.monotonic()
         self._stalls += 1
         if self._logged_at is None or began - self._logged_at >= _LOG_INTERVAL:
@@ -157,7 +159,7 @@ class StoreMemory:
                 metrics.write_stall_duration.observe(time.monotonic() - began)
 
     def make_room(self) -> None:
-        """Start to flush the largest memtables of all shards, unless that is under way; returns at once."""
+        """Start flushing the largest memtables of all shards, unless this is already running; returns immediately."""
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.get_running_loop().create_task(self._make_room(), name="flush memtables")
 
@@ -167,7 +169,7 @@ class StoreMemory:
             await asyncio.sleep(_FLUSH_AGAIN)
 
     def _flush_largest(self) -> bool:
-        """Flush memtables, the largest first, until there is room again; False when one could not be. Blocks."""
+        """Flush memtables, the largest first, until enough memory is free; return False if a flush failed. Blocks."""
         memtables = [
             (size, shard.path, family)
             for shard in list(self._shards)
@@ -184,9 +186,9 @@ class StoreMemory:
                 family.flush(wait=True)
             except DbClosedError:
                 continue
-            except Exception as error:  # noqa: BLE001 - rocksdict has no narrower one
+            except Exception as error:  # noqa: BLE001 - rocksdict has no narrower class
                 failed.add(path)
-                reason = str(translated(error, f"flushing {path}", path))
+                reason = str(to_store_error(error, f"flushing {path}", path))
                 self._failures.error(path, "store not flushed", path=str(path), error=reason)
             else:
                 flushed.add(path)
@@ -195,7 +197,7 @@ class StoreMemory:
         return not failed
 
     def options(self) -> Options:
-        """Return fresh options for a database or a column family on this memory."""
+        """Return new options for a database or a column family that uses this memory."""
         options = Options(raw_mode=True)
         options.create_if_missing(create_if_missing=True)
         options.create_missing_column_families(create_missing_cfs=True)
@@ -206,7 +208,7 @@ class StoreMemory:
         options.set_min_level_to_compress(1)
         options.set_max_background_jobs(2)
         options.set_max_open_files(256)
-        # Shards of the table cache take 20 KiB a database, and one file is opened at a time anyway.
+        # Shards of the table cache take 20 KiB per database, and only one file is opened at a time anyway.
         options.set_table_cache_num_shard_bits(0)
         options.set_enable_blob_files(val=True)
         options.set_min_blob_size(LARGE_ROW_BYTES)
@@ -228,5 +230,5 @@ def _active_memtable(family: Rdict) -> int:
     try:
         return family.property_int_value(_ACTIVE_MEMTABLE_BYTES) or 0
     except DbClosedError:
-        # A thread is closing it.
+        # Another thread is closing it.
         return 0

@@ -1,8 +1,8 @@
-"""The store on disk: one RocksDB a shard, in it a column family a task.
+"""The store on disk: one RocksDB per shard, with one column family per task.
 
 There is no write-ahead log, since the changelog is the log: a crash leaves a consistent prefix of each column family,
-and the tail is replayed. Opening, closing and flushing block for up to seconds and are to be called off the event loop;
-gets and writes are quick and hold the GIL, so they stay on it.
+and the tail is replayed. Opening, closing and flushing block for up to seconds and must be called off the event loop;
+gets and writes are fast and hold the GIL, so they stay on it.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ from typing import Any
 
 from rocksdict import ColumnFamily, Rdict, ReadOptions, WriteBatch, WriteOptions
 
-from tablehouse.stores.failures import translated
+from tablehouse.stores.failures import to_store_error
 from tablehouse.stores.memory import StoreMemory
 from tablehouse.stores.row_count import RowCount
 from tablehouse.stores.rows import ROW_PREFIX, ROWS_END, row_bounds
 from tablehouse.stores.store import StoreClosed, StoreError
 from tablehouse.turns import Turns
 
-#: Rows a write hands to RocksDB at once. rocksdict holds the GIL meanwhile, about 1 us a row, so this bounds how long a
-#: reader waits. A slice of a changelog that is replayed has no more, and is written at once.
-ROWS_A_CHUNK = 500
+#: Maximum rows per RocksDB write. rocksdict holds the GIL during a write, about 1 us per row, so this bounds how long a
+#: read waits. A slice of a replayed changelog has no more rows, and is written in one call.
+ROWS_PER_CHUNK = 500
 
-#: Seconds between two attempts of a write that RocksDB has refused because of a stall: at first, and at most.
+#: Seconds between attempts of a write that RocksDB refused because of a stall: initial and maximum.
 _STALL_PAUSE = 0.01
 _LONGEST_STALL_PAUSE = 0.1
 
-#: What RocksDB says to a write that would have to wait, since that is to be refused; see RocksTaskStore.
+#: RocksDB's error for a write that would stall, with no_slowdown; see RocksTaskStore.
 _STALL = "Result incomplete: Write stall"
 
-#: Beside the rows of every column family. Row keys begin with 0x01.
+#: Stored next to the rows of each column family. Row keys begin with 0x01.
 _CHECKPOINT_KEY = b"\x00checkpoint"
 
 _KEY: Callable[[tuple[bytes, bytes | None]], bytes] = itemgetter(0)
@@ -47,8 +47,8 @@ class RocksTaskStore:
         self._shard = shard
         self._name = name
         self._options = WriteOptions()
-        self._options.disable_wal = True  # type: ignore[method-assign,assignment]  # the stub has it as a method
-        # A write that would stall raises instead of freezing heartbeats and reads; write() turns it into waiting.
+        self._options.disable_wal = True  # type: ignore[method-assign,assignment]  # a method in the type stub
+        # A write that would stall raises instead of blocking heartbeats and reads; write() waits and retries.
         self._options.no_slowdown = True
         self._dirty = False
         self._rows = RowCount()
@@ -56,7 +56,7 @@ class RocksTaskStore:
 
     @property
     def waits_for(self) -> str | None:
-        """Return what a write waits for; None when none does."""
+        """Return the reason why a write waits; None if none does."""
         return self._waits_for
 
     def get(self, key: bytes) -> bytes | None:
@@ -71,7 +71,7 @@ class RocksTaskStore:
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        """Return the rows under the prefixed keys, in one call of RocksDB's."""
+        """Return the rows under the prefixed keys, in one RocksDB call."""
         family = self._shard.families.get(self._name)
         if family is None:
             raise StoreClosed(f"{self._shard.path}: the store is closed")
@@ -108,18 +108,18 @@ class RocksTaskStore:
         return rows
 
     def checkpoint(self) -> bytes | None:
-        """Return the checkpoint last written."""
+        """Return the last written checkpoint."""
         return self.get(_CHECKPOINT_KEY)
 
     async def write(self, rows: Iterable[tuple[bytes, bytes | None]], checkpoint: bytes) -> None:
         """Write the rows in chunks and the checkpoint in the last one.
 
-        In the order of their keys, since a memtable takes a key quickly right after its neighbour.
+        Rows are written in key order, since a memtable inserts a key faster after its predecessor.
         """
         rest = iter(sorted(rows, key=_KEY))
-        chunk = list(islice(rest, ROWS_A_CHUNK))
+        chunk = list(islice(rest, ROWS_PER_CHUNK))
         while True:
-            following = list(islice(rest, ROWS_A_CHUNK))
+            following = list(islice(rest, ROWS_PER_CHUNK))
             if not following:
                 break
             await self._write_chunk(chunk, None)
@@ -138,22 +138,22 @@ class RocksTaskStore:
     async def _write_after_stall(
         self, rows: Sequence[tuple[bytes, bytes | None]], checkpoint: bytes | None
     ) -> Exception | None:
-        """Write a chunk once RocksDB takes it, however long that is; return what it says against it other than that.
+        """Retry a stalled write until RocksDB accepts it, without a time limit; return any other error.
 
-        A stall ends with a flush or a compaction. While those fail, RocksDB says so instead.
+        A stall ends with a flush or a compaction. If those fail, RocksDB reports that error instead.
         """
         memory, pause = self._shard.memory, _STALL_PAUSE
         try:
             with memory.stalled(self._shard.path, self._name):
                 while True:
                     if memory.is_full:
-                        self._waits_for = "waits until memtables are flushed: those of all shards are full"
+                        self._waits_for = "waits for a flush: the memtables of all shards are full"
                         memory.make_room()
                     else:
-                        self._waits_for = "waits until the store's own memtables are flushed and its files compacted"
+                        self._waits_for = "waits for a flush or a compaction of this store"
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_STALL_PAUSE)
-                    # A chunk may be large, and is copied with each attempt.
+                    # A chunk may be large, and each attempt copies it.
                     if memory.is_full and not memory.flush_fails:
                         continue
                     error = self._put(rows, checkpoint)
@@ -163,9 +163,9 @@ class RocksTaskStore:
             self._waits_for = None
 
     def _put(self, rows: Sequence[tuple[bytes, bytes | None]], checkpoint: bytes | None) -> Exception | None:
-        """Write a chunk at once, and return what RocksDB says against it.
+        """Write a chunk in one call, and return RocksDB's error, if any.
 
-        Without a traceback: that would keep the handle, and by it the database open, for as long as the error is kept.
+        The error has no traceback, which would keep the handle and thus the database open as long as the error is kept.
         """
         shard = self._shard
         database, handle = shard.database, shard.handles.get(self._name)
@@ -175,7 +175,7 @@ class RocksTaskStore:
         batch.set_default_column_family(handle)
         put, delete = batch.put, batch.delete
         if checkpoint is not None:
-            # First, as it is in the order of keys. Behind a large row it would double the batch's memory.
+            # First, as in key order. After a large row it would double the memory of the batch.
             put(_CHECKPOINT_KEY, checkpoint)
         for key, value in rows:
             if value is None:
@@ -190,13 +190,13 @@ class RocksTaskStore:
         return None
 
     async def wipe(self) -> None:
-        """Throw rows and checkpoint away by dropping the column family."""
+        """Delete rows and checkpoint by dropping the column family."""
         await asyncio.to_thread(self._shard.recreate, self._name)
         self._dirty = False
         self._rows = RowCount()
 
     def flush(self) -> None:
-        """Write what is only in memory to disk, when there is something; blocks."""
+        """Write unflushed data to disk, if there is any; blocks."""
         family = self._shard.families.get(self._name)
         if self._dirty and family is not None:
             self._dirty = False
@@ -207,21 +207,21 @@ class RocksTaskStore:
                 raise self._failure("flushing", error) from error
 
     def rows_estimate(self) -> int:
-        """Return the number of rows as count_rows() found it, or RocksDB's estimate of it."""
+        """Return the number of rows found by count_rows(), or RocksDB's estimate."""
         family = self._shard.families.get(self._name)
         return 0 if family is None else self._rows.estimate(family)
 
     def count_rows(self) -> bool:
-        """Count the rows for rows_estimate() if they have changed and are few; return whether that took any time."""
+        """Count the rows for rows_estimate() if they are few and have changed; return whether they were counted."""
         family = self._shard.families.get(self._name)
         return family is not None and self._rows.count(family)
 
     def _failure(self, doing: str, error: Exception) -> StoreError:
-        return translated(error, f"{doing} {self._name} in {self._shard.path}", self._shard.path)
+        return to_store_error(error, f"{doing} {self._name} in {self._shard.path}", self._shard.path)
 
 
 def _delete(folder: Path) -> None:
-    """Delete a folder. An OSError names the file that is in the way; of shutil.rmtree, on 3.13, only the folder."""
+    """Delete a folder. An OSError names the undeletable file; that of shutil.rmtree on 3.13 only names the folder."""
     for entry in list(folder.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
             _delete(entry)
@@ -235,11 +235,11 @@ def _family(name: str, number: int) -> str:
 
 
 class RocksShard:
-    """One RocksDB in a folder of its own, with a column family for each task.
+    """One RocksDB in its own folder, with a column family for each task.
 
-    A family that is made anew gets the next number behind its name, "table", "table~1", "table~2"; the highest counts.
-    A drop or a creation that fails half-way, as on a full disk, leaves a family that RocksDB still has and rocksdict
-    cannot name before the database is opened again: the next attempt must not need its name.
+    A recreated family gets the next number as a suffix, "table", "table~1", "table~2"; the highest number is used. A
+    drop or a creation that fails half-way, as on a full disk, leaves a family that RocksDB still has but that rocksdict
+    cannot access before the database is reopened: the next attempt must not need its name.
     """
 
     def __init__(self, path: Path, memory: StoreMemory, turns: Turns) -> None:
@@ -255,7 +255,7 @@ class RocksShard:
     def open(self, names: Iterable[str]) -> None:
         """Open or create the database and the named column families; blocks.
 
-        Raises StoreCorrupt when the content cannot be read, StoreError for anything else; it is closed then.
+        Raises StoreCorrupt if the content cannot be read, StoreError for any other failure; it is then closed.
         """
         options = self.memory.options
         try:
@@ -276,26 +276,26 @@ class RocksShard:
             self.memory.add(self)
         except Exception as error:
             self._let_go()
-            raise translated(error, f"opening {self.path}", self.path) from error
+            raise to_store_error(error, f"opening {self.path}", self.path) from error
 
     def task(self, name: str) -> RocksTaskStore:
         """Return the store of one task; its column family was named in open()."""
         return self._tasks.setdefault(name, RocksTaskStore(self, name))
 
     def recreate(self, name: str) -> None:
-        """Give a task an empty column family and drop the one it had; blocks.
+        """Give a task an empty column family and drop its previous one; blocks.
 
-        When it raises, the task has none and reads raise StoreClosed, until it has been called again with success.
+        If it raises, the task has no column family and reads raise StoreClosed until a later call succeeds.
         """
         database = self.database
         if database is None:
             raise StoreClosed(f"{self.path}: the store is closed")
         replaced = self.families.pop(name, None)
         self.handles.pop(name, None)
-        # First, as it may free the space that creating needs.
+        # First, since it may free the space needed by the creation.
         self._drop(database, _family(name, self._numbers[name]))
         if replaced is not None:
-            # Whoever still has it, be it in a traceback, would keep the database open.
+            # Any remaining reference, even in a traceback, would keep the database open.
             with suppress(Exception):
                 replaced.close()
         self._numbers[name] += 1
@@ -303,42 +303,42 @@ class RocksShard:
             database.create_column_family(_family(name, self._numbers[name]), self.memory.options())
             self._attach(database, name)
         except Exception as error:
-            raise translated(error, f"recreating {name} in {self.path}", self.path) from error
+            raise to_store_error(error, f"recreating {name} in {self.path}", self.path) from error
 
     def flush(self) -> None:
-        """Flush every task that was written to since the last flush; blocks."""
+        """Flush every task with writes since its last flush; blocks."""
         for task in list(self._tasks.values()):
             task.flush()
 
     def size(self) -> int:
-        """Return the bytes of the files on disk; blocks."""
+        """Return the size of the files on disk in bytes; blocks."""
         size = 0
         try:
             with os.scandir(self.path) as entries:
                 for entry in entries:
-                    # RocksDB deletes what it has compacted meanwhile.
+                    # RocksDB deletes compacted files concurrently.
                     with suppress(FileNotFoundError):
                         size += entry.stat().st_size if entry.is_file() else 0
         except FileNotFoundError:
             return 0
         except OSError as error:
-            raise translated(error, f"measuring {self.path}", self.path) from error
+            raise to_store_error(error, f"measuring {self.path}", self.path) from error
         return size
 
     def close(self) -> None:
-        """Flush and close; blocks. It is closed when it raises StoreError, too: then what was not flushed is lost."""
+        """Flush and close; blocks. It is also closed if it raises StoreError, but then unflushed data is lost."""
         error = self._let_go()
         if error is not None:
-            raise translated(error, f"closing {self.path}", self.path) from error
+            raise to_store_error(error, f"closing {self.path}", self.path) from error
 
     def destroy(self) -> None:
-        """Close and delete the folder; blocks. Raises StoreError when something of it cannot be deleted."""
+        """Close and delete the folder; blocks. Raises StoreError if a file cannot be deleted."""
         self._let_go()
         try:
             _delete(self.path)
         except OSError as error:
             if not isinstance(error, FileNotFoundError) or self.path.exists():
-                raise translated(error, f"deleting {self.path}", self.path) from error
+                raise to_store_error(error, f"deleting {self.path}", self.path) from error
 
     def _attach(self, database: Rdict, name: str) -> None:
         family = _family(name, self._numbers[name])
@@ -346,14 +346,14 @@ class RocksShard:
         self.handles[name] = database.get_column_family_handle(family)
 
     def _drop(self, database: Rdict, family: str) -> None:
-        # One that cannot be dropped now takes space until the database is opened the next time.
+        # A family that cannot be dropped now takes space until the database is next opened.
         with suppress(Exception):
             database.drop_column_family(family)
 
     def _let_go(self) -> Exception | None:
-        """Close every handle and return the first error; rocksdict flushes a family as it closes it.
+        """Close all handles and return the first error; rocksdict flushes a family when closing it.
 
-        RocksDB itself closes only when the last handle is gone, so none may stay behind, in a traceback either.
+        RocksDB itself only closes with its last handle, so none may remain, not even in a traceback.
         """
         self.memory.remove(self)
         opened = [*self.families.values(), *([] if self.database is None else [self.database])]

@@ -1,13 +1,13 @@
-"""How many rows a task has: exactly while there are few, which is when people check it."""
+"""The number of rows of a task: exact for small tables, for which users compare it."""
 
 from rocksdict import DbClosedError, Rdict, ReadOptions
 
 from tablehouse.stores.rows import ROW_PREFIX, ROWS_END
 
-#: Rows that are counted one by one, at about 0.2 us each, and deleted ones that are passed over on the way.
+#: Maximum rows counted one by one, at about 0.2 us each, and maximum deleted ones skipped in between.
 COUNTED_ROWS = 10_000
 
-#: Large rows are read from their files as they are counted. More bytes than this are not.
+#: Maximum bytes of large rows to count, since counting reads them from their files.
 _COUNTED_BYTES = 32 << 20
 
 _KEYS = "rocksdb.estimate-num-keys"
@@ -17,15 +17,14 @@ _LARGE_ROWS = "rocksdb.live-blob-file-size"
 class RowCount:
     """The number of rows of one column family.
 
-    RocksDB's own estimate counts a row again for each time it was overwritten, and the checkpoint too, until they are
-    compacted.
+    RocksDB's own estimate counts overwritten rows and checkpoints again until they are compacted.
     """
 
     def __init__(self) -> None:
         self._written = True
-        #: What was counted last; None where there were too many to count.
+        #: The last count; None if there were too many rows.
         self._counted: int | None = None
-        #: RocksDB's estimate when there were too many; as long as it has not halved, they are not counted again.
+        #: RocksDB's estimate when there were too many; they are not counted again until it has halved.
         self._many: int | None = None
 
     def changed(self) -> None:
@@ -33,21 +32,21 @@ class RowCount:
         self._written = True
 
     def estimate(self, family: Rdict) -> int:
-        """Return what was counted last, or RocksDB's estimate where there were too many rows to count."""
+        """Return the last count, or RocksDB's estimate if there were too many rows to count."""
         if self._counted is not None:
             return self._counted
         try:
             keys = family.property_int_value(_KEYS) or 0
         except DbClosedError:
-            # A thread is closing it.
+            # Another thread is closing it.
             return 0
-        # The checkpoint is a key too.
+        # The checkpoint is also a key.
         return max(0, keys - 1)
 
     def count(self, family: Rdict) -> bool:
-        """Count the rows, which takes 2 ms at most, unless none were written since the last time or there are too many.
+        """Count the rows, in at most 2 ms, unless they have not changed since the last count or are too many.
 
-        Return whether that was done.
+        Return whether they were counted.
         """
         if not self._written:
             return False
@@ -57,15 +56,15 @@ class RowCount:
                 return False
             self._written = False
             small = (family.property_int_value(_LARGE_ROWS) or 0) <= _COUNTED_BYTES
-            self._counted = _counted(family) if small else None
+            self._counted = _count_rows(family) if small else None
         except DbClosedError:
             return False
         self._many = max(keys, COUNTED_ROWS) if self._counted is None else None
         return True
 
 
-def _counted(family: Rdict) -> int | None:
-    """Return the number of rows; None where there are too many to count."""
+def _count_rows(family: Rdict) -> int | None:
+    """Return the number of rows; None if there are too many to count."""
     options = ReadOptions()
     options.set_max_skippable_internal_keys(COUNTED_ROWS)
     options.set_iterate_upper_bound(ROWS_END)
@@ -79,6 +78,6 @@ def _counted(family: Rdict) -> int | None:
         iterator.next()
     try:
         iterator.status()
-    except Exception:  # noqa: BLE001 - rocksdict has no narrower one; too many deleted rows, or what a read will report
+    except Exception:  # noqa: BLE001 - rocksdict has no narrower class; too many deleted rows, or an error that a read will report
         return None
     return rows

@@ -1,6 +1,6 @@
-"""The bytes of a row and of its key, the same in the store, in the changelog and on every replica.
+"""The encoding of a row and its key, the same in the store, in the changelog and on every replica.
 
-A row is a fixed head and the payload:
+A row is a fixed header and the payload:
 
     layout version   u8      1
     flags            u8      bit 0: the mark of a deleted key, without a payload; other bits are reserved for what a row
@@ -9,8 +9,8 @@ A row is a fixed head and the payload:
     source offset    i64     the source record that made the row
     payload          the rest, in the table's value format
 
-All integers are big-endian. A key is one byte that says what the record is, and for a row the stored key. Changing any
-of this makes every store and changelog unreadable, so it comes with a new layout version or not at all.
+All integers are big-endian. A key is one byte for the kind of record, followed by the stored key if it is a row. Any
+change of this layout makes every store and changelog unreadable, so it requires a new layout version.
 """
 
 import struct
@@ -21,7 +21,7 @@ LAYOUT_VERSION = 1
 
 _HEAD = struct.Struct(">BBqq")
 
-#: The flag of a mark that a key was deleted, in tables that have to know when.
+#: The flag of a deletion mark, in tables that need the time of a deletion.
 DELETED = 0x01
 
 #: Packs the head of a row: `pack_head(LAYOUT_VERSION, flags, timestamp_ms, offset) + payload` is a row.
@@ -30,13 +30,13 @@ pack_head = _HEAD.pack
 #: Bytes that a row adds to its payload.
 HEAD_SIZE = _HEAD.size
 
-#: In front of every stored key. Keys that begin with another byte are reserved for the engine's own records.
+#: Prefix of every stored key. Keys with another first byte are reserved for the engine's own records.
 ROW_PREFIX = b"\x01"
 
 #: Above every row, and the first key that a record of another prefix can have.
 ROWS_END = b"\x02"
 
-#: How a row of this layout begins.
+#: The first bytes of a row of this layout.
 _BEGINNING = bytes((LAYOUT_VERSION, 0))
 
 
@@ -46,14 +46,14 @@ def row_bounds(start: bytes, end: bytes) -> tuple[bytes, bytes]:
 
 
 class RowLayoutError(Exception):
-    """The bytes are no row of this layout: the store or the changelog was written by another version."""
+    """The bytes are not a row of this layout: the store or the changelog was written by another version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: `offset` is the source offset that made it, `timestamp_ms` that record's timestamp.
+    """One row: `offset` is the offset of its source record, `timestamp_ms` that record's timestamp.
 
-    `deleted` is set for the mark of a key that the record deleted.
+    `deleted` is set for a deletion mark.
     """
 
     payload: bytes
@@ -75,9 +75,9 @@ def unpack(data: bytes) -> Row:
 
 
 def payloads(rows: Sequence[bytes | None]) -> list[bytes | None]:
-    """Return the payload of each row, None where there is none, or a mark; raises RowLayoutError as unpack() does.
+    """Return the payload of each row, None for a missing row or a deletion mark; raises RowLayoutError as unpack().
 
-    The form for a batch, without an object for each row.
+    For batches: no object is created per row.
     """
     return [
         None

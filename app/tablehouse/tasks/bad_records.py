@@ -1,4 +1,4 @@
-"""What becomes of records that cannot become rows: a dead letter, a skip, or a stop.
+"""What happens to records that cannot become rows: a dead letter, a skip, or a stop.
 
 Whatever it is, it is over before the position passes them: a dead letter is acknowledged before the changelog batch is
 appended that covers its record.
@@ -84,7 +84,7 @@ class BadRecords:
 
     async def _send(self) -> None:
         if self._dead_letters is None:
-            raise AssertionError(f"table {self._table} sends dead letters, and nobody writes them")
+            raise AssertionError(f"table {self._table} sends dead letters, and has no writer of them")
         try:
             await self._dead_letters.send([DeadLetter(self._table, self._source, bad) for bad in self._found])
         except LettersUndelivered:

@@ -1,7 +1,7 @@
 """A look at what tables were built with, before a worker takes part in its group.
 
-It is short, so it may miss a definition that has changed. The tasks compare all that they read (replay.py); by then the
-worker is a member, and its end is a rebalance for the others.
+It is short, so it may miss a definition that has changed. The tasks compare all that they read (table_state.py); by
+then the worker is a member, and its end is a rebalance for the others.
 """
 
 import asyncio
@@ -9,16 +9,16 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from tablehouse.catalog.spec import TableSpec
-from tablehouse.model import TopicPartition
+from tablehouse.model import ShardId
 from tablehouse.stores.store import StoreError
 from tablehouse.tasks.definitions import family_name, identity_of
+from tablehouse.tasks.identity import Identity, require_same_definition
 from tablehouse.tasks.log import Bounds, LogReader, LogUnavailable, OffsetOutOfRange
 from tablehouse.tasks.records import CLAIM_KEY, Checkpoint, Claim, MalformedRecord, decode
-from tablehouse.tasks.replay import Identity, require_same_definition
 from tablehouse.tasks.shards import ShardSettings
 
-#: Partitions of each changelog that are looked at: their first records, and where these have no claim, so many before
-#: the end.
+#: Partitions of each changelog that are looked at, and how many records before the end where the first ones have no
+#: claim.
 LOOKED_AT, TAIL_RECORDS = 3, 500
 
 #: Seconds that this may take for all changelogs together.
@@ -34,7 +34,7 @@ async def check_definitions(settings: ShardSettings, changelog: LogReader) -> No
     identities = [
         _identity(settings, table, partition)
         for table in settings.catalog.tables.values()
-        for partition in range(min(LOOKED_AT, settings.partitions[table.source.topic]))
+        for partition in range(min(LOOKED_AT, settings.partitions[table.shard_name]))
     ]
     seen: set[str] = set()
     with suppress(LogUnavailable, TimeoutError):
@@ -46,10 +46,10 @@ async def check_definitions(settings: ShardSettings, changelog: LogReader) -> No
                 if identity.changelog in bounds
             ]
             await asyncio.gather(*looks)
-    for topic in settings.catalog.topics:
-        tables = [table for table in settings.catalog.tables_of(topic) if table.name not in seen]
-        sources = [TopicPartition(topic, number) for number in range(settings.partitions[topic])]
-        held = next((source for source in sources if settings.directory.shard(source).exists()), None)
+    for name in settings.catalog.shard_names:
+        tables = [table for table in settings.catalog.tables_in(name) if table.name not in seen]
+        shards = [ShardId(name, partition) for partition in range(settings.partitions[name])]
+        held = next((shard for shard in shards if settings.directory.shard(shard).exists()), None)
         if tables and held is not None:
             await asyncio.to_thread(_check_store, settings, tables, held)
 
@@ -71,11 +71,11 @@ async def _look(changelog: LogReader, identity: Identity, bounds: Bounds, seen: 
             return
 
 
-def _check_store(settings: ShardSettings, tables: Collection[TableSpec], source: TopicPartition) -> None:
-    store = settings.store_of(source)
+def _check_store(settings: ShardSettings, tables: Collection[TableSpec], shard: ShardId) -> None:
+    store = settings.store_of(shard)
     saved: dict[str, Checkpoint] = {}
     try:
-        store.open([family_name(table) for table in settings.catalog.tables_of(source.topic)])
+        store.open([family_name(table) for table in settings.catalog.tables_in(shard.name)])
         try:
             for table in tables:
                 data = store.task(family_name(table)).checkpoint()
@@ -87,11 +87,11 @@ def _check_store(settings: ShardSettings, tables: Collection[TableSpec], source:
         return
     for table in tables:
         if table.name in saved:
-            _compare(_identity(settings, table, source.partition), saved[table.name].fingerprint, "the store")
+            _compare(_identity(settings, table, shard.partition), saved[table.name].fingerprint, "the store")
 
 
 def _identity(settings: ShardSettings, table: TableSpec, partition: int) -> Identity:
-    return identity_of(settings.group, table, partition, settings.partitions[table.source.topic])
+    return identity_of(settings.group, table, partition, settings.partitions[table.shard_name])
 
 
 def _compare(identity: Identity, built_with: Mapping[str, str], where: str) -> None:

@@ -24,7 +24,7 @@ class SystemClock:
 class MeasuredClock:
     """Implements BrokerClock: counts on from the time that a broker told last.
 
-    What the machine takes for the time of day does not matter, nor when somebody sets that.
+    What the machine takes for the time of day does not matter, nor when it is set.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -33,7 +33,7 @@ class MeasuredClock:
         self._ahead_ms: float | None = None
 
     def measured(self, stamped_ms: int, asked_at: float) -> None:
-        """Take note of what a broker stamped a record with that was not sent before `asked_at`, a monotonic time."""
+        """Record what a broker stamped a record with that was not sent before `asked_at`, a monotonic time."""
         self._ahead_ms = stamped_ms - asked_at * 1000
 
     def now_ms(self) -> int:

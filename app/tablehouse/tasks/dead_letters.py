@@ -37,7 +37,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class LettersUndelivered(Exception):
-    """Dead letters could not be written, or nobody knows; they have to be written again."""
+    """Dead letters were not written, or it is not known whether they were; they have to be written again."""
 
 
 class DeadLetter(NamedTuple):

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from tablehouse.catalog.fingerprint import fingerprint
 from tablehouse.catalog.spec import TableSpec
-from tablehouse.folds.upsert import MarkedUpsert, Upsert
+from tablehouse.folds.make import make_fold
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.keyed import source_keys
 from tablehouse.formats.likely_causes import cause_of_key, cause_of_value
@@ -16,9 +16,9 @@ from tablehouse.formats.values import LARGE_VALUE_BYTES, value_format
 from tablehouse.formats.variants import Known
 from tablehouse.model import TopicPartition
 from tablehouse.stores.rows import LAYOUT_VERSION
+from tablehouse.tasks.identity import Identity
 from tablehouse.tasks.ingest import TableCodec
 from tablehouse.tasks.log import LogRecord
-from tablehouse.tasks.replay import Identity
 from tablehouse.tasks.suspicions import KeySuspicion
 
 
@@ -81,14 +81,15 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
             return cause_of_value(table.source.value.format, value, record.headers, kind_of)
         return None
 
+    (source,) = table.inputs(partition)
     values = value_format(table, known.schemas)
     return TableCodec(
-        source=TopicPartition(table.source.topic, partition),
+        source=source,
         store_key=keys.store,
         decode_value=values.decode,
         decode_in_pieces=values.decode_in_pieces,
         misplaced=misplaced,
-        fold=MarkedUpsert() if anywhere else Upsert(),
+        fold=make_fold(table.fold),
         spec=table.source,
         partitions=partitions,
         empty_keys=places_empty_keys(partitioner),

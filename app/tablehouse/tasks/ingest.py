@@ -3,12 +3,14 @@
 This is the only code that runs per source record, so it does as little as it can there.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple, Protocol, Self
 
 from tablehouse.catalog.spec import OnError, SourceSpec
-from tablehouse.folds.fold import Decoded, Fold, Lookup
+from tablehouse.folds.fold import Decoded, Fold, Lookup, Slice
 from tablehouse.formats.errors import DECODE_ERRORS, reason_of
 from tablehouse.model import TopicPartition
 from tablehouse.stores.rows import ROW_PREFIX
@@ -60,7 +62,7 @@ class Skips(Protocol):
     """Where records go that cannot become rows. They are passed over in the fold."""
 
     def __call__(self, record: LogRecord, reason: str, detail: str) -> None:
-        """Take note of one; see BadRecord."""
+        """Record one; see BadRecord."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class TableCodec:
     headers of the record, and raise DecodeError. misplaced returns the index of the first of some wire keys that the
     partitioner would not have put into this partition, None when all are where they belong. empty_keys is False where
     the source's producers send records with an empty key anywhere, so that none of them can be the latest. on_error
-    says what becomes of records that cannot become rows, and likely_cause what one probably is instead, with the reason
+    says what happens to records that cannot become rows, and likely_cause what one probably is instead, with the reason
     it was given, and what would be right; None when it is not known. suspicion looks at records, and at the keys of
     those that can be read.
 
@@ -98,18 +100,18 @@ class Folding:
     """A lane batch on its way to rows, a slice at a time. Records that cannot become rows go to `skip`.
 
     rows are those of all slices so far (prefixed keys; None deletes). misplaced_at is the offset of the first misplaced
-    key, stream_time the highest timestamp, -1 before the first. sample is the first misplaced key and keys that follow
-    it, in their wire form.
+    key, stream_time the highest timestamp of the partition, beginning with that before the batch; -1 before the first
+    record. sample is the first misplaced key and keys that follow it, in their wire form.
     """
 
-    def __init__(self, codec: TableCodec, skip: Skips, lookup: Lookup) -> None:
+    def __init__(self, codec: TableCodec, skip: Skips, lookup: Lookup, stream_time: int = -1) -> None:
         self._codec = codec
         self._skip = skip
         self._lookup_before = lookup
         self.rows: dict[bytes, bytes | None] = {}
         self.misplaced_at: int | None = None
         self.sample: Sequence[bytes] = ()
-        self.stream_time = -1
+        self.stream_time = stream_time
 
     def add(self, records: Sequence[LogRecord]) -> None:
         """Decode, check and fold records that follow those before."""
@@ -166,9 +168,14 @@ class Folding:
                     continue
             append_wire(wire)
             append(Decoded(ROW_PREFIX + key, value, record.timestamp, record.offset))
-        self.stream_time = max(self.stream_time, max((record.timestamp for record in records), default=-1))
         self._look_at_keys(records, wires, decoded)
-        self.rows.update(self._codec.fold(decoded, self._lookup))
+
+        def refuse(record: Decoded, error: Exception) -> None:
+            refused = records[bisect_left(records, record.offset, key=attrgetter("offset"))]
+            skip(refused, "undecodable_value", reason_of(error))
+
+        self.rows.update(self._codec.fold(decoded, self._lookup, Slice(self.stream_time, records, refuse)))
+        self.stream_time = max(self.stream_time, max((record.timestamp for record in records), default=-1))
 
     def _look_at_keys(self, records: Sequence[LogRecord], wires: Sequence[bytes], decoded: Sequence[Decoded]) -> None:
         """See whether keys are where the partitioner puts them, and look like the table's format."""

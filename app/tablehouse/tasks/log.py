@@ -110,7 +110,7 @@ class Cursor(Protocol):
         """Wait for the next slice; safe to cancel (the slice comes again).
 
         At the end of the log that takes as long as it takes. Raises OffsetOutOfRange, and LogUnavailable when the
-        reader had to stop or, after some seconds, when nothing comes although the log goes on or nobody can tell.
+        reader had to stop or, after some seconds, when nothing comes although the log goes on or its end is not known.
         Raises Unreadable once all records before those that cannot be read were returned.
         Raises StoodStill when it was not looked at for half of the time for which tombstones are kept.
         """
@@ -168,7 +168,7 @@ class Lease(Protocol):
         """
 
     def holds(self, generation: int) -> bool:
-        """Say whether the last good heartbeat of `generation` was SENT less than half a session time-out ago."""
+        """Return whether the last good heartbeat of `generation` was SENT less than half a session time-out ago."""
 
     def age(self) -> float:
         """Return the seconds since the last good heartbeat was sent; infinity when there was none."""
@@ -204,7 +204,7 @@ class LaneOutage(NamedTuple):
 
 
 class LaneControl(Protocol):
-    """How a shard steers the group's consumer for its source partition."""
+    """How a lane steers the group's consumer for its source partition."""
 
     def start_lane(self, partition: TopicPartition, offset: int) -> None:
         """Deliver records from `offset` on."""

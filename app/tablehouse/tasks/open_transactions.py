@@ -5,7 +5,7 @@ from tablehouse.tasks.source_ends import SourceEnds
 
 #: Seconds for which an open transaction may hold back records before misses are in doubt. Transactions that are over
 #: sooner are lag like any other.
-HELD_BACK_PATIENCE = 3.0
+HELD_BACK_TIMEOUT_SECONDS = 3.0
 
 
 class OpenTransactions:
@@ -28,17 +28,17 @@ class OpenTransactions:
         return found[1] if found is not None and self.held_back(applied) else 0.0
 
     def doubt(self, applied: int) -> str | None:
-        """Say why a miss proves nothing because of an open transaction; None when it does.
+        """Return why a miss proves nothing because of an open transaction; None when it does.
 
         It does not where records were held back at the claim and are not applied yet, and where the same transaction
-        has held back records for HELD_BACK_PATIENCE. Records of open transactions are none yet, so it does where there
-        are no others.
+        has held back records for HELD_BACK_TIMEOUT_SECONDS. Records of open transactions are none yet, so it does where
+        there are no others.
         """
         found, held, missing = self._ends.held_back(), self.held_back(applied), self.claimed_end - 1 - applied
         if found is not None and held and not found[0].settled:
             # What lies before the stable end can be read, and is settled.
             missing, found = min(missing, found[0].end - 1 - applied), None
-        if found is not None and held and (missing > 0 or found[1] >= HELD_BACK_PATIENCE):
+        if found is not None and held and (missing > 0 or found[1] >= HELD_BACK_TIMEOUT_SECONDS):
             return (
                 f"an open transaction holds back {held} offsets of {self._source} from {found[0].end} on, those of "
                 "other producers too; they are applied once it is committed or aborted, which kafka-transactions.sh "

@@ -1,4 +1,4 @@
-"""The owner's way of a lane batch: fold, append to the changelog, and only then write to the store.
+"""How an owner applies a lane batch: fold, append to the changelog, and only then write to the store.
 
 One batch is in flight at a time; the next is folded meanwhile, on top of it. Whatever goes wrong, everything here is
 thrown away and the changelog says what happened. A record that needs a schema is waited with until it can be read.
@@ -15,19 +15,16 @@ from typing import Any
 
 import structlog
 
-from tablehouse.formats.schemas import SchemaName, SchemaNeeded, Schemas
+from tablehouse.formats.schemas import SchemaName, SchemaNeeded
 from tablehouse.formats.values import LARGE_VALUE_BYTES
-from tablehouse.model import TopicPartition
 from tablehouse.tasks.bad_records import BadRecords
-from tablehouse.tasks.dead_letters import DeadLetters
-from tablehouse.tasks.doubts import Doubts, Misplaced
+from tablehouse.tasks.doubts import Misplaced
 from tablehouse.tasks.ingest import Folding, LaneBatch, RecordRefused, TableCodec
-from tablehouse.tasks.log import ChangelogWriter, LogRecord
+from tablehouse.tasks.log import LogRecord
+from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.records import POSITION_KEY, PositionRecord, anchor_of, encode
-from tablehouse.tasks.replay import Replayer
 from tablehouse.tasks.suggestions import Suggestion
-from tablehouse.telemetry import Metrics
-from tablehouse.turns import Turns
+from tablehouse.tasks.table_state import TableState
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +32,7 @@ log = structlog.get_logger(__name__)
 LANE_BATCH = 4000
 
 #: The bytes of keys and values up to which polls are coalesced. It is about what one changelog batch holds by default
-#: (max.message.bytes); more would be folded in vain and halved.
+#: (max.message.bytes); larger batches would only be split again.
 LANE_BATCH_BYTES = 1 << 20
 
 #: The bytes of a batch from which on it is large: one of them at a time is ingested by a worker. Folding, encoding,
@@ -43,17 +40,17 @@ LANE_BATCH_BYTES = 1 << 20
 LARGE_BATCH_BYTES = 4 * LANE_BATCH_BYTES
 
 #: Records decoded and folded in one go, at about 3 us each: this, and not the lane batch, is what a reader waits for.
-RECORDS_A_SLICE = 500
+RECORDS_PER_SLICE = 500
 
 #: The bytes that a slice has at most, by the average size of the batch's records: large values take longer to decode.
-BYTES_A_SLICE = 256 * 1024
+BYTES_PER_SLICE = 256 * 1024
 
 #: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h
 #: by default), after which the broker would forget the epoch that fences older writers.
 IDLE_POSITION_INTERVAL = 3600.0
 
 #: A task that waits for a schema for longer, in seconds, leaves the lane to its siblings.
-LANE_PATIENCE = 1.0
+LANE_TIMEOUT_SECONDS = 1.0
 
 
 class NotContiguous(Exception):
@@ -90,42 +87,38 @@ def _is_large(record: LogRecord) -> bool:
 
 
 class Pipeline:
-    """Ingests for one ownership, that is under one epoch."""
+    """Ingests for one ownership, that is under one epoch.
+
+    on_applied is called with each batch that was applied, step_aside where the pipeline waits for something that may
+    take long, so that the lane's other tasks do not wait too.
+    """
 
     def __init__(
         self,
-        table: str,
-        changelog: TopicPartition,
+        state: TableState,
         codec: TableCodec,
-        replayer: Replayer,
-        writer: ChangelogWriter,
-        metrics: Metrics,
-        dead_letters: DeadLetters | None,
-        doubts: Doubts,
-        turns: Turns,
-        schemas: Schemas,
-        large_batches: asyncio.Semaphore,
+        ports: Ports,
         on_applied: Callable[[], None],
         step_aside: Callable[[], None],
     ) -> None:
-        self._table = table
-        self._changelog = changelog
+        self._table = state.table
+        self._changelog = state.changelog
         self._codec = codec
-        self._replayer = replayer
-        self._writer = writer
-        self._metrics = metrics
-        self._doubts = doubts
-        self._turns = turns
-        self._ingested = metrics.ingest_records.labels(table)
-        self._schemas = schemas
-        self._large_batches = large_batches
+        self._state = state
+        self._writer = ports.writer
+        self._metrics = ports.metrics
+        self._doubts = ports.doubts
+        self._turns = ports.turns
+        self._ingested = ports.metrics.ingest_records.labels(state.table)
+        self._schemas = ports.known.schemas
+        self._large_batches = ports.large_batches
         self._on_applied = on_applied
         self._step_aside = step_aside
-        self._epoch = replayer.epoch
-        self._position = replayer.position
+        self._epoch = state.epoch
+        self._position = state.position
         self._flight: asyncio.Task[None] | None = None
         self._flying: Mapping[bytes, bytes | None] = {}
-        self._bad = BadRecords(table, codec, dead_letters, metrics)
+        self._bad = BadRecords(state.table, codec, ports.dead_letters, ports.metrics)
         #: The schema without which nothing more can be folded, as SchemaNeeded names it.
         self._missing: SchemaName | str | None = None
         #: How many records are worth coalescing: fewer than LANE_BATCH while rows are so big that they do not fit.
@@ -138,7 +131,7 @@ class Pipeline:
 
     @property
     def knows_more(self) -> bool:
-        """Say whether a misplaced key is known that the position in the changelog does not tell of.
+        """Return whether a misplaced key is known that the position in the changelog does not tell of.
 
         Learnt from another worker, it has to be known right after a restart, before that worker can tell of it again.
         """
@@ -147,12 +140,12 @@ class Pipeline:
 
     @property
     def waits_for(self) -> str | None:
-        """Say what the pipeline waits for besides the changelog; None when it does not."""
+        """Return what the pipeline waits for besides the changelog; None when it does not."""
         return None if self._missing is None else f"waits for {self._schemas.describe(self._missing)}"
 
     @property
     def rejection(self) -> str | None:
-        """Say what was wrong with the latest record that could not become a row; None when there was none."""
+        """Return what was wrong with the latest record that could not become a row; None when there was none."""
         return self._bad.latest
 
     async def feed(self, batch: LaneBatch) -> None:
@@ -202,14 +195,14 @@ class Pipeline:
         return rest
 
     async def _wait_for_schema(self, needed: SchemaName | str) -> None:
-        # Whoever was fenced, or does not know what became of its batch, has to hear of it now.
+        # An owner that was fenced, or whose batch has an unknown outcome, has to learn of it now.
         await self.settle()
         waiting = self._metrics.waiting_for_schemas.labels(self._table)
         self._missing = needed
         waiting.inc()
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LANE_PATIENCE):
+                async with asyncio.timeout(LANE_TIMEOUT_SECONDS):
                     await self._schemas.fetch(needed)
                 return
             log.warning(
@@ -258,7 +251,7 @@ class Pipeline:
     def _lookup(self, key: bytes) -> bytes | None:
         if key in self._flying:
             return self._flying[key]
-        return self._replayer.store.get(key)
+        return self._state.store.get(key)
 
     async def _prepare(self, batch: LaneBatch) -> tuple[_Prepared, LaneBatch | None]:
         """Return what to append, and the part of the batch that did not fit with it, or comes after a stop.
@@ -297,8 +290,9 @@ class Pipeline:
 
     async def _fold(self, batch: LaneBatch) -> Folding:
         records = batch.records
-        folding = Folding(self._codec, self._bad.add, self._lookup)
-        a_slice = min(RECORDS_A_SLICE, _within(BYTES_A_SLICE, batch))
+        known = self._position
+        folding = Folding(self._codec, self._bad.add, self._lookup, -1 if known is None else known.stream_time)
+        a_slice = min(RECORDS_PER_SLICE, _within(BYTES_PER_SLICE, batch))
         for start in range(0, len(records), a_slice):
             if start:
                 await self._turns.wait()
@@ -317,7 +311,6 @@ class Pipeline:
     def _encode(self, batch: LaneBatch, folding: Folding) -> _Prepared | None:
         """Return what to append of a batch, and move on behind it; None when it does not fit."""
         known, records = self._position, batch.records
-        stream_time = -1 if known is None else known.stream_time
         misplaced, found = self._doubts.misplaced.get(self._changelog.topic), folding.misplaced_at
         is_news = misplaced is None and found is not None
         if misplaced is None and found is not None:
@@ -327,7 +320,7 @@ class Pipeline:
             first=batch.first,
             last=batch.next_offset - 1,
             epoch=self._epoch,
-            stream_time=max(stream_time, folding.stream_time),
+            stream_time=folding.stream_time,
             anchor=anchor,
             misplaced=misplaced,
             rejected=len(self._bad) + (0 if known is None else known.rejected),
@@ -347,13 +340,13 @@ class Pipeline:
         return _Prepared(folding.rows, position, encoded, len(content), len(records))
 
     async def _deliver(self, prepared: _Prepared) -> None:
-        replayer = self._replayer
-        sent_at = replayer.now_ms()
+        state = self._state
+        sent_at = state.now_ms()
         base = await self._writer.append(self._changelog, self._epoch, prepared.batch)
         end = base + prepared.count
-        if base != replayer.next_offset:
+        if base != state.next_offset:
             raise NotContiguous(end)
-        await replayer.record(prepared.rows, prepared.position, self._epoch, end, sent_at)
+        await state.commit(prepared.rows, prepared.position, self._epoch, end, sent_at)
         self._ingested.inc(prepared.source_records)
         self._on_applied()
 

@@ -1,4 +1,4 @@
-"""What a task reaches the world through, as one value."""
+"""A task's external dependencies, as one value."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ from tablehouse.turns import Turns
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a task reaches the world through.
+    """A task's external dependencies.
 
     on_fatal is told of an error that no retry mends: the worker has to stop. dead_letters is None where no table sends
     any. large_batches is held by the task that ingests a batch of more than LARGE_BATCH_BYTES.

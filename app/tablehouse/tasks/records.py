@@ -66,7 +66,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `nonce` tells the winner of a race from the loser, who is told success too. `log_id` is drawn by the first claim of
     a log and repeated by every later one: a log with another id is another log. `seals` marks the record that closes a
-    producer id before the next one is used; nobody owns its epoch.
+    producer id before the next one is used; no worker owns its epoch.
     """
 
     epoch: tuple[int, int]
@@ -80,7 +80,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a store knows beside its rows.
+    """What a store knows in addition to its rows.
 
     `next_offset` is the changelog offset to go on reading at. `applied_at` is the append time of the newest changelog
     record applied, or when the replay from the start began if that is later (the brokers' clock, milliseconds).

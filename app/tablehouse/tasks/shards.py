@@ -1,4 +1,4 @@
-"""All shards of a worker: opened, owned, suspended and closed as assignments come and go."""
+"""All shards of a worker: owned, followed, suspended and given up as assignments come and go."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,33 +10,32 @@ import structlog
 
 from tablehouse.catalog.spec import Catalog
 from tablehouse.errors import NotOwner, PartitionRestoring, PositionNotReached, SourceUnavailable
-from tablehouse.model import Consistency, Ownership, SourceEnd, TaskState, TaskStatus, TopicPartition
+from tablehouse.model import Consistency, Ownership, ShardId, SourceEnd, TaskState, TaskStatus, TopicPartition
 from tablehouse.recurring import Recurring
 from tablehouse.stores.data_directory import DataDirectory
 from tablehouse.stores.rows import RowLayoutError
-from tablehouse.stores.store import ShardStore, StoreClosed, StoreCorrupt, StoreError
-from tablehouse.tasks import background
+from tablehouse.stores.store import ShardStore, StoreCorrupt, StoreError
 from tablehouse.tasks.definitions import codec_of, family_name, identity_of
-from tablehouse.tasks.log import LaneControl, LogRecord, LogUnavailable, PartitionMissing
+from tablehouse.tasks.flushing import Flushing
+from tablehouse.tasks.lane import Lane
+from tablehouse.tasks.log import LaneControl, LogRecord, LogUnavailable
 from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.questions import Question
 from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.shard import Shard
-from tablehouse.tasks.source_ends import SOURCE_ENDS_INTERVAL
-from tablehouse.tasks.task import FIRST_PAUSE, LONGEST_PAUSE, Task
+from tablehouse.tasks.shard_stores import ShardStores
+from tablehouse.tasks.source_listings import SourceListings
+from tablehouse.tasks.task import Task
 
 log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
-#: Seconds between flushes. There is no write-ahead log, so this bounds the tail that is replayed after a SIGKILL.
-FLUSH_INTERVAL = 30.0
-
 #: Source records that may wait in the inboxes of a worker, and the least that each shard gets of them, however many
-#: there are; what they take in bytes is bounded beside that.
-QUEUED_RECORDS = 64_000
-LEAST_QUEUED = 1_000
+#: there are; what they take in bytes is bounded in addition.
+MAX_QUEUED_RECORDS = 64_000
+MIN_QUEUED_RECORDS = 1_000
 
 #: The part of the memory budget that the records in the inboxes of a worker may take. Half as much again may be kept
 #: for tasks that are about to join.
@@ -45,43 +44,22 @@ QUEUED_SHARE = 16
 #: The bytes of large batches that wait in all inboxes together from which on nothing is fetched for any lane.
 CROWDED_BYTES = 4 * LARGE_BATCH_BYTES
 
-#: A store that has failed is opened anew this often at most, in seconds, and only when so many bytes are free: RocksDB
-#: writes nothing any more after a failure in its background, such as a full disk, and can be read until it is closed.
-REOPEN_INTERVAL = 30.0
-REOPEN_FREE = 64 << 20
 
 #: How long rows may be counted for one answer, in seconds.
 COUNTING_SECONDS = 0.25
 
-#: How many databases are opened or closed at once; each takes a core for a part of a second.
-OPENERS = 2
-
 
 def limits(shards: int, memory_budget: int) -> tuple[int, int]:
-    """Return how many records, and bytes of records, may wait in each inbox of a worker with so many shards."""
-    records = max(LEAST_QUEUED, min(2 * LANE_BATCH, QUEUED_RECORDS // shards))
+    """Return how many records, and bytes of records, may wait in each inbox of a worker with `shards` shards."""
+    records = max(MIN_QUEUED_RECORDS, min(2 * LANE_BATCH, MAX_QUEUED_RECORDS // shards))
     return records, min(4 * LANE_BATCH_BYTES, memory_budget // QUEUED_SHARE // shards)
-
-
-@dataclass(slots=True)
-class _Held:
-    shard: Shard
-    store: ShardStore
-    tasks: dict[str, Task]
-    active: bool
-    opened: asyncio.Task[None] | None = None
-    leaving: bool = False
-    #: Whether what was on the disk was thrown away.
-    destroyed: bool = False
-    #: Whether the source was missing when its end was last listed.
-    source_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ShardSettings:
     """What all shards of a worker have in common.
 
-    `partitions` are the counts by source topic; `store_of` makes the store of a shard, not open yet; `memory_budget` is
+    `partitions` are the counts by shard name; `store_of` makes the store of a shard, not open yet; `memory_budget` is
     in bytes, for everything that a worker holds.
     """
 
@@ -89,7 +67,7 @@ class ShardSettings:
     catalog: Catalog
     partitions: Mapping[str, int]
     directory: DataDirectory
-    store_of: Callable[[TopicPartition], ShardStore]
+    store_of: Callable[[ShardId], ShardStore]
     memory_budget: int
 
 
@@ -98,68 +76,63 @@ class Shards:
     """The shards this worker holds; the local side of every read."""
 
     settings: ShardSettings
-    lane: LaneControl
+    lanes: LaneControl
     ports: Ports
     reader: Reader
-    _held: dict[TopicPartition, _Held] = field(default_factory=dict)
-    _closing: dict[TopicPartition, asyncio.Task[None]] = field(default_factory=dict)
+    _held: dict[ShardId, Shard] = field(default_factory=dict)
+    #: The same shards by the source partition that their lanes read.
+    _by_input: dict[TopicPartition, Shard] = field(default_factory=dict)
     _generation: int | None = None
-    _openers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENERS))
-    _topics: dict[str, str] = field(default_factory=dict)
-    _reopened_at: dict[TopicPartition, float] = field(default_factory=dict)
-    _listings: dict[TopicPartition, asyncio.Task[None]] = field(default_factory=dict)
-    #: Shards in which a large batch waits or is being ingested, as far as was seen.
+    _shard_of: dict[str, Callable[[int], ShardId]] = field(default_factory=dict)
+    #: Shards in which a large batch waits or is being ingested, as far as was seen, by input.
     _crowding: set[TopicPartition] = field(default_factory=set)
     _failures: Recurring = field(init=False)
+    _stores: ShardStores = field(init=False)
+    _listings: SourceListings = field(init=False)
+    _flushing: Flushing = field(init=False)
 
     def __post_init__(self) -> None:
-        self._failures = Recurring(log, self.ports.clock.monotonic)
-        self._topics = {name: table.source.topic for name, table in self.settings.catalog.tables.items()}
+        directory, ports = self.settings.directory, self.ports
+        self._failures = Recurring(log, ports.clock.monotonic)
+        self._shard_of = {name: table.shard for name, table in self.settings.catalog.tables.items()}
+        self._stores = ShardStores(directory, ports)
+        self._listings = SourceListings(lambda: self._held, ports)
+        self._flushing = Flushing(lambda: self._held, self.positions, directory, ports, self._on_store_failed)
 
     @property
     def tasks(self) -> list[Task]:
         """Return the tasks of every shard held, whatever their state."""
-        return [task for held in self._held.values() for task in held.tasks.values()]
+        return [task for shard in self._held.values() for task in shard.tasks.values()]
 
     # Assignments
 
-    def assign(
-        self, generation: int, actives: Collection[TopicPartition], standbys: Collection[TopicPartition]
-    ) -> None:
+    def assign(self, generation: int, actives: Collection[ShardId], standbys: Collection[ShardId]) -> None:
         """Own and follow exactly these shards in this generation; returns at once, each serves as soon as it can.
 
         A shard that is held already stays open, whichever of the two it was.
         """
         self._generation = generation
-        for source in [source for source in self._held if source not in actives and source not in standbys]:
-            self._close(source)
-        for source in sorted({*actives, *standbys}):
-            active = source in actives
-            held = self._held.get(source)
+        for shard in [shard for id_, shard in self._held.items() if id_ not in actives and id_ not in standbys]:
+            self._give_up(shard)
+        for shard_id in sorted({*actives, *standbys}):
+            is_active = shard_id in actives
+            held = self._held.get(shard_id)
             if held is None:
-                self._take(source, active=active)
+                self._take(shard_id, is_active=is_active)
             else:
-                held.active = active
-                if held.opened is not None and held.opened.done():
+                held.is_active = is_active
+                if held.is_open:
                     self._set_to_work(held)
-        for held in self._held.values():
-            held.shard.limit, held.shard.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
+        for shard in self._held.values():
+            shard.lane.limit, shard.lane.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
 
-    async def warm(self, shards: Collection[TopicPartition], acceptable_lag: int) -> list[TopicPartition]:
-        """Return those of these shards that can be taken over: each of their tasks can be read, and keeps_up().
+    async def warm(self, shards: Collection[ShardId], acceptable_lag: int) -> list[ShardId]:
+        """Return those of these shards that can be taken over, as Shard.is_warm() says.
 
         Within the changelog readers' deadline for each.
         """
-        return [source for source in sorted(shards) if await self._is_warm(source, acceptable_lag)]
-
-    async def _is_warm(self, source: TopicPartition, acceptable_lag: int) -> bool:
-        held = self._held.get(source)
-        if held is None or any(task.state < TaskState.STANDBY for task in held.tasks.values()):
-            return False
-        for task in held.tasks.values():
-            if not await task.keeps_up(acceptable_lag):
-                return False
-        return True
+        held = [self._held.get(shard) for shard in sorted(shards)]
+        return [shard.id for shard in held if shard is not None and await shard.is_warm(acceptable_lag)]
 
     async def suspend(self, patience: float, reason: str) -> None:
         """Stop owning and following, and keep the stores open and readable until the next assignment.
@@ -167,136 +140,67 @@ class Shards:
         Gives what is in flight `patience` seconds.
         """
         self._generation = None
-        for held in self._held.values():
-            held.shard.stop()
+        for shard in self._held.values():
+            shard.lane.stop()
         await asyncio.gather(*(task.suspend(patience, reason) for task in self.tasks))
 
     async def stop(self, patience: float) -> None:
         """Suspend, flush and close everything; bounded by what RocksDB takes to flush."""
         await self.suspend(patience, "the worker is stopping")
-        await asyncio.to_thread(self._write_down, self.positions(), dict(self._held))
-        for source in list(self._held):
-            self._close(source)
-        if self._closing:
-            await asyncio.wait(list(self._closing.values()))
+        await self._flushing.save_positions()
+        for shard in list(self._held.values()):
+            self._give_up(shard)
+        await self._stores.wait_until_closed()
 
-    def _take(self, source: TopicPartition, *, active: bool) -> None:
-        held = self._held[source] = self._new(source, active=active)
-        held.opened = background.start(self._open(source, held), f"open {source}", self.ports.on_fatal)
+    def _take(self, shard_id: ShardId, *, is_active: bool) -> None:
+        shard = self._new(shard_id, is_active=is_active)
+        self._held[shard_id] = self._by_input[shard.lane.source] = shard
+        families = [family_name(table) for table in self.settings.catalog.tables_in(shard_id.name)]
+        self._stores.start_opening(shard, families, partial(self._set_to_work, shard))
 
-    def _store_failed(self, source: TopicPartition, held: _Held) -> None:
-        """Open a store anew, whose rows in memory may be ahead of what it will have then, so with new tasks."""
-        now, last = self.ports.clock.monotonic(), self._reopened_at.get(source)
-        if self._held.get(source) is not held or (last is not None and now - last < REOPEN_INTERVAL):
-            return
-        try:
-            free = self.settings.directory.free()
-        except OSError:
-            return
-        if free < REOPEN_FREE:
-            return
-        self._reopened_at[source] = now
-        log.warning("store is opened anew after a failure", shard=str(source))
-        self._close(source)
-        self._take(source, active=held.active)
+    def _give_up(self, shard: Shard) -> None:
+        del self._held[shard.id], self._by_input[shard.lane.source]
+        self._stores.start_closing(shard)
 
-    def _new(self, source: TopicPartition, *, active: bool) -> _Held:
-        settings, ports = self.settings, self.ports
-        store = settings.store_of(source)
-        shard = Shard(source, self.lane)
-        count = settings.partitions[source.topic]
-        held = _Held(shard, store, {}, active)
-        for table in settings.catalog.tables_of(source.topic):
-            held.tasks[table.name] = Task(
-                identity_of(settings.group, table, source.partition, count),
-                source.partition,
-                codec_of(table, source.partition, count, self.ports.known),
-                store.task(family_name(table)),
-                shard,
-                ports,
-                partial(self._store_failed, source, held),
+    def _on_store_failed(self, shard: Shard) -> None:
+        """Open a store again, whose rows in memory may be ahead of what it will have then, so with new tasks."""
+        if self._held.get(shard.id) is shard and self._stores.may_reopen(shard.id):
+            log.warning("store is opened anew after a failure", shard=str(shard.id))
+            self._give_up(shard)
+            self._take(shard.id, is_active=shard.is_active)
+
+    def _new(self, shard_id: ShardId, *, is_active: bool) -> Shard:
+        settings, partition = self.settings, shard_id.partition
+        tables, count = settings.catalog.tables_in(shard_id.name), settings.partitions[shard_id.name]
+        # The tables of a shard are plain ones: all have the same input.
+        (source,) = {source for table in tables for source in table.inputs(partition)}
+        shard = Shard(shard_id, Lane(source, self.lanes), settings.store_of(shard_id), is_active)
+        for table in tables:
+            shard.tasks[table.name] = Task(
+                identity_of(settings.group, table, partition, count),
+                partition,
+                codec_of(table, partition, count, self.ports.known),
+                shard.store.task(family_name(table)),
+                shard.lane,
+                self.ports,
+                partial(self._on_store_failed, shard),
             )
-        return held
+        return shard
 
-    def _set_to_work(self, held: _Held) -> None:
-        if self._generation is not None and not held.leaving:
-            # Until its source's end is known, nobody knows how stale a standby is, and it answers nothing.
-            self._start_listing(held.shard.source)
-            for task in held.tasks.values():
-                if held.active:
-                    task.own(self._generation)
-                else:
-                    task.follow(self._generation)
+    def _set_to_work(self, shard: Shard) -> None:
+        if self._generation is not None and not shard.is_leaving:
+            # Until its source's end is listed, it is not known how stale a standby is, and it answers nothing.
+            self._listings.start(shard.id)
+            shard.set_to_work(self._generation)
 
-    async def _open(self, source: TopicPartition, held: _Held) -> None:
-        closing = self._closing.get(source)
-        if closing is not None:
-            await asyncio.wait({closing})
-        families = [family_name(table) for table in self.settings.catalog.tables_of(source.topic)]
-        pause = FIRST_PAUSE
-        failures = Recurring(log, self.ports.clock.monotonic)
-        while not held.leaving:
-            try:
-                async with self._openers:
-                    await self._open_or_destroy(source, held, families)
-            except StoreError as error:
-                for task in held.tasks.values():
-                    task.reason = str(error)
-                failures.error("open", "store cannot be opened; trying again", shard=str(source), error=str(error))
-                await self.ports.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-            else:
-                failures.end("open", "store is open", shard=str(source))
-                self._set_to_work(held)
-                return
-
-    async def _open_or_destroy(self, source: TopicPartition, held: _Held, families: Sequence[str]) -> None:
-        """Open a store; raises StoreError, after having thrown the store away when it was corrupt."""
-        try:
-            await asyncio.to_thread(held.store.open, families)
-        except StoreCorrupt as error:
-            log.error("store quarantined; it is rebuilt from the changelog", shard=str(source), error=str(error))
-            for task in held.tasks.values():
-                self.ports.metrics.store_quarantines.labels(task.table).inc()
-            held.destroyed = True
-            await asyncio.to_thread(held.store.destroy)
-            raise
-
-    def _close(self, source: TopicPartition) -> None:
-        held = self._held.pop(source)
-        held.leaving = True
-
-        async def close() -> None:
-            if held.opened is not None:
-                # It has waited for an earlier closing of the same shard.
-                await asyncio.wait({held.opened})
-            await asyncio.gather(*(task.suspend(0, "the partition moved") for task in held.tasks.values()))
-            for task in held.tasks.values():
-                task.close()
-            try:
-                async with self._openers:
-                    await asyncio.to_thread(held.store.close)
-            except StoreError as error:
-                # What was not flushed is in the changelog.
-                log.warning("store not flushed at closing", shard=str(source), error=str(error))
-
-        closing = background.start(close(), f"close {source}", self.ports.on_fatal)
-        self._closing[source] = closing
-
-        def closed(_: asyncio.Task[None]) -> None:
-            if self._closing.get(source) is closing:
-                del self._closing[source]
-
-        closing.add_done_callback(closed)
-
-    # The lane
+    # The lanes
 
     def offer(self, source: TopicPartition, records: Sequence[LogRecord], next_offset: int) -> bool:
         """Hand over what was fetched; False when it has to be fetched again."""
-        held = self._held.get(source)
-        if held is None or not held.shard.offer(records, next_offset):
+        shard = self._by_input.get(source)
+        if shard is None or not shard.lane.offer(records, next_offset):
             return False
-        if held.shard.waiting_bytes > LARGE_BATCH_BYTES:
+        if shard.lane.waiting_bytes > LARGE_BATCH_BYTES:
             self._crowding.add(source)
         return True
 
@@ -304,57 +208,47 @@ class Shards:
         """Return whether large batches wait, all shards together, for as many bytes as one worker may hold of them."""
         if not self._crowding:
             return False
-        waiting = {source: held.shard.waiting_bytes for source in self._crowding if (held := self._held.get(source))}
+        waiting = {
+            source: shard.lane.waiting_bytes for source in self._crowding if (shard := self._by_input.get(source))
+        }
         self._crowding = {source for source, size in waiting.items() if size > LARGE_BATCH_BYTES}
         return sum(waiting.values()) >= CROWDED_BYTES
 
     def expected(self, source: TopicPartition) -> int | None:
-        """Return the source offset that a shard's lane wants next; None while it stands still."""
-        held = self._held.get(source)
-        return None if held is None else held.shard.expected
+        """Return the source offset that a lane wants next; None while it stands still."""
+        shard = self._by_input.get(source)
+        return None if shard is None else shard.lane.expected
 
     def lost(self, source: TopicPartition) -> None:
-        """Take note that a source has not got the offset that its lane wants next."""
-        held = self._held.get(source)
-        if held is not None:
-            held.shard.lost()
+        """Record that a source no longer has the offset that its lane wants next."""
+        shard = self._by_input.get(source)
+        if shard is not None:
+            shard.lane.lost()
 
     def committable(self) -> dict[TopicPartition, int]:
         """Return, for each shard owned of which every table has applied something, the source offset to go on at."""
-        offsets: dict[TopicPartition, int] = {}
-        for source, held in self._held.items():
-            if not held.active:
-                continue
-            reached = [task.committable for task in held.tasks.values()]
-            known = [offset for offset in reached if offset is not None]
-            if known and len(known) == len(reached):
-                offsets[source] = min(known)
-        return offsets
+        reached = {shard.lane.source: shard.committable for shard in self._held.values() if shard.is_active}
+        return {source: offset for source, offset in reached.items() if offset is not None}
 
     def positions(self) -> dict[str, dict[int, int]]:
-        """Return how far each shard is, those on disk that are not held now included: what placement goes by.
+        """Return how far each shard is, by name and partition: what placement goes by.
 
-        A shard is as far as its last table. What is being rebuilt counts for as far as that has got, what cannot be
-        trusted for nothing, and a store that is not open yet for what was last saved of it.
+        Shards on disk that are not held now are included, and for a store that is not open yet what was last saved.
         """
         positions = self.settings.directory.positions()
-        for source, held in self._held.items():
-            tasks = held.tasks.values()
-            opening = any(task.state is TaskState.OPENING for task in tasks)
-            if opening and not held.destroyed:
-                continue
-            worthless = opening or any(task.state is TaskState.QUARANTINED for task in tasks)
-            position = -1 if worthless else min((task.applied for task in tasks), default=-1)
-            positions.setdefault(source.topic, {})[source.partition] = position
+        for (name, partition), shard in self._held.items():
+            position = shard.position
+            if position is not None:
+                positions.setdefault(name, {})[partition] = position
         return positions
 
     # Reads
 
     def _task(self, table: str, partition: int) -> Task:
-        held = self._held.get(TopicPartition(self._topics[table], partition))
-        if held is None:
+        shard = self._held.get(self._shard_of[table](partition))
+        if shard is None:
             raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
-        return held.tasks[table]
+        return shard.tasks[table]
 
     def answer(self, table: str, partition: int, question: Question[Result], consistency: Consistency) -> Result:
         """Answer a question about a partition here and now, in one slice of work.
@@ -441,80 +335,11 @@ class Shards:
 
     async def keep_flushed(self) -> None:
         """Flush what was written, every FLUSH_INTERVAL, until cancelled."""
-        while True:
-            await self.ports.sleep(FLUSH_INTERVAL)
-            for source, held in list(self._held.items()):
-                try:
-                    await asyncio.to_thread(held.store.flush)
-                except StoreError as error:
-                    self._failures.error(source, "store not flushed", shard=str(source), error=str(error))
-                    if not isinstance(error, StoreClosed):
-                        # A store that is not written to would keep its memtables, which all stores share.
-                        self._store_failed(source, held)
-                else:
-                    self._failures.end(source, "store is flushed again", shard=str(source))
-            await asyncio.to_thread(self._write_down, self.positions(), dict(self._held))
-
-    def _write_down(self, positions: Mapping[str, Mapping[int, int]], shards: Mapping[TopicPartition, _Held]) -> None:
-        """Save positions for the next process, and measure the disk; blocks."""
-        metrics, directory = self.ports.metrics, self.settings.directory
-        try:
-            # First, since a full disk fails what follows.
-            directory.measure(metrics)
-            directory.save_positions(positions)
-            for source, held in shards.items():
-                metrics.store_size.labels(source.topic, str(source.partition)).set(held.store.size())
-        except (OSError, StoreError) as error:
-            self._failures.error("directory", "the data directory fails", path=str(directory.path), error=str(error))
-        else:
-            self._failures.end("directory", "the data directory works again", path=str(directory.path))
+        await self._flushing.keep_flushed()
 
     async def watch_source_ends(self) -> None:
-        """List the end of each source held, every SOURCE_ENDS_INTERVAL and with each assignment, until cancelled.
-
-        Each by itself: a source whose end nobody tells makes the lag of no other unknown.
-        """
-        try:
-            while True:
-                self._listings = {source: listing for source, listing in self._listings.items() if not listing.done()}
-                for source in self._held:
-                    self._start_listing(source)
-                await self.ports.sleep(SOURCE_ENDS_INTERVAL)
-        finally:
-            for listing in self._listings.values():
-                listing.cancel()
-
-    def _start_listing(self, source: TopicPartition) -> None:
-        """List the end of a source, unless that is under way."""
-        listing = self._listings.get(source)
-        if listing is None or listing.done():
-            self._listings[source] = background.start(self._list_end(source), f"end of {source}", self.ports.on_fatal)
-
-    async def _list_end(self, source: TopicPartition) -> None:
-        listed_at, held = self.ports.clock.monotonic(), self._held.get(source)
-        if held is None:
-            return
-        positions = {name: task.applied for name, task in held.tasks.items()}
-        try:
-            bounds = (await self.ports.sources.bounds([source]))[source]
-        except PartitionMissing:
-            self._note_missing_source(held)
-            return
-        except LogUnavailable:
-            return
-        if self._held.get(source) is held:
-            held.source_missing = False
-            for name, task in held.tasks.items():
-                task.observe_source_end(bounds, listed_at, positions[name])
-
-    @staticmethod
-    def _note_missing_source(held: _Held) -> None:
-        for task in held.tasks.values():
-            task.observe_source_missing()
-        if held.source_missing:
-            # Twice in a row: no broker that has only just started.
-            held.shard.lost()
-        held.source_missing = True
+        """List the end of each source held, every SOURCE_ENDS_INTERVAL and with each assignment, until cancelled."""
+        await self._listings.watch()
 
 
 def _unreadable(table: str, partition: int, error: StoreError) -> PartitionRestoring:

@@ -8,7 +8,7 @@ from tablehouse.tasks.log import Bounds
 SOURCE_ENDS_INTERVAL = 1.0
 
 #: Seconds for which a listed end says how far behind a position is. When the broker does not answer, or the process was
-#: paused, there may be records that nobody here has heard of.
+#: paused, there may be records that this worker has not heard of.
 KNOWN_SECONDS = 3 * SOURCE_ENDS_INTERVAL
 
 #: Ends that are remembered. They are listed each second, so a task that is more than a minute behind gets its staleness

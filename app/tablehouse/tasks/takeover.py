@@ -8,11 +8,11 @@ from typing import NoReturn
 import structlog
 
 from tablehouse.model import Epoch, TopicPartition
+from tablehouse.tasks.lane import SourceLost
 from tablehouse.tasks.log import Bounds, Cursor, Fenced, LogSlice, OffsetOutOfRange, PartitionMissing
 from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.records import CLAIM_KEY, Claim, anchor_of, encode
-from tablehouse.tasks.replay import ChangelogRefused, Replayer
-from tablehouse.tasks.shard import SourceLost
+from tablehouse.tasks.table_state import ChangelogRefused, TableState
 
 log = structlog.get_logger(__name__)
 
@@ -29,8 +29,8 @@ class SourceRefused(Exception):
 class Takeover:
     """The steps before ingesting, for one task."""
 
-    def __init__(self, replayer: Replayer, source: TopicPartition, ports: Ports) -> None:
-        self._replayer = replayer
+    def __init__(self, state: TableState, source: TopicPartition, ports: Ports) -> None:
+        self._state = state
         self._source = source
         self._ports = ports
         self._foreign_reported = 0
@@ -46,7 +46,7 @@ class Takeover:
         """
         end = await self._begin()
         await self._replay_until(end)
-        self._replayer.require_verified()
+        self._state.require_verified()
         await self._check_source()
 
     async def follow(self, on_end: Callable[[], None], on_applied: Callable[[], None]) -> NoReturn:
@@ -55,39 +55,39 @@ class Takeover:
         Calls on_end whenever the store is readable and holds what the log held when the replay began, and on_applied
         after every slice. Raises what restore() raises about the changelog and the store.
         """
-        replayer = self._replayer
+        state = self._state
         end = await self._begin()
         async with self._replaying() as cursor:
-            reached = replayer.next_offset
+            reached = state.next_offset
             while True:
-                if reached >= end and replayer.readable:
+                if reached >= end and state.readable:
                     self.remaining = None
-                    replayer.require_verified()
+                    state.require_verified()
                     on_end()
                 else:
-                    self.remaining = max(0, max(end, replayer.readable_from) - reached)
+                    self.remaining = max(0, max(end, state.readable_from) - reached)
                 reached = await self._apply_next(cursor)
                 on_applied()
 
     async def _begin(self) -> int:
         """Get ready to replay, and return the changelog's present end."""
-        replayer = self._replayer
+        state = self._state
         bounds = await self._changelog_bounds()
-        if replayer.log_id and not replayer.log_verified and bounds.start <= replayer.claim_offset < bounds.end:
-            replayer.verify_log(await self._ports.changelog.peek(replayer.changelog, replayer.claim_offset))
-        if bounds.end == 0 < replayer.next_offset and replayer.position is not None:
+        if state.log_id and not state.log_verified and bounds.start <= state.claim_offset < bounds.end:
+            state.verify_log(await self._ports.changelog.peek(state.changelog, state.claim_offset))
+        if bounds.end == 0 < state.next_offset and state.position is not None:
             await self._require_whole_source()
-        replayer.begin(bounds)
-        if bounds.end > replayer.next_offset:
-            log.debug("replaying", changelog=str(replayer.changelog), offset=replayer.next_offset, end=bounds.end)
+        state.begin(bounds)
+        if bounds.end > state.next_offset:
+            log.debug("replaying", changelog=str(state.changelog), offset=state.next_offset, end=bounds.end)
         return bounds.end
 
     async def _require_whole_source(self) -> None:
-        """Make sure that a table whose changelog is gone can be built anew: wiping what is left would lose it."""
+        """Make sure that a table whose changelog is gone can be built again: wiping what is left would lose it."""
         start = (await self.source_bounds()).start
         if start > 0:
             raise ChangelogRefused(
-                f"{self._replayer.changelog} is empty, though the table had been built: it was deleted. {self._source} "
+                f"{self._state.changelog} is empty, though the table had been built: it was deleted. {self._source} "
                 f"begins at offset {start}, so the table cannot be built anew as it was. {_NEW_VERSION}"
             )
 
@@ -97,39 +97,39 @@ class Takeover:
         Raises LeaseLost when the generation ends first, OutcomeUnknown when an append may have happened, and what
         restore() raises.
         """
-        replayer, ports = self._replayer, self._ports
-        known = replayer.epoch
+        state, ports = self._state, self._ports
+        known = state.epoch
         while True:
             await ports.lease.confirm(generation)
-            known = max(known, replayer.epoch)
+            known = max(known, state.epoch)
             epoch, seals = _next_epoch(known)
             claim = Claim(
                 epoch=epoch,
                 nonce=secrets.token_bytes(12),
                 generation=generation,
                 worker=ports.worker_id,
-                fingerprint=dict(replayer.fingerprint),
-                log_id=replayer.log_id or secrets.token_bytes(12),
+                fingerprint=dict(state.fingerprint),
+                log_id=state.log_id or secrets.token_bytes(12),
                 seals=seals,
             )
             try:
-                offset = await ports.writer.claim(replayer.changelog, epoch, CLAIM_KEY, encode(claim))
+                offset = await ports.writer.claim(state.changelog, epoch, CLAIM_KEY, encode(claim))
             except Fenced:
                 # The broker knows a higher epoch. It stands in the log, unless what carried it was deleted.
-                ports.metrics.claims.labels(replayer.table, "refused").inc()
-                log.info("claim refused", changelog=str(replayer.changelog), epoch=tuple(epoch), generation=generation)
+                ports.metrics.claims.labels(state.table, "refused").inc()
+                log.info("claim refused", changelog=str(state.changelog), epoch=tuple(epoch), generation=generation)
                 await self._replay_until((await self._changelog_bounds()).end)
-                known = max(epoch, replayer.epoch)
+                known = max(epoch, state.epoch)
                 continue
             await self._read_back(offset)
-            newest = replayer.claim
+            newest = state.claim
             if seals:
                 continue
-            held = newest is not None and newest.nonce == claim.nonce and replayer.epoch == epoch
-            ports.metrics.claims.labels(replayer.table, "held" if held else "lost").inc()
+            held = newest is not None and newest.nonce == claim.nonce and state.epoch == epoch
+            ports.metrics.claims.labels(state.table, "held" if held else "lost").inc()
             (log.debug if held else log.info)(
                 "claimed" if held else "claim lost",
-                changelog=str(replayer.changelog),
+                changelog=str(state.changelog),
                 epoch=tuple(epoch),
                 generation=generation,
                 offset=offset,
@@ -139,13 +139,13 @@ class Takeover:
 
     async def _read_back(self, offset: int) -> None:
         """Replay through the offset at which a claim was acknowledged."""
-        replayer = self._replayer
-        if offset == replayer.next_offset:
+        state = self._state
+        if offset == state.next_offset:
             # Nothing was appended in between. A peek is not held up by what other tasks restore.
-            record = await self._ports.changelog.peek(replayer.changelog, offset)
+            record = await self._ports.changelog.peek(state.changelog, offset)
             if record is not None and record.offset == offset:
-                replayer.rewind()
-                await replayer.apply(LogSlice([record], offset + 1))
+                state.rewind()
+                await state.apply(LogSlice([record], offset + 1))
                 return
         await self._replay_until(offset + 1)
 
@@ -161,52 +161,52 @@ class Takeover:
 
     async def lacking(self) -> int:
         """Return how many changelog records are not replayed yet; raises LogUnavailable."""
-        return max(0, (await self._changelog_bounds()).end - self._replayer.next_offset)
+        return max(0, (await self._changelog_bounds()).end - self._state.next_offset)
 
     async def _changelog_bounds(self) -> Bounds:
-        changelog = self._replayer.changelog
+        changelog = self._state.changelog
         return (await self._ports.changelog.bounds([changelog]))[changelog]
 
     async def _replay_until(self, end: int) -> None:
-        replayer = self._replayer
-        if replayer.next_offset >= end:
+        state = self._state
+        if state.next_offset >= end:
             return
         async with self._replaying() as cursor:
-            reached = replayer.next_offset
+            reached = state.next_offset
             while reached < end:
                 self.remaining = end - reached
                 reached = await self._apply_next(cursor)
-                end = max(end, replayer.readable_from)
+                end = max(end, state.readable_from)
 
     @asynccontextmanager
     async def _replaying(self) -> AsyncIterator[Cursor]:
-        """Open a cursor where the store is, and take note of what was replayed when that ends, whatever ends it."""
-        replayer, ports = self._replayer, self._ports
+        """Open a cursor where the store is, and count foreign records when it is closed, whatever the reason."""
+        state, ports = self._state, self._ports
         try:
-            async with ports.changelog.read(replayer.changelog, replayer.next_offset) as cursor:
-                replayer.rewind()
+            async with ports.changelog.read(state.changelog, state.next_offset) as cursor:
+                state.rewind()
                 yield cursor
         finally:
             self.remaining = None
             foreign, self._foreign_reported = (
-                replayer.foreign_records - self._foreign_reported,
-                replayer.foreign_records,
+                state.foreign_records - self._foreign_reported,
+                state.foreign_records,
             )
-            ports.metrics.foreign_changelog_writes.labels(replayer.table).inc(foreign)
+            ports.metrics.foreign_changelog_writes.labels(state.table).inc(foreign)
 
     async def _apply_next(self, cursor: Cursor) -> int:
         """Apply the next slice, and return the offset after it."""
-        replayer, ports = self._replayer, self._ports
+        state, ports = self._state, self._ports
         piece = await cursor.next()
         await ports.turns.wait()
-        if replayer.tears(piece):
-            # Before it is applied, so that nobody reads the store in between.
-            replayer.postpone_reading((await self._changelog_bounds()).end)
-        ports.metrics.restore_records.labels(replayer.table).inc(await replayer.apply(piece))
+        if state.tears(piece):
+            # Before it is applied, so that the store is not read in between.
+            state.postpone_reading((await self._changelog_bounds()).end)
+        ports.metrics.restore_records.labels(state.table).inc(await state.apply(piece))
         return piece.next_offset
 
     async def _check_source(self) -> None:
-        position, source = self._replayer.position, self._source
+        position, source = self._state.position, self._source
         bounds = await self.source_bounds()
         if position is None:
             return

@@ -1,4 +1,4 @@
-"""Debezium on a real Kafka Connect on this machine, from pip packages alone: changes of PostgreSQL become records."""
+"""Debezium on a real Kafka Connect on this machine, only from pip packages: changes of PostgreSQL become records."""
 
 import json
 import subprocess
@@ -36,7 +36,8 @@ _JVM = (
 def postgres_connector(postgres: Postgres, name: str, tables: Sequence[str], **settings: object) -> dict[str, str]:
     """Return the properties of a connector that captures these tables (`schema.table`) into topics `name.schema.table`.
 
-    Their events are JSON without schemas, decimals strings; `settings` may have _ for . and replace or add properties.
+    Their events are JSON without schemas, with decimals as strings; `settings` replace or add properties, with _ for
+    `.`.
     """
     properties: dict[str, object] = {
         "name": name,
@@ -54,7 +55,7 @@ def postgres_connector(postgres: Postgres, name: str, tables: Sequence[str], **s
         "topic.prefix": name,
         "table.include.list": ",".join(tables),
         "decimal.handling.mode": "string",
-        # Changes are asked for more often than the default of 500 ms, so that they show at once.
+        # Poll for changes more often than the default of 500 ms, so that they are visible at once.
         "poll.interval.ms": 50,
         "topic.creation.default.replication.factor": -1,
         "topic.creation.default.partitions": -1,
@@ -70,8 +71,8 @@ def postgres_connector(postgres: Postgres, name: str, tables: Sequence[str], **s
 class Debezium(processes.Service):
     """A standalone worker of Kafka Connect on 127.0.0.1 that runs some connectors; its files are in `folder`.
 
-    Started again over the same folder it goes on where it was. On Linux it dies with this process, even when it is
-    killed.
+    If restarted with the same folder, it continues where it stopped. On Linux it ends with this process, even if that
+    is killed.
     """
 
     def __init__(self, folder: Path, bootstrap: str, connectors: Sequence[Mapping[str, str]]) -> None:
@@ -87,7 +88,7 @@ class Debezium(processes.Service):
         return self._folder / "connect.log"
 
     def start(self) -> None:
-        """Start it and return when each connector and its task run.
+        """Start it and return once each connector and its task run.
 
         Raises SetupError, with nothing left running: missing packages or downloads, or a connector that failed.
         """
@@ -112,12 +113,12 @@ class Debezium(processes.Service):
             raise
 
     def stop(self) -> None:
-        """Stop it, cleanly within a few seconds or else by SIGKILL."""
+        """Stop it, cleanly within a few seconds or else with SIGKILL."""
         if self._process is not None:
             processes.end([self._process], grace=_STOP_GRACE)
 
     def kill(self) -> None:
-        """End it with SIGKILL; started again, it sends some events once more."""
+        """End it with SIGKILL; after a restart, it sends some events again."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -140,7 +141,7 @@ class Debezium(processes.Service):
                 time.sleep(_POLL)
 
     def _runs(self, name: str) -> bool:
-        """Say whether a connector and its task run; raises SetupError when the task has failed."""
+        """Return whether a connector and its task run; raises SetupError if the task has failed."""
         try:
             answer = httpx.get(f"{self._url}/connectors/{name}/status", timeout=5, trust_env=False)
         except httpx.TransportError:

@@ -1,7 +1,7 @@
 """Jars of Apache Kafka and Debezium: fetched once from Maven Central by jgo, checked against their SHA-256, and kept.
 
 The lists are fixed (kafka_jars.txt, connect_jars.txt) rather than resolved at run time: every machine runs the same
-bytes, the size is known before the first byte, and what is missing without a network can be said file by file.
+bytes, the size is known in advance, and missing files can be listed if there is no network.
 """
 
 import fcntl
@@ -46,7 +46,7 @@ class Jar:
 
 @dataclass(frozen=True, slots=True)
 class JarSet:
-    """Jars that are fetched and kept together; `listing` is their file, `instead` what else would help."""
+    """Jars that are fetched and kept together; `listing` is their file, `instead` an alternative for error messages."""
 
     title: str
     folder: str
@@ -55,17 +55,17 @@ class JarSet:
 
     @property
     def jars(self) -> tuple[Jar, ...]:
-        """Every jar of it."""
+        """All jars of the set."""
         return _read(self.listing)
 
     @property
     def path(self) -> Path:
-        """The folder where they are kept."""
+        """The folder of the jars."""
         return cache_folder() / self.folder
 
     def missing(self) -> list[Jar]:
-        """Return the jars that have to be fetched."""
-        # A file is moved here only once it is whole and checked, so being there is enough.
+        """Return the jars that must be fetched."""
+        # A file is moved here only once it is complete and checked, so its existence is enough.
         return [jar for jar in self.jars if not (self.path / jar.file_name).exists()]
 
 
@@ -92,10 +92,10 @@ def java() -> str:
 
 
 def kafka_class_path() -> str:
-    """Return Java's class path of Kafka, downloading first what the cache folder lacks.
+    """Return Kafka's Java class path; missing files are downloaded to the cache folder first.
 
-    A second process that asks meanwhile waits for the first. Raises SetupError when something is missing and
-    cannot be downloaded, naming each missing file and where it is expected.
+    Concurrent processes wait for the first one. Raises SetupError if a file is missing and cannot be downloaded, with
+    each missing file and its expected location.
     """
     return class_path(_KAFKA)
 
@@ -110,7 +110,7 @@ def class_path(wanted: JarSet) -> str:
     if wanted.missing():
         wanted.path.mkdir(parents=True, exist_ok=True)
         with only_process(wanted.path / ".lock", wanted.title):
-            if wanted.missing():  # anew: the process that held the lock may have fetched them
+            if wanted.missing():  # check again: the process that held the lock may have fetched them
                 _download(wanted)
     return os.pathsep.join(str(wanted.path / jar.file_name) for jar in wanted.jars)
 
@@ -138,8 +138,8 @@ def _read(listing: Path) -> tuple[Jar, ...]:
 
 @contextmanager
 def only_process(lock: Path, what: str) -> Iterator[None]:
-    """Hold a lock while something is downloaded, once whichever process holds it has finished."""
-    with lock.open("w") as file:  # the lock goes with the file, also when its holder is killed
+    """Wait for a lock, and hold it during a download."""
+    with lock.open("w") as file:  # the lock is released with the file, even if its holder is killed
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -156,8 +156,8 @@ def _download(wanted: JarSet) -> None:
     except ImportError as error:
         raise SetupError(DEMO_EXTRA) from error
 
-    # A folder of this download alone: what a killed one left behind is never taken for a whole file. Under the
-    # lock nobody else downloads, so what is there is left behind.
+    # A separate folder for this download, so that remains of a killed one are never used. No other process downloads
+    # while the lock is held, so existing files are such remains.
     for left_behind in folder.glob(".partial-*"):
         shutil.rmtree(left_behind)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
@@ -198,12 +198,12 @@ def _what_is_missing(wanted: JarSet, failed: Jar, error: Exception) -> str:
 
 @contextmanager
 def reporting(advance: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
-    """Make the context manager of one file's progress that jgo wants."""
+    """Return the context manager for one file's progress that jgo requires."""
     yield advance
 
 
 def progress(title: str, what: str, total: int, folder: Path) -> AbstractContextManager[Callable[[int], None]]:
-    """Show how much of `total` bytes has come: a bar on a terminal, else a few lines."""
+    """Show the download progress of `total` bytes: a bar on a terminal, otherwise a few lines."""
     if sys.stderr.isatty():
         return _bar(title, total)
     return _lines(f"{title}: {what}, {total / 1e6:.0f} MB, once; kept in {folder}", total)

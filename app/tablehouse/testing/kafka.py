@@ -1,4 +1,4 @@
-"""A real Apache Kafka on this machine, from pip packages alone: for the demo, tests and benchmarks."""
+"""A real Apache Kafka on this machine, only from pip packages, for the demo, tests and benchmarks."""
 
 import base64
 import os
@@ -18,14 +18,14 @@ from tablehouse.testing.jars import java, kafka_class_path
 
 _READY_DEADLINE = 90.0  # seconds; 2 to 6 are usual
 _STOP_GRACE = 10.0
-_MOST_BROKERS = 3
+_MAX_BROKERS = 3
 
 _JVM = (
     "-Xmx512m",
     "-XX:+UseSerialGC",
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
-    # What the broker does on purpose, and Java 25 would otherwise warn about in its log.
+    # Intended by the broker, but Java 25 would otherwise log warnings about it.
     "--sun-misc-unsafe-memory-access=allow",
     "--enable-native-access=ALL-UNNAMED",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -53,10 +53,10 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One more port of a broker that is alone: its name in lower case, its protocol, and its properties.
+    """An additional port of a single broker: its name in lower case, its protocol, and its properties.
 
-    Properties are those of the broker without `listener.name.<name>.` in front. `advertised` is the host:port at which
-    the broker says that clients reach it, by default where they do.
+    Properties are those of the broker without the prefix `listener.name.<name>.`. `advertised` is the advertised
+    host:port, by default the actual one. It listens on `host`.
     """
 
     name: str
@@ -64,23 +64,24 @@ class Listener:
     properties: Mapping[str, str]
     port: int = field(default_factory=processes.free_port)
     advertised: str | None = None
+    host: str = "127.0.0.1"
 
     @property
     def bootstrap_servers(self) -> str:
         """Its `host:port`."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
 
 class EmbeddedKafka(processes.Service):
     """One to three brokers (KRaft, combined with their controllers) on 127.0.0.1, their data in `data_dir`.
 
-    Started again over the same folder, it holds the same data. Ports are free ones, unless `port` names the
-    first broker's (the next brokers take the next ports); they stay the same for the life of the object.
-    Brokers are counted from 0. On Linux they die with this process, even when it is killed. Not for use from
-    several threads at once.
+    If restarted with the same folder, it has the same data. Ports are free ones, unless `port` is that of the first
+    broker (the next brokers use the next ports); they stay the same for the lifetime of the object. Brokers are
+    numbered from 0. On Linux they end with this process, even if that is killed. Not thread-safe.
 
-    `listeners` are more ports of a single broker, and `scram` are the users of SCRAM-SHA-512 with their passwords, made
-    when the data folder is. `properties` are more of every broker's, and `class_path` is a folder of classes of theirs.
+    `listeners` are additional ports of a single broker, and `scram` are users of SCRAM-SHA-512 with their passwords,
+    created with the data folder. `properties` are additional ones of all brokers, and `class_path` is a folder of
+    classes for them.
     """
 
     def __init__(
@@ -94,8 +95,8 @@ class EmbeddedKafka(processes.Service):
         properties: Mapping[str, str] | None = None,
         class_path: Path | None = None,
     ) -> None:
-        if not 1 <= brokers <= _MOST_BROKERS:
-            raise ValueError(f"brokers={brokers}: 1 to {_MOST_BROKERS} are possible")
+        if not 1 <= brokers <= _MAX_BROKERS:
+            raise ValueError(f"brokers={brokers}: 1 to {_MAX_BROKERS} are possible")
         if listeners and brokers > 1:
             raise ValueError(f"brokers={brokers}: more listeners are for a broker that is alone")
         self._listeners = listeners
@@ -120,7 +121,7 @@ class EmbeddedKafka(processes.Service):
         return ",".join(f"127.0.0.1:{node.port}" for node in self._nodes)
 
     def start(self) -> None:
-        """Start every broker and return when all of them answer and know each other.
+        """Start every broker and return once all of them answer and know each other.
 
         Raises SetupError, with nothing left running: a busy port, missing packages or downloads, or a broker
         that did not come up (with the end of its log).
@@ -143,7 +144,7 @@ class EmbeddedKafka(processes.Service):
             raise
 
     def stop(self) -> None:
-        """Stop every broker, cleanly within a few seconds or else by SIGKILL; the data stays."""
+        """Stop every broker, cleanly within a few seconds or else with SIGKILL; the data is kept."""
         self._stop(grace=_STOP_GRACE)
 
     def kill(self, broker: int = 0) -> None:
@@ -153,11 +154,11 @@ class EmbeddedKafka(processes.Service):
         process.wait()
 
     def pause(self, broker: int = 0) -> None:
-        """Freeze a broker (SIGSTOP): its connections stay open and nothing answers."""
+        """Suspend a broker (SIGSTOP): its connections stay open, but it does not answer."""
         self._running(broker).send_signal(signal.SIGSTOP)
 
     def resume(self, broker: int = 0) -> None:
-        """Let a paused broker run on."""
+        """Resume a paused broker."""
         self._running(broker).send_signal(signal.SIGCONT)
 
     def restart(self, broker: int = 0) -> None:
@@ -194,7 +195,7 @@ class EmbeddedKafka(processes.Service):
         formatting = []
         for node in self._nodes:
             node.folder.mkdir(exist_ok=True)
-            # Anew at each start: the ports are others, the data is the same.
+            # Written at each start, since ports may differ for the same data.
             node.properties.write_text(
                 _server_properties(node, self._nodes, self._listeners, self._properties), "utf-8"
             )
@@ -225,7 +226,7 @@ def _with_log(message: str, node: _Node) -> str:
 def _new_cluster_id() -> str:
     while True:
         text = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode("ascii").rstrip("=")
-        if not text.startswith("-"):  # the format tool would take it for an option
+        if not text.startswith("-"):  # the format tool would treat it as an option
             return text
 
 
@@ -254,10 +255,11 @@ def _server_properties(
         "offsets.topic.replication.factor": replicas,
         "transaction.state.log.replication.factor": replicas,
         "transaction.state.log.min.isr": min(2, replicas),
-        # Groups form at once, and tests may use short sessions.
+        # Groups form immediately, and tests may use short sessions.
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
-        # A killed broker is let back in only when its session is over; of three, another leads from then on.
+        # A killed broker can only rejoin after its session has ended; with three brokers, another one leads from then
+        # on.
         "broker.session.timeout.ms": 3000 if replicas == 1 else 6000,
         "broker.heartbeat.interval.ms": 500,
         # Small: the defaults are for machines with hundreds of topics and gigabytes of heap.
@@ -267,7 +269,7 @@ def _server_properties(
         "num.io.threads": 4,
         "background.threads": 2,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
-        # Compaction happens while a test is looking.
+        # Compaction runs within the duration of a test.
         "log.cleaner.backoff.ms": 500,
     }
     settings |= properties
@@ -277,10 +279,10 @@ def _server_properties(
 
 
 def known_brokers(port: int) -> set[int]:
-    """Ask a broker which brokers it knows to be up: their node ids; nothing while it does not answer.
+    """Return the node ids of the brokers that a broker knows to be up; empty if it does not answer.
 
-    Kafka's Metadata request, version 1, without topics. A port that accepts connections proves nothing: a
-    broker listens long before it serves.
+    Kafka's Metadata request, version 1, without topics. An open port is not sufficient: a broker listens long before it
+    serves.
     """
     client, topics = b"ready", 0
     request = struct.pack(f">hhih{len(client)}si", 3, 1, 0, len(client), client, topics)

@@ -1,4 +1,4 @@
-"""Where the demonstration listens, and what to do when something else does."""
+"""The ports of the demo, and errors if they are in use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tablehouse.errors import ConfigError
 from tablehouse.testing.processes import port_is_free
 
-#: How many workers the demonstration starts.
+#: Number of workers of the demo.
 WORKERS = 2
 
 _HIGHEST_PORT = 65_535
@@ -57,5 +57,5 @@ def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
     text = environment.get(variable) or str(default)
     highest = _HIGHEST_PORT - WORKERS + 1
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= highest:
-        raise ConfigError(f"{variable}={text!r}: it has to be a port from 1 to {highest}")
+        raise ConfigError(f"{variable}={text!r}: it must be a port from 1 to {highest}")
     return int(text)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL on this machine, of the programs that are installed: for the demo and tests of Debezium."""
+"""A real PostgreSQL on this machine, from the installed programs, for the demo and tests of Debezium."""
 
 import os
 import pwd
@@ -13,18 +13,18 @@ from pathlib import Path
 from tablehouse.errors import SetupError
 from tablehouse.testing import processes
 
-#: The database's only user, who needs no password: it listens on 127.0.0.1 alone.
+#: The database's only user, without a password: it only listens on 127.0.0.1.
 USER = "postgres"
 
 _PROGRAMS = ("initdb", "postgres", "psql")
-_DEBIAN = Path("/usr/lib/postgresql")  # has a folder for each version, none of them on the PATH
+_DEBIAN = Path("/usr/lib/postgresql")  # has a folder per version, none of them on the PATH
 _DEADLINE = 60.0  # seconds; 1 or 2 are usual
 _STOP_GRACE = 10.0
 _NOT_INSTALLED = (
     "PostgreSQL is not installed ({program} is neither on the PATH nor below {debian}): apt-get install postgresql, "
     "dnf install postgresql-server, or brew install postgresql, and try again"
 )
-# What is lost when the machine itself dies does not matter here.
+# Durability across failures of the machine is not needed here.
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -36,10 +36,10 @@ _SETTINGS = {
 
 
 class Postgres(processes.Service):
-    """A database cluster with logical replication on 127.0.0.1, in a folder of its own that goes with it.
+    """A database cluster with logical replication on 127.0.0.1, in a temporary folder.
 
-    On Linux it dies with this process, even when it is killed. PostgreSQL refuses to run as root: started by root, it
-    runs as the user postgres, or else nobody. Not for use from several threads at once.
+    On Linux it ends with this process, even if that is killed. PostgreSQL refuses to run as root: started by root, it
+    runs as the user postgres, or else nobody. Not thread-safe.
     """
 
     def __init__(self, *, port: int | None = None) -> None:
@@ -48,7 +48,7 @@ class Postgres(processes.Service):
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and return when it answers.
+        """Start it and return once it answers.
 
         Raises SetupError, with nothing left behind: PostgreSQL is not installed, the port is busy, or it did not come
         up (with the end of its log).
@@ -56,7 +56,7 @@ class Postgres(processes.Service):
         programs = {name: program(name) for name in _PROGRAMS}
         if not processes.port_is_free(self.port):
             raise SetupError(f"port {self.port} of 127.0.0.1 is in use, and PostgreSQL needs it: choose another port")
-        # Not below a folder of root's or a user's own, where the user that PostgreSQL runs as could not get to.
+        # Not in a private folder of root or another user, which the user of PostgreSQL could not access.
         self._folder = Path(tempfile.mkdtemp(prefix="tablehouse-postgres-"))
         try:
             self._process = self._launch(_as_other_user(self._folder), self._folder, programs)
@@ -66,7 +66,7 @@ class Postgres(processes.Service):
             raise
 
     def stop(self) -> None:
-        """End it and remove its folder."""
+        """Stop it and remove its folder."""
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.send_signal(signal.SIGINT)  # ends sessions, where SIGTERM waits for them
@@ -78,13 +78,13 @@ class Postgres(processes.Service):
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def command(self) -> list[str]:
-        """Return the command line of psql for this database, to be shown to people."""
+        """Return the command line of psql for this database, for display."""
         return ["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER]
 
     def run(self, sql: str, *, seconds: float = _DEADLINE) -> str:
-        """Run statements in order, the first that fails ends it, and return what they print, without any decoration.
+        """Run statements in order up to the first failure, and return their unformatted output.
 
-        Raises SetupError with what psql says, also when the time runs out.
+        Raises SetupError with psql's message, also at the deadline.
         """
         command = [program("psql"), *self.command()[1:], "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]
         try:
@@ -125,7 +125,7 @@ class Postgres(processes.Service):
 
 
 def program(name: str) -> str:
-    """Return the path of one of PostgreSQL's programs; SetupError says how to install it where there is none."""
+    """Return the path of one of PostgreSQL's programs; raises SetupError with how to install it if there is none."""
     versions = sorted(_DEBIAN.glob("*/bin"), key=lambda folder: _number(folder.parent.name), reverse=True)
     folders = [*map(str, versions), *os.get_exec_path()]
     found = shutil.which(name, path=os.pathsep.join(folders))
@@ -139,14 +139,14 @@ def _number(version: str) -> float:
 
 
 def _as_other_user(folder: Path) -> list[str]:
-    """Return what a command begins with to run as a user to whom PostgreSQL is allowed, who owns the folder then."""
+    """Return a command prefix to run as a user that PostgreSQL accepts, and make that user the owner of the folder."""
     if os.geteuid() != 0:
         return []
     user = next((user for user in (_user("postgres"), _user("nobody")) if user is not None), None)
     setpriv = shutil.which("setpriv")
     if user is None or setpriv is None:
         raise SetupError(
-            "PostgreSQL does not run as root, and neither a user postgres nor setpriv is there: be no root"
+            "PostgreSQL does not run as root, and there is no user postgres or no setpriv: run as another user"
         )
     os.chown(folder, user.pw_uid, user.pw_gid)
     # Another user's process would outlive ours, since the kernel forgets the signal that spawn() asks for.

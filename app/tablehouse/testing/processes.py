@@ -32,20 +32,20 @@ _PORTS = range(20_000, 32_000)
 # long as the process, starts them all, whichever thread of a test or a pool asked.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="child-starter")
 
-#: The ports that this process was given lately.
+#: The ports recently returned to this process.
 _given_out: deque[int] = deque(maxlen=1000)
 
 
 class Service(ABC):
-    """Something that runs while its context lasts."""
+    """A service that runs while its context lasts."""
 
     @abstractmethod
     def start(self) -> None:
-        """Start it and return when it can be used; raises SetupError with nothing left running."""
+        """Start it and return once it can be used; raises SetupError with nothing left running."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Stop it, cleanly within a few seconds or else by SIGKILL."""
+        """Stop it, cleanly within a few seconds or else with SIGKILL."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -58,10 +58,10 @@ class Service(ABC):
 
 
 def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a program (an absolute path and its arguments) that dies with this process.
+    """Start a program (an absolute path and its arguments) that ends with this process.
 
-    Its output is added to `log`. It gets a process group of its own, so that Ctrl-C in the terminal reaches
-    this process alone, which then ends its children in the right order.
+    Its output is appended to `log`. It gets a separate process group, so that Ctrl-C in the terminal only reaches this
+    process, which then ends its children in the right order.
     """
     tied = [sys.executable, "-I", "-S", str(_TIED), str(os.getpid()), *command]
 
@@ -75,7 +75,7 @@ def spawn(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = 
 
 
 def end(processes: Iterable[subprocess.Popen[bytes]], *, grace: float) -> None:
-    """Ask all to leave (SIGTERM), wait up to `grace` seconds in all, then SIGKILL. Paused ones run on."""
+    """Send SIGTERM to all, wait up to `grace` seconds in total, then send SIGKILL. Paused ones are resumed."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         process.send_signal(signal.SIGTERM)
@@ -90,16 +90,16 @@ def end(processes: Iterable[subprocess.Popen[bytes]], *, grace: float) -> None:
 
 
 def keep_libraries_quiet() -> None:
-    """Log nothing of what clients of Kafka say: the demonstration says what matters of it in its own words."""
+    """Disable the logs of Kafka clients: the demo reports what matters itself."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def leave_by_ctrl_c() -> None:
-    """Make SIGTERM and SIGHUP of this process mean Ctrl-C, so that every way to leave goes through `finally`.
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that `finally` blocks run at every exit.
 
-    A shell has what a script starts with `&` ignore SIGINT; that is not so any more after this. A SIGHUP that is
-    ignored stays so, as nohup has it.
+    Shells make background processes of scripts (`&`) ignore SIGINT; this call restores it. An ignored SIGHUP stays
+    ignored, as under nohup.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -108,7 +108,7 @@ def leave_by_ctrl_c() -> None:
 
 
 def last_lines(log: Path, count: int = 20) -> str:
-    """Return the last `count` lines of a log, indented, to stand in an error message."""
+    """Return the last `count` lines of a log, indented for an error message."""
     with contextlib.suppress(FileNotFoundError):
         lines = log.read_text("utf-8", errors="replace").splitlines()[-count:]
         if lines:
@@ -117,10 +117,10 @@ def last_lines(log: Path, count: int = 20) -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nothing listens now, another one each time."""
+    """Return a free port of 127.0.0.1, a different one each time."""
     for _ in range(1000):
         port = secrets.choice(_PORTS)
-        # One that was given out before may be about to be bound.
+        # A port that was returned before may be about to be bound.
         if port not in _given_out and port_is_free(port):
             _given_out.append(port)
             return port
@@ -128,9 +128,9 @@ def free_port() -> int:
 
 
 def port_is_free(port: int) -> bool:
-    """Say whether something could listen on this port of 127.0.0.1 now."""
+    """Return whether this port of 127.0.0.1 is free."""
     with socket.socket() as probe:
-        # As servers do: connections that lately ended on this port do not make it busy.
+        # As servers do: recently closed connections on this port do not make it busy.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""A real schema registry on this machine, from pip packages alone: Apicurio, which speaks Confluent's API too."""
+"""A real schema registry on this machine, only from pip packages: Apicurio, which also supports Confluent's API."""
 
 import hashlib
 import os
@@ -31,8 +31,8 @@ _POLL = 0.1
 class EmbeddedRegistry(processes.Service):
     """A registry on 127.0.0.1, its schemas in `data_dir`.
 
-    Started again over the same folder it has the same schemas, at the same URL for the life of the object. On Linux it
-    dies with this process, even when it is killed. Not for use from several threads at once.
+    If restarted with the same folder, it has the same schemas, at the same URL for the lifetime of the object. On Linux
+    it ends with this process, even if that is killed. Not thread-safe.
     """
 
     def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
@@ -43,7 +43,7 @@ class EmbeddedRegistry(processes.Service):
 
     @property
     def url(self) -> str:
-        """The URL below which Confluent's API is, `/subjects` and the like."""
+        """The base URL of Confluent's API, for `/subjects` and so on."""
         return f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
 
     @property
@@ -51,7 +51,7 @@ class EmbeddedRegistry(processes.Service):
         return self._folder / "registry.log"
 
     def start(self) -> None:
-        """Start it and return when it answers.
+        """Start it and return once it answers.
 
         Raises SetupError, with nothing left running: missing packages or downloads, a busy port, or a registry that
         did not come up (with the end of its log).
@@ -73,7 +73,7 @@ class EmbeddedRegistry(processes.Service):
             raise
 
     def stop(self) -> None:
-        """Stop it, cleanly within a few seconds or else by SIGKILL; the schemas stay."""
+        """Stop it, cleanly within a few seconds or else with SIGKILL; the schemas are kept."""
         if self._process is not None:
             processes.end([self._process], grace=_STOP_GRACE)
 
@@ -88,7 +88,7 @@ class EmbeddedRegistry(processes.Service):
             "QUARKUS_HTTP_PORT": str(self._port),
             "QUARKUS_MANAGEMENT_HOST": "127.0.0.1",
             "QUARKUS_MANAGEMENT_PORT": str(self._management_port),
-            # A file, written to at once: what was registered outlives a kill.
+            # A file without write delay, so that registered schemas survive a kill.
             "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{self._folder / 'schemas'};WRITE_DELAY=0",
             "APICURIO_DATASOURCE_JDBC_INITIAL_SIZE": "2",
             "APICURIO_DATASOURCE_JDBC_MIN_SIZE": "2",
@@ -110,9 +110,9 @@ class EmbeddedRegistry(processes.Service):
 
 
 def registry_program() -> Path:
-    """Return the registry's program, downloading and unpacking it first when the cache folder lacks it.
+    """Return the registry's program; it is downloaded and unpacked first if it is not in the cache folder.
 
-    A second process that asks meanwhile waits for the first. Raises SetupError.
+    Concurrent processes wait for the first one. Raises SetupError.
     """
     folder = cache_folder() / f"apicurio-registry-{REGISTRY_VERSION}"
     if not folder.exists():
@@ -124,7 +124,7 @@ def registry_program() -> Path:
 
 
 def _download(folder: Path) -> None:
-    """Put the registry into `folder`, as a whole or not at all."""
+    """Put the registry into `folder` atomically."""
     try:
         from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415  only the extra `demo` brings it
         from requests import RequestException  # noqa: PLC0415  comes with jgo
@@ -133,7 +133,7 @@ def _download(folder: Path) -> None:
             "the embedded schema registry needs the extra `demo`: pip install 'tablehouse[demo]'"
         ) from error
 
-    # What a killed download left behind; under the lock nobody else downloads.
+    # Remains of a killed download; no other process downloads while the lock is held.
     for left_behind in folder.parent.glob(f".partial-{folder.name}-*"):
         shutil.rmtree(left_behind)
     partial = Path(tempfile.mkdtemp(prefix=f".partial-{folder.name}-", dir=folder.parent))

@@ -5,13 +5,17 @@ from importlib.metadata import version as installed_version
 
 from tablehouse.catalog.spec import Catalog
 from tablehouse.config.settings import Settings
-from tablehouse.http.server import HttpServer, ServerOptions, held_bytes, max_connections
+from tablehouse.http.server import HttpServer
+from tablehouse.kafka.client import Connection
 from tablehouse.kafka.faust_worker import run
+from tablehouse.kafka.security import security_of
 from tablehouse.registry.setup import schema_source
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.stores.data_directory import DataDirectory
 from tablehouse.telemetry import Metrics
-from tablehouse.worker.engine import Engine
+from tablehouse.worker.engine import Engine, EngineOptions, SchemaSource
+from tablehouse.worker.http_side import ServerOptions, held_bytes, http_server, max_connections
+from tablehouse.worker.membership import MemberOptions
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,15 @@ class Worker:
 
 
 def assemble(settings: Settings, catalog: Catalog, directory: DataDirectory, files: int) -> Worker:
-    """Make every part of a worker that may have so many files open, and connect them."""
+    """Make every part of a worker that may have so many files open, and connect them.
+
+    Only this module knows all settings: each part is given those that it needs.
+    """
     release = installed_version("tablehouse")
     metrics, view = Metrics(release), ClusterView()
-    schemas = schema_source(settings, catalog, directory, metrics)
-    engine = Engine(settings, catalog, directory, metrics, view, schemas)
-    server = HttpServer(
+    schemas = schema_source(settings.registry, catalog, directory, metrics)
+    engine = engine_of(settings, catalog, directory, metrics, view, schemas)
+    server = http_server(
         ServerOptions(
             host=settings.http_host,
             port=settings.http_port,
@@ -44,7 +51,7 @@ def assemble(settings: Settings, catalog: Catalog, directory: DataDirectory, fil
             request_timeout=settings.request_timeout,
             version=release,
             group=settings.group,
-            internal_secrets=[secret.get_secret_value() for secret in settings.internal_secrets],
+            internal_secrets=settings.internal_secrets,
             connections=max_connections(files),
             held_bytes=held_bytes(settings.memory_budget),
             cors_origins=settings.cors_origins,
@@ -62,3 +69,31 @@ def assemble(settings: Settings, catalog: Catalog, directory: DataDirectory, fil
         known=engine.known,
     )
     return Worker(engine, server, metrics, settings.shutdown_timeout)
+
+
+def engine_of(
+    settings: Settings,
+    catalog: Catalog,
+    directory: DataDirectory,
+    metrics: Metrics,
+    view: ClusterView,
+    schemas: SchemaSource,
+) -> Engine:
+    """Make the Kafka side of a worker."""
+    member = MemberOptions(
+        url=settings.advertised_url,
+        zone=settings.zone,
+        acceptable_lag=settings.acceptable_lag,
+        takeover_interval=settings.takeover_interval,
+    )
+    options = EngineOptions(
+        group=settings.group,
+        dead_letter_topic=settings.dead_letter_topic,
+        replication_factor=settings.replication_factor,
+        session_timeout=settings.session_timeout,
+        max_staleness=settings.max_staleness,
+        memory_budget=settings.memory_budget,
+        member=member,
+    )
+    connection = Connection(settings.bootstrap_servers, directory.worker_id, security=security_of(settings.kafka))
+    return Engine(options, connection, catalog, directory, metrics, view, schemas)

@@ -1,10 +1,9 @@
-"""Whether a worker is as it should be, and what keeps it from that."""
+"""Whether a worker is healthy, and what is wrong with it when it is not."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from tablehouse.catalog.spec import Catalog
-from tablehouse.config.settings import Settings
 from tablehouse.kafka.lease import GroupLease
 from tablehouse.model import TaskStatus
 from tablehouse.routing.cluster import ClusterView
@@ -15,7 +14,7 @@ _MAX_LINES, _MAX_PARTITIONS = 20, 8
 
 
 def task_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
-    """Say of each table which partitions something keeps, and what; partitions that a person has to help come first."""
+    """Return what holds up partitions, a line for each table and reason; those that need a person come first."""
     kept: dict[tuple[str, bool, str, str], list[int]] = {}
     for task in statuses:
         if task.reason is not None:
@@ -34,7 +33,7 @@ def task_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
 
 
 def content_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
-    """Say which tables' records are probably not what the tables' definitions say, a line each."""
+    """Return a line for each table whose records are probably not what its definition says."""
     lines: dict[str, str] = {}
     rows = Counter[str]()
     for task in statuses:
@@ -58,18 +57,20 @@ class Health:
     replicas. `left_out` are the members that the leader cannot place, by Kafka's member id, and why; `is_left_out`
     says whether this worker is one. The engine sets them.
 
-    registry_trouble says what is wrong with the schema registry; None when nothing is.
+    url is where peers reach this worker. The brokers count as unreachable after session_timeout seconds without an
+    answer of the coordinator. registry_trouble says what is wrong with the schema registry; None when nothing is.
     """
 
     def __init__(
         self,
-        settings: Settings,
         catalog: Catalog,
-        worker_id: str,
         view: ClusterView,
         lease: GroupLease,
         local: LocalSide,
         *,
+        worker_id: str,
+        url: str,
+        session_timeout: float,
         registry_trouble: Callable[[], str | None],
     ) -> None:
         self.trouble: str | None = "starting"
@@ -78,16 +79,17 @@ class Health:
         self.replication: Callable[[], Sequence[str]] = tuple
         self.left_out: Mapping[str, str] = {}
         self.is_left_out = False
-        self._settings = settings
         self._catalog = catalog
         self._worker_id = worker_id
+        self._url = url
+        self._session_timeout = session_timeout
         self._view = view
         self._lease = lease
         self._local = local
         self._registry_trouble = registry_trouble
 
     def joined(self) -> bool:
-        """Say whether the group has given this worker its part.
+        """Return whether the group has given this worker its part.
 
         Another worker with the same URL, a ghost of a process without a lasting data directory, has to leave first; so
         has a leader that does not understand what this worker says of itself.
@@ -96,16 +98,16 @@ class Health:
         rivals = [
             member.worker_id
             for member in current.members
-            if member.url == self._settings.advertised_url and member.worker_id != self._worker_id
+            if member.url == self._url and member.worker_id != self._worker_id
         ]
         return current.generation >= 0 and not rivals and not self.is_left_out
 
     def broker_reachable(self) -> bool:
-        """Say whether the group's coordinator answered lately."""
-        return self._lease.age() < self._settings.session_timeout
+        """Return whether the group's coordinator answered lately."""
+        return self._lease.age() < self._session_timeout
 
     def draining(self) -> bool:
-        """Say whether the worker is stopping."""
+        """Return whether the worker is stopping."""
         return self._local.draining
 
     def generation(self) -> int:
@@ -113,7 +115,7 @@ class Health:
         return self._view.current.generation
 
     def reasons(self) -> Sequence[str]:
-        """Say what keeps the worker from being as it should be."""
+        """Return what is wrong with the worker, a line each."""
         # Tables of one topic share what is said of that.
         of_tables = dict.fromkeys(
             reason for table in self._catalog.tables if (reason := self._local.table_reason(table)) is not None

@@ -19,9 +19,9 @@ Result = TypeVar("Result")
 class LocalSide:
     """There from the start, and says what is missing until the worker has reached a broker.
 
-    doubt says why a miss of a table proves nothing; None when it does. `disagreements` says, by topic, what this worker
-    and the group's leader count differently; the engine sets it. `draining` is set when the worker is stopping, and
-    said where that is why it cannot answer.
+    doubt says why a miss of a table proves nothing; None when it does. `disagreements` says, by shard name, what this
+    worker and the group's leader count differently; the engine sets it. `draining` is set when the worker is stopping,
+    and said where that is why it cannot answer.
     """
 
     def __init__(self, catalog: Catalog, doubt: Callable[[TableSpec], str | None]) -> None:
@@ -75,7 +75,7 @@ class LocalSide:
         """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
         spec = self._catalog.tables[table]
         # While workers count differently, keys seem to be misplaced that are not.
-        disagreement = self.disagreements.get(spec.source.topic)
+        disagreement = self.disagreements.get(spec.shard_name)
         if disagreement is not None:
             return disagreement
         doubt = self._doubt(spec)
@@ -177,7 +177,8 @@ class LocalSide:
             )
 
     def _source(self, table: str, partition: int) -> TopicPartition:
-        return TopicPartition(self._catalog.tables[table].source.topic, partition)
+        (source,) = self._catalog.tables[table].inputs(partition)
+        return source
 
     def _writer(self, table: str) -> KafkaSourceWriter:
         if self._source_writer is None:

@@ -12,8 +12,9 @@ import uvloop
 
 from tablehouse.catalog.load import load_catalog
 from tablehouse.config.settings import Settings
+from tablehouse.kafka.log_lines import QUIET, is_no_news
+from tablehouse.logs import configure_logging, log_uncaught
 from tablehouse.stores.data_directory import UMASK, DataDirectory
-from tablehouse.telemetry import configure_logging, log_uncaught
 from tablehouse.worker.log_pipe import LogPipe
 
 #: The option of glibc's mallopt() for the size from which on an allocation is one of the system's own (malloc.h), and
@@ -40,7 +41,9 @@ def run_worker(settings: Settings) -> int:
     _return_large_memory()
     catalog = load_catalog(settings.tables)
     directory = DataDirectory.acquire(settings.data_dir)
-    configure_logging(settings.log_format, settings.log_level, directory.worker_id)
+    configure_logging(
+        settings.log_format, settings.log_level, directory.worker_id, quiet=(*QUIET, "httpx"), is_no_news=is_no_news
+    )
     log_uncaught()
     # Before Faust is imported, which makes objects on the current loop.
     asyncio.set_event_loop(uvloop.new_event_loop())

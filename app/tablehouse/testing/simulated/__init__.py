@@ -1,1 +1,1 @@
-"""A group of workers without Kafka, RocksDB or real time: a simulated broker, group, clock and store, by a seed."""
+"""A group of workers without Kafka, RocksDB or real time: a simulated broker, group, clock and store, with a seed."""

@@ -1,8 +1,7 @@
-"""Partitions as a Kafka broker keeps them: producer epochs, append times, compaction, retention, aborted records.
+"""Partitions of a simulated Kafka broker: producer epochs, append times, compaction, retention, aborted records.
 
-Modelled on what brokers do with idempotent producers: a lower epoch is refused; a batch that was appended before is
-answered with the offset it has; a higher epoch starts at sequence 0; a producer id that is not known may start
-anywhere.
+Models brokers' handling of idempotent producers: a lower epoch is rejected; a duplicate batch is answered with its
+existing offset; a higher epoch starts at sequence 0; an unknown producer id may start anywhere.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ HOUR_MS = 3_600_000
 COMPACTION_LAG_MS = HOUR_MS
 TOMBSTONE_RETENTION_MS = 24 * HOUR_MS
 
-#: How many batches a broker remembers of each producer, to recognise those that are sent again.
+#: Number of batches per producer that a broker remembers, to detect duplicates.
 BATCHES_REMEMBERED = 5
 
 
@@ -33,7 +32,7 @@ class Record(NamedTuple):
 
 
 class Refused(Exception):
-    """The broker does not append."""
+    """The broker rejects the append."""
 
 
 class EpochRefused(Refused):
@@ -62,23 +61,23 @@ class Log:
         self.end = 0
         self.records: list[Record] = []
         self.duplicates = 0
-        #: Whether the brokers say that they do not know it.
+        #: Whether the brokers report the partition as unknown.
         self.missing = False
-        #: Of the open transaction: its first offset, and its records, which are there once it is committed.
+        #: The open transaction: its first offset, and its records, which become visible when it is committed.
         self._open: tuple[int, list[Record]] | None = None
-        #: What the end was from which time of the loop on.
+        #: The end of the log over the loop's time.
         self._ends: list[tuple[float, int]] = []
-        #: Where batches begin: nothing is compacted or cut anywhere else.
+        #: The starts of batches: compaction and retention only act there.
         self.batches: list[int] = [0]
         self._wall_ms = wall_ms
         self._producers: dict[int, _Producer] = {}
-        #: Called once at the next change of any kind.
+        #: Called once at the next change.
         self.watchers: list[Callable[[], None]] = []
 
     def append(
         self, pairs: Sequence[Pair], headers: Sequence[tuple[str, bytes]] = (), timestamp: int | None = None
     ) -> int:
-        """Append a batch that carries no producer id; return the offset of its first record."""
+        """Append a batch without a producer id; return the offset of its first record."""
         base = self.end
         written_at = self._wall_ms() if timestamp is None else timestamp
         for number, (key, value) in enumerate(pairs):
@@ -91,7 +90,7 @@ class Log:
     def produce(
         self, producer: tuple[int, int], sequence: int, pairs: Sequence[Pair], headers: Sequence[tuple[str, bytes]]
     ) -> int:
-        """Append a batch of a producer, given as id and epoch; raises Refused."""
+        """Append a batch of a producer, given by id and epoch; raises Refused."""
         identifier, epoch = producer
         last = sequence + len(pairs) - 1
         known = self._producers.get(identifier)
@@ -115,13 +114,13 @@ class Log:
         return base
 
     def skip(self, count: int) -> None:
-        """Use up offsets without records that a reader sees, as aborted records and markers do."""
+        """Use up offsets without visible records, as aborted records and markers do."""
         self.end += count
         self._changed()
 
     @property
     def stable(self) -> int:
-        """Return the offset up to which a reader gets records: the end, or where an open transaction begins."""
+        """Return the last stable offset: the end, or the start of an open transaction."""
         return self.end if self._open is None else self._open[0]
 
     @property
@@ -131,18 +130,18 @@ class Log:
 
     @property
     def settled(self) -> bool:
-        """Return whether an open transaction holds back records of others, which are there for good."""
+        """Return whether an open transaction holds back committed records of others."""
         return any(record.offset >= self.stable for record in self.records[-1:])
 
     def begin_transaction(self, pairs: Sequence[Pair], timestamp: int) -> None:
-        """Append records of a transaction that stays open; one at a time."""
+        """Append records of a transaction that stays open; only one at a time."""
         assert self._open is None
         records = [Record(self.end + number, timestamp, key, value) for number, (key, value) in enumerate(pairs)]
         self._open = self.end, records
         self.skip(len(pairs))
 
     def end_transaction(self, *, commit: bool) -> None:
-        """Append the marker that commits or aborts what is open."""
+        """Append the marker that commits or aborts the open transaction."""
         assert self._open is not None
         (_, records), self._open = self._open, None
         if commit:
@@ -150,12 +149,12 @@ class Log:
         self.skip(1)
 
     def end_at(self, time: float) -> int:
-        """Return what the end was at a time of the loop."""
+        """Return the end at a time of the loop."""
         later = bisect_right(self._ends, time, key=itemgetter(0))
         return self._ends[later - 1][1] if later else 0
 
     def read(self, offset: int, limit: int) -> tuple[list[Record], int]:
-        """Return up to `limit` records from an offset on that can be read, and the offset after what was looked at."""
+        """Return up to `limit` readable records from an offset, and the offset after them."""
         low, high = 0, len(self.records)
         while low < high:
             middle = (low + high) // 2
@@ -173,17 +172,17 @@ class Log:
         return found[0] if found and found[0].offset == offset else None
 
     def cleanable(self) -> list[int]:
-        """Return the offsets up to which compaction may come now: batches end there, and all before is old enough."""
+        """Return the offsets at which a compaction may end now: at a batch end, with all records before old enough."""
         now = self._wall_ms()
         young = (record.offset for record in self.records if now - record.timestamp < COMPACTION_LAG_MS)
         limit = next(young, self.end)
         return [offset for offset in self.batches if offset <= limit]
 
     def compact(self, before: int, reached: int | None = None) -> int:
-        """Compact what lies before an offset; return how many records went.
+        """Compact the log before an offset; return the number of removed records.
 
-        With `reached` it is in the middle of that: what lies from there on is as it was. Tombstones go as soon as any
-        broker could remove them, which is a compaction lag after their retention began.
+        With `reached`, compaction is in progress: the log is unchanged from there on. Tombstones are removed as soon as
+        any broker could do so, which is a compaction lag after their retention began.
         """
         now = self._wall_ms()
         newest = {record.key: record.offset for record in self.records if record.offset < before}

@@ -1,4 +1,4 @@
-"""The consumer group: members, heartbeats, sessions that time out, rebalances that wait for everyone."""
+"""The consumer group: members, heartbeats, session timeouts, rebalances that wait for all members."""
 
 import asyncio
 import random
@@ -23,19 +23,19 @@ class _Member:
 
 @dataclass
 class Group:
-    """The coordinator. ends() is asked at each new generation, for what its owners have to reach."""
+    """The coordinator. ends() is called at each new generation, for the offsets that its owners must reach."""
 
     choose: random.Random
     sources: Sequence[TopicPartition]
     ends: Callable[[], Mapping[TopicPartition, tuple[int, int]]]
     generation: int = 0
     assignment: dict[TopicPartition, str] = field(default_factory=dict)
-    #: Who follows each source, and how likely it is that a member which does not own one does.
+    #: The standbys of each source, and the probability that a member that does not own it is one.
     standbys: dict[TopicPartition, set[str]] = field(default_factory=dict)
     follows: float = 0.0
-    #: By generation, where the sources ended when it began, and up to where they could be read.
+    #: By generation, the ends of the sources when it began, and their last stable offsets.
     ends_at: dict[int, Mapping[TopicPartition, tuple[int, int]]] = field(default_factory=dict)
-    #: Says which of the members a source goes to, where a test wants to; by chance otherwise.
+    #: Chooses the member of a source, if set by a test; random otherwise.
     place: Callable[[TopicPartition, Sequence[str]], str] | None = None
     _members: dict[str, _Member] = field(default_factory=dict)
     _due: float | None = None
@@ -45,7 +45,7 @@ class Group:
         return asyncio.get_running_loop().time()
 
     async def run(self) -> None:
-        """Expire sessions and finish rebalances, for ever."""
+        """Expire sessions and finish rebalances, indefinitely."""
         while True:
             await asyncio.sleep(_TICK)
             now = self._now()
@@ -61,7 +61,7 @@ class Group:
                     self._finish()
 
     def rebalance(self) -> None:
-        """Ask every member to join again."""
+        """Make every member rejoin."""
         if self._due is None:
             self._due = self._now() + REBALANCE_TIMEOUT
 
@@ -87,15 +87,15 @@ class Group:
             self.rebalance()
 
     def members(self) -> list[str]:
-        """Return who belongs to the group, those included who died and whose session has not run out."""
+        """Return the members, including dead ones whose session has not expired."""
         return list(self._members)
 
     def assigned(self, name: str) -> list[TopicPartition]:
-        """Return what the present generation gives to a member."""
+        """Return the current generation's assignment of a member."""
         return [source for source, owner in self.assignment.items() if owner == name]
 
     def followed(self, name: str) -> list[TopicPartition]:
-        """Return what a member is a standby of in the present generation."""
+        """Return the standbys of a member in the current generation."""
         return [source for source, followers in self.standbys.items() if name in followers]
 
     def _finish(self) -> None:
@@ -117,7 +117,7 @@ class Group:
 
 
 class MemberLease:
-    """Implements Lease for one member; `beat` is one heartbeat there and back, and its answer."""
+    """Implements Lease for one member; `beat` is one heartbeat and its response."""
 
     def __init__(self, member: str, group: Group, hop: Callable[[str], Awaitable[None]]) -> None:
         self.generation = -1
@@ -142,7 +142,7 @@ class MemberLease:
         asked_at = asyncio.get_running_loop().time()
         while True:
             if self.generation != generation:
-                raise LeaseLost(f"generation {generation} is over, it is {self.generation} now")
+                raise LeaseLost(f"generation {generation} has ended; the current one is {self.generation}")
             if self._good is not None and self._good[0] == generation and self._good[1] >= asked_at:
                 return
             await self.beat()

@@ -1,4 +1,4 @@
-"""The group's consumer of one worker, as far as lanes see it: fetches, hands over, or rewinds."""
+"""The group's consumer of one worker, as seen by lanes: fetches, hands over, or rewinds."""
 
 import asyncio
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class SimulatedLane:
         """See LaneControl."""
 
     async def run(self, shards: Shards) -> None:
-        """Fetch for them, for ever."""
+        """Fetch for the shards, indefinitely."""
         while True:
             if not self._flowing:
                 self._started.clear()
@@ -78,7 +78,7 @@ class SimulatedLane:
             return False
         if position == asked_at:
             position = self._positions[partition] = following
-        # Otherwise somebody sought meanwhile: what was fetched comes with the position sought.
+        # Otherwise there was a seek in the meantime: the fetched records come with the new position.
         expected = shards.expected(partition)
         if not records and (expected is None or position <= expected):
             return False

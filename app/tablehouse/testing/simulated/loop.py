@@ -1,11 +1,11 @@
-"""An event loop on virtual time, and processes on it that can be stopped and go on later.
+"""An event loop on virtual time, and processes on it that can be stopped and resumed.
 
 Time jumps to the next timer when nothing is left to run, so hours pass in milliseconds and the same seed gives the same
-history. What runs in the context of a stopped process is parked, as by SIGSTOP: it sees nothing of the world until it
-goes on, and then sees all at once.
+history. Callbacks in the context of a stopped process are parked, as by SIGSTOP: the process sees nothing of the world
+until it is resumed, and then sees everything at once.
 
-What is called in a thread happens all at once at some moment of its own, and goes on when nobody waits for it any more.
-A turn given to others, asyncio.sleep(0), takes time like everything else.
+A call in a thread happens atomically at some later moment, even if its caller no longer waits. asyncio.sleep(0) takes
+time like everything else.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class Process:
-    """What a worker's coroutines run in."""
+    """The simulated process of a worker's coroutines."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -25,24 +25,24 @@ class Process:
         self.parked: list[tuple[Callable[[], None], Context]] = []
 
     def stop(self) -> None:
-        """Let nothing of it run."""
+        """Stop running its callbacks."""
         self.stopped = True
 
     def go_on(self) -> None:
-        """Run what was parked, in order."""
+        """Run the parked callbacks in order."""
         self.stopped = False
         parked, self.parked = self.parked, []
         for run, context in parked:
             asyncio.get_running_loop().call_soon(run, context=context)
 
     def run(self, action: Callable[[], None]) -> None:
-        """Do something as the process itself, now."""
+        """Run an action in the context of the process, now."""
         context = copy_context()
         context.run(PROCESS.set, self)
         context.run(action)
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine, and all that it starts, in this process."""
+        """Run a coroutine, and everything that it starts, in this process."""
         context = copy_context()
         context.run(PROCESS.set, self)
         loop = asyncio.get_running_loop()
@@ -57,7 +57,7 @@ _SLEEP = asyncio.sleep
 
 
 async def sleep(delay: float, result: Any = None) -> Any:
-    """Stand in for asyncio.sleep() as long as a simulation runs."""
+    """Replace asyncio.sleep() while a simulation runs."""
     loop = asyncio.get_running_loop()
     if delay <= 0 and isinstance(loop, VirtualLoop) and loop.hop is not None:
         await loop.hop("turn")
@@ -71,9 +71,9 @@ class _NoFiles(selectors.SelectSelector):
     loop: "VirtualLoop"
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        """Let `timeout` seconds pass; nothing else can happen meanwhile."""
+        """Let `timeout` seconds pass; nothing else can happen in the meantime."""
         if timeout is None:
-            raise AssertionError("everything waits for something that never comes")
+            raise AssertionError("deadlock: everything waits, and no timer is set")
         self.loop.now += timeout
         return []
 
@@ -84,13 +84,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.now = 0.0
         self.processes: list[Process] = []
-        #: Awaited before and after what a thread does, with what that is, and at every turn given to others.
+        #: Awaited before and after each call in a thread, with its name, and at every asyncio.sleep(0).
         self.hop: Callable[[str], Awaitable[None]] | None = None
         self._threads: set[asyncio.Task[None]] = set()
         selector = _NoFiles()
         selector.loop = self
         super().__init__(selector)
-        # Coroutines of a crashed worker are thrown away as they stand.
+        # Coroutines of a crashed worker are discarded.
         self.set_exception_handler(lambda _loop, _context: None)
 
     def time(self) -> float:
@@ -153,7 +153,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _gated:  # noqa: N801 - a function with a memory
-    """A callback that waits while its process is stopped; cancelling its handle works while it waits, too."""
+    """A callback that waits while its process is stopped; its handle can be cancelled while it waits."""
 
     __slots__ = ("_args", "_callback", "_context", "_process", "handle")
 
@@ -173,7 +173,7 @@ class _gated:  # noqa: N801 - a function with a memory
 
 
 def run_virtual(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine on a loop of its own, and clear away whatever is left on it afterwards."""
+    """Run a coroutine on a new loop, and clean up the loop afterwards."""
     loop = VirtualLoop()
     try:
         loop.run_until_complete(coroutine)

@@ -1,4 +1,4 @@
-"""What a task reaches the world through, on the simulated world."""
+"""A task's external dependencies in the simulated world."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -20,12 +20,12 @@ from tablehouse.tasks.log import (
     StoodStill,
 )
 from tablehouse.tasks.records import epoch_headers
-from tablehouse.tasks.replay import STOOD_STILL
+from tablehouse.tasks.retention import STOOD_STILL
 from tablehouse.testing.simulated.broker import Log, Refused
 from tablehouse.testing.simulated.world import APPEND_TIMEOUT, Request, World
 from tablehouse.turns import Turns
 
-#: Records that a slice or a poll has at most.
+#: Maximum records of a slice or a poll.
 SLICE = 5
 
 
@@ -38,7 +38,7 @@ class SimulatedClock:
 
 
 class MachineClock:
-    """Implements Clock, on a machine that counts `speed` seconds while a broker counts one."""
+    """Implements Clock for a machine whose clock runs `speed` times as fast as the brokers'."""
 
     def __init__(self, world: World, speed: float) -> None:
         self._world = world
@@ -50,7 +50,7 @@ class MachineClock:
 
 
 async def measure(world: World, clock: MachineClock, broker_clock: MeasuredClock) -> None:
-    """Ask the broker for its time, as a worker does; raises LogUnavailable."""
+    """Measure the broker's time, as a worker does; raises LogUnavailable."""
     asked_at = clock.monotonic()
     await world.hop("time.asked")
     if world.probe_away() or world.happens(world.weather.unavailable):
@@ -90,10 +90,10 @@ class _Cursor:
             if self._offset < log.stable:
                 break
             await world.changed(log)
-            # It has looked all the time.
+            # It was never idle.
             self._looked_ms = world.elapsed_ms()
         records, following = log.read(self._offset, world.choose.randint(1, SLICE))
-        # The records are on their way, and the log goes on changing.
+        # The records are in flight, and the log may change.
         await world.hop("read.answered")
         self._offset = following
         return LogSlice(records, following)
@@ -166,7 +166,7 @@ class SimulatedWriter:
     ) -> int:
         sequence = self._sequences[partition]
         self._sequences[partition] += len(pairs)
-        # The second producer id and those after it stand for the next id indexes.
+        # The second and later producer ids represent the next id indexes.
         request = Request(partition, (epoch.id_index, epoch.number), sequence, pairs, epoch_headers(epoch))
         answering = self._world.send(request)
         try:
@@ -184,7 +184,7 @@ class SimulatedWriter:
 
 
 class SimulatedDeadLetters:
-    """Implements DeadLetters; the world keeps what was written, whatever becomes of the answer."""
+    """Implements DeadLetters; the world keeps the written letters, with or without an acknowledgement."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -202,7 +202,7 @@ class SimulatedDeadLetters:
 
 
 class SimulatedTurns(Turns):
-    """A turn given to others is a hop like any other, at which everything may happen."""
+    """Each turn is a hop like any other, at which anything may happen."""
 
     async def wait(self) -> None:
         """Wait for the scheduler."""

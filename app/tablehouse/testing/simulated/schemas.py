@@ -1,6 +1,6 @@
-"""A registry of schemas that comes and goes, and values that need them.
+"""A schema registry that is sometimes unavailable, and values that need its schemas.
 
-A value that begins so is written with a schema: `?7:anything` with schema 7. There is every schema.
+A value that begins with `?` has a schema: `?7:anything` has schema 7. All schemas exist.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from tablehouse.testing.simulated.world import World
 
 FRAMED = b"?"
 
-#: Seconds between two attempts of a worker to reach the registry.
+#: Seconds between a worker's attempts to reach the registry.
 _PAUSE = 0.5
 
 
 class SimulatedSchemas:
-    """Implements Schemas for one process, whose memory is gone with it."""
+    """Implements Schemas for one process, with its cache."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -30,7 +30,7 @@ class SimulatedSchemas:
 
     def latest(self, subject: str, writer: SchemaName) -> Schema:
         """See Schemas."""
-        raise AssertionError(f"nobody asks for {subject} here, {writer}")
+        raise AssertionError(f"unexpected request for {subject}, {writer}")
 
     async def fetch(self, needed: SchemaName | str) -> None:
         """See Schemas."""
@@ -53,7 +53,7 @@ class SimulatedSchemas:
 
 
 def decode(schemas: Schemas, value: bytes) -> bytes:
-    """Return a value as it is, once its schema is known."""
+    """Return a value unchanged, once its schema is known."""
     if value.startswith(FRAMED):
         schemas.known(int(value[1:].partition(b":")[0]))
     return value

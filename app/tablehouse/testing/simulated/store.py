@@ -1,4 +1,4 @@
-"""The stores of a shard and of its tasks in memory, with a disk that outlives the process."""
+"""In-memory stores of a shard and its tasks, with a simulated disk that outlives the process."""
 
 import asyncio
 import random
@@ -9,8 +9,8 @@ from itertools import islice
 from tablehouse.stores.rows import ROW_PREFIX, ROWS_END, row_bounds
 from tablehouse.stores.store import StoreClosed, StoreCorrupt, StoreError
 
-#: Rows that are written at once.
-ROWS_A_CHUNK = 3
+#: Rows per write.
+ROWS_PER_CHUNK = 3
 
 _CHECKPOINT = b"\x00checkpoint"
 
@@ -18,9 +18,9 @@ Writes = list[tuple[bytes, bytes | None]]
 
 
 class Disk:
-    """What is on disk of a task, and what was written since the last flush: a crash keeps any prefix of that.
+    """A task's data on disk, and its writes since the last flush, of which a crash keeps any prefix.
 
-    What is damaged has to be built anew; what is unreadable has not, and may pass.
+    A damaged disk must be rebuilt; an unreadable one need not, and may recover.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Disk:
         self.flush()
 
     def wipe(self) -> None:
-        """Throw everything away, durably."""
+        """Delete everything, durably."""
         self.durable.clear()
         self.unflushed.clear()
         self.damaged = False
@@ -53,21 +53,21 @@ async def _no_hop(point: str) -> None:
 
 
 class MemoryStore:
-    """Implements TaskStore on a disk; `hop` is awaited wherever RocksDB would give others a turn."""
+    """Implements TaskStore on a disk; `hop` is awaited wherever RocksDB's store would yield."""
 
     def __init__(self, disk: Disk, hop: Callable[[str], Awaitable[None]] = _no_hop, *, opened: bool = True) -> None:
         self.disk = disk
         self._hop = hop
         self._closed = True
         self._content: dict[bytes, bytes] = {}
-        #: Whether writes fail until it is opened anew, as RocksDB's do after a failure in its background.
+        #: Whether writes fail until it is reopened, as RocksDB's do after a background error.
         self.stuck = False
         self.waits_for: str | None = None
         if opened:
             self.open()
 
     def open(self) -> None:
-        """Read what is on disk."""
+        """Read the data from disk."""
         self._closed = self.stuck = False
         self._content = dict(self.disk.durable)
         for writes in self.disk.unflushed:
@@ -102,8 +102,8 @@ class MemoryStore:
     async def write(self, rows: Iterable[tuple[bytes, bytes | None]], checkpoint: bytes) -> None:
         """See TaskStore."""
         rest = iter(rows)
-        chunk = list(islice(rest, ROWS_A_CHUNK))
-        while following := list(islice(rest, ROWS_A_CHUNK)):
+        chunk = list(islice(rest, ROWS_PER_CHUNK))
+        while following := list(islice(rest, ROWS_PER_CHUNK)):
             self._put(chunk)
             chunk = following
             await self._hop("store.chunk")
@@ -148,9 +148,9 @@ class MemoryStore:
 
 
 class Folder:
-    """The folder of a shard: who has it open, whether it can be opened, and how often the next calls fail.
+    """The folder of a shard: whether it is open, whether it can be opened, and how many of the next calls fail.
 
-    What must never happen to one is told to `broken`.
+    Violations of invariants are passed to `broken`.
     """
 
     def __init__(self, broken: Callable[[Exception], None]) -> None:
@@ -160,13 +160,13 @@ class Folder:
         self._broken = broken
 
     def check_free(self, call: str) -> None:
-        """Take note that somebody who does not have it open is about to change it."""
+        """Check that a store that is open elsewhere is not changed."""
         if self.holder is not None:
             self._broken(AssertionError(f"{call} of a store that is open"))
 
 
 class MemoryShard:
-    """Implements ShardStore; `fails` says by chance that a call does."""
+    """Implements ShardStore; `fails` decides randomly whether a call fails."""
 
     def __init__(
         self,
@@ -230,7 +230,7 @@ class MemoryShard:
             self._folder.holder = None
             for store in self.stores.values():
                 store.close()
-                # Without a write-ahead log, what was not flushed is lost.
+                # Without a write-ahead log, unflushed data is lost.
                 store.disk.crash(0)
 
     def _may_fail(self, call: str) -> None:

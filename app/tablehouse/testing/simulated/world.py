@@ -1,4 +1,4 @@
-"""The world of a history: partitions, a network that delays and loses, the group, workers, and the hand of fate."""
+"""The world of a history: partitions, a network with delays and losses, the group, workers, and random events."""
 
 import asyncio
 import random
@@ -14,24 +14,24 @@ from tablehouse.testing.simulated.broker import EpochRefused, Log, Pair, Refused
 from tablehouse.testing.simulated.group import Group
 from tablehouse.testing.simulated.loop import PROCESS, Process, VirtualLoop
 
-#: The wall clock runs so many times faster than the loop's, so that compaction lags pass while sessions do not.
+#: Speed of the wall clock relative to the loop's, so that compaction lags pass within a session.
 WALL_SPEED = 300
 _WALL_START_MS = 1_700_000_000_000
 
-#: How long a writer waits for an acknowledgement.
+#: Seconds that a writer waits for an acknowledgement.
 APPEND_TIMEOUT = 2.0
 
-#: What takes a thread a while, and sometimes a long one, in seconds.
+#: Calls that take time in a thread, and the maximum time in seconds.
 _IN_THREADS = {"store.open", "store.flush", "store.close", "store.destroy", "store.wipe"}
 _LONG_IN_A_THREAD = 6.0
 
-#: How late an append may land, in seconds.
+#: Maximum delay of an append in seconds.
 LATEST = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """How network and disks are: chances by append, hop and call of a store; delays in seconds."""
+    """The state of network and disks: probabilities per append, hop and store call; delays in seconds."""
 
     late: float = 0.0
     never: float = 0.0
@@ -49,7 +49,7 @@ FAIR = Weather()
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An append on its way to the broker."""
+    """An append in flight to the broker."""
 
     partition: TopicPartition
     producer: tuple[int, int]
@@ -59,7 +59,7 @@ class Request:
 
     @property
     def claims(self) -> bool:
-        """Say whether this is a claim."""
+        """Return whether this is a claim."""
         return self.pairs[0][0] == CLAIM_KEY
 
 
@@ -67,7 +67,7 @@ Answer = int | Refused | None
 
 
 class World:
-    """Everything outside of the workers. `limit` is the size of a changelog batch, in bytes."""
+    """Everything outside of the workers. `limit` is the maximum size of a changelog batch in bytes."""
 
     def __init__(
         self, seed: int, sources: Sequence[TopicPartition], changelogs: Sequence[TopicPartition], limit: int = 5000
@@ -82,29 +82,29 @@ class World:
             sources,
             lambda: {name: (log.end if log.settled else log.stable, log.stable) for name, log in self.sources.items()},
         )
-        #: Which ways of the protocol were gone.
+        #: Counts of the protocol paths that were taken.
         self.paths: Counter[str] = Counter()
         #: Called with the process and the point at every hop.
         self.on_hop: Callable[[Process, str], None] | None = None
-        #: How long some points take, in seconds, where a test says so; and how many are at them.
+        #: Seconds that some points take, if set by a test; and how many coroutines are at them.
         self.takes: dict[str, float] = {}
         self.under_way: Counter[str] = Counter()
-        #: Called with a source, the offset that its worker commits, and what its tables have applied.
+        #: Called with a source, the offset committed by its worker, and the positions of its tables.
         self.on_commit: Callable[[TopicPartition, int, Mapping[str, int]], None] = lambda *_: None
-        #: Says which appends stay on the wire until a test delivers them; they are in `held` then.
+        #: Selects appends that stay in flight, in `held`, until a test delivers them.
         self.hold: Callable[[Request], bool] = lambda _request: False
         self.held: list[Request] = []
-        #: Until when no schema registry answers, on the loop's clock.
+        #: Time on the loop's clock until which no schema registry answers.
         self.no_registry_until = 0.0
-        #: Every append that was put on the wire, with the process that did.
+        #: Every append that was sent, with its process.
         self.sent: list[tuple[Process | None, Request]] = []
-        #: What is in the dead-letter topic: table, source partition, offset and reason; and whether it can be written.
+        #: Contents of the dead-letter topic: table, source partition, offset and reason; and whether it can be written.
         self.letters: list[tuple[str, TopicPartition, int, str]] = []
         self.letters_away = False
-        #: How far somebody has set the brokers' clocks forward, in milliseconds.
+        #: Milliseconds by which the brokers' clocks were set forward.
         self.broker_set_ms = 0
-        #: How far the clock of the broker that is asked for the time is ahead of those that have the changelogs, in
-        #: milliseconds; and until when it does not answer, on the loop's clock.
+        #: Milliseconds by which the clock of the probed broker is ahead of those of the changelogs' brokers; and the
+        #: time on the loop's clock until which it does not answer.
         self.probe_ahead_ms = 0
         self.no_probe_until = 0.0
         loop = asyncio.get_running_loop()
@@ -114,24 +114,24 @@ class World:
         self._coordinator = self.outside(self.group.run())
 
     def wall_ms(self) -> int:
-        """Return the time of the brokers that have the changelogs, by which they stamp and compact."""
+        """Return the time of the changelogs' brokers, used for timestamps and compaction."""
         return _WALL_START_MS + self.elapsed_ms() + self.broker_set_ms
 
     def probe_ms(self) -> int:
-        """Return the time of the broker that workers ask for it."""
+        """Return the time of the broker that workers probe."""
         return self.wall_ms() + self.probe_ahead_ms
 
     def probe_away(self) -> bool:
-        """Say whether nobody tells the time."""
+        """Return whether the probed broker does not answer."""
         return asyncio.get_running_loop().time() < self.no_probe_until
 
     @staticmethod
     def elapsed_ms() -> int:
-        """Return how much time has passed, at the speed of the brokers' clocks, whatever somebody has set them to."""
+        """Return the elapsed time at the speed of the brokers' clocks, regardless of steps."""
         return int(asyncio.get_running_loop().time() * 1000 * WALL_SPEED)
 
     def outside(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run something that belongs to no worker."""
+        """Run a coroutine outside of all workers."""
         return asyncio.get_running_loop().create_task(coroutine, context=self._outside.copy())
 
     def log(self, partition: TopicPartition) -> Log:
@@ -139,7 +139,7 @@ class World:
         return self.sources[partition] if partition in self.sources else self.changelogs[partition]
 
     async def hop(self, point: str) -> None:
-        """Take some time; anything may happen to the worker here."""
+        """Take some time; anything may happen to the worker in the meantime."""
         process = PROCESS.get()
         if process is not None and self.on_hop is not None:
             self.on_hop(process, point)
@@ -156,15 +156,15 @@ class World:
         self.under_way[point] -= 1
 
     def registry_away(self) -> bool:
-        """Say whether no schema registry answers."""
+        """Return whether no schema registry answers."""
         return asyncio.get_running_loop().time() < self.no_registry_until
 
     def happens(self, chance: float) -> bool:
-        """Say whether something with a chance happens now."""
+        """Return whether an event with a probability happens now."""
         return bool(chance) and self.choose.random() < chance
 
     async def until(self, condition: Callable[[], bool], what: str, patience: float = 600.0) -> None:
-        """Let the world go on until something is the case."""
+        """Run the world until a condition holds."""
         deadline = asyncio.get_running_loop().time() + patience
         while not condition():
             if asyncio.get_running_loop().time() > deadline:
@@ -185,7 +185,7 @@ class World:
     # The network
 
     def send(self, request: Request) -> "asyncio.Future[Answer]":
-        """Put an append on the wire; the answer is an offset, what the broker refused it with, or None for an error."""
+        """Send an append; the answer is an offset, the broker's refusal, or None for an error."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.sent.append((PROCESS.get(), request))
         if self.hold(request):
@@ -204,7 +204,7 @@ class World:
         return answer
 
     def deliver(self, request: Request) -> Answer:
-        """Have the broker append now."""
+        """Make the broker append now."""
         log = self.changelogs[request.partition]
         duplicates = log.duplicates
         try:
@@ -246,7 +246,7 @@ class World:
             self.paths["claim"] += 1
 
     def calm(self) -> None:
-        """Let nothing more go wrong."""
+        """Disable all further faults."""
         self.weather = FAIR
         self.no_registry_until = self.no_probe_until = 0.0
         self.on_hop = None

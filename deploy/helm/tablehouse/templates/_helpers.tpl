@@ -36,11 +36,15 @@ app.kubernetes.io/component: worker
 tablehouse-group: {{ $group | quote }}
 {{- end -}}
 
-{{/* With an autoscaler the number is its own: what runs is kept, and a first install begins with the fewest. */}}
+{{/*
+With an autoscaler, the chart's or another one, the number is its own: what runs is kept. A first install begins with the fewest,
+which only the chart's own autoscaler says; nothing is rendered otherwise. The number that runs is rendered rather than nothing,
+since a field that Helm alone has set is taken away when it is left out, and Kubernetes then goes back to one worker.
+*/}}
 {{- define "tablehouse.replicas" -}}
-{{- if .Values.autoscaling.enabled -}}
+{{- if or .Values.autoscaling.enabled (kindIs "invalid" .Values.replicaCount) -}}
 {{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "tablehouse.fullname" .) -}}
-{{- dig "spec" "replicas" .Values.autoscaling.minReplicas $running -}}
+{{- dig "spec" "replicas" (.Values.autoscaling.enabled | ternary .Values.autoscaling.minReplicas "") $running -}}
 {{- else -}}
 {{- .Values.replicaCount -}}
 {{- end -}}

@@ -1,19 +1,18 @@
-"""Replaying a changelog into a store: which records count, and from where on the store may be read.
+"""Table state: a task's store with its checkpoint and position. An owner commits to it, and a replay rebuilds it.
 
-See DESIGN.md, "Replaying", for why each rule is there.
+It decides which changelog records count, and from where on the store may be read. See DESIGN.md, "Replaying", for why
+each rule is there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import structlog
 
-from tablehouse.catalog.fingerprint import difference
-from tablehouse.errors import SetupError
 from tablehouse.model import NO_EPOCH, Epoch, TopicPartition
 from tablehouse.stores.rows import LAYOUT_VERSION, ROW_PREFIX
 from tablehouse.stores.store import TaskStore
 from tablehouse.tasks.doubts import Doubts
+from tablehouse.tasks.identity import FingerprintChanged, Identity, require_same_definition
 from tablehouse.tasks.log import Bounds, BrokerClock, LogRecord, LogSlice
 from tablehouse.tasks.records import (
     CLAIM_KEY,
@@ -28,17 +27,9 @@ from tablehouse.tasks.records import (
     epoch_header,
     epoch_of,
 )
+from tablehouse.tasks.retention import DELETE_RETENTION_MS, MIN_COMPACTION_LAG_MS
 
 log = structlog.get_logger(__name__)
-
-#: Settings of every changelog topic (kafka/topics.py creates and checks them), in milliseconds: how long records are
-#: safe from compaction, and how long a tombstone can be read before compaction may remove it.
-MIN_COMPACTION_LAG_MS = 3_600_000
-DELETE_RETENTION_MS = 86_400_000
-
-#: Seconds between two looks of a cursor beyond which deletes may have gone unread: the worker was stopped, or its
-#: machine slept. Then whoever reads has to begin anew, and ask how old its store is.
-STOOD_STILL = DELETE_RETENTION_MS / 2000
 
 #: The first byte of a row's key.
 _ROW = ROW_PREFIX[0]
@@ -54,31 +45,8 @@ class ChangelogRefused(Exception):
     """The changelog itself cannot be used, whatever store it is replayed into; a person has to decide."""
 
 
-class FingerprintChanged(SetupError):
-    """The table's definition differs from the one its changelog was built with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a task is, as its store and its claims say it."""
-
-    table: str
-    changelog: TopicPartition
-    fingerprint: Mapping[str, str]
-
-
-def require_same_definition(identity: Identity, built_with: Mapping[str, str], where: str) -> None:
-    """Raise FingerprintChanged unless a store, or a claim, was made with the definition that the table has now."""
-    changed = difference(built_with, identity.fingerprint)
-    if changed:
-        raise FingerprintChanged(
-            f"table {identity.table}: {where} was built with another definition: {'; '.join(changed)}. Put "
-            "it back, or give the table a new version to build it again next to the old data"
-        )
-
-
-class Replayer:
-    """Applies changelog records to one store, and knows how far that has come.
+class TableState:
+    """A task's store, its checkpoint, and how far a replay has come.
 
     `next_offset`, `epoch`, `position`, `log_id` and `claim_offset` are what the store's checkpoint says; they move only
     after the store has been written. `claim` is the newest claim seen by this process, None before the first.
@@ -127,7 +95,7 @@ class Replayer:
 
     @property
     def readable(self) -> bool:
-        """Say whether the store holds no half-applied batch and no hole that compaction has torn."""
+        """Return whether the store holds no half-applied batch and no hole that compaction has torn."""
         return 0 <= self.readable_from <= self.next_offset
 
     @property
@@ -223,7 +191,7 @@ class Replayer:
             )
 
     def tears(self, piece: LogSlice) -> bool:
-        """Say whether a store that has applied a slice may miss rows that compaction keeps only further on.
+        """Return whether a store that has applied a slice may miss rows that compaction keeps only further on.
 
         Where the last record is too young for compaction, so is all that follows. One without records tells nothing.
         """
@@ -282,10 +250,10 @@ class Replayer:
         if complete_to > self.next_offset:
             # What is still open follows the last position, so up to there nothing can be missing.
             unbroken = bool(self._open) or (self._direct and self._expected == complete_to)
-            await self._commit(done, complete_to, applied_at, epoch, claim_offset, position, unbroken=unbroken)
+            await self._write(done, complete_to, applied_at, epoch, claim_offset, position, unbroken=unbroken)
         return len(done)
 
-    async def record(
+    async def commit(
         self,
         rows: Mapping[bytes, bytes | None],
         position: PositionRecord,
@@ -293,13 +261,13 @@ class Replayer:
         next_offset: int,
         sent_at: int,
     ) -> None:
-        """Write what the owner itself has appended, once the append is acknowledged and stands right at next_offset.
+        """Write what the owner has appended, once the append is acknowledged and stands right at next_offset.
 
         `sent_at` is what now_ms() said before the append.
         """
-        await self._commit(rows, next_offset, sent_at, epoch, self.claim_offset, position, unbroken=True)
+        await self._write(rows, next_offset, sent_at, epoch, self.claim_offset, position, unbroken=True)
 
-    async def _commit(
+    async def _write(
         self,
         rows: Mapping[bytes, bytes | None],
         next_offset: int,
@@ -357,12 +325,12 @@ class Replayer:
             self.claim = claim
 
     def _unreadable(self, record: LogRecord, error: MalformedRecord) -> ChangelogRefused:
-        """Say that the log holds a record which no store, however it was built, makes readable."""
+        """Return the error for a record of the log that no store, however it was built, makes readable."""
         advice = "upgrade this worker" if isinstance(error, NewerRecord) else _BUILD_ANEW
         return ChangelogRefused(f"{self._identity.changelog} offset {record.offset}: {error}; {advice}")
 
     def _contradicted(self, record: LogRecord, what: str) -> Untrusted | ChangelogRefused:
-        """Say that a record contradicts what was applied before, and whose fault that is.
+        """Return the error for a record that contradicts what was applied before, by whose fault that is.
 
         It is the log's where all that was applied came from it just now, or where a rebuilt store meets the same again.
         Otherwise the store may be the one that is wrong.

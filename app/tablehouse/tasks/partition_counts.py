@@ -1,4 +1,4 @@
-"""The partition counts of source topics, and the tables that were built with others than their topic has now."""
+"""Partition counts of source topics, and tables that were built with a count other than their topic's current one."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -12,17 +12,17 @@ from tablehouse.tasks.doubts import Doubts, Growth
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at the partition counts that the consumer knows.
+#: Seconds between checks of the consumer's partition counts.
 _INTERVAL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a worker counts by.
+    """The partition counts that a worker uses.
 
-    `now` is what each source topic has, `shards` what its tables are served with, both by topic. `built` is what each
-    table was or will be built with, by changelog; `sources` is the table's topic. `held` names the tables that are not
-    served: their count is not that of their topic's shards.
+    `now` is the current count of each source topic, `shards` the count that its tables are served with, both by topic.
+    `built` is the count that each table was or will be built with, by changelog; `sources` is the table's topic. `held`
+    are the tables that are not served, because their count is not that of their topic's shards.
     """
 
     now: Mapping[str, int]
@@ -33,11 +33,11 @@ class Counts:
 
 
 def settle(catalog: Catalog, group: str, now: Mapping[str, int], changelogs: Mapping[str, int]) -> Counts:
-    """Choose the count that each topic's tables are served with, given those of the changelogs that exist.
+    """Choose the count that each topic's tables are served with, given the counts of existing changelogs.
 
-    A table goes on with the count that it was built with when its topic has another: its rows are served and its misses
-    are in doubt. Where another table of the topic is new, or was built with the present count, that count is right for
-    it, and the tables of before are held back.
+    A table keeps the count that it was built with if its topic's count changes: its rows are served and its misses are
+    in doubt. If another table of the topic is new or was built with the current count, that count is used, and the
+    older tables are not served.
     """
     names = {table.name: changelog_topic(group, table) for table in catalog.tables.values()}
     shards: dict[str, int] = {}
@@ -57,7 +57,7 @@ def settle(catalog: Catalog, group: str, now: Mapping[str, int], changelogs: Map
 
 
 class PartitionCounts:
-    """Compares what this worker counts by with what the brokers and the group's leader count."""
+    """Compares this worker's partition counts with those of the brokers and of the group's leader."""
 
     def __init__(self, counts: Counts, doubts: Doubts) -> None:
         self._counts = counts
@@ -67,7 +67,7 @@ class PartitionCounts:
         self._compare()
 
     async def watch(self, current: Callable[[], Mapping[str, int]]) -> None:
-        """Look all the time whether a topic has grown, which puts the misses of its tables in doubt."""
+        """Watch for topics that grow, which puts the misses of their tables in doubt."""
         while True:
             self._now.update(current())
             self._compare()
@@ -85,7 +85,7 @@ class PartitionCounts:
         self._doubts.grown(grown)
         for changelog, growth in grown.items():
             log.error(
-                "the partition count of a source has changed; misses of its table are no longer proof",
+                "the partition count of a source has changed; misses of its table are inconclusive",
                 topic=self._counts.sources[changelog],
                 changelog=changelog,
                 built_with=growth.built,
@@ -93,16 +93,16 @@ class PartitionCounts:
             )
 
     def agreed(self, counted: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str]]:
-        """Return the counts by topic that the group's leader placed by and this worker shares, and the others in words.
+        """Return the leader's counts that agree with this worker's, by topic, and a message about each that does not.
 
-        They differ after a topic has grown, while workers from before and after a new version of its table are in the
-        group. A worker that hashes with one count would look in the wrong partition of a table built with the other.
+        They differ after a topic has grown, while the group has workers from before and after a new version of its
+        table. A worker that hashes with one count would look in the wrong partition of a table built with the other.
         """
         shards = self._counts.shards
         differing = {topic: count for topic, count in counted.items() if shards.get(topic, count) != count}
         disagreements = {
-            topic: f"the group's leader counts {count} partitions of {topic} and this worker {shards[topic]}: no key "
-            "of its tables can be looked up here until all workers have the same tables.yaml"
+            topic: f"the group's leader uses {count} partitions of {topic} and this worker {shards[topic]}: keys of "
+            "its tables cannot be looked up here until all workers have the same tables.yaml"
             for topic, count in differing.items()
         }
         for disagreement in disagreements.values():

@@ -1,0 +1,31 @@
+"""What a task is, as its store and its claims say it, and the check that a table's definition has not changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tablehouse.catalog.fingerprint import difference
+from tablehouse.errors import SetupError
+from tablehouse.model import TopicPartition
+
+
+class FingerprintChanged(SetupError):
+    """The table's definition differs from the one its changelog was built with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a task is, as its store and its claims say it."""
+
+    table: str
+    changelog: TopicPartition
+    fingerprint: Mapping[str, str]
+
+
+def require_same_definition(identity: Identity, built_with: Mapping[str, str], where: str) -> None:
+    """Raise FingerprintChanged unless a store, or a claim, was made with the definition that the table has now."""
+    changed = difference(built_with, identity.fingerprint)
+    if changed:
+        raise FingerprintChanged(
+            f"table {identity.table}: {where} was built with another definition: {'; '.join(changed)}. Put "
+            "it back, or give the table a new version to build it again next to the old data"
+        )

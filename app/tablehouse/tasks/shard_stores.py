@@ -1,0 +1,125 @@
+"""Opening and closing the stores of shards, each in a thread that cannot be stopped.
+
+So a store is opened only when the one before it, of the same shard, is closed, and closed only when it is opened.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from tablehouse.model import ShardId
+from tablehouse.recurring import Recurring
+from tablehouse.stores.data_directory import DataDirectory
+from tablehouse.stores.store import StoreCorrupt, StoreError
+from tablehouse.tasks import background
+from tablehouse.tasks.ports import Ports
+from tablehouse.tasks.shard import Shard
+from tablehouse.tasks.task import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS
+
+log = structlog.get_logger(__name__)
+
+#: Minimum seconds between attempts to reopen a failed store, and the bytes that have to be free: RocksDB writes nothing
+#: any more after a failure in its background, such as a full disk, and can be read until it is closed.
+REOPEN_INTERVAL = 30.0
+MIN_FREE_BYTES = 64 << 20
+
+#: How many databases are opened or closed at once; each takes a core for a part of a second.
+MAX_OPENERS = 2
+
+
+class ShardStores:
+    """Opens and closes stores for as long as that takes."""
+
+    def __init__(self, directory: DataDirectory, ports: Ports) -> None:
+        self._directory = directory
+        self._ports = ports
+        self._openers = asyncio.Semaphore(MAX_OPENERS)
+        self._closing: dict[ShardId, asyncio.Task[None]] = {}
+        self._reopened_at: dict[ShardId, float] = {}
+
+    def start_opening(self, shard: Shard, families: Sequence[str], on_open: Callable[[], None]) -> None:
+        """Open a shard's store, in time, and then call on_open; returns at once.
+
+        A store that cannot be opened is tried again until the shard is leaving, and a corrupt one is thrown away.
+        """
+        work = self._open(shard, families, on_open)
+        shard.opening = background.start(work, f"open {shard.id}", self._ports.on_fatal)
+
+    def start_closing(self, shard: Shard) -> None:
+        """Close a shard's tasks and its store; returns at once."""
+        shard.is_leaving = True
+        closing = background.start(self._close(shard), f"close {shard.id}", self._ports.on_fatal)
+        self._closing[shard.id] = closing
+
+        def closed(_: asyncio.Task[None]) -> None:
+            if self._closing.get(shard.id) is closing:
+                del self._closing[shard.id]
+
+        closing.add_done_callback(closed)
+
+    async def wait_until_closed(self) -> None:
+        """Wait until all stores that are being closed are."""
+        if self._closing:
+            await asyncio.wait(list(self._closing.values()))
+
+    def may_reopen(self, shard: ShardId) -> bool:
+        """Return whether a failed store may be opened again now, which then counts as done."""
+        now, last = self._ports.clock.monotonic(), self._reopened_at.get(shard)
+        if last is not None and now - last < REOPEN_INTERVAL:
+            return False
+        try:
+            free = self._directory.free()
+        except OSError:
+            return False
+        if free < MIN_FREE_BYTES:
+            return False
+        self._reopened_at[shard] = now
+        return True
+
+    async def _open(self, shard: Shard, families: Sequence[str], on_open: Callable[[], None]) -> None:
+        closing = self._closing.get(shard.id)
+        if closing is not None:
+            await asyncio.wait({closing})
+        pause = MIN_PAUSE_SECONDS
+        failures = Recurring(log, self._ports.clock.monotonic)
+        while not shard.is_leaving:
+            try:
+                async with self._openers:
+                    await self._open_or_destroy(shard, families)
+            except StoreError as error:
+                for task in shard.tasks.values():
+                    task.reason = str(error)
+                failures.error("open", "store cannot be opened; trying again", shard=str(shard.id), error=str(error))
+                await self._ports.sleep(pause)
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            else:
+                failures.end("open", "store is open", shard=str(shard.id))
+                on_open()
+                return
+
+    async def _open_or_destroy(self, shard: Shard, families: Sequence[str]) -> None:
+        """Open a store; raises StoreError, after having thrown the store away when it was corrupt."""
+        try:
+            await asyncio.to_thread(shard.store.open, families)
+        except StoreCorrupt as error:
+            log.error("store quarantined; it is rebuilt from the changelog", shard=str(shard.id), error=str(error))
+            for task in shard.tasks.values():
+                self._ports.metrics.store_quarantines.labels(task.table).inc()
+            shard.was_destroyed = True
+            await asyncio.to_thread(shard.store.destroy)
+            raise
+
+    async def _close(self, shard: Shard) -> None:
+        if shard.opening is not None:
+            # It has waited for an earlier closing of the same shard.
+            await asyncio.wait({shard.opening})
+        await asyncio.gather(*(task.suspend(0, "the partition moved") for task in shard.tasks.values()))
+        for task in shard.tasks.values():
+            task.close()
+        try:
+            async with self._openers:
+                await asyncio.to_thread(shard.store.close)
+        except StoreError as error:
+            # What was not flushed is in the changelog.
+            log.warning("store not flushed at closing", shard=str(shard.id), error=str(error))

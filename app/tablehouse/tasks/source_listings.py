@@ -1,0 +1,59 @@
+"""Lists where the sources of a worker's shards end, by which lag and staleness are measured."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from tablehouse.model import ShardId
+from tablehouse.tasks import background
+from tablehouse.tasks.log import LogUnavailable, PartitionMissing
+from tablehouse.tasks.ports import Ports
+from tablehouse.tasks.shard import Shard
+from tablehouse.tasks.source_ends import SOURCE_ENDS_INTERVAL
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class SourceListings:
+    """Lists the end of each source by itself: one whose end is not told makes the lag of no other unknown.
+
+    `held` returns the shards that this worker has.
+    """
+
+    def __init__(self, held: Callable[[], Mapping[ShardId, Shard]], ports: Ports) -> None:
+        self._held = held
+        self._ports = ports
+        self._listings: dict[ShardId, asyncio.Task[None]] = {}
+
+    async def watch(self) -> None:
+        """List the end of each source, every SOURCE_ENDS_INTERVAL, until cancelled."""
+        try:
+            while True:
+                self._listings = {shard: listing for shard, listing in self._listings.items() if not listing.done()}
+                for shard in self._held():
+                    self.start(shard)
+                await self._ports.sleep(SOURCE_ENDS_INTERVAL)
+        finally:
+            for listing in self._listings.values():
+                listing.cancel()
+
+    def start(self, shard: ShardId) -> None:
+        """List the end of a shard's source, unless that is under way; returns at once."""
+        listing = self._listings.get(shard)
+        if listing is None or listing.done():
+            self._listings[shard] = background.start(self._list(shard), f"end of {shard}", self._ports.on_fatal)
+
+    async def _list(self, shard_id: ShardId) -> None:
+        listed_at, shard = self._ports.clock.monotonic(), self._held().get(shard_id)
+        if shard is None:
+            return
+        positions, source = shard.applied(), shard.lane.source
+        try:
+            bounds = (await self._ports.sources.bounds([source]))[source]
+        except PartitionMissing:
+            shard.observe_source_missing()
+            return
+        except LogUnavailable:
+            return
+        if self._held().get(shard_id) is shard:
+            shard.observe_source_end(bounds, listed_at, positions)

@@ -1,0 +1,175 @@
+"""What others may ask of a task: its state, its figures, and why it is not further."""
+
+from typing import TYPE_CHECKING
+
+from tablehouse.model import Ownership, TaskState, TaskStatus, TopicPartition
+from tablehouse.stores.store import TaskStore
+from tablehouse.tasks.identity import Identity
+from tablehouse.tasks.impediments import Impediments
+from tablehouse.tasks.ingest import TableCodec
+from tablehouse.tasks.lane import Lane
+from tablehouse.tasks.log import LogUnavailable
+from tablehouse.tasks.ports import Ports
+from tablehouse.tasks.progress import Progress
+from tablehouse.tasks.table_state import TableState
+from tablehouse.tasks.takeover import Takeover
+
+if TYPE_CHECKING:
+    from tablehouse.tasks.ingestion import Ingestion
+
+
+class TaskView:
+    """The parts of a task, and answers from them; task.py makes them work."""
+
+    def __init__(
+        self, identity: Identity, partition: int, codec: TableCodec, store: TaskStore, lane: Lane, ports: Ports
+    ) -> None:
+        self.table = identity.table
+        self.partition = partition
+        self.store = store
+        self.state = TaskState.OPENING
+        self._reason: str | None = "opening the store"
+        self.generation = -1
+        self._codec = codec
+        self._lane = lane
+        self._ports = ports
+        self._table_state = TableState(identity, store, ports.broker_clock, ports.doubts)
+        self._takeover = Takeover(self._table_state, lane.source, ports)
+        self._progress = Progress(self._table_state, lane.source, ports.clock)
+        self._impediments = Impediments(lane.source)
+        #: What an owner has after its claim; None otherwise.
+        self._ingestion: Ingestion | None = None
+        #: Whether the table state is that of the store.
+        self._loaded = False
+        #: Whether it owns its partition in the present generation, or follows its owner.
+        self._owns = False
+
+    @property
+    def source(self) -> TopicPartition:
+        """Return the source partition."""
+        return self._lane.source
+
+    @property
+    def applied(self) -> int:
+        """Return the last source offset applied, inclusive; -1 before the first."""
+        return self._table_state.applied
+
+    @property
+    def rejected(self) -> int:
+        """Return how many source records could not become rows since the table was built."""
+        position = self._table_state.position
+        return 0 if position is None else position.rejected
+
+    @property
+    def ownership(self) -> Ownership:
+        """Return under which claim of its changelog the partition is owned; meaningful while the task owns it."""
+        return Ownership(self._table_state.epoch, self._table_state.log_id)
+
+    @property
+    def committable(self) -> int | None:
+        """Return the source offset to go on at after a restart; None while nothing was applied."""
+        return None if self._table_state.position is None else self._table_state.position.last + 1
+
+    @property
+    def readable(self) -> bool:
+        """Return whether the store holds a consistent state, however old."""
+        return self._loaded and self._table_state.readable
+
+    @property
+    def doubt(self) -> str | None:
+        """Return why a miss of the table proves nothing; None when it does."""
+        return self._ports.doubts.why(self._table_state.changelog.topic, self._lane.source.topic)
+
+    @property
+    def held_back_reason(self) -> str | None:
+        """Return why a miss proves nothing because of an open transaction in the source; None when it does."""
+        return self._progress.held_back_reason
+
+    @property
+    def stopped(self) -> bool:
+        """Return whether it ingests nothing beyond a record that cannot be a row, until it is started again."""
+        return self._impediments.is_stopped
+
+    @property
+    def blocked(self) -> bool:
+        """Return whether neither waiting nor a restart gets the task on: a person has to act."""
+        return self._impediments.block(self._lane.outage) is not None
+
+    @property
+    def halt(self) -> str | None:
+        """Return why an owner applies nothing that is written to its source now; None where it does, or will soon.
+
+        It is blocked, or its last attempt ended because dead letters could not be written.
+        """
+        return self._impediments.halt(self._lane.outage) if self._owns else None
+
+    @property
+    def lag_records(self) -> int | None:
+        """Return how many source offsets are not applied yet; None while the source's end is not known."""
+        return self._progress.lag_records
+
+    @property
+    def staleness_ms(self) -> int | None:
+        """Return the milliseconds since the position last reached a known end of the source; None when it never did."""
+        return self._progress.staleness_ms
+
+    @property
+    def remaining(self) -> int | None:
+        """Return how many records are to be applied before the task has caught up; None when that is not known."""
+        remaining = self._progress.remaining
+        if remaining is not None:
+            return remaining
+        return 0 if self.state >= TaskState.STANDBY else self._takeover.remaining
+
+    @property
+    def reason(self) -> str | None:
+        """Return why the task is not further than it is; None when nothing keeps it."""
+        outage, ingestion = self._lane.outage, self._ingestion
+        if outage is not None and ingestion is not None:
+            return outage.reason
+        waits_for = None if ingestion is None else ingestion.pipeline.waits_for
+        return waits_for or self.store.waits_for or self._reason or self.held_back_reason
+
+    @reason.setter
+    def reason(self, reason: str | None) -> None:
+        self._reason = reason
+
+    def status(self) -> TaskStatus:
+        """Return what there is to know about the task."""
+        return TaskStatus(
+            table=self.table,
+            partition=self.partition,
+            state=self.state,
+            position=self.applied,
+            lag_records=self.lag_records,
+            staleness_ms=self.staleness_ms,
+            restore_remaining=self.remaining,
+            reason=self.reason,
+            rows_estimate=self.store.rows_estimate(),
+            stopped=self.stopped,
+            blocked=self.blocked,
+            held_back_seconds=self._progress.held_back_seconds,
+            rejected_records=self.rejected,
+            rejection=None if self._ingestion is None else self._ingestion.pipeline.rejection,
+            suspicion=None if self._codec.suspicion is None else self._codec.suspicion.text,
+        )
+
+    async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
+        """Wait until a source offset is applied or the task closed; return whether it was within `timeout` seconds."""
+        return await self._progress.wait_for(offset, timeout)
+
+    async def compare_with_owner(self, acceptable_lag: int) -> bool:
+        """Return whether a standby is within `acceptable_lag` records of its owner, so that it can take over.
+
+        It is when it is that near to what can be read of the source. An owner that is further behind is given
+        OWNER_TIMEOUT_SECONDS, since a new owner says of no key that it does not exist before it has caught up with the
+        source. After that the changelog decides: the owner may have stopped at a record, wait for a schema, or have
+        more to do than it can, which is when another worker is needed most. False while that is not known.
+        """
+        is_near = self._progress.compare_with_source(acceptable_lag)
+        if is_near is not None:
+            return is_near
+        try:
+            return await self._takeover.lacking() <= acceptable_lag
+        except LogUnavailable:
+            return False

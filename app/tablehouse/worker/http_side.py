@@ -1,0 +1,211 @@
+"""What a worker answers over HTTP, put together: the planners of reads and writes, their routes, and the listeners."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr
+
+from tablehouse.catalog.spec import Catalog
+from tablehouse.formats.variants import Known
+from tablehouse.http.access_log import AccessLog
+from tablehouse.http.batch import BatchRoutes
+from tablehouse.http.batch_put import BatchPutRoutes
+from tablehouse.http.cors import Cors
+from tablehouse.http.dispatch import Dispatcher
+from tablehouse.http.documentation import DocumentationRoutes
+from tablehouse.http.health import HealthRoutes, Readiness, WorkerHealth
+from tablehouse.http.held import HeldBytes
+from tablehouse.http.hosts import Hosts
+from tablehouse.http.identity import Identity
+from tablehouse.http.internal import InternalRoutes
+from tablehouse.http.observations import Observations
+from tablehouse.http.overview import OverviewRoutes
+from tablehouse.http.peer import HttpPeer
+from tablehouse.http.plain import PlainReads
+from tablehouse.http.probes import ProbeRoutes
+from tablehouse.http.proofs import Callers, keys_of
+from tablehouse.http.public import PublicRoutes
+from tablehouse.http.rows import RowRoutes
+from tablehouse.http.server import Entrance, HttpServer
+from tablehouse.http.writes import WriteRoutes
+from tablehouse.routing.asking import Asker
+from tablehouse.routing.batch import Batches
+from tablehouse.routing.cluster import ClusterView
+from tablehouse.routing.conditional_writes import ConditionalWrites
+from tablehouse.routing.decisions import Decisions
+from tablehouse.routing.here import Here
+from tablehouse.routing.ports import LocalTables, OwnerSide
+from tablehouse.routing.query import Query
+from tablehouse.routing.survey import Survey, survey
+from tablehouse.routing.tables import routed_tables
+from tablehouse.routing.write_batch import WriteBatches
+from tablehouse.routing.writes import SourceWriter, Writes
+from tablehouse.telemetry import Metrics
+from tablehouse.turns import Turns
+
+#: Seconds that /cluster and /tables wait for the other workers at most.
+SURVEY_SECONDS = 2.0
+
+#: Connections of both listeners together, each of which takes some 6 KiB when it is idle.
+MAX_CONNECTIONS = 16 * 1024
+
+#: The part of the memory budget for what connections hold, and the least there has to be: some large rows.
+HELD_SHARE = 10
+MIN_HELD_BYTES = 16 << 20
+
+#: The part of the connections that the internal listener may have.
+INTERNAL_SHARE = 6
+
+#: Connections of the listener for probes and metrics.
+MAX_PROBE_CONNECTIONS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How to listen, and for how long.
+
+    Port 0 takes a free one. request_timeout is in seconds, for one request with all its hops.
+    probe_port is that of the listener for probes and metrics; None for no such listener.
+    advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
+    Workers prove to each other that they have one of internal_secrets in common; none for no proof.
+    connections are those that both listeners accept together, held_bytes what they may hold of requests under way and
+    of answers not taken yet. Browsers let pages from cors_origins read answers.
+    """
+
+    host: str
+    port: int
+    internal_port: int
+    advertised_url: str | None
+    request_timeout: float
+    version: str
+    group: str
+    internal_secrets: Sequence[SecretStr]
+    connections: int
+    held_bytes: int
+    probe_port: int | None = None
+    cors_origins: Sequence[str] = field(default=())
+
+
+def max_connections(files: int) -> int:
+    """Return how many connections both listeners may have in a process that may have `files` open files."""
+    return min(MAX_CONNECTIONS, files * 3 // 4)
+
+
+def held_bytes(memory_budget: int) -> int:
+    """Return how many bytes of requests under way and of answers not taken yet connections may hold."""
+    return max(MIN_HELD_BYTES, memory_budget // HELD_SHARE)
+
+
+def http_server(
+    options: ServerOptions,
+    *,
+    worker_id: str,
+    incarnation: int,
+    catalog: Catalog,
+    view: ClusterView,
+    local: LocalTables,
+    source: SourceWriter,
+    owner: OwnerSide,
+    health: WorkerHealth,
+    metrics: Metrics,
+    turns: Turns,
+    known: Known,
+    clock: Callable[[], float] = time.monotonic,
+) -> HttpServer:
+    """Make the listeners of a worker and everything that answers there.
+
+    clock is monotonic, in seconds; turns are those of everything long on the event loop.
+    """
+    tables = routed_tables(catalog, options.group, known)
+    keys = keys_of(options.internal_secrets)
+    identity = Identity(worker_id, incarnation, options.advertised_url)
+    peer = HttpPeer(keys)
+
+    # Planners
+    here = Here(local, turns, clock, worker_id)
+    asker = Asker(view=view, here=here, peer=peer, worker_id=worker_id, clock=clock, metrics=metrics)
+    query = Query(tables=tables, view=view, local=local, asker=asker, worker_id=worker_id, clock=clock, metrics=metrics)
+    batches = Batches(tables=tables, asker=asker, query=query, clock=clock, metrics=metrics, turns=turns)
+    decisions = Decisions(local, owner, clock)
+    conditional = ConditionalWrites(
+        view=view,
+        asker=asker,
+        decisions=decisions,
+        peer=peer,
+        worker_id=worker_id,
+        clock=clock,
+        metrics=metrics,
+    )
+    writes = Writes(
+        tables=tables,
+        view=view,
+        source=source,
+        query=query,
+        asker=asker,
+        known=known,
+        clock=clock,
+        metrics=metrics,
+        turns=turns,
+        conditional=conditional,
+    )
+    write_batches = WriteBatches(
+        tables=tables, view=view, source=source, writes=writes, clock=clock, metrics=metrics, turns=turns
+    )
+
+    async def survey_all() -> Survey:
+        return await survey(view.current, identity.host, local, peer, seconds=SURVEY_SECONDS)
+
+    # Routes
+    readiness = Readiness(health, local.statuses, lambda: peer.strangers(view.current.members))
+    health_routes = HealthRoutes(readiness, metrics, options.version)
+    public = PublicRoutes(
+        RowRoutes(tables, query, clock, turns),
+        BatchRoutes(tables, batches, turns),
+        WriteRoutes(writes),
+        BatchPutRoutes(tables, writes, write_batches, turns),
+        OverviewRoutes(tables, survey_all, local.table_reason),
+        health_routes,
+        DocumentationRoutes(tables, options.version),
+    )
+    callers = Callers(keys, lambda: identity.host)
+    internal = InternalRoutes(tables, view, local, here, decisions, source.limit, worker_id, clock, callers)
+
+    # Listeners
+    observations = Observations(metrics, AccessLog(clock))
+    held = HeldBytes(options.held_bytes, clock)
+    hosts = Hosts.of_listener(options.host, options.advertised_url)
+    cors = Cors(options.cors_origins)
+    timeout = options.request_timeout
+    internal_connections = options.connections // INTERNAL_SHARE
+    metrics.watch_tasks(local.statuses)
+    return HttpServer(
+        options.host,
+        public=Entrance(
+            name="http",
+            port=options.port,
+            dispatcher=Dispatcher(public, observations, clock, timeout, held, hosts, cors=cors, turns=turns),
+            connections=options.connections - internal_connections,
+            plain=PlainReads(query, observations, clock, held, hosts, cors),
+        ),
+        internal=Entrance(
+            name="internal",
+            port=options.internal_port,
+            dispatcher=Dispatcher(internal, observations, clock, timeout, held, hosts, check_caller=callers.check),
+            connections=internal_connections,
+        ),
+        probe=None
+        if options.probe_port is None
+        else Entrance(
+            name="probe",
+            port=options.probe_port,
+            dispatcher=Dispatcher(ProbeRoutes(health_routes), observations, clock, timeout, held, hosts, turns=turns),
+            connections=MAX_PROBE_CONNECTIONS,
+        ),
+        identity=identity,
+        readiness=readiness,
+        held=held,
+        peer=peer,
+        metrics=metrics,
+        clock=clock,
+    )
