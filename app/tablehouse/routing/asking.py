@@ -135,9 +135,8 @@ class Asker:
 
         async def ask(candidate: Candidate, search: Search) -> Told[Found]:
             host = candidate.host
-            terms = self._terms(
-                asked, host, search.generation, followed=bool(search.later), waits=search.is_worth_waiting
-            )
+            waits = bool(consistency.min_positions) and search.is_worth_waiting
+            terms = self._terms(asked, host, search.generation, followed=bool(search.later), waits=waits)
             if host.worker_id == self._worker_id:
                 path: Literal["local", "forwarded"] = "local"
                 answered = await self._here.answer(name, partition, question, consistency, terms)

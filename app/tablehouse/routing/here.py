@@ -35,8 +35,8 @@ class Here:
         """
         try:
             result = self._local.answer(table, partition, question, consistency)
-        except PositionNotReached:
-            result = await self._answer_later(table, partition, question, consistency, terms.wait)
+        except PositionNotReached as error:
+            result = await self._answer_later(table, partition, question, consistency, terms.wait, error)
         return Answered(result, self._worker_id)
 
     async def answer_many(
@@ -60,9 +60,9 @@ class Here:
                 try:
                     try:
                         result = self._local.answer(table, partition, question, consistency)
-                    except PositionNotReached:
+                    except PositionNotReached as error:
                         wait = waits_until - self._clock()
-                        result = await self._answer_later(table, partition, question, consistency, wait)
+                        result = await self._answer_later(table, partition, question, consistency, wait, error)
                 except RequestError as error:
                     slices.append(Slice(partition, len(rest), error))
                     break
@@ -72,12 +72,18 @@ class Here:
         return Answered(slices, self._worker_id)
 
     async def _answer_later(
-        self, table: str, partition: int, question: Question[Result], consistency: Consistency, wait: float
+        self,
+        table: str,
+        partition: int,
+        question: Question[Result],
+        consistency: Consistency,
+        wait: float,
+        error: PositionNotReached,
     ) -> Result:
-        """Answer after a wait; to be called while PositionNotReached is handled, which is raised if there is none."""
+        """Answer after up to `wait` seconds for the wanted position; raises `error` when there is no time to wait."""
         least = consistency.least_position(partition)
         if least is None or wait <= 0:
-            raise  # noqa: PLE0704 - see above
+            raise error
         # Whether it was reached or not, the copy answers from where it is now.
         with suppress(PositionNotReached):
             await self._local.wait_for_position(table, partition, least, wait)
