@@ -1,14 +1,14 @@
 """Stored keys: their bytes, which never change, and the way back from them to the text of a URL."""
 
 import json
-import struct
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tablehouse.catalog.spec import KeySpec, SourceSpec, ValueSpec
+from tablehouse.catalog.spec import KeyFormatName, KeySpec, SourceSpec, ValueSpec
 from tablehouse.errors import InvalidKey, KeySchemaUnknown
 from tablehouse.formats.errors import StoredKeyError
 from tablehouse.formats.keyed import source_keys
@@ -21,7 +21,7 @@ from tests.support.avro import bare as without_length
 from tests.support.schemas import FetchedSchemas, framed
 
 JSON = Schema(1, "JSON", "{}")
-STATE = {"type": "enum", "name": "State", "symbols": ["NEW", "7"]}
+STATE = {"type": "enum", "name": "State", "symbols": ["NEW", "SENT"]}
 MONEY = {"type": "bytes", "logicalType": "decimal", "precision": 30, "scale": 2}
 FIXED = {"type": "fixed", "name": "Fixed", "size": 9, "logicalType": "decimal", "precision": 20, "scale": 0}
 ANY_SCALE = record(("scale", "int"), ("value", "bytes"), name="io.debezium.data.VariableScaleDecimal") | {
@@ -133,30 +133,20 @@ def assert_round_trip(keys: KeyFormat, stored: bytes) -> bytes:
 @settings(deadline=None, max_examples=50)
 @given(st.text(), st.binary(), st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1), st.uuids())
 def test_plain_keys_have_one_text(text: str, data: bytes, small: int, large: int, uuid: Any) -> None:
-    for name, wire in (
-        ("string", text.encode()),
-        ("bytes", data),
-        ("int", small.to_bytes(4, "big", signed=True)),
-        ("long", large.to_bytes(8, "big", signed=True)),
-        ("uuid", str(uuid).encode()),
-        ("uuid", str(uuid).upper().encode()),
-    ):
-        keys = keys_of(KeySpec(name))  # type: ignore[arg-type]
-        canonical = assert_round_trip(keys, keys.store(wire))
-        assert canonical == keys.record_text(wire)
-        assert (
-            canonical
-            in {
-                "string": [text.encode()],
-                "bytes": [keys.text(data)],
-                "int": [str(small).encode()],
-                "long": [str(large).encode()],
-                "uuid": [str(uuid).encode()],
-            }[name]
-        )
-    keys = keys_of(KeySpec("bytes"))
-    unpadded = keys.text(data)
-    assert keys.text(keys.parse(unpadded + b"=" * (-len(unpadded) % 4)).stored) == unpadded
+    padded = urlsafe_b64encode(data)
+    cases: list[tuple[KeyFormatName, bytes, bytes, list[bytes]]] = [
+        ("string", text.encode(), text.encode(), []),
+        ("bytes", data, padded.rstrip(b"="), [padded]),
+        ("int", small.to_bytes(4, "big", signed=True), str(small).encode(), []),
+        ("long", large.to_bytes(8, "big", signed=True), str(large).encode(), []),
+        ("uuid", str(uuid).encode(), str(uuid).encode(), [str(uuid).upper().encode()]),
+        ("uuid", str(uuid).upper().encode(), str(uuid).encode(), []),
+    ]
+    for name, wire, expected, others in cases:
+        keys = keys_of(KeySpec(name))
+        assert assert_round_trip(keys, keys.store(wire)) == expected == keys.record_text(wire)
+        for other in others:
+            assert keys.text(keys.parse(other).stored) == expected
 
 
 @settings(deadline=None, max_examples=100)
@@ -165,6 +155,10 @@ def test_a_json_key_has_the_same_text_however_its_producer_spells_it(
     spec: KeySpec, spelling: Any, values: tuple[Any, Any]
 ) -> None:
     members = values[: max(1, len(spec.fields))]
+    # Go and PHP write 5.0 as 5, which is another key.
+    assume(
+        spelling not in {"go", "php"} or not any(isinstance(value, float) and value.is_integer() for value in members)
+    )
     keys = keys_of(spec, JSON)
     content = SPELLINGS[spelling](members, spec.fields)
     wire = {
@@ -181,11 +175,6 @@ def test_a_json_key_has_the_same_text_however_its_producer_spells_it(
     assert keys.text(keys.parse(shown).stored) == text
 
 
-def single(value: float) -> float:
-    found: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    return found
-
-
 def scaled(value: int) -> bytes:
     return value.to_bytes(9, "big", signed=True)
 
@@ -200,7 +189,7 @@ AVRO: list[tuple[Any, st.SearchStrategy[Any]]] = [
     ("float", st.floats(width=32)),
     ("boolean", st.booleans()),
     ("bytes", st.binary()),
-    (STATE, st.sampled_from(["NEW", "7"])),
+    (STATE, st.sampled_from(["NEW", "SENT"])),
     (MONEY, st.integers(-(2**71), 2**71 - 1).map(scaled)),
     (FIXED, st.integers(-(2**66), 2**66 - 1).map(scaled)),
     (ANY_SCALE, st.builds(lambda scale, value: {"scale": scale, "value": scaled(value)}, st.integers(0, 30),

@@ -212,8 +212,9 @@ class Settings(BaseSettings):
     )
     acceptable_lag: Records = Field(
         default=10_000,
-        description="A worker that is more records behind on a partition restores it as a standby before it owns it. "
-        "Set this to at least a few seconds' worth of records, since the owner continues while the group rebalances.",
+        description="A worker that is more than this many records behind on a partition restores it as a standby "
+        "before it owns it. Set this to at least a few seconds' worth of records, since the owner continues while the "
+        "group rebalances.",
     )
     takeover_interval: Annotated[float, duration(1, 86_400, "from 1s to 1d")] = Field(
         default="1m",

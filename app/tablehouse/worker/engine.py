@@ -126,7 +126,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         )
         self._shards: Shards | None = None
         self._clients: KafkaClients | None = None
-        self._started: list[Client] = []
+        self._open_clients: list[Client] = []
         self._upkeep: list[asyncio.Task[None]] = []
         #: None until the worker has reached a broker.
         self.membership: Membership | None = None
@@ -150,7 +150,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._clients = clients
         for client in clients.startable:
             await self._brokers.until_reachable(self, client.start)
-            self._started.append(client)
+            self._open_clients.append(client)
         consumer: LaneConsumer = self.app.consumer
         settings = self._shard_settings(topics, budget)
         await check_definitions(settings, clients.changelog)
@@ -207,7 +207,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             await self._shards.stop(IN_FLIGHT_TIMEOUT_SECONDS)
             if self._clients is not None and self._clients.owner_writer is not None:
                 await self._clients.owner_writer.stop()
-        await asyncio.gather(*(client.stop() for client in self._started), self._schemas.stop())
+        await asyncio.gather(*(client.stop() for client in self._open_clients), self._schemas.stop())
         self._directory.release()
 
     def drain(self) -> None:
