@@ -41,13 +41,14 @@ from tablehouse.model import (
     SourceEnd,
     TaskStatus,
 )
+from tablehouse.routing.asking import Asker
 from tablehouse.routing.batch import Batches
 from tablehouse.routing.cluster import ClusterSnapshot, ClusterView
 from tablehouse.routing.conditional_writes import ConditionalWrites
 from tablehouse.routing.decisions import Decisions
-from tablehouse.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, WriteHop
+from tablehouse.routing.here import Here
+from tablehouse.routing.ports import Answers, ConditionalWrite, Terms
 from tablehouse.routing.query import Query
-from tablehouse.routing.slices import Slices
 from tablehouse.routing.survey import Survey
 from tablehouse.routing.tables import routed_tables
 from tablehouse.routing.write_batch import WriteBatches
@@ -55,9 +56,9 @@ from tablehouse.routing.writes import Writes
 from tablehouse.stores.memory import StoreMemory
 from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
 from tablehouse.stores.rows import ROW_PREFIX, payloads, unpack
-from tablehouse.tasks.digest import PartitionDigest
+from tablehouse.tasks.questions import Get, MultiGet, Question
 from tablehouse.tasks.reads import ReadResult, SliceResult
-from tablehouse.tasks.shards import KEYS_A_SLICE
+from tablehouse.tasks.slice_sizes import ROWS_PER_SLICE
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 
@@ -76,28 +77,18 @@ class _Tables:
     def __init__(self, store: RocksTaskStore) -> None:
         self._store = store
 
-    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:  # noqa: ARG002
-        data = self._store.get(ROW_PREFIX + stored_key)
-        return ReadResult(None if data is None else unpack(data), Freshness(partition, 1_000_000, Role.ACTIVE, 0, 120))
-
-    def read_many(
-        self,
-        table: str,  # noqa: ARG002
-        partition: int,
-        stored_keys: Sequence[bytes],
-        consistency: Consistency,  # noqa: ARG002
-    ) -> SliceResult:
-        rows = self._store.get_many([ROW_PREFIX + key for key in stored_keys[:KEYS_A_SLICE]])
-        return SliceResult(payloads(rows), Freshness(partition, 1_000_000, Role.ACTIVE, 0, 120))
-
-    def require_applied(self, table: str, partition: int) -> None:
-        raise NotImplementedError(f"nothing is written to {table}[{partition}] here")
+    def answer(self, table: str, partition: int, question: Question[Any], consistency: Consistency) -> Any:  # noqa: ARG002
+        freshness = Freshness(partition, 1_000_000, Role.ACTIVE, 0, 120)
+        if isinstance(question, Get):
+            data = self._store.get(ROW_PREFIX + question.stored_key)
+            return ReadResult(None if data is None else unpack(data), freshness)
+        if isinstance(question, MultiGet):
+            rows = self._store.get_many([ROW_PREFIX + key for key in question.stored_keys[:ROWS_PER_SLICE]])
+            return SliceResult(payloads(rows), freshness)
+        raise NotImplementedError(f"nobody asks this here: {question}")
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         raise NotImplementedError(f"nobody waits for {table}[{partition}] to reach {offset} within {timeout} s here")
-
-    async def digest(self, table: str, partition: int) -> PartitionDigest:
-        raise NotImplementedError(f"nobody asks for the digest of {table}[{partition}] here")
 
     async def count_rows(self) -> None:
         pass
@@ -112,17 +103,11 @@ class _Tables:
 class _NoPeer:
     """This worker owns everything."""
 
-    async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
-        raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
+    def at(self, host: HostInfo) -> Answers:
+        raise NotImplementedError(f"nothing is asked of {host.worker_id}")
 
-    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
-        raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
-
-    async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
-        raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
-
-    async def write(self, host: HostInfo, hop: WriteHop) -> int:
-        raise NotImplementedError(f"nothing is asked of {host.worker_id}: {hop.table}")
+    async def write(self, host: HostInfo, write: ConditionalWrite, terms: Terms) -> int:
+        raise NotImplementedError(f"nothing is asked of {host.worker_id}: {write}, {terms}")
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109 - as Peer says
         raise NotImplementedError(f"nothing is asked of {host.worker_id} within {timeout} s")
@@ -219,17 +204,22 @@ def _server(local: _Tables) -> Server:
     actives = {ShardId("source", number): _ME for number in range(_PARTITIONS)}
     view.swap(ClusterSnapshot(1, (_ME,), actives, {}, {"source": _PARTITIONS}))
     tables = routed_tables(_CATALOG, "bench", _KNOWN)
-    query = Query(
-        tables=tables, view=view, local=local, peer=_NoPeer(), worker_id=_ME.worker_id, clock=clock, metrics=metrics
-    )
     turns = Turns()
+    asker = Asker(
+        view=view,
+        here=Here(local, turns, clock, _ME.worker_id),
+        peer=_NoPeer(),
+        worker_id=_ME.worker_id,
+        clock=clock,
+        metrics=metrics,
+    )
+    query = Query(
+        tables=tables, view=view, local=local, asker=asker, worker_id=_ME.worker_id, clock=clock, metrics=metrics
+    )
     batches = Batches(
         tables=tables,
-        view=view,
-        slices=Slices(local, turns, clock),
-        peer=_NoPeer(),
+        asker=asker,
         query=query,
-        worker_id=_ME.worker_id,
         clock=clock,
         metrics=metrics,
         turns=turns,
@@ -240,13 +230,14 @@ def _server(local: _Tables) -> Server:
         view=view,
         source=_NoSource(),
         query=query,
+        asker=asker,
         known=_KNOWN,
         clock=clock,
         metrics=metrics,
         turns=turns,
         conditional=ConditionalWrites(
             view=view,
-            query=query,
+            asker=asker,
             decisions=Decisions(local, _NoOwner(), clock),
             peer=_NoPeer(),
             worker_id=_ME.worker_id,

@@ -64,4 +64,4 @@ def _measure_reads(timings: Timings, shard: RocksShard, task: RocksTaskStore, ke
 def _scan(task: RocksTaskStore) -> None:
     after = b""
     for _ in range(0, _GETS, _PAGE):
-        after = task.scan(after, _PAGE)[-1][0]
+        after = task.scan(after, limit=_PAGE)[-1][0] + b"\0"

@@ -13,10 +13,11 @@ from tablehouse.kafka.client import Connection
 from tablehouse.kafka.dead_letters import KafkaDeadLetters
 from tablehouse.kafka.topic_plan import dead_letters
 from tablehouse.kafka.topics import DeadLetterTopic
-from tablehouse.model import Role, TaskState, TopicPartition
+from tablehouse.model import DEFAULT_CONSISTENCY, Role, TaskState, TopicPartition
 from tablehouse.tasks.dead_letters import DeadLetter, LettersUndelivered, read_letter
 from tablehouse.tasks.ingest import BadRecord
 from tablehouse.tasks.log import BrokerClock
+from tablehouse.tasks.questions import Applied
 from tablehouse.testing.kafka import EmbeddedKafka
 from tablehouse.testing.simulated.broker import Record
 from tests.support.dead_letters import Letter, letters
@@ -308,15 +309,15 @@ async def test_a_partition_waits_while_its_dead_letter_topic_cannot_be_used_and_
         await until(waits_because(running, wrong), "it says so")
         assert "kafka-configs.sh" in running.reason("t")
         with pytest.raises(WriteRefused, match=f"no read would show it: the dead letters cannot be written: .*{name}"):
-            running.engine.local.require_applied("t", 0)
-        running.engine.local.require_applied("sibling", 0)
+            running.engine.local.answer("t", 0, Applied(), DEFAULT_CONSISTENCY)
+        running.engine.local.answer("sibling", 0, Applied(), DEFAULT_CONSISTENCY)
         await running.wait_position("sibling", 0, 2)
         assert running.states()["sibling", 0] is TaskState.ACTIVE
         assert running.read("t", b"a").freshness.position == 0
         await alter_topic(kafka, name, {"cleanup.policy": "delete"})
         await running.wait_position("t", 0, 2)
         await running.wait_active(2)
-        running.engine.local.require_applied("t", 0)
+        running.engine.local.answer("t", 0, Applied(), DEFAULT_CONSISTENCY)
     assert {one.origin for one in await letters(bootstrap, name)} == {("t", topic, 1)}
     assert logged() == []
 
@@ -372,8 +373,8 @@ async def test_a_stopped_partition_is_read_as_far_as_it_is_and_goes_on_with_anot
             with pytest.raises(PartitionRestoring, match="stopped by on_error"):
                 running.read("t", b"c")
             with pytest.raises(WriteRefused, match=f"stopped by on_error: offset 1 of {topic}"):
-                running.engine.local.require_applied("t", 0)
-            running.engine.local.require_applied("sibling", 0)
+                running.engine.local.answer("t", 0, Applied(), DEFAULT_CONSISTENCY)
+            running.engine.local.answer("sibling", 0, Applied(), DEFAULT_CONSISTENCY)
     passing = tables(table("t", topic, on_error="dead_letter"), table("sibling", topic, value="bytes"))
     async with running_engine(kafka, tmp_path, passing, group) as running:
         await running.wait_active(2)

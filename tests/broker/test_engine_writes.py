@@ -9,6 +9,7 @@ import pytest
 from tablehouse.errors import DeadlineExceeded, MisplacedKeys, RequestError, SourceUnavailable
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.model import Consistency, ProducerRecord
+from tablehouse.tasks.questions import Get, MultiGet
 from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, produce, unique
@@ -33,10 +34,10 @@ async def test_what_is_written_becomes_a_row_and_a_tombstone_deletes_it(kafka: E
         for value in (b'{"n":1}', None, b'{"n":2}'):
             offset = await engine.local.append("t", place, ProducerRecord(b"k", value), 10.0)
             await engine.local.wait_for_position("t", place, offset, 10.0)
-            seen = engine.local.read("t", place, b"k", Consistency(min_positions=((place, offset),)))
+            seen = engine.local.answer("t", place, Get(b"k"), Consistency(min_positions=((place, offset),)))
             assert (None if seen.row is None else seen.row.payload) == value
             assert seen.row is None or seen.row.offset == offset
-        many = engine.local.read_many("t", place, [b"none", b"k"], Consistency())
+        many = engine.local.answer("t", place, MultiGet([b"none", b"k"]), Consistency())
         assert many.payloads == [None, b'{"n":2}']
         await running.check_equal("t", 2)
 

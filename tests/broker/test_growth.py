@@ -8,6 +8,8 @@ import pytest
 from tablehouse.errors import MisplacedKeys
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.model import Consistency, ProducerRecord
+from tablehouse.routing.digests import digest
+from tablehouse.tasks.questions import MultiGet
 from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import new_source, running_engine
 from tests.support.kafka import add_partitions, produce
@@ -36,9 +38,9 @@ async def test_a_new_table_over_a_grown_topic_is_served_and_holds_the_one_of_bef
             with pytest.raises(MisplacedKeys, match=held):
                 running.read("t", KEYS[0])
             with pytest.raises(MisplacedKeys, match=held):
-                running.engine.local.read_many("t", 0, KEYS, Consistency())
+                running.engine.local.answer("t", 0, MultiGet(KEYS), Consistency())
             with pytest.raises(MisplacedKeys, match=held):
-                await running.engine.local.digest("t", 0)
+                await digest(running.engine.local, "t", 0)
             with pytest.raises(MisplacedKeys, match="nothing was written"):
                 await running.engine.local.append("t", 0, ProducerRecord(b"k", b"1"), 1.0)
             [reason] = running.engine.health.reasons()

@@ -6,6 +6,7 @@ import pytest
 
 from tablehouse.errors import PartitionRestoring, SourceUnavailable, TooStale
 from tablehouse.model import Consistency, ProducerRecord, Role, TaskState
+from tablehouse.tasks.questions import Get
 from tablehouse.tasks.reads import ReadResult
 from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, running_engine
@@ -87,7 +88,7 @@ async def check_rows(running: RunningEngine) -> None:
     )
     for bound in (Consistency(max_lag=1_000_000), Consistency(max_staleness_ms=3_600_000)):
         with pytest.raises(TooStale):
-            running.engine.local.read("t", 0, b"a", bound)
+            running.engine.local.answer("t", 0, Get(b"a"), bound)
     with pytest.raises(PartitionRestoring):
         running.read("t", b"none")
 

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from tablehouse.errors import PartitionRestoring, PositionNotReached, TooStale
 from tablehouse.model import Consistency, TaskStatus
 from tablehouse.tasks.open_transactions import HELD_BACK_TIMEOUT_SECONDS
+from tablehouse.tasks.questions import Get
 from tablehouse.tasks.source_ends import SOURCE_ENDS_INTERVAL
 from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.batches import spoil_head
@@ -77,7 +78,7 @@ async def test_labels_bounds_and_misses_tell_of_what_an_abandoned_transaction_ho
             assert (seen.row.payload, seen.freshness.position, seen.freshness.lag_records) == (b"1", 0, 3)
             for bound in (Consistency(max_lag=0), Consistency(max_staleness_ms=1_000)):
                 with pytest.raises(TooStale):
-                    running.engine.local.read("t", 0, b"a", bound)
+                    running.engine.local.answer("t", 0, Get(b"a"), bound)
             with pytest.raises(PartitionRestoring, match="open transaction"):
                 running.read("t", b"new")
             with pytest.raises(PositionNotReached, match="open transaction"):

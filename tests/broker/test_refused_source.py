@@ -6,6 +6,7 @@ import pytest
 
 from tablehouse.errors import TooStale
 from tablehouse.model import Consistency, Role
+from tablehouse.tasks.questions import Get
 from tablehouse.tasks.reads import ReadResult
 from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import new_source, running_engine
@@ -40,7 +41,7 @@ async def test_rows_of_a_recreated_source_are_served_without_figures_and_by_no_b
         assert (seen.freshness.lag_records, seen.freshness.staleness_ms) == (None, None)
         for bound in (Consistency(max_lag=1_000_000), Consistency(max_staleness_ms=3_600_000)):
             with pytest.raises(TooStale):
-                running.engine.local.read("t", 0, b"a", bound)
+                running.engine.local.answer("t", 0, Get(b"a"), bound)
         [status] = running.engine.local.statuses()
         assert status.blocked
         [reason] = running.engine.health.reasons()

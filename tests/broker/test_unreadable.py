@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from tablehouse.cli import main as cli
 from tablehouse.errors import RequestError, WriteRefused
 from tablehouse.kafka import consumer
-from tablehouse.model import TaskState, TopicPartition
+from tablehouse.model import DEFAULT_CONSISTENCY, TaskState, TopicPartition
+from tablehouse.tasks.questions import Applied
 from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.batches import spoil_head
 from tests.support.engine import RunningEngine, new_source, running_engine
@@ -63,7 +64,7 @@ def waits(running: RunningEngine, problem: str) -> Callable[[], Awaitable[bool]]
 
 def refuses_writes(running: RunningEngine, table: str, problem: str) -> None:
     with pytest.raises(WriteRefused) as refused:
-        running.engine.local.require_applied(table, 0)
+        running.engine.local.answer(table, 0, Applied(), DEFAULT_CONSISTENCY)
     assert f"nothing was written to partition 0 of table {table}" in refused.value.detail
     assert problem in refused.value.detail
     assert "`tablehouse skip` passes over them" in refused.value.detail
@@ -128,7 +129,7 @@ async def test_records_that_cannot_be_read_hold_up_their_partition_until_an_oper
             await running.metrics.exposition()
             assert running.metric("tablehouse_partition_blocked", table="t", partition="0") == 0
             for name in "tu":
-                running.engine.local.require_applied(name, 0)
+                running.engine.local.answer(name, 0, Applied(), DEFAULT_CONSISTENCY)
     over = [line for line in logged if line["event"].startswith("unreadable offsets are skipped")]
     assert {(line["source"], line["first"], line["last"]) for line in over} == {
         (f"{topic}[0]", 1, 1),
@@ -174,7 +175,7 @@ async def test_a_partition_that_comes_to_unreadable_records_under_way_stays_acti
         await running.wait_position("t", 0, 2)
         assert running.read("t", b"last").row is not None
         assert not running.reason("t")
-        running.engine.local.require_applied("t", 0)
+        running.engine.local.answer("t", 0, Applied(), DEFAULT_CONSISTENCY)
 
     # What was applied last is looked at after a restart, to see whether the source is still the same.
     spoil(kafka, topic, "last")
@@ -241,7 +242,7 @@ async def test_a_changelog_that_cannot_be_read_keeps_its_partition_and_no_worker
         assert reason.startswith("partition 0 of table t is blocked: the log cannot be read: offset")
         assert "give the table a new version" in reason
         with pytest.raises(WriteRefused, match="give the table a new version"):
-            running.engine.local.require_applied("t", 0)
+            running.engine.local.answer("t", 0, Applied(), DEFAULT_CONSISTENCY)
     # A copy that has applied it needs it no more.
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(1)

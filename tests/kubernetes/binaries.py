@@ -1,7 +1,7 @@
 """The programs of a Kubernetes cluster, built once from Go modules and kept in the cache folder.
 
-programs/go.mod and go.sum pin them. All are under the Apache License 2.0: Kubernetes 1.34.4, etcd 3.6.4, CoreDNS
-1.14.3, and of kube-router 2.1.0 the part that enforces NetworkPolicies.
+The go.mod and go.sum of each folder in programs pin them. All are under the Apache License 2.0: Kubernetes 1.34.4,
+etcd 3.6.4, CoreDNS 1.14.6, and of kube-router 2.1.0 the part that enforces NetworkPolicies.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from tablehouse.testing.jars import cache_folder, only_process
 _SOURCE = Path(__file__).with_name("programs")
 _VERSION = "1.34.4"
 
-#: Each program and the package that it is built from; the longest build comes last.
+#: Each program, its module and the package that it is built from; the longest build comes last.
 _PACKAGES = {
-    "pause": "./pause",
-    "etcd": "go.etcd.io/etcd/server/v3",
-    "network-policy": "./network-policy",
-    "coredns": "./coredns",
-    "kubernetes": "./kubernetes",
+    "pause": ("pause", "."),
+    "etcd": ("kubernetes", "go.etcd.io/etcd/server/v3"),
+    "network-policy": ("network-policy", "."),
+    "coredns": ("coredns", "."),
+    "kubernetes": ("kubernetes", "."),
 }
 
 
@@ -57,11 +57,12 @@ def _build(name: str) -> None:
     major, minor, _ = _VERSION.split(".")
     version = {"gitVersion": f"v{_VERSION}", "gitMajor": major, "gitMinor": minor}
     flags = " ".join(f"-X k8s.io/component-base/version.{key}={value}" for key, value in version.items())
+    module, package = _PACKAGES[name]
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=_folder()) as partial:
         built = Path(partial) / name
         subprocess.run(
-            ["go", "build", "-mod=readonly", "-trimpath", "-ldflags", f"-s -w {flags}", "-o", built, _PACKAGES[name]],
-            cwd=_SOURCE,
+            ["go", "build", "-mod=readonly", "-trimpath", "-ldflags", f"-s -w {flags}", "-o", built, package],
+            cwd=_SOURCE / module,
             env={**os.environ, "CGO_ENABLED": "0"},
             check=True,
         )

@@ -48,10 +48,11 @@ def build(folder: Path) -> list[Path]:
 
 
 class _Buildah:
-    """Builds in a storage of its own, whose layers are kept."""
+    """Builds in a storage of its own, whose layers are kept, and leaves none of it mounted."""
 
     def __init__(self, storage: Path, folder: Path) -> None:
-        self._command = ["buildah", "--root", str(storage), "--runroot", str(folder / "buildah-run")]
+        places = ["--root", str(storage), "--runroot", str(folder / "buildah-run")]
+        self._command = ["unshare", "--mount", "buildah", *places]
         self._folder = folder
 
     def build(self, name: str, context: Path, dockerfile: str) -> None:

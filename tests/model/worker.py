@@ -15,6 +15,7 @@ from tablehouse.tasks.clock import MEASURING_INTERVAL, MeasuredClock
 from tablehouse.tasks.doubts import Doubts
 from tablehouse.tasks.log import LogUnavailable
 from tablehouse.tasks.ports import Ports
+from tablehouse.tasks.questions import Get
 from tablehouse.tasks.reads import Reader, ReadResult
 from tablehouse.tasks.shards import Shards, ShardSettings
 from tablehouse.tasks.task import Task
@@ -132,7 +133,9 @@ class Worker:
             raise AssertionError("nobody runs here")
         shards, answers = self.running.shards, list[ReadResult]()
         # What a read sets off, as when it finds damage, belongs to the process.
-        self.process.run(lambda: answers.append(shards.read(task.table, task.source.partition, key, consistency)))
+        self.process.run(
+            lambda: answers.append(shards.answer(task.table, task.source.partition, Get(key), consistency))
+        )
         return answers[0]
 
     def distrust(self, task: Task) -> None:

@@ -15,6 +15,7 @@ from tablehouse.model import TaskState
 from tablehouse.registry.client import SchemaRegistry
 from tablehouse.registry.saved import SavedSchemas
 from tablehouse.registry.setup import access_of
+from tablehouse.routing.digests import digest
 from tablehouse.telemetry import Metrics
 from tablehouse.testing.kafka import EmbeddedKafka
 from tablehouse.testing.schema_registry import EmbeddedRegistry
@@ -113,7 +114,7 @@ async def test_a_registry_that_is_down_at_the_start_holds_up_what_needs_it_and_n
         assert running.metric("tablehouse_partitions_waiting_for_schemas", table="planes") == 0
         for number in (0, 250, 499):
             assert row(running, "planes", b"k%d" % number) == b'{"n":"%d"}' % number
-        assert (await running.engine.local.digest("planes", 0)).rows == 500
+        assert (await digest(running.engine.local, "planes", 0)).rows == 500
         assert running.metric("tablehouse_dead_letters_total", table="planes", reason="undecodable_value") == 0
 
 
@@ -157,7 +158,7 @@ async def test_a_registry_that_goes_and_comes_loses_nothing_through_a_restart(
         await running.wait_active(1)
         expected = [b'{"n":"%d"}' % number for number in range(4)]
         assert [row(running, "planes", b"k%d" % number) for number in range(100, 104)] == expected
-        assert (await running.engine.local.digest("planes", 0)).rows == 104
+        assert (await digest(running.engine.local, "planes", 0)).rows == 104
 
 
 async def test_a_schema_that_the_registry_hears_of_late_is_waited_for_and_costs_no_record(

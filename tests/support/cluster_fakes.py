@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from tablehouse.errors import NotOwner, PositionNotReached, RequestError, SourceUnavailable
 from tablehouse.model import Consistency, Freshness, HostInfo, ProducerRecord, Role, SourceEnd, TaskState, TaskStatus
 from tablehouse.routing.cluster import ClusterSnapshot, snapshot_of
 from tablehouse.routing.cluster import Placed as PlacedMember
-from tablehouse.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, WriteHop
+from tablehouse.routing.ports import Answered, Answers, ConditionalWrite, Slice, Terms, Wanted
 from tablehouse.stores.rows import Row
-from tablehouse.tasks.digest import PartitionDigest
+from tablehouse.tasks.digest import Digest, PartitionDigest
+from tablehouse.tasks.questions import Applied, Get, MultiGet, Question
+from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
 from tablehouse.tasks.reads import ReadResult, SliceResult
 
 PLANES = TableSpec(
@@ -69,6 +72,21 @@ class FakeTables:
     miss: RequestError | None = None
     _advanced: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def answer(self, table: str, partition: int, question: Question[Any], consistency: Consistency) -> Any:
+        """Answer each kind of question as its method does."""
+        match question:
+            case Get(stored_key):
+                return self.read(table, partition, stored_key, consistency)
+            case MultiGet(stored_keys):
+                return self.read_many(table, partition, stored_keys, consistency)
+            case Range():
+                return self.read_range(table, partition, question, consistency)
+            case Digest():
+                return self.digest(table, partition)
+            case Applied():
+                return self.require_applied(table, partition)
+        raise NotImplementedError(question)
+
     def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
         """Answer from the rows, as a task in `role` would that minds no bound but the position."""
         self.asked.append((table, partition, stored_key))
@@ -101,6 +119,26 @@ class FakeTables:
         payloads = [None if result.row is None else result.row.payload for result in results]
         return SliceResult(payloads, results[0].freshness, self.hit, self.miss)
 
+    def read_range(self, table: str, partition: int, asked: Range, consistency: Consistency) -> RangeResult:
+        """Answer with three rows at most, as `read` would for a key that is not there."""
+        freshness = self.read(table, partition, b"\xff no such key", consistency).freshness
+        if self.miss is not None:
+            raise self.miss
+        found = sorted(
+            (
+                KeyedRow(key, row.payload, row.timestamp_ms, row.offset, row.deleted)
+                for (name, number, key), row in self.rows.items()
+                if (name, number) == (table, partition)
+                and asked.start <= key
+                and (asked.end is None or key < asked.end)
+            ),
+            reverse=asked.reverse,
+        )
+        rows = found[: min(3, asked.limit)]
+        left = asked.limit - sum(not row.deleted for row in rows)
+        is_all = len(rows) == len(found) or left == 0
+        return RangeResult(rows, freshness, None if is_all else asked.after(rows[-1].stored_key, left))
+
     def require_applied(self, table: str, partition: int) -> None:
         """Raise what `write_errors` say."""
         del table
@@ -126,7 +164,7 @@ class FakeTables:
         except TimeoutError:
             raise PositionNotReached(f"{offset} was not reached in {timeout} s") from None
 
-    async def digest(self, table: str, partition: int) -> PartitionDigest:
+    def digest(self, table: str, partition: int) -> PartitionDigest:
         """Count the rows of a partition; the hash is a constant."""
         if partition in self.errors:
             raise self.errors[partition]
@@ -268,6 +306,22 @@ class FakeClock:
         return self.now
 
 
+@dataclass(frozen=True)
+class Hop:
+    """A key that another worker was asked for, and on which terms."""
+
+    table: str
+    partition: int
+    stored_key: bytes
+    consistency: Consistency
+    wait: float
+    table_digest: str
+    partitions: int
+    generation: int
+    request_id: str
+    timeout: float
+
+
 class ScriptedPeer:
     """Answers each hop with the next step of a script: a result, or an error to raise."""
 
@@ -275,25 +329,13 @@ class ScriptedPeer:
         self.script = list(script)
         self.hops: list[tuple[str, Hop]] = []
 
-    async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
-        """Note the hop and take the next step of the script."""
-        self.hops.append((host.worker_id, hop))
-        step = self.script.pop(0)
-        if isinstance(step, Exception):
-            raise step
-        return PeerRead(step() if callable(step) else step, host.worker_id)
+    def at(self, host: HostInfo) -> Answers:
+        """Return what takes the next step of the script when it is asked for a key."""
+        return _ScriptedHost(self, host)
 
-    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
-        """Nothing here writes to a partition of a scripted peer."""
-        raise NotImplementedError(host, hop)
-
-    async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
-        """Nothing here asks a scripted peer for a part of a batch."""
-        raise NotImplementedError(host, hop)
-
-    async def write(self, host: HostInfo, hop: WriteHop) -> int:
+    async def write(self, host: HostInfo, write: ConditionalWrite, terms: Terms) -> int:
         """Nothing here asks a scripted peer for a write."""
-        raise NotImplementedError(host, hop)
+        raise NotImplementedError(host, write, terms)
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
         """Take the next step of the script; a result becomes one status."""
@@ -302,3 +344,41 @@ class ScriptedPeer:
         if isinstance(step, Exception):
             raise step
         return [status(partition=len(host.worker_id))]
+
+
+class _ScriptedHost:
+    """One worker of a scripted peer."""
+
+    def __init__(self, peer: ScriptedPeer, host: HostInfo) -> None:
+        self._peer = peer
+        self._host = host
+
+    async def answer(
+        self, table: str, partition: int, question: Question[Any], consistency: Consistency, terms: Terms
+    ) -> Answered[Any]:
+        """Note the hop and take the next step of the script."""
+        if not isinstance(question, Get):
+            raise NotImplementedError(question)
+        hop = Hop(
+            table,
+            partition,
+            question.stored_key,
+            consistency,
+            terms.wait,
+            terms.table_digest,
+            terms.partitions,
+            terms.generation,
+            terms.request_id,
+            terms.timeout,
+        )
+        self._peer.hops.append((self._host.worker_id, hop))
+        step = self._peer.script.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return Answered(step() if callable(step) else step, self._host.worker_id)
+
+    async def answer_many(
+        self, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
+    ) -> Answered[Sequence[Slice]]:
+        """Nothing here asks a scripted peer for a part of a batch."""
+        raise NotImplementedError(table, wanted, consistency, terms)

@@ -12,7 +12,9 @@ from tablehouse.formats.schemas import NoSchemas
 from tablehouse.kafka.consumer import LaneConsumer
 from tablehouse.model import DEFAULT_CONSISTENCY, TaskState
 from tablehouse.routing.cluster import ClusterView
+from tablehouse.routing.digests import digest
 from tablehouse.stores.data_directory import DataDirectory
+from tablehouse.tasks.questions import Get
 from tablehouse.tasks.reads import ReadResult
 from tablehouse.telemetry import Metrics
 from tablehouse.testing.kafka import EmbeddedKafka
@@ -107,7 +109,7 @@ class RunningEngine:
 
     def read(self, table: str, key: bytes, partition: int = 0) -> ReadResult:
         """Read a row here; raises what a reader would be told."""
-        return self.engine.local.read(table, partition, key, DEFAULT_CONSISTENCY)
+        return self.engine.local.answer(table, partition, Get(key), DEFAULT_CONSISTENCY)
 
     async def check_equal(self, table: str, partitions: int) -> dict[int, Content]:
         """Check every partition of a table against a replay of its source, and return what it holds."""
@@ -117,7 +119,7 @@ class RunningEngine:
             await self.wait_position(table, partition, end - 1)
         right = contents(expected, FORMS["string"])
         for partition, content in right.items():
-            found = await self.engine.local.digest(table, partition)
+            found = await digest(self.engine.local, table, partition)
             assert found.position_after == expected.ends[partition] - 1
             assert (found.rows, found.rows_hash) == content.digest(), f"{table}[{partition}] differs from its source"
         return right

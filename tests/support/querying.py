@@ -1,16 +1,21 @@
 """A query of one worker over the fakes of a cluster."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from tablehouse.errors import RequestError
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, Role
+from tablehouse.routing.asking import Asker
 from tablehouse.routing.cluster import ClusterView
+from tablehouse.routing.here import Here
 from tablehouse.routing.query import Answer, Query
-from tablehouse.routing.tables import routed_tables
+from tablehouse.routing.tables import RoutedTable, routed_tables
 from tablehouse.stores.rows import Row
 from tablehouse.tasks.reads import ReadResult
 from tablehouse.telemetry import Metrics
+from tablehouse.turns import Turns
 from tests.support.cluster_fakes import CATALOG, FakeClock, FakeTables, Placed, ScriptedPeer, snapshot
 from tests.support.schemas import NO_REGISTRY
 
@@ -28,11 +33,23 @@ class Setting:
         self.peer = peer or ScriptedPeer()
         self.clock = FakeClock()
         self.metrics = Metrics("0")
-        self.query = Query(
-            tables=routed_tables(CATALOG, "g", NO_REGISTRY),
+        self.asker = Asker(
+            view=self.view,
+            here=Here(self.local, Turns(), self.clock, "me"),
+            peer=self.peer,
+            worker_id="me",
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+        self.query = self.query_of(routed_tables(CATALOG, "g", NO_REGISTRY))
+
+    def query_of(self, tables: Mapping[str, RoutedTable]) -> Query:
+        """Make a query of some tables."""
+        return Query(
+            tables=tables,
             view=self.view,
             local=self.local,
-            peer=self.peer,
+            asker=self.asker,
             worker_id="me",
             clock=self.clock,
             metrics=self.metrics,

@@ -17,7 +17,7 @@ from tablehouse.http import held
 from tablehouse.http.batch import MAX_BODY_BYTES, MOST_KEYS
 from tablehouse.model import ReadMode, Role
 from tablehouse.routing.batch import WINDOW
-from tablehouse.routing.slices import BYTES_AN_ANSWER
+from tablehouse.routing.here import BYTES_PER_ANSWER
 from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import (
@@ -358,7 +358,7 @@ async def test_rows_too_large_for_one_answer_between_workers_come_with_more_hops
     workers: tuple[Worker, Worker],
 ) -> None:
     keys = [f"k{number}" for number in range(100)]
-    size = BYTES_AN_ANSWER // 10
+    size = BYTES_PER_ANSWER // 10
     for key in keys:
         put(workers, key.encode(), b'"%b"' % (b"x" * size))
     answer = await batch(workers[0], keys)

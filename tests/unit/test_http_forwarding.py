@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from tablehouse.errors import MisplacedKeys, Overloaded, OwnerUnreachable, PartitionRestoring
 from tablehouse.formats.partitioners import partition_of
-from tablehouse.http import internal, proofs
+from tablehouse.http import forms, internal, proofs
 from tablehouse.http.peer import HttpPeer, Unconnected
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role, TaskState
-from tablehouse.routing.ports import Hop, Unresponsive
+from tablehouse.routing.ports import Terms, Unresponsive
 from tablehouse.routing.tables import routed_tables
 from tablehouse.stores.rows import Row
+from tablehouse.tasks.questions import Get
 from tests.support.cluster_fakes import CATALOG, Placed, snapshot, status
 from tests.support.http_workers import Worker, ask, share, start_worker, two_workers
 from tests.support.schemas import NO_REGISTRY
@@ -236,10 +237,10 @@ async def test_a_worker_without_a_sign_of_life_is_told_from_one_that_answers_non
         server.close()
         await server.wait_closed()
     peer = HttpPeer(())
-    hop = Hop("planes", 2, FAR, DEFAULT_CONSISTENCY, 0.0, "", 4, 7, "r", timeout=0.3)
+    terms = Terms(0.0, 0.3, "", 4, 7, "r")
     try:
         with pytest.raises(OwnerUnreachable) as raised:
-            await peer.read(HostInfo("m", 1, url), hop)
+            await peer.at(HostInfo("m", 1, url)).answer("planes", 2, Get(FAR), DEFAULT_CONSISTENCY, terms)
         assert type(raised.value) is kind
     finally:
         released.set()
@@ -250,13 +251,13 @@ async def test_a_worker_without_a_sign_of_life_is_told_from_one_that_answers_non
 def headers(means: str = "b 1", **changes: str) -> dict[str, str]:
     given = {
         proofs.WORKER: means,
-        internal.VERSION: "1",
+        forms.VERSION: "1",
         internal.TABLE_DIGEST: routed_tables(CATALOG, "g", NO_REGISTRY)["planes"].digest,
         internal.PARTITIONS: "4",
         internal.GENERATION: "7",
         internal.DEADLINE_MS: "1000",
     }
-    return given | {getattr(internal, name): value for name, value in changes.items()}
+    return given | {getattr(forms if name == "VERSION" else internal, name): value for name, value in changes.items()}
 
 
 def target(key: bytes = FAR, table: str = "planes", partition: int = 2) -> str:
@@ -270,16 +271,17 @@ async def test_the_internal_listener_answers_a_row_or_a_204(workers: tuple[Worke
     assert found.headers["tablehouse-row-offset"] == "41"
     missing = await ask(workers[1].internal, target(b"nobody"), headers())
     assert (missing.status, missing.body) == (204, b"")
-    assert internal.ROW_TIMESTAMP_MS.lower() not in missing.headers
+    assert forms.ROW_TIMESTAMP_MS.lower() not in missing.headers
     assert (await ask(workers[1].internal, target(b""), headers())).status == 204
 
 
 async def test_the_mark_of_a_deleted_key_crosses_the_hop_with_its_timestamp(workers: tuple[Worker, Worker]) -> None:
     workers[1].local.rows["planes", 2, FAR] = Row(b"", 1_700_000_000_000, 41, deleted=True)
     peer, digest = HttpPeer(()), headers()[internal.TABLE_DIGEST]
-    hop = Hop("planes", 2, FAR, DEFAULT_CONSISTENCY, 0.0, digest, 4, 7, "r", timeout=5.0)
+    terms = Terms(0.0, 5.0, digest, 4, 7, "r")
     try:
-        read = await peer.read(HostInfo("b", 1, workers[1].internal), hop)
+        owner = peer.at(HostInfo("b", 1, workers[1].internal))
+        read = await owner.answer("planes", 2, Get(FAR), DEFAULT_CONSISTENCY, terms)
     finally:
         await peer.close()
     assert (read.result.row, read.result.deleted_ms) == (None, 1_700_000_000_000)

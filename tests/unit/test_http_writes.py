@@ -222,7 +222,7 @@ async def busy_thread(worker: Worker) -> AsyncIterator[None]:
 
 
 async def test_a_large_row_is_converted_to_avro_and_back_while_others_are_answered() -> None:
-    async with avro_worker() as worker:
+    async with avro_worker(timeout=60.0) as worker:
         async with busy_thread(worker):
             writing = asyncio.create_task(write(worker, "/tables/people/N1", LARGE))
             small = await write(worker, "/tables/people/N1", b'["x"]')

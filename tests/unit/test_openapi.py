@@ -18,12 +18,13 @@ from tablehouse.http.overview import OverviewRoutes
 from tablehouse.http.public import PublicRoutes
 from tablehouse.http.rows import RowRoutes
 from tablehouse.http.writes import WriteRoutes
+from tablehouse.routing.asking import Asker
 from tablehouse.routing.batch import Batches
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.conditional_writes import ConditionalWrites
 from tablehouse.routing.decisions import Decisions
+from tablehouse.routing.here import Here
 from tablehouse.routing.query import Query
-from tablehouse.routing.slices import Slices
 from tablehouse.routing.survey import Survey
 from tablehouse.routing.tables import routed_tables
 from tablehouse.routing.write_batch import WriteBatches
@@ -38,24 +39,29 @@ from tests.support.schemas import NO_REGISTRY
 
 def routes() -> PublicRoutes:
     metrics, local, tables = Metrics("0"), FakeTables(), routed_tables(CATALOG, "g", NO_REGISTRY)
-    query = Query(
-        tables=tables,
+    turns = Turns()
+    asker = Asker(
         view=ClusterView(),
-        local=local,
+        here=Here(local, turns, lambda: 0.0, "a"),
         peer=ScriptedPeer(),
         worker_id="a",
         clock=lambda: 0.0,
         metrics=metrics,
     )
-
-    turns = Turns()
-    batches = Batches(
+    query = Query(
         tables=tables,
         view=ClusterView(),
-        slices=Slices(local, turns, lambda: 0.0),
-        peer=ScriptedPeer(),
-        query=query,
+        local=local,
+        asker=asker,
         worker_id="a",
+        clock=lambda: 0.0,
+        metrics=metrics,
+    )
+
+    batches = Batches(
+        tables=tables,
+        asker=asker,
+        query=query,
         clock=lambda: 0.0,
         metrics=metrics,
         turns=turns,
@@ -66,13 +72,14 @@ def routes() -> PublicRoutes:
         view=ClusterView(),
         source=FakeSource(),
         query=query,
+        asker=asker,
         known=NO_REGISTRY,
         clock=lambda: 0.0,
         metrics=metrics,
         turns=turns,
         conditional=ConditionalWrites(
             view=ClusterView(),
-            query=query,
+            asker=asker,
             decisions=Decisions(local, FakeOwner(local, FakeSource()), lambda: 0.0),
             peer=ScriptedPeer(),
             worker_id="a",

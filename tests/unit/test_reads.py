@@ -11,7 +11,8 @@ from tablehouse.errors import MisplacedKeys, NotOwner, PartitionRestoring, Posit
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role, TaskState
 from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, pack_head
 from tablehouse.stores.store import StoreClosed
-from tablehouse.tasks.reads import Reader
+from tablehouse.tasks.ranges import Range, RangeResult
+from tablehouse.tasks.reads import Reader, ReadResult
 from tablehouse.tasks.task import Task
 
 ROW = pack_head(LAYOUT_VERSION, 0, 1_000, 7) + b"payload"
@@ -153,6 +154,11 @@ class _Store:
 
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         return [self.get(key) for key in keys]
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        assert (start, end, reverse, limit) == (b"\x01", b"\x02", False, 3)
+        row = self.get(b"\x01key")
+        return [] if row is None else [(b"\x01key", row)]
 
 
 def task_in(state: str, content: str, **changes: object) -> Task:
@@ -453,3 +459,35 @@ def test_a_lease_that_runs_out_while_many_are_read_makes_no_active() -> None:
     assert result.freshness.role is Role.SUSPENDED
     assert result.hit is None
     assert isinstance(result.miss, PartitionRestoring)
+
+
+@pytest.mark.parametrize("state", TaskState.__members__)
+@pytest.mark.parametrize("lease", LEASES)
+@pytest.mark.parametrize("content", [*CONTENTS, "mark", "closed"])
+@pytest.mark.parametrize("ask", [None, *ASKS])
+def test_a_range_is_given_where_a_miss_is_and_refused_with_the_same_words(
+    state: str, lease: str, content: str, ask: str | None
+) -> None:
+    consistency = DEFAULT_CONSISTENCY if ask is None else ASKS[ask]
+    reader, task = Reader(_Lease(lease), MAX_STALENESS), task_in(state, content)
+    of_range = outcome_of(lambda: Range(limit=3).answer(task, reader, consistency))
+    of_miss = outcome_of(lambda: reader.read(task, b"none", consistency))
+    if isinstance(of_miss, ReadResult):
+        assert isinstance(of_range, RangeResult)
+        assert of_range.freshness == of_miss.freshness
+        assert [row.stored_key for row in of_range.rows] == ([b"key"] if content in {"row", "mark"} else [])
+    else:
+        assert of_range == of_miss
+
+
+def test_a_lease_that_runs_out_while_a_range_is_read_makes_no_active() -> None:
+    lease, task = _Lease("good"), task_in("ACTIVE", "row")
+
+    class Slow(_Store):
+        def get(self, key: bytes) -> bytes | None:
+            lease.name = "lately lost"
+            return super().get(key)
+
+    cast("SimpleNamespace", task).store = Slow("row")
+    with pytest.raises(PartitionRestoring):
+        Range(limit=3).answer(task, Reader(lease, MAX_STALENESS), DEFAULT_CONSISTENCY)

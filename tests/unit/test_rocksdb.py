@@ -73,7 +73,7 @@ def test_sigkill_leaves_a_consistent_prefix_of_every_family(tmp_path: Path, writ
     for name in ("one", "two"):
         store = shard.task(name)
         reached = int(store.checkpoint() or b"0")
-        rows = {int(value) for _, value in store.scan(b"", 1000)}
+        rows = {int(value) for _, value in store.scan(limit=1000)}
         # Rows may be ahead of the checkpoint, of which replaying makes the same rows again, and never behind it.
         assert rows <= {reached, reached + 1}
         if when == "closing":
@@ -147,7 +147,7 @@ async def check_recreated(shard: RocksShard) -> None:
     shard.close()
     for _ in range(2):
         again = opened(shard.path, "a", "b")
-        assert again.task("a").scan(b"", 10) == [(b"\x01new", b"v")]
+        assert again.task("a").scan(limit=10) == [(b"\x01new", b"v")]
         assert (again.task("a").checkpoint(), again.task("b").checkpoint()) == (b"anew", b"c")
         # Whatever the failures left behind is dropped by opening.
         assert len(Rdict.list_cf(str(shard.path))) == len({"default", "a", "b"})
@@ -301,7 +301,7 @@ async def test_a_cut_manifest_is_damage_or_an_older_whole_state(tmp_path: Path, 
     except StoreCorrupt:
         return
     store = shard.task("t")
-    assert (store.checkpoint(), len(store.scan(b"", 30_000))) in {(None, 0), (b"checkpoint", 20_000)}
+    assert (store.checkpoint(), len(store.scan(limit=30_000))) in {(None, 0), (b"checkpoint", 20_000)}
     shard.close()
 
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from tablehouse.catalog.spec import Catalog
 from tablehouse.errors import PartitionRestoring
-from tablehouse.routing.query import Query
 from tablehouse.routing.tables import routed_tables
 from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import PLANES, Placed, everything
@@ -25,15 +24,7 @@ class Anywhere(Setting):
     def __init__(self) -> None:
         super().__init__(Placed("me", "http://me:1", everything()))
         table = replace(PLANES, writable=False, source=replace(PLANES.source, partitioner="any"))
-        self.query = Query(
-            tables=routed_tables(Catalog({"planes": table}), "g", NO_REGISTRY),
-            view=self.view,
-            local=self.local,
-            peer=self.peer,
-            worker_id="me",
-            clock=self.clock,
-            metrics=self.metrics,
-        )
+        self.query = self.query_of(routed_tables(Catalog({"planes": table}), "g", NO_REGISTRY))
 
     def record(self, partition: int, timestamp: int, payload: bytes | None) -> None:
         """Apply a record of the key in a partition."""

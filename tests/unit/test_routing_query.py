@@ -21,7 +21,6 @@ from tablehouse.formats.keys import Key
 from tablehouse.model import HostInfo, Role
 from tablehouse.placement.wire import PlacedMember
 from tablehouse.routing.cluster import NO_CLUSTER
-from tablehouse.routing.query import Query
 from tablehouse.routing.survey import survey
 from tablehouse.routing.tables import routed_tables
 from tablehouse.stores.rows import Row
@@ -263,15 +262,7 @@ def two_forms() -> tuple[Setting, list[int]]:
     routed = tables["planes"]
     two = type(routed)(PLANES, TwoForms(), routed.content_type, routed.digest)
     tables["planes"] = two
-    setting.query = Query(
-        tables=tables,
-        view=setting.view,
-        local=setting.local,
-        peer=setting.peer,
-        worker_id="me",
-        clock=setting.clock,
-        metrics=setting.metrics,
-    )
+    setting.query = setting.query_of(tables)
     partitions = list(two.partitions_of(TwoForms().parse(b"a"), 4))
     assert len(partitions) == 2
     return setting, partitions

@@ -10,7 +10,6 @@ from tablehouse.formats.partitioners import partition_of
 from tablehouse.formats.schemas import Schema
 from tablehouse.formats.variants import Known
 from tablehouse.model import Role
-from tablehouse.routing.query import Query
 from tablehouse.routing.tables import routed_tables
 from tablehouse.stores.rows import Row
 from tests.support.avro import avro_schema, written
@@ -36,15 +35,7 @@ class Variants(Setting):
             self.known.keys_of("planes-topic").learn(number.to_bytes(4, "big"))
         table = replace(PLANES, source=replace(PLANES.source, key=KeySpec(key)))
         self.tables = routed_tables(Catalog({"planes": table}), "g", self.known)
-        self.query = Query(
-            tables=self.tables,
-            view=self.view,
-            local=self.local,
-            peer=self.peer,
-            worker_id="me",
-            clock=self.clock,
-            metrics=self.metrics,
-        )
+        self.query = self.query_of(self.tables)
         self.stored = (
             self.tables["planes"].keys.store(framed(9, written("string", KEY.decode()))) if key == "avro" else b""
         )

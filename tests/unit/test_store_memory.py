@@ -138,7 +138,7 @@ async def test_large_rows_are_kept_in_files_of_their_own_that_go_with_the_rows(t
 
     shard.open(["t"])
     store = shard.task("t")
-    assert list(store.scan(b"", 10)) == [*rows, (b"\x01small", b"7")]
+    assert list(store.scan(limit=10)) == [*rows, (b"\x01small", b"7")]
     assert store.get_many([b"\x010", b"\x01none"]) == [rows[0][1], None]
     await store.write([(key, None) for key, _ in rows], b"c")
     await asyncio.to_thread(shard.flush)

@@ -9,6 +9,7 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 from math import inf
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -17,22 +18,32 @@ from tablehouse.errors import DeadlineExceeded, InvalidBody, InvalidKey, Invalid
 from tablehouse.http.answers import json_answer
 from tablehouse.http.consistency import asked
 from tablehouse.http.dispatch import Call, Operation, Route, reading
+from tablehouse.http.forms import (
+    ASK,
+    PROTOCOL_VERSION,
+    ROW_OFFSET,
+    ROW_TIMESTAMP_MS,
+    ROWS_PREFIX,
+    VERSION,
+    WRITE_CHECK,
+    decode_question,
+    encode_result,
+)
 from tablehouse.http.freshness import SERVED_BY, freshness_headers
 from tablehouse.http.proofs import CHALLENGE_PATH, NONCE, WORKER, Callers
 from tablehouse.http.slices import CONTENT_TYPE, decode_wanted, encode_slices
-from tablehouse.model import TaskStatus
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, TaskStatus
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.decisions import Decisions
-from tablehouse.routing.ports import Condition, LocalTables, read_or_wait
-from tablehouse.routing.slices import Slices
+from tablehouse.routing.digests import digest
+from tablehouse.routing.ports import Answers, Condition, LocalTables, Terms
 from tablehouse.routing.tables import RoutedTable, table_named
+from tablehouse.tasks.questions import Applied, Get, Question
 
-#: Changes when workers with different numbers must not read from each other.
-PROTOCOL_VERSION = "1"
+Result = TypeVar("Result")
 
-ROWS_PREFIX = "/internal/v1/tables/"
 STATUS_PATH = "/internal/v1/status"
-_DIGEST, WRITE_CHECK = ":digest", ":write-check"
+_DIGEST = ":digest"
 _WHOLE = re.compile(r"[0-9]{1,15}")
 BATCH = ":batch-get"
 WRITE = ":write"
@@ -40,18 +51,18 @@ WRITE = ":write"
 #: Bytes of a part of a batch: stored keys can take twice what they take in a URL.
 _MAX_BATCH_BYTES = 8 << 20
 
+#: Bytes of another question, which has some stored keys at most.
+_MAX_QUESTION_BYTES = 128 << 10
+
 _NONCE = re.compile("[0-9a-f]{32}")
 
 #: Bytes of a conditional write besides its value: a key in two forms, and the offsets that its tags name.
 _MAX_WRITE_OVERHEAD_BYTES = 1 << 20
 
-VERSION = "Tablehouse-Internal-Version"
 TABLE_DIGEST = "Tablehouse-Table-Digest"
 PARTITIONS = "Tablehouse-Partitions"
 GENERATION = "Tablehouse-Generation"
 DEADLINE_MS = "Tablehouse-Deadline-Ms"
-ROW_OFFSET = "Tablehouse-Row-Offset"
-ROW_TIMESTAMP_MS = "Tablehouse-Row-Timestamp-Ms"
 WRITTEN_OFFSET = "Tablehouse-Written-Offset"
 
 
@@ -75,11 +86,6 @@ class WriteRequest(msgspec.Struct, frozen=True, array_like=True):
 _write_requests = msgspec.msgpack.Decoder(WriteRequest)
 
 
-def stored_key_text(stored_key: bytes) -> str:
-    """Write a stored key as a path segment: base64url without padding, empty for the empty key."""
-    return base64.urlsafe_b64encode(stored_key).rstrip(b"=").decode()
-
-
 class InternalRoutes:
     """The routes of the internal listener, and their handlers.
 
@@ -91,7 +97,7 @@ class InternalRoutes:
         tables: Mapping[str, RoutedTable],
         view: ClusterView,
         local: LocalTables,
-        slices: Slices,
+        here: Answers,
         decisions: Decisions,
         limit: Callable[[str], int],
         worker_id: str,
@@ -101,7 +107,7 @@ class InternalRoutes:
         self._tables = tables
         self._view = view
         self._local = local
-        self._slices = slices
+        self._here = here
         self._decisions = decisions
         self._limit = limit
         self._clock = clock
@@ -110,6 +116,7 @@ class InternalRoutes:
         self._row = reading("/internal/v1/tables/{table}/{partition}/{stored}", self.row, None)
         self._digest = reading("/internal/v1/tables/{table}/{partition}:digest", self.digest, None)
         self._write_check = reading("/internal/v1/tables/{table}/{partition}:write-check", self.write_check, None)
+        self._ask = Route("/internal/v1/tables/{table}/{partition}:ask", {"POST": Operation(self.ask, None)})
         self._batch = Route("/internal/v1/tables/{table}:batch-get", {"POST": Operation(self.batch, None)})
         self._write = Route("/internal/v1/tables/{table}/{partition}:write", {"POST": Operation(self.write, None)})
         self._status = reading(STATUS_PATH, self.status, None)
@@ -127,6 +134,7 @@ class InternalRoutes:
                     (_DIGEST, self._digest),
                     (WRITE_CHECK, self._write_check),
                     (WRITE, self._write),
+                    (ASK, self._ask),
                 ):
                     if parts[1].endswith(suffix):
                         table, partition = (part.encode("utf-8", "surrogateescape") for part in parts)
@@ -146,16 +154,10 @@ class InternalRoutes:
         A miss is a 204 and not a 404, so that another server on a reused address cannot be mistaken for one. It has a
         timestamp where there is a mark of when the key was deleted.
         """
-        table = self._agreed(call)
-        partition = _partition(call)
-        deadline_ms = _deadline_ms(call)
-        stored_key = _stored_key(call.variables["stored"])
-        consistency, wait = asked({}, call.headers)
-        seconds = self._bounded(call, wait, deadline_ms)
-        try:
-            result = await read_or_wait(self._local, table.spec.name, partition, stored_key, consistency, seconds)
-        except NotOwner as error:
-            raise self._with_generations(call, error) from None
+        table, partition = self._agreed(call), _partition(call)
+        consistency, terms = self._asked(call, table)
+        question = Get(_stored_key(call.variables["stored"]))
+        result = await self._answer(call, table, partition, question, consistency, terms)
         headers = freshness_headers(result.freshness, self._worker_id)
         headers[VERSION] = PROTOCOL_VERSION
         if result.row is None:
@@ -167,22 +169,32 @@ class InternalRoutes:
         headers["Content-Type"] = "application/octet-stream"
         return web.Response(body=result.row.payload, headers=headers)
 
+    async def ask(self, call: Call) -> web.Response:
+        """Answer a question that came as a value; enforces what row() does."""
+        table, partition = self._agreed(call), _partition(call)
+        consistency, terms = self._asked(call, table)
+        try:
+            question = decode_question(await call.body.read((CONTENT_TYPE,), _MAX_QUESTION_BYTES))
+        except (ValueError, RecursionError) as error:
+            raise InvalidBody(f"the question cannot be understood: {error}") from None
+        result = await self._answer(call, table, partition, question, consistency, terms)
+        headers = {VERSION: PROTOCOL_VERSION, SERVED_BY: self._worker_id, "Content-Type": CONTENT_TYPE}
+        return web.Response(body=encode_result(result), headers=headers)
+
     async def batch(self, call: Call) -> web.Response:
         """Read keys of own tasks: what became of each, up to a bound in bytes; enforces what row() does."""
         table = self._agreed(call)
-        deadline_ms = _deadline_ms(call)
-        consistency, wait = asked({}, call.headers)
-        waits_until = self._clock() + self._bounded(call, wait, deadline_ms)
+        consistency, terms = self._asked(call, table)
         try:
             wanted = decode_wanted(await call.body.read((CONTENT_TYPE,), _MAX_BATCH_BYTES))
         except (ValueError, RecursionError) as error:
             raise InvalidBody(f"what is wanted cannot be understood: {error}") from None
-        slices = await self._slices.read(table.spec.name, wanted, consistency, waits_until)
+        answered = await self._here.answer_many(table.spec.name, wanted, consistency, terms)
         said = [
             part._replace(outcome=self._with_generations(call, part.outcome))
             if isinstance(part.outcome, NotOwner)
             else part
-            for part in slices
+            for part in answered.result
         ]
         headers = {VERSION: PROTOCOL_VERSION, SERVED_BY: self._worker_id, "Content-Type": CONTENT_TYPE}
         return web.Response(body=encode_slices(said), headers=headers)
@@ -190,7 +202,7 @@ class InternalRoutes:
     async def write_check(self, call: Call) -> web.Response:
         """Answer 204 where what is written to an own partition is applied, and else with the reason."""
         table = self._agreed(call)
-        self._local.require_applied(table.spec.name, _partition(call))
+        self._local.answer(table.spec.name, _partition(call), Applied(), DEFAULT_CONSISTENCY)
         return web.Response(status=204, headers={VERSION: PROTOCOL_VERSION})
 
     async def write(self, call: Call) -> web.Response:
@@ -223,7 +235,7 @@ class InternalRoutes:
         """Count and hash the rows of an own partition; needs no header, so that people can ask too."""
         table = table_named(self._tables, call.table).spec.name
         partition = _partition(call)
-        found = await self._local.digest(table, partition)
+        found = await digest(self._local, table, partition)
         return json_answer(
             {
                 "table": table,
@@ -251,6 +263,35 @@ class InternalRoutes:
         response = json_answer(report)
         response.headers[VERSION] = PROTOCOL_VERSION
         return response
+
+    async def _answer(
+        self,
+        call: Call,
+        table: RoutedTable,
+        partition: int,
+        question: Question[Result],
+        consistency: Consistency,
+        terms: Terms,
+    ) -> Result:
+        try:
+            answered = await self._here.answer(table.spec.name, partition, question, consistency, terms)
+        except NotOwner as error:
+            raise self._with_generations(call, error) from None
+        return answered.result
+
+    def _asked(self, call: Call, table: RoutedTable) -> tuple[Consistency, Terms]:
+        """Read what is asked of an answer, and on which terms; raises DeadlineExceeded and InvalidParameter."""
+        deadline_ms = _deadline_ms(call)
+        consistency, wait = asked({}, call.headers)
+        generation = call.headers.get(GENERATION, "")
+        return consistency, Terms(
+            wait=self._bounded(call, wait, deadline_ms),
+            timeout=deadline_ms / 1000,
+            table_digest=table.digest,
+            partitions=_number(call.headers.get(PARTITIONS, ""), PARTITIONS),
+            generation=int(generation) if _WHOLE.fullmatch(generation) else -1,
+            request_id=call.request_id,
+        )
 
     def _bounded(self, call: Call, wait: float | None, deadline_ms: int) -> float:
         """Return for how many seconds a position is waited for, whatever the asking worker says."""

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import aiohttp
 import msgspec
@@ -33,36 +33,31 @@ from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.json_text import decode_with
 from tablehouse.http.consistency import asking_headers
 from tablehouse.http.dispatch import REQUEST_ID
-from tablehouse.http.freshness import SERVED_BY, freshness_of
+from tablehouse.http.forms import PROTOCOL_VERSION, ROWS_PREFIX, VERSION, Received, form_of
+from tablehouse.http.freshness import SERVED_BY
 from tablehouse.http.internal import (
     BATCH,
     DEADLINE_MS,
     GENERATION,
     PARTITIONS,
-    PROTOCOL_VERSION,
-    ROW_OFFSET,
-    ROW_TIMESTAMP_MS,
-    ROWS_PREFIX,
     STATUS_PATH,
     TABLE_DIGEST,
-    VERSION,
     WRITE,
-    WRITE_CHECK,
     WRITTEN_OFFSET,
     StatusReport,
     WriteRequest,
-    stored_key_text,
 )
 from tablehouse.http.problems import from_document
 from tablehouse.http.proofs import CHALLENGE_PATH, NONCE, WORKER, Met, NoCommonSecret, meet, name_of
 from tablehouse.http.slices import CONTENT_TYPE, decode_slices, encode_wanted
-from tablehouse.model import Freshness, HostInfo, TaskStatus
+from tablehouse.model import Consistency, HostInfo, TaskStatus
 from tablehouse.recurring import Recurring
-from tablehouse.routing.ports import BatchHop, Hop, PeerRead, PeerSlices, Unresponsive, WriteHop
-from tablehouse.stores.rows import Row
-from tablehouse.tasks.reads import ReadResult
+from tablehouse.routing.ports import Answered, Answers, ConditionalWrite, Slice, Terms, Unresponsive, Wanted
+from tablehouse.tasks.questions import Question
 
 log = structlog.get_logger("http")
+
+Result = TypeVar("Result")
 
 #: Connections to one worker, and as many again for hops that wait. What is over it waits within its own deadline, so a
 #: slow peer holds up only its own.
@@ -146,47 +141,52 @@ class HttpPeer:
         await self._session.close()
         await self._waiting.close()
 
-    async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
-        """Ask `host` to read a key of its own; see the protocol for what it raises."""
-        seconds = hop.timeout * HOP_SHARE
-        headers = _hop_headers(host, hop, seconds)
-        path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}/{stored_key_text(hop.stored_key)}"
-        status, got, body = await self._send(self._session_for(hop), host, path, headers, seconds)
+    def at(self, host: HostInfo) -> Answers:
+        """Return what asks `host`."""
+        return _AtHost(self, host)
+
+    async def answer(
+        self,
+        host: HostInfo,
+        table: str,
+        partition: int,
+        question: Question[Result],
+        consistency: Consistency,
+        terms: Terms,
+    ) -> Answered[Result]:
+        """Ask `host` about a partition of its own; see the protocol for what it raises."""
+        seconds = terms.timeout * HOP_SHARE
+        form, headers = form_of(question), _hop_headers(host, consistency, terms, seconds)
+        path, content = form.request(table, partition, question)
+        if content is not None:
+            headers["Content-Type"] = CONTENT_TYPE
+        status, got, body = await self._send(self._session_for(terms), host, path, headers, seconds, content)
         try:
             if status not in {200, 204} or got[VERSION] != PROTOCOL_VERSION:
                 raise _refusal(status, got, body)
-            freshness = freshness_of(got)
-            if freshness.partition != hop.partition:
-                raise OwnerUnreachable(f"it answered for partition {freshness.partition}, not {hop.partition}")
-            return PeerRead(_result(status, got, body, freshness), got[SERVED_BY])
-        except (KeyError, ValueError) as error:
+            return form.answer(host, partition, question, Received(status, got, body))
+        except (KeyError, ValueError, RecursionError) as error:
             raise OwnerUnreachable(f"its answer cannot be understood: {error!r}") from None
 
-    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
-        """Have `host` look whether it applies what is written; see the protocol for what it raises."""
-        seconds = hop.timeout * HOP_SHARE
-        path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}{WRITE_CHECK}"
-        status, got, body = await self._send(self._session, host, path, _hop_headers(host, hop, seconds), seconds)
-        if status != 204:  # noqa: PLR2004
-            raise _refusal(status, got, body)
-
-    async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
-        """Ask `host` to read keys of its own; see the protocol for what it raises."""
-        seconds = hop.timeout * HOP_SHARE
-        headers = {**_hop_headers(host, hop, seconds), "Content-Type": CONTENT_TYPE}
-        path, wanted = f"{ROWS_PREFIX}{hop.table}{BATCH}", encode_wanted(hop.wanted)
-        status, got, body = await self._send(self._session_for(hop), host, path, headers, seconds, wanted)
+    async def answer_many(
+        self, host: HostInfo, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
+    ) -> Answered[Sequence[Slice]]:
+        """Ask `host` for keys of some partitions of its own; see the protocol for what it raises."""
+        seconds = terms.timeout * HOP_SHARE
+        headers = {**_hop_headers(host, consistency, terms, seconds), "Content-Type": CONTENT_TYPE}
+        path, content = f"{ROWS_PREFIX}{table}{BATCH}", encode_wanted(wanted)
+        status, got, body = await self._send(self._session_for(terms), host, path, headers, seconds, content)
         if status != 200 or got.get(VERSION) != PROTOCOL_VERSION or SERVED_BY not in got:  # noqa: PLR2004
             raise _refusal(status, got, body)
-        return PeerSlices(decode_slices(body, hop.wanted, _PASSED_ON), got[SERVED_BY])
+        return Answered(decode_slices(body, wanted, _PASSED_ON), got[SERVED_BY])
 
-    async def write(self, host: HostInfo, hop: WriteHop) -> int:
+    async def write(self, host: HostInfo, write: ConditionalWrite, terms: Terms) -> int:
         """Ask `host` to write a row of a partition of its own; see the protocol for what it raises."""
-        seconds = hop.timeout * HOP_SHARE
+        seconds = terms.timeout * HOP_SHARE
         # The asked worker has to answer while somebody still listens.
-        headers = {**_agreement_headers(host, hop, seconds * HOP_SHARE), "Content-Type": CONTENT_TYPE}
-        path = f"{ROWS_PREFIX}{hop.table}/{hop.partition}{WRITE}"
-        content = _encode(WriteRequest(hop.stored_key, hop.key, hop.value, hop.condition))
+        headers = {**_agreement_headers(host, terms, seconds * HOP_SHARE), "Content-Type": CONTENT_TYPE}
+        path = f"{ROWS_PREFIX}{write.table}/{write.partition}{WRITE}"
+        content = _encode(WriteRequest(write.stored_key, write.key, write.value, write.condition))
         try:
             # It waits for what others write, as reads wait for positions.
             status, got, body = await self._send(self._waiting, host, path, headers, seconds, content)
@@ -217,8 +217,8 @@ class HttpPeer:
             raise OwnerUnreachable(f"{host.url} is worker {report.worker_id!r} now, not {host.worker_id!r}")
         return report.tasks
 
-    def _session_for(self, hop: Hop | BatchHop) -> aiohttp.ClientSession:
-        return self._waiting if hop.wait > 0 else self._session
+    def _session_for(self, terms: Terms) -> aiohttp.ClientSession:
+        return self._waiting if terms.wait > 0 else self._session
 
     async def _send(
         self,
@@ -342,11 +342,26 @@ class HttpPeer:
             raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None
 
 
-def _result(status: int, got: Mapping[str, str], body: bytes, freshness: Freshness) -> ReadResult:
-    """Read an answer of status 200 or 204; raises KeyError or ValueError for one that no worker gives."""
-    if status == 204:  # noqa: PLR2004
-        return ReadResult(None, freshness, int(got[ROW_TIMESTAMP_MS]) if ROW_TIMESTAMP_MS in got else None)
-    return ReadResult(Row(body, int(got[ROW_TIMESTAMP_MS]), int(got[ROW_OFFSET])), freshness)
+class _AtHost:
+    """Implements Answers with one other worker."""
+
+    __slots__ = ("_host", "_peer")
+
+    def __init__(self, peer: HttpPeer, host: HostInfo) -> None:
+        self._peer = peer
+        self._host = host
+
+    async def answer(
+        self, table: str, partition: int, question: Question[Result], consistency: Consistency, terms: Terms
+    ) -> Answered[Result]:
+        """Ask it about one partition."""
+        return await self._peer.answer(self._host, table, partition, question, consistency, terms)
+
+    async def answer_many(
+        self, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
+    ) -> Answered[Sequence[Slice]]:
+        """Ask it for keys of some partitions."""
+        return await self._peer.answer_many(self._host, table, wanted, consistency, terms)
 
 
 def _left(until: float) -> float:
@@ -354,29 +369,29 @@ def _left(until: float) -> float:
     return max(until - asyncio.get_running_loop().time(), 0.001)
 
 
-def _agreement_headers(host: HostInfo, hop: Hop | BatchHop | WriteHop, seconds: float) -> dict[str, str]:
+def _agreement_headers(host: HostInfo, terms: Terms, seconds: float) -> dict[str, str]:
     """Make the headers by which both workers know that they mean the same, and how long a hop may take."""
     return {
         WORKER: name_of(host),
         VERSION: PROTOCOL_VERSION,
-        TABLE_DIGEST: hop.table_digest,
-        PARTITIONS: str(hop.partitions),
-        GENERATION: str(hop.generation),
+        TABLE_DIGEST: terms.table_digest,
+        PARTITIONS: str(terms.partitions),
+        GENERATION: str(terms.generation),
         DEADLINE_MS: str(max(1, int(seconds * 1000))),
-        REQUEST_ID: hop.request_id,
+        REQUEST_ID: terms.request_id,
     }
 
 
-def _hop_headers(host: HostInfo, hop: Hop | BatchHop, seconds: float) -> dict[str, str]:
+def _hop_headers(host: HostInfo, consistency: Consistency, terms: Terms, seconds: float) -> dict[str, str]:
     """Return the headers of a hop with a time-out in seconds.
 
     Only these cross: of what a client sent, a request id that has been checked and what it asks of the answer, parsed
     and written again.
     """
     return {
-        **_agreement_headers(host, hop, seconds),
+        **_agreement_headers(host, terms, seconds),
         # The asked worker has to answer while somebody still listens.
-        **asking_headers(hop.consistency, min(hop.wait, seconds * HOP_SHARE)),
+        **asking_headers(consistency, min(terms.wait, seconds * HOP_SHARE)),
     }
 
 

@@ -1,21 +1,25 @@
 """Conditional writes on their way to the partition's owner, which decides them (decisions.py)."""
 
-import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tablehouse.errors import InvalidParameter, NotOwner, OwnerUnreachable, PreconditionFailed, RequestError
+from tablehouse.errors import InvalidParameter, NotOwner, OwnerUnreachable, PreconditionFailed
 from tablehouse.formats.encoding import Record
 from tablehouse.formats.partitioners import partition_of
-from tablehouse.model import HostInfo, ReadMode
+from tablehouse.model import Consistency, HostInfo, ReadMode
+from tablehouse.routing.asking import Asker, counted_forward
+from tablehouse.routing.candidates import Candidate
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.decisions import Decisions
-from tablehouse.routing.ports import Condition, Peer, WriteHop
-from tablehouse.routing.query import NOT_OWNER_PAUSE, Query, counted_forward, partition_count
-from tablehouse.routing.refusals import Refusal, explained, last_answer
-from tablehouse.routing.tables import RoutedTable
+from tablehouse.routing.ports import Condition, ConditionalWrite, Peer, Terms
+from tablehouse.routing.search import Asked, Policy, Search
+from tablehouse.routing.tables import RoutedTable, partition_count
 from tablehouse.routing.written import Written
 from tablehouse.telemetry import Metrics
+
+#: The owner is asked again after a pause, whatever it said: its assignment may be on its way.
+_WRITES = Policy(moves_on=(NotOwner, OwnerUnreachable), final=(PreconditionFailed,), asks_all_again=True)
+_OF_THE_OWNER = Consistency(ReadMode.ACTIVE)
 
 
 class Precondition(NamedTuple):
@@ -32,7 +36,7 @@ class ConditionalWrites:
         self,
         *,
         view: ClusterView,
-        query: Query,
+        asker: Asker,
         decisions: Decisions,
         peer: Peer,
         worker_id: str,
@@ -40,7 +44,7 @@ class ConditionalWrites:
         metrics: Metrics,
     ) -> None:
         self._view = view
-        self._query = query
+        self._asker = asker
         self._decisions = decisions
         self._peer = peer
         self._worker_id = worker_id
@@ -85,57 +89,30 @@ class ConditionalWrites:
             else tuple(offset for tag in precondition.tags if (offset := routed.offset_of(partition, tag)) is not None),
             precondition.exists,
         )
-        shard, place = routed.spec.shard(partition), (routed.spec.name, partition)
+        write = ConditionalWrite(routed.spec.name, partition, stored_key, record.wires[0], record.value, condition)
         count = partition_count(routed, self._view.current)
-        refusals: list[Refusal] = []
-        for again in (False, True):
-            if again:
-                # Its assignment may be on its way.
-                await asyncio.sleep(min(NOT_OWNER_PAUSE, max(0.0, deadline - self._clock())))
-            snapshot = self._view.current
-            if snapshot.partitions.get(shard.name) != count:
-                break
-            for candidate in self._query.candidates.of(shard, snapshot, ReadMode.ACTIVE):
-                hop = WriteHop(
-                    table=routed.spec.name,
-                    partition=partition,
-                    stored_key=stored_key,
-                    key=record.wires[0],
-                    value=record.value,
-                    condition=condition,
-                    table_digest=routed.digest,
-                    partitions=count,
-                    generation=snapshot.generation,
-                    request_id=request_id,
-                    timeout=max(0.0, deadline - self._clock()),
-                )
-                try:
-                    offset = await self._ask(candidate.host, routed, hop, deadline)
-                except PreconditionFailed:
-                    raise
-                except (NotOwner, OwnerUnreachable) as error:
-                    self._query.candidates.heard(candidate.host, error)
-                    refusals.append(Refusal(candidate, error))
-                except RequestError as error:
-                    refusals.append(Refusal(candidate, error))
-                    raise explained(error, refusals, *place, snapshot.generation) from None
-                else:
-                    self._query.candidates.heard(candidate.host)
-                    return Written(routed.spec.name, ((partition, offset),))
-        raise explained(last_answer(refusals, *place), refusals, *place, self._view.current.generation)
+        asked = Asked(routed, count, _OF_THE_OWNER, deadline, waits_until=deadline, request_id=request_id)
 
-    async def _ask(self, host: HostInfo, routed: RoutedTable, hop: WriteHop, deadline: float) -> int:
+        async def ask(candidate: Candidate, search: Search) -> int:
+            return await self._ask(candidate.host, asked, write, search.generation)
+
+        offset = await self._asker.search(asked, partition, _WRITES).run(ask)
+        return Written(routed.spec.name, ((partition, offset),))
+
+    async def _ask(self, host: HostInfo, asked: Asked, write: ConditionalWrite, generation: int) -> int:
         if host.worker_id == self._worker_id:
             return await self._decisions.write(
-                routed,
-                hop.partition,
-                hop.stored_key,
-                key=hop.key,
-                value=hop.value,
-                condition=hop.condition,
-                deadline=deadline,
+                asked.routed,
+                write.partition,
+                write.stored_key,
+                key=write.key,
+                value=write.value,
+                condition=write.condition,
+                deadline=asked.deadline,
             )
-        if not hop.timeout:
+        timeout = asked.deadline - self._clock()
+        if timeout <= 0:
             raise OwnerUnreachable("no time was left to ask it")
+        terms = Terms(0.0, timeout, asked.routed.digest, asked.partitions, generation, asked.request_id)
         with counted_forward(self._metrics, self._clock):
-            return await self._peer.write(host, hop)
+            return await self._peer.write(host, write, terms)

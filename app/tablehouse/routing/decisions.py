@@ -16,6 +16,7 @@ from tablehouse.model import Consistency, ReadMode
 from tablehouse.routing.ports import Condition, LocalTables, OwnerSide
 from tablehouse.routing.tables import RoutedTable
 from tablehouse.stores.rows import Row
+from tablehouse.tasks.questions import Applied, Get
 
 #: Conditional writes that a worker has under way, those that wait for others of their key included.
 MAX_UNDER_WAY = 1024
@@ -55,13 +56,13 @@ class Decisions:
         """Write a row, or with a value of None delete it, if what is there meets a condition; return the offset.
 
         Raises WriteRefused where no read would show it, PreconditionFailed, Overloaded when the key's turn does not
-        come in time, what LocalTables.read raises for an active, and what OwnerSide raises.
+        come in time, what LocalTables.answer raises for an active, and what OwnerSide raises.
         """
         table = routed.spec.name
-        self._local.require_applied(table, partition)
+        self._local.answer(table, partition, Applied(), _OF_THE_ACTIVE)
         async with self._turn((table, stored_key), deadline):
             end = await self._owner.catch_up(table, partition, self._left(deadline))
-            row = self._local.read(table, partition, stored_key, _OF_THE_ACTIVE).row
+            row = self._local.answer(table, partition, Get(stored_key), _OF_THE_ACTIVE).row
             if not _holds(condition, row):
                 raise _failed(routed, partition, row)
             return await self._owner.append_as_owner(table, partition, key, value, end, self._left(deadline))

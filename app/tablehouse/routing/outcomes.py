@@ -92,14 +92,14 @@ class Outcomes:
     def label(self, freshness: Freshness, served_by: str) -> None:
         """Take note of how fresh an answer of a partition is."""
         answer, known = PartitionAnswer(freshness, served_by), self.partitions.get(freshness.partition)
-        self.partitions[freshness.partition] = answer if known is None else _worse(known, answer)
+        self.partitions[freshness.partition] = answer if known is None else worse(known, answer)
 
     def _not_found(self, freshness: Freshness) -> KeyNotFound:
         detail = missing_detail(self._table, freshness)
         return KeyNotFound(detail, table=self._table, partition=freshness.partition)
 
 
-def _worse(one: PartitionAnswer, other: PartitionAnswer) -> PartitionAnswer:
+def worse(one: PartitionAnswer, other: PartitionAnswer) -> PartitionAnswer:
     """Return a label that is true of the answers under both, served by the one whose role says less."""
     if one.freshness == other.freshness:
         return one

@@ -1,39 +1,27 @@
-"""What a query needs of the tasks of this worker, and of the way to the others."""
+"""What the router needs of the tasks of this worker, and of the way to the others."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from tablehouse.errors import OwnerUnreachable, PositionNotReached, RequestError
+from tablehouse.errors import OwnerUnreachable, RequestError
 from tablehouse.model import Consistency, HostInfo, SourceEnd, TaskStatus
-from tablehouse.tasks.digest import PartitionDigest
-from tablehouse.tasks.reads import ReadResult, SliceResult
+from tablehouse.tasks.questions import Question
+from tablehouse.tasks.reads import SliceResult
+
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
 
 
 class LocalTables(Protocol):
     """The tasks of this worker."""
 
-    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
-        """Read a key here and now; never waits.
+    def answer(self, table: str, partition: int, question: Question[Result], consistency: Consistency) -> Result:
+        """Answer a question here and now, in one slice of work; never waits.
 
-        Raises NotOwner when this worker does not hold the partition in a role that the caller takes, and
-        PartitionRestoring, TooStale, PositionNotReached, MisplacedKeys or Draining when it does and cannot answer.
-        """
-
-    def read_many(
-        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
-    ) -> SliceResult:
-        """Read the first of some keys here and now, at least one: as many as one slice of work has.
-
-        Raises what read() raises whether there is a row or not; what depends on that is in the result.
-        """
-
-    def require_applied(self, table: str, partition: int) -> None:
-        """Raise WriteRefused where this worker owns a partition and applies nothing that is written to its source now.
-
-        That is until a person acts, not while it restores or waits for a broker. Raises NotOwner when this worker does
-        not hold the partition, and MisplacedKeys for a table that is not served.
+        Raises NotOwner when this worker does not hold the partition in a role that the caller takes,
+        PartitionRestoring, TooStale, PositionNotReached, MisplacedKeys or Draining when it does and cannot answer, and
+        what the question raises besides.
         """
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
@@ -41,12 +29,6 @@ class LocalTables(Protocol):
 
         Raises PositionNotReached when it has not been within `timeout` seconds, and NotOwner when this worker does not
         hold the partition, or loses it meanwhile.
-        """
-
-    async def digest(self, table: str, partition: int) -> PartitionDigest:
-        """Count and hash the rows of a partition held here.
-
-        Raises NotOwner when this worker does not hold it, PartitionRestoring while they are in no consistent state.
         """
 
     async def count_rows(self) -> None:
@@ -59,24 +41,19 @@ class LocalTables(Protocol):
         """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """What one worker asks of another; the asked one enforces `consistency`.
+class Terms(NamedTuple):
+    """On which terms a worker is asked: how long it may take, and what it and the asking one must agree on.
 
     timeout is in seconds, for all of it. wait, in seconds, is the part of it for which the asked worker may wait for a
-    position that the caller wants to see applied. The rest says what both must agree on.
+    position that the caller wants to see applied. partitions is the partition count by which keys were hashed.
     """
 
-    table: str
-    partition: int
-    stored_key: bytes
-    consistency: Consistency
     wait: float
+    timeout: float
     table_digest: str
     partitions: int
     generation: int
     request_id: str
-    timeout: float
 
 
 class Wanted(NamedTuple):
@@ -94,35 +71,33 @@ class Slice(NamedTuple):
     outcome: SliceResult | RequestError
 
 
-@dataclass(frozen=True, slots=True)
-class BatchHop:
-    """What one worker asks of another for a batch; everything but `wanted` is as in Hop."""
+class Answered(NamedTuple, Generic[Result_co]):
+    """What a worker answered, and the worker id under which it did."""
 
-    table: str
-    wanted: Sequence[Wanted]
-    consistency: Consistency
-    wait: float
-    table_digest: str
-    partitions: int
-    generation: int
-    request_id: str
-    timeout: float
-
-
-@dataclass(frozen=True, slots=True)
-class PeerSlices:
-    """What a peer answered to a batch, and the worker id under which it did."""
-
-    slices: Sequence[Slice]
+    result: Result_co
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeerRead:
-    """What a peer answered, and the worker id under which it did."""
+class Answers(Protocol):
+    """A worker that can be asked about its own tables: this one (here.py), or another one over a hop."""
 
-    result: ReadResult
-    worker_id: str
+    async def answer(
+        self, table: str, partition: int, question: Question[Result], consistency: Consistency, terms: Terms
+    ) -> Answered[Result]:
+        """Answer a question about one partition, which enforces `consistency`.
+
+        Raises what LocalTables.answer raises there, DeadlineExceeded, and OwnerUnreachable (detail: why, in words) when
+        there was no answer that can be understood: Unresponsive when there was none at all.
+        """
+
+    async def answer_many(
+        self, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
+    ) -> Answered[Sequence[Slice]]:
+        """Answer a MultiGet of each of some partitions at once, and say what became of their keys, in their order.
+
+        What is beyond a bound in bytes is left out, but never all. What LocalTables.answer raises is among the slices;
+        raises NotOwner when the workers do not agree on the table, and otherwise as answer() does.
+        """
 
 
 class OwnerSide(Protocol):
@@ -160,11 +135,10 @@ class Condition(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class WriteHop:
+class ConditionalWrite:
     """What one worker asks of a partition's owner: to write a row if the one that is there meets a condition.
 
-    key is the wire form under which it is written, and stored_key that under which it is read. timeout is in seconds.
-    The rest is as in Hop.
+    key is the wire form under which it is written, and stored_key that under which it is read.
     """
 
     table: str
@@ -173,11 +147,6 @@ class WriteHop:
     key: bytes
     value: bytes | None
     condition: Condition
-    table_digest: str
-    partitions: int
-    generation: int
-    request_id: str
-    timeout: float
 
 
 class Unresponsive(OwnerUnreachable):
@@ -187,27 +156,10 @@ class Unresponsive(OwnerUnreachable):
 class Peer(Protocol):
     """The way to other workers."""
 
-    async def read(self, host: HostInfo, hop: Hop) -> PeerRead:
-        """Ask `host` to read a key of its own.
+    def at(self, host: HostInfo) -> Answers:
+        """Return what asks one of them."""
 
-        Raises what its LocalTables.read raises, and OwnerUnreachable (detail: why, in words) when there was no answer
-        that can be understood: Unresponsive when there was none at all.
-        """
-
-    async def require_applied(self, host: HostInfo, hop: Hop) -> None:
-        """Have `host` look whether it applies what is written; the hop's key and consistency do not matter.
-
-        Raises what its LocalTables.require_applied raises, and what read() raises when there was no answer.
-        """
-
-    async def read_many(self, host: HostInfo, hop: BatchHop) -> PeerSlices:
-        """Ask `host` to read keys of its own: what read_slices() returns there.
-
-        Raises NotOwner when the workers do not agree on the table, DeadlineExceeded, and OwnerUnreachable and
-        Unresponsive as read() does.
-        """
-
-    async def write(self, host: HostInfo, hop: WriteHop) -> int:
+    async def write(self, host: HostInfo, write: ConditionalWrite, terms: Terms) -> int:
         """Ask `host` to write a row of a partition of its own, and return the record's offset.
 
         Raises what Decisions.write raises there, OwnerUnreachable when it was not asked, and DeadlineExceeded when it
@@ -216,22 +168,3 @@ class Peer(Protocol):
 
     async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
         """List the tasks of `host`; raises OwnerUnreachable."""
-
-
-async def read_or_wait(
-    local: LocalTables, table: str, partition: int, stored_key: bytes, consistency: Consistency, wait: float
-) -> ReadResult:
-    """Read a key here, and once more after up to `wait` seconds where only the wanted position is missing.
-
-    Raises what LocalTables.read and wait_for_position raise.
-    """
-    try:
-        return local.read(table, partition, stored_key, consistency)
-    except PositionNotReached:
-        least = consistency.least_position(partition)
-        if least is None or wait <= 0:
-            raise
-    # Whether it was reached or not, the copy answers from where it is now.
-    with suppress(PositionNotReached):
-        await local.wait_for_position(table, partition, least, wait)
-    return local.read(table, partition, stored_key, consistency)

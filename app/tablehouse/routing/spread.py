@@ -23,6 +23,7 @@ class Answered(Protocol):
 
 
 Found = TypeVar("Found", bound=Answered)
+Said = TypeVar("Said")
 Ask = Callable[[int], Awaitable[Found]]
 
 
@@ -36,7 +37,7 @@ async def newest_row(ask: Ask[Found], partitions: Sequence[int], others: Sequenc
     answers: list[Found] = []
     for some in (partitions, others):
         for begin in range(0, len(some), AT_ONCE):
-            answers += await _all(ask, some[begin : begin + AT_ONCE])
+            answers += await all_of(ask, some[begin : begin + AT_ONCE])
         rows = [(row.timestamp_ms, answer) for answer in answers if (row := answer.result.row) is not None]
         deleted = [answer.result.deleted_ms for answer in answers if answer.result.deleted_ms is not None]
         if rows:
@@ -47,8 +48,8 @@ async def newest_row(ask: Ask[Found], partitions: Sequence[int], others: Sequenc
     return _labelled(max(misses, key=_uncertainty), answers)
 
 
-async def _all(ask: Ask[Found], partitions: Sequence[int]) -> list[Found]:
-    """Ask some partitions at once; raises the first failure after all requests have ended."""
+async def all_of(ask: Callable[[int], Awaitable[Said]], partitions: Sequence[int]) -> list[Said]:
+    """Ask some partitions at once, AT_ONCE at most; raises the first failure after all requests have ended."""
     if len(partitions) == 1:
         return [await ask(partitions[0])]
     asked = [asyncio.ensure_future(ask(partition)) for partition in partitions]

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from tablehouse.catalog.fingerprint import definition, digest
 from tablehouse.catalog.spec import Catalog, TableSpec
 from tablehouse.catalog.view import CatalogChange, CatalogView
-from tablehouse.errors import InvalidKey, KeySchemaUnknown, TableNotFound, UriTooLong
+from tablehouse.errors import InvalidKey, KeySchemaUnknown, PartitionUnassigned, TableNotFound, UriTooLong
 from tablehouse.formats.avro_rows import AVRO, AvroRows, avro_rows
 from tablehouse.formats.keyed import source_keys
 from tablehouse.formats.keys import Key, KeyFormat
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.formats.values import value_format
 from tablehouse.formats.variants import Known
+from tablehouse.routing.cluster import ClusterSnapshot
 
 #: Longer keys are refused before anything looks at them, counted after percent-decoding.
 MAX_KEY_BYTES = 8 * 1024
@@ -128,3 +129,16 @@ def table_named(tables: Mapping[str, RoutedTable], name: str) -> RoutedTable:
     if table is None:
         raise TableNotFound(f"there is no table {name!r}: GET /tables lists those there are", table=name)
     return table
+
+
+def partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:
+    """Return the count to hash keys with; raises PartitionUnassigned before the first assignment."""
+    count = snapshot.partitions.get(routed.spec.shard_name)
+    if not count:
+        raise PartitionUnassigned(
+            f"no assignment of topic {routed.spec.source.topic} has reached this worker yet",
+            table=routed.spec.name,
+            generation=snapshot.generation,
+            tried=[],
+        )
+    return count

@@ -16,8 +16,7 @@ from tablehouse.errors import DeadlineExceeded, RequestError, SourceUnavailable
 from tablehouse.formats.encoding import Record
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.routing.cluster import ClusterView
-from tablehouse.routing.query import partition_count
-from tablehouse.routing.tables import RoutedTable, table_named
+from tablehouse.routing.tables import RoutedTable, partition_count, table_named
 from tablehouse.routing.writes import SourceWriter, Writes
 from tablehouse.routing.written import Written
 from tablehouse.telemetry import Metrics

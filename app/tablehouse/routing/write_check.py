@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 
 from tablehouse.errors import RequestError, WriteRefused
-from tablehouse.routing.query import Query
+from tablehouse.routing.asking import Asker
 from tablehouse.routing.tables import RoutedTable
+from tablehouse.tasks.questions import Applied
 
 #: Seconds for which an owner counts as asked, unless it has refused.
 BELIEVED_SECONDS = 1.0
@@ -24,8 +25,8 @@ _AT_ONCE = 32
 class WriteCheck:
     """Asks owners, each partition once a second; clock is monotonic, in seconds, and deadlines are points on it."""
 
-    def __init__(self, query: Query, clock: Callable[[], float]) -> None:
-        self._query = query
+    def __init__(self, asker: Asker, clock: Callable[[], float]) -> None:
+        self._asker = asker
         self._clock = clock
         self._asked_at: dict[tuple[str, int], float] = {}
 
@@ -56,7 +57,7 @@ class WriteCheck:
         async def ask(partition: int) -> WriteRefused | None:
             async with turns:
                 try:
-                    await self._query.require_applied(routed, partition, seconds=seconds, request_id=request_id)
+                    await self._asker.ask_active(routed, partition, Applied(), seconds=seconds, request_id=request_id)
                 except WriteRefused as error:
                     self._asked_at.pop((name, partition), None)
                     return error

@@ -33,11 +33,12 @@ from tablehouse.formats.partitioners import partition_of
 from tablehouse.formats.values import LARGE_VALUE_BYTES
 from tablehouse.formats.variants import Known
 from tablehouse.model import Consistency, ProducerRecord
+from tablehouse.routing.asking import Asker
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.conditional_writes import ConditionalWrites, Precondition
-from tablehouse.routing.query import Query, partition_count
+from tablehouse.routing.query import Query
 from tablehouse.routing.schemas import with_schemas, with_schemas_in_turns
-from tablehouse.routing.tables import MAX_KEY_BYTES, RoutedTable, table_named
+from tablehouse.routing.tables import MAX_KEY_BYTES, RoutedTable, partition_count, table_named
 from tablehouse.routing.write_check import WriteCheck
 from tablehouse.routing.written import Written
 from tablehouse.telemetry import Metrics
@@ -80,6 +81,7 @@ class Writes:
         view: ClusterView,
         source: SourceWriter,
         query: Query,
+        asker: Asker,
         known: Known,
         clock: Callable[[], float],
         metrics: Metrics,
@@ -90,7 +92,7 @@ class Writes:
         self._view = view
         self._source = source
         self._query = query
-        self.check = WriteCheck(query, clock)
+        self.check = WriteCheck(asker, clock)
         self._clock = clock
         self._metrics = metrics
         self._turns = turns

@@ -9,17 +9,17 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from rocksdict import ColumnFamily, Rdict, WriteBatch, WriteOptions
+from rocksdict import ColumnFamily, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from tablehouse.stores.failures import to_store_error
 from tablehouse.stores.memory import StoreMemory
 from tablehouse.stores.row_count import RowCount
-from tablehouse.stores.rows import ROW_PREFIX
+from tablehouse.stores.rows import ROW_PREFIX, ROWS_END, row_bounds
 from tablehouse.stores.store import StoreClosed, StoreError
 from tablehouse.turns import Turns
 
@@ -82,22 +82,27 @@ class RocksTaskStore:
         rows: list[bytes | None] = values
         return rows
 
-    def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
-        """Return rows above `after`.
+    def scan(
+        self, start: bytes = ROW_PREFIX, end: bytes = ROWS_END, *, reverse: bool = False, limit: int
+    ) -> Sequence[tuple[bytes, bytes]]:
+        """Return the rows between two prefixed keys.
 
-        The iterator does not outlive the call: it would keep the database open past close().
+        The iterator does not outlive the call: it would keep a snapshot, and the database open past close().
         """
         family = self._shard.families.get(self._name)
         if family is None:
             raise StoreClosed(f"{self._shard.path}: the store is closed")
-        rows: list[tuple[Any, Any]] = []
+        first, above = row_bounds(start, end)
+        if first >= above or limit < 1:
+            return []
+        options = ReadOptions()
+        # RocksDB stops there by itself. rocksdict's set_iterate_lower_bound sets the upper bound too.
+        options.set_iterate_upper_bound(above)
         try:
-            # Start at the first possible row key, since the checkpoint sorts before it.
-            for key, value in family.items(from_key=max(after, ROW_PREFIX)):
-                if key != after:
-                    rows.append((key, value))
-                    if len(rows) == limit:
-                        break
+            found: Iterable[tuple[Any, Any]] = family.items(
+                backwards=reverse, from_key=above if reverse else first, read_opt=options
+            )
+            rows = list(islice(takewhile(lambda row: row[0] >= first, found) if reverse else found, limit))
         except Exception as error:
             raise self._failure("scanning", error) from error
         return rows

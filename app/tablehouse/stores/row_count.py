@@ -2,7 +2,7 @@
 
 from rocksdict import DbClosedError, Rdict, ReadOptions
 
-from tablehouse.stores.rows import ROW_PREFIX
+from tablehouse.stores.rows import ROW_PREFIX, ROWS_END
 
 #: Maximum rows counted one by one, at about 0.2 us each, and maximum deleted ones skipped in between.
 COUNTED_ROWS = 10_000
@@ -67,6 +67,7 @@ def _count_rows(family: Rdict) -> int | None:
     """Return the number of rows; None if there are too many to count."""
     options = ReadOptions()
     options.set_max_skippable_internal_keys(COUNTED_ROWS)
+    options.set_iterate_upper_bound(ROWS_END)
     rows = 0
     iterator = family.iter(options)
     iterator.seek(ROW_PREFIX)

@@ -33,8 +33,16 @@ HEAD_SIZE = _HEAD.size
 #: Prefix of every stored key. Keys with another first byte are reserved for the engine's own records.
 ROW_PREFIX = b"\x01"
 
+#: Above every row, and the first key that a record of another prefix can have.
+ROWS_END = b"\x02"
+
 #: The first bytes of a row of this layout.
 _BEGINNING = bytes((LAYOUT_VERSION, 0))
+
+
+def row_bounds(start: bytes, end: bytes) -> tuple[bytes, bytes]:
+    """Narrow bounds of prefixed keys to those that rows can have."""
+    return max(start, ROW_PREFIX), min(end, ROWS_END)
 
 
 class RowLayoutError(Exception):

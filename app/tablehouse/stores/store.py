@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from tablehouse.stores.rows import ROW_PREFIX, ROWS_END
+
 
 class StoreError(Exception):
     """A store operation failed (disk full, an I/O error); the content is intact."""
@@ -29,10 +31,14 @@ class TaskStore(Protocol):
     def get_many(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """Return the result of get() for each key, in order."""
 
-    def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
-        """Return up to `limit` rows with prefixed keys above `after`, in key order.
+    def scan(
+        self, start: bytes = ROW_PREFIX, end: bytes = ROWS_END, *, reverse: bool = False, limit: int
+    ) -> Sequence[tuple[bytes, bytes]]:
+        """Return up to `limit` rows with prefixed keys from `start`, inclusive, to `end`, exclusive, in key order.
 
-        The checkpoint is not included. Rows written between two calls may or may not be returned.
+        With `reverse` they are the last rows of the range, the last one first. Only rows are returned, wherever the
+        bounds are, and records with other prefixes are not passed through. All rows are of one moment, and no snapshot
+        of it is kept after the call: rows written between two calls may or may not be returned by the second.
         """
 
     def checkpoint(self) -> bytes | None:

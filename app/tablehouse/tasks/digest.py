@@ -1,13 +1,14 @@
-"""The digest of a task's rows: to compare replicas with each other, and tables with what they were made from."""
+"""The digest of a partition's rows: to compare replicas with each other, and tables with what they were made from."""
 
-import asyncio
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tablehouse.errors import PartitionRestoring
+from tablehouse.model import Consistency
 from tablehouse.stores.rows import ROW_PREFIX
 from tablehouse.stores.store import StoreClosed
+from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.task import Task
 
 #: Rows read and hashed in one go, about 1 us each, which is how long readers wait.
@@ -33,16 +34,28 @@ class PartitionDigest:
     position_after: int
 
 
-async def digest(task: Task) -> PartitionDigest:
-    """Count and hash the rows of a task, with turns for others in between.
+def _new_hash() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
 
-    Raises PartitionRestoring while its store holds no consistent state, and the store's errors.
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The digest of a partition, as any copy with a readable store has it, whatever is asked of other answers.
+
+    What follows `start` is what was counted and hashed before it: a result that is no digest yet is the question to go
+    on with.
     """
-    count, hashed = 0, hashlib.blake2b(digest_size=16)
-    before, after = task.applied, b""
-    while True:
+
+    start: bytes = ROW_PREFIX
+    rows: int = 0
+    hashed: hashlib.blake2b = field(default_factory=_new_hash, repr=False, compare=False)
+    position_before: int | None = None
+
+    def answer(self, task: Task, reader: Reader, consistency: Consistency) -> "PartitionDigest | Digest":  # noqa: ARG002
+        """Count and hash the next rows; raises PartitionRestoring while the store holds no consistent state."""
+        before = task.applied if self.position_before is None else self.position_before
         try:
-            rows = task.store.scan(after, ROWS_A_TURN) if task.readable else None
+            rows = task.store.scan(self.start, limit=ROWS_A_TURN) if task.readable else None
         except StoreClosed:
             rows = None
         if rows is None:
@@ -51,12 +64,11 @@ async def digest(task: Task) -> PartitionDigest:
                 table=task.table,
                 partition=task.partition,
             )
+        hashed, count = self.hashed.copy(), self.rows + len(rows)
         for key, row in rows:
             stored = key[len(ROW_PREFIX) :]
             hashed.update(_LENGTH.pack(len(stored)) + stored + _LENGTH.pack(len(row)))
             hashed.update(row)
-        count += len(rows)
         if len(rows) < ROWS_A_TURN:
             return PartitionDigest(task.state.name.lower(), count, hashed.hexdigest(), before, task.applied)
-        after = rows[-1][0]
-        await asyncio.sleep(0)
+        return Digest(rows[-1][0] + b"\0", count, hashed, before)

@@ -21,15 +21,16 @@ beyond a bound            503 too_stale. The caller's bounds are held against th
                           has the default one, for a STANDBY by its staleness, for a SUSPENDED by that age.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tablehouse.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, RequestError, TooStale
 from tablehouse.model import Consistency, Freshness, ReadMode, Role, TaskState
 from tablehouse.stores.rows import ROW_PREFIX, Row, payloads, unpack
-from tablehouse.stores.store import StoreClosed
+from tablehouse.stores.store import StoreClosed, TaskStore
 from tablehouse.tasks.log import Lease
+from tablehouse.tasks.slice_sizes import SliceSizes
 from tablehouse.tasks.task import Task
 
 #: Seconds after which a caller may ask a restoring partition again; restores take seconds, so sooner only adds load.
@@ -40,6 +41,8 @@ MISPLACED_RETRY_AFTER = 60
 
 #: And where a person has to act before a partition goes on.
 BLOCKED_RETRY_AFTER = 60
+
+Found = TypeVar("Found")
 
 _ROLES = {TaskState.ACTIVE: Role.ACTIVE, TaskState.STANDBY: Role.STANDBY, TaskState.SUSPENDED: Role.SUSPENDED}
 
@@ -56,6 +59,11 @@ class ReadResult:
     row: Row | None
     freshness: Freshness
     deleted_ms: int | None = None
+
+    @property
+    def says_absent(self) -> bool:
+        """Whether it says of the key that it does not exist."""
+        return self.row is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +100,13 @@ class _Look:
 
 
 class Reader:
-    """Reads tasks; max_staleness is the default bound of every copy that is not the active, in seconds."""
+    """Reads tasks; max_staleness is the default bound of every copy that is not the active, in seconds.
+
+    sizes say how many rows a question reads in one slice of work.
+    """
 
     def __init__(self, lease: Lease, max_staleness: float) -> None:
+        self.sizes = SliceSizes()
         self._lease = lease
         self._max_staleness = max_staleness
 
@@ -133,6 +145,22 @@ class Reader:
             hit=self._refusal(task, look, consistency, is_miss=False),
             miss=self._refusal(task, look, consistency, is_miss=True),
         )
+
+    def read_rows(
+        self, task: Task, look: Callable[[TaskStore], Found], consistency: Consistency
+    ) -> tuple[Found, Freshness]:
+        """Return what `look` finds in the rows of a task, without waiting, and how fresh that is.
+
+        What it does not find counts as a miss, so this raises what read() raises for one, and for a row too.
+        """
+        role, figures = _readable_role(task, consistency.mode), _figures(task)
+        try:
+            found = look(task.store)
+        except StoreClosed:
+            raise _restoring(task) from None
+        seen = self._look(task, role, figures, consistency)
+        self._check(task, seen, consistency, is_miss=True)
+        return found, seen.freshness
 
     def _look(self, task: Task, role: Role, figures: _Figures, consistency: Consistency) -> _Look:
         """Label what was just read; raises where neither a row nor its absence may be told."""

@@ -9,20 +9,20 @@ from typing import TypeVar
 import structlog
 
 from tablehouse.catalog.spec import Catalog
-from tablehouse.errors import NotOwner, PartitionRestoring, PositionNotReached, SourceUnavailable, WriteRefused
+from tablehouse.errors import NotOwner, PartitionRestoring, PositionNotReached, SourceUnavailable
 from tablehouse.model import Consistency, Ownership, ShardId, SourceEnd, TaskState, TaskStatus, TopicPartition
 from tablehouse.recurring import Recurring
 from tablehouse.stores.data_directory import DataDirectory
 from tablehouse.stores.rows import RowLayoutError
 from tablehouse.stores.store import ShardStore, StoreCorrupt, StoreError
 from tablehouse.tasks.definitions import codec_of, family_name, identity_of
-from tablehouse.tasks.digest import PartitionDigest, digest
 from tablehouse.tasks.flushing import Flushing
 from tablehouse.tasks.lane import Lane
 from tablehouse.tasks.log import LaneControl, LogRecord, LogUnavailable
 from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 from tablehouse.tasks.ports import Ports
-from tablehouse.tasks.reads import Reader, ReadResult, SliceResult
+from tablehouse.tasks.questions import Question
+from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.shard import Shard
 from tablehouse.tasks.shard_stores import ShardStores
 from tablehouse.tasks.source_listings import SourceListings
@@ -44,17 +44,9 @@ QUEUED_SHARE = 16
 #: The bytes of large batches that wait in all inboxes together from which on nothing is fetched for any lane.
 CROWDED_BYTES = 4 * LARGE_BATCH_BYTES
 
-#: What of many keys is read in one go, which is how long other readers wait: keys, at about 2 us each, and bytes of
-#: rows by the average of those before. A table whose row sizes are not known yet begins with a few keys.
-KEYS_A_SLICE = 256
-BYTES_A_SLICE = 256 * 1024
-FIRST_SLICE = 16
 
 #: How long rows may be counted for one answer, in seconds.
 COUNTING_SECONDS = 0.25
-
-#: Seconds after which a write that is refused may be tried again: a person has to act first.
-REFUSED_RETRY_AFTER = 60
 
 
 def limits(shards: int, memory_budget: int) -> tuple[int, int]:
@@ -94,7 +86,6 @@ class Shards:
     _shard_of: dict[str, Callable[[int], ShardId]] = field(default_factory=dict)
     #: Shards in which a large batch waits or is being ingested, as far as was seen, by input.
     _crowding: set[TopicPartition] = field(default_factory=set)
-    _keys_a_slice: dict[str, int] = field(default_factory=dict)
     _failures: Recurring = field(init=False)
     _stores: ShardStores = field(init=False)
     _listings: SourceListings = field(init=False)
@@ -259,52 +250,25 @@ class Shards:
             raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
         return shard.tasks[table]
 
-    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
-        """Read a key here and now.
+    def answer(self, table: str, partition: int, question: Question[Result], consistency: Consistency) -> Result:
+        """Answer a question about a partition here and now, in one slice of work.
 
-        Raises what Reader.read raises, but for the store's errors: those are a PartitionRestoring.
+        Raises NotOwner where the partition is not held, and what the question raises, but for the store's errors: those
+        are a PartitionRestoring.
         """
-        return self._trusting(table, partition, lambda task: self.reader.read(task, stored_key, consistency))
-
-    def read_many(
-        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
-    ) -> SliceResult:
-        """Read the first of some keys here and now, as many as one slice of work has; raises what read() raises."""
-        count = self._keys_a_slice.get(table, FIRST_SLICE)
-        keys = stored_keys[:count]
-        result = self._trusting(table, partition, lambda task: self.reader.read_many(task, keys, consistency))
-        fitting = BYTES_A_SLICE * len(keys) // max(1, result.size)
-        self._keys_a_slice[table] = max(1, min(KEYS_A_SLICE, 4 * count, fitting))
-        return result
-
-    def _trusting(self, table: str, partition: int, read: Callable[[Task], Result]) -> Result:
-        """Read a task; where the store cannot be trusted its next answer says so."""
         task = self._task(table, partition)
         try:
-            return read(task)
+            return question.answer(task, self.reader, consistency)
         except (StoreCorrupt, RowLayoutError) as error:
+            # The next answer says that the store cannot be trusted.
             task.distrust(error)
-            return read(task)
+            return question.answer(task, self.reader, consistency)
         except StoreError as error:
             # Another copy may be on a better disk.
             self._failures.error(
                 (table, partition), "store cannot be read", table=table, partition=partition, error=str(error)
             )
             raise _unreadable(table, partition, error) from error
-
-    def require_applied(self, table: str, partition: int) -> None:
-        """Raise WriteRefused where this worker owns a partition and applies nothing that is written to its source now.
-
-        Raises NotOwner where it does not hold the partition.
-        """
-        why = self._task(table, partition).halt
-        if why is not None:
-            raise WriteRefused(
-                f"nothing was written to partition {partition} of table {table}, since no read would show it: {why}",
-                retry_after=REFUSED_RETRY_AFTER,
-                table=table,
-                partition=partition,
-            )
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here.
@@ -349,15 +313,6 @@ class Shards:
         if task.state is not TaskState.ACTIVE or not self.ports.lease.holds(task.generation):
             raise NotOwner(f"this worker cannot prove that it owns partition {partition} of table {table}")
         return task.ownership
-
-    async def digest(self, table: str, partition: int) -> PartitionDigest:
-        """Count and hash the rows of a task of this worker; raises NotOwner and PartitionRestoring."""
-        task = self._task(table, partition)
-        try:
-            return await digest(task)
-        except StoreCorrupt as error:
-            task.distrust(error)
-            raise _unreadable(table, partition, error) from error
 
     def statuses(self) -> list[TaskStatus]:
         """Return the status of every task."""

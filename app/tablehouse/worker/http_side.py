@@ -30,13 +30,14 @@ from tablehouse.http.public import PublicRoutes
 from tablehouse.http.rows import RowRoutes
 from tablehouse.http.server import Entrance, HttpServer
 from tablehouse.http.writes import WriteRoutes
+from tablehouse.routing.asking import Asker
 from tablehouse.routing.batch import Batches
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.conditional_writes import ConditionalWrites
 from tablehouse.routing.decisions import Decisions
+from tablehouse.routing.here import Here
 from tablehouse.routing.ports import LocalTables, OwnerSide
 from tablehouse.routing.query import Query
-from tablehouse.routing.slices import Slices
 from tablehouse.routing.survey import Survey, survey
 from tablehouse.routing.tables import current_tables
 from tablehouse.routing.write_batch import WriteBatches
@@ -125,23 +126,14 @@ def http_server(
     peer = HttpPeer(keys)
 
     # Planners
-    query = Query(tables=tables, view=view, local=local, peer=peer, worker_id=worker_id, clock=clock, metrics=metrics)
-    slices = Slices(local, turns, clock)
-    batches = Batches(
-        tables=tables,
-        view=view,
-        slices=slices,
-        peer=peer,
-        query=query,
-        worker_id=worker_id,
-        clock=clock,
-        metrics=metrics,
-        turns=turns,
-    )
+    here = Here(local, turns, clock, worker_id)
+    asker = Asker(view=view, here=here, peer=peer, worker_id=worker_id, clock=clock, metrics=metrics)
+    query = Query(tables=tables, view=view, local=local, asker=asker, worker_id=worker_id, clock=clock, metrics=metrics)
+    batches = Batches(tables=tables, asker=asker, query=query, clock=clock, metrics=metrics, turns=turns)
     decisions = Decisions(local, owner, clock)
     conditional = ConditionalWrites(
         view=view,
-        query=query,
+        asker=asker,
         decisions=decisions,
         peer=peer,
         worker_id=worker_id,
@@ -153,6 +145,7 @@ def http_server(
         view=view,
         source=source,
         query=query,
+        asker=asker,
         known=known,
         clock=clock,
         metrics=metrics,
@@ -179,7 +172,7 @@ def http_server(
         DocumentationRoutes(tables, options.version),
     )
     callers = Callers(keys, lambda: identity.host)
-    internal = InternalRoutes(tables, view, local, slices, decisions, source.limit, worker_id, clock, callers)
+    internal = InternalRoutes(tables, view, local, here, decisions, source.limit, worker_id, clock, callers)
 
     # Listeners
     observations = Observations(metrics, AccessLog(clock))

@@ -10,8 +10,8 @@ from tablehouse.errors import Draining, MisplacedKeys, NotOwner, PartitionRestor
 from tablehouse.kafka.owner_writer import KafkaOwnerWriter
 from tablehouse.kafka.source_writer import KafkaSourceWriter
 from tablehouse.model import Consistency, ProducerRecord, SourceEnd, TaskStatus, TopicPartition
-from tablehouse.tasks.digest import PartitionDigest
-from tablehouse.tasks.reads import MISPLACED_RETRY_AFTER, ReadResult, SliceResult
+from tablehouse.tasks.questions import Question
+from tablehouse.tasks.reads import MISPLACED_RETRY_AFTER
 from tablehouse.tasks.shards import Shards
 
 Result = TypeVar("Result")
@@ -51,27 +51,22 @@ class LocalSide:
 
     # Reads
 
-    def read(self, table: str, partition: int, stored_key: bytes, consistency: Consistency) -> ReadResult:
-        """Read a key here and now; raises what Shards.read raises, or Draining where a stopping worker cannot."""
-        return self._here(table, lambda shards: shards.read(table, partition, stored_key, consistency))
+    def answer(self, table: str, partition: int, question: Question[Result], consistency: Consistency) -> Result:
+        """Answer a question here and now; raises what Shards.answer raises, or Draining where a stopping worker cannot.
 
-    def read_many(
-        self, table: str, partition: int, stored_keys: Sequence[bytes], consistency: Consistency
-    ) -> SliceResult:
-        """Read the first of some keys here and now; raises what read() raises."""
-        return self._here(table, lambda shards: shards.read_many(table, partition, stored_keys, consistency))
-
-    def require_applied(self, table: str, partition: int) -> None:
-        """Raise what Shards.require_applied raises."""
-        self._joined_shards(table).require_applied(table, partition)
+        Raises NotOwner before the worker has joined the group, and MisplacedKeys for a table that is held back.
+        """
+        shards = self._joined_shards(table)
+        try:
+            return shards.answer(table, partition, question, consistency)
+        except PartitionRestoring as error:
+            if self.draining:
+                raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
+            raise
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until a source offset is applied here; raises what Shards.wait_for_position raises."""
         await self._joined_shards(table).wait_for_position(table, partition, offset, timeout)
-
-    async def digest(self, table: str, partition: int) -> PartitionDigest:
-        """Count and hash the rows of a partition held here; raises what Shards.digest raises."""
-        return await self._joined_shards(table).digest(table, partition)
 
     def statuses(self) -> Sequence[TaskStatus]:
         """Return the status of every task of this worker."""
@@ -106,15 +101,6 @@ class LocalSide:
         """Have statuses() say exactly how many rows tasks have that have few."""
         if self._shards is not None:
             await self._shards.count_rows()
-
-    def _here(self, table: str, read: Callable[[Shards], Result]) -> Result:
-        shards = self._joined_shards(table)
-        try:
-            return read(shards)
-        except PartitionRestoring as error:
-            if self.draining:
-                raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
-            raise
 
     def _joined_shards(self, table: str) -> Shards:
         if self._shards is None:

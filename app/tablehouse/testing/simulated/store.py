@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
+from tablehouse.stores.rows import ROW_PREFIX, ROWS_END, row_bounds
 from tablehouse.stores.store import StoreClosed, StoreCorrupt, StoreError
 
 #: Rows per write.
@@ -85,11 +86,14 @@ class MemoryStore:
         """See TaskStore."""
         return [self.get(key) for key in keys]
 
-    def scan(self, after: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+    def scan(
+        self, start: bytes = ROW_PREFIX, end: bytes = ROWS_END, *, reverse: bool = False, limit: int
+    ) -> Sequence[tuple[bytes, bytes]]:
         """See TaskStore."""
         self._check_open()
-        keys = sorted(key for key in self._content if key > after and key != _CHECKPOINT)
-        return [(key, self._content[key]) for key in islice(keys, limit)]
+        first, above = row_bounds(start, end)
+        keys = sorted((key for key in self._content if first <= key < above), reverse=reverse)
+        return [(key, self._content[key]) for key in keys[: max(0, limit)]]
 
     def checkpoint(self) -> bytes | None:
         """See TaskStore."""
@@ -125,7 +129,7 @@ class MemoryStore:
 
     def rows(self) -> Mapping[bytes, bytes]:
         """Return all rows by prefixed key."""
-        return {key: value for key, value in self._content.items() if key != _CHECKPOINT}
+        return {key: value for key, value in self._content.items() if key.startswith(ROW_PREFIX)}
 
     def close(self) -> None:
         """Close without flushing."""

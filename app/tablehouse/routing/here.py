@@ -1,0 +1,90 @@
+"""This worker's own tables as one of the workers that can be asked: positions are waited for, and work takes turns."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from tablehouse.errors import PositionNotReached, RequestError
+from tablehouse.model import Consistency
+from tablehouse.routing.ports import Answered, LocalTables, Slice, Terms, Wanted
+from tablehouse.tasks.questions import MultiGet, Question
+from tablehouse.turns import Turns
+
+Result = TypeVar("Result")
+
+#: The bytes of rows after which a worker leaves the rest of a batch for the next question. It bounds what waits between
+#: two workers, and in the one that was asked for a client that takes its answer slowly.
+BYTES_PER_ANSWER = 1 << 20
+
+
+class Here:
+    """Implements Answers with the tasks of this worker; clock is monotonic, in seconds."""
+
+    def __init__(self, local: LocalTables, turns: Turns, clock: Callable[[], float], worker_id: str) -> None:
+        self._local = local
+        self._turns = turns
+        self._clock = clock
+        self._worker_id = worker_id
+
+    async def answer(
+        self, table: str, partition: int, question: Question[Result], consistency: Consistency, terms: Terms
+    ) -> Answered[Result]:
+        """Answer a question, and once more after up to `terms.wait` seconds where only the wanted position is missing.
+
+        Raises what LocalTables.answer and wait_for_position raise.
+        """
+        try:
+            result = self._local.answer(table, partition, question, consistency)
+        except PositionNotReached as error:
+            result = await self._answer_later(table, partition, question, consistency, terms.wait, error)
+        return Answered(result, self._worker_id)
+
+    async def answer_many(
+        self, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
+    ) -> Answered[Sequence[Slice]]:
+        """Answer for the keys of one partition after the other, a slice of work in each turn.
+
+        What is beyond BYTES_PER_ANSWER is left out, but never all.
+        """
+        waits_until = self._clock() + terms.wait
+        slices: list[Slice] = []
+        size = 0
+        for partition, keys in wanted:
+            done = 0
+            while done < len(keys):
+                if size >= BYTES_PER_ANSWER:
+                    return Answered(slices, self._worker_id)
+                await self._turns.wait()
+                rest = keys[done:] if done else keys
+                question = MultiGet(rest)
+                try:
+                    try:
+                        result = self._local.answer(table, partition, question, consistency)
+                    except PositionNotReached as error:
+                        wait = waits_until - self._clock()
+                        result = await self._answer_later(table, partition, question, consistency, wait, error)
+                except RequestError as error:
+                    slices.append(Slice(partition, len(rest), error))
+                    break
+                slices.append(Slice(partition, len(result.payloads), result))
+                done += len(result.payloads)
+                size += result.size
+        return Answered(slices, self._worker_id)
+
+    async def _answer_later(
+        self,
+        table: str,
+        partition: int,
+        question: Question[Result],
+        consistency: Consistency,
+        wait: float,
+        error: PositionNotReached,
+    ) -> Result:
+        """Answer after up to `wait` seconds for the wanted position; raises `error` when there is no time to wait."""
+        least = consistency.least_position(partition)
+        if least is None or wait <= 0:
+            raise error
+        # Whether it was reached or not, the copy answers from where it is now.
+        with suppress(PositionNotReached):
+            await self._local.wait_for_position(table, partition, least, wait)
+        return self._local.answer(table, partition, question, consistency)

@@ -1,0 +1,74 @@
+"""What a partition can be asked, as values, and what each has as its result.
+
+A question is asked of a copy of one partition. It knows how it is answered from a task: by the reader, which decides
+who may read what. One answer is one slice of work, so the result of a question about many rows may cover the first of
+them alone; it says which. Others are in ranges.py and digest.py.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from tablehouse.errors import WriteRefused
+from tablehouse.model import Consistency
+from tablehouse.tasks.reads import Reader, ReadResult, SliceResult
+from tablehouse.tasks.task import Task
+
+Result_co = TypeVar("Result_co", covariant=True)
+
+#: Seconds after which a write that is refused may be tried again: a person has to act first.
+REFUSED_RETRY_AFTER = 60
+
+
+class Question(Protocol[Result_co]):
+    """A question about one partition of a table."""
+
+    def answer(self, task: Task, reader: Reader, consistency: Consistency) -> Result_co:
+        """Answer from a task, in one slice of work and without waiting.
+
+        Raises what Reader.read raises, and the store's errors.
+        """
+
+
+class Get(msgspec.Struct, frozen=True, gc=False):
+    """The row of one key."""
+
+    stored_key: bytes
+
+    def answer(self, task: Task, reader: Reader, consistency: Consistency) -> ReadResult:
+        """Return the row, or that there is none."""
+        return reader.read(task, self.stored_key, consistency)
+
+
+class MultiGet(msgspec.Struct, frozen=True):
+    """The rows of several keys. The result is about the first of them: as many as one slice of work has."""
+
+    stored_keys: Sequence[bytes]
+
+    def answer(self, task: Task, reader: Reader, consistency: Consistency) -> SliceResult:
+        """Return what the copy has for the first keys, at least one."""
+        sizes, table = reader.sizes, task.table
+        keys = self.stored_keys[: sizes.rows(table)]
+        result = reader.read_many(task, keys, consistency)
+        sizes.learn(table, len(keys), result.size)
+        return result
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """Whether what is written to the partition's source is applied; only what the owner says counts."""
+
+    def answer(self, task: Task, reader: Reader, consistency: Consistency) -> None:  # noqa: ARG002 - no row is read
+        """Raise WriteRefused where the task owns the partition and applies nothing now: until a person acts.
+
+        Not while it restores, or waits for a broker.
+        """
+        why = task.halt
+        if why is not None:
+            raise WriteRefused(
+                f"nothing was written to partition {task.partition} of table {task.table}, since no read would show "
+                f"it: {why}",
+                retry_after=REFUSED_RETRY_AFTER,
+                table=task.table,
+                partition=task.partition,
+            )

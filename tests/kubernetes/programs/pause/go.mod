@@ -1,0 +1,3 @@
+module tablehouse.invalid/pause
+
+go 1.24.0

@@ -1,0 +1,473 @@
+"""The rows between two keys: of a copy, across a hop, and over all partitions of a table."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tablehouse.errors import (
+    MisplacedKeys,
+    NotOwner,
+    OwnerUnreachable,
+    PartitionRestoring,
+    PositionNotReached,
+    RequestError,
+    TooStale,
+)
+from tablehouse.http.peer import HttpPeer
+from tablehouse.http.slices import CONTENT_TYPE
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TaskState, TaskStatus
+from tablehouse.routing import ranges
+from tablehouse.routing.asking import Asker
+from tablehouse.routing.cluster import ClusterView
+from tablehouse.routing.here import Here
+from tablehouse.routing.ports import Answers, ConditionalWrite, Peer, Terms
+from tablehouse.routing.ranges import Ranges
+from tablehouse.routing.tables import routed_tables
+from tablehouse.stores.memory import StoreMemory
+from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
+from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, ROW_PREFIX, Row, RowLayoutError, pack_head
+from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
+from tablehouse.tasks.reads import Reader
+from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE, FIRST_ROWS, ROWS_PER_SLICE
+from tablehouse.tasks.task import Task
+from tablehouse.telemetry import Metrics
+from tablehouse.turns import Turns
+from tests.support.cluster_fakes import CATALOG, FakeTables, Placed, snapshot
+from tests.support.http_workers import Reply, Worker, connected, read_reply, share, two_workers
+from tests.support.schemas import NO_REGISTRY
+
+TABLES = routed_tables(CATALOG, "g", NO_REGISTRY)
+
+
+class _Lease:
+    def holds(self, generation: int) -> bool:
+        return generation == 3
+
+    def age(self) -> float:
+        return 0.1
+
+    async def confirm(self, generation: int) -> None:
+        raise AssertionError(f"a read never waits for a heartbeat of generation {generation}")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RocksTaskStore]:
+    shard = RocksShard(tmp_path / "shard", StoreMemory(64 << 20), Turns())
+    shard.open(["t"])
+    yield shard.task("t")
+    shard.close()
+
+
+def task_of(store: RocksTaskStore) -> Task:
+    fields = SimpleNamespace(
+        store=store,
+        state=TaskState.ACTIVE,
+        readable=True,
+        generation=3,
+        applied=41,
+        lag_records=0,
+        staleness_ms=1,
+        doubt=None,
+        held_back_reason=None,
+        rejected=0,
+        reason=None,
+        table="planes",
+        partition=2,
+    )
+    return cast("Task", fields)
+
+
+def packed(payload: bytes, flags: int = 0) -> bytes:
+    return pack_head(LAYOUT_VERSION, flags, 1_000, 7) + payload
+
+
+async def fill(store: RocksTaskStore, rows: Mapping[bytes, bytes]) -> None:
+    await store.write([(ROW_PREFIX + key, packed(payload)) for key, payload in rows.items()], b"checkpoint")
+
+
+def all_of(question: Range, task: Task, reader: Reader) -> Iterator[RangeResult]:
+    """Ask until nothing is left."""
+    rest: Range | None = question
+    while rest is not None:
+        result = rest.answer(task, reader, DEFAULT_CONSISTENCY)
+        yield result
+        rest = result.rest
+
+
+KEYS = [b"", b"\0", b"a", b"a\0", b"b", b"\xff", b"\xff\xff", *(b"k%03d" % number for number in range(600))]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 50, 10_000])
+async def test_a_copy_gives_the_rows_of_a_range_in_slices_and_says_what_is_left(
+    store: RocksTaskStore, limit: int, *, reverse: bool
+) -> None:
+    await fill(store, {key: b"row " + key for key in KEYS})
+    await store.write([(b"\x02other", b"x")], b"checkpoint")
+    bounds = (b"", b"a", b"a\0", b"aa", b"k", b"k300", b"z", b"\xff", b"\xff\xff\xff")
+    for start, end in itertools.product(bounds, (*bounds, None)):
+        reader = Reader(_Lease(), 60.0)
+        results = list(all_of(Range(start, end, reverse=reverse, limit=limit), task_of(store), reader))
+        found = [row.stored_key for result in results for row in result.rows]
+        within = [key for key in sorted(KEYS, reverse=reverse) if key >= start and (end is None or key < end)]
+        assert found == within[:limit]
+        assert all(len(result.rows) <= ROWS_PER_SLICE for result in results)
+        assert len(results[0].rows) <= FIRST_ROWS
+
+
+async def test_a_row_of_a_range_has_its_payload_its_timestamp_its_offset_and_whether_it_is_a_mark(
+    store: RocksTaskStore,
+) -> None:
+    await store.write([(ROW_PREFIX + b"a", packed(b"1")), (ROW_PREFIX + b"b", packed(b"", DELETED))], b"checkpoint")
+    result = Range(limit=9).answer(task_of(store), Reader(_Lease(), 60.0), DEFAULT_CONSISTENCY)
+    assert result.rows == [KeyedRow(b"a", b"1", 1_000, 7), KeyedRow(b"b", b"", 1_000, 7, deleted=True)]
+    assert result.rest is None
+    assert (result.freshness.partition, result.freshness.position, result.freshness.role) == (2, 41, Role.ACTIVE)
+
+
+async def test_a_slice_of_large_rows_ends_with_its_bytes_and_the_next_one_has_fewer_rows(
+    store: RocksTaskStore,
+) -> None:
+    size = BYTES_PER_SLICE // 4
+    await fill(store, {b"k%03d" % number: b"x" * size for number in range(40)})
+    results = list(all_of(Range(limit=100), task_of(store), Reader(_Lease(), 60.0)))
+    assert [row.stored_key for result in results for row in result.rows] == [b"k%03d" % n for n in range(40)]
+    assert [len(result.rows) for result in results] == [*[4] * 10, 0]
+    await fill(store, {b"k%03d" % number: b"x" * (2 * BYTES_PER_SLICE) for number in range(4)})
+    results = list(all_of(Range(limit=4), task_of(store), Reader(_Lease(), 60.0)))
+    assert [len(result.rows) for result in results] == [1, 1, 1, 1]
+
+
+async def test_marks_of_deleted_keys_do_not_count_as_rows_of_a_range(store: RocksTaskStore) -> None:
+    rows = [(b"a", DELETED), (b"b", 0), (b"c", DELETED), (b"d", DELETED), (b"e", 0), (b"f", 0)]
+    await store.write([(ROW_PREFIX + key, packed(b"", flags)) for key, flags in rows], b"checkpoint")
+    results = list(all_of(Range(limit=2), task_of(store), Reader(_Lease(), 60.0)))
+    assert [row.stored_key for result in results for row in result.rows] == [b"a", b"b", b"c", b"d", b"e"]
+
+
+async def test_a_range_over_bytes_that_are_no_row_says_so(store: RocksTaskStore) -> None:
+    await store.write([(ROW_PREFIX + b"a", b"\x09nothing known")], b"checkpoint")
+    with pytest.raises(RowLayoutError):
+        Range().answer(task_of(store), Reader(_Lease(), 60.0), DEFAULT_CONSISTENCY)
+
+
+# Across a hop
+
+
+@pytest_asyncio.fixture
+async def workers() -> AsyncIterator[tuple[Worker, Worker]]:
+    async with two_workers() as both:
+        yield both
+
+
+def terms(wait: float = 0.0, digest: str = TABLES["planes"].digest) -> Terms:
+    return Terms(wait, 5.0, digest, 4, 7, "r")
+
+
+@asynccontextmanager
+async def asking(worker: Worker) -> AsyncIterator[Callable[..., Any]]:
+    """Give what asks a worker about its partition 2 of the planes."""
+    peer = HttpPeer(())
+    at = peer.at(HostInfo(worker.name, 1, worker.internal))
+
+    async def ask(question: Range, asked: Consistency = DEFAULT_CONSISTENCY, on: Terms | None = None) -> RangeResult:
+        return (await at.answer("planes", 2, question, asked, on or terms())).result
+
+    try:
+        yield ask
+    finally:
+        await peer.close()
+
+
+async def test_a_range_and_its_rows_cross_the_hop_exactly(workers: tuple[Worker, Worker]) -> None:
+    keys = [b"", b"\0", b"\xff\xfe", b"a/b", bytes(range(256))]
+    for key in keys:
+        workers[1].local.rows["planes", 2, key] = Row(b"\x00" + key, -5, 41, deleted=key == b"a/b")
+    async with asking(workers[1]) as ask:
+        for reverse in (False, True):
+            found: list[KeyedRow] = []
+            rest: Range | None = Range(b"", b"\xff\xff", reverse=reverse, limit=9)
+            while rest is not None:
+                result = await ask(rest)
+                assert (result.freshness.partition, result.freshness.position) == (2, 99)
+                found += result.rows
+                rest = result.rest
+            assert found == [
+                KeyedRow(key, b"\x00" + key, -5, 41, key == b"a/b") for key in sorted(keys, reverse=reverse)
+            ]
+
+
+@pytest.mark.parametrize(
+    "error", [PartitionRestoring("40 to go", remaining=40), MisplacedKeys("elsewhere"), TooStale("9 s behind")]
+)
+async def test_what_the_owner_refuses_reaches_the_one_who_asks(
+    workers: tuple[Worker, Worker], error: RequestError
+) -> None:
+    workers[1].local.errors[2] = error
+    async with asking(workers[1]) as ask:
+        with pytest.raises(type(error)) as raised:
+            await ask(Range(limit=3))
+    assert raised.value.detail == error.detail
+    assert raised.value.details.items() >= error.details.items()
+
+
+async def test_what_a_caller_asks_of_an_answer_crosses_and_a_position_is_waited_for(
+    workers: tuple[Worker, Worker],
+) -> None:
+    owner, wanted = workers[1].local, Consistency(ReadMode.ANY, 500, 7, ((2, 120),))
+    async with asking(workers[1]) as ask:
+        with pytest.raises(PositionNotReached):
+            await ask(Range(), wanted)
+        assert owner.waits == []
+        waiting = asyncio.ensure_future(ask(Range(), wanted, terms(wait=4.0)))
+        await owner.waiting.wait()
+        owner.advance(2, 120)
+        assert (await waiting).freshness.position == 120
+    assert set(owner.asked_for) == {wanted}
+
+
+async def test_a_worker_that_does_not_hold_the_partition_or_means_another_table_is_not_the_owner(
+    workers: tuple[Worker, Worker],
+) -> None:
+    async with asking(workers[0]) as ask:
+        with pytest.raises(NotOwner, match="generation 7 here, 7 there"):
+            await ask(Range())
+    async with asking(workers[1]) as ask:
+        with pytest.raises(NotOwner, match="definition"):
+            await ask(Range(), DEFAULT_CONSISTENCY, terms(digest="0" * 32))
+    assert workers[1].local.asked == []
+
+
+async def post(worker: Worker, body: bytes, path: str = "/internal/v1/tables/planes/2:ask") -> Reply:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: test",
+        f"Content-Length: {len(body)}",
+        f"Content-Type: {CONTENT_TYPE}",
+        f"Tablehouse-Worker: {worker.name} 1",
+        "Tablehouse-Internal-Version: 1",
+        f"Tablehouse-Table-Digest: {TABLES['planes'].digest}",
+        "Tablehouse-Partitions: 4",
+        "Tablehouse-Deadline-Ms: 1000",
+    ]
+    async with connected(worker.internal) as (reader, writer):
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        return await read_reply(reader)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        b"",
+        b"\xc1",
+        msgspec.msgpack.encode({"type": "nothing known"}),
+        msgspec.msgpack.encode({"type": "range", "limit": 0}),
+        msgspec.msgpack.encode({"type": "range", "start": 7}),
+        b"\x91" * 100_000,
+    ],
+)
+async def test_a_question_that_cannot_be_understood_is_a_400(workers: tuple[Worker, Worker], question: bytes) -> None:
+    reply = await post(workers[1], question)
+    assert (reply.status, reply.json["code"]) == (400, "invalid_body")
+    assert workers[1].local.asked == []
+
+
+async def test_the_bytes_of_a_question_and_of_its_answer_are_these(workers: tuple[Worker, Worker]) -> None:
+    workers[1].local.rows["planes", 2, b"k"] = Row(b"1", 1_700_000_000_000, 41)
+    question = {"type": "range", "start": b"a", "end": b"z", "reverse": True, "limit": 3}
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(Range(b"a", b"z", reverse=True, limit=3))) == question
+    reply = await post(workers[1], msgspec.msgpack.encode(question))
+    assert (reply.status, reply.headers["tablehouse-served-by"]) == (200, "b")
+    answer = msgspec.msgpack.decode(reply.body)
+    assert answer["rows"] == [[b"k", b"1", 1_700_000_000_000, 41, False]]
+    assert (answer["freshness"]["role"], answer["freshness"]["partition"], answer["rest"]) == ("active", 2, None)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 26\r\n\r\n" + b'{"code":"route_not_found"}',
+        b"HTTP/1.1 200 OK\r\nTablehouse-Internal-Version: 1\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 204 No Content\r\nTablehouse-Internal-Version: 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+async def test_a_worker_of_before_and_any_other_server_count_as_unreachable(answer: bytes) -> None:
+    async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(stranger, "127.0.0.1", 0)
+    peer = HttpPeer(())
+    host = HostInfo("m", 1, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    try:
+        with pytest.raises(OwnerUnreachable):
+            await peer.at(host).answer("planes", 2, Range(), DEFAULT_CONSISTENCY, terms())
+    finally:
+        await peer.close()
+        server.close()
+
+
+# Over all partitions
+
+
+class Reading:
+    """Ranges as worker a of a cluster reads them, some of its partitions here and some of another worker."""
+
+    def __init__(self, view: ClusterView, local: FakeTables, peer: Peer) -> None:
+        clock = asyncio.get_running_loop().time
+        here = Here(local, Turns(), clock, "a")
+        self.ranges = Ranges(
+            TABLES,
+            Asker(view=view, here=here, peer=peer, worker_id="a", clock=clock, metrics=Metrics("0")),
+        )
+
+    async def read(self, bounds: Range, asked: Consistency = DEFAULT_CONSISTENCY) -> ranges.RowsBetween:
+        """Read a range with five seconds left."""
+        deadline = asyncio.get_running_loop().time() + 5.0
+        return await self.ranges.read("planes", bounds, deadline=deadline, request_id="r", consistency=asked)
+
+
+@asynccontextmanager
+async def reading(workers: tuple[Worker, Worker]) -> AsyncIterator[Reading]:
+    peer = HttpPeer(())
+    try:
+        yield Reading(workers[0].view, workers[0].local, peer)
+    finally:
+        await peer.close()
+
+
+def put(workers: tuple[Worker, Worker], partition: int, key: bytes, row: Row) -> None:
+    workers[partition // 2].local.rows["planes", partition, key] = row
+
+
+class Beside:
+    """Another worker in the same process."""
+
+    def __init__(self, local: FakeTables) -> None:
+        self._answers = Here(local, Turns(), asyncio.get_running_loop().time, "b")
+
+    def at(self, host: HostInfo) -> Answers:
+        """There is one."""
+        assert host.worker_id == "b"
+        return self._answers
+
+    async def write(self, host: HostInfo, write: ConditionalWrite, terms: Terms) -> int:
+        """Nothing is written here."""
+        raise NotImplementedError(host, write, terms)
+
+    async def statuses(self, host: HostInfo, timeout: float) -> Sequence[TaskStatus]:  # noqa: ASYNC109
+        """Nothing is looked at here."""
+        raise NotImplementedError(host, timeout)
+
+
+SOME_KEYS = [b"", b"\0", b"a", b"a\0", b"b", b"c", b"\xff"]
+CONTENT = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.sampled_from([b"", b"\0", b"a", b"a\0", b"b", b"c", b"\xff"]),
+        st.integers(0, 3),
+        st.booleans(),
+    ),
+    max_size=24,
+    unique_by=lambda row: row[:2],
+)
+KEY = st.sampled_from([b"", b"a", b"aa", b"c", b"\xff\xff"])
+
+
+@given(CONTENT, KEY, st.one_of(st.none(), KEY), st.booleans(), st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_a_range_has_the_newest_row_of_each_key_over_all_partitions(
+    content: list[tuple[int, bytes, int, bool]],
+    start: bytes,
+    end: bytes | None,
+    reverse: bool,  # noqa: FBT001 - hypothesis passes it by position
+    limit: int,
+) -> None:
+    newest: dict[bytes, tuple[int, bool, int]] = {}
+    for partition, key, timestamp, deleted in content:
+        if key >= start and (end is None or key < end):
+            newest[key] = max(newest.get(key, (-1, False, -4)), (timestamp, not deleted, -partition))
+    expected = [
+        (key, b"%d" % -place) for key, (_, is_there, place) in sorted(newest.items(), reverse=reverse) if is_there
+    ]
+
+    async def scenario() -> None:
+        a, b = FakeTables(held={0, 1}), FakeTables(held={2, 3})
+        for partition, key, timestamp, deleted in content:
+            local = (a, b)[partition // 2]
+            payload = b"" if deleted else b"%d" % partition
+            local.rows["planes", partition, key] = Row(payload, timestamp, 1, deleted=deleted)
+        view = ClusterView()
+        view.swap(snapshot(Placed("a", "", {"planes-topic": range(2)}), Placed("b", "", {"planes-topic": range(2, 4)})))
+        read = Reading(view, a, Beside(b))
+        found: list[tuple[bytes, bytes]] = []
+        rest: Range | None = Range(start, end, reverse=reverse, limit=limit)
+        while rest is not None:
+            between = await read.read(rest)
+            found += [(row.stored_key, row.payload) for row in between.rows]
+            assert set(between.partitions) == {0, 1, 2, 3}
+            rest = between.rest
+        assert found == expected[:limit]
+
+    asyncio.run(scenario())
+
+
+async def test_a_range_ends_with_its_rows_or_its_bytes_and_goes_on_after_them(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        put(workers, number % 4, b"k%02d" % number, Row(b"x" * 100, 1, 1))
+    async with reading(workers) as read:
+        monkeypatch.setattr(ranges, "MAX_ROWS", 7)
+        first = await read.read(Range(limit=12))
+        assert [row.stored_key for row in first.rows] == [b"k%02d" % number for number in range(7)]
+        assert first.rest == Range(b"k06\0", None, limit=5)
+        monkeypatch.setattr(ranges, "BYTES_PER_READ", 150)
+        last = await read.read(Range(reverse=True, limit=12))
+        assert [row.stored_key for row in last.rows] == [b"k19", b"k18"]
+        assert last.rest == Range(b"", b"k18", reverse=True, limit=10)
+
+
+async def test_one_partition_that_cannot_answer_is_an_error_and_a_standby_answers_for_it_if_that_is_asked_for(
+    workers: tuple[Worker, Worker],
+) -> None:
+    a, b = workers
+    share(workers, {"a": [0, 1], "b": [2, 3]}, standbys={"a": [2, 3]})
+    put(workers, 0, b"k0", Row(b"0", 1, 1))
+    a.local.rows["planes", 3, b"k3"] = Row(b"3", 1, 1)
+    b.local.errors[3] = PartitionRestoring("40 to go")
+    a.local.held = {0, 1}
+    async with reading(workers) as read:
+        with pytest.raises(PartitionRestoring) as raised:
+            await read.read(Range(limit=9))
+        assert raised.value.details["partition"] == 3
+        assert [attempt["host"] for attempt in raised.value.details["tried"]] == ["b", "a", "a"]
+        a.local.held, a.local.role = {0, 1, 2, 3}, Role.STANDBY
+        with pytest.raises(PartitionRestoring):
+            await read.read(Range(limit=9))
+        between = await read.read(Range(limit=9), Consistency(ReadMode.ANY))
+        assert [row.stored_key for row in between.rows] == [b"k0", b"k3"]
+        assert between.partitions[3].served_by == "a"
+        assert between.partitions[3].freshness.role is Role.STANDBY
+
+
+async def test_an_active_that_is_suspended_cannot_say_what_lies_between_its_rows(
+    workers: tuple[Worker, Worker],
+) -> None:
+    workers[1].local.role = Role.SUSPENDED
+    async with reading(workers) as read:
+        with pytest.raises(PartitionRestoring, match="suspended copy cannot say"):
+            await read.read(Range(limit=9))
