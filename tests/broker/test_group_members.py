@@ -39,7 +39,7 @@ def unusable(topic: str) -> dict[str, bytes]:
         "version 103": joining([topic], b"garbage"),
         "sent no join metadata": joining([topic], None),
         "unpacks to over": joining([topic], b"\x01" + zlib.compress(bytes(32 << 20))),
-        "the name of a topic": joining([f"{topic} with blanks"], good),
+        "an invalid topic name": joining([f"{topic} with blanks"], good),
         "the URL of worker": joining([topic], encode_metadata(metadata("http://user:secret@invented:9080"))),
         # Kafka reads this too, and answers the whole group with an error when less of it has the right form.
         "(UnicodeDecodeError)": b"\x00\x00\x00\x00\x00\x01\x00\x02\xe9\xe9\xff\xff\xff\xff",
@@ -88,9 +88,8 @@ async def test_a_worker_of_a_newer_version_waits_and_is_told_and_the_older_one_k
     async with running_engine(kafka, tmp_path / "older", definition, group, session_timeout="20s") as older:
         await older.wait_active(PARTITIONS)
 
-        newer = RunningEngine(kafka, tmp_path / "newer", definition, group, advertised_url="http://127.0.0.1:2")
-        describe = newer.engine._describe  # noqa: SLF001
-        newer_url = describe().url
+        newer_url = "http://127.0.0.1:2"
+        newer = RunningEngine(kafka, tmp_path / "newer", definition, group, advertised_url=newer_url)
 
         def encode(said: MemberMetadata) -> bytes:
             data = encode_metadata(said)

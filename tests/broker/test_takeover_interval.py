@@ -43,7 +43,7 @@ class Restoring:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, others: RunningEngine) -> None:
         self.go_on = asyncio.Event()
-        others_readers = [client for client in others.engine._started if isinstance(client, KafkaLogReader)]
+        others_readers = [client for client in others.engine._open_clients if isinstance(client, KafkaLogReader)]
         read = KafkaLogReader.read
 
         @contextlib.asynccontextmanager
