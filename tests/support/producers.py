@@ -42,6 +42,14 @@ async def _run(records: Records, program: str, *arguments: str, folder: Path | N
     assert process.returncode == 0, f"{program} {' '.join(arguments)}: {said.decode('utf-8', 'replace')}"
 
 
+async def _run_java(records: Records, source: str, *arguments: str, more: Sequence[JarSet] = ()) -> None:
+    """Give a Java program records as lines; its class path is Kafka's, and `more` jars."""
+    jars = [await asyncio.to_thread(kafka_class_path), *[await asyncio.to_thread(class_path, one) for one in more]]
+    if shutil.which("javac") is None:
+        pytest.skip("javac is not on this machine")
+    await _run(records, "java", "-cp", os.pathsep.join(jars), str(_FOLDER / "java" / source), *arguments)
+
+
 async def by_go(library: str, bootstrap: str, topic: str, records: Records, *registry: str) -> None:
     """Produce with franz-go, sarama, kafka-go or kafka-go-hash (its Hash balancer).
 
@@ -66,11 +74,7 @@ async def by_kafkajs(bootstrap: str, topic: str, records: Records, *registry: st
 
 async def by_java(keys: str, bootstrap: str, topic: str, records: Records) -> None:
     """Produce with Kafka's own client and its StringSerializer, IntegerSerializer or LongSerializer of keys."""
-    class_path = await asyncio.to_thread(kafka_class_path)
-    if shutil.which("javac") is None:
-        pytest.skip("javac is not on this machine")
-    source = str(_FOLDER / "java" / "Produce.java")
-    await _run(records, "java", "-cp", class_path, source, bootstrap, topic, keys)
+    await _run_java(records, "Produce.java", bootstrap, topic, keys)
 
 
 async def by_java_avro(bootstrap: str, topic: str, records: Records, registry: str) -> None:
@@ -78,13 +82,9 @@ async def by_java_avro(bootstrap: str, topic: str, records: Records, registry: s
 
     It registers schemas by Apicurio's own API of the embedded registry. Confluent's serializer is not on Maven Central.
     """
-    jars = [await asyncio.to_thread(kafka_class_path), await asyncio.to_thread(class_path, _APICURIO)]
-    if shutil.which("javac") is None:
-        pytest.skip("javac is not on this machine")
-    source = str(_FOLDER / "java" / "ProduceAvro.java")
     own_api = registry.replace("/ccompat/v7", "/registry/v3")
     lines = [(key, str(json.loads(value)["n"])) for key, value in records]
-    await _run(lines, "java", "-cp", os.pathsep.join(jars), source, bootstrap, topic, own_api)
+    await _run_java(lines, "ProduceAvro.java", bootstrap, topic, own_api, more=[_APICURIO])
 
 
 async def by_kcat(bootstrap: str, topic: str, records: Records) -> None:

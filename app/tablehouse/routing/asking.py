@@ -137,19 +137,14 @@ class Asker:
             host = candidate.host
             waits = bool(consistency.min_positions) and search.is_worth_waiting
             terms = self._terms(asked, host, search.generation, followed=bool(search.later), waits=waits)
-            if host.worker_id == self._worker_id:
-                path: Literal["local", "forwarded"] = "local"
-                answered = await self._here.answer(name, partition, question, consistency, terms)
-            else:
-                path = "forwarded"
-                with counted_forward(self._metrics, self._clock):
-                    answered = await self._peer.at(host).answer(name, partition, question, consistency, terms)
+            with self._counted(host):
+                answered = await self._at(host).answer(name, partition, question, consistency, terms)
             result = answered.result
             if result.says_absent:
                 error = untrusted_miss(result.freshness, consistency)
                 if error is not None:
                     raise error
-            return Told(result, answered.worker_id, path)
+            return Told(result, answered.worker_id, "local" if self._is_here(host) else "forwarded")
 
         return await self.search(asked, partition).run(ask)
 
@@ -240,7 +235,7 @@ class Asker:
         started = self._clock()
         wait = max(0.0, asked.waits_until - started) if waits else 0.0
         timeout = asked.deadline - started
-        if host.worker_id != self._worker_id:
+        if not self._is_here(host):
             timeout = hop_seconds(host, timeout, wait, followed=followed)
         return Terms(wait, timeout, asked.routed.digest, asked.partitions, generation, asked.request_id)
 
