@@ -57,6 +57,7 @@ def main() -> int:
             "tests/kubernetes",
             "-p",
             "no:cacheprovider",
+            "--exitfirst",  # each test goes on from what the one before it left
             *chosen,
             *pytest_arguments,
         ]

@@ -134,7 +134,7 @@ async def _read_on(session: aiohttp.ClientSession, url: str, kind: str, connecti
                 body = await answer.text()
                 status = answer.status
                 if status != 200:
-                    said = body[:300]
+                    said = body[:2000]
                 elif json.loads(body)["key"] != key:
                     status, said = _WRONG_ROW, body[:300]
         except (aiohttp.ClientError, TimeoutError) as error:

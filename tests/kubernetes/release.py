@@ -113,5 +113,10 @@ class Release:
     def _run(self, *arguments: str) -> str:
         place = ["--namespace", NAMESPACE]
         return self._helm.run(
-            *arguments, *place, home=self._home, seconds=_SECONDS, kubeconfig=self._cluster.kubeconfig
+            *arguments,
+            *place,
+            home=self._home,
+            seconds=_SECONDS,
+            kubeconfig=self._cluster.kubeconfig,
+            and_errors=True,
         )

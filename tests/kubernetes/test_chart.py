@@ -103,7 +103,10 @@ def test_an_upgrade_that_cannot_work_halts_at_its_first_pod_and_is_rolled_back(
         last = f"{RELEASE}-2"
 
         def has_ended() -> bool:
-            [container] = cluster.get("pod", last)["status"].get("containerStatuses") or [{}]
+            try:
+                [container] = cluster.get("pod", last)["status"].get("containerStatuses") or [{}]
+            except KubectlError as error:  # between the old pod and the new one there is none
+                raise AssertionError(error) from error
             ended = container.get("lastState", {}).get("terminated", {})
             return bool(ended) and container["restartCount"] > 1
 

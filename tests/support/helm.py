@@ -48,8 +48,18 @@ class Helm:
     package: str
     sha256: str
 
-    def run(self, *arguments: str, home: Path, seconds: float = _SECONDS, kubeconfig: Path | None = None) -> str:
-        """Run it, with its own files in `home`, and return what it printed. Raises HelmError when it fails."""
+    def run(
+        self,
+        *arguments: str,
+        home: Path,
+        seconds: float = _SECONDS,
+        kubeconfig: Path | None = None,
+        and_errors: bool = False,
+    ) -> str:
+        """Run it, with its own files in `home`, and return what it printed, with its standard error where asked.
+
+        Raises HelmError when it fails.
+        """
         homes = {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
         cluster = {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}
         ended = subprocess.run(
@@ -62,7 +72,7 @@ class Helm:
         )
         if ended.returncode:
             raise HelmError(ended.stdout + ended.stderr)
-        return ended.stdout
+        return ended.stdout + ended.stderr if and_errors else ended.stdout
 
     def template(
         self,

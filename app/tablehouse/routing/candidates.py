@@ -1,7 +1,7 @@
 """Which workers may answer a read, in the order in which they are asked."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tablehouse.errors import RequestError
@@ -37,8 +37,8 @@ class Candidates:
         """List the workers that may answer for a partition, each once.
 
         The active, then the standbys, this worker before the others; the active alone for ReadMode.ACTIVE; for
-        ReadMode.ANY this worker before all if it is one of them. A worker that was found unresponsive stands last, but
-        for the caller who is to try it again.
+        ReadMode.ANY this worker before all if it is one of them. Then those that held the partition until they left the
+        group. A worker that was found unresponsive stands last, but for the caller who is to try it again.
         """
         active = snapshot.actives.get(shard)
         found = [] if active is None else [Candidate(active, Role.ACTIVE)]
@@ -53,7 +53,18 @@ class Candidates:
                 found[1:] = sorted(found[1:], key=self._is_avoided)
             else:
                 found.sort(key=self._is_avoided)
+        if snapshot.former and mode is not ReadMode.ACTIVE:
+            found += self._former(snapshot.former.get(shard, ()))
         return found
+
+    def _former(self, hosts: Sequence[HostInfo]) -> Iterator[Candidate]:
+        """Yield those of a shard's former holders that may still be there: most are processes that ended."""
+        for candidate in (Candidate(host, Role.STANDBY) for host in hosts):
+            if self._is_due(candidate):
+                self._avoid(candidate.host)
+            elif self._is_avoided(candidate):
+                continue
+            yield candidate
 
     def worth_waiting(self, later: Sequence[Candidate]) -> bool:
         """Say whether a candidate should be waited for until it has applied a position, with `later` still to ask.

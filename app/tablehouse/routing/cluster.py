@@ -1,7 +1,7 @@
 """Who owns what, as one immutable snapshot per generation."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -39,7 +39,8 @@ class ClusterSnapshot:
     generation is the consumer group's, -1 before the first assignment. partitions are partition counts by
     shard name, as the group's leader read them: keys are hashed with these, so that all workers hash
     alike. differences are what differs in the tables.yaml of other workers from that of this one, in words, by their
-    ids.
+    ids. former are the last workers that held a shard, as long as none of them is in the group: their copies may
+    still answer while new ones are built.
     """
 
     generation: int
@@ -48,6 +49,12 @@ class ClusterSnapshot:
     standbys: Mapping[ShardId, tuple[HostInfo, ...]]
     partitions: Mapping[str, int]
     differences: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    former: Mapping[ShardId, tuple[HostInfo, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def holders(self, shard: ShardId) -> tuple[HostInfo, ...]:
+        """Return the workers that have a copy of a shard, the active first."""
+        active, standbys = self.actives.get(shard), self.standbys.get(shard, ())
+        return standbys if active is None else (active, *standbys)
 
 
 #: What a worker knows before its first assignment.
@@ -98,5 +105,24 @@ class ClusterView:
         return self._current
 
     def swap(self, snapshot: ClusterSnapshot) -> None:
-        """Make `snapshot` the one that later requests use."""
-        self._current = snapshot
+        """Make `snapshot` the one that later requests use; what it says of former holders is found out here."""
+        self._current = replace(snapshot, former=_former_holders(self._current, snapshot))
+
+
+def _former_holders(before: ClusterSnapshot, now: ClusterSnapshot) -> Mapping[ShardId, tuple[HostInfo, ...]]:
+    """Return the last holders of the shards of which no holder is in the group now.
+
+    Brokers that were away for longer than a session have forgotten every member. Those that are back first get all
+    shards, while the copies of the others are as good as before.
+    """
+    present = {member.worker_id for member in now.members}
+    if not before.former and present.issuperset(member.worker_id for member in before.members):
+        return MappingProxyType({})
+    former: dict[ShardId, tuple[HostInfo, ...]] = {}
+    for shard in {*before.actives, *before.standbys, *before.former}:
+        holders = before.former.get(shard) or before.holders(shard)
+        is_lost = present.isdisjoint(host.worker_id for host in holders)
+        # Under another partition count the same shard has other keys.
+        if is_lost and before.partitions.get(shard.name) == now.partitions.get(shard.name):
+            former[shard] = holders
+    return MappingProxyType(former)
