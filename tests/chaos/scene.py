@@ -207,6 +207,7 @@ async def scene(
     uncompared: Collection[str] = (),
     hangs: bool = True,
     standbys: int = 1,
+    writable: bool = False,
     prepare: Callable[[list[WorkerProcess]], None] = lambda _: None,
     **settings: str,
 ) -> AsyncIterator[Scene]:
@@ -219,7 +220,7 @@ async def scene(
     seed = int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"seed {seed}: CHAOS_SEED={seed} draws the same again")  # noqa: T201 - shown when the test fails
     topic, group = unique("chaos"), unique("chaos")
-    checked = [Checked(name, topic, PARTITIONS, standbys=standbys) for name in ("first", "second")]
+    checked = [Checked(name, topic, PARTITIONS, standbys=standbys, writable=writable) for name in ("first", "second")]
     await create_topic(bootstrap, topic, PARTITIONS)
     definition = tables(*(table.entry() for table in checked))
     # The paths that workers take are in their lines for debugging.

@@ -98,7 +98,7 @@ class Table:
 
     def identity(self, source: TopicPartition) -> Identity:
         """Return what the task is."""
-        return Identity(self.name, self.changelog(source), {"fold": self.fold, "version": self.version})
+        return Identity(self.name, self.changelog(source), {"fold": self.fold, "version": self.version}, (source,))
 
     def spec(self, topic: str, schemas: Schemas) -> Spec:
         """Return what stands for it in a catalog."""

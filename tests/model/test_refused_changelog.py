@@ -20,7 +20,7 @@ def _unreadable(_last: PositionRecord) -> bytes:
 
 
 def _later(last: PositionRecord) -> bytes:
-    return encode(msgspec.structs.replace(last, v=2))
+    return encode(msgspec.structs.replace(last, v=3))
 
 
 def _not_following(last: PositionRecord) -> bytes:

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 
 from tablehouse.errors import TooStale
-from tablehouse.model import Consistency, ReadMode, Role, TaskState
+from tablehouse.model import Consistency, ReadMode, Role, TaskState, TopicPartition
 from tablehouse.stores.rows import LAYOUT_VERSION
 from tablehouse.tasks.identity import FingerprintChanged
 from tablehouse.tasks.log import Bounds
@@ -533,8 +533,8 @@ async def test_an_idle_owner_repeats_its_position_every_hour(scenario: Scenario)
 async def test_an_active_is_as_stale_as_the_listing_by_which_it_has_caught_up(scenario: Scenario) -> None:
     source_bounds = Takeover.source_bounds
 
-    async def source_bounds_late(takeover: Takeover) -> Bounds:
-        bounds = await source_bounds(takeover)
+    async def source_bounds_late(takeover: Takeover, source: TopicPartition) -> Bounds:
+        bounds = await source_bounds(takeover, source)
         await asyncio.sleep(5)
         return bounds
 

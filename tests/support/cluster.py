@@ -76,6 +76,7 @@ class Checked:
     key_entry: str = ""
     columns: str = ""
     standbys: int = 1
+    writable: bool = False
     payload: Callable[[bytes], bytes] = bytes
 
     def entry(self) -> str:
@@ -88,7 +89,8 @@ class Checked:
             partitioner=self.partitioner,
             standbys=self.standbys,
         )
-        return entry + (f"    columns: {self.columns}\n" if self.columns else "")
+        entry += f"    columns: {self.columns}\n" if self.columns else ""
+        return entry + ("    writable: true\n" if self.writable else "")
 
     def path(self, key: bytes) -> str:
         """Return the path of a row by the producer's key; some keys can be asked for in the query only."""

@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import aiohttp
 import pytest
@@ -27,6 +27,9 @@ class WorkerProcess:
     tables is the text of its tables.yaml, settings are spelled like the flags with _ for -, such as
     session_timeout="6s". environment is for what is no setting, command is what runs a worker.
     """
+
+    #: What runs a worker of this version.
+    COMMAND: ClassVar[Sequence[str]] = (sys.executable, "-m", "tablehouse", "worker")
 
     def __init__(self, folder: Path, bootstrap: str, tables: str, *, group: str, **settings: str) -> None:
         self.group = group
@@ -55,7 +58,7 @@ class WorkerProcess:
             **settings,
         }
         self.environment: dict[str, str] = {}
-        self.command = [sys.executable, "-m", "tablehouse", "worker"]
+        self.command = self.COMMAND
         self.process: subprocess.Popen[bytes] | None = None
 
     # The process

@@ -58,17 +58,20 @@ def records(first: int, after: int, value: bytes | None = b"v") -> list[Record]:
 class Owner:
     """An owner that has just claimed an empty changelog; batches of more than `limit` bytes do not fit."""
 
-    def __init__(self, table: str, limit: int, on_error: OnError = "skip") -> None:
+    def __init__(
+        self, table: str, limit: int, on_error: OnError = "skip", inputs: tuple[TopicPartition, ...] = (SOURCE,)
+    ) -> None:
         self.table = Table(table, on_error=on_error)
         self.changelog = self.table.changelog(SOURCE)
-        self.world = World(1, [SOURCE], [self.changelog], limit)
+        self.world = World(1, inputs, [self.changelog], limit)
         self.store = MemoryStore(Disk())
         self.metrics = Metrics("test")
         self.findings: list[int] = []
         self.doubts = Doubts(lambda: self.findings.append(1))
         self.writer = SimulatedWriter(self.world)
         self.codec = self.table.codec(SOURCE)
-        self.state = TableState(self.table.identity(SOURCE), self.store, measured_clock(self.world), self.doubts)
+        self.identity = replace(self.table.identity(SOURCE), inputs=inputs)
+        self.state = self.new_state()
         self.applied: list[int] = []
         self.schemas = MemorySchemas()
         self.steps_aside = 0
@@ -87,15 +90,24 @@ class Owner:
         self.state.rewind()
         found, following = self.log.read(0, 10)
         await self.state.apply(LogSlice(found, following))
+        return self.pipeline()
+
+    def new_state(self) -> TableState:
+        """Return the state of a process that has loaded nothing."""
+        return TableState(self.identity, self.store, measured_clock(self.world), self.doubts)
+
+    def pipeline(self) -> Pipeline:
+        """Return another pipeline of this ownership."""
         return Pipeline(
             self.state,
             self.codec,
-            self._ports(),
-            lambda: self.applied.append(self.state.applied),
+            self.ports(),
+            lambda: self.applied.append(self.state.applied(SOURCE)),
             self._step_aside,
         )
 
-    def _ports(self) -> Ports:
+    def ports(self) -> Ports:
+        """Return what the owner reaches."""
         return Ports(
             changelog=SimulatedReader(self.world),
             sources=SimulatedReader(self.world),
@@ -198,10 +210,10 @@ async def test_no_row_is_readable_before_its_batch_is_acknowledged(owner: Owner,
     owner.world.hold = lambda _request: True
     await pipeline.feed(LaneBatch.of(records(0, 1), 0, 1))
     await owner.world.until(lambda: bool(owner.world.held), "a batch on the wire")
-    assert (owner.payloads(), owner.state.applied, owner.applied) == ({}, -1, [])
+    assert (owner.payloads(), owner.state.applied(SOURCE), owner.applied) == ({}, -1, [])
     owner.world.deliver(owner.world.held[0])
     assert owner.batches()
-    assert (owner.payloads(), owner.state.applied) == ({}, -1)
+    assert (owner.payloads(), owner.state.applied(SOURCE)) == ({}, -1)
 
 
 @owned("count")
@@ -234,7 +246,7 @@ async def test_an_empty_batch_repeats_the_position_and_applies_nothing(owner: Ow
     await pipeline.settle()
     keys, position = owner.batches()[1]
     assert (keys, position.first, position.last, position.anchor) == ([], 3, 2, anchor_of(source[2]))
-    assert (pipeline.needed, owner.state.applied) == (3, 2)
+    assert (pipeline.needed, owner.state.applied(SOURCE)) == (3, 2)
 
 
 @owned()
@@ -299,7 +311,7 @@ async def test_a_record_that_fits_in_no_batch_is_skipped_counted_and_the_rest_go
     assert (line["topic"], line["partition"], line["offset"]) == ("source", 0, 3)
     assert (line["reason"], line["log_level"]) == ("oversized", "warning")
     assert set(owner.payloads()) == {b"\x01k%d" % offset for offset in (0, 1, 2, 4, 5, 6)}
-    assert owner.state.applied == 6
+    assert owner.state.applied(SOURCE) == 6
 
 
 @owned(limit=500)
@@ -471,7 +483,7 @@ async def test_a_batch_that_does_not_stand_right_behind_the_store_is_not_applied
     with pytest.raises(NotContiguous) as raised:
         await pipeline.settle()
     assert raised.value.end == owner.log.end
-    assert (owner.payloads(), owner.state.applied, owner.state.next_offset) == ({}, -1, 1)
+    assert (owner.payloads(), owner.state.applied(SOURCE), owner.state.next_offset) == ({}, -1, 1)
 
 
 @owned()
@@ -500,7 +512,7 @@ async def test_a_store_that_fails_is_the_owners_to_hear_of(owner: Owner, pipelin
     await pipeline.feed(LaneBatch.of(records(0, 1), 0, 1))
     with pytest.raises(StoreClosed):
         await pipeline.settle()
-    assert (owner.state.applied, owner.applied) == (-1, [])
+    assert (owner.state.applied(SOURCE), owner.applied) == (-1, [])
 
 
 @owned()
@@ -508,7 +520,7 @@ async def test_rest_lets_the_batch_in_flight_be_applied(owner: Owner, pipeline: 
     await pipeline.rest(10)
     await pipeline.feed(LaneBatch.of(records(0, 2), 0, 2))
     await pipeline.rest(10)
-    assert owner.state.applied == 1
+    assert owner.state.applied(SOURCE) == 1
 
 
 @owned()
@@ -531,7 +543,7 @@ async def test_drop_does_not_raise_what_the_flight_ended_with(owner: Owner, pipe
     await pipeline.rest(10)
     await pipeline.drop()
     await pipeline.drop()
-    assert owner.state.applied == -1
+    assert owner.state.applied(SOURCE) == -1
 
 
 @owned(on_error="dead_letter")
@@ -544,7 +556,7 @@ async def test_dead_letters_are_written_before_the_position_passes_them(owner: O
     await feeding
     assert owner.world.letters == [("upsert", SOURCE, 2, "null_key")]
     await pipeline.settle()
-    assert (owner.spans(), owner.state.applied) == ([(0, 4)], 4)
+    assert (owner.spans(), owner.state.applied(SOURCE)) == ([(0, 4)], 4)
     assert (owner.lettered("null_key"), owner.skipped("null_key")) == (1, 0)
 
 
@@ -598,7 +610,7 @@ async def test_a_stop_applies_everything_before_the_record_and_nothing_of_it_or_
             await pipeline.feed(LaneBatch.of(source, 0, 10))
         assert raised.value.bad == (source[3], "undecodable_key", "a bad key")
         assert str(raised.value) == "offset 5 of source[0] cannot become a row: undecodable_key, a bad key"
-        assert (owner.spans(), owner.state.applied, pipeline.needed) == ([(0, 4)], 4, 5)
+        assert (owner.spans(), owner.state.applied(SOURCE), pipeline.needed) == ([(0, 4)], 4, 5)
         assert set(owner.payloads()) == {b"\x01k0", b"\x01k1", b"\x01k2"}
     assert (owner.skipped("undecodable_key"), owner.lettered("undecodable_key")) == (0, 0)
 
@@ -610,6 +622,6 @@ async def test_a_stop_at_a_record_that_fits_in_no_batch_applies_everything_befor
     source = [*records(0, 20), Record(20, 1, b"big", b"x" * 600), *records(21, 30)]
     with pytest.raises(RecordRefused, match=r"offset 20 of .* oversized"):
         await pipeline.feed(LaneBatch.of(source, 0, 30))
-    assert owner.state.applied == 19
+    assert owner.state.applied(SOURCE) == 19
     assert set(owner.payloads()) == {b"\x01k%d" % offset for offset in range(20)}
     assert owner.log.end == owner.state.next_offset

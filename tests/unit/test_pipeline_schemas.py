@@ -13,7 +13,7 @@ from tablehouse.tasks.pipeline import IDLE_POSITION_INTERVAL, LANE_TIMEOUT_SECON
 from tablehouse.testing.simulated.broker import Record
 from tablehouse.testing.simulated.loop import run_virtual
 from tests.support.schemas import decode_framed, framed
-from tests.unit.test_pipeline import Owner, Scene
+from tests.unit.test_pipeline import SOURCE, Owner, Scene
 
 SEVEN = Schema(7, "AVRO", "seven")
 EIGHT = Schema(8, "AVRO", "eight")
@@ -72,7 +72,7 @@ async def test_nothing_moves_until_the_schema_is_there_and_then_everything_is_fo
     await pipeline.settle()
     assert owner.payloads() == {b"\x01k1": b"seven:1", b"\x01k3": b"seven:3"}
     assert (owner.spans(), owner.skipped("null_key"), owner.skipped("undecodable_value")) == ([(0, 3)], 1, 1)
-    assert (waiting(owner), owner.state.applied) == (0, 3)
+    assert (waiting(owner), owner.state.applied(SOURCE)) == (0, 3)
 
 
 @owned()
@@ -95,7 +95,7 @@ async def test_what_has_no_schema_at_all_is_skipped_and_its_neighbours_are_not(
     await pipeline.feed(LaneBatch.of([record(0), record(1, 9), record(2)], 0, 3))
     await pipeline.settle()
     assert owner.payloads() == {b"\x01k0": b"seven:0", b"\x01k2": b"seven:2"}
-    assert (owner.skipped("undecodable_value"), owner.state.applied) == (1, 2)
+    assert (owner.skipped("undecodable_value"), owner.state.applied(SOURCE)) == (1, 2)
 
 
 @owned(limit=500)
@@ -105,7 +105,7 @@ async def test_parts_of_a_batch_that_are_on_their_way_are_not_sent_again(owner: 
     feeding = await feed_while_away(owner, pipeline, LaneBatch.of(source, 0, 25))
     before = owner.spans()
     assert 0 < pipeline.needed < 22
-    assert owner.state.applied == pipeline.needed - 1, "what was on its way is applied while the others wait"
+    assert owner.state.applied(SOURCE) == pipeline.needed - 1, "what was on its way is applied while the others wait"
     owner.schemas.come_back()
     await feeding
     await pipeline.settle()
@@ -165,7 +165,7 @@ async def test_a_short_wait_keeps_the_place_on_the_lane_and_a_long_one_gives_it_
     owner.schemas.come_back()
     await feeding
     await pipeline.settle()
-    assert (owner.steps_aside, owner.state.applied) == (1, 1)
+    assert (owner.steps_aside, owner.state.applied(SOURCE)) == (1, 1)
 
 
 @owned()

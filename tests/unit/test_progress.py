@@ -33,7 +33,7 @@ class Setting:
 
     def __init__(self) -> None:
         self.clock = _Clock()
-        identity = Identity("planes", TopicPartition("changelog", 0), {})
+        identity = Identity("planes", TopicPartition("changelog", 0), {}, (SOURCE,))
         self.state = TableState(identity, MemoryStore(Disk()), self.clock, Doubts(lambda: None))
         self.progress = Progress(self.state, SOURCE, self.clock)
 
@@ -44,7 +44,7 @@ class Setting:
 
     def list_end(self, end: int, held: int = 0) -> None:
         """List the source's end now."""
-        self.progress.observe_end(Bounds(0, end, held), self.clock.seconds, self.state.applied)
+        self.progress.observe_end(Bounds(0, end, held), self.clock.seconds, self.state.applied(SOURCE))
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from tablehouse.tasks.table_state import ChangelogRefused, TableState, Untrusted
 from tablehouse.testing.simulated.broker import Record
 from tablehouse.testing.simulated.store import Disk, MemoryStore
 
-CHANGELOG = TopicPartition("changelog", 0)
-IDENTITY = Identity("table", CHANGELOG, {"fold": "upsert"})
+CHANGELOG, SOURCE = TopicPartition("changelog", 0), TopicPartition("source", 0)
+IDENTITY = Identity("table", CHANGELOG, {"fold": "upsert"}, (SOURCE,))
 OLD, NEW = Epoch(0, 1), Epoch(0, 2)
 NOW_MS = 10**12
 
@@ -92,7 +92,7 @@ async def test_a_store_is_unreadable_below_the_end_at_the_start_and_rows_are_wri
     await state.apply(changelog.slice(0, 2))
     assert (replay.rows(), state.readable) == ({b"a": b"1"}, False)
     await state.apply(changelog.slice(2))
-    assert (state.applied, state.readable) == (1, True)
+    assert (state.applied(SOURCE), state.readable) == (1, True)
 
 
 async def test_from_there_on_rows_wait_for_the_position_that_closes_their_batch(changelog: _Changelog) -> None:
@@ -106,9 +106,9 @@ async def test_from_there_on_rows_wait_for_the_position_that_closes_their_batch(
     changelog.row(b"b", b"3")
     changelog.position(1, 2)
     await state.apply(changelog.slice(middle - 1, middle))
-    assert (replay.rows(), state.applied, state.next_offset) == ({b"a": b"1"}, 0, middle - 1)
+    assert (replay.rows(), state.applied(SOURCE), state.next_offset) == ({b"a": b"1"}, 0, middle - 1)
     await state.apply(changelog.slice(middle))
-    assert (replay.rows(), state.applied, state.next_offset) == ({b"a": b"2", b"b": b"3"}, 2, changelog.end)
+    assert (replay.rows(), state.applied(SOURCE), state.next_offset) == ({b"a": b"2", b"b": b"3"}, 2, changelog.end)
 
 
 async def test_rewinding_forgets_half_a_batch(changelog: _Changelog) -> None:
@@ -153,7 +153,7 @@ async def test_records_of_an_older_epoch_or_of_none_are_dropped_and_counted(chan
     replay = _Replay()
     state = replay.begin(changelog.end)
     await state.apply(changelog.slice())
-    assert (replay.rows(), state.applied, state.epoch) == ({b"a": b"2"}, 1, NEW)
+    assert (replay.rows(), state.applied(SOURCE), state.epoch) == ({b"a": b"2"}, 1, NEW)
     assert state.foreign_records == 3
 
 
@@ -170,7 +170,7 @@ async def test_where_compaction_left_a_hole_between_two_batches_it_need_not(chan
     changelog.position(9, 9)
     state = _Replay().begin(changelog.end)
     await state.apply(changelog.slice())
-    assert state.applied == 9
+    assert state.applied(SOURCE) == 9
 
 
 async def test_a_position_never_goes_back(changelog: _Changelog) -> None:
@@ -263,7 +263,8 @@ async def test_a_log_with_records_and_no_claim_is_refused() -> None:
 
 async def test_the_changelog_of_another_table_is_refused_and_says_whose_it_is(changelog: _Changelog) -> None:
     theirs = {"group": "shop", "table": "eu-users", "version": "1", "fold": "upsert"}
-    ours = Identity("users", CHANGELOG, {"group": "shop-eu", "table": "users", "version": "1", "fold": "upsert"})
+    fingerprint = {"group": "shop-eu", "table": "users", "version": "1", "fold": "upsert"}
+    ours = Identity("users", CHANGELOG, fingerprint, (SOURCE,))
     claim = Claim(OLD, b"nonce", 1, "worker", theirs, b"log")
     changelog.records[0] = changelog.records[0]._replace(value=encode(claim))
     replay = _Replay(identity=ours)
@@ -275,16 +276,16 @@ async def test_the_changelog_of_another_table_is_refused_and_says_whose_it_is(ch
 
 async def test_a_store_that_another_group_built_is_not_trusted(changelog: _Changelog) -> None:
     disk = Disk()
-    replay = _Replay(disk, Identity("table", CHANGELOG, {"group": "g", "fold": "upsert"}))
+    replay = _Replay(disk, Identity("table", CHANGELOG, {"group": "g", "fold": "upsert"}, (SOURCE,)))
     changelog.records.clear()
     await replay.begin(changelog.end).apply(changelog.slice())
     disk.flush()
     with pytest.raises(Untrusted, match="built by group g, and this is group h"):
-        _Replay(disk, Identity("table", CHANGELOG, {"group": "h", "fold": "upsert"})).begin(changelog.end)
+        _Replay(disk, Identity("table", CHANGELOG, {"group": "h", "fold": "upsert"}, (SOURCE,))).begin(changelog.end)
 
 
 async def test_another_definition_is_refused_wherever_it_shows(changelog: _Changelog) -> None:
-    changed = Identity("table", CHANGELOG, {"fold": "count"})
+    changed = Identity("table", CHANGELOG, {"fold": "count"}, (SOURCE,))
     with pytest.raises(FingerprintChanged, match="fold was upsert and is now count"):
         await _Replay(identity=changed).begin(changelog.end).apply(changelog.slice())
     disk = await _built(changelog)
@@ -340,5 +341,5 @@ async def test_forgetting_leaves_nothing(changelog: _Changelog) -> None:
     replay = _Replay(await _built(changelog))
     state = replay.begin(changelog.end)
     await state.forget()
-    assert (replay.rows(), state.next_offset, state.applied, state.readable) == ({}, 0, -1, False)
+    assert (replay.rows(), state.next_offset, state.applied(SOURCE), state.readable) == ({}, 0, -1, False)
     assert replay.store.checkpoint() is None

@@ -47,6 +47,7 @@ def identity_of(group: str, table: TableSpec, partition: int, partitions: int) -
         table=table.name,
         changelog=TopicPartition(changelog_topic(group, table), partition),
         fingerprint=fingerprint(table, group=group, partitions=partitions, row_layout=LAYOUT_VERSION),
+        inputs=table.inputs(partition),
     )
 
 

@@ -14,11 +14,12 @@ class FingerprintChanged(SetupError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a task is, as its store and its claims say it."""
+    """What a task is, as its store and its claims say it. `inputs` are the source partitions that it reads."""
 
     table: str
     changelog: TopicPartition
     fingerprint: Mapping[str, str]
+    inputs: tuple[TopicPartition, ...]
 
 
 def require_same_definition(identity: Identity, built_with: Mapping[str, str], where: str) -> None:

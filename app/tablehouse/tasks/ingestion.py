@@ -37,7 +37,7 @@ class Ingestion:
         if bounds.high_watermark < pipeline.needed:
             raise SourceLost(f"{source} ends at offset {bounds.high_watermark}, before {pipeline.needed}")
         if bounds.start > pipeline.needed:
-            if self._state.position is not None:
+            if self._state.position is not None and self._state.position.of(source) is not None:
                 raise SourceLost(f"{source} has no offset {pipeline.needed}")
             # Offsets that retention removed before the table saw any of the topic count as applied: they hold nothing.
             await pipeline.feed(LaneBatch.of((), pipeline.needed, bounds.start))

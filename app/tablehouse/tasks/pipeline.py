@@ -127,7 +127,8 @@ class Pipeline:
     @property
     def needed(self) -> int:
         """Return the source offset that has to be fed next."""
-        return 0 if self._position is None else self._position.last + 1
+        reached = None if self._position is None else self._position.of(self._codec.source)
+        return 0 if reached is None else reached.last + 1
 
     @property
     def knows_more(self) -> bool:
@@ -315,7 +316,9 @@ class Pipeline:
         is_news = misplaced is None and found is not None
         if misplaced is None and found is not None:
             misplaced = Misplaced(self._changelog.partition, found)
-        anchor = anchor_of(records[-1]) if records else (None if known is None else known.anchor)
+        source = self._codec.source
+        before = None if known is None else known.of(source)
+        anchor = anchor_of(records[-1]) if records else (None if before is None else before.anchor)
         position = PositionRecord(
             first=batch.first,
             last=batch.next_offset - 1,
@@ -324,7 +327,7 @@ class Pipeline:
             anchor=anchor,
             misplaced=misplaced,
             rejected=len(self._bad) + (0 if known is None else known.rejected),
-        )
+        ).among(self._state.inputs, source, known)
         content = [*folding.rows.items(), (POSITION_KEY, encode(position))]
         encoded = self._writer.encode(self._changelog, self._epoch, content)
         if encoded is None:

@@ -13,10 +13,11 @@ OWNER_TIMEOUT_SECONDS = 60.0
 
 
 class Progress:
-    """The figures of one task, by the position of its table state and the listed ends of its source."""
+    """The figures of one task for one input, by the position of its table state and the listed ends of that source."""
 
     def __init__(self, state: TableState, source: TopicPartition, clock: Clock) -> None:
         self._state = state
+        self._source = source
         self._clock = clock
         self._ends = SourceEnds()
         self._transactions = OpenTransactions(source, self._ends)
@@ -27,10 +28,14 @@ class Progress:
         self._near_at = clock.monotonic()
 
     @property
+    def _applied(self) -> int:
+        return self._state.applied(self._source)
+
+    @property
     def lag_records(self) -> int | None:
         """Return how many source offsets are not applied yet; None while the source's end is not known."""
         end = self._ends.end(self._clock.monotonic())
-        return None if end is None else max(0, end - 1 - self._state.applied)
+        return None if end is None else max(0, end - 1 - self._applied)
 
     @property
     def staleness_ms(self) -> int | None:
@@ -41,24 +46,24 @@ class Progress:
     @property
     def held_back_reason(self) -> str | None:
         """Return why a miss proves nothing because of an open transaction in the source; None when it does."""
-        return self._transactions.doubt(self._state.applied)
+        return self._transactions.doubt(self._applied)
 
     @property
     def held_back_seconds(self) -> float:
         """Return for how long the same open transaction has kept source records from being applied."""
-        return self._transactions.seconds(self._state.applied)
+        return self._transactions.seconds(self._applied)
 
     @property
     def remaining(self) -> int | None:
         """Return how many source offsets are to be applied before the task has caught up; None without a target."""
-        return None if self._target is None else max(0, self._target - 1 - self._state.applied)
+        return None if self._target is None else max(0, self._target - 1 - self._applied)
 
     # What is learnt of the source
 
     def observe_end(self, bounds: Bounds, listed_at: float, position: int) -> None:
         """Record the source's bounds; `position` is what had been applied before they were asked for."""
         self._ends.listed(bounds, listed_at, position)
-        self._ends.applied(self._state.applied)
+        self._ends.applied(self._applied)
 
     def observe_missing(self) -> None:
         """Record that the source does not exist: how far behind it the rows are is not known."""
@@ -71,13 +76,13 @@ class Progress:
     def trust_source(self) -> None:
         """Count by what is listed from now on: the source was compared with what was applied."""
         self._ends.trust()
-        self._ends.applied(self._state.applied)
+        self._ends.applied(self._applied)
 
     # What happens to the task
 
     def load(self) -> None:
         """Record that the position is that of the store's checkpoint."""
-        self._ends.loaded(self._state.applied)
+        self._ends.loaded(self._applied)
 
     def start(self) -> None:
         """Record that the task begins to own or to follow."""
@@ -95,14 +100,14 @@ class Progress:
 
     def reach_target(self) -> bool:
         """Return whether the task has caught up just now; once, since later lag does not undo it."""
-        if self._target is None or self._state.applied + 1 < self._target:
+        if self._target is None or self._applied + 1 < self._target:
             return False
         self._target = None
         return True
 
     def advance(self) -> None:
         """Record that something was applied, and wake those who waited for it."""
-        applied = self._state.applied
+        applied = self._applied
         self._ends.applied(applied)
         if self._waiting:
             for _, reached in [waiter for waiter in self._waiting if waiter[0] <= applied]:
@@ -117,7 +122,7 @@ class Progress:
 
     async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until a source offset is applied or the task closed; return whether it was within `timeout` seconds."""
-        if self._state.applied >= offset:
+        if self._applied >= offset:
             return True
         reached = asyncio.get_running_loop().create_future()
         waiter = (offset, reached)
@@ -126,7 +131,7 @@ class Progress:
             await asyncio.wait({reached}, timeout=timeout)
         finally:
             self._waiting.remove(waiter)
-        return self._state.applied >= offset
+        return self._applied >= offset
 
     def compare_with_source(self, acceptable_lag: int) -> bool | None:
         """Return whether the task lacks `acceptable_lag` records at most of what can be read of the source.
@@ -135,7 +140,7 @@ class Progress:
         """
         now = self._clock.monotonic()
         end = self._ends.stable_end(now)
-        if end is not None and end - 1 - self._state.applied <= acceptable_lag:
+        if end is not None and end - 1 - self._applied <= acceptable_lag:
             self._near_at = now
             return True
         return False if now - self._near_at < OWNER_TIMEOUT_SECONDS else None

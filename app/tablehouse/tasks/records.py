@@ -7,11 +7,11 @@ Every record, rows included, carries its epoch in the header EPOCH_HEADER.
 import hashlib
 import struct
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from tablehouse.model import NO_EPOCH, Epoch
+from tablehouse.model import NO_EPOCH, Epoch, TopicPartition
 from tablehouse.tasks.doubts import Misplaced
 from tablehouse.tasks.log import LogRecord
 
@@ -22,7 +22,11 @@ CLAIM_KEY = b"\x00claim"
 EPOCH_HEADER = "e"
 _EPOCH = struct.Struct(">HH")
 
+#: The version of a record that has no other.
 RECORDS_VERSION = 1
+
+#: The version of a position in several inputs, and of a checkpoint with one.
+SEVERAL_INPUTS_VERSION = 2
 
 
 class MalformedRecord(Exception):
@@ -41,8 +45,27 @@ class Anchor(msgspec.Struct, frozen=True, omit_defaults=True):
     digest: bytes
 
 
+class InputSpan(NamedTuple):
+    """What a position says of one input: offsets `first` to `last` (inclusive) are applied with it."""
+
+    first: int
+    last: int
+    anchor: Anchor | None = None
+
+
+class OtherInput(msgspec.Struct, frozen=True, omit_defaults=True, rename={"last": "to"}):
+    """An input that a batch is not of, and how far it had been applied before."""
+
+    input: TopicPartition
+    last: int
+    anchor: Anchor | None = None
+
+
 class PositionRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"first": "from", "last": "to"}):
     """The last record of every lane batch: source offsets `first` to `last` (inclusive) are applied with it.
+
+    It is the whole position of a task: compaction leaves no other. That of a task with one input does not name it. With
+    several, `input` is the one that the batch is of, and `others` are those of which anything was fed before.
 
     `first` is always the position before plus one; `last` is `first` - 1 in a record that only keeps an idle
     partition's producer epoch alive. `stream_time` is the highest source timestamp so far, in milliseconds, -1 before
@@ -58,7 +81,39 @@ class PositionRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"f
     anchor: Anchor | None = None
     misplaced: Misplaced | None = None
     rejected: int = 0
+    input: TopicPartition | None = None
+    others: tuple[OtherInput, ...] = ()
     v: int = RECORDS_VERSION
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a version that has no such members."""
+        if (self.v == RECORDS_VERSION and (self.input or self.others)) or (
+            self.v == SEVERAL_INPUTS_VERSION and self.input is None
+        ):
+            raise ValueError(f"a position of version {self.v} in {self.input} and {len(self.others)} other inputs")
+
+    def of(self, source: TopicPartition) -> InputSpan | None:
+        """Return what it says of an input of its task; None if nothing of that was fed yet."""
+        if self.input is None or source == self.input:
+            return InputSpan(self.first, self.last, self.anchor)
+        for other in self.others:
+            if source == other.input:
+                return InputSpan(other.last + 1, other.last, other.anchor)
+        return None
+
+    def among(self, inputs: Sequence[TopicPartition], source: TopicPartition, known: Self | None) -> Self:
+        """Return this position in `source` as that of a task with these inputs; `known` is the task's before it."""
+        if len(inputs) == 1:
+            return self
+        spans = {} if known is None else {one: known.of(one) for one in inputs if one != source}
+        others = tuple(OtherInput(one, span.last, span.anchor) for one, span in spans.items() if span is not None)
+        return msgspec.structs.replace(self, input=source, others=others, v=SEVERAL_INPUTS_VERSION)
+
+    def require_inputs(self, inputs: Sequence[TopicPartition]) -> None:
+        """Raise MalformedRecord unless it is a position of a task with these inputs."""
+        named = () if self.input is None else (self.input, *(other.input for other in self.others))
+        if len(set(named)) != len(named) or not set(named) <= set(inputs) or (len(inputs) > 1) != bool(named):
+            raise MalformedRecord(f"a position in {_listed(named) or 'one input'}; the table reads {_listed(inputs)}")
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -106,10 +161,19 @@ class _Versioned(msgspec.Struct):
     v: int = RECORDS_VERSION
 
 
+def _listed(inputs: Sequence[TopicPartition]) -> str:
+    return ", ".join(map(str, inputs))
+
+
 _Record = TypeVar("_Record", PositionRecord, Claim, Checkpoint)
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type, Any] = {kind: msgspec.msgpack.Decoder(kind) for kind in (PositionRecord, Claim, Checkpoint)}
 _versions = msgspec.msgpack.Decoder(_Versioned)
+_NEWEST: dict[type, int] = {
+    PositionRecord: SEVERAL_INPUTS_VERSION,
+    Claim: RECORDS_VERSION,
+    Checkpoint: SEVERAL_INPUTS_VERSION,
+}
 
 #: Encodes a PositionRecord, a Claim or a Checkpoint.
 encode = _encoder.encode
@@ -121,10 +185,10 @@ def decode(kind: type[_Record], data: bytes) -> _Record:
         record: _Record = _decoders[kind].decode(data)
     except (ValueError, RecursionError) as error:
         # A later version may have members of other types under the same names.
-        if _version_of(data) > RECORDS_VERSION:
+        if _version_of(data) > _NEWEST[kind]:
             raise _unknown_version(kind, _version_of(data)) from error
         raise MalformedRecord(f"not a {kind.__name__}: {error}") from error
-    if record.v != RECORDS_VERSION:
+    if not RECORDS_VERSION <= record.v <= _NEWEST[kind]:
         raise _unknown_version(kind, record.v)
     return record
 
@@ -137,8 +201,8 @@ def _version_of(data: bytes) -> int:
 
 
 def _unknown_version(kind: type, version: int) -> MalformedRecord:
-    unknown = NewerRecord if version > RECORDS_VERSION else MalformedRecord
-    return unknown(f"{kind.__name__} of version {version}; known is version {RECORDS_VERSION}")
+    unknown = NewerRecord if version > _NEWEST[kind] else MalformedRecord
+    return unknown(f"{kind.__name__} of version {version}; known is version {_NEWEST[kind]}")
 
 
 def epoch_header(epoch: Epoch) -> tuple[str, bytes]:

@@ -17,6 +17,7 @@ from tablehouse.tasks.log import Bounds, BrokerClock, LogRecord, LogSlice
 from tablehouse.tasks.records import (
     CLAIM_KEY,
     POSITION_KEY,
+    RECORDS_VERSION,
     Checkpoint,
     Claim,
     MalformedRecord,
@@ -99,9 +100,20 @@ class TableState:
         return 0 <= self.readable_from <= self.next_offset
 
     @property
-    def applied(self) -> int:
-        """Return the last source offset applied; -1 before the first."""
-        return -1 if self.position is None else self.position.last
+    def inputs(self) -> tuple[TopicPartition, ...]:
+        """Return the source partitions that the position is in."""
+        return self._identity.inputs
+
+    def applied(self, source: TopicPartition) -> int:
+        """Return the last offset of an input that is applied; -1 before the first."""
+        position = self.position
+        if position is None:
+            return -1
+        # Each read asks for it, nearly always of a task with one input.
+        if position.input is None:
+            return position.last
+        reached = position.of(source)
+        return -1 if reached is None else reached.last
 
     def now_ms(self) -> int:
         """Return the brokers' time, by which the age of the changelog's records is measured."""
@@ -120,6 +132,8 @@ class TableState:
             return
         try:
             checkpoint = decode(Checkpoint, data)
+            if checkpoint.position is not None:
+                checkpoint.position.require_inputs(self.inputs)
         except MalformedRecord as error:
             raise Untrusted(str(error)) from error
         if checkpoint.layout != LAYOUT_VERSION:
@@ -288,6 +302,7 @@ class TableState:
             fingerprint=dict(self._identity.fingerprint),
             position=position,
             unbroken=unbroken,
+            v=RECORDS_VERSION if position is None else position.v,
         )
         await self.store.write(rows.items(), encode(checkpoint))
         self.next_offset, self.applied_at = next_offset, applied_at
@@ -304,10 +319,17 @@ class TableState:
     def _next_position(self, record: LogRecord, known: PositionRecord | None) -> PositionRecord:
         try:
             position = decode(PositionRecord, record.value or b"")
+            position.require_inputs(self.inputs)
         except MalformedRecord as error:
             raise self._unreadable(record, error) from error
-        if known is not None and (position.last < known.last or (self._direct and position.first != known.last + 1)):
-            raise self._contradicted(record, f"source offsets {position.first} to {position.last} follow {known.last}")
+        for source in self.inputs:
+            before, after = None if known is None else known.of(source), position.of(source)
+            if before is None:
+                continue
+            if after is None:
+                raise self._contradicted(record, f"a position without {source}, of which {before.last} was applied")
+            if after.last < before.last or (self._direct and after.first != before.last + 1):
+                raise self._contradicted(record, f"source offsets {after.first} to {after.last} follow {before.last}")
         self._direct = True
         return position
 

@@ -29,9 +29,8 @@ class SourceRefused(Exception):
 class Takeover:
     """The steps before ingesting, for one task."""
 
-    def __init__(self, state: TableState, source: TopicPartition, ports: Ports) -> None:
+    def __init__(self, state: TableState, ports: Ports) -> None:
         self._state = state
-        self._source = source
         self._ports = ports
         self._foreign_reported = 0
         #: How many changelog records are still to be replayed; None when no replay is under way.
@@ -47,7 +46,8 @@ class Takeover:
         end = await self._begin()
         await self._replay_until(end)
         self._state.require_verified()
-        await self._check_source()
+        for source in self._state.inputs:
+            await self._check_source(source)
 
     async def follow(self, on_end: Callable[[], None], on_applied: Callable[[], None]) -> NoReturn:
         """Replay the changelog, and go on with what an owner appends, until cancelled.
@@ -76,18 +76,19 @@ class Takeover:
         if state.log_id and not state.log_verified and bounds.start <= state.claim_offset < bounds.end:
             state.verify_log(await self._ports.changelog.peek(state.changelog, state.claim_offset))
         if bounds.end == 0 < state.next_offset and state.position is not None:
-            await self._require_whole_source()
+            for source in state.inputs:
+                await self._require_whole_source(source)
         state.begin(bounds)
         if bounds.end > state.next_offset:
             log.debug("replaying", changelog=str(state.changelog), offset=state.next_offset, end=bounds.end)
         return bounds.end
 
-    async def _require_whole_source(self) -> None:
+    async def _require_whole_source(self, source: TopicPartition) -> None:
         """Make sure that a table whose changelog is gone can be built again: wiping what is left would lose it."""
-        start = (await self.source_bounds()).start
+        start = (await self.source_bounds(source)).start
         if start > 0:
             raise ChangelogRefused(
-                f"{self._state.changelog} is empty, though the table had been built: it was deleted. {self._source} "
+                f"{self._state.changelog} is empty, though the table had been built: it was deleted. {source} "
                 f"begins at offset {start}, so the table cannot be built anew as it was. {_NEW_VERSION}"
             )
 
@@ -149,10 +150,10 @@ class Takeover:
                 return
         await self._replay_until(offset + 1)
 
-    async def source_bounds(self) -> Bounds:
-        """Ask for the source's bounds; raises SourceRefused where it is missing, and LogUnavailable."""
+    async def source_bounds(self, source: TopicPartition) -> Bounds:
+        """Ask for the bounds of an input; raises SourceRefused where it is missing, and LogUnavailable."""
         try:
-            return (await self._ports.sources.bounds([self._source]))[self._source]
+            return (await self._ports.sources.bounds([source]))[source]
         except PartitionMissing as error:
             raise SourceRefused(
                 f"{error}. The table keeps the rows it has. Where the topic is created again, it needs a new version, "
@@ -205,15 +206,16 @@ class Takeover:
         ports.metrics.restore_records.labels(state.table).inc(await state.apply(piece))
         return piece.next_offset
 
-    async def _check_source(self) -> None:
-        position, source = self._state.position, self._source
-        bounds = await self.source_bounds()
-        if position is None:
+    async def _check_source(self, source: TopicPartition) -> None:
+        position = self._state.position
+        bounds = await self.source_bounds(source)
+        reached = None if position is None else position.of(source)
+        if reached is None:
             return
-        needed = position.last + 1
+        needed, anchor = reached.last + 1, reached.anchor
         if needed > bounds.end:
             raise SourceRefused(
-                f"{source} ends at offset {bounds.high_watermark}, but offset {position.last} was applied already: the "
+                f"{source} ends at offset {bounds.high_watermark}, but offset {reached.last} was applied already: the "
                 f"topic was deleted and created again, restored, or lost its last records. {_NEW_VERSION}"
             )
         if needed < bounds.start:
@@ -221,7 +223,6 @@ class Takeover:
                 f"{source} begins at offset {bounds.start}, but {needed} comes next: retention deleted records before "
                 f"they were applied. {_NEW_VERSION}"
             )
-        anchor = position.anchor
         if anchor is None or not bounds.start <= anchor.offset < bounds.end:
             return
         try:

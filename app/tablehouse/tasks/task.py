@@ -305,7 +305,7 @@ class Task(TaskView):
 
     async def _ingest(self) -> None:
         listed_at, position = self._ports.clock.monotonic(), self.applied
-        bounds = await self._takeover.source_bounds()
+        bounds = await self._takeover.source_bounds(self.source)
         self.observe_source_end(bounds, listed_at, position)
         self._progress.aim_at(bounds)
         if self.state < TaskState.SUSPENDED:

@@ -34,7 +34,7 @@ class TaskView:
         self._lane = lane
         self._ports = ports
         self._table_state = TableState(identity, store, ports.broker_clock, ports.doubts)
-        self._takeover = Takeover(self._table_state, lane.source, ports)
+        self._takeover = Takeover(self._table_state, ports)
         self._progress = Progress(self._table_state, lane.source, ports.clock)
         self._impediments = Impediments(lane.source)
         #: What an owner has after its claim; None otherwise.
@@ -52,7 +52,7 @@ class TaskView:
     @property
     def applied(self) -> int:
         """Return the last source offset applied, inclusive; -1 before the first."""
-        return self._table_state.applied
+        return self._table_state.applied(self.source)
 
     @property
     def rejected(self) -> int:
@@ -68,7 +68,7 @@ class TaskView:
     @property
     def committable(self) -> int | None:
         """Return the source offset to go on at after a restart; None while nothing was applied."""
-        return None if self._table_state.position is None else self._table_state.position.last + 1
+        return None if self._table_state.position is None else self.applied + 1
 
     @property
     def readable(self) -> bool:
