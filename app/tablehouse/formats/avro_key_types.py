@@ -22,7 +22,7 @@ import msgspec
 from tablehouse.errors import InvalidKey
 from tablehouse.formats.avro_rendering import VARIABLE_DECIMAL, float_text, kind_of, rendered_as, rounded, single
 from tablehouse.formats.avro_rendering import variable_decimal as shown_variable_decimal
-from tablehouse.formats.avro_write import twos_complement
+from tablehouse.formats.avro_values import twos_complement
 from tablehouse.formats.errors import DecodeError, StoredKeyError
 from tablehouse.formats.ordered import SIGN, Scalar
 from tablehouse.formats.temporal import decimal_text, unscaled
