@@ -109,7 +109,7 @@ class BatchRoutes:
 
 
 def _keys(table: TableSpec, body: bytes) -> tuple[Sequence[msgspec.Raw], Sequence[bytes | RequestError]]:
-    """Return each key as it stands in the body, and as the text that a URL would have, or why it has none.
+    """Return each key as it is in the body, and as the text that a URL would have, or why it has none.
 
     Raises InvalidBody.
     """
