@@ -29,7 +29,7 @@ from tablehouse.errors import SetupError
 from tablehouse.testing.kafka import EmbeddedKafka
 
 _RECORDS = 2_000_000
-_SAMPLES_A_SECOND = 200
+_SAMPLES_PER_SECOND = 200
 _SECONDS = 10.0
 
 
@@ -40,7 +40,7 @@ async def _flame(pid: int, file: Path) -> AsyncIterator[None]:
     if spy is None:
         raise SetupError(f"there is no py-spy beside {sys.executable}: pip install py-spy")
     what = "flamegraph" if file.suffix == ".svg" else "raw"
-    options = ["--pid", str(pid), "--rate", str(_SAMPLES_A_SECOND), "--native", "--gil"]
+    options = ["--pid", str(pid), "--rate", str(_SAMPLES_PER_SECOND), "--native", "--gil"]
     process = await asyncio.create_subprocess_exec(
         spy, "record", *options, "--format", what, "--output", str(file), stdout=subprocess.DEVNULL
     )

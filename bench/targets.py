@@ -1,5 +1,6 @@
 """What Tablehouse has to reach, what it aims at, and what a run has got."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,12 @@ from bench.measurements import (
     writes,
 )
 
+_MEMORY_MIB = memory.BUDGET_MIB + 200
+_FAILOVER_SECONDS = failover.SESSION_SECONDS + 2
+_GROWTH = 0.7
+
+_Reading = Callable[[Figures], float | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -35,162 +42,206 @@ class Target:
     reached: bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A figure that a target has, how it is written, and what must be true of it and the bound."""
+
+    reading: _Reading
+    text: str
+    compare: Callable[[float, float], bool]
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """A target before the run: reached when every figure keeps its limit."""
+
+    what: str
+    must: str
+    aim: str
+    limits: tuple[_Limit, ...]
+
+    def judge(self, figures: Figures) -> Target:
+        """Return the target with what a run has got."""
+        got, kept = [], []
+        for limit in self.limits:
+            value = limit.reading(figures)
+            if value is None:
+                return Target(self.what, self.must, self.aim, None, None)
+            got.append(limit.text.format(value))
+            kept.append(limit.compare(value, limit.bound))
+        return Target(self.what, self.must, self.aim, ", ".join(got), all(kept))
+
+
+def _median(name: str) -> _Reading:
+    return lambda figures: figures.median(name)
+
+
+def _over(name: str, peer: str) -> _Reading:
+    return lambda figures: figures.over(name, peer)
+
+
+def _less(name: str, other: str) -> _Reading:
+    def reading(figures: Figures) -> float | None:
+        value, subtracted = figures.median(name), figures.median(other)
+        return None if value is None or subtracted is None else value - subtracted
+
+    return reading
+
+
+def _share(name: str, of: str) -> _Reading:
+    def reading(figures: Figures) -> float | None:
+        value, whole = figures.median(name), figures.median(of)
+        return None if value is None or not whole else value / whole
+
+    return reading
+
+
+def _goal(
+    what: str, must: str, aim: str, *limits: tuple[_Reading, str, Callable[[float, float], bool], float]
+) -> _Goal:
+    return _Goal(what, must, aim, tuple(_Limit(*limit) for limit in limits))
+
+
+_UNTIL_FAILOVER = (
+    _goal(
+        "ingest, one worker",
+        "2.0x Kafka Streams, 10x stock Faust",
+        "3x, 20x",
+        (_over(ingest.RATE, STREAMS), "{:.1f}x", operator.ge, 2),
+        (_over(ingest.RATE, FAUST), "{:.0f}x", operator.ge, 10),
+    ),
+    _goal(
+        "CPU a record, against Kafka Streams",
+        "0.5x",
+        "0.33x",
+        (_over(ingest.CPU, STREAMS), "{:.2f}x", operator.le, 0.5),
+    ),
+    _goal(
+        "restore of an empty store, against Kafka Streams",
+        "1.0x",
+        "1.3x",
+        (_over(restore.RATE, STREAMS), "{:.2f}x", operator.ge, 1.0),
+    ),
+    _goal(
+        "point GET, 32 connections, against Kafka Streams",
+        "1.0x, p99 at most 0.5x",
+        "1.5x",
+        (_over(reads.RATE, STREAMS), "{:.2f}x", operator.ge, 1),
+        (_over(reads.P99, STREAMS), "p99 {:.2f}x", operator.le, 0.5),
+    ),
+    _goal(
+        "forwarded GET over a local one, idle, p50",
+        "+0.5 ms",
+        "+0.3 ms",
+        (_less(forwarded.FORWARDED, forwarded.LOCAL), "+{:.2f} ms", operator.le, 0.5),
+    ),
+    _goal(
+        "batch-get of 1,000 keys, keys/s on one core",
+        "150,000",
+        "200,000",
+        (_median(batch.rate(1_000)), "{:,.0f}", operator.ge, 150_000),
+    ),
+    _goal(
+        "PUT?wait=visible, idle, p50",
+        "15 ms",
+        "",
+        (_median(writes.VISIBLE), "{:.1f} ms", operator.le, 15),
+    ),
+    _goal(
+        "2,000 GET/s while ingest runs: p99, ingest kept",
+        "10 ms, 70 %",
+        "5 ms, 85 %",
+        (_median(mixed.P99), "{:.1f} ms", operator.le, 10),
+        (_share(mixed.KEPT, mixed.ALONE), "{:.0%}", operator.ge, 0.7),
+    ),
+    _goal(
+        "data 4x the block cache, GET/s against cached",
+        "0.5x",
+        "",
+        (_share(cache.UNCACHED, cache.CACHED), "{:.2f}x", operator.ge, 0.5),
+    ),
+    _goal(
+        "RSS with 64 partitions, 2 tables, 256 MiB budget, peak",
+        f"{_MEMORY_MIB} MiB",
+        "",
+        (_median(memory.PEAK), "{:.0f} MiB", operator.le, _MEMORY_MIB),
+    ),
+    _goal(
+        "start with 1 M rows to the first 200, after a graceful stop",
+        "2 s",
+        "1 s",
+        (_median(start.AFTER_STOP), "{:.1f} s", operator.le, 2),
+    ),
+    _goal(
+        "the same after SIGKILL, from the assignment",
+        "5 s",
+        "3 s",
+        (_median(start.AFTER_KILL), "{:.1f} s", operator.le, 5),
+    ),
+    _goal(
+        "SIGKILL of an owner: first row from a standby",
+        "1,000 ms",
+        "",
+        (_median(failover.STANDBY), "{:.0f} ms", operator.le, 1000),
+    ),
+    _goal(
+        "SIGKILL of an owner: rows of all its keys from the next one, against Kafka Streams",
+        f"{failover.SESSION_SECONDS} s of time-out + 2 s, 1.0x",
+        "+ 1 s, 0.5x",
+        (_median(failover.OWNED), "{:.1f} s", operator.le, _FAILOVER_SECONDS),
+        (_over(failover.OWNED, STREAMS), "{:.2f}x", operator.le, 1),
+    ),
+)
+
+_AFTER_FAILOVER = (
+    _goal(
+        "a fourth worker joins: GETs for existing keys without a row",
+        "0 %",
+        "0 %",
+        (_median(join.NO_ROW), "{:.3f} %", operator.eq, 0),
+    ),
+    _goal(
+        "rolling restart at 2,000 GET/s: false answers",
+        "0",
+        "0",
+        (_median(rolling.FALSE), "{:.0f}", operator.eq, 0),
+    ),
+    _goal(
+        "the same: GETs with a 503 or without an answer",
+        "under 0.1 %",
+        "0 %",
+        (_median(rolling.UNAVAILABLE), "{:.3f} %", operator.lt, 0.1),
+    ),
+    _goal(
+        "standby behind its active at half of the maximum ingest, p99",
+        "1,000 ms",
+        "250 ms",
+        (_median(lag.P99), "{:.0f} ms", operator.le, 1000),
+    ),
+    _goal(
+        "a slow worker's keys are asked for as well: p99 of the asked one's own keys, over that before",
+        "below 2x",
+        "",
+        (_median(slow_peer.LOCAL.ratio), "{:.2f}x", operator.lt, 2),
+    ),
+    _goal(
+        "the same: p99 of keys forwarded to a third one, over that before",
+        "below 2x",
+        "",
+        (_median(slow_peer.FORWARDED.ratio), "{:.2f}x", operator.lt, 2),
+    ),
+)
+
+
 def targets(figures: Figures) -> list[Target]:
     """Judge a run."""
     return [
-        _ingest(figures),
-        _line(
-            "CPU a record, against Kafka Streams",
-            "0.5x",
-            "0.33x",
-            figures.over(ingest.CPU, STREAMS),
-            "{:.2f}x",
-            lambda value: value <= 0.5,  # noqa: PLR2004 - as `must` says, here and below
-        ),
-        _line(
-            "restore of an empty store, against Kafka Streams",
-            "1.0x",
-            "1.3x",
-            figures.over(restore.RATE, STREAMS),
-            "{:.2f}x",
-            lambda value: value >= 1.0,
-        ),
-        _point_reads(figures),
-        _line(
-            "forwarded GET over a local one, idle, p50",
-            "+0.5 ms",
-            "+0.3 ms",
-            _less(figures.median(forwarded.FORWARDED), figures.median(forwarded.LOCAL)),
-            "+{:.2f} ms",
-            lambda value: value <= 0.5,  # noqa: PLR2004
-        ),
-        _line(
-            "batch-get of 1,000 keys, keys/s on one core",
-            "150,000",
-            "200,000",
-            figures.median(batch.rate(1_000)),
-            "{:,.0f}",
-            lambda value: value >= 150_000,  # noqa: PLR2004
-        ),
-        _line(
-            "PUT?wait=visible, idle, p50",
-            "15 ms",
-            "",
-            figures.median(writes.VISIBLE),
-            "{:.1f} ms",
-            lambda value: value <= 15,  # noqa: PLR2004
-        ),
-        _mixed(figures),
-        _line(
-            "data 4x the block cache, GET/s against cached",
-            "0.5x",
-            "",
-            _share(figures.median(cache.UNCACHED), figures.median(cache.CACHED)),
-            "{:.2f}x",
-            lambda value: value >= 0.5,  # noqa: PLR2004
-        ),
-        _line(
-            "RSS with 64 partitions, 2 tables, 256 MiB budget, peak",
-            f"{memory.BUDGET_MIB + 200} MiB",
-            "",
-            figures.median(memory.PEAK),
-            "{:.0f} MiB",
-            lambda value: value <= memory.BUDGET_MIB + 200,
-        ),
-        _line(
-            "start with 1 M rows to the first 200, after a graceful stop",
-            "2 s",
-            "1 s",
-            figures.median(start.AFTER_STOP),
-            "{:.1f} s",
-            lambda value: value <= 2,  # noqa: PLR2004
-        ),
-        _line(
-            "the same after SIGKILL, from the assignment",
-            "5 s",
-            "3 s",
-            figures.median(start.AFTER_KILL),
-            "{:.1f} s",
-            lambda value: value <= 5,  # noqa: PLR2004
-        ),
-        _line(
-            "SIGKILL of an owner: first row from a standby",
-            "1,000 ms",
-            "",
-            figures.median(failover.STANDBY),
-            "{:.0f} ms",
-            lambda value: value <= 1000,  # noqa: PLR2004
-        ),
-        _failover(figures),
+        *(goal.judge(figures) for goal in _UNTIL_FAILOVER),
         _replayed(figures),
-        _line(
-            "a fourth worker joins: GETs for existing keys without a row",
-            "0 %",
-            "0 %",
-            figures.median(join.NO_ROW),
-            "{:.3f} %",
-            lambda value: value == 0,
-        ),
-        _line(
-            "rolling restart at 2,000 GET/s: false answers",
-            "0",
-            "0",
-            figures.median(rolling.FALSE),
-            "{:.0f}",
-            lambda value: value == 0,
-        ),
-        _line(
-            "the same: GETs with a 503 or without an answer",
-            "under 0.1 %",
-            "0 %",
-            figures.median(rolling.UNAVAILABLE),
-            "{:.3f} %",
-            lambda value: value < 0.1,  # noqa: PLR2004
-        ),
-        _line(
-            "standby behind its active at half of the maximum ingest, p99",
-            "1,000 ms",
-            "250 ms",
-            figures.median(lag.P99),
-            "{:.0f} ms",
-            lambda value: value <= 1000,  # noqa: PLR2004
-        ),
-        *_slow_peer(figures),
-        *_growth(figures),
+        *(goal.judge(figures) for goal in _AFTER_FAILOVER),
+        *(_growth(figures, shape) for shape in growth.SHAPES[1:]),
     ]
-
-
-def _line(what: str, must: str, aim: str, value: float | None, text: str, reached: Callable[[float], bool]) -> Target:
-    if value is None:
-        return Target(what, must, aim, None, None)
-    return Target(what, must, aim, text.format(value), reached(value))
-
-
-def _ingest(figures: Figures) -> Target:
-    streams, faust = figures.over(ingest.RATE, STREAMS), figures.over(ingest.RATE, FAUST)
-    what, must, aim = "ingest, one worker", "2.0x Kafka Streams, 10x stock Faust", "3x, 20x"
-    if streams is None or faust is None:
-        return Target(what, must, aim, None, None)
-    return Target(what, must, aim, f"{streams:.1f}x, {faust:.0f}x", streams >= 2 and faust >= 10)  # noqa: PLR2004
-
-
-def _point_reads(figures: Figures) -> Target:
-    rate, p99 = figures.over(reads.RATE, STREAMS), figures.over(reads.P99, STREAMS)
-    what, must, aim = "point GET, 32 connections, against Kafka Streams", "1.0x, p99 at most 0.5x", "1.5x"
-    if rate is None or p99 is None:
-        return Target(what, must, aim, None, None)
-    return Target(what, must, aim, f"{rate:.2f}x, p99 {p99:.2f}x", rate >= 1 and p99 <= 0.5)  # noqa: PLR2004
-
-
-def _failover(figures: Figures) -> Target:
-    owned, against = figures.median(failover.OWNED), figures.over(failover.OWNED, STREAMS)
-    what = "SIGKILL of an owner: rows of all its keys from the next one, against Kafka Streams"
-    must, aim = f"{failover.SESSION_SECONDS} s of time-out + 2 s, 1.0x", "+ 1 s, 0.5x"
-    if owned is None or against is None:
-        return Target(what, must, aim, None, None)
-    return Target(
-        what, must, aim, f"{owned:.1f} s, {against:.2f}x", owned <= failover.SESSION_SECONDS + 2 and against <= 1
-    )
 
 
 def _replayed(figures: Figures) -> Target:
@@ -204,65 +255,20 @@ def _replayed(figures: Figures) -> Target:
     return Target(what, must, "", got, all(few <= most for few, most in pairs))
 
 
-def _mixed(figures: Figures) -> Target:
-    p99, kept = figures.median(mixed.P99), _share(figures.median(mixed.KEPT), figures.median(mixed.ALONE))
-    what, must, aim = "2,000 GET/s while ingest runs: p99, ingest kept", "10 ms, 70 %", "5 ms, 85 %"
-    if p99 is None or kept is None:
-        return Target(what, must, aim, None, None)
-    return Target(what, must, aim, f"{p99:.1f} ms, {kept:.0%}", p99 <= 10 and kept >= 0.7)  # noqa: PLR2004
-
-
-def _slow_peer(figures: Figures) -> list[Target]:
-    """Judge the two kinds of reads that do not need the slow worker."""
-    kinds = (
-        ("a slow worker's keys are asked for as well: p99 of the asked one's own keys", slow_peer.LOCAL),
-        ("the same: p99 of keys forwarded to a third one", slow_peer.FORWARDED),
+def _growth(figures: Figures, shape: growth.Shape) -> Target:
+    """Compare a shape with the smallest: in rows a second or, where rows are bigger, in bytes, and in reads."""
+    base, must = growth.SHAPES[0], f"{_GROWTH}x"
+    rows, size, gets = (
+        _share(growth.figure(shape, name), growth.figure(base, name))(figures)
+        for name in (growth.INGEST, growth.BYTES, growth.READS)
     )
-    return [
-        _line(
-            f"{what}, over that before",
-            "below 2x",
-            "",
-            figures.median(names.ratio),
-            "{:.2f}x",
-            lambda value: value < 2,  # noqa: PLR2004
-        )
-        for what, names in kinds
-    ]
-
-
-def _growth(figures: Figures) -> list[Target]:
-    """Compare each shape with the smallest: in rows a second or, where rows are bigger, in bytes, and in reads."""
-    base, *others = growth.SHAPES
-    lines = []
-    for shape in others:
-        rows, size, gets = (
-            _share(figures.median(growth.figure(shape, what)), figures.median(growth.figure(base, what)))
-            for what in (growth.INGEST, growth.BYTES, growth.READS)
-        )
-        what = f"growth: {shape.name}, rows/s (bytes/s), GET/s"
-        if rows is None or size is None or gets is None:
-            lines.append(Target(what, "0.7x", "", None, None))
-            continue
-        reached = max(rows, size) >= 0.7 and gets >= 0.7  # noqa: PLR2004
-        lines.append(
-            Target(
-                what,
-                "reported" if shape.reported_only else "0.7x",
-                "",
-                f"{rows:.2f}x ({size:.2f}x), {gets:.2f}x",
-                None if shape.reported_only else reached,
-            )
-        )
-    return lines
-
-
-def _less(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
-
-
-def _share(value: float | None, other: float | None) -> float | None:
-    return None if value is None or not other else value / other
+    what = f"growth: {shape.name}, rows/s (bytes/s), GET/s"
+    if rows is None or size is None or gets is None:
+        return Target(what, must, "", None, None)
+    got = f"{rows:.2f}x ({size:.2f}x), {gets:.2f}x"
+    if shape.reported_only:
+        return Target(what, "reported", "", got, None)
+    return Target(what, must, "", got, max(rows, size) >= _GROWTH and gets >= _GROWTH)
 
 
 def markdown(lines: Sequence[Target]) -> str:

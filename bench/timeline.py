@@ -29,9 +29,9 @@ from tablehouse.testing.kafka import EmbeddedKafka
 _PARTITIONS = 6
 _ROWS = 60_000
 _STEP = 100
-_UPDATES_A_SECOND = 100
+_UPDATES_PER_SECOND = 100
 _CLIENTS = 4
-_READS_A_SECOND = 400
+_READS_PER_SECOND = 400
 _SESSION_SECONDS = 6
 _BEFORE, _AFTER = 3.0, 12.0
 _BIN = 0.1
@@ -61,7 +61,7 @@ async def _run(setting: Setting) -> list[Seen]:
     session = f"{_SESSION_SECONDS}s"
     workers = setting.workers(produced.source.topic, 3, session_timeout=session, takeover_interval="1s")
     asked, _, killed = workers
-    async with settled(workers, _PARTITIONS), updates.produced(setting.bootstrap, _UPDATES_A_SECOND):
+    async with settled(workers, _PARTITIONS), updates.produced(setting.bootstrap, _UPDATES_PER_SECOND):
         updated = map(produced.source.key, range(0, produced.source.keys, _STEP))
         owned = await keys_by_owner(asked, updated)
         paths = [f"/tables/table/{key.decode()}" for key in owned[killed.internal_url]]
@@ -80,7 +80,7 @@ async def _run(setting: Setting) -> list[Seen]:
 
 async def _ask(port: int, paths: Sequence[str], zero: float) -> list[Seen]:
     """Ask for keys in turn at a client's share of the rate, until the time is over."""
-    seen, number, pause = [], 0, _CLIENTS / _READS_A_SECOND
+    seen, number, pause = [], 0, _CLIENTS / _READS_PER_SECOND
     async with Client(port) as client:
         due = time.monotonic()
         while due < zero + _AFTER:

@@ -13,12 +13,12 @@ P99 = "point GET, p99 ms"
 CPU = "point GET, CPU us a request"
 
 #: Keys that are asked for, over and over.
-MOST_KEYS = 100_000
+MAX_KEYS = 100_000
 
 
 def asked(source: Source) -> list[bytes]:
     """Return the requests for a source's keys, spread over all of them."""
-    step = max(1, source.keys // MOST_KEYS)
+    step = max(1, source.keys // MAX_KEYS)
     return row_requests([source.key(number) for number in range(0, source.keys, step)])
 
 

@@ -1,7 +1,7 @@
 # ruff: noqa: SLF001 - what the coordinator and the lease know meanwhile
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,88 +87,89 @@ def watch(running: RunningEngine, kind: type) -> list[tuple[Any, int]]:
     return answers
 
 
-async def test_the_worker_that_leads_answers_reads_and_heartbeats_while_it_places(
-    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Scene:
+    """A worker that places its shards and does not go on before it is let."""
+
+    def __init__(self, running: RunningEngine, slow: SlowPlacement, topic: str, group: str) -> None:
+        self.running, self.slow, self.topic, self.group = running, slow, topic, group
+        self.heartbeats = watch(running, HeartbeatRequest)
+        self.generation = 0
+
+    def good_heartbeats(self) -> int:
+        """Return how many heartbeats of the generation that begins were answered without an error."""
+        return sum(error == 0 for request, error in self.heartbeats if request._generation_id == self.generation)
+
+
+@contextlib.asynccontextmanager
+async def placing(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, placed: int | None
+) -> AsyncIterator[Scene]:
+    """Run the context while shards are placed; they are taken up after it, and placed this often if that is known."""
     topic, group, definition = await new_source(kafka, PARTITIONS)
     await produce(kafka.bootstrap_servers, topic, [(b"k", b'{"n":1}', 0)])
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(PARTITIONS)
         await running.wait_position("t", 0, 0)
-        answers = watch(running, HeartbeatRequest)
         with slow_placement(monkeypatch) as slow:
-            generation = await begin_rebalance(running, slow)
-
-            async def outlasts_the_session() -> bool:
-                assert running.read("t", b"k").row is not None
-                good = [request for request, error in answers if request._generation_id == generation and error == 0]
-                return len(good) >= MORE_THAN_A_SESSION
-
-            await until(outlasts_the_session, "heartbeats are answered")
+            scene = Scene(running, slow, topic, group)
+            scene.generation = await begin_rebalance(running, slow)
+            yield scene
             slow.go_on.set()
-            await end_rebalance(running, generation)
-            assert slow.calls == 1
+            await end_rebalance(running, scene.generation)
+            assert placed in {None, slow.calls}
+
+
+async def test_the_worker_that_leads_answers_reads_and_heartbeats_while_it_places(
+    kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with placing(kafka, tmp_path, monkeypatch, placed=1) as scene:
+
+        async def outlasts_the_session() -> bool:
+            assert scene.running.read("t", b"k").row is not None
+            return scene.good_heartbeats() >= MORE_THAN_A_SESSION
+
+        await until(outlasts_the_session, "heartbeats are answered")
 
 
 async def test_partition_counts_that_change_while_shards_are_placed_are_not_overlooked(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topic, group, definition = await new_source(kafka, PARTITIONS)
-    async with running_engine(kafka, tmp_path, definition, group) as running:
-        await running.wait_active(PARTITIONS)
-        with slow_placement(monkeypatch) as slow:
-            generation = await begin_rebalance(running, slow)
-            await add_partitions(kafka.bootstrap_servers, topic, PARTITIONS + 1)
+    async with placing(kafka, tmp_path, monkeypatch, placed=2) as scene:
+        await add_partitions(kafka.bootstrap_servers, scene.topic, PARTITIONS + 1)
 
-            async def noticed() -> bool:
-                return running.consumer.partition_counts() == {topic: PARTITIONS + 1}
+        async def noticed() -> bool:
+            return scene.running.consumer.partition_counts() == {scene.topic: PARTITIONS + 1}
 
-            await until(noticed, "the worker knows of the new partition")
-            slow.go_on.set()
-            await end_rebalance(running, generation)
-            assert slow.calls == 2
+        await until(noticed, "the worker knows of the new partition")
 
 
 async def test_a_worker_that_the_group_drops_while_it_places_joins_again_at_once(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, group, definition = await new_source(kafka, PARTITIONS)
-    async with running_engine(kafka, tmp_path, definition, group) as running:
-        await running.wait_active(PARTITIONS)
-        with slow_placement(monkeypatch) as slow:
-            await begin_rebalance(running, slow)
-            coordinator = running.consumer.client._coordinator
-            member = coordinator.member_id
-            await coordinator._send_req(LeaveGroupRequest(group, member))
+    async with placing(kafka, tmp_path, monkeypatch, placed=None) as scene:
+        coordinator = scene.running.consumer.client._coordinator
+        member = coordinator.member_id
+        await coordinator._send_req(LeaveGroupRequest(scene.group, member))
 
-            async def places_again() -> bool:
-                return slow.calls > 1
+        async def places_again() -> bool:
+            return scene.slow.calls > 1
 
-            # The first thread still waits.
-            await until(places_again, "shards are placed for another member")
-            assert coordinator.member_id != member
-            slow.go_on.set()
-            await end_rebalance(running, int(coordinator.generation))
+        # The first thread still waits.
+        await until(places_again, "shards are placed for another member")
+        assert coordinator.member_id != member
+        scene.generation = int(coordinator.generation)
 
 
 async def test_a_connection_to_the_coordinator_that_is_lost_while_shards_are_placed_is_made_anew(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, group, definition = await new_source(kafka, PARTITIONS)
-    async with running_engine(kafka, tmp_path, definition, group) as running:
-        await running.wait_active(PARTITIONS)
-        answers = watch(running, HeartbeatRequest)
-        with slow_placement(monkeypatch) as slow:
-            generation = await begin_rebalance(running, slow)
-            running.consumer.client._coordinator.coordinator_dead()
+    async with placing(kafka, tmp_path, monkeypatch, placed=1) as scene:
+        scene.running.consumer.client._coordinator.coordinator_dead()
 
-            async def heard() -> bool:
-                return any(error == 0 for request, error in answers if request._generation_id == generation)
+        async def heard() -> bool:
+            return scene.good_heartbeats() > 0
 
-            await until(heard, "a heartbeat is answered")
-            slow.go_on.set()
-            await end_rebalance(running, generation)
-            assert slow.calls == 1
+        await until(heard, "a heartbeat is answered")
 
 
 async def test_a_worker_that_stops_while_it_places_leaves_the_group_at_once(

@@ -67,7 +67,7 @@ def refuses_writes(running: RunningEngine, table: str, problem: str) -> None:
         running.engine.local.answer(table, 0, Applied(), DEFAULT_CONSISTENCY)
     assert f"nothing was written to partition 0 of table {table}" in refused.value.detail
     assert problem in refused.value.detail
-    assert "`tablehouse skip` passes over them" in refused.value.detail
+    assert "skip them with `tablehouse skip`" in refused.value.detail
     assert refused.value.retry_after == 60
 
 

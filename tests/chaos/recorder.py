@@ -24,7 +24,7 @@ from tests.chaos.history import Answer
 from tests.support.cluster import Checked, Client, client
 
 #: Questions to one worker that may wait at the same time: as many as are asked of it in a long pause.
-_MOST_WAITING = 500
+_MAX_WAITING = 500
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -126,7 +126,7 @@ class Recorder:
         """Ask until told to stop, and wait for what is out."""
         pause = 1 / (self._plan.rate * len(self._plan.urls))
         for url in itertools.cycle(self._plan.urls):
-            if len(self._waiting[url]) < _MOST_WAITING:
+            if len(self._waiting[url]) < _MAX_WAITING:
                 asking = asyncio.create_task(self._ask(url))
                 self._waiting[url].add(asking)
                 asking.add_done_callback(self._waiting[url].discard)

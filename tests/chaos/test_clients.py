@@ -12,7 +12,7 @@ from tests.support.http_workers import connected, read_reply
 from tests.support.worker import MakeWorker
 
 #: Bytes of a worker's memory for each connection, in which its stores may grow, too. An idle connection takes 6 KiB.
-_MOST_BYTES = 32 * 1024
+_MAX_BYTES = 32 * 1024
 
 #: What a slow client sends byte by byte, and never gets to the end of.
 _SLOWLY = b"GET /tables/first/key-1 HTTP/1.1\r\nHost: slow\r\nX-Long: " + b"x" * 10_000
@@ -46,7 +46,7 @@ async def test_thousands_of_connections_slow_clients_and_malformed_requests(
                     assert await reader.read() == b"", "what follows cannot be framed"
         await cluster.served(asked)
         taken = resident_bytes(asked.pid) - before
-        assert taken < _MOST_BYTES * (connections + slow), f"{taken >> 20} MiB for {connections + slow} connections"
+        assert taken < _MAX_BYTES * (connections + slow), f"{taken >> 20} MiB for {connections + slow} connections"
         for reader, writer in idle[:: connections // 100]:
             writer.write(b"GET /tables/first/%b HTTP/1.1\r\nHost: a\r\n\r\n" % cluster.random.choice(KEYS))
             assert (await read_reply(reader)).status == 200

@@ -16,11 +16,11 @@ from tests.support.worker import MakeWorker, WorkerProcess
 
 #: Connections that a worker opens to another one for hops that do not wait; as many again may serve those that do,
 #: which are a few of the recorder's.
-_MOST_CONNECTIONS = 64
+_MAX_CONNECTIONS = 64
 
 #: Hops that one question takes at most: every other worker, which is one here, is asked for the key's partition, and
 #: asked again only when it said "not mine" or a newer snapshot names it anew.
-_MOST_HOPS = 2
+_MAX_HOPS = 2
 
 
 @asynccontextmanager
@@ -53,7 +53,7 @@ async def in_proportion(cluster: Scene, made: float, since: float, until_when: f
         begin = since - cluster.rules().request_timeout
         history = [one for one in cluster.recording.refresh() if begin <= one.asked <= until_when]
         asked = [one for one in history if (one.served_by, one.role) != (own[one.url], "active")]
-        assert 0 < made <= _MOST_HOPS * len(asked), f"{made:g} hops for {len(asked)} questions for other workers"
+        assert 0 < made <= _MAX_HOPS * len(asked), f"{made:g} hops for {len(asked)} questions for other workers"
         return True
 
     await until(enough, "hops are in proportion to what was asked")
@@ -100,13 +100,13 @@ async def test_one_slow_peer_holds_up_only_its_own_partitions(
             waiting = [asyncio.create_task(http.get(asked.url + table.path(key))) for key in remote * 4]
 
             async def arrived() -> bool:
-                return line.connections >= _MOST_CONNECTIONS
+                return line.connections >= _MAX_CONNECTIONS
 
             await until(arrived, "the slow line is used as much as it may be")
             here = await asyncio.gather(*(http.get(asked.url + table.path(key)) for key in local * 4))
             assert {answer.status for answer in here} == {200}
             assert not any(task.done() for task in waiting), "those who wait for the slow peer still do"
-            assert len(waiting) > 2 * _MOST_CONNECTIONS >= line.most_connections
+            assert len(waiting) > 2 * _MAX_CONNECTIONS >= line.most_connections
             there = await asyncio.gather(*waiting)
             assert {answer.status for answer in there} <= {200, 503, 504}, {answer.status for answer in there}
             line.delay = 0.0

@@ -145,7 +145,7 @@ async def test_every_worker_refuses_to_write_to_a_partition_with_records_that_ca
             assert (status, answer.get("code")) == (503, "write_refused"), answer
             assert answer["detail"].startswith("nothing was written to partition 0 of table one, since no read would")
             assert f"offset 1 of {topic}[0] cannot be read" in answer["detail"]
-            assert "`tablehouse skip` passes over them" in answer["detail"]
+            assert "skip them with `tablehouse skip`" in answer["detail"]
         return True
 
     await until(refused_by_both, "no worker writes what no read would show")

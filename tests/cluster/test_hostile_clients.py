@@ -20,7 +20,7 @@ SECRET = "a-secret-that-no-caller-shows"  # noqa: S105 - of this test
 LARGE = b'"%b"' % (b"x" * 5_000_000)
 #: What a worker may grow by: far below what these clients would take without a bound, and above what it takes to read
 #: large rows at all.
-MOST_BYTES = 128 << 20
+MAX_BYTES = 128 << 20
 GET = b"GET /tables/rows/%b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -80,7 +80,7 @@ async def test_malformed_requests_without_end_take_no_memory(worker: WorkerProce
     for _ in range(60):
         await asyncio.to_thread(pour, url, b"a" * 65536, 100_000)
     taken = resident_bytes(worker.pid) - before
-    assert taken < MOST_BYTES // 2, f"{taken >> 20} MiB"
+    assert taken < MAX_BYTES // 2, f"{taken >> 20} MiB"
     await served(worker)
 
 
@@ -112,11 +112,11 @@ async def test_readers_that_stop_reading_take_no_memory_from_others(worker: Work
             await loop.sock_connect(client, (address.hostname, address.port))
             await loop.sock_sendall(client, asked[number % 3])
         taken = resident_bytes(worker.pid) - before
-        assert taken < MOST_BYTES, f"{taken >> 20} MiB"
+        assert taken < MAX_BYTES, f"{taken >> 20} MiB"
         await served(worker)
         await until(reads_large, "a client that reads gets a large row meanwhile")
         taken = resident_bytes(worker.pid) - before
-        assert taken < MOST_BYTES, f"{taken >> 20} MiB"
+        assert taken < MAX_BYTES, f"{taken >> 20} MiB"
     closed = await worker.metric("tablehouse_http_connections_closed_total", reason="memory")
     assert closed, "some readers that stopped made room for others"
 
@@ -133,5 +133,5 @@ async def test_requests_that_do_not_end_take_no_memory_from_others(worker: Worke
         await served(worker)
         assert await worker.metric("tablehouse_http_held_bytes") <= 16 << 20
         taken = resident_bytes(worker.pid) - before
-        assert taken < MOST_BYTES, f"{taken >> 20} MiB"
+        assert taken < MAX_BYTES, f"{taken >> 20} MiB"
     await served(worker)

@@ -59,8 +59,8 @@ def test_an_alert_says_what_it_is_about(tmp_path: Path) -> None:
         "exp_labels": {"severity": "critical", "table": "users"},
         "exp_annotations": {
             "summary": "Misses of users are 503 misplaced_keys.",
-            "description": "Keys lie in other partitions than the table's partitioner says, or its topic has got more "
-            "partitions. It stays so until a person corrects it: see source.partitioner in docs/tables.md.",
+            "description": "Keys lie in other partitions than the table's partitioner says, or its topic has more "
+            "partitions now. It stays so until a person corrects it: see source.partitioner in docs/tables.md.",
         },
     }
     test = {

@@ -20,8 +20,8 @@ DURATION = 30.0
 
 #: How far apart the clocks of brokers are; and that, plus how far somebody sets them at once: with a minute of what a
 #: machine's clock may be slower, that is the half of the compaction lag by which a worker may be behind.
-MOST_APART_MS = 25 * 60 * 1000
-MOST_OFF_MS = 29 * 60 * 1000
+MAX_APART_MS = 25 * 60 * 1000
+MAX_OFF_MS = 29 * 60 * 1000
 
 #: Where faults tell the most, they come so many times more often.
 _FRAGILE = {"store": 8, "claim": 20, "append": 5, "letters": 20, "read": 3, "schema": 5, "time": 3}
@@ -47,7 +47,7 @@ class History:
         self.workers = [Worker(self.world, f"w{number}", self.tables) for number in range(choose.randint(1, 3))]
         self.world.on_commit = self.checks.committed
         self.world.group.follows = choose.choice((0.0, 0.5, 1.0))
-        self.world.probe_ahead_ms = choose.choice((0, choose.randint(-MOST_APART_MS, MOST_APART_MS)))
+        self.world.probe_ahead_ms = choose.choice((0, choose.randint(-MAX_APART_MS, MAX_APART_MS)))
         self._faults = choose.choice((0.0, 0.002, 0.01))
         #: Whether shards move all the time, and workers seldom die of something else.
         self._restless = choose.random() < 0.3
@@ -281,7 +281,7 @@ class History:
         elif dice < 0.42:
             world.group.rebalance()
         elif dice < 0.43 and not world.broker_set_ms:
-            world.broker_set_ms = choose.choice((-1, 1)) * choose.randint(1, MOST_OFF_MS - abs(world.probe_ahead_ms))
+            world.broker_set_ms = choose.choice((-1, 1)) * choose.randint(1, MAX_OFF_MS - abs(world.probe_ahead_ms))
             world.paths["the brokers' clocks are set"] += 1
         elif dice < 0.44:
             world.no_probe_until = asyncio.get_running_loop().time() + choose.random() * choose.choice((5, 40))

@@ -14,9 +14,11 @@ from tablehouse.tasks.log import Bounds
 from tablehouse.tasks.pipeline import IDLE_POSITION_INTERVAL
 from tablehouse.tasks.records import POSITION_KEY, Checkpoint, decode, encode
 from tablehouse.tasks.takeover import Takeover
+from tablehouse.tasks.task import Task
 from tests.model.history import wear_out
 from tests.model.scenario import HOUR, SOURCE, Scenario, simulated
 from tests.model.tables import Table
+from tests.model.worker import Worker
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -35,6 +37,53 @@ def _quarantines(scenario: Scenario) -> list[str]:
 
     scenario.world.on_hop = look
     return seen
+
+
+async def _stopped(scenario: Scenario) -> Worker:
+    """Return the first worker, killed after it has applied the early records."""
+    worker = scenario.workers[0]
+    await scenario.started(*EARLY)
+    worker.kill(1000)
+    return worker
+
+
+async def _rebuilt(scenario: Scenario, why: str) -> None:
+    """Start the first worker, which quarantines its store once, says why, and rebuilds it."""
+    seen = _quarantines(scenario)
+    scenario.workers[0].start()
+    await scenario.caught_up()
+    assert len(seen) == 1
+    assert why in seen[0]
+    scenario.check()
+
+
+async def _follower(scenario: Scenario) -> Worker:
+    """Return the second worker, once it follows the first."""
+    scenario.world.group.follows = 1.0
+    scenario.world.group.place = lambda _source, members: min(members)
+    await scenario.started(*EARLY)
+    standby = scenario.workers[1]
+    standby.start()
+    await scenario.follows(standby)
+    return standby
+
+
+async def _lag_known(scenario: Scenario) -> tuple[Worker, Task]:
+    """Return the second worker and its task, once it follows the first and knows its lag."""
+    standby = await _follower(scenario)
+    task = scenario.task(standby)
+    await scenario.world.until(lambda: task.lag_records == 0, "its lag is known")
+    return standby, task
+
+
+async def _applied_one_by_one(scenario: Scenario, records: int) -> None:
+    """Have the second worker apply records that come one by one, and kill it."""
+    other = scenario.workers[1]
+    other.start()
+    for number in range(records):
+        scenario.produce((b"a", b"%d" % number))
+        await scenario.caught_up(other)
+    other.kill()
 
 
 @simulated("count")
@@ -60,42 +109,24 @@ async def test_the_last_epoch_seals_the_producer_id_and_the_next_id_counts_from_
 
 @simulated("count")
 async def test_a_changelog_recreated_while_nobody_ran_is_built_anew_from_the_source(scenario: Scenario) -> None:
-    worker = scenario.workers[0]
-    await scenario.started(*EARLY)
-    worker.kill(1000)
+    await _stopped(scenario)
     scenario.changelog.recreate()
-    seen = _quarantines(scenario)
-    worker.start()
-    await scenario.caught_up()
-    assert len(seen) == 1
-    assert "past the log's end" in seen[0]
-    scenario.check()
+    await _rebuilt(scenario, "past the log's end")
 
 
 @simulated("count", workers=2)
 async def test_a_recreated_changelog_that_is_longer_than_the_old_one_is_told_by_its_log_id(scenario: Scenario) -> None:
-    worker, other = scenario.workers
-    await scenario.started(*EARLY)
-    worker.kill(1000)
+    await _stopped(scenario)
     scenario.changelog.recreate()
-    other.start()
-    for number in range(6):
-        scenario.produce((b"a", b"%d" % number))
-        await scenario.caught_up(other)
-    other.kill()
-    seen = _quarantines(scenario)
-    worker.start()
-    await scenario.caught_up()
-    assert len(seen) == 1
-    assert "deleted and created again" in seen[0]
-    scenario.check()
+    await _applied_one_by_one(scenario, 6)
+    await _rebuilt(scenario, "deleted and created again")
 
 
 @simulated("count", workers=2)
 async def test_a_recreated_changelog_is_told_also_where_its_claim_lies_before_what_is_replayed(
     scenario: Scenario,
 ) -> None:
-    worker, other = scenario.workers
+    worker = scenario.workers[0]
     await scenario.started(*EARLY)
     generation = scenario.world.group.generation
     scenario.world.group.rebalance()
@@ -104,11 +135,7 @@ async def test_a_recreated_changelog_is_told_also_where_its_claim_lies_before_wh
     # The newest claim is the last record, so what follows it in the new log is only rows.
     worker.kill(1000)
     scenario.changelog.recreate()
-    other.start()
-    for number in range(9):
-        scenario.produce((b"a", b"%d" % number))
-        await scenario.caught_up(other)
-    other.kill()
+    await _applied_one_by_one(scenario, 9)
     before = scenario.changelog.end
     seen = _quarantines(scenario)
     worker.start()
@@ -144,23 +171,13 @@ async def test_a_store_ahead_of_a_truncated_changelog_is_rebuilt(scenario: Scena
     await scenario.caught_up()
     worker.kill(1000)
     scenario.changelog.truncate(before)
-    seen = _quarantines(scenario)
-    worker.start()
-    await scenario.caught_up()
-    assert len(seen) == 1
-    assert "past the log's end" in seen[0]
-    scenario.check()
+    await _rebuilt(scenario, "past the log's end")
 
 
 @simulated("upsert", workers=2, seeds=range(6))
 async def test_a_standby_that_stood_still_beyond_the_retention_of_tombstones_is_rebuilt(scenario: Scenario) -> None:
-    scenario.world.group.follows = 1.0
-    scenario.world.group.place = lambda _source, members: min(members)
-    owner, standby = scenario.workers
-    await scenario.started(*EARLY)
-    standby.start()
-    await scenario.follows(standby)
-    world = scenario.world
+    standby = await _follower(scenario)
+    owner, world = scenario.workers[0], scenario.world
 
     def on_hop(process: object, where: str) -> None:
         if where == "read.asked" and process is standby.process and not world.under_way[where]:
@@ -187,9 +204,8 @@ async def test_a_standby_that_stood_still_beyond_the_retention_of_tombstones_is_
 
 @simulated("count", workers=2)
 async def test_a_store_older_than_the_retention_of_tombstones_is_rebuilt(scenario: Scenario) -> None:
-    worker, other = scenario.workers
-    await scenario.started(*EARLY)
-    worker.kill(1000)
+    await _stopped(scenario)
+    other = scenario.workers[1]
     other.start()
     await scenario.caught_up(other)
     scenario.produce((b"a", None), (b"b", b"5"))
@@ -197,20 +213,13 @@ async def test_a_store_older_than_the_retention_of_tombstones_is_rebuilt(scenari
     other.kill()
     await asyncio.sleep(26 * HOUR)
     scenario.changelog.compact(scenario.changelog.end)
-    seen = _quarantines(scenario)
-    worker.start()
-    await scenario.caught_up()
-    assert len(seen) == 1
-    assert "retention of tombstones" in seen[0]
+    await _rebuilt(scenario, "retention of tombstones")
     assert b"a" not in scenario.rows()
-    scenario.check()
 
 
 @simulated("count")
 async def test_a_store_at_the_end_of_its_changelog_is_never_too_old(scenario: Scenario) -> None:
-    worker = scenario.workers[0]
-    await scenario.started(*EARLY)
-    worker.kill(1000)
+    worker = await _stopped(scenario)
     await asyncio.sleep(100 * HOUR)
     scenario.changelog.compact(scenario.changelog.end)
     seen = _quarantines(scenario)
@@ -241,19 +250,12 @@ def test_a_changed_fingerprint_stops_the_worker_and_names_the_field(*, keep_stor
 
 @simulated("count")
 async def test_a_store_of_another_row_layout_is_rebuilt(scenario: Scenario) -> None:
-    worker = scenario.workers[0]
-    await scenario.started(*EARLY)
-    worker.kill(1000)
+    worker = await _stopped(scenario)
     disk = worker.disk(SOURCE, "count")
     known = decode(Checkpoint, disk.durable[CHECKPOINT])
     fields = {name: getattr(known, name) for name in known.__struct_fields__}
     disk.durable[CHECKPOINT] = encode(Checkpoint(**(fields | {"layout": LAYOUT_VERSION + 1})))
-    seen = _quarantines(scenario)
-    worker.start()
-    await scenario.caught_up()
-    assert len(seen) == 1
-    assert "layout" in seen[0]
-    scenario.check()
+    await _rebuilt(scenario, "layout")
 
 
 async def _refused(scenario: Scenario, why: str) -> None:
@@ -272,28 +274,26 @@ async def _refused(scenario: Scenario, why: str) -> None:
     assert task.status().blocked
 
 
+async def _refused_at_start(scenario: Scenario, why: str) -> None:
+    scenario.workers[0].start()
+    await asyncio.sleep(10)
+    await _refused(scenario, why)
+
+
 @simulated("count")
 async def test_a_source_recreated_shorter_is_refused_and_the_old_rows_stay_readable(scenario: Scenario) -> None:
-    worker = scenario.workers[0]
-    await scenario.started(*EARLY)
-    worker.kill(1000)
+    await _stopped(scenario)
     scenario.source.recreate()
     scenario.produce((b"z", b"other"))
-    worker.start()
-    await asyncio.sleep(10)
-    await _refused(scenario, "was applied already")
+    await _refused_at_start(scenario, "was applied already")
 
 
 @simulated("count")
 async def test_a_source_recreated_longer_is_told_by_its_anchor(scenario: Scenario) -> None:
-    worker = scenario.workers[0]
-    await scenario.started(*EARLY)
-    worker.kill(1000)
+    await _stopped(scenario)
     scenario.source.recreate()
     scenario.produce(*[(b"z", b"other")] * 9)
-    worker.start()
-    await asyncio.sleep(10)
-    await _refused(scenario, "another record at offset 3")
+    await _refused_at_start(scenario, "another record at offset 3")
 
 
 @simulated("count", seeds=range(4))
@@ -313,14 +313,7 @@ async def test_a_source_recreated_under_its_owner_leaves_nothing_known_of_how_ol
 
 @simulated("count", workers=2)
 async def test_a_standby_does_not_say_how_far_it_is_behind_a_source_that_lacks_what_it_has(scenario: Scenario) -> None:
-    scenario.world.group.follows = 1.0
-    scenario.world.group.place = lambda _source, members: min(members)
-    standby = scenario.workers[1]
-    await scenario.started(*EARLY)
-    standby.start()
-    await scenario.follows(standby)
-    task = scenario.task(standby)
-    await scenario.world.until(lambda: task.lag_records == 0, "its lag is known")
+    standby, task = await _lag_known(scenario)
     scenario.source.recreate()
     await scenario.world.until(lambda: task.lag_records is None, "its lag is not known", 10)
     scenario.produce(*[(b"z", b"other")] * 9)
@@ -354,14 +347,7 @@ async def test_an_owner_whose_source_is_missing_keeps_its_rows_and_goes_on_once_
 
 @simulated("count", workers=2)
 async def test_a_standby_does_not_say_how_far_it_is_behind_a_source_that_is_missing(scenario: Scenario) -> None:
-    scenario.world.group.follows = 1.0
-    scenario.world.group.place = lambda _source, members: min(members)
-    standby = scenario.workers[1]
-    await scenario.started(*EARLY)
-    standby.start()
-    await scenario.follows(standby)
-    task = scenario.task(standby)
-    await scenario.world.until(lambda: task.lag_records == 0, "its lag is known")
+    standby, task = await _lag_known(scenario)
     scenario.source.missing = True
     await scenario.world.until(lambda: task.staleness_ms is None, "nothing is known", 10)
     assert (task.state, task.lag_records) == (TaskState.STANDBY, None)
@@ -374,21 +360,15 @@ async def test_a_standby_does_not_say_how_far_it_is_behind_a_source_that_is_miss
 
 @simulated("count")
 async def test_records_deleted_by_retention_before_they_were_applied_are_not_skipped_over(scenario: Scenario) -> None:
-    worker = scenario.workers[0]
-    await scenario.started(*EARLY)
-    worker.kill(1000)
+    await _stopped(scenario)
     scenario.produce(*EARLY)
     scenario.source.delete_before(6)
-    worker.start()
-    await asyncio.sleep(10)
-    await _refused(scenario, "retention deleted records")
+    await _refused_at_start(scenario, "retention deleted records")
 
 
 @simulated("count")
 async def test_retention_that_strikes_between_the_check_and_the_claim_is_noticed_too(scenario: Scenario) -> None:
-    worker = scenario.workers[0]
-    await scenario.started(*EARLY)
-    worker.kill(1000)
+    worker = await _stopped(scenario)
     scenario.produce(*EARLY)
     reached = scenario.at("claim.asked", lambda: scenario.source.delete_before(6))
     worker.start()

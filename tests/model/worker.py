@@ -42,7 +42,7 @@ PATIENCE = 1.0
 MAX_STALENESS = 30.0
 
 #: By how much the clock of a machine may be faster or slower than a broker's: ten times what quartz is off by.
-MOST_DRIFT = 1e-3
+MAX_DRIFT = 1e-3
 
 #: Seconds between two attempts to use a broker.
 _RETRY = 2.0
@@ -63,7 +63,7 @@ class Worker:
         self.failures: list[Exception] = []
         self.incarnation = 0
         #: How many seconds the clock of its machine counts in one of a broker's.
-        self.speed = 1 + world.choose.uniform(-MOST_DRIFT, MOST_DRIFT)
+        self.speed = 1 + world.choose.uniform(-MAX_DRIFT, MAX_DRIFT)
         #: Bytes free on its disk.
         self.free = 1 << 40
         self._world = world

@@ -1,6 +1,6 @@
 """How a field of tables.yaml is declared: its name, what it may be, its default, and its fingerprint parts.
 
-The reader of the file and its JSON Schema go by the declarations in source.py and load.py, and a test holds the
+The reader of the file and its JSON Schema follow the declarations in source.py and load.py, and a test holds the
 fingerprint to them.
 """
 
@@ -119,7 +119,7 @@ class Several:
 
 @dataclass(frozen=True, slots=True)
 class Shared(Generic[Value_co]):
-    """A kind that the JSON Schema describes once, under a name of its own, for all who use it."""
+    """A kind that the JSON Schema describes once, under its own name, for all its uses."""
 
     name: str
     kind: Kind[Value_co]
@@ -136,7 +136,7 @@ class Shared(Generic[Value_co]):
 
 @dataclass(frozen=True, slots=True)
 class Read(Generic[Value_co]):
-    """What a function reads, and what the JSON Schema describes under a name of its own."""
+    """What a function reads, and what the JSON Schema describes under its own name."""
 
     name: str
     function: Callable[[Reader, yaml.Node, str], Value_co | None]
@@ -179,7 +179,7 @@ class Field:
 class Given:
     """What a mapping gives: the value of every declared field, its default where there is no entry.
 
-    A value that cannot be taken is None, and the mapping is not whole then, nor is it without a required field.
+    A value that cannot be used is None. The mapping is not whole then, or if a required field is missing.
     """
 
     values: Mapping[str, Any]

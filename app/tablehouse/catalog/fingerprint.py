@@ -1,7 +1,7 @@
 """What makes a table's stored rows valid: if any named part changes, the old rows are not this table's.
 
-The description, the number of standbys, what becomes of bad records and whether callers may write stand outside, since
-they change no row. Group, table and version are parts
+The description, the number of standbys, what happens to bad records and whether callers may
+write are not part of it, since they change no row. Group, table and version are parts
 because the name of a changelog does not tell them apart: table `eu-users` of group `shop` and table `users` of group
 `shop-eu` have one name.
 """
@@ -75,9 +75,9 @@ def digest(parts: Mapping[str, str]) -> str:
 def catalog_digest(catalog: Catalog) -> str:
     """Return 32 hexadecimal digits over every table's definition and version.
 
-    Every worker gives it when it joins the group (MemberMetadata). Nothing decides by it: whether two workers may
-    forward to each other goes by the digest of the table that is read. Neither the order of the tables in the file nor
-    their descriptions and standbys count.
+    Every worker gives it when it joins the group (MemberMetadata). No decision depends on it: whether two
+    workers may forward to each other depends on the digest of the table that is read. The order of the tables in the
+    file, their descriptions and standbys do not count.
     """
     return digest(
         {name: _json([table.version, definition(table)]) for name, table in catalog.tables.items()},

@@ -211,7 +211,7 @@ TABLE = Declared(
             name="version",
             kind=Integer(1),
             default=default_of(TableSpec, "version"),
-            description="Raise it to build a changed definition anew, beside the old data.",
+            description="Raise it to rebuild a table whose definition has changed, next to the old data.",
         ),
         Field(
             name="standbys",

@@ -63,7 +63,7 @@ KEY = Declared(
             kind=MEMBER_KIND,
             default=None,
             fingerprint=("key_fields", "key_bare"),
-            description="The only member of a structured key, whose value alone stands in URLs.",
+            description="The only member of a structured key; URLs have its value alone.",
         ),
         Field(
             name="fields",
@@ -147,7 +147,7 @@ def read_key(reader: Reader, node: yaml.Node, field: str) -> KeySpec | None:
         spelled = " and ".join(sorted(SPELLED_KEYS))
         _refuse(reader, given, field, "spellings", f"belongs to formats {spelled}, this key is {name}; leave it out")
     if "field" in given and "fields" in given:
-        why = "stands beside fields; use field for a key of one member whose value alone stands in URLs, else fields"
+        why = "cannot go with fields; use field for a key of one member if URLs have its value alone, else fields"
         _refuse(reader, given, field, "field", why)
     if not given.is_whole:
         return None
@@ -199,7 +199,7 @@ SOURCE = Declared(
             default=default_of(SourceSpec, "partitioner"),
             fingerprint=("partitioner", "fold"),
             description="How the topic's producers choose a partition: murmur2 as Java does, crc32 as librdkafka does, "
-            "fnv1a as Sarama does; any if they do not go by the key.",
+            "fnv1a as Sarama does; any if they ignore the key.",
         ),
         Field(
             name="envelope",
@@ -212,7 +212,7 @@ SOURCE = Declared(
             name="on_error",
             kind=OneOf(get_args(OnError)),
             default=default_of(SourceSpec, "on_error"),
-            description="What becomes of a record that cannot be a row.",
+            description="What happens to a record that cannot be a row.",
         ),
     ),
     unsupported=("timestamp",),

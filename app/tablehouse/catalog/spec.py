@@ -42,7 +42,7 @@ class KeySpec:
     """How the keys of a source topic are written.
 
     `fields` are the members of a structured key in the order in which the producer writes them; empty for every other
-    format, and for a key that is one scalar. `bare` is set for a key of one member whose value alone stands in a URL.
+    format, and for a key that is one scalar. `bare` is set for a key of one member if only its value is in a URL.
     `spellings` are the ways in which producers write JSON, of SPELLED_KEYS alone; the first is that of rows that
     callers write.
     """
@@ -58,7 +58,7 @@ class KeySpec:
 
 @dataclass(frozen=True, slots=True)
 class SchemaFile:
-    """A schema that stands in a file of its own; `text` is what was in it when the definition was read."""
+    """A schema in a separate file; `text` is what was in it when the definition was read."""
 
     path: Path = field(compare=False)
     text: str
@@ -86,7 +86,7 @@ class ValueSpec:
 class SourceSpec:
     """A source topic, and how to read what is in it.
 
-    `envelope` is what the producer wraps rows in, `on_error` what becomes of a record that cannot be a row.
+    `envelope` is what the producer wraps rows in, `on_error` what happens to a record that cannot be a row.
     """
 
     topic: str

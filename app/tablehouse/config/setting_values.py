@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_LEAST_MEMORY = 64 << 20
+_MIN_MEMORY = 64 << 20
 _HIGHEST_PORT = 65535
 _LONGEST_SECRET = 10_000
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -21,7 +21,7 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 # What some settings look like as they are written, for schemas of them: bounds are not in it.
 _NUMBER = r"^[0-9]{1,18}(\.[0-9]{1,9})? ?"
 _Duration = Annotated[str, Field(pattern=_NUMBER + r"(ms|s|m|h|d)?$")] | Annotated[int, Field(ge=0)]
-Size = Annotated[str, Field(pattern=_NUMBER + r"(B|KiB|MiB|GiB|TiB)?$")] | Annotated[int, Field(ge=_LEAST_MEMORY)]
+Size = Annotated[str, Field(pattern=_NUMBER + r"(B|KiB|MiB|GiB|TiB)?$")] | Annotated[int, Field(ge=_MIN_MEMORY)]
 Records = Annotated[str, Field(pattern=r"^[0-9]{1,18}$")] | Annotated[int, Field(ge=0)]
 Replicas = Annotated[str, Field(pattern=r"^[0-9]{1,3}$")] | Annotated[int, Field(ge=1)]
 Topic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
@@ -48,7 +48,7 @@ def duration(lowest: float, highest: float, words: str) -> BeforeValidator:
 def memory(value: object) -> int:
     """Read a size in bytes."""
     size = _quantity(value, _BYTES)
-    if size is None or size < _LEAST_MEMORY:
+    if size is None or size < _MIN_MEMORY:
         raise ValueError("must be a size from 64MiB on, like 512MiB or 4GiB")
     return int(size)
 

@@ -22,7 +22,7 @@ import msgspec
 from tablehouse.errors import InvalidKey
 from tablehouse.formats.avro_rendering import VARIABLE_DECIMAL, float_text, kind_of, rendered_as, rounded, single
 from tablehouse.formats.avro_rendering import variable_decimal as shown_variable_decimal
-from tablehouse.formats.avro_write import twos_complement
+from tablehouse.formats.avro_values import twos_complement
 from tablehouse.formats.errors import DecodeError, StoredKeyError
 from tablehouse.formats.ordered import SIGN, Scalar
 from tablehouse.formats.temporal import decimal_text, unscaled
@@ -33,7 +33,7 @@ Shown = str | bool | int | float
 _INT = 1 << 31
 
 #: The most bytes of a decimal in a key; a schema may declare gigabytes.
-_MOST_DECIMAL_BYTES = 8 * 1024
+_MAX_DECIMAL_BYTES = 8 * 1024
 _DECIMAL = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 _encode = msgspec.json.Encoder().encode
@@ -62,8 +62,8 @@ def key_type(schema: Any, types: Mapping[str, Any], what: str) -> KeyType:
         if len(branches) == 1 < len(schema):
             return _not_null(key_type(branches[0], types, what), what)
     if rendered == "decimal":
-        if schema.get("size", 0) > _MOST_DECIMAL_BYTES:
-            raise DecodeError(f"{what} is a decimal of more than {_MOST_DECIMAL_BYTES} bytes, which no key can be")
+        if schema.get("size", 0) > _MAX_DECIMAL_BYTES:
+            raise DecodeError(f"{what} is a decimal of more than {_MAX_DECIMAL_BYTES} bytes, which no key can be")
         return decimal_key(schema["scale"], schema.get("size"))
     if rendered == VARIABLE_DECIMAL:
         return VARIABLE_DECIMAL_KEY

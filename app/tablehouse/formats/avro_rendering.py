@@ -27,7 +27,7 @@ PREFIX = "tablehouse-"
 _CONNECT_DECIMAL = "org.apache.kafka.connect.data.Decimal"
 _UUID_SIZE = 16
 _SINGLE = Struct("<f")
-_LEAST_NORMAL_SINGLE = 2.0**-126
+_MIN_NORMAL_SINGLE = 2.0**-126
 _DIGITS = range(6, 9)
 _pack = _SINGLE.pack
 
@@ -61,7 +61,7 @@ def single(value: float, _: object = None, wanted: object = None) -> str | float
         return value
     packed = _pack(value)
     # Starting at six digits finds every shorter text too, except for subnormal floats.
-    for digits in _DIGITS if abs(value) >= _LEAST_NORMAL_SINGLE else range(1, 9):
+    for digits in _DIGITS if abs(value) >= _MIN_NORMAL_SINGLE else range(1, 9):
         short = float(f"{value:.{digits}g}")
         if _pack(short) == packed:
             return short

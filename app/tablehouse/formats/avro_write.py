@@ -5,19 +5,17 @@ row is never held as Python values, which can take twenty times the memory of it
 thread can convert it while the event loop goes on.
 """
 
-from binascii import Error as Base64Error
-from binascii import a2b_base64
 from collections.abc import Callable, Mapping
 from functools import partial
 from struct import Struct
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import msgspec
 
 from tablehouse.formats.avro import is_bare
 from tablehouse.formats.avro_rendering import VARIABLE_DECIMAL, kind_of, rendered_as
 from tablehouse.formats.avro_schema import readable
+from tablehouse.formats.avro_values import converter
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.framing import frame
 from tablehouse.formats.json_pieces import check_json
@@ -33,13 +31,7 @@ from tablehouse.formats.json_walk import (
 )
 from tablehouse.formats.remembered import remembered
 from tablehouse.formats.schemas import Schema
-from tablehouse.formats.temporal import days, duration_units, time_units, timestamp_units, unscaled
 from tablehouse.turns import Work
-
-_BITS = {"int": 31, "long": 63}
-_NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
-#: The smallest numbers that are rounded to infinity.
-_TOO_GREAT = {"float": (2**25 - 1) << 103, "double": (2**54 - 1) << 970}
 
 #: The last byte of a varint is less than this.
 _ONE_BYTE = 0x80
@@ -305,7 +297,7 @@ def _union(branches: list[Any], writers: list[_Writer]) -> _Writer:
 
 def _of_scalars(schema: Any) -> _Writer:
     """Return the writer of values of a schema that are strings, numbers or literals in JSON."""
-    convert, put, rendered = _converter(schema), _put_of(schema), rendered_as(schema)
+    convert, put, rendered = converter(schema), _put_of(schema), rendered_as(schema)
 
     def write(text: bytes, at: int, out: bytearray) -> int:
         if text[at] in _BRACKETS:
@@ -401,127 +393,3 @@ def _put_of(schema: Any) -> Callable[[Any, bytearray], None]:
             put_part(parts[name], out)
 
     return put
-
-
-def _converter(schema: Any) -> Callable[[Any], Any]:
-    """Return the converter from a value in JSON to the value in Avro; it raises DecodeError."""
-    kind, rendered = kind_of(schema), rendered_as(schema)
-    if rendered and rendered != "float":
-        return partial(_rendered, schema=schema, kind=kind, rendered=rendered)
-    return _integers(kind) if kind in _BITS else partial(_PLAIN[kind], schema=schema)
-
-
-def _rendered(value: Any, schema: Any, kind: str, rendered: str) -> Any:
-    if not isinstance(value, str):
-        raise DecodeError(f"it has to be a {rendered.rstrip('-0123456789')} in a string")
-    written = _from_text(value, rendered, schema)
-    return _integers(kind)(written) if kind in _BITS else written
-
-
-def _from_text(text: str, rendered: str, schema: Mapping[str, Any]) -> Any:
-    if rendered == "decimal":
-        return _decimal(text, schema)
-    if rendered == VARIABLE_DECIMAL:
-        scale = len(text.partition(".")[2])
-        return {"scale": scale, "value": twos_complement(unscaled(text, scale))}
-    if rendered == "uuid":
-        return _uuid(text)
-    if rendered == "date":
-        return days(text)
-    name, _, digits = rendered.rpartition("-")
-    if name in _TIMES:
-        return _TIMES[name](text, int(digits))
-    return timestamp_units(text, int(digits), "Z" if name == "timestamp" else "")
-
-
-_TIMES: Mapping[str, Callable[[str, int], int]] = {"time": time_units, "duration": duration_units}
-
-
-def _uuid(text: str) -> bytes:
-    try:
-        return UUID(text).bytes
-    except ValueError:
-        raise DecodeError("it has to be a uuid") from None
-
-
-def _decimal(text: str, schema: Mapping[str, Any]) -> bytes:
-    number = unscaled(text, schema["scale"])
-    if schema["precision"] is not None and len(str(abs(number)) if number else "") > schema["precision"]:
-        raise DecodeError(f"it has more than the {schema['precision']} digits of the schema's decimal")
-    # fastavro has checked that this number of digits fits.
-    return number.to_bytes(schema["size"], "big", signed=True) if "size" in schema else twos_complement(number)
-
-
-def twos_complement(number: int) -> bytes:
-    """Return a number in the fewest bytes that hold it with its sign, big-endian."""
-    return number.to_bytes((number + (number < 0)).bit_length() // 8 + 1, "big", signed=True)
-
-
-def _integers(kind: str) -> Callable[[Any], int]:
-    limit = 1 << _BITS[kind]
-
-    def convert(value: Any) -> int:
-        if type(value) is not int or not -limit <= value < limit:
-            raise DecodeError(f"it has to be an integer from {-limit} to {limit - 1}")
-        return value
-
-    return convert
-
-
-def _null(value: Any, schema: Any) -> None:
-    del schema
-    if value is not None:
-        raise DecodeError("it has to be null")
-
-
-def _boolean(value: Any, schema: Any) -> bool:
-    del schema
-    if not isinstance(value, bool):
-        raise DecodeError("it has to be true or false")
-    return value
-
-
-def _float(value: Any, schema: Any) -> float:
-    if isinstance(value, str) and value in _NOT_FINITE:
-        return float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DecodeError('it has to be a number, "NaN", "Infinity" or "-Infinity"')
-    kind = kind_of(schema)
-    if abs(value) >= _TOO_GREAT[kind]:
-        raise DecodeError(f"it is beyond the range of a {kind}")
-    return float(value)
-
-
-def _string(value: Any, schema: Any) -> str:
-    del schema
-    if not isinstance(value, str):
-        raise DecodeError("it has to be a string")
-    return value
-
-
-def _bytes(value: Any, schema: Any) -> bytes:
-    try:
-        found = a2b_base64(_string(value, schema), strict_mode=True)
-    except (Base64Error, ValueError):
-        raise DecodeError("it has to be base64 in a string") from None
-    if kind_of(schema) == "fixed" and len(found) != schema["size"]:
-        raise DecodeError(f"it has to be {schema['size']} bytes in base64, and is {len(found)}")
-    return found
-
-
-def _symbol(value: Any, schema: Any) -> str:
-    if value not in schema["symbols"]:
-        raise DecodeError(f"it has to be one of {', '.join(schema['symbols'])}")
-    return str(value)
-
-
-_PLAIN: Mapping[str, Callable[..., Any]] = {
-    "null": _null,
-    "boolean": _boolean,
-    "float": _float,
-    "double": _float,
-    "string": _string,
-    "bytes": _bytes,
-    "fixed": _bytes,
-    "enum": _symbol,
-}

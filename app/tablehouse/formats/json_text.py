@@ -21,7 +21,7 @@ from tablehouse.turns import finish
 MAX_DEPTH = 500
 
 #: Significant digits that tell any two doubles apart (IEEE 754, binary64).
-_MOST_DIGITS_OF_DOUBLES = 17
+_MAX_DIGITS_OF_DOUBLES = 17
 
 _Decoded = TypeVar("_Decoded")
 
@@ -69,9 +69,9 @@ def _number_of_key(text: str) -> float:
     if isinf(number):
         raise ValueError("a number is out of range")
     digits = re.split("[eE]", text)[0].replace(".", "").lstrip("-0").rstrip("0")
-    if len(digits) > _MOST_DIGITS_OF_DOUBLES:
+    if len(digits) > _MAX_DIGITS_OF_DOUBLES:
         raise ValueError(
-            f"a number has more than the {_MOST_DIGITS_OF_DOUBLES} digits that tell doubles apart: write it as a "
+            f"a number has more than the {_MAX_DIGITS_OF_DOUBLES} digits that tell doubles apart: write it as a "
             "string to keep them all"
         )
     return number

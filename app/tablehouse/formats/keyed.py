@@ -30,7 +30,8 @@ from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.framing import Headers
 from tablehouse.formats.json_text import decode_key_json
 from tablehouse.formats.key_frames import framed_key, key_frame, key_in_forms, schema_of
-from tablehouse.formats.keys import Key, KeyFormat, KeyMembers, key_format, stored_scalars
+from tablehouse.formats.key_members import KeyMembers, stored_scalars
+from tablehouse.formats.keys import Key, KeyFormat, key_format
 from tablehouse.formats.ordered import Scalar
 from tablehouse.formats.remembered import remembered
 from tablehouse.formats.schemas import Schema

@@ -50,7 +50,7 @@ _LOGGED = re.compile(r"WARNING: All log messages|[IWE][0-9]{4}")
 _FAILED_FIELD = re.compile(r"Failed to serialize (\w+) field: ")
 _NO_FORM = "a Timestamp is from the years 1 to 9999, a Duration at most 10,000 years, a number in a Value finite"
 
-_MOST_INDEXES = 32
+_MAX_INDEXES = 32
 _STDERR = 2
 
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -87,7 +87,7 @@ def _indexes(value: bytes, start: int) -> tuple[tuple[int, ...], int]:
     Zig-zag varints: the count, then each index; a single zero means the first message.
     """
     count, start = _varint(value, start)
-    if not 0 <= count <= _MOST_INDEXES:
+    if not 0 <= count <= _MAX_INDEXES:
         raise DecodeError("it does not say which message of its schema it is, as Confluent's serialisers do")
     if count == 0:
         return (0,), start

@@ -18,11 +18,11 @@ _DAY_SECONDS = 86_400
 _CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097
 
 #: Digits of a decimal, as of an integer in JSON: a scale of millions would be a text of megabytes.
-_MOST_DIGITS = 4300
-_MOST_BITS = (10**_MOST_DIGITS - 1).bit_length() - 1
+_MAX_DIGITS = 4300
+_MAX_BITS = (10**_MAX_DIGITS - 1).bit_length() - 1
 
 #: Characters of the longest text of a decimal: all digits, zeros for a scale, a sign and a point.
-_LONGEST_DECIMAL = 2 * _MOST_DIGITS + 2
+_LONGEST_DECIMAL = 2 * _MAX_DIGITS + 2
 
 #: A decimal as a number in JSON, which may have an exponent.
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([-+]?[0-9]{1,9}))?")
@@ -34,8 +34,8 @@ _TIME = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9
 
 def decimal_text(unscaled: int, scale: int) -> str:
     """Return the digits of unscaled * 10 ** -scale, all `scale` of them behind the point; raises DecodeError."""
-    if unscaled.bit_length() > _MOST_BITS or abs(scale) > _MOST_DIGITS:
-        raise DecodeError(f"a decimal has more than {_MOST_DIGITS} digits")
+    if unscaled.bit_length() > _MAX_BITS or abs(scale) > _MAX_DIGITS:
+        raise DecodeError(f"a decimal has more than {_MAX_DIGITS} digits")
     sign, digits = "-" if unscaled < 0 else "", str(abs(unscaled))
     if scale <= 0:
         return sign + digits + "0" * (-scale if unscaled else 0)
@@ -49,8 +49,8 @@ def plain_decimal(text: str) -> str:
     if match is None:
         raise DecodeError("it has to be a number, with an exponent of at most 9 digits")
     sign, whole, fraction, exponent = match[1], match[2], match[3] or "", match[4] or "0"
-    if len(whole) + len(fraction) > _MOST_DIGITS:
-        raise DecodeError(f"a decimal has more than {_MOST_DIGITS} digits")
+    if len(whole) + len(fraction) > _MAX_DIGITS:
+        raise DecodeError(f"a decimal has more than {_MAX_DIGITS} digits")
     return sign + decimal_text(int(whole + fraction), len(fraction) - int(exponent))
 
 
@@ -64,14 +64,14 @@ def unscaled(text: str, scale: int) -> int:
     if len(fraction.rstrip("0")) > places:
         raise DecodeError(f"it has more than {places} digits after the point")
     # A schema's scale may be any number, so no text of that length is made before the scale was checked.
-    if abs(scale) > _MOST_DIGITS:
-        raise DecodeError(f"a decimal has more than {_MOST_DIGITS} digits")
+    if abs(scale) > _MAX_DIGITS:
+        raise DecodeError(f"a decimal has more than {_MAX_DIGITS} digits")
     digits = (whole + fraction[:places].ljust(places, "0")).lstrip("0")
     if digits and not digits.endswith("0" * zeros):
         raise DecodeError(f"it does not end with {zeros} zeros, as its scale of {scale} demands")
     digits = digits[: len(digits) - zeros] if digits else "0"
-    if len(digits) > _MOST_DIGITS:
-        raise DecodeError(f"a decimal has more than {_MOST_DIGITS} digits")
+    if len(digits) > _MAX_DIGITS:
+        raise DecodeError(f"a decimal has more than {_MAX_DIGITS} digits")
     return -int(digits) if sign else int(digits)
 
 

@@ -12,7 +12,7 @@ from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.schemas import Schemas
 
 #: The limit of variants of one topic's keys; each may be one more partition to ask on every read.
-MOST_VARIANTS = 256
+MAX_VARIANTS = 256
 
 
 class KeyVariants:
@@ -34,12 +34,12 @@ class KeyVariants:
         return self._known
 
     def learn(self, variant: bytes) -> None:
-        """Record a variant; raises DecodeError beyond MOST_VARIANTS."""
+        """Record a variant; raises DecodeError beyond MAX_VARIANTS."""
         if variant in self._known:
             return
-        if len(self._known) == MOST_VARIANTS:
+        if len(self._known) == MAX_VARIANTS:
             raise DecodeError(
-                f"keys of {self.topic} have more than {MOST_VARIANTS} schemas, and each is a partition to look in: "
+                f"keys of {self.topic} have more than {MAX_VARIANTS} schemas, and each is a partition to look in: "
                 "give the topic's keys one schema"
             )
         self._known = (variant, *self._known)

@@ -10,7 +10,7 @@ import structlog
 #: Lines in one second; what is over it is counted, and the next line that is written says how many were not.
 LINES_PER_SECOND = 100
 
-#: What somebody should look into. A 503 is how a restore or a rebalance looks from outside; metrics count it.
+#: Answers that a person should look into. A 503 is how a restore or a rebalance looks from outside; metrics count it.
 _FAULTS = frozenset({HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.GATEWAY_TIMEOUT})
 
 

@@ -21,7 +21,7 @@ from tablehouse.routing.tables import RoutedTable, table_named
 from tablehouse.turns import Turns
 
 #: Keys of one request.
-MOST_KEYS = 10_000
+MAX_KEYS = 10_000
 
 #: Bytes of a request's body.
 MAX_BODY_BYTES = 2 << 20
@@ -29,8 +29,8 @@ MAX_BODY_BYTES = 2 << 20
 _JSON = "application/json"
 
 #: Rows rendered in one go, about 1 us each for small ones, and the bytes that are handed to the connection at once.
-_ROWS_A_TURN = 256
-_BYTES_A_WRITE = 64 * 1024
+_ROWS_PER_TURN = 256
+_BYTES_PER_WRITE = 64 * 1024
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,15 +77,15 @@ class BatchRoutes:
     async def _pieces(
         self, batch: Batch, keys: Sequence[msgspec.Raw], render: Callable[[bytes], bytes]
     ) -> AsyncGenerator[bytes]:
-        """Render the answer, in pieces of about _BYTES_A_WRITE."""
+        """Render the answer, in pieces of about _BYTES_PER_WRITE."""
         written = 0
         buffer = bytearray(b'{"rows":[')
         errors: dict[int, bytes] = {}
         async for outcomes in batch.outcomes():
-            for start in range(0, len(outcomes), _ROWS_A_TURN):
+            for start in range(0, len(outcomes), _ROWS_PER_TURN):
                 if start:
                     await self._turns.wait()
-                for outcome in outcomes[start : start + _ROWS_A_TURN]:
+                for outcome in outcomes[start : start + _ROWS_PER_TURN]:
                     if written:
                         buffer += b","
                     if isinstance(outcome, bytes):
@@ -100,7 +100,7 @@ class BatchRoutes:
                     else:
                         buffer += b'{"key":%b,"error":%b}' % (keys[written], _error(outcome, errors))
                     written += 1
-                    if len(buffer) >= _BYTES_A_WRITE:
+                    if len(buffer) >= _BYTES_PER_WRITE:
                         yield bytes(buffer)
                         buffer.clear()
             errors.clear()
@@ -109,7 +109,7 @@ class BatchRoutes:
 
 
 def _keys(table: TableSpec, body: bytes) -> tuple[Sequence[msgspec.Raw], Sequence[bytes | RequestError]]:
-    """Return each key as it stands in the body, and as the text that a URL would have, or why it has none.
+    """Return each key as it is in the body, and as the text that a URL would have, or why it has none.
 
     Raises InvalidBody.
     """
@@ -118,8 +118,8 @@ def _keys(table: TableSpec, body: bytes) -> tuple[Sequence[msgspec.Raw], Sequenc
         raw = decode_with(_raw_requests, body).keys
     except DecodeError as error:
         raise InvalidBody(f'the body has to be JSON like {{"keys": ["a", "b"]}}: {error}') from None
-    if len(given) > MOST_KEYS:
-        raise InvalidBody(f"the batch has {len(given)} keys, at most {MOST_KEYS} are taken: ask in several batches")
+    if len(given) > MAX_KEYS:
+        raise InvalidBody(f"the batch has {len(given)} keys, at most {MAX_KEYS} are taken: ask in several batches")
     return raw, [_key_or_error(table, key, text) for key, text in zip(given, raw, strict=True)]
 
 

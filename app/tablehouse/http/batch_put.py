@@ -58,7 +58,7 @@ class BatchPutRoutes:
         self._turns = turns
 
     async def batch_put(self, call: Call) -> web.StreamResponse:
-        """Write and delete the rows of the lines, and answer what became of each, in their order."""
+        """Write and delete the rows of the lines, and answer with the outcome of each, in their order."""
         refuse_conditions(call)
         table = table_named(self._tables, call.table)
         payload_of = _payloads(self._writes.content_type(table.spec.name))

@@ -1,4 +1,4 @@
-"""Documents that may take long to make: made once for all who ask at the same time, and kept for a moment."""
+"""Documents that may take long to make: made once for all callers that ask at the same time, and kept briefly."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 #: Seconds for which a document is kept at most, and how many times as long as the processor needed to make it. So one
-#: that is asked for all the time takes a twentieth of the processor.
+#: that is requested continuously takes a twentieth of the processor.
 KEPT_SECONDS = 1.0
 _KEPT_TIMES = 20
 

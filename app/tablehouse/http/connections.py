@@ -7,7 +7,7 @@ from typing import Protocol
 #: Seconds in which the head of a request has to arrive, from its first piece on.
 HEAD_SECONDS = 20.0
 
-#: Connections beyond the limit that are accepted all the same, for the probes alone. A new one takes the place of the
+#: Connections beyond the limit that are accepted anyway, for probes only. A new one takes the place of the
 #: oldest, so that a probe gets through, which sends its request at once.
 RESERVED = 64
 

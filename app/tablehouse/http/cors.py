@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from tablehouse.http.answers import EVERY_ANSWER
 from tablehouse.http.freshness import LAG_RECORDS, PARTITION, POSITION, REJECTED_RECORDS, ROLE, SERVED_BY, STALENESS_MS
 
-#: Stands for every origin in the list of those that are allowed.
+#: Means every origin in the list of those that are allowed.
 ANY_ORIGIN = "*"
 
 #: Seconds for which a browser need not ask again whether it may send a request.

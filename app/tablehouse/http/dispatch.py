@@ -56,8 +56,8 @@ class Call:
     """One request as handlers see it.
 
     table is the one that the path names, empty where it names none. key is the one in the path or in the query, None
-    without one. principal is who asks. variables are the path's, parameters the query's, both percent-decoded to bytes.
-    deadline is a point on the dispatcher's clock.
+    without one. principal is the caller. variables are the path's, parameters the query's, both percent-decoded to
+    bytes. deadline is a point on the dispatcher's clock.
     """
 
     table: str
@@ -150,9 +150,9 @@ class Dispatcher:
     """Answers the requests of one listener.
 
     clock is monotonic, in seconds; timeout is the time that one request has; held bounds what large answers take;
-    hosts are the names that are answered to, None for all. policy says who may do what. turns are those of everything
-    long on the event loop, None for a listener that compresses nothing. check_caller raises RequestError for a request
-    that is not entitled to any answer, and may return how its answer is proven.
+    hosts are the names that are answered to, None for all. policy says what each caller may do. turns are those of
+    everything long on the event loop, None for a listener that compresses nothing. check_caller raises RequestError for
+    a request that is not entitled to any answer, and may return how its answer is proven.
     """
 
     def __init__(
@@ -301,7 +301,7 @@ class Dispatcher:
             return _Answered(problem(fault), template, key, is_indented)
 
     def _authorised(self, request: web.BaseRequest, right: Right | None, table: str) -> Principal:
-        """Return who asks; raises RequestError for a caller that lacks the right."""
+        """Return the caller; raises RequestError for one that lacks the right."""
         if right is None:
             return ANONYMOUS
         principal = self._policy.identify(request.headers.get("Authorization"))

@@ -46,7 +46,7 @@ def refusal(message: RawRequestMessage, head_bytes: int) -> RequestError | None:
 
 
 def most_body_bytes(content_bytes: int) -> int:
-    """Return how many bytes a body may take on the wire, of which so much content has come."""
+    """Return how many bytes a body may take on the wire once this much of its content has come."""
     return FRAMING_BYTES + FRAMING_BYTES_PER_BYTE * content_bytes
 
 

@@ -42,7 +42,7 @@ class WorkerHealth(Protocol):
 class Readiness:
     """Whether a load balancer should send requests here.
 
-    It takes a joined worker with every task ACTIVE or STANDBY once, except those that are blocked, which neither
+    It takes a joined worker with every task ACTIVE or STANDBY once, except blocked ones, for which neither
     waiting nor a restart helps. From then on the worker stays ready, through rebalances, restores and broker outages,
     until it drains: each partition answers for itself, and to take every worker out at once would turn a rebalance into
     an outage. `strangers` are sentences about other workers that have no secret in common with this one.

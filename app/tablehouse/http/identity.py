@@ -1,4 +1,4 @@
-"""Who this worker is to its peers."""
+"""How this worker identifies itself to its peers."""
 
 from tablehouse.model import HostInfo
 

@@ -182,7 +182,7 @@ class InternalRoutes:
         return web.Response(body=encode_result(result), headers=headers)
 
     async def batch(self, call: Call) -> web.Response:
-        """Read keys of own tasks: what became of each, up to a bound in bytes; enforces what row() does."""
+        """Read keys of own tasks and return their outcomes, up to a bound in bytes; enforces what row() does."""
         table = self._agreed(call)
         consistency, terms = self._asked(call, table)
         try:
@@ -250,7 +250,7 @@ class InternalRoutes:
         )
 
     async def challenge(self, call: Call) -> web.Response:
-        """Prove to an asking worker who answers here, and tell it what its requests have to be proofs for."""
+        """Prove to an asking worker which one answers here, and tell it what its requests have to be proofs for."""
         nonce = call.headers.get(NONCE, "")
         if not _NONCE.fullmatch(nonce):
             raise InvalidParameter(f"{NONCE} has to be 32 hexadecimal digits")

@@ -92,7 +92,7 @@ def _accept_all(listening: socket.socket) -> list[socket.socket]:
                 connection, _ = listening.accept()
             except ConnectionAbortedError:
                 continue
-            except OSError:  # nobody waits, or there are no descriptors left
+            except OSError:  # no connection waits, or there are no descriptors left
                 return connections
             connection.settimeout(0)
             connections.append(connection)

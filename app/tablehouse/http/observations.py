@@ -7,7 +7,7 @@ from tablehouse.telemetry import Metrics
 
 
 class Observations:
-    """Takes note of answers. The metrics of a method, route and status are looked up once and not for every answer."""
+    """Records answers. The metrics of a method, route and status are looked up once and not for every answer."""
 
     def __init__(self, metrics: Metrics, access_log: AccessLog) -> None:
         self._metrics = metrics
@@ -25,7 +25,7 @@ class Observations:
         key: bytes | None,
         served_by: str | None,
     ) -> None:
-        """Take note of one answer; method and route are from bounded sets."""
+        """Record one answer; method and route are from bounded sets."""
         known = self._known.get((method, route, status))
         if known is None:
             known = self._known[method, route, status] = (

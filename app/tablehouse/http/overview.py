@@ -64,7 +64,7 @@ class OverviewRoutes:
         )
 
     async def cluster(self, _call: Call) -> web.Response:
-        """Describe the members and who holds what."""
+        """Describe the members and the partitions that each holds."""
         return json_body(await self._cluster.get())
 
     async def _cluster_document(self) -> bytes:
@@ -96,7 +96,7 @@ class OverviewRoutes:
 
 
 def _partitions(table: RoutedTable, seen: Survey, table_reason: str | None) -> list[dict[str, Any]]:
-    """Describe each partition by what its active says of it; the figures are null when nobody could say."""
+    """Describe each partition by what its active says of it; the figures are null when no worker could say."""
     asked = {report.host.worker_id for report in seen.reports if report.tasks is not None}
     said = {
         (report.host.worker_id, task.partition): task

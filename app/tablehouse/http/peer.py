@@ -11,44 +11,21 @@ import msgspec
 import structlog
 from yarl import URL
 
-from tablehouse.errors import (
-    DeadlineExceeded,
-    Draining,
-    InternalError,
-    MisplacedKeys,
-    NotOwner,
-    Overloaded,
-    OwnerUnreachable,
-    PartitionRestoring,
-    PayloadTooLarge,
-    PositionNotReached,
-    PreconditionFailed,
-    RequestError,
-    SourceUnavailable,
-    TooStale,
-    Unauthenticated,
-    WriteRefused,
-)
+from tablehouse.errors import DeadlineExceeded, OwnerUnreachable, Unauthenticated
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.json_text import decode_with
-from tablehouse.http.consistency import asking_headers
-from tablehouse.http.dispatch import REQUEST_ID
 from tablehouse.http.forms import PROTOCOL_VERSION, ROWS_PREFIX, VERSION, Received, form_of
 from tablehouse.http.freshness import SERVED_BY
+from tablehouse.http.hop import HOP_SHARE, PASSED_ON, agreement_headers, hop_headers, refusal_of
 from tablehouse.http.internal import (
     BATCH,
-    DEADLINE_MS,
-    GENERATION,
-    PARTITIONS,
     STATUS_PATH,
-    TABLE_DIGEST,
     WRITE,
     WRITTEN_OFFSET,
     StatusReport,
     WriteRequest,
 )
-from tablehouse.http.problems import from_document
-from tablehouse.http.proofs import CHALLENGE_PATH, NONCE, WORKER, Met, NoCommonSecret, meet, name_of
+from tablehouse.http.proofs import CHALLENGE_PATH, NONCE, Met, NoCommonSecret, meet
 from tablehouse.http.slices import CONTENT_TYPE, decode_slices, encode_wanted
 from tablehouse.model import Consistency, HostInfo, TaskStatus
 from tablehouse.recurring import Recurring
@@ -66,9 +43,6 @@ CONNECTIONS_PER_HOST = 64
 #: A peer that does not accept a connection in this many seconds counts as unreachable.
 CONNECT_SECONDS = 1.0
 
-#: Of the caller's time, the share that a hop may use; the rest is for saying that it failed.
-HOP_SHARE = 0.9
-
 _encode = msgspec.msgpack.Encoder().encode
 
 _status_reports = msgspec.json.Decoder(StatusReport)
@@ -78,27 +52,6 @@ _SERVER_ERRORS = 500
 
 #: Workers that are remembered to have proven themselves, or not; processes that have ended are among them.
 _MAX_MET = 1000
-
-#: What a peer may answer about its own task. Any other error of its would say nothing about the caller's
-#: question.
-_PASSED_ON: Mapping[str, type[RequestError]] = {
-    kind.code: kind
-    for kind in (
-        NotOwner,
-        PartitionRestoring,
-        TooStale,
-        PositionNotReached,
-        MisplacedKeys,
-        WriteRefused,
-        Draining,
-        Overloaded,
-        DeadlineExceeded,
-        InternalError,
-        PayloadTooLarge,
-        PreconditionFailed,
-        SourceUnavailable,
-    )
-}
 
 
 class _Stranger(NamedTuple):
@@ -154,16 +107,16 @@ class HttpPeer:
         consistency: Consistency,
         terms: Terms,
     ) -> Answered[Result]:
-        """Ask `host` about a partition of its own; see the protocol for what it raises."""
+        """Ask `host` about a partition that it holds; see the protocol for what it raises."""
         seconds = terms.timeout * HOP_SHARE
-        form, headers = form_of(question), _hop_headers(host, consistency, terms, seconds)
+        form, headers = form_of(question), hop_headers(host, consistency, terms, seconds)
         path, content = form.request(table, partition, question)
         if content is not None:
             headers["Content-Type"] = CONTENT_TYPE
         status, got, body = await self._send(self._session_for(terms), host, path, headers, seconds, content)
         try:
             if status not in {200, 204} or got[VERSION] != PROTOCOL_VERSION:
-                raise _refusal(status, got, body)
+                raise refusal_of(status, got, body)
             return form.answer(host, partition, question, Received(status, got, body))
         except (KeyError, ValueError, RecursionError) as error:
             raise OwnerUnreachable(f"its answer cannot be understood: {error!r}") from None
@@ -171,20 +124,20 @@ class HttpPeer:
     async def answer_many(
         self, host: HostInfo, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
     ) -> Answered[Sequence[Slice]]:
-        """Ask `host` for keys of some partitions of its own; see the protocol for what it raises."""
+        """Ask `host` for keys of some partitions that it holds; see the protocol for what it raises."""
         seconds = terms.timeout * HOP_SHARE
-        headers = {**_hop_headers(host, consistency, terms, seconds), "Content-Type": CONTENT_TYPE}
+        headers = {**hop_headers(host, consistency, terms, seconds), "Content-Type": CONTENT_TYPE}
         path, content = f"{ROWS_PREFIX}{table}{BATCH}", encode_wanted(wanted)
         status, got, body = await self._send(self._session_for(terms), host, path, headers, seconds, content)
         if status != 200 or got.get(VERSION) != PROTOCOL_VERSION or SERVED_BY not in got:  # noqa: PLR2004
-            raise _refusal(status, got, body)
-        return Answered(decode_slices(body, wanted, _PASSED_ON), got[SERVED_BY])
+            raise refusal_of(status, got, body)
+        return Answered(decode_slices(body, wanted, PASSED_ON), got[SERVED_BY])
 
     async def write(self, host: HostInfo, write: ConditionalWrite, terms: Terms) -> int:
-        """Ask `host` to write a row of a partition of its own; see the protocol for what it raises."""
+        """Ask `host` to write a row of a partition that it owns; see the protocol for what it raises."""
         seconds = terms.timeout * HOP_SHARE
-        # The asked worker has to answer while somebody still listens.
-        headers = {**_agreement_headers(host, terms, seconds * HOP_SHARE), "Content-Type": CONTENT_TYPE}
+        # The asked worker has to answer while this one still waits.
+        headers = {**agreement_headers(host, terms, seconds * HOP_SHARE), "Content-Type": CONTENT_TYPE}
         path = f"{ROWS_PREFIX}{write.table}/{write.partition}{WRITE}"
         content = _encode(WriteRequest(write.stored_key, write.key, write.value, write.condition))
         try:
@@ -198,7 +151,7 @@ class HttpPeer:
                 f"answer: {error.detail}"
             ) from None
         if status != 204 or got.get(VERSION) != PROTOCOL_VERSION:  # noqa: PLR2004
-            raise _refusal(status, got, body)
+            raise refusal_of(status, got, body)
         try:
             return int(got[WRITTEN_OFFSET])
         except (KeyError, ValueError) as error:
@@ -208,7 +161,7 @@ class HttpPeer:
         """List the tasks of `host`; raises OwnerUnreachable."""
         status, got, body = await self._send(self._session, host, STATUS_PATH, {VERSION: PROTOCOL_VERSION}, timeout)
         if status != 200:  # noqa: PLR2004
-            raise _refusal(status, got, body)
+            raise refusal_of(status, got, body)
         try:
             report = decode_with(_status_reports, body)
         except DecodeError as error:
@@ -369,32 +322,6 @@ def _left(until: float) -> float:
     return max(until - asyncio.get_running_loop().time(), 0.001)
 
 
-def _agreement_headers(host: HostInfo, terms: Terms, seconds: float) -> dict[str, str]:
-    """Make the headers by which both workers know that they mean the same, and how long a hop may take."""
-    return {
-        WORKER: name_of(host),
-        VERSION: PROTOCOL_VERSION,
-        TABLE_DIGEST: terms.table_digest,
-        PARTITIONS: str(terms.partitions),
-        GENERATION: str(terms.generation),
-        DEADLINE_MS: str(max(1, int(seconds * 1000))),
-        REQUEST_ID: terms.request_id,
-    }
-
-
-def _hop_headers(host: HostInfo, consistency: Consistency, terms: Terms, seconds: float) -> dict[str, str]:
-    """Return the headers of a hop with a time-out in seconds.
-
-    Only these cross: of what a client sent, a request id that has been checked and what it asks of the answer, parsed
-    and written again.
-    """
-    return {
-        **_agreement_headers(host, terms, seconds),
-        # The asked worker has to answer while somebody still listens.
-        **asking_headers(consistency, min(terms.wait, seconds * HOP_SHARE)),
-    }
-
-
 def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # A name is looked up for each connection: what it stood for a moment ago may be another worker by now.
@@ -407,10 +334,3 @@ def _session() -> aiohttp.ClientSession:
         max_line_size=64 * 1024,
         max_field_size=64 * 1024,
     )
-
-
-def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> RequestError:
-    if status == Unauthenticated.status:
-        return OwnerUnreachable("it refuses this worker's proof: internal_secrets of both must have one in common")
-    error = from_document(body, headers.get("Retry-After"), _PASSED_ON)
-    return error or OwnerUnreachable(f"it answered with status {status}, which no worker would")

@@ -15,7 +15,7 @@ from tablehouse.http.proofs import PROOF
 
 CONTENT_TYPE = "application/problem+json"
 
-#: `type` is this and the code: a name, which nobody has to host a page for.
+#: `type` is this and the code: a name, which needs no page on the web.
 TYPE_PREFIX = "urn:tablehouse:problem:"
 
 _SECONDS = re.compile(r"[0-9]{1,9}")
@@ -25,7 +25,7 @@ _documents: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str
 
 
 def problem(error: RequestError) -> web.Response:
-    """Render an error; its details become members of the document beside the standard ones.
+    """Render an error; its details become members of the document in addition to the standard ones.
 
     When a copy that can be read refused, its freshness is in the headers as that of an answer would be.
     """

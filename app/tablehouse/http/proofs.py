@@ -1,7 +1,7 @@
 """What workers that share a secret prove to each other with every request, without sending the secret.
 
-An asking worker first has the other one prove itself (`CHALLENGE_PATH`): it sends a nonce, and gets a challenge with an
-MAC over both and over which worker it takes the other one for. Only then does it send requests. Each has a number, and
+An asking worker first has the other one prove itself (`CHALLENGE_PATH`): it sends a nonce, and gets a challenge with a
+MAC over both and over the worker that it expects to reach. Only then does it send requests. Each has a number, and
 a MAC over the challenge, the number and everything in it that matters; each answer has one over the request's number
 and everything in the answer. So nothing that was recorded, changed or made up without the secret is answered, or
 believed.
@@ -125,7 +125,7 @@ class Callers:
         return name_of(self._me())
 
     def introduction(self, nonce: str) -> dict[str, str]:
-        """Return the headers that prove who answers a nonce, under each of the secrets."""
+        """Return the headers that prove which worker answers a nonce, under each of the secrets."""
         me = self._me()
         proofs = (_introduction(key, nonce, self._challenge, me) for key in self._keys)
         return {CHALLENGE: self._challenge, WORKER: name_of(me), PROOF: ",".join(proofs)}

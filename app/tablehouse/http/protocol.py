@@ -1,4 +1,8 @@
-"""The connection: aiohttp's server protocol, with its bare texts for malformed requests made problem documents."""
+"""The connection: aiohttp's server protocol, with its bare texts for malformed requests made problem documents.
+
+This stays one file of one class: its methods, which aiohttp calls for every piece of a request, share the state of one
+connection, and a part in another object would cost each request more calls.
+"""
 
 import asyncio
 import contextlib

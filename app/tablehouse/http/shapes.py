@@ -40,7 +40,7 @@ def compressed(response: web.StreamResponse, turns: Turns) -> web.StreamResponse
         response = _streamed(response, body, Gzip(), turns) if is_large else _with_body(response, made)
     headers = response.headers
     headers["Content-Encoding"] = "gzip"
-    # That of an error is not the tag of its own body.
+    # An error has the tag of the row, not of its own body.
     if "ETag" in headers and response.status == 200:  # noqa: PLR2004
         headers["ETag"] = gzip_tag(headers["ETag"])
     return response

@@ -43,7 +43,7 @@ def decode_wanted(data: bytes) -> Sequence[Wanted]:
 
 
 def encode_slices(slices: Sequence[Slice]) -> bytes:
-    """Write what became of what was wanted."""
+    """Encode the outcomes of what was wanted."""
     return _encode([_written(part) for part in slices])
 
 

@@ -3,6 +3,9 @@
 Faust's own driver runs aiokafka in a thread and creates four tasks per record. Here Faust's base class, with its commit
 timer, single-flight commit and life cycle, drives an aiokafka consumer directly, and _drain_messages hands over
 batches.
+
+This stays one file of one class: most of its methods override one of Faust's, and those that fetch, pause, seek and
+commit share the state of one consumer.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from tablehouse.registry.answers import NoRegistry, Refusal, Registered, Unusabl
 from tablehouse.registry.transport import Transport
 
 #: The most references of a schema, and how deeply they may be nested; more count as a mistake.
-MOST_REFERENCES = 500
+MAX_REFERENCES = 500
 DEEPEST_REFERENCE = 50
 
 
@@ -65,8 +65,8 @@ class Lookup:
         if kind not in get_args(SchemaKind):
             raise Unusable(f"it is of type {kind}, and only {', '.join(get_args(SchemaKind))} can be read")
         used.update((use.subject, use.version) for use in uses)
-        if len(used) > MOST_REFERENCES or (depth > DEEPEST_REFERENCE and uses):
-            raise Unusable(f"it uses more than {MOST_REFERENCES} others, or they are nested too deeply")
+        if len(used) > MAX_REFERENCES or (depth > DEEPEST_REFERENCE and uses):
+            raise Unusable(f"it uses more than {MAX_REFERENCES} others, or they are nested too deeply")
         references = [await self._reference(use, used, depth + 1) for use in uses]
         return Schema(schema_id, cast("SchemaKind", kind), found.schema, tuple(references))
 

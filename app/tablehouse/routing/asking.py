@@ -24,7 +24,7 @@ from tablehouse.telemetry import Metrics
 #: Of the time left, the share that a candidate gets while others follow.
 SHARE = 0.5
 
-#: Of the time left, the share for which a caller who does not say how long waits for a position.
+#: The share of the time left that a caller waits for a position if it does not say how long.
 WAITING_SHARE = 0.5
 
 
@@ -60,7 +60,7 @@ class Refused(NamedTuple):
 
 
 class Keys(ABC):
-    """Keys of one partition, in order, that are left to ask for, each of which is answered or refused by itself."""
+    """Keys of one partition, in order, that are left to ask for; each is answered or refused separately."""
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
@@ -294,7 +294,7 @@ def hop_seconds(host: HostInfo, left: float, wait: float, *, followed: bool) -> 
     """
     if left <= 0:
         raise DeadlineExceeded(f"no time was left to ask {host.worker_id}, which holds the partition")
-    # The wait is the caller's and is not cut short for those that follow, who hardly know more.
+    # The wait is the caller's and is not cut short for the candidates that follow, which hardly know more.
     return wait + (left - wait) * SHARE if followed else left
 
 

@@ -19,7 +19,7 @@ from tablehouse.tasks.reads import SliceResult
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 
-#: Keys that are looked up together, one hop to each owner for so many; and the least, however large their rows are.
+#: Keys that are looked up together, with one hop to each owner; and the minimum, however large their rows are.
 WINDOW = 2048
 MIN_WINDOW = 16
 

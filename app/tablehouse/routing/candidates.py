@@ -13,7 +13,7 @@ from tablehouse.routing.ports import Unresponsive
 #: go on without it: those that were out when it ended pay for finding out, and then one a second for looking again.
 AVOIDED_SECONDS = 1.0
 
-#: Seconds after which a worker that nobody has had to try again is forgotten; most are processes that ended.
+#: Seconds after which a worker that was not tried again is forgotten; most are processes that ended.
 _REMEMBERED_SECONDS = 60.0
 
 
@@ -38,7 +38,7 @@ class Candidates:
 
         The active, then the standbys, this worker before the others; the active alone for ReadMode.ACTIVE; for
         ReadMode.ANY this worker before all if it is one of them. Then those that held the partition until they left the
-        group. A worker that was found unresponsive stands last, but for the caller who is to try it again.
+        group. A worker that was found unresponsive is last, except for the caller that is to try it again.
         """
         active = snapshot.actives.get(shard)
         found = [] if active is None else [Candidate(active, Role.ACTIVE)]
@@ -67,7 +67,7 @@ class Candidates:
             yield candidate
 
     def worth_waiting(self, later: Sequence[Candidate]) -> bool:
-        """Say whether a candidate should be waited for until it has applied a position, with `later` still to ask.
+        """Return whether a candidate should be waited for until it has applied a position, with `later` still to ask.
 
         A standby has nothing before its active has it, so it is not waited for while its active is to be asked, unless
         that one is unlikely to answer.
@@ -75,7 +75,7 @@ class Candidates:
         return not any(other.role is Role.ACTIVE and not self._is_avoided(other) for other in later)
 
     def heard(self, host: HostInfo, error: RequestError | None = None) -> None:
-        """Take note of what became of a question to a worker: an answer, or an error that sends one to the next."""
+        """Record the outcome of a question to a worker: an answer, or an error after which the next one is asked."""
         if isinstance(error, Unresponsive):
             self._avoid(host)
         elif self._avoided:

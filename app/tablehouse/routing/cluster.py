@@ -1,4 +1,4 @@
-"""Who owns what, as one immutable snapshot per generation."""
+"""The owners of all partitions, as one immutable snapshot per generation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -89,7 +89,7 @@ def snapshot_of(
 
 
 def shards_of(by_name: Mapping[str, Sequence[int]]) -> Iterable[ShardId]:
-    """Write out the shards of which a distribution gives the partitions by name."""
+    """Return the shards of a distribution, which gives partitions by name."""
     return (ShardId(name, partition) for name, numbers in by_name.items() for partition in numbers)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of each key of a batch, and how fresh what was said of it is."""
+"""The outcome of each key of a batch, and how fresh it is."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tablehouse.telemetry import Metrics
 #: Roles, each of which says less about a row than the one before.
 _LESS_CERTAIN = (Role.ACTIVE, Role.STANDBY, Role.SUSPENDED)
 
-#: A row's payload, or why the key has none: KeyNotFound where there is no row, any other error where nobody could tell.
+#: A row's payload, or why the key has none: KeyNotFound where there is no row, any other error where it is unknown.
 Outcome = bytes | RequestError
 
 
@@ -38,7 +38,7 @@ class Outcomes:
         self._of: list[Outcome | None] = [None] * keys
 
     def has(self, index: int) -> bool:
-        """Say whether a key has its outcome."""
+        """Return whether a key has its outcome."""
         return self._of[index] is not None
 
     def take(self, first: int) -> Sequence[Outcome]:
@@ -64,7 +64,7 @@ class Outcomes:
         self._of[index] = self._not_found(freshness)
 
     def fail(self, indexes: Sequence[int], error: RequestError) -> None:
-        """Set why nobody says anything of these keys, or that they do not exist."""
+        """Set why no copy answers for these keys, or that they do not exist."""
         for index in indexes:
             self._of[index] = error
         if indexes and not isinstance(error, KeyNotFound):
@@ -90,7 +90,7 @@ class Outcomes:
             self.label(freshness, served_by)
 
     def label(self, freshness: Freshness, served_by: str) -> None:
-        """Take note of how fresh an answer of a partition is."""
+        """Record how fresh an answer of a partition is."""
         answer, known = PartitionAnswer(freshness, served_by), self.partitions.get(freshness.partition)
         self.partitions[freshness.partition] = answer if known is None else worse(known, answer)
 

@@ -64,7 +64,7 @@ class Wanted(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """What became of the next so many keys of a partition: what a copy has for them, or why it says nothing."""
+    """The outcome for the next `keys` keys of a partition: what a copy has for them, or why it does not answer."""
 
     partition: int
     keys: int
@@ -93,7 +93,7 @@ class Answers(Protocol):
     async def answer_many(
         self, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
     ) -> Answered[Sequence[Slice]]:
-        """Answer a MultiGet of each of some partitions at once, and say what became of their keys, in their order.
+        """Answer a MultiGet of each of some partitions at once, and return the outcomes of their keys, in their order.
 
         What is beyond a bound in bytes is left out, but never all. What LocalTables.answer raises is among the slices;
         raises NotOwner when the workers do not agree on the table, and otherwise as answer() does.
@@ -160,7 +160,7 @@ class Peer(Protocol):
         """Return what asks one of them."""
 
     async def write(self, host: HostInfo, write: ConditionalWrite, terms: Terms) -> int:
-        """Ask `host` to write a row of a partition of its own, and return the record's offset.
+        """Ask `host` to write a row of a partition that it owns, and return the record's offset.
 
         Raises what Decisions.write raises there, OwnerUnreachable when it was not asked, and DeadlineExceeded when it
         may have been and gave no answer that can be understood.

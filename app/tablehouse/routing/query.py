@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where one candidate partition of a key is held; active is None while nobody is known to hold it."""
+    """Where one candidate partition of a key is held; active is None while no owner is known."""
 
     partition: int
     active: HostInfo | None
@@ -133,7 +133,7 @@ class Query:
         self._counted[answer.table.spec.name].observe(answer, seconds)
 
     def locate(self, table: str, key_text: bytes) -> tuple[int, tuple[Location, ...]]:
-        """Say who holds a key: the generation, and each partition that can hold it, the likeliest first.
+        """Return the workers that hold a key: the generation, and each partition that can hold it, the likeliest first.
 
         Raises TableNotFound, InvalidKey, UriTooLong, and PartitionUnassigned before the first assignment.
         """

@@ -76,7 +76,7 @@ class Ranges:
         Of the rows that one key has in several partitions it is the newest, and a key that was deleted after that has
         none. What is beyond MAX_ROWS and BYTES_PER_READ is left out, but never all. Raises TableNotFound,
         PartitionUnassigned before the first assignment, and what Asker.answer raises for any of the partitions: without
-        it nobody knows what lies between the rows of the others.
+        it, what lies between the rows of the others is unknown.
         """
         asked = self._asker.asked(
             table_named(self._tables, table),

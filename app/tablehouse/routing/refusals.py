@@ -1,4 +1,4 @@
-"""What a caller is told when nobody answered: whose answer it gets, and why each candidate gave none."""
+"""What a caller is told when no candidate answered: whose refusal it gets, and why each one refused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Refusal:
 
 
 def worth_asking_again(candidates: Sequence[Candidate], refusals: Sequence[Refusal]) -> tuple[list[Candidate], bool]:
-    """Keep those that were not asked yet and those that said "not mine", and say whether some of them are new.
+    """Keep those that were not asked yet and those that said "not mine", and return them with whether some are new.
 
     A worker says so when it has not heard of its assignment yet, as happens for some milliseconds in a rebalance.
     """
@@ -52,7 +52,7 @@ def last_answer(refusals: Sequence[Refusal], table: str, partition: int) -> Requ
 def explained(
     error: RequestError, refusals: Sequence[Refusal], table: str, partition: int, generation: int
 ) -> RequestError:
-    """Say in an error's details which partition it is about, and who was asked; what the error itself says wins.
+    """Add to an error's details its partition and the workers that were asked; what the error itself says wins.
 
     An error that does not come from a copy that can be read gets the freshness of the last copy that can, and refused.
     """

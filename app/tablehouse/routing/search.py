@@ -1,6 +1,6 @@
-"""The search for an answer about one partition: who is asked, in which order, how often, and what the caller is told.
+"""The search for an answer about one partition: which workers are asked, in which order, and what the caller is told.
 
-What is asked, and what an answer is worth, is in asking.py; DESIGN.md beside it says why the search is made this way.
+What is asked, and what an answer is worth, is in asking.py; DESIGN.md says why the search is made this way.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ READS = Policy()
 class Search:
     """Asks the candidates of a partition in turn, and once more those that a newer snapshot may help.
 
-    It is driven by run(), or for several partitions at once by what calls next() and tells it what became of each
+    It is driven by run(), or for several partitions at once by a caller of next() that reports the outcome of each
     candidate. clock is monotonic, in seconds.
     """
 

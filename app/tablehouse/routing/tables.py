@@ -29,14 +29,14 @@ class RoutedTable:
 
     digest is over the definition, the version and the group. Workers forward reads of a table to each other only when
     their digests are equal, since otherwise they would read a key, or answer with a value, of another definition, or
-    take a worker of another group that has got the address of a dead one for an owner.
+    mistake a worker of another group, on a reused address, for the owner.
     """
 
     spec: TableSpec
     keys: KeyFormat
     content_type: str
     digest: str
-    #: How rows become Avro, for whoever asks for it; None where they cannot.
+    #: How rows become Avro, for callers that ask for it; None where they cannot.
     avro: AvroRows | None = None
 
     @property
@@ -99,7 +99,7 @@ def routed_tables(catalog: Catalog, group: str, known: Known) -> dict[str, Route
 def current_tables(view: CatalogView, group: str, known: Known) -> Mapping[str, RoutedTable]:
     """Return the routed tables of the view's current catalog, one mapping that follows every swap.
 
-    A table that a swap does not concern stays the one it is. Whoever iterates over the mapping must not wait meanwhile.
+    A table that a swap does not concern stays the one it is. Code must not await while it iterates over the mapping.
     """
     tables = routed_tables(view.current, group, known)
 

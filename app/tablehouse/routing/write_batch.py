@@ -75,7 +75,7 @@ class WriteBatches:
     async def write(
         self, table: str, entries: Iterable[Entry | RequestError], *, deadline: float, request_id: str
     ) -> Sequence[Outcome]:
-        """Write rows, given as entries or as why they are none, and return what became of each, as Writes.write does.
+        """Write rows, given as entries or as why they are none, and return each outcome, as Writes.write does.
 
         Raises TableNotFound, and PartitionUnassigned before the first assignment. Whatever concerns single rows, or
         happens once some are written, is among the outcomes.
@@ -137,7 +137,7 @@ class _Batch:
             return error
 
     async def _append(self, records: Mapping[int, Record], count: int) -> Mapping[int, Outcome]:
-        """Append records, given by their places in the window, and return what became of them."""
+        """Append records, given by their places in the window, and return their outcomes."""
         partitioner = self._routed.spec.source.partitioner
         # A schema that was learnt in between gives a key another first form, and so another partition.
         first: dict[bytes, bytes] = {}
@@ -197,7 +197,7 @@ class _Batch:
     async def _append_in_turn(
         self, indexes: Sequence[int], records: Mapping[int, Record], found: dict[int, Outcome], count: int
     ) -> None:
-        """Append the records of one key, of which one takes records in several partitions, one after the other."""
+        """Append the records of one key one after the other; each may take records in several partitions."""
         partitioner, table = self._routed.spec.source.partitioner, self._routed.spec.name
         async with self._gate:
             for index in indexes:

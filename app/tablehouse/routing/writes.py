@@ -5,7 +5,7 @@ owner has applied it. What a crash leaves:
 
 before the record is sent        nothing was written
 sent, not acknowledged           it was written or not, and the caller gets no answer, or one that says so
-acknowledged, not yet answered   it was written; whoever asks from its position on sees it
+acknowledged, not yet answered   it was written; a read from its position on sees it
 between two tombstones           of a key with several wire forms: as sent, not acknowledged
 """
 
@@ -55,7 +55,7 @@ class SourceWriter(Protocol):
         """Append a record and return its offset, once all in-sync replicas have it.
 
         Raises MisplacedKeys for a table whose keys do not lie where its partitioner says, PayloadTooLarge for a record
-        over the limit, SourceUnavailable when nothing was and will be written, and DeadlineExceeded when nobody knows.
+        over the limit, SourceUnavailable when nothing was and will be written, and DeadlineExceeded if that is unknown.
         """
 
     async def append_many(
@@ -186,7 +186,7 @@ class Writes:
     async def visible(
         self, written: Written, key_text: bytes, *, deadline: float, request_id: str, wait: float | None
     ) -> bool:
-        """Say whether reads see what was written, after up to `wait` seconds; None is as for Query.read."""
+        """Return whether reads see what was written, after up to `wait` seconds; None is as for Query.read."""
         seen = Consistency(min_positions=written.positions)
         try:
             await self._query.read(

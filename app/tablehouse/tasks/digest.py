@@ -12,7 +12,7 @@ from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.task import Task
 
 #: Rows read and hashed in one go, about 1 us each, which is how long readers wait.
-ROWS_A_TURN = 400
+ROWS_PER_TURN = 400
 
 _LENGTH = struct.Struct(">I")
 
@@ -55,7 +55,7 @@ class Digest:
         """Count and hash the next rows; raises PartitionRestoring while the store holds no consistent state."""
         before = task.applied if self.position_before is None else self.position_before
         try:
-            rows = task.store.scan(self.start, limit=ROWS_A_TURN) if task.readable else None
+            rows = task.store.scan(self.start, limit=ROWS_PER_TURN) if task.readable else None
         except StoreClosed:
             rows = None
         if rows is None:
@@ -69,6 +69,6 @@ class Digest:
             stored = key[len(ROW_PREFIX) :]
             hashed.update(_LENGTH.pack(len(stored)) + stored + _LENGTH.pack(len(row)))
             hashed.update(row)
-        if len(rows) < ROWS_A_TURN:
+        if len(rows) < ROWS_PER_TURN:
             return PartitionDigest(task.state.name.lower(), count, hashed.hexdigest(), before, task.applied)
         return Digest(rows[-1][0] + b"\0", count, hashed, before)

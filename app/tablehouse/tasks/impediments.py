@@ -41,7 +41,7 @@ _PASSING: Mapping[type[Exception], str] = {
 }
 
 #: What an operator may do about records of a changelog that cannot be read.
-_CHANGELOG_ADVICE = "if they are lost for good, give the table a new version, which is built from its source"
+_CHANGELOG_ADVICE = "if they are lost permanently, give the table a new version, which is built from its source"
 
 
 def kind_of(error: Exception) -> str | None:

@@ -23,7 +23,7 @@ class PartitionMissing(LogUnavailable):
 
 
 #: What an operator may do about offsets of a source that cannot be read.
-SKIP_ADVICE = "if they are lost for good, `tablehouse skip` passes over them"
+SKIP_ADVICE = "if they are lost permanently, skip them with `tablehouse skip`"
 
 
 class Unreadable(LogUnavailable):

@@ -34,7 +34,7 @@ class Worker:
 
 
 def assemble(settings: Settings, catalog: Catalog, directory: DataDirectory, files: int) -> Worker:
-    """Make every part of a worker that may have so many files open, and connect them.
+    """Make every part of a worker that may have `files` files open, and connect them.
 
     Only this module knows all settings: each part is given those that it needs.
     """

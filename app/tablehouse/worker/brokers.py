@@ -35,7 +35,7 @@ class Stoppable(Protocol):
         """Whether it was told to stop."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, no longer than until it is told to stop."""
+        """Wait, but only until it is told to stop."""
 
 
 class Brokers:
@@ -61,7 +61,7 @@ class Brokers:
         self._broker_clock = broker_clock
 
     async def until_reachable(self, service: Stoppable, attempt: Callable[[], Awaitable[Result]]) -> Result | None:
-        """Try until it works; None when the service is stopped meanwhile. Raises SetupError as explain_outage does."""
+        """Try until it works; None if the service is stopped first. Raises SetupError as explain_outage does."""
         servers = self._connection.bootstrap_servers
         while not service.should_stop:
             try:
@@ -90,7 +90,7 @@ class Brokers:
                 except BrokersRefuse as error:
                     # The login may be let in again, as after a secret was rotated.
                     outage = str(error)
-            # An answer may have come meanwhile.
+            # An answer may have come in between.
             health.outage = None if health.broker_reachable() else outage
             if health.outage is not None:
                 self._recurring.warn("outage", "brokers not reachable; trying again", reason=outage)

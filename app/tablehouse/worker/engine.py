@@ -56,7 +56,7 @@ class SchemaSource(Schemas, Protocol):
         """Return what is wrong with the registry; None when it answered last time, or was not asked yet."""
 
     async def start(self) -> None:
-        """Get ready, within seconds; raises SetupError for what only a person can mend."""
+        """Get ready, within seconds; raises SetupError for what only a person can fix."""
 
     async def stop(self) -> None:
         """End what is under way."""
@@ -136,9 +136,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     # Life cycle
 
     async def on_start(self) -> None:
-        """Get everything ready to join the group, however long no broker is there.
+        """Get everything ready to join the group, however long no broker can be reached.
 
-        Raises SetupError for what only a person can mend.
+        Raises SetupError for what only a person can fix.
         """
         await self._schemas.start()
         topics: Topics | None = await self._brokers.until_reachable(self, self._prepare)

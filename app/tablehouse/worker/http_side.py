@@ -48,7 +48,7 @@ from tablehouse.turns import Turns
 #: Seconds that /cluster and /tables wait for the other workers at most.
 SURVEY_SECONDS = 2.0
 
-#: Connections of both listeners together, each of which takes some 6 KiB when it is idle.
+#: Connections of both listeners together; an idle one takes about 6 KiB.
 MAX_CONNECTIONS = 16 * 1024
 
 #: The part of the memory budget for what connections hold, and the least there has to be: some large rows.
@@ -118,7 +118,7 @@ def http_server(
     """Make the listeners of a worker and everything that answers there.
 
     clock is monotonic, in seconds; turns are those of everything long on the event loop. The internal listener asks no
-    policy: workers prove who they are.
+    policy: workers prove their identity.
     """
     tables = current_tables(catalog, options.group, known)
     keys = keys_of(options.internal_secrets)

@@ -284,7 +284,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $limit := dig "limits" "memory" "" .Values.resources -}}
 {{- $budget := default "512MiB" .Values.settings.memory_budget -}}
 {{- if and $limit (le (include "tablehouse.bytes" $limit | float64) (include "tablehouse.bytes" $budget | float64)) -}}
-  {{- $problems = append $problems (printf "resources.limits.memory is %v, and has to be more than settings.memory_budget, %v, which is beside Python itself: leave as much again" (include "tablehouse.text" $limit) (include "tablehouse.text" $budget)) -}}
+  {{- $problems = append $problems (printf "resources.limits.memory is %v, and has to be more than settings.memory_budget, %v, which does not include Python itself: leave as much again" (include "tablehouse.text" $limit) (include "tablehouse.text" $budget)) -}}
 {{- end -}}
 
 {{- $ports := dict -}}

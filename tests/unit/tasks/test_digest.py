@@ -83,7 +83,7 @@ async def test_a_scan_holds_nothing_open(shard: RocksShard) -> None:
 async def test_a_digest_is_over_every_row_whatever_the_size_of_the_chunks(
     shard: RocksShard, rows_a_turn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digest_module, "ROWS_A_TURN", rows_a_turn)
+    monkeypatch.setattr(digest_module, "ROWS_PER_TURN", rows_a_turn)
     found = digest(task_of(await filled(shard)))
     whole = b"".join(
         part

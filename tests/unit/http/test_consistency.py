@@ -11,7 +11,7 @@ from tablehouse.formats.partitioners import partition_of
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role
 from tablehouse.stores.rows import Row
 from tests.support.http_workers import Worker, ask, one_worker, share, start_worker
-from tests.unit.test_http_forwarding import headers, target
+from tests.unit.http.test_forwarding import headers, target
 
 KEY = b"N10156"
 PARTITION = partition_of("murmur2", KEY, 4)

@@ -16,7 +16,7 @@ from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.keyed import source_keys
 from tablehouse.formats.keys import KeyFormat
 from tablehouse.formats.schemas import Schema, SchemaNeeded
-from tablehouse.formats.variants import MOST_VARIANTS, Known
+from tablehouse.formats.variants import MAX_VARIANTS, Known
 from tests.support.avro import avro_schema, record, written
 from tests.support.schemas import FetchedSchemas, MemorySchemas, framed
 
@@ -564,12 +564,12 @@ def test_a_decimal_of_connect_that_is_none_is_no_key(schema: dict[str, Any], pay
 
 def test_more_variants_than_can_be_looked_for_are_refused() -> None:
     keys = keys_of(KeySpec("json_connect", ("id",)))
-    for version in range(MOST_VARIANTS):
+    for version in range(MAX_VARIANTS):
         keys.store(connect_key('{"id":1}', version))
     keys.store(connect_key('{"id":2}', 0))
-    with pytest.raises(DecodeError, match=f"more than {MOST_VARIANTS} schemas"):
-        keys.store(connect_key('{"id":1}', MOST_VARIANTS))
-    assert len(keys.parse(b'{"id":1}').wires) == MOST_VARIANTS
+    with pytest.raises(DecodeError, match=f"more than {MAX_VARIANTS} schemas"):
+        keys.store(connect_key('{"id":1}', MAX_VARIANTS))
+    assert len(keys.parse(b'{"id":1}').wires) == MAX_VARIANTS
 
 
 @pytest.mark.parametrize("name", ["avro", "json_sr", "json_connect"])

@@ -15,7 +15,7 @@ from tablehouse.formats.schemas import Reference, Schema, SchemaNeeded
 from tablehouse.registry import client as client_module
 from tablehouse.registry import transport
 from tablehouse.registry.client import DENIED_PAUSE, HIGHEST_ID, LONGEST_PAUSE, UNKNOWN_FOR, SchemaRegistry
-from tablehouse.registry.lookup import MOST_REFERENCES
+from tablehouse.registry.lookup import MAX_REFERENCES
 from tablehouse.registry.saved import SavedSchemas
 from tablehouse.registry.transport import Access, Bearer
 from tablehouse.telemetry import Metrics
@@ -394,13 +394,13 @@ async def test_a_schema_that_cannot_be_used_is_unknown_and_says_why(server: Stan
 
     server.register("thrift", 10, "", schemaType="THRIFT")
     server.register("lost", 11, OTHER, references=uses(("nowhere", 1)))
-    server.register("many", 12, OTHER, references=uses(*(("plane", number) for number in range(MOST_REFERENCES + 1))))
+    server.register("many", 12, OTHER, references=uses(*(("plane", number) for number in range(MAX_REFERENCES + 1))))
     server.register("circle", 13, OTHER, references=uses(("circle", 1)))
     client = make(server.url)
     for schema_id, reason in (
         (10, "it is of type THRIFT, and only AVRO, PROTOBUF, JSON can be read"),
         (11, "it uses version 1 of subject nowhere: Subject not found"),
-        (12, f"it uses more than {MOST_REFERENCES} others"),
+        (12, f"it uses more than {MAX_REFERENCES} others"),
         (13, "nested too deeply"),
     ):
         await asyncio.wait_for(client.registry.fetch(schema_id), 20)

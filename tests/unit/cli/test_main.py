@@ -76,7 +76,7 @@ def test_worker_without_its_settings_says_so_without_a_traceback_and_exits_with_
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         timeout=60,
     )
     assert (result.returncode, result.stdout) == (2, "")

@@ -14,7 +14,7 @@ from tablehouse.errors import MisplacedKeys, PartitionRestoring, TooStale
 from tablehouse.formats.keys import key_format
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.http import held
-from tablehouse.http.batch import MAX_BODY_BYTES, MOST_KEYS
+from tablehouse.http.batch import MAX_BODY_BYTES, MAX_KEYS
 from tablehouse.model import ReadMode, Role
 from tablehouse.routing.batch import WINDOW
 from tablehouse.routing.here import BYTES_PER_ANSWER
@@ -229,7 +229,7 @@ async def test_one_bad_key_spoils_no_other(worker: Worker) -> None:
         (b'{"keys": [' + b"[" * 499 + b"]" * 499 + b"]}", 400, "invalid_body"),
         (b'{"keys": [' + b"[" * 5000 + b"]" * 5000 + b"]}", 400, "invalid_body"),
         (b'{"keys": [], "fields": []}', 400, "invalid_body"),
-        (msgspec.json.encode({"keys": ["x"] * (MOST_KEYS + 1)}), 400, "invalid_body"),
+        (msgspec.json.encode({"keys": ["x"] * (MAX_KEYS + 1)}), 400, "invalid_body"),
         (b" " * (MAX_BODY_BYTES + 1), 413, "payload_too_large"),
         (b" " * (10 << 20), 413, "payload_too_large"),
     ],

@@ -201,8 +201,8 @@ BAD = [
         table("source: {topic: t, key: {format: json, field: id, fields: [id]}, value: json}"),
         [
             (
-                "2: tables[0].source.key.field: stands beside fields; use field for a key of one member whose value "
-                "alone stands in URLs, else fields"
+                "2: tables[0].source.key.field: cannot go with fields; use field for a key of one member if "
+                "URLs have its value alone, else fields"
             )
         ],
     ),

@@ -46,7 +46,7 @@ def test_a_refusal_blocks_until_an_attempt_finds_otherwise(impediments: Impedime
 
 
 @pytest.mark.parametrize(
-    ("partition", "advice"), [(SOURCE, "`tablehouse skip` passes over them"), (CHANGELOG, "built from its source")]
+    ("partition", "advice"), [(SOURCE, "skip them with `tablehouse skip`"), (CHANGELOG, "built from its source")]
 )
 def test_records_that_cannot_be_read_block_with_advice(
     impediments: Impediments, partition: TopicPartition, advice: str

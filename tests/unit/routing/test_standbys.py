@@ -23,7 +23,7 @@ from tablehouse.routing.ports import Unresponsive
 from tablehouse.tasks.reads import ReadResult
 from tests.support.cluster_fakes import Placed, ScriptedPeer, everything, snapshot
 from tests.support.querying import PARTITION, ROW, Setting, found
-from tests.unit.test_routing_query import two_forms
+from tests.unit.routing.test_query import two_forms
 
 ACTIVE = Consistency(ReadMode.ACTIVE)
 ANY = Consistency(ReadMode.ANY)

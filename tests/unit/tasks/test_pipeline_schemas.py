@@ -13,7 +13,7 @@ from tablehouse.tasks.pipeline import IDLE_POSITION_INTERVAL, LANE_TIMEOUT_SECON
 from tablehouse.testing.simulated.broker import Record
 from tablehouse.testing.simulated.loop import run_virtual
 from tests.support.schemas import decode_framed, framed
-from tests.unit.test_pipeline import SOURCE, Owner, Scene
+from tests.unit.tasks.test_pipeline import SOURCE, Owner, Scene
 
 SEVEN = Schema(7, "AVRO", "seven")
 EIGHT = Schema(8, "AVRO", "eight")

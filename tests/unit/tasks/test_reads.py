@@ -144,10 +144,11 @@ class _Lease:
 
 
 class _Store:
-    def __init__(self, content: str) -> None:
-        self._content = content
+    def __init__(self, content: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self._content, self._meanwhile = content, meanwhile
 
     def get(self, key: bytes) -> bytes | None:
+        self._meanwhile()
         if self._content == "closed":
             raise StoreClosed("closed")
         return {"row": ROW, "mark": MARK}.get(self._content) if key == b"\x01key" else None
@@ -183,6 +184,28 @@ def task_in(state: str, content: str, **changes: object) -> Task:
     return cast("Task", SimpleNamespace(**(fields | changes)))
 
 
+def read(task: Task, ask: str | None = None, lease: str = "good") -> ReadResult:
+    """Read the key that may have a row, with the consistency of an ask or the default one."""
+    consistency = DEFAULT_CONSISTENCY if ask is None else ASKS[ask]
+    return Reader(_Lease(lease), MAX_STALENESS).read(task, b"key", consistency)
+
+
+def advancing(state: str, **changes: object) -> Task:
+    """Return a task with a row, whose fields change while its store is read."""
+    task = task_in(state, "row")
+    fields = cast("SimpleNamespace", task)
+    fields.store = _Store("row", lambda: vars(fields).update(changes))
+    return task
+
+
+def losing_its_lease(content: str) -> tuple[Reader, Task]:
+    """Return an active whose lease runs out while its store is read, and its reader."""
+    lease = _Lease("good")
+    return Reader(lease, MAX_STALENESS), task_in(
+        "ACTIVE", content, store=_Store(content, lambda: setattr(lease, "name", "lately lost"))
+    )
+
+
 def test_the_table_covers_every_state_lease_and_content() -> None:
     covered = {case[:3] for case in cases()}
     assert covered == set(itertools.product(TaskState.__members__, LEASES, CONTENTS))
@@ -193,13 +216,12 @@ def test_the_table_covers_every_state_lease_and_content() -> None:
 def test_a_read_in_a_state_is_answered_as_the_table_says(
     state: str, lease: str, content: str, answer: type[RequestError] | Role | str
 ) -> None:
-    reader = Reader(_Lease(lease), MAX_STALENESS)
     task = task_in(state, content)
     if isinstance(answer, type):
         with pytest.raises(answer):
-            reader.read(task, b"key", DEFAULT_CONSISTENCY)
+            read(task, lease=lease)
         return
-    result = reader.read(task, b"key", DEFAULT_CONSISTENCY)
+    result = read(task, lease=lease)
     if answer == "no such key":
         assert result.row is None
         assert result.freshness.role is Role.ACTIVE
@@ -235,12 +257,12 @@ def test_what_a_caller_asks_is_given_or_refused_as_the_table_says(
     content: str,
 ) -> None:
     answer = of_a_row if content == "row" else of_none
-    reader, task = Reader(_Lease(lease), MAX_STALENESS), task_in(state, content)
+    task = task_in(state, content)
     if isinstance(answer, type):
         with pytest.raises(answer):
-            reader.read(task, b"key", ASKS[ask])
+            read(task, ask, lease)
         return
-    result = reader.read(task, b"key", ASKS[ask])
+    result = read(task, ask, lease)
     assert result.freshness.role is answer
     assert (result.row is None) is (content == "none")
 
@@ -255,7 +277,7 @@ def test_every_ask_is_tried_on_the_active_and_on_a_standby() -> None:
 def test_what_is_not_known_is_beyond_every_bound(state: str, ask: str) -> None:
     task = task_in(state, "row", lag_records=None, staleness_ms=None)
     with pytest.raises(TooStale, match="unknown"):
-        Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", ASKS[ask])
+        read(task, ask)
 
 
 @pytest.mark.parametrize("state", ["ACTIVE", "STANDBY", "SUSPENDED"])
@@ -263,15 +285,15 @@ def test_a_table_in_doubt_is_beyond_every_bound_that_a_caller_gives(state: str) 
     task = task_in(state, "row", doubt="a key lies elsewhere")
     for ask in ("1 h", "5 records"):
         with pytest.raises(TooStale):
-            Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", ASKS[ask])
-    freshness = Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", DEFAULT_CONSISTENCY).freshness
+            read(task, ask)
+    freshness = read(task).freshness
     assert (freshness.lag_records, freshness.staleness_ms) == (None, None)
 
 
 @pytest.mark.parametrize("ask", ["any", "12 ms", "5 records"])
 def test_misses_of_a_table_in_doubt_prove_nothing_to_those_who_take_a_standby_s_word_either(ask: str) -> None:
     with pytest.raises(MisplacedKeys):
-        Reader(_Lease("good"), MAX_STALENESS).read(task_in("STANDBY", "none, misplaced"), b"key", ASKS[ask])
+        read(task_in("STANDBY", "none, misplaced"), ask)
 
 
 @pytest.mark.parametrize(("staleness_ms", "given"), [(60_000, True), (60_001, False), (None, False)])
@@ -288,10 +310,10 @@ def test_a_standby_answers_within_the_default_bound_when_the_caller_gave_none(
 
 
 def test_a_caller_s_bound_takes_the_place_of_the_default_one_in_both_directions() -> None:
-    reader, task = Reader(_Lease("good"), MAX_STALENESS), task_in("STANDBY", "row", staleness_ms=90_000)
-    assert reader.read(task, b"key", ASKS["1 h"]).freshness.staleness_ms == 90_000
+    task = task_in("STANDBY", "row", staleness_ms=90_000)
+    assert read(task, "1 h").freshness.staleness_ms == 90_000
     with pytest.raises(TooStale, match="90000 ms stale; the bound is max_staleness_ms=12"):
-        reader.read(task, b"key", ASKS["12 ms"])
+        read(task, "12 ms")
 
 
 @pytest.mark.parametrize(("blocked", "seconds"), [(False, 1), (True, 60)])
@@ -300,7 +322,7 @@ def test_callers_of_a_partition_that_waits_for_a_person_are_asked_to_wait_longer
 ) -> None:
     task = task_in("RESTORING", "closed", readable=False, blocked=blocked)
     with pytest.raises(PartitionRestoring) as raised:
-        Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", DEFAULT_CONSISTENCY)
+        read(task)
     assert raised.value.retry_after == seconds
 
 
@@ -316,34 +338,30 @@ def test_a_refusal_of_a_readable_copy_says_how_fresh_it_is(ask: str) -> None:
 
 def test_a_standby_s_miss_tells_how_far_behind_it_is() -> None:
     with pytest.raises(PartitionRestoring, match="up to offset 41, 5 records behind, 12 ms stale"):
-        Reader(_Lease("good"), MAX_STALENESS).read(task_in("STANDBY", "none"), b"key", DEFAULT_CONSISTENCY)
+        read(task_in("STANDBY", "none"))
 
 
 @pytest.mark.parametrize("state", ["ACTIVE", "SUSPENDED", "STANDBY"])
 @pytest.mark.parametrize("content", ["row", "none", "closed"])
 def test_a_store_that_holds_no_consistent_state_answers_nothing(state: str, content: str) -> None:
     with pytest.raises(PartitionRestoring):
-        Reader(_Lease("good"), MAX_STALENESS).read(task_in(state, content, readable=False), b"key", DEFAULT_CONSISTENCY)
+        read(task_in(state, content, readable=False))
 
 
 def test_a_store_that_closes_under_a_read_is_no_miss() -> None:
     with pytest.raises(PartitionRestoring):
-        Reader(_Lease("good"), MAX_STALENESS).read(task_in("ACTIVE", "closed"), b"key", DEFAULT_CONSISTENCY)
+        read(task_in("ACTIVE", "closed"))
 
 
 def test_a_lease_of_another_generation_makes_no_active() -> None:
-    reader = Reader(_Lease("good"), MAX_STALENESS)
-    assert (
-        reader.read(task_in("ACTIVE", "row", generation=4), b"key", DEFAULT_CONSISTENCY).freshness.role
-        is Role.SUSPENDED
-    )
+    assert read(task_in("ACTIVE", "row", generation=4)).freshness.role is Role.SUSPENDED
     with pytest.raises(PartitionRestoring):
-        reader.read(task_in("ACTIVE", "none", generation=4), b"key", DEFAULT_CONSISTENCY)
+        read(task_in("ACTIVE", "none", generation=4))
 
 
 def test_a_503_says_how_far_the_restore_is() -> None:
     with pytest.raises(PartitionRestoring) as raised:
-        Reader(_Lease("good"), MAX_STALENESS).read(task_in("RESTORING", "row"), b"key", DEFAULT_CONSISTENCY)
+        read(task_in("RESTORING", "row"))
     assert raised.value.retry_after == 1
     assert raised.value.details["remaining_records"] == 30
     assert raised.value.details["state"] == "restoring"
@@ -353,7 +371,7 @@ def test_a_503_says_how_far_the_restore_is() -> None:
 @pytest.mark.parametrize(("lease", "role"), [("good", Role.ACTIVE), ("lately lost", Role.SUSPENDED)])
 def test_misplaced_keys_make_no_difference_to_a_row_that_is_there(lease: str, role: Role) -> None:
     task = task_in("ACTIVE", "row", doubt="a key lies elsewhere")
-    assert Reader(_Lease(lease), MAX_STALENESS).read(task, b"key", DEFAULT_CONSISTENCY).freshness.role is role
+    assert read(task, lease=lease).freshness.role is role
 
 
 def test_exactly_the_staleness_allowed_is_still_allowed() -> None:
@@ -366,47 +384,20 @@ def test_exactly_the_staleness_allowed_is_still_allowed() -> None:
 
 @pytest.mark.parametrize("state", ["ACTIVE", "STANDBY"])
 def test_a_row_written_while_it_is_read_is_newer_than_its_label_and_not_older(state: str) -> None:
-    task = task_in(state, "row")
-    fields = cast("SimpleNamespace", task)
-
-    class Advancing(_Store):
-        def get(self, key: bytes) -> bytes | None:
-            fields.applied, fields.lag_records, fields.staleness_ms = 42, 4, 0
-            return super().get(key)
-
-    fields.store = Advancing("row")
-    freshness = Reader(_Lease("good"), MAX_STALENESS).read(task, b"key", DEFAULT_CONSISTENCY).freshness
+    freshness = read(advancing(state, applied=42, lag_records=4, staleness_ms=0)).freshness
     assert (freshness.position, freshness.lag_records, freshness.staleness_ms) == (41, 5, 12)
 
 
 def test_a_position_reached_while_the_row_is_read_is_not_reached_for_this_answer() -> None:
-    task = task_in("ACTIVE", "row")
-    fields = cast("SimpleNamespace", task)
-
-    class Advancing(_Store):
-        def get(self, key: bytes) -> bytes | None:
-            fields.applied = 42
-            return super().get(key)
-
-    fields.store = Advancing("row")
-    reader = Reader(_Lease("good"), MAX_STALENESS)
+    task = advancing("ACTIVE", applied=42)
     with pytest.raises(PositionNotReached):
-        reader.read(task, b"key", ASKS["not reached"])
-    assert reader.read(task, b"key", ASKS["not reached"]).freshness.position == 42
+        read(task, "not reached")
+    assert read(task, "not reached").freshness.position == 42
 
 
 @pytest.mark.parametrize(("content", "role"), [("row", Role.SUSPENDED), ("none", None)])
 def test_a_lease_that_runs_out_while_the_store_is_read_makes_no_active(content: str, role: Role | None) -> None:
-    lease = _Lease("good")
-    task = task_in("ACTIVE", content)
-
-    class Slow(_Store):
-        def get(self, key: bytes) -> bytes | None:
-            lease.name = "lately lost"
-            return super().get(key)
-
-    cast("SimpleNamespace", task).store = Slow(content)
-    reader = Reader(lease, MAX_STALENESS)
+    reader, task = losing_its_lease(content)
     if role is None:
         with pytest.raises(PartitionRestoring):
             reader.read(task, b"key", DEFAULT_CONSISTENCY)
@@ -447,15 +438,8 @@ def test_a_key_of_many_gets_the_answer_of_a_single_one(state: str, lease: str, c
 
 
 def test_a_lease_that_runs_out_while_many_are_read_makes_no_active() -> None:
-    lease, task = _Lease("good"), task_in("ACTIVE", "row")
-
-    class Slow(_Store):
-        def get(self, key: bytes) -> bytes | None:
-            lease.name = "lately lost"
-            return super().get(key)
-
-    cast("SimpleNamespace", task).store = Slow("row")
-    result = Reader(lease, MAX_STALENESS).read_many(task, [b"key", b"none"], DEFAULT_CONSISTENCY)
+    reader, task = losing_its_lease("row")
+    result = reader.read_many(task, [b"key", b"none"], DEFAULT_CONSISTENCY)
     assert result.freshness.role is Role.SUSPENDED
     assert result.hit is None
     assert isinstance(result.miss, PartitionRestoring)
@@ -481,13 +465,6 @@ def test_a_range_is_given_where_a_miss_is_and_refused_with_the_same_words(
 
 
 def test_a_lease_that_runs_out_while_a_range_is_read_makes_no_active() -> None:
-    lease, task = _Lease("good"), task_in("ACTIVE", "row")
-
-    class Slow(_Store):
-        def get(self, key: bytes) -> bytes | None:
-            lease.name = "lately lost"
-            return super().get(key)
-
-    cast("SimpleNamespace", task).store = Slow("row")
+    reader, task = losing_its_lease("row")
     with pytest.raises(PartitionRestoring):
-        Range(limit=3).answer(task, Reader(lease, MAX_STALENESS), DEFAULT_CONSISTENCY)
+        Range(limit=3).answer(task, reader, DEFAULT_CONSISTENCY)

@@ -20,7 +20,7 @@ from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import FakeClock, Placed, snapshot
 from tests.support.http_workers import Reply, Worker, ask, send, share, start_worker
 from tests.support.members import answer_of_nobody, recording_listener
-from tests.unit.test_http_forwarding import headers, target
+from tests.unit.http.test_forwarding import headers, target
 
 OLD, NEW, OTHER = "the-old-secret-of-workers", "the-new-secret-of-workers", "the-secret-of-somebody-else"
 #: Keys of partition 2, which worker b holds.
