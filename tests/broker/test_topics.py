@@ -250,8 +250,8 @@ async def test_a_measurement_that_took_long_does_not_count(kafka: EmbeddedKafka)
 class _CarelessWriter:
     """Appends whatever it is given, as to a broker that does not compare epochs."""
 
-    def __init__(self, to: Connection, batch_size: int, producer_id: int, acks: int) -> None:
-        del to, batch_size, producer_id, acks
+    def __init__(self, to: Connection, producer_id: int, acks: int) -> None:
+        del to, producer_id, acks
         self.end = 0
 
     async def start(self) -> None:
