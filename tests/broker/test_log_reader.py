@@ -423,3 +423,31 @@ async def delete_before(bootstrap: str, log: TopicPartition, offset: int) -> Non
         await admin.delete_records({KafkaPartition(*log): RecordsToDelete(before_offset=offset)})
     finally:
         await admin.close()
+
+
+@pytest.mark.parametrize("turns", [1, 20, 60])
+async def test_a_reader_that_stops_while_it_connects_leaves_no_connection(kafka: EmbeddedKafka, turns: int) -> None:
+    [log] = await new_log(kafka.bootstrap_servers)
+    before = asyncio.all_tasks()
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        # The first peek has a consumer of its own started.
+        peek = asyncio.ensure_future(reader.peek(log, 0))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        peek.cancel()
+    await asyncio.wait({peek})
+
+    consumers = [one.consumer for pool in (reader._slices, reader._peeks) for one in pool.readers]
+    assert asyncio.all_tasks() == before
+    assert not [left for consumer in consumers for left in consumer._client._conns.values() if left.connected()]
+
+
+async def test_offsets_that_are_listed_while_the_reader_stops_are_unavailable(kafka: EmbeddedKafka) -> None:
+    [log] = await new_log(kafka.bootstrap_servers)
+    before = asyncio.all_tasks()
+    async with log_reader(kafka.bootstrap_servers) as reader:
+        listing = asyncio.ensure_future(reader.bounds([log]))
+        await asyncio.sleep(0)
+    with pytest.raises(LogUnavailable, match="has stopped"):
+        await listing
+    assert asyncio.all_tasks() == before

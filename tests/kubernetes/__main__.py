@@ -30,6 +30,7 @@ def main() -> int:
         action="store_true",
         help="leave it out where it cannot run, or would have to build for long",
     )
+    parser.add_argument("--keep", action="store_true", help="keep the folder of the run, with the log of every program")
     options, pytest_arguments = parser.parse_known_args()
     processes.leave_by_ctrl_c()
 
@@ -69,7 +70,10 @@ def main() -> int:
             process.wait()
     finally:
         cgroups.remove(cgroup)
-        shutil.rmtree(folder, ignore_errors=True)
+        if options.keep:
+            print(f"The logs of this run are in {folder}.", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prepare(folder: Path) -> None:

@@ -91,7 +91,9 @@ class Judge:
     @contextmanager
     def reading(self, url: str) -> Iterator[None]:
         """Have readers ask this URL, from the first node, while the context lasts."""
-        command = self._cluster.nodes[0].enter(sys.executable, "-m", "tests.kubernetes.judge", url, str(self._file))
+        script = [sys.executable, "-m", "tests.kubernetes.judge", url, str(self._file)]
+        # On a node, a command begins in the root folder.
+        command = self._cluster.nodes[0].enter("env", f"--chdir={Path.cwd()}", *script)
         process = self._cluster.spawn("judge", command)
         try:
             yield

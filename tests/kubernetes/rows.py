@@ -34,6 +34,8 @@ class Rows:
     ) -> None:
         self._ends.set()
         self._thread.join()
+        self._producer.purge()
+        del self._producer  # its threads end with it
 
     def _write_on(self) -> None:
         number = 0

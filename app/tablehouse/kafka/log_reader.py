@@ -156,6 +156,15 @@ class _Reader:
         # Otherwise nothing is fetched from a broker while any of its partitions has buffered records.
         self.consumer._fetcher._prefetch_backoff = 0.0
 
+    async def stop(self) -> None:
+        """Disconnect. A start in progress ends first; otherwise it would go on and leave its connection open."""
+        if self._starting is not None:
+            try:
+                await asyncio.wait({self._starting})
+            finally:
+                self._starting.cancel()
+        await self.consumer.stop()
+
     def add(self, cursor: _Cursor) -> None:
         self.cursors[cursor.partition] = cursor
         if cursor.partition in self._assigned:
@@ -259,6 +268,7 @@ class KafkaLogReader:
         self._offsets = OffsetListing(client)
         #: The pending listing of each leader, and its partitions.
         self._listings: dict[int, tuple[_Listed, set[TopicPartition]]] = {}
+        self._asking: set[_Listed] = set()
 
     async def start(self) -> None:
         """Connect; raises aiokafka's KafkaError if no broker is reachable."""
@@ -267,8 +277,11 @@ class KafkaLogReader:
 
     async def stop(self) -> None:
         """Disconnect, within STOP_TIMEOUT."""
+        # A listing would connect again.
+        for listing in self._asking:
+            listing.cancel()
         readers = (*self._slices.readers, *self._peeks.readers)
-        goodbyes = [*(reader.consumer.stop() for reader in readers), self._offsets.stop()]
+        goodbyes = [*(reader.stop() for reader in readers), self._offsets.stop()]
         stopping = [asyncio.ensure_future(goodbye) for goodbye in goodbyes]
         await asyncio.wait(stopping, timeout=STOP_TIMEOUT)
         for one in stopping:
@@ -286,6 +299,8 @@ class KafkaLogReader:
         listings = {partition: self._listing_with(partition) for partition in partitions}
         if listings:
             await asyncio.wait(set(listings.values()))
+        if any(listing.cancelled() for listing in listings.values()):
+            raise LogUnavailable("this reader has stopped")
         found: dict[TopicPartition, Bounds] = {}
         unlisted: dict[TopicPartition, Unlisted] = {}
         for partition, listing in listings.items():
@@ -305,7 +320,10 @@ class KafkaLogReader:
         leader = self._offsets.leader(partition)
         if leader not in self._listings:
             wanted: set[TopicPartition] = set()
-            self._listings[leader] = asyncio.create_task(self._list_soon(leader, wanted)), wanted
+            asking = asyncio.create_task(self._list_soon(leader, wanted))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+            self._listings[leader] = asking, wanted
         listing, partitions = self._listings[leader]
         partitions.add(partition)
         return listing
