@@ -43,6 +43,7 @@ class Worker:
         self.topics = TopicsView(topics_of(tables))
         self.local = LocalSide(self.view, lambda _: None)
         self.told: list[set[str]] = []
+        self.shared: list[set[str]] = []
         self.prepared: list[set[str]] = []
         self.ready = asyncio.Event()
         self.ready.set()
@@ -59,6 +60,7 @@ class Worker:
             local=self.local,
             shards=parts,
             membership=parts,
+            share_memory=lambda topics: self.shared.append(set(topics.catalog.tables)),
         )
 
     async def prepare(self, topics: Topics, wanted: Catalog) -> Topics:
@@ -111,7 +113,7 @@ async def test_what_was_swapped_before_it_began_to_follow_is_followed_too() -> N
     work = asyncio.create_task(worker.following.follow())
     await worker.serves("a", "new")
     work.cancel()
-    assert worker.told == [{"a"}, {"a", "new"}]
+    assert worker.told == worker.shared == [{"a"}, {"a", "new"}]
 
 
 async def test_a_table_goes_within_the_swap_and_one_comes_when_its_topics_are_prepared() -> None:

@@ -24,6 +24,7 @@ from tablehouse.kafka.assignor import TableAssignor
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.commits import OffsetCommits
 from tablehouse.kafka.fetch_refusals import tell_refusals
+from tablehouse.kafka.fetching_ahead import fetch_ahead
 from tablehouse.kafka.group_watch import GroupWatch
 from tablehouse.kafka.lane_outages import LaneOutages
 from tablehouse.kafka.lease import GroupLease
@@ -188,6 +189,10 @@ class LaneConsumer(NoRecordPath):
     def topics(self) -> Collection[str]:
         """The topics to read, as they are now."""
         return self._options.topics()
+
+    def fetch_ahead(self, size: int) -> None:
+        """Fetch at most `size` bytes ahead of each partition from here on."""
+        fetch_ahead(self.client, size)
 
     # Life cycle
 

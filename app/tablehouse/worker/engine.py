@@ -162,7 +162,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             await self._brokers.until_reachable(self, client.start)
             self._open_clients.append(client)
         consumer: LaneConsumer = self.app.consumer
-        settings = self._shard_settings(budget)
+        memory = StoreMemory(budget, self._metrics)
+        settings = self._shard_settings(memory, budget)
         await check_definitions(settings, topics.served, clients.changelog)
         reader = Reader(self._lease, self._options.max_staleness)
         shards = self._shards = Shards(settings, topics.served, consumer, self._ports(clients), reader)
@@ -209,6 +210,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             local=self.local,
             shards=shards,
             membership=membership,
+            share_memory=partial(self._share_memory, memory, clients),
         )
         self._upkeep = [
             background.start(work, name, self._on_fatal)
@@ -244,8 +246,13 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._schemas.require(catalog)
         return await self._preparing.more(topics, catalog, changelog)
 
-    def _shard_settings(self, budget: int) -> ShardSettings:
-        memory = StoreMemory(budget, self._metrics)
+    def _share_memory(self, memory: StoreMemory, clients: KafkaClients, topics: Topics) -> None:
+        budget = self._preparing.memory_for_rows(topics)
+        memory.resize(budget)
+        clients.fetch_ahead(budget, topics)
+        self.app.consumer.fetch_ahead(lane_fetch_bytes(budget, topics))
+
+    def _shard_settings(self, memory: StoreMemory, budget: int) -> ShardSettings:
         return ShardSettings(
             self._options.group,
             self._directory,

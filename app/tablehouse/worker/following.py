@@ -38,7 +38,7 @@ class Following:
     """Has every part of a running worker that is made for its tables follow the catalog.
 
     `topics` is what the worker serves, which this changes. `prepare` makes of it what the catalog asks for; it raises
-    SetupError, and errors that are UNREACHABLE.
+    SetupError, and errors that are UNREACHABLE. `share_memory` shares the memory budget among what is served then.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Following:
         local: LocalSide,
         shards: Shards,
         membership: Membership,
+        share_memory: Callable[[Topics], None],
     ) -> None:
         self._catalog = catalog
         self._topics = topics
@@ -63,6 +64,7 @@ class Following:
         self._local = local
         self._shards = shards
         self._membership = membership
+        self._share_memory = share_memory
         self._changed = asyncio.Event()
         self._recurring = Recurring(log)
 
@@ -118,6 +120,7 @@ class Following:
 
     def _serve(self, topics: Topics) -> None:
         before, self._topics.current = self._topics.current, topics
+        self._share_memory(topics)
         if topics.dead_letters is not None and topics.dead_letters is not before.dead_letters:
             self._letters.use(topics.dead_letters)
         self._counts.follow(topics.counts)

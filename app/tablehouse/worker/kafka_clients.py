@@ -42,6 +42,11 @@ class KafkaClients:
     letters: KafkaDeadLetters
     needed: Sequence[Client]
 
+    def fetch_ahead(self, budget: int, topics: Topics) -> None:
+        """Have each client that fetches keep within its share of another budget, or for other topics."""
+        for reader in (self.changelog, self.sources):
+            reader.fetch_ahead(_slice_fetch_bytes(budget, topics))
+
     async def stop(self, started: Iterable[Client]) -> None:
         """Stop the clients that were started, and those that may have connected by themselves."""
         await self.owner_writer.stop()
@@ -58,7 +63,7 @@ def kafka_clients(
     """Make the clients for tables and their topics; budget is in bytes, for everything that the worker holds."""
     topics = view.current
     tables = topics.catalog.tables.values()
-    ahead = _fetch_bytes(budget, sum(topics.counts.shards[table.shard_name] for table in tables), SLICE_FETCH_BYTES)
+    ahead = _slice_fetch_bytes(budget, topics)
     changelog = KafkaLogReader(connection, ahead)
     skips = Skips(changelog, group)
     sources, writer = KafkaLogReader(connection, ahead, skips), KafkaChangelogWriter(connection, view.batch_limit)
@@ -81,6 +86,13 @@ def kafka_clients(
     )
 
 
+def _slice_fetch_bytes(budget: int, topics: Topics) -> int:
+    """Return what a reader of changelogs, or of sources beside the lanes, may fetch ahead of each partition."""
+    shards = topics.counts.shards
+    tasks = sum(shards[table.shard_name] for table in topics.catalog.tables.values())
+    return _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
+
+
 def lane_fetch_bytes(budget: int, topics: Topics) -> int:
     """Return what the group's consumer may fetch ahead of each partition."""
     return _fetch_bytes(budget, sum(topics.counts.shards.values()), LANE_FETCH_BYTES)
@@ -88,4 +100,5 @@ def lane_fetch_bytes(budget: int, topics: Topics) -> int:
 
 def _fetch_bytes(budget: int, partitions: int, most: int) -> int:
     """Return what a client may fetch ahead of each of so many partitions within its share of the memory budget."""
-    return max(_MIN_FETCH_BYTES, min(most, budget // FETCHED_SHARE // _FETCHING_CLIENTS // partitions))
+    share = budget // FETCHED_SHARE // _FETCHING_CLIENTS
+    return max(_MIN_FETCH_BYTES, min(most, share // max(1, partitions)))
