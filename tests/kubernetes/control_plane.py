@@ -63,6 +63,7 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={accounts}",
             f"--service-account-signing-key-file={accounts}",
+            "--kubelet-preferred-address-types=InternalIP",  # the DNS server knows no nodes
             "--enable-aggregator-routing=true",  # no kube-proxy is beside it
         )
         self._spawn_kubernetes(

@@ -17,6 +17,7 @@ import aiohttp
 
 from tablehouse.testing import processes
 from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.node import Node
 from tests.support.polling import wait_until
 
 KEYS = 200
@@ -89,11 +90,11 @@ class Judge:
         self.steps: list[Step] = []
 
     @contextmanager
-    def reading(self, url: str) -> Iterator[None]:
-        """Have readers ask this URL, from the first node, while the context lasts."""
+    def reading(self, url: str, node: Node | None = None) -> Iterator[None]:
+        """Have readers ask this URL while the context lasts, from the first node unless another one is given."""
         script = [sys.executable, "-m", "tests.kubernetes.judge", url, str(self._file)]
         # On a node, a command begins in the root folder.
-        command = self._cluster.nodes[0].enter("env", f"--chdir={Path.cwd()}", *script)
+        command = (node or self._cluster.nodes[0]).enter("env", f"--chdir={Path.cwd()}", *script)
         process = self._cluster.spawn("judge", command)
         try:
             yield

@@ -16,6 +16,7 @@ from tests.support.authority import Authority
 
 _PORT = 4443
 _GROUP = "metrics.k8s.io/v1beta1"
+_API = "v1beta1.metrics.k8s.io"
 
 
 class Metrics:
@@ -40,6 +41,8 @@ class Metrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Helm and kubectl ask every registered server what it has.
+        self._cluster.kubectl("delete", "apiservice", _API)
         self._server.shutdown()
         self._server.server_close()
 
@@ -78,7 +81,7 @@ class Metrics:
 
 
 def _objects() -> list[dict[str, Any]]:
-    place = {"name": "metrics", "namespace": "kube-system"}
+    place = {"name": "metrics", "namespace": NAMESPACE}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": place, "spec": {"ports": [{"port": _PORT}]}}
     endpoints = {
         "apiVersion": "discovery.k8s.io/v1",
@@ -91,7 +94,7 @@ def _objects() -> list[dict[str, Any]]:
     registration = {
         "apiVersion": "apiregistration.k8s.io/v1",
         "kind": "APIService",
-        "metadata": {"name": "v1beta1.metrics.k8s.io"},
+        "metadata": {"name": _API},
         "spec": {
             "group": "metrics.k8s.io",
             "version": "v1beta1",

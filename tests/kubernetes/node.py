@@ -1,9 +1,11 @@
 """A node of the cluster: a network and mounts of its own, and in them containerd, the kubelet and the rest."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -73,6 +75,7 @@ class Node:
         self._cgroup = cgroup
         self._running: list[subprocess.Popen[bytes]] = []
         self._holder = 0
+        self._link = f"node{number}"
 
     def enter(self, *command: str) -> list[str]:
         """Return the command that runs another one on this node."""
@@ -121,16 +124,24 @@ class Node:
         command = [program("network-policy"), *flags, f"--hostname-override={self.name}"]
         self._spawn("network-policy", self.enter(*command))
 
+    @contextlib.contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Pull the plug of its network while the context lasts: nothing on it is told, and nothing outside of it."""
+        subprocess.run(["ip", "link", "set", self._link, "down"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["ip", "link", "set", self._link, "up"], check=True)
+
     def stop(self) -> None:
         """End its own processes; containers go on until the namespace of processes ends."""
         processes.end(reversed(self._running), grace=10)
 
     def _connect(self) -> None:
         wait_until((self._folder / "mounted").exists, f"the mounts of {self.name} are made")
-        link = f"node{self.number}"
         for command in (
-            f"ip link add {link} type veth peer name eth0 netns {self._holder}",
-            f"ip link set {link} master nodes up",
+            f"ip link add {self._link} type veth peer name eth0 netns {self._holder}",
+            f"ip link set {self._link} master nodes up",
         ):
             subprocess.run(command.split(), check=True)
         self.run("sh", "-c", _NETWORK, "network", self.address, addresses.CONTROL_PLANE)

@@ -54,6 +54,10 @@ class Release:
         """Return how many workers the StatefulSet wants."""
         return int(self._cluster.get("statefulset", RELEASE)["spec"]["replicas"])
 
+    def ready(self) -> int:
+        """Return how many workers are ready."""
+        return int(self._cluster.get("statefulset", RELEASE)["status"].get("readyReplicas", 0))
+
     def pods(self) -> dict[str, str]:
         """Return the workers' pods by name, each with its uid, which a pod that takes its place does not have."""
         return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in self._workers()}
@@ -82,9 +86,13 @@ class Release:
         wait_until(self._has_settled, "every worker is ready and no copy is behind", _SECONDS / 4)
 
     def _has_settled(self) -> bool:
-        pods = self.pods()
-        assert len(pods) == self.replicas(), f"{len(pods)} pods"
-        for pod in pods:
+        workers = self._workers()
+        assert len(workers) == self.replicas(), f"{len(workers)} pods"
+        for worker in workers:
+            pod = worker["metadata"]["name"]
+            assert "deletionTimestamp" not in worker["metadata"], f"{pod} is being deleted"
+            conditions = {each["type"]: each["status"] for each in worker["status"].get("conditions", [])}
+            assert conditions.get("Ready") == "True", f"{pod} is not ready"
             path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/readyz?verbose"
             try:
                 said = self._cluster.kubectl("get", "--raw", path)

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,21 @@ from tests.support.helm import HELM_3, RELEASE, HelmError
 from tests.support.polling import wait_until
 
 pytestmark = pytest.mark.timeout(1800)
+
+# Again for a while, since what a policy allows a new pod is only known once the node has reported its address.
+_CONNECT = """\
+import socket, sys, time
+deadline = time.monotonic() + 10
+while True:
+    try:
+        socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2)
+    except OSError:
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(0.2)
+    else:
+        break
+"""
 
 _OUTAGE_SECONDS = 35  # longer than a session, and than what a probe allows
 
@@ -47,8 +63,19 @@ def test_the_release_is_installed_and_its_workers_become_ready(release: Release)
 
 @pytest.mark.brief
 def test_the_test_of_the_release_reads_a_row_and_leaves_no_pod(cluster: Cluster, release: Release) -> None:
+    assert ":get?key=key-1" in release.test()  # its log, which Helm 4 prints
+    assert f"pod/{RELEASE}-read-row" not in cluster.kubectl("get", "pods", "--output=name")
+
+
+def test_a_test_that_fails_leaves_its_log(cluster: Cluster, release: Release) -> None:
+    right = release.values["test"]
+    release.upgrade(test={"table": "rows", "key": "no such key"})
+    with pytest.raises(HelmError, match=f"{RELEASE}-read-row"):
+        release.test()
+    assert "404" in cluster.kubectl("logs", f"{RELEASE}-read-row")
+    release.upgrade(test=right)
     release.test()
-    assert f"{RELEASE}-read-row" not in cluster.kubectl("get", "pods", "--output=name")
+    assert f"pod/{RELEASE}-read-row" not in cluster.kubectl("get", "pods", "--output=name")
 
 
 @pytest.mark.brief
@@ -183,6 +210,30 @@ def test_evictions_take_one_worker_at_a_time(cluster: Cluster, release: Release,
         release.wait_until_settled()
 
 
+def test_a_node_that_is_cut_off_takes_only_its_connections_along(
+    cluster: Cluster, release: Release, judge: Judge
+) -> None:
+    """As one that has lost its power, for all that the others see of it."""
+    workers = Counter(release.node_of(pod) for pod in release.pods())
+    lost, other = sorted(cluster.nodes, key=lambda node: workers[node.name])
+    assert workers[lost.name] == 1
+
+    def is_ready() -> bool:
+        conditions = cluster.get("node", lost.name)["status"]["conditions"]
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+    with (
+        judge.reading(release.url("rows"), other),
+        # Until the cluster calls the node not ready, the Service sends requests there.
+        judged(judge, "a node with one of three workers is cut off, and is back", loses_connections=True),
+    ):
+        with lost.cut_off():
+            wait_until(lambda: not is_ready(), "the node is missed", 60)
+            wait_until(lambda: release.ready() == workers[other.name], "its worker is no longer ready", 60)
+        wait_until(is_ready, "the node is back", 60)
+        release.wait_until_settled()
+
+
 def test_a_node_is_drained_and_its_workers_go_to_the_other(cluster: Cluster, release: Release, reading: Judge) -> None:
     node = release.node_of(f"{RELEASE}-0")
     with judged(reading, "a node is drained"):
@@ -310,7 +361,6 @@ def _worker_of(pod: str) -> int:
 @pytest.fixture
 def connects(cluster: Cluster) -> Callable[..., bool]:
     """Return a function that says whether a pod with these labels can connect to an address."""
-    script = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3)"
     image = f"tablehouse:{_tag(cluster)}"
 
     def ask(address: str, port: int, labels: dict[str, str] | None = None) -> bool:
@@ -325,7 +375,7 @@ def connects(cluster: Cluster) -> Callable[..., bool]:
         container = {
             "name": name,
             "image": image,
-            "command": ["python", "-c", script, address, str(port)],
+            "command": ["python", "-c", _CONNECT, address, str(port)],
             "securityContext": security,
         }
         cluster.apply(
