@@ -11,11 +11,13 @@ import pytest
 from tablehouse.errors import NotOwner
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.model import ProducerRecord, TaskState
+from tablehouse.routing.digests import digest
 from tablehouse.tasks.task import Task
 from tablehouse.testing.kafka import EmbeddedKafka
 from tablehouse.worker import following
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, produce, unique
+from tests.support.oracle import FORMS, contents, replay_source
 from tests.support.polling import until
 from tests.support.worker import table, tables
 
@@ -293,3 +295,46 @@ async def swap_within(
 async def active(running: RunningEngine, name: str) -> bool:
     states = running.states()
     return {table for table, _ in states} == {name} and set(states.values()) == {TaskState.ACTIVE}
+
+
+async def test_two_workers_take_other_tables_one_after_the_other_and_agree_in_the_end(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    first, second = await sources(kafka, 2)
+    group, before = unique("group"), tables(table("one", first))
+    after = tables(table("one", first), table("two", second), table("beside", first))
+    async with (
+        running_engine(kafka, tmp_path / "a", before, group, advertised_url="http://127.0.0.1:1") as one,
+        running_engine(kafka, tmp_path / "b", before, group, advertised_url="http://127.0.0.1:2") as other,
+    ):
+        await until(lambda: shared(one, other, "one"), "each has a part")
+        async with producing(kafka, [first, second]):
+            one.swap(after)
+
+            async def told() -> bool:
+                return any("has another tables.yaml" in reason for reason in other.engine.health.reasons())
+
+            await until(told, "the other one hears of it")
+            other.swap(after)
+            await until(lambda: shared(one, other, "one", "two", "beside"), "each has a part of every table")
+
+            async def agreed() -> bool:
+                return not one.engine.health.differences and not other.engine.health.differences
+
+            await until(agreed, "nobody tells of other tables any more")
+        for name in one.catalog.tables:
+            topic = one.catalog.tables[name].source.topic
+            expected = await replay_source(kafka.bootstrap_servers, topic, PARTITIONS)
+            for partition, content in contents(expected, FORMS["string"]).items():
+                owner = one if one.states()[name, partition] is TaskState.ACTIVE else other
+                await owner.wait_position(name, partition, expected.ends[partition] - 1)
+                found = await digest(owner.engine.local, name, partition)
+                assert (found.rows, found.rows_hash) == content.digest(), f"{name}[{partition}]"
+
+
+async def shared(one: RunningEngine, other: RunningEngine, *names: str) -> bool:
+    """Tell whether every partition of these tables, and of no others, is active here and a standby there."""
+    places = {(name, partition) for name in names for partition in range(PARTITIONS)}
+    here, there = one.states(), other.states()
+    pair = {TaskState.ACTIVE, TaskState.STANDBY}
+    return here.keys() == there.keys() == places and all({here[place], there[place]} == pair for place in places)
