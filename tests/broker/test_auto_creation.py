@@ -118,7 +118,7 @@ async def test_no_client_of_the_project_creates_what_it_asks_about(kafka: Embedd
         with pytest.raises(LogUnavailable):
             await reader.bounds([partition])
     assert await partition_count(impatient, topic) is None
-    writer = KafkaSourceWriter(impatient, {topic: 1_000_000}, BROKERS_CLOCK)
+    writer = KafkaSourceWriter(impatient, {topic: 1_000_000}.__getitem__, BROKERS_CLOCK)
     await writer.start()
     with pytest.raises(SourceUnavailable):
         await writer.append(partition, ProducerRecord(b"k", b"v"), 2.0)

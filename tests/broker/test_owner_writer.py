@@ -24,7 +24,7 @@ FIRST, SECOND = (Ownership(Epoch(0, number), b"log") for number in (5, 6))
 @contextlib.asynccontextmanager
 async def writing(kafka: EmbeddedKafka, topic: str, limit: int = _LIMIT) -> AsyncIterator[KafkaOwnerWriter]:
     connection = Connection(kafka.bootstrap_servers, "test", request_timeout=5.0)
-    writer = KafkaOwnerWriter(connection, {topic: limit}, BROKERS_CLOCK)
+    writer = KafkaOwnerWriter(connection, {topic: limit}.__getitem__, BROKERS_CLOCK)
     try:
         yield writer
     finally:
@@ -127,7 +127,7 @@ async def test_a_direct_producer_s_record_after_the_decision_stays_and_is_overwr
     topic = unique("direct")
     await create_topic(kafka.bootstrap_servers, topic, 1)
     place = TopicPartition(topic, 0)
-    direct = KafkaSourceWriter(Connection(kafka.bootstrap_servers, "test"), {topic: _LIMIT}, BROKERS_CLOCK)
+    direct = KafkaSourceWriter(Connection(kafka.bootstrap_servers, "test"), {topic: _LIMIT}.__getitem__, BROKERS_CLOCK)
     async with writing(kafka, topic) as writer:
         end = SourceEnd(0, asyncio.get_running_loop().time())
         assert await direct.append(place, ProducerRecord(b"k", b"between"), 10.0) == 0
@@ -220,7 +220,9 @@ async def test_a_writer_that_stops_or_finds_no_broker_writes_nothing(kafka: Embe
         await writer.stop()
         with pytest.raises(RequestError, match="nothing was written"):
             await append(writer, place, b"2")
-    nowhere = KafkaOwnerWriter(Connection("127.0.0.1:9", "test", request_timeout=1.0), {topic: _LIMIT}, BROKERS_CLOCK)
+    nowhere = KafkaOwnerWriter(
+        Connection("127.0.0.1:9", "test", request_timeout=1.0), {topic: _LIMIT}.__getitem__, BROKERS_CLOCK
+    )
     with pytest.raises(SourceUnavailable, match="nothing was written"):
         await append(nowhere, place, b"3", seconds=2.0)
     await nowhere.stop()

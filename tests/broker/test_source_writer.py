@@ -27,7 +27,9 @@ _LIMIT = 1_000_000
 async def writing(
     kafka: EmbeddedKafka, topic: str, limit: int = _LIMIT, clock: BrokerClock = BROKERS_CLOCK
 ) -> AsyncIterator[KafkaSourceWriter]:
-    writer = KafkaSourceWriter(Connection(kafka.bootstrap_servers, "test", request_timeout=5.0), {topic: limit}, clock)
+    writer = KafkaSourceWriter(
+        Connection(kafka.bootstrap_servers, "test", request_timeout=5.0), {topic: limit}.__getitem__, clock
+    )
     try:
         yield writer
     finally:

@@ -1,5 +1,6 @@
 import asyncio
 import time
+from collections.abc import Callable
 from time import monotonic
 
 import pytest
@@ -184,6 +185,30 @@ async def test_a_table_goes_on_with_the_partition_count_of_its_changelog_when_it
     assert len(await partitions_of(kafka, f"{group}-planes-v2-changelog")) == 3
 
 
+async def test_a_table_that_would_hold_back_those_that_a_worker_serves_is_not_taken_up_while_it_runs(
+    kafka: EmbeddedKafka,
+) -> None:
+    group, topic, to = unique("group"), await source_topic(kafka, 3), connection(kafka.bootstrap_servers)
+    with pytest.raises(TopicError, match=rf"topic {topic} has 3 partitions, and its tables are served with 2"):
+        await topics.prepare(to, group, catalog(topic), f"{group}-dead-letters", in_use={topic: 2, "other": 9})
+    # The changelog alone would have a start hold the others back.
+    assert f"{group}-planes-changelog" not in await topics_of(kafka)
+    found = await topics.prepare(to, group, catalog(topic), f"{group}-dead-letters", in_use={topic: 3})
+    assert found.counts.shards == {topic: 3}
+
+
+async def test_topics_of_more_tables_are_added_and_those_that_go_leave_their_limits(kafka: EmbeddedKafka) -> None:
+    group, to = unique("group"), connection(kafka.bootstrap_servers)
+    first, second = await source_topic(kafka), await source_topic(kafka)
+    both, one = catalog(first, second), catalog(first)
+    together = (await prepare(to, group, one)).with_more(await prepare(to, group, both))
+    assert together == await prepare(to, group, both)
+    left = together.only(one, group)
+    assert (left.catalog, left.counts) == (one, (await prepare(to, group, one)).counts)
+    assert left.batch_limits == together.batch_limits
+    assert left.replicas.keys() == left.counts.built.keys()
+
+
 async def test_a_broker_that_refuses_older_epochs_passes_the_probe_again_and_again(kafka: EmbeddedKafka) -> None:
     group = unique("group")
     for _ in range(2):
@@ -250,8 +275,8 @@ async def test_a_measurement_that_took_long_does_not_count(kafka: EmbeddedKafka)
 class _CarelessWriter:
     """Appends whatever it is given, as to a broker that does not compare epochs."""
 
-    def __init__(self, to: Connection, batch_size: int, producer_id: int, acks: int) -> None:
-        del to, batch_size, producer_id, acks
+    def __init__(self, to: Connection, limit_of: Callable[[str], int], producer_id: int, acks: int) -> None:
+        del to, limit_of, producer_id, acks
         self.end = 0
 
     async def start(self) -> None:

@@ -17,6 +17,7 @@ from tablehouse.tasks.log import LogUnavailable
 from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.questions import Get
 from tablehouse.tasks.reads import Reader, ReadResult
+from tablehouse.tasks.served import Served
 from tablehouse.tasks.shards import Shards, ShardSettings
 from tablehouse.tasks.task import Task
 from tablehouse.telemetry import Metrics
@@ -147,6 +148,13 @@ class Worker:
         """Return the disk of one task."""
         return self.disks.setdefault((source, table), Disk())
 
+    def serve(self, tables: Sequence[Table]) -> None:
+        """Have these tables from here on, in the running process and after a restart."""
+        self.tables = list(tables)
+        if self.process is not None and self.running is not None:
+            shards, served = self.running.shards, self.running.served()
+            self.process.run(lambda: shards.serve(served))
+
     def folder(self, source: TopicPartition) -> Folder:
         """Return the folder of one shard."""
         return self.folders.setdefault(source, Folder(self.failures.append))
@@ -185,22 +193,15 @@ class _Run:
         self.leaving = False
         self._clock = MachineClock(world, worker.speed)
         self._broker_clock = MeasuredClock(self._clock)
-        schemas = SimulatedSchemas(world)
+        self._schemas = schemas = SimulatedSchemas(world)
         self.shards = Shards(
             ShardSettings(
                 "model",
-                Catalog(
-                    {
-                        table.name: table.spec(source.topic, schemas)
-                        for source in world.sources
-                        for table in worker.tables
-                    }
-                ),
-                {source.topic: len(world.sources) for source in world.sources},
                 _Directory(worker, member),
                 self._store_of,
                 64 << 20,
             ),
+            self.served(),
             self.lane,
             Ports(
                 changelog=SimulatedReader(world),
@@ -219,6 +220,20 @@ class _Run:
                 worker_id=member,
             ),
             Reader(self.lease, MAX_STALENESS),
+        )
+
+    def served(self) -> Served:
+        """Return the tables that the worker has now."""
+        sources = self.world.sources
+        return Served(
+            Catalog(
+                {
+                    table.name: table.spec(source.topic, self._schemas)
+                    for source in sources
+                    for table in self.worker.tables
+                }
+            ),
+            {source.topic: len(sources) for source in sources},
         )
 
     def _store_of(self, shard: ShardId) -> MemoryShard:

@@ -22,7 +22,7 @@ async def changelog_writer(
     bootstrap: str, *, batch_size: int = BATCH_SIZE, request_timeout: float = 10.0
 ) -> AsyncIterator[KafkaChangelogWriter]:
     """Run a writer, as one worker has it; request_timeout is in seconds."""
-    writer = KafkaChangelogWriter(connection(bootstrap, request_timeout), batch_size)
+    writer = KafkaChangelogWriter(connection(bootstrap, request_timeout), lambda _topic: batch_size)
     await writer.start()
     try:
         yield writer

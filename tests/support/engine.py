@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tablehouse.catalog.load import load_catalog
+from tablehouse.catalog.spec import Catalog
 from tablehouse.catalog.view import CatalogView
 from tablehouse.config.settings import Settings
 from tablehouse.formats.schemas import NoSchemas
@@ -50,11 +51,10 @@ class RunningEngine:
         **settings: str,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "tables.yaml"
-        file.write_text(tables, "utf-8")
+        self._file = file = folder / "tables.yaml"
         self.bootstrap = kafka.bootstrap_servers
         self.metrics = Metrics("test")
-        self.catalog = load_catalog(file)
+        self._view = CatalogView(self._load(tables))
         values: Mapping[str, Any] = {
             "bootstrap_servers": self.bootstrap,
             "tables": str(file),
@@ -67,9 +67,20 @@ class RunningEngine:
         }
         loaded = Settings(**values)
         directory = DataDirectory.acquire(loaded.data_dir)
-        self.engine = engine_of(
-            loaded, CatalogView(self.catalog), directory, self.metrics, ClusterView(), schemas or NoSchemas()
-        )
+        self.engine = engine_of(loaded, self._view, directory, self.metrics, ClusterView(), schemas or NoSchemas())
+
+    def _load(self, tables: str) -> Catalog:
+        self._file.write_text(tables, "utf-8")
+        return load_catalog(self._file)
+
+    def swap(self, tables: str) -> None:
+        """Have the running engine take other tables."""
+        self._view.swap(self._load(tables))
+
+    @property
+    def catalog(self) -> Catalog:
+        """The tables that it has now."""
+        return self._view.current
 
     @property
     def consumer(self) -> LaneConsumer:

@@ -132,6 +132,7 @@ class Worker:
     health: FakeHealth
     metrics: Metrics
     turns: Turns
+    catalog: CatalogView
 
     @property
     def url(self) -> str:
@@ -161,7 +162,13 @@ async def start_worker(
     policy: Policy = OPEN,
 ) -> Worker:
     """Start one worker on free ports; the caller stops its server."""
-    view, local, health, metrics = ClusterView(), FakeTables(), FakeHealth(), Metrics("1.2.3")
+    tables, view, local, health, metrics = (
+        CatalogView(catalog),
+        ClusterView(),
+        FakeTables(),
+        FakeHealth(),
+        Metrics("1.2.3"),
+    )
     source, turns = FakeSource(), Turns()
     owner = FakeOwner(local, source)
     options = ServerOptions(
@@ -182,7 +189,7 @@ async def start_worker(
         options,
         worker_id=name,
         incarnation=1,
-        catalog=CatalogView(catalog),
+        catalog=tables,
         view=view,
         local=local,
         source=source,
@@ -194,7 +201,7 @@ async def start_worker(
         policy=policy,
     )
     await server.start()
-    return Worker(name, server, local, source, owner, view, health, metrics, turns)
+    return Worker(name, server, local, source, owner, view, health, metrics, turns, tables)
 
 
 def share(

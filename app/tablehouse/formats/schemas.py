@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 from uuid import UUID
 
-from tablehouse.catalog.spec import ValueFormatName
+from tablehouse.catalog.spec import REGISTRY_FORMATS, Catalog, ValueFormatName
+from tablehouse.errors import ConfigError
 from tablehouse.formats.errors import DecodeError
 
 SchemaKind = Literal["AVRO", "PROTOBUF", "JSON"]
@@ -88,6 +89,14 @@ class NoSchemas:
 
     trouble: str | None = None
 
+    def require(self, catalog: Catalog) -> None:
+        """Raise ConfigError if a table of the catalog needs a schema registry."""
+        needing = _fields_in_need(catalog)
+        if needing:
+            raise ConfigError(
+                "\n".join(f"{field}: set schema_registry to a schema registry's URL" for field in needing)
+            )
+
     async def start(self) -> None:
         """Nothing to do."""
 
@@ -114,3 +123,17 @@ class NoSchemas:
     def describe(self, needed: SchemaName | str) -> str:
         """See Schemas."""
         return f"schema {needed} of no registry"
+
+
+def _fields_in_need(catalog: Catalog) -> list[str]:
+    """Return the tables that need a schema registry, each with the field that needs it."""
+    needing = []
+    for table in catalog.tables.values():
+        key, value = table.source.key, table.source.value
+        if key.format in REGISTRY_FORMATS:
+            needing.append(f"table {table.name}: source.key is {key.format}, which needs a schema registry")
+        if value.format in REGISTRY_FORMATS and value.framing == "registry":
+            needing.append(f"table {table.name}: source.value is {value.format}, which needs a schema registry")
+        elif isinstance(value.schema, int):
+            needing.append(f"table {table.name}: source.value.schema is {value.schema}, an id of a schema registry")
+    return needing

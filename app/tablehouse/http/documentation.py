@@ -33,12 +33,13 @@ _HTML = "text/html"
 
 
 class DocumentationRoutes:
-    """The handlers of `/`, `/docs` and `/openapi.json`, whose answers are the same for as long as the worker runs."""
+    """The handlers of `/`, and of `/docs` and `/openapi.json`, which answer the same as long as the worker runs."""
 
     def __init__(self, tables: Mapping[str, RoutedTable], version: str) -> None:
         self._openapi = resources.files("tablehouse.http").joinpath("openapi.json").read_bytes()
         self._docs = reference_page(msgspec.json.decode(self._openapi))
-        self._home = {_JSON: _home_document(tables, version), _HTML: _home_page(tables, version)}
+        self._tables = tables
+        self._version = version
 
     async def home(self, call: Call) -> web.Response:
         """Answer with the tables and with links, as a page for a browser and as JSON for everything else."""
@@ -47,7 +48,9 @@ class DocumentationRoutes:
             raise NotAcceptable(
                 f"this is {_JSON} or {_HTML}, which the Accept header leaves out", available=[_JSON, _HTML]
             )
-        return web.Response(body=self._home[media_type], headers=JSON_HEADERS if media_type == _JSON else HTML_HEADERS)
+        if media_type == _JSON:
+            return web.Response(body=_home_document(self._tables, self._version), headers=JSON_HEADERS)
+        return web.Response(body=_home_page(self._tables, self._version), headers=HTML_HEADERS)
 
     async def docs(self, _call: Call) -> web.Response:
         """Answer with the reference of the API, as a page."""

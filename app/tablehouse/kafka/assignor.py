@@ -37,8 +37,9 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
 
     aiokafka accepts an object where it documents a class; Faust relies on this too. `latest` is the last valid
     assignment, None before the first. `refused` is the reason why the last assignment was rejected, None if it was
-    valid. `partitions` are the partition counts that this worker has checked. `standbys` is the number of standbys per
-    shard, by source topic. A standby at most `acceptable_lag` records behind may become an active.
+    valid. `partitions` returns the partition counts that this worker has checked, `standbys` the number of standbys per
+    shard, by source topic; both are asked when they are needed, and what they return does not change. A standby at most
+    `acceptable_lag` records behind may become an active.
     """
 
     name = PROTOCOL
@@ -47,16 +48,15 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     def __init__(
         self,
         describe: Callable[[], MemberMetadata],
-        partitions: Mapping[str, int],
-        standbys: Mapping[str, int],
+        partitions: Callable[[], Mapping[str, int]],
+        standbys: Callable[[], Mapping[str, int]],
         acceptable_lag: int,
     ) -> None:
         super().__init__()
         self._describe = describe
-        #: Replaced as a whole when the catalog changes, since a thread may be reading it.
-        self.standbys = standbys
+        self._standbys = standbys
         self._acceptable_lag = acceptable_lag
-        self.partitions = partitions
+        self._partitions = partitions
         self.latest: Assignment | None = None
         self.refused: str | None = None
         #: The members of the generation that this worker places as its leader.
@@ -115,11 +115,10 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         read, as during a rolling deployment, use the cluster's counts and the default number of standbys.
         """
         del members
-        partitions = dict(self.partitions)
+        checked, partitions = self._partitions(), dict[str, int]()
         for topic in sorted(frozenset().union(*self._members.subscriptions.values())):
-            if topic not in partitions:
-                partitions[topic] = len(cluster.partitions_for_topic(topic) or ())
-        return partial(self._assignments, self._members, partitions)
+            partitions[topic] = checked[topic] if topic in checked else len(cluster.partitions_for_topic(topic) or ())
+        return partial(self._assignments, self._members, partitions, self._standbys())
 
     def take_up(self, data: bytes) -> bytes:
         """Accept the leader's assignment and return it; return an empty assignment if it is invalid."""
@@ -146,15 +145,17 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         own = assignment.own
         if given != own.actives:
             raise WireError("the partitions for Kafka's consumer differ from those given to this worker")
-        unread = sorted({*own.actives, *own.standbys, *own.warming} - self.partitions.keys())
+        unread = sorted({*own.actives, *own.standbys, *own.warming} - self._partitions().keys())
         if unread:
             raise WireError(f"it gives this worker partitions of topics that it does not read: {', '.join(unread[:5])}")
         return assignment
 
-    def _assignments(self, members: Readable, partitions: Mapping[str, int]) -> dict[str, bytes]:
+    def _assignments(
+        self, members: Readable, partitions: Mapping[str, int], standbys: Mapping[str, int]
+    ) -> dict[str, bytes]:
         """Return the encoded assignment of each member."""
         described = members.described
-        placed = dict(self._place(described, partitions, members.subscriptions))
+        placed = dict(self._place(described, partitions, standbys, members.subscriptions))
         log.info("placed", members=len(described), left_out=len(members.left_out), shards=sum(partitions.values()))
         messages = assignments(described, placed, partitions, dict(islice(members.left_out.items(), MAX_NAMED)))
         if messages:
@@ -172,6 +173,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         self,
         members: Mapping[str, MemberMetadata],
         partitions: Mapping[str, int],
+        standbys: Mapping[str, int],
         subscriptions: Mapping[str, frozenset[str]],
     ) -> dict[str, MemberAssignment]:
         """Place each topic on the members that subscribe to it; they differ only during a rolling deployment.
@@ -186,9 +188,9 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
             readers.setdefault(subscribed, {})[topic] = count
         placed = {member: MemberAssignment(actives={}, standbys={}) for member in members}
         for subscribed, counts in readers.items():
-            standbys = {topic: self.standbys.get(topic, DEFAULT_STANDBYS) for topic in counts}
+            wanted = {topic: standbys.get(topic, DEFAULT_STANDBYS) for topic in counts}
             described = {member: members[member] for member in subscribed}
-            for member, part in place(described, counts, standbys, self._acceptable_lag).items():
+            for member, part in place(described, counts, wanted, self._acceptable_lag).items():
                 placed[member] = MemberAssignment(
                     actives={**placed[member].actives, **part.actives},
                     standbys={**placed[member].standbys, **part.standbys},

@@ -8,7 +8,7 @@ the fence. See tasks/DESIGN.md.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
@@ -93,12 +93,9 @@ class _Encoded(NamedTuple):
 class EpochProducer:
     """An aiokafka producer that uses Tablehouse's epochs."""
 
-    def __init__(self, connection: Connection, batch_size: int, producer_id: int, acks: int) -> None:
+    def __init__(self, connection: Connection, producer_id: int, acks: int) -> None:
         self.epochs = EpochTransactionManager(producer_id)
-        self._batch_size = batch_size
-        self.client = AIOKafkaProducer(
-            **connection.arguments(), acks="all", enable_idempotence=True, max_batch_size=batch_size, linger_ms=0
-        )
+        self.client = AIOKafkaProducer(**connection.arguments(), acks="all", enable_idempotence=True, linger_ms=0)
         rebootstrap(self.client.client, connection)
         self.client._txn_manager = self.epochs
         self.client._message_accumulator._txn_manager = self.epochs
@@ -117,6 +114,11 @@ class EpochProducer:
     async def stop(self) -> None:
         """Stop without waiting for undeliverable batches: their outcome is unknown anyway."""
         await stop_producer(self.client)
+
+
+def new_batch(limit: int) -> BatchBuilder:
+    """Return an empty batch that takes one record of any size, and more of them up to `limit` bytes in all."""
+    return BatchBuilder(limit, compression_type=0)
 
 
 def _bound_requests(accumulator: MessageAccumulator, limit: int) -> None:
@@ -148,8 +150,8 @@ def _bound_requests(accumulator: MessageAccumulator, limit: int) -> None:
 class KafkaChangelogWriter:
     """Implements ChangelogWriter.
 
-    batch_size is the maximum batch size in bytes for topics not in `limits`. `acks` is the number of replicas that must
-    acknowledge a batch: 1 or ALL_IN_SYNC.
+    limit_of returns the maximum batch size of a topic in bytes. `acks` is the number of replicas that must acknowledge
+    a batch: 1 or ALL_IN_SYNC.
 
     One producer serves all partitions. A batch whose outcome is unknown keeps its partition blocked in that producer,
     so the next claim uses a private producer, and the partition returns to the shared one when that batch is settled.
@@ -160,15 +162,13 @@ class KafkaChangelogWriter:
     def __init__(
         self,
         connection: Connection,
-        batch_size: int,
+        limit_of: Callable[[str], int],
         *,
-        limits: Mapping[str, int] | None = None,
         producer_id: int = PRODUCER_ID,
         acks: int = ALL_IN_SYNC,
     ) -> None:
         self._connection = connection
-        self._batch_size = batch_size
-        self._limits = limits or {}
+        self._limit_of = limit_of
         self._producer_id = producer_id
         self._acks = acks
         self._shared = self._new_producer()
@@ -192,7 +192,8 @@ class KafkaChangelogWriter:
         self, partition: TopicPartition, epoch: Epoch, records: Iterable[tuple[bytes, bytes | None]]
     ) -> _Encoded | None:
         """Return the records as one record batch for append(); None if they do not fit into one."""
-        builder = self._shared.client.create_batch()
+        limit = self._limit_of(partition.topic)
+        builder = new_batch(limit)
         append, headers = builder.append, epoch_headers(epoch)
         for key, value in records:
             # The broker overwrites this with its own time (message.timestamp.type).
@@ -200,7 +201,6 @@ class KafkaChangelogWriter:
                 return None
         builder.close()
         # aiokafka accepts a first record of any size.
-        limit = self._limits.get(partition.topic, self._batch_size)
         return None if builder.size() > limit else _Encoded(builder, epoch)
 
     async def append(self, partition: TopicPartition, epoch: Epoch, batch: Any) -> int:
@@ -220,7 +220,7 @@ class KafkaChangelogWriter:
         """Append one record as the first of a new epoch; raises Fenced or OutcomeUnknown."""
         encoded = self.encode(partition, epoch, [(key, value)])
         if encoded is None:
-            raise AssertionError(f"a claim of {len(value)} bytes does not fit into a batch of {self._batch_size}")
+            raise AssertionError(f"a claim of {len(value)} bytes does not fit into a batch of {partition.topic}")
         private = self._private.pop(partition, None)
         if private is not None:
             # From now on the broker rejects everything it still holds.
@@ -236,7 +236,7 @@ class KafkaChangelogWriter:
         return await self._send(producer, partition, encoded.builder)
 
     def _new_producer(self) -> EpochProducer:
-        return EpochProducer(self._connection, self._batch_size, self._producer_id, self._acks)
+        return EpochProducer(self._connection, self._producer_id, self._acks)
 
     async def _send(self, producer: EpochProducer, partition: TopicPartition, builder: BatchBuilder) -> int:
         future: asyncio.Future[Any] | None = None

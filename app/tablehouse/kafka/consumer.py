@@ -10,7 +10,7 @@ commit share the state of one consumer.
 
 import asyncio
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from tablehouse.kafka.assignor import TableAssignor
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.commits import OffsetCommits
 from tablehouse.kafka.fetch_refusals import tell_refusals
+from tablehouse.kafka.fetching_ahead import fetch_ahead
 from tablehouse.kafka.group_watch import GroupWatch
 from tablehouse.kafka.lane_outages import LaneOutages
 from tablehouse.kafka.lease import GroupLease
@@ -90,10 +91,14 @@ class Lanes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """The consumer group; session_timeout is in seconds, fetch_bytes is what may be fetched ahead of each partition."""
+    """The consumer group.
+
+    `topics` returns the topics to read, as they are now; session_timeout is in seconds, fetch_bytes is what may be
+    fetched ahead of each partition.
+    """
 
     group: str
-    topics: tuple[str, ...]
+    topics: Callable[[], Collection[str]]
     session_timeout: float
     fetch_bytes: int
 
@@ -180,7 +185,17 @@ class LaneConsumer(NoRecordPath):
         rebootstrap(self.client._client, connection)
         tell_refusals(self.client)
         self._watch = GroupWatch(options.group, self.client)
+        #: None until the group is joined.
         self._commits: OffsetCommits | None = None
+
+    @property
+    def topics(self) -> Collection[str]:
+        """The topics to read, as they are now."""
+        return self._options.topics()
+
+    def fetch_ahead(self, size: int) -> None:
+        """Fetch at most `size` bytes ahead of each partition from here on."""
+        fetch_ahead(self.client, size)
 
     # Life cycle
 
@@ -213,10 +228,25 @@ class LaneConsumer(NoRecordPath):
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Join the group."""
-        self.client.subscribe(sorted(topics), listener=_Listener(self))
+        self._subscribe(topics)
         self._commits = OffsetCommits(self.client)
         self.lease.attach(self.client._coordinator)
         self.assignor.attach(self.client._coordinator)
+
+    def follow_topics(self) -> bool:
+        """Join the group again if there are other topics now than when it was joined; return whether it is.
+
+        Until the assignment that follows, no partition is assigned, and lanes stand still. Without any topic there is
+        nothing to subscribe to, so the last ones stay.
+        """
+        topics = frozenset(self.topics)
+        if self._commits is None or not topics or topics == self.client.subscription():
+            return False
+        self._subscribe(topics)
+        return True
+
+    def _subscribe(self, topics: Iterable[str]) -> None:
+        self.client.subscribe(sorted(topics), listener=_Listener(self))
 
     @property
     def member_id(self) -> str:
@@ -229,7 +259,7 @@ class LaneConsumer(NoRecordPath):
 
     def partition_counts(self) -> dict[str, int]:
         """Return the last known partition counts of the sources; unknown ones are missing."""
-        counts = {topic: self.client.partitions_for_topic(topic) for topic in self._options.topics}
+        counts = {topic: self.client.partitions_for_topic(topic) for topic in self.topics}
         return {topic: len(numbers) for topic, numbers in counts.items() if numbers}
 
     def close(self) -> None:
@@ -454,8 +484,9 @@ class LaneConsumer(NoRecordPath):
         self._held_back.clear()
         self._silent.clear()
         self._tried_again.clear()
-        for partition in partitions:
-            self.client.pause(KafkaPartition(*partition))
+        # None of them is assigned any more where the topics have changed meanwhile.
+        for partition in self.client.assignment() & {KafkaPartition(*partition) for partition in partitions}:
+            self.client.pause(partition)
 
     # Commits
 

@@ -36,7 +36,7 @@ _MIN_LIMIT_BYTES = 4096
 
 
 class KafkaDeadLetters:
-    """Implements DeadLetters.
+    """Implements DeadLetters; the topic is None while no table sends letters, and can be changed by use().
 
     The letters of one source partition are in one partition of the topic, in order. A producer that failed or timed out
     is discarded with its pending batches; otherwise its retries would pile up while no broker is reachable. The next
@@ -44,18 +44,28 @@ class KafkaDeadLetters:
     """
 
     def __init__(
-        self, connection: Connection, topic: DeadLetterTopic, group: str, worker: str, clock: BrokerClock
+        self, connection: Connection, topic: DeadLetterTopic | None, group: str, worker: str, clock: BrokerClock
     ) -> None:
         self._connection = connection
-        self._topic = topic
+        self._used = topic
         self._group = group
         self._worker = worker
         self._clock = clock
-        self._limit = topic.limit
+        self._limit = 0 if topic is None else topic.limit
         self._failed = False
         self._producer: AIOKafkaProducer | None = None
         self._turn = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
+
+    def use(self, topic: DeadLetterTopic) -> None:
+        """Write letters to this topic from here on."""
+        self._used, self._limit = topic, topic.limit
+
+    @property
+    def _topic(self) -> DeadLetterTopic:
+        if self._used is None:
+            raise AssertionError("a table sends dead letters, and no topic was prepared for them")
+        return self._used
 
     async def start(self) -> None:
         """Connect; raises aiokafka's KafkaError if no broker is reachable."""
@@ -104,8 +114,8 @@ class KafkaDeadLetters:
     async def _write(self, letters: Sequence[DeadLetter]) -> bool:
         """Write all letters; return False if one was too large for the broker because its limit was lowered."""
         if self._failed:
-            self._topic = await look_again(self._connection, self._topic)
-            self._limit, self._failed = self._topic.limit, False
+            self.use(await look_again(self._connection, self._topic))
+            self._failed = False
         if self._producer is None:
             await self.start()
         producer = self._producer

@@ -29,11 +29,11 @@ class Rebalances(Protocol):
 
 
 class _Subscription(Conductor):  # type: ignore[misc]  # faust's base has untyped parts
-    """Subscribes to the sources once; Faust's conductor would wait for agents, and for 45 s after every change."""
+    """Joins the group once; Faust's conductor would wait for agents, and for 45 s after every change."""
 
     @Service.task  # type: ignore[untyped-decorator]  # mode is not typed enough
     async def _subscriber(self) -> None:
-        await self.app.consumer.subscribe(self.app.sources)
+        await self.app.consumer.subscribe(self.app.consumer.topics)
 
 
 class _Fetcher(Fetcher):  # type: ignore[misc]  # faust's base has untyped parts
@@ -68,8 +68,7 @@ class TablehouseApp(faust.App):  # type: ignore[misc]
 
     BootStrategy = _BootStrategy
 
-    def __init__(self, group: str, bootstrap_servers: str, sources: tuple[str, ...], rebalances: Rebalances) -> None:
-        self.sources = sources
+    def __init__(self, group: str, bootstrap_servers: str, rebalances: Rebalances) -> None:
         self.rebalances = rebalances
         super().__init__(
             group,

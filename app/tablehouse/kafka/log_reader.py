@@ -18,6 +18,7 @@ from aiokafka.errors import (
 
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.fetch_refusals import tell_refusals
+from tablehouse.kafka.fetching_ahead import fetch_ahead
 from tablehouse.kafka.offset_listing import OffsetListing, Unlisted
 from tablehouse.kafka.raw_records import raw
 from tablehouse.kafka.rebootstrap import rebootstrap
@@ -241,6 +242,11 @@ class _Pool:
         finally:
             reader.remove(cursor)
 
+    def fetch_ahead(self, size: int) -> None:
+        self._fetch_bytes = size
+        for reader in self.readers:
+            fetch_ahead(reader.consumer, size)
+
     def _reader_without(self, partition: KafkaPartition) -> _Reader:
         for reader in self.readers:
             if partition not in reader.cursors:
@@ -269,6 +275,10 @@ class KafkaLogReader:
         #: The pending listing of each leader, and its partitions.
         self._listings: dict[int, tuple[_Listed, set[TopicPartition]]] = {}
         self._asking: set[_Listed] = set()
+
+    def fetch_ahead(self, size: int) -> None:
+        """Fetch at most `size` bytes ahead of each partition from here on."""
+        self._slices.fetch_ahead(size)
 
     async def start(self) -> None:
         """Connect; raises aiokafka's KafkaError if no broker is reachable."""

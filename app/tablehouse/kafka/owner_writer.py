@@ -13,7 +13,7 @@ first. Writes that were decided before the failure are not appended.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import inf
@@ -30,7 +30,7 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from tablehouse.errors import NotOwner
-from tablehouse.kafka.changelog_writer import ALL_IN_SYNC, EpochProducer
+from tablehouse.kafka.changelog_writer import ALL_IN_SYNC, EpochProducer, new_batch
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.producers import REFUSALS, refusal
 from tablehouse.kafka.source_writer import (
@@ -69,11 +69,11 @@ class _Sequence:
 
 
 class KafkaOwnerWriter:
-    """Appends to topics; `limits` are the maximum record sizes in bytes, by topic. Connects with the first record."""
+    """Appends to topics; limit_of returns a topic's maximum record size in bytes. Connects with the first record."""
 
-    def __init__(self, connection: Connection, limits: Mapping[str, int], clock: BrokerClock) -> None:
+    def __init__(self, connection: Connection, limit_of: Callable[[str], int], clock: BrokerClock) -> None:
         self._connection = connection
-        self._limits = limits
+        self._limit_of = limit_of
         self._clock = clock
         self._producer: EpochProducer | None = None
         self._starting = asyncio.Lock()
@@ -122,7 +122,7 @@ class KafkaOwnerWriter:
         Raises NotOwner, PayloadTooLarge and SourceUnavailable if the record was not and will not be written, and
         DeadlineExceeded if it may have been written or may be later.
         """
-        limit, size = self._limits[partition.topic], record_size(key, value)
+        limit, size = self._limit_of(partition.topic), record_size(key, value)
         if size > limit:
             raise too_large(partition.topic, size, limit)
         deadline = asyncio.get_running_loop().time() + timeout
@@ -134,7 +134,7 @@ class KafkaOwnerWriter:
             raise not_written(partition, "the deadline passed while waiting for other conditional writes") from None
         try:
             producer = await self._reach(partition, deadline)
-            builder = producer.client.create_batch()
+            builder = new_batch(limit)
             builder.append(timestamp=self._clock.now_ms(), key=key, value=value, headers=[])
             builder.close()
             sequence = self._sequence(table, partition, owned())
@@ -167,7 +167,7 @@ class KafkaOwnerWriter:
             if self._stopped:
                 raise KafkaConnectionError("the worker is stopping")
             if self._producer is None:
-                producer = EpochProducer(self._connection, max(self._limits.values()), 0, ALL_IN_SYNC)
+                producer = EpochProducer(self._connection, 0, ALL_IN_SYNC)
                 try:
                     await producer.client.start()
                 except BaseException:

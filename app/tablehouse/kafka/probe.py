@@ -21,7 +21,9 @@ async def probe_epochs(connection: Connection, group: str, replication: Replicat
     topic = await create_probe(connection, group, EPOCH_PROBE, replication)
     # One replica is enough, since nothing reads the topic; otherwise an unavailable replica would keep every worker
     # from starting.
-    writer = KafkaChangelogWriter(connection, 16 * 1024, producer_id=(1 << 61) + secrets.randbits(48), acks=1)
+    writer = KafkaChangelogWriter(
+        connection, lambda _topic: 16 * 1024, producer_id=(1 << 61) + secrets.randbits(48), acks=1
+    )
     await writer.start()
     try:
         partition = TopicPartition(topic, 0)

@@ -1,15 +1,14 @@
 """Watches for changelogs with too few replicas: losing the last replica loses acknowledged rows."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from aiokafka.errors import KafkaError
 
-from tablehouse.catalog.spec import Catalog
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.topic_plan import insync_of
-from tablehouse.kafka.topics import replica_counts
+from tablehouse.kafka.topics import Topics, replica_counts
 from tablehouse.tasks.definitions import changelog_topic
 from tablehouse.telemetry import Metrics
 
@@ -20,30 +19,39 @@ _INTERVAL = 60.0
 
 
 class ReplicaWatch:
-    """Compares each changelog's replicas with the required number; `reasons` describes those with too few."""
+    """Compares each changelog's replicas with the required number; `reasons` describes those with too few.
 
-    def __init__(
-        self, connection: Connection, group: str, catalog: Catalog, wanted: Mapping[str, int], metrics: Metrics
-    ) -> None:
+    `current` returns the topics of the tables that are served.
+    """
+
+    def __init__(self, connection: Connection, group: str, current: Callable[[], Topics], metrics: Metrics) -> None:
         self.reasons: Sequence[str] = ()
         self._connection = connection
-        self._tables = {changelog_topic(group, table): table.name for table in catalog.tables.values()}
-        self._wanted = wanted
+        self._group = group
+        self._current = current
         self._missing = metrics.changelog_replicas_missing
+        #: The tables of which the metric tells.
+        self._told: set[str] = set()
 
     async def watch(self) -> None:
         """Check periodically."""
         while True:
             try:
-                self._compare(await replica_counts(self._connection, list(self._wanted)))
+                topics = self._current()
+                self._compare(topics, await replica_counts(self._connection, list(topics.replicas)))
             except (KafkaError, TimeoutError) as error:
                 log.info("the replicas of changelogs could not be checked", error=repr(error))
             await asyncio.sleep(_INTERVAL)
 
-    def _compare(self, found: Mapping[str, int]) -> None:
+    def _compare(self, topics: Topics, found: Mapping[str, int]) -> None:
         reasons = []
+        tables = {changelog_topic(self._group, table): table.name for table in topics.catalog.tables.values()}
+        for table in self._told - set(tables.values()):
+            self._missing.remove(table)
+        self._told.intersection_update(tables.values())
         for topic, replicas in found.items():
-            table, wanted = self._tables[topic], self._wanted[topic]
+            table, wanted = tables[topic], topics.replicas[topic]
+            self._told.add(table)
             self._missing.labels(table).set(max(0, wanted - replicas))
             if replicas < wanted:
                 reasons.append(

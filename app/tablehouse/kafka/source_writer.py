@@ -5,7 +5,7 @@ it, and later records wait behind it.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -27,21 +27,24 @@ log = structlog.get_logger(__name__)
 LEADER_TIMEOUT_SECONDS = 2.0
 _RETRY = 0.1
 
+#: What aiokafka is told to accept in one record, since the limit of each topic is checked before.
+_UNLIMITED = 2**31 - 1
+
 
 class NotSent(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
     """The record was withdrawn before it was sent."""
 
 
 class KafkaSourceWriter:
-    """Appends to topics; `limits` are the maximum record sizes in bytes, by topic.
+    """Appends to topics; limit_of returns a topic's maximum record size in bytes.
 
     Records get the brokers' time. Kafka 4 rejects timestamps more than an hour ahead of it
     (message.timestamp.after.max.ms).
     """
 
-    def __init__(self, connection: Connection, limits: Mapping[str, int], clock: BrokerClock) -> None:
+    def __init__(self, connection: Connection, limit_of: Callable[[str], int], clock: BrokerClock) -> None:
         self._connection = connection
-        self._limits = limits
+        self._limit_of = limit_of
         self._clock = clock
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
@@ -65,7 +68,7 @@ class KafkaSourceWriter:
 
     def limit(self, topic: str) -> int:
         """Return the maximum record size of a topic in bytes."""
-        return self._limits[topic]
+        return self._limit_of(topic)
 
     async def append(self, partition: TopicPartition, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
         """Append a record and return its offset once all in-sync replicas have it.
@@ -122,7 +125,7 @@ class KafkaSourceWriter:
         deadline: float,
     ) -> Sequence[asyncio.Future[Any] | RequestError]:
         """Hand records to a producer in order, up to the first that it does not accept."""
-        limit = self._limits[partition.topic]
+        limit = self._limit_of(partition.topic)
         sent: list[asyncio.Future[Any] | RequestError] = []
         untaken: RequestError | None = None
         for key, value, headers in records:
@@ -198,7 +201,7 @@ class KafkaSourceWriter:
                     acks="all",
                     enable_idempotence=True,
                     linger_ms=0,
-                    max_request_size=max(self._limits.values()),
+                    max_request_size=_UNLIMITED,
                 )
                 rebootstrap(producer.client, self._connection)
                 try:

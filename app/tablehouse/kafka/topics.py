@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import structlog
@@ -26,6 +27,7 @@ from tablehouse.kafka.topic_plan import (
 )
 from tablehouse.tasks.definitions import changelog_topic
 from tablehouse.tasks.partition_counts import Counts, settle
+from tablehouse.tasks.served import Served
 
 log = structlog.get_logger(__name__)
 
@@ -59,18 +61,57 @@ class DeadLetterTopic:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The result of prepare().
+    """The result of prepare(), for the tables of `catalog`.
 
     counts are the partition counts of sources and changelogs; batch_limits and source_limits are the maximum batch
     sizes in bytes, by changelog topic and by source topic. dead_letters is None if no table sends any. replicas is the
     required number for each changelog.
     """
 
+    catalog: Catalog
     counts: Counts
     batch_limits: Mapping[str, int]
     source_limits: Mapping[str, int]
     dead_letters: DeadLetterTopic | None
     replicas: Mapping[str, int]
+
+    @property
+    def served(self) -> Served:
+        """The tables that can be served: all but those that are held back because of their partition counts."""
+        tables = {name: table for name, table in self.catalog.tables.items() if name not in self.counts.held}
+        return Served(Catalog(tables), self.counts.shards)
+
+    def with_more(self, more: "Topics") -> "Topics":
+        """Return these topics and others, which are newer where both know of one."""
+        return Topics(
+            catalog=Catalog({**self.catalog.tables, **more.catalog.tables}),
+            counts=self.counts.with_more(more.counts),
+            batch_limits={**self.batch_limits, **more.batch_limits},
+            source_limits={**self.source_limits, **more.source_limits},
+            dead_letters=more.dead_letters or self.dead_letters,
+            replicas={**self.replicas, **more.replicas},
+        )
+
+    def only(self, catalog: Catalog, group: str) -> "Topics":
+        """Return the topics of a catalog's tables alone, and all limits: tasks that are being closed need theirs."""
+        counts = self.counts.only(catalog, group)
+        replicas = {name: count for name, count in self.replicas.items() if name in counts.built}
+        return replace(self, catalog=catalog, counts=counts, replicas=replicas)
+
+
+class TopicsView:
+    """Where the topics of the tables that this worker serves are found; what takes them once keeps what it took."""
+
+    def __init__(self, topics: Topics) -> None:
+        self.current = topics
+
+    def batch_limit(self, changelog: str) -> int:
+        """Return the maximum size of a changelog's batch in bytes."""
+        return self.current.batch_limits[changelog]
+
+    def source_limit(self, topic: str) -> int:
+        """Return the maximum size of a source's record in bytes."""
+        return self.current.source_limits[topic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,19 +230,23 @@ async def prepare(
     catalog: Catalog,
     dead_letter_topic: str,
     replication: Replication = AUTOMATIC,
+    in_use: Mapping[str, int] = MappingProxyType({}),
 ) -> Topics:
     """Check the sources; create or check the changelogs, and the dead-letter topic if a table sends letters.
 
-    A source may be missing if one of its tables has a changelog: the tables are served from their changelogs. Raises
+    A source may be missing if one of its tables has a changelog: the tables are served from their changelogs. `in_use`
+    are the partition counts by topic that a running worker serves other tables with, which have to stay. Raises
     TopicError for errors that only an operator can fix, and aiokafka's KafkaError if the brokers do not answer.
     """
     async with TopicAdmin(connection) as admin:
         surveyed = await survey(admin, group, catalog, dead_letter_topic, replication)
         _require_sources(catalog, surveyed)
+        _require_counts(_counts(group, catalog, surveyed.sources, surveyed.existing), in_use)
         found, limits = await _create_and_check(connection, admin, surveyed)
     limits.pop(skip_topic(group))
     letters = _letters(dead_letter_topic, found, limits) if dead_letter_topic in found.wanted else None
     return Topics(
+        catalog=catalog,
         counts=_counts(group, catalog, found.sources, found.existing),
         batch_limits=limits,
         source_limits=found.source_limits,
@@ -295,6 +340,16 @@ def _require_sources(catalog: Catalog, found: Survey) -> None:
             topic=topic,
             tables=[table.name for table in catalog.tables_of(topic)],
         )
+
+
+def _require_counts(counts: Counts, in_use: Mapping[str, int]) -> None:
+    """Raise TopicError if a topic's tables would be served with another partition count than the one in use."""
+    for topic, count in counts.shards.items():
+        if in_use.get(topic, count) != count:
+            raise TopicError(
+                f"topic {topic} has {count} partitions, and its tables are served with {in_use[topic]}: a table that "
+                "is new to it would hold them back, so it is only taken up at a worker's start"
+            )
 
 
 async def _describe_once_known(admin: TopicAdmin, names: Collection[str]) -> dict[str, Described]:

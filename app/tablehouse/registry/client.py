@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from tablehouse.catalog.spec import Catalog
 from tablehouse.errors import ConfigError
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.schemas import Schema, SchemaName, SchemaNeeded
@@ -113,6 +114,9 @@ class SchemaRegistry:
     async def _probe(self) -> None:
         with suppress(Refusal):
             await self._transport.get("/subjects?limit=1", list[str])
+
+    def require(self, catalog: Catalog) -> None:
+        """Do nothing: tables that need a registry have this one."""
 
     async def stop(self) -> None:
         """Cancel all requests and close the connections."""

@@ -4,7 +4,7 @@ import ssl
 
 import httpx
 
-from tablehouse.catalog.spec import REGISTRY_FORMATS, Catalog
+from tablehouse.catalog.spec import Catalog
 from tablehouse.config.registry_access import RegistryAccess
 from tablehouse.errors import ConfigError
 from tablehouse.formats.schemas import NoSchemas
@@ -23,12 +23,9 @@ def schema_source(
     Raises ConfigError if a table needs a registry and none is set, or a file of keys or certificates cannot be used.
     """
     if not access.urls:
-        needing = fields_in_need(catalog)
-        if needing:
-            raise ConfigError(
-                "\n".join(f"{field}: set schema_registry to a schema registry's URL" for field in needing)
-            )
-        return NoSchemas()
+        none = NoSchemas()
+        none.require(catalog)
+        return none
     saved = SavedSchemas(directory.schemas_file, access.urls)
     return SchemaRegistry(access_of(access), saved, metrics, access.unknown_after)
 
@@ -41,20 +38,6 @@ def schemas_for_commands(access: RegistryAccess, release: str) -> SchemaRegistry
     if not access.urls:
         return NoSchemas()
     return SchemaRegistry(access_of(access), NothingSaved(), Metrics(release), unknown_after=0.0)
-
-
-def fields_in_need(catalog: Catalog) -> list[str]:
-    """Return the tables that need a schema registry, each with the field that needs it."""
-    needing = []
-    for table in catalog.tables.values():
-        key, value = table.source.key, table.source.value
-        if key.format in REGISTRY_FORMATS:
-            needing.append(f"table {table.name}: source.key is {key.format}, which needs a schema registry")
-        if value.format in REGISTRY_FORMATS and value.framing == "registry":
-            needing.append(f"table {table.name}: source.value is {value.format}, which needs a schema registry")
-        elif isinstance(value.schema, int):
-            needing.append(f"table {table.name}: source.value.schema is {value.schema}, an id of a schema registry")
-    return needing
 
 
 def access_of(access: RegistryAccess) -> Access:

@@ -65,7 +65,10 @@ class Query:
         self._asker = asker
         self._worker_id = worker_id
         self._clock = clock
-        self._counted = {name: _TableMetrics(metrics, name) for name in tables}
+        self._counted = _MetricsByTable(metrics)
+        for name in tables:
+            # So that all are there from the start, without a count.
+            self._counted[name]
 
     async def read(
         self,
@@ -147,6 +150,18 @@ class Query:
         return snapshot.generation, tuple(
             Location(shard.partition, snapshot.actives.get(shard), snapshot.standbys.get(shard, ())) for shard in shards
         )
+
+
+class _MetricsByTable(dict[str, "_TableMetrics"]):
+    """The metrics of each table that was asked for, now or once."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._metrics = metrics
+
+    def __missing__(self, table: str) -> "_TableMetrics":
+        made = self[table] = _TableMetrics(self._metrics, table)
+        return made
 
 
 class _TableMetrics:

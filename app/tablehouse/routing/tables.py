@@ -9,6 +9,7 @@ from tablehouse.catalog.spec import Catalog, TableSpec
 from tablehouse.catalog.view import CatalogChange, CatalogView
 from tablehouse.errors import InvalidKey, KeySchemaUnknown, PartitionUnassigned, TableNotFound, UriTooLong
 from tablehouse.formats.avro_rows import AVRO, AvroRows, avro_rows
+from tablehouse.formats.encoding import Encoder, encoder
 from tablehouse.formats.keyed import source_keys
 from tablehouse.formats.keys import Key, KeyFormat
 from tablehouse.formats.partitioners import partition_of
@@ -38,6 +39,8 @@ class RoutedTable:
     digest: str
     #: How rows become Avro, for callers that ask for it; None where they cannot.
     avro: AvroRows | None = None
+    #: How rows of callers become records; None where callers may not write.
+    encoder: Encoder | None = None
 
     @property
     def content_types(self) -> tuple[str, ...]:
@@ -104,13 +107,18 @@ def current_tables(view: CatalogView, group: str, known: Known) -> Mapping[str, 
     tables = routed_tables(view.current, group, known)
 
     def follow(change: CatalogChange) -> None:
-        kept = {name: table for name, table in tables.items() if change.after.tables.get(name) == table.spec}
+        kept = {name: table for name, table in tables.items() if _is_same(table.spec, change.after.tables.get(name))}
         tables.clear()
         for name, spec in change.after.tables.items():
             tables[name] = kept.get(name) or _routed(spec, group, known)
 
     view.subscribe(follow)
     return tables
+
+
+def _is_same(before: TableSpec, after: TableSpec | None) -> bool:
+    # Two mappings of the same columns in another order are equal, and make other rows.
+    return after is not None and before == after and definition(before) == definition(after)
 
 
 def _routed(spec: TableSpec, group: str, known: Known) -> RoutedTable:
@@ -120,6 +128,7 @@ def _routed(spec: TableSpec, group: str, known: Known) -> RoutedTable:
         content_type=value_format(spec, known.schemas).content_type,
         digest=digest(definition(spec) | {"version": str(spec.version), "group": group}),
         avro=avro_rows(spec, known.schemas),
+        encoder=encoder(spec, known) if spec.writable else None,
     )
 
 

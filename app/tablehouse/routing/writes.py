@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
-from tablehouse.catalog.spec import TableSpec
 from tablehouse.errors import (
     DeadlineExceeded,
     InvalidBody,
@@ -27,7 +26,7 @@ from tablehouse.errors import (
     SchemaUnavailable,
     UriTooLong,
 )
-from tablehouse.formats.encoding import Encoder, Record, encoder
+from tablehouse.formats.encoding import Encoder, Record
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.formats.values import LARGE_VALUE_BYTES
@@ -98,15 +97,15 @@ class Writes:
         self._turns = turns
         self._conditional = conditional
         self._schemas = known.schemas
-        self._encoders = {name: encoder(table.spec, known) for name, table in tables.items() if table.spec.writable}
 
     def is_writable(self, table: str) -> bool:
         """Return whether there is such a table and callers may write to it."""
-        return table in self._encoders
+        routed = self._tables.get(table)
+        return routed is not None and routed.encoder is not None
 
     def content_type(self, table: str) -> str:
         """Return the media type that a row's payload has to be of; raises TableNotFound and NotWritable."""
-        return self._encoder(table_named(self._tables, table).spec).content_type
+        return self._encoder(table_named(self._tables, table)).content_type
 
     def limit(self, table: str) -> int:
         """Return the most bytes that a payload may have; raises SourceUnavailable while that is not known."""
@@ -196,20 +195,21 @@ class Writes:
             return False
         return True
 
-    def _encoder(self, table: TableSpec) -> Encoder:
-        found = self._encoders.get(table.name)
-        if found is None:
+    @staticmethod
+    def _encoder(routed: RoutedTable) -> Encoder:
+        table = routed.spec
+        if routed.encoder is None:
             raise NotWritable(
                 f"table {table.name} cannot be written to: set `writable: true` in its definition, if every "
                 f"client of this worker may write to topic {table.source.topic}",
                 table=table.name,
             )
-        return found
+        return routed.encoder
 
     async def record(self, routed: RoutedTable, key_text: bytes, payload: bytes | None, deadline: float) -> Record:
         """Return the record of a row; raises what write() raises for the question and without schemas."""
         table = routed.spec
-        encoder = self._encoder(table)
+        encoder = self._encoder(routed)
         if len(key_text) > MAX_KEY_BYTES:
             raise UriTooLong(
                 f"the key has {len(key_text)} bytes, at most {MAX_KEY_BYTES} are allowed", table=table.name

@@ -99,13 +99,12 @@ class StoreMemory:
     """
 
     def __init__(self, budget: int, metrics: Metrics | None = None) -> None:
-        cache_size = budget * STORES_SHARE_OF_8 // 8
+        cache_size, memtables = _shares(budget)
         self._cache = Cache(cache_size)
-        memtables = cache_size // _MEMTABLES_SHARE
         self._write_buffers = WriteBufferManager.new_write_buffer_manager_with_cache(
             memtables, allow_stall=True, cache=self._cache
         )
-        self._memtable_size = max(_MIB, min(_MEMTABLE_BYTES, memtables // 2))
+        self._memtable_size = _memtable_size(memtables)
         self._metrics = metrics
         self._shards: set[OpenShard] = set()
         self._flushing: asyncio.Task[None] | None = None
@@ -115,6 +114,13 @@ class StoreMemory:
         #: store.
         self.flush_fails = False
         self._failures = Recurring(log)
+
+    def resize(self, budget: int) -> None:
+        """Share another budget from here on; memtables of open column families may grow as large as before."""
+        cache_size, memtables = _shares(budget)
+        self._cache.set_capacity(cache_size)
+        self._write_buffers.set_buffer_size(memtables)
+        self._memtable_size = _memtable_size(memtables)
 
     def write_buffer_usage(self) -> int:
         """Return the current size of all memtables in bytes."""
@@ -224,6 +230,16 @@ class StoreMemory:
         table.set_bloom_filter(10, block_based=False)
         options.set_block_based_table_factory(table)
         return options
+
+
+def _shares(budget: int) -> tuple[int, int]:
+    """Return the size of the block cache, and that of all memtables, which is charged to it."""
+    cache_size = budget * STORES_SHARE_OF_8 // 8
+    return cache_size, cache_size // _MEMTABLES_SHARE
+
+
+def _memtable_size(memtables: int) -> int:
+    return max(_MIB, min(_MEMTABLE_BYTES, memtables // 2))
 
 
 def _active_memtable(family: Rdict) -> int:

@@ -278,8 +278,18 @@ class RocksShard:
             self._let_go()
             raise to_store_error(error, f"opening {self.path}", self.path) from error
 
+    def add(self, names: Iterable[str]) -> None:
+        """Create the column families of further tasks, unless they are there; blocks. Raises StoreError."""
+        database = self.database
+        if database is None:
+            raise StoreClosed(f"{self.path}: the store is closed")
+        for name in names:
+            if name not in self.families:
+                self._numbers[name] = self._numbers.get(name, -1) + 1
+                self._create(database, name, "creating")
+
     def task(self, name: str) -> RocksTaskStore:
-        """Return the store of one task; its column family was named in open()."""
+        """Return the store of one task; its column family was named in open() or add()."""
         return self._tasks.setdefault(name, RocksTaskStore(self, name))
 
     def recreate(self, name: str) -> None:
@@ -299,11 +309,7 @@ class RocksShard:
             with suppress(Exception):
                 replaced.close()
         self._numbers[name] += 1
-        try:
-            database.create_column_family(_family(name, self._numbers[name]), self.memory.options())
-            self._attach(database, name)
-        except Exception as error:
-            raise to_store_error(error, f"recreating {name} in {self.path}", self.path) from error
+        self._create(database, name, "recreating")
 
     def flush(self) -> None:
         """Flush every task with writes since its last flush; blocks."""
@@ -339,6 +345,13 @@ class RocksShard:
         except OSError as error:
             if not isinstance(error, FileNotFoundError) or self.path.exists():
                 raise to_store_error(error, f"deleting {self.path}", self.path) from error
+
+    def _create(self, database: Rdict, name: str, doing: str) -> None:
+        try:
+            database.create_column_family(_family(name, self._numbers[name]), self.memory.options())
+            self._attach(database, name)
+        except Exception as error:
+            raise to_store_error(error, f"{doing} {name} in {self.path}", self.path) from error
 
     def _attach(self, database: Rdict, name: str) -> None:
         family = _family(name, self._numbers[name])

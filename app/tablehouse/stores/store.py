@@ -81,8 +81,11 @@ class ShardStore(Protocol):
         It must not be open elsewhere; if this raises, the store stays closed.
         """
 
+    def add(self, names: Iterable[str]) -> None:
+        """Open or create task stores for further names while the store is open, beside those that are in use."""
+
     def task(self, name: str) -> TaskStore:
-        """Return the store of one task, which raises StoreClosed before open() and after close()."""
+        """Return the store of one task, which raises StoreClosed before it is opened or added, and after close()."""
 
     def flush(self) -> None:
         """Make all writes durable."""

@@ -24,7 +24,7 @@ BAD_RECORDS_LOGGED, LINES_SECONDS = 10, 60.0
 class BadRecords:
     """Those of the batch that a pipeline is at."""
 
-    def __init__(self, table: str, codec: TableCodec, dead_letters: DeadLetters | None, metrics: Metrics) -> None:
+    def __init__(self, table: str, codec: TableCodec, dead_letters: DeadLetters, metrics: Metrics) -> None:
         self._table = table
         self._source = codec.source
         self._place = {"table": table, "topic": codec.source.topic, "partition": codec.source.partition}
@@ -83,8 +83,6 @@ class BadRecords:
         self.clear()
 
     async def _send(self) -> None:
-        if self._dead_letters is None:
-            raise AssertionError(f"table {self._table} sends dead letters, and has no writer of them")
         try:
             await self._dead_letters.send([DeadLetter(self._table, self._source, bad) for bad in self._found])
         except LettersUndelivered:

@@ -15,6 +15,7 @@ from tablehouse.tasks.definitions import family_name, identity_of
 from tablehouse.tasks.identity import Identity, require_same_definition
 from tablehouse.tasks.log import Bounds, LogReader, LogUnavailable, OffsetOutOfRange
 from tablehouse.tasks.records import CLAIM_KEY, Checkpoint, Claim, MalformedRecord, decode
+from tablehouse.tasks.served import Served
 from tablehouse.tasks.shards import ShardSettings
 
 #: Partitions of each changelog that are looked at, and how many records before the end where the first ones have no
@@ -25,16 +26,30 @@ LOOKED_AT, TAIL_RECORDS = 3, 500
 PATIENCE = 10.0
 
 
-async def check_definitions(settings: ShardSettings, changelog: LogReader) -> None:
+async def check_definitions(settings: ShardSettings, served: Served, changelog: LogReader) -> None:
     """Raise FingerprintChanged when a changelog or a store says that a table was built with another definition.
 
-    Where the short look into a table's changelog finds no claim, a store on this worker's disk is asked. What cannot be
-    read, or not in time, is left to the tasks.
+    Where the short look into a table's changelog finds no claim, a store on this worker's disk is asked, so none may be
+    open. What cannot be read, or not in time, is left to the tasks.
+    """
+    seen = await check_changelogs(settings.group, served, changelog)
+    for name in served.catalog.shard_names:
+        tables = [table for table in served.catalog.tables_in(name) if table.name not in seen]
+        shards = [ShardId(name, partition) for partition in range(served.partitions[name])]
+        held = next((shard for shard in shards if settings.directory.shard(shard).exists()), None)
+        if tables and held is not None:
+            await asyncio.to_thread(_check_store, settings, served, tables, held)
+
+
+async def check_changelogs(group: str, served: Served, changelog: LogReader) -> set[str]:
+    """Return the tables whose changelogs say that they were built as they are defined now.
+
+    Raises FingerprintChanged when one says something else.
     """
     identities = [
-        _identity(settings, table, partition)
-        for table in settings.catalog.tables.values()
-        for partition in range(min(LOOKED_AT, settings.partitions[table.shard_name]))
+        _identity(group, served, table, partition)
+        for table in served.catalog.tables.values()
+        for partition in range(min(LOOKED_AT, served.partitions[table.shard_name]))
     ]
     seen: set[str] = set()
     with suppress(LogUnavailable, TimeoutError):
@@ -46,12 +61,7 @@ async def check_definitions(settings: ShardSettings, changelog: LogReader) -> No
                 if identity.changelog in bounds
             ]
             await asyncio.gather(*looks)
-    for name in settings.catalog.shard_names:
-        tables = [table for table in settings.catalog.tables_in(name) if table.name not in seen]
-        shards = [ShardId(name, partition) for partition in range(settings.partitions[name])]
-        held = next((shard for shard in shards if settings.directory.shard(shard).exists()), None)
-        if tables and held is not None:
-            await asyncio.to_thread(_check_store, settings, tables, held)
+    return seen
 
 
 async def _look(changelog: LogReader, identity: Identity, bounds: Bounds, seen: set[str]) -> None:
@@ -71,11 +81,11 @@ async def _look(changelog: LogReader, identity: Identity, bounds: Bounds, seen: 
             return
 
 
-def _check_store(settings: ShardSettings, tables: Collection[TableSpec], shard: ShardId) -> None:
+def _check_store(settings: ShardSettings, served: Served, tables: Collection[TableSpec], shard: ShardId) -> None:
     store = settings.store_of(shard)
     saved: dict[str, Checkpoint] = {}
     try:
-        store.open([family_name(table) for table in settings.catalog.tables_in(shard.name)])
+        store.open([family_name(table) for table in served.catalog.tables_in(shard.name)])
         try:
             for table in tables:
                 data = store.task(family_name(table)).checkpoint()
@@ -87,11 +97,12 @@ def _check_store(settings: ShardSettings, tables: Collection[TableSpec], shard: 
         return
     for table in tables:
         if table.name in saved:
-            _compare(_identity(settings, table, shard.partition), saved[table.name].fingerprint, "the store")
+            identity = _identity(settings.group, served, table, shard.partition)
+            _compare(identity, saved[table.name].fingerprint, "the store")
 
 
-def _identity(settings: ShardSettings, table: TableSpec, partition: int) -> Identity:
-    return identity_of(settings.group, table, partition, settings.partitions[table.shard_name])
+def _identity(group: str, served: Served, table: TableSpec, partition: int) -> Identity:
+    return identity_of(group, table, partition, served.partitions[table.shard_name])
 
 
 def _compare(identity: Identity, built_with: Mapping[str, str], where: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -30,6 +30,28 @@ class Counts:
     built: Mapping[str, int]
     sources: Mapping[str, str]
     held: frozenset[str]
+
+    def with_more(self, more: "Counts") -> "Counts":
+        """Return these counts and others, which are newer where both have one."""
+        return Counts(
+            now={**self.now, **more.now},
+            shards={**self.shards, **more.shards},
+            built={**self.built, **more.built},
+            sources={**self.sources, **more.sources},
+            held=self.held | more.held,
+        )
+
+    def only(self, catalog: Catalog, group: str) -> "Counts":
+        """Return the counts of the tables of a catalog alone."""
+        names = {changelog_topic(group, table) for table in catalog.tables.values()}
+        return replace(
+            self,
+            now={topic: self.now[topic] for topic in catalog.topics},
+            shards={topic: self.shards[topic] for topic in catalog.topics},
+            built={name: count for name, count in self.built.items() if name in names},
+            sources={name: topic for name, topic in self.sources.items() if name in names},
+            held=self.held & catalog.tables.keys(),
+        )
 
 
 def settle(catalog: Catalog, group: str, now: Mapping[str, int], changelogs: Mapping[str, int]) -> Counts:
@@ -64,6 +86,17 @@ class PartitionCounts:
         self._doubts = doubts
         self._now = dict(counts.now)
         self._grown: Mapping[str, Growth] = {}
+        self._compare()
+
+    @property
+    def shards(self) -> Mapping[str, int]:
+        """The count that the tables of each topic are served with, as one mapping that does not change."""
+        return self._counts.shards
+
+    def follow(self, counts: Counts) -> None:
+        """Use other counts from here on, since tables have come or gone."""
+        self._now |= {topic: count for topic, count in counts.now.items() if topic not in self._counts.now}
+        self._counts = counts
         self._compare()
 
     async def watch(self, current: Callable[[], Mapping[str, int]]) -> None:

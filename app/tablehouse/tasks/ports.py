@@ -16,14 +16,14 @@ from tablehouse.turns import Turns
 class Ports:
     """A task's external dependencies.
 
-    on_fatal is told of an error that no retry mends: the worker has to stop. dead_letters is None where no table sends
-    any. large_batches is held by the task that ingests a batch of more than LARGE_BATCH_BYTES.
+    on_fatal is told of an error that no retry mends: the worker has to stop. large_batches is held by the task that
+    ingests a batch of more than LARGE_BATCH_BYTES.
     """
 
     changelog: LogReader
     sources: LogReader
     writer: ChangelogWriter
-    dead_letters: DeadLetters | None
+    dead_letters: DeadLetters
     lease: Lease
     clock: Clock
     broker_clock: BrokerClock

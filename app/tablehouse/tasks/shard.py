@@ -1,7 +1,7 @@
 """A shard on this worker: its store, the lane of its input, and a task for each of its tables."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tablehouse.model import ShardId, TaskState
@@ -15,8 +15,9 @@ from tablehouse.tasks.task import Task
 class Shard:
     """What is opened, owned or followed, and closed as one.
 
-    `opening` is the work that opens the store, None before it has begun. `is_leaving` is set once the shard is to be
-    closed, `was_destroyed` when what was on the disk was thrown away.
+    `opening` is the work that opens the store, None before it has begun, `changing` the latest that exchanged tasks.
+    `coming` are the tables whose tasks have no store yet. `is_leaving` is set once the shard is to be closed,
+    `was_destroyed` when what was on the disk was thrown away.
     """
 
     id: ShardId
@@ -25,6 +26,8 @@ class Shard:
     is_active: bool
     tasks: dict[str, Task] = field(default_factory=dict)
     opening: asyncio.Task[None] | None = None
+    changing: asyncio.Task[None] | None = None
+    coming: set[str] = field(default_factory=set)
     is_leaving: bool = False
     was_destroyed: bool = False
     #: Whether the source was missing when its end was last listed.
@@ -47,7 +50,7 @@ class Shard:
             return None
         if is_opening or TaskState.QUARANTINED in states:
             return -1
-        return min(self.applied().values(), default=-1)
+        return min((task.applied for task in self.tasks.values()), default=-1)
 
     @property
     def committable(self) -> int | None:
@@ -56,17 +59,18 @@ class Shard:
         known = [offset for offset in reached if offset is not None]
         return min(known) if known and len(known) == len(reached) else None
 
-    def applied(self) -> dict[str, int]:
-        """Return the last source offset that each table has applied; -1 before the first."""
-        return {name: task.applied for name, task in self.tasks.items()}
-
     def set_to_work(self, generation: int) -> None:
-        """Have every task own or follow its partition in a generation; returns at once."""
-        for task in self.tasks.values():
-            if self.is_active:
-                task.own(generation)
-            else:
-                task.follow(generation)
+        """Have every task that has a store own or follow its partition in a generation; returns at once."""
+        for name in self.tasks:
+            if name not in self.coming:
+                self.set_one_to_work(name, generation)
+
+    def set_one_to_work(self, name: str, generation: int) -> None:
+        """Have a table's task own or follow its partition in a generation; returns at once."""
+        if self.is_active:
+            self.tasks[name].own(generation)
+        else:
+            self.tasks[name].follow(generation)
 
     async def is_warm(self, acceptable_lag: int) -> bool:
         """Return whether the shard can be taken over: each of its tasks can be read, and is near enough to the end."""
@@ -77,11 +81,11 @@ class Shard:
                 return False
         return True
 
-    def observe_source_end(self, bounds: Bounds, listed_at: float, positions: Mapping[str, int]) -> None:
-        """Record where the source ends; see Task.observe_source_end. `positions` are by table."""
+    def observe_source_end(self, bounds: Bounds, listed_at: float, positions: Sequence[tuple[Task, int]]) -> None:
+        """Record where the source ends; see Task.observe_source_end. `positions` are those of tasks at that time."""
         self._source_missing = False
-        for name, task in self.tasks.items():
-            task.observe_source_end(bounds, listed_at, positions[name])
+        for task, position in positions:
+            task.observe_source_end(bounds, listed_at, position)
 
     def observe_source_missing(self) -> None:
         """Record that the brokers do not know the source."""

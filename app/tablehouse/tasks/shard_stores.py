@@ -1,10 +1,11 @@
 """Opening and closing the stores of shards, each in a thread that cannot be stopped.
 
-So a store is opened only when the one before it, of the same shard, is closed, and closed only when it is opened.
+So a store is opened only when the one before it, of the same shard, is closed, and closed only when it is opened. A
+task is added to it only when the one before it, of the same table, has let go.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import structlog
 
@@ -15,7 +16,7 @@ from tablehouse.stores.store import StoreCorrupt, StoreError
 from tablehouse.tasks import background
 from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.shard import Shard
-from tablehouse.tasks.task import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS
+from tablehouse.tasks.task import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS, Task
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,16 @@ class ShardStores:
         """
         work = self._open(shard, families, on_open)
         shard.opening = background.start(work, f"open {shard.id}", self._ports.on_fatal)
+
+    def start_exchange(
+        self, shard: Shard, leaving: Sequence[Task], coming: Mapping[str, Task], on_added: Callable[[], None]
+    ) -> None:
+        """Close tasks of a shard, add the stores of others, in time, and then call on_added; returns at once.
+
+        `coming` are by their column families. What the store has of the tasks that leave stays there.
+        """
+        work = self._exchange(shard, shard.changing, leaving, coming, on_added)
+        shard.changing = background.start(work, f"exchange tasks of {shard.id}", self._ports.on_fatal)
 
     def start_closing(self, shard: Shard) -> None:
         """Close a shard's tasks and its store; returns at once."""
@@ -81,21 +92,45 @@ class ShardStores:
         closing = self._closing.get(shard.id)
         if closing is not None:
             await asyncio.wait({closing})
+        await self._keep_trying(shard, shard.tasks.values(), lambda: self._open_or_destroy(shard, families), on_open)
+
+    async def _exchange(
+        self,
+        shard: Shard,
+        earlier: asyncio.Task[None] | None,
+        leaving: Sequence[Task],
+        coming: Mapping[str, Task],
+        on_added: Callable[[], None],
+    ) -> None:
+        await asyncio.gather(*(task.suspend(0, "the table is not served any more") for task in leaving))
+        for task in leaving:
+            task.close()
+        for work in (shard.opening, earlier):
+            if work is not None:
+                await asyncio.wait({work})
+        await self._keep_trying(
+            shard, coming.values(), lambda: asyncio.to_thread(shard.store.add, list(coming)), on_added
+        )
+
+    async def _keep_trying(
+        self, shard: Shard, tasks: Collection[Task], attempt: Callable[[], Awaitable[None]], on_done: Callable[[], None]
+    ) -> None:
+        """Open something that these tasks need, again and again until it is open or the shard is leaving."""
         pause = MIN_PAUSE_SECONDS
         failures = Recurring(log, self._ports.clock.monotonic)
         while not shard.is_leaving:
             try:
                 async with self._openers:
-                    await self._open_or_destroy(shard, families)
+                    await attempt()
             except StoreError as error:
-                for task in shard.tasks.values():
+                for task in tasks:
                     task.reason = str(error)
                 failures.error("open", "store cannot be opened; trying again", shard=str(shard.id), error=str(error))
                 await self._ports.sleep(pause)
                 pause = min(2 * pause, MAX_PAUSE_SECONDS)
             else:
                 failures.end("open", "store is open", shard=str(shard.id))
-                on_open()
+                on_done()
                 return
 
     async def _open_or_destroy(self, shard: Shard, families: Sequence[str]) -> None:
@@ -111,9 +146,10 @@ class ShardStores:
             raise
 
     async def _close(self, shard: Shard) -> None:
-        if shard.opening is not None:
-            # It has waited for an earlier closing of the same shard.
-            await asyncio.wait({shard.opening})
+        # The first has waited for an earlier closing of the same shard.
+        for work in (shard.opening, shard.changing):
+            if work is not None:
+                await asyncio.wait({work})
         await asyncio.gather(*(task.suspend(0, "the partition moved") for task in shard.tasks.values()))
         for task in shard.tasks.values():
             task.close()

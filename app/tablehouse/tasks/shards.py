@@ -1,14 +1,14 @@
 """All shards of a worker: owned, followed, suspended and given up as assignments come and go."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import structlog
 
-from tablehouse.catalog.spec import Catalog
+from tablehouse.catalog.spec import TableSpec
 from tablehouse.errors import NotOwner, PartitionRestoring, PositionNotReached, SourceUnavailable
 from tablehouse.model import Consistency, Ownership, ShardId, SourceEnd, TaskState, TaskStatus, TopicPartition
 from tablehouse.recurring import Recurring
@@ -23,6 +23,7 @@ from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_
 from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.questions import Question
 from tablehouse.tasks.reads import Reader
+from tablehouse.tasks.served import Served, goes_on
 from tablehouse.tasks.shard import Shard
 from tablehouse.tasks.shard_stores import ShardStores
 from tablehouse.tasks.source_listings import SourceListings
@@ -59,13 +60,11 @@ def limits(shards: int, memory_budget: int) -> tuple[int, int]:
 class ShardSettings:
     """What all shards of a worker have in common.
 
-    `partitions` are the counts by shard name; `store_of` makes the store of a shard, not open yet; `memory_budget` is
-    in bytes, for everything that a worker holds.
+    `store_of` makes the store of a shard, not open yet; `memory_budget` is in bytes, for everything that a worker
+    holds.
     """
 
     group: str
-    catalog: Catalog
-    partitions: Mapping[str, int]
     directory: DataDirectory
     store_of: Callable[[ShardId], ShardStore]
     memory_budget: int
@@ -73,9 +72,13 @@ class ShardSettings:
 
 @dataclass(slots=True)
 class Shards:
-    """The shards this worker holds; the local side of every read."""
+    """The shards this worker holds; the local side of every read.
+
+    `served` are the tables that each shard has tasks for; serve() changes it.
+    """
 
     settings: ShardSettings
+    served: Served
     lanes: LaneControl
     ports: Ports
     reader: Reader
@@ -94,7 +97,7 @@ class Shards:
     def __post_init__(self) -> None:
         directory, ports = self.settings.directory, self.ports
         self._failures = Recurring(log, ports.clock.monotonic)
-        self._shard_of = {name: table.shard for name, table in self.settings.catalog.tables.items()}
+        self._shard_of = self._shards_by_table()
         self._stores = ShardStores(directory, ports)
         self._listings = SourceListings(lambda: self._held, ports)
         self._flushing = Flushing(lambda: self._held, self.positions, directory, ports, self._on_store_failed)
@@ -104,17 +107,61 @@ class Shards:
         """Return the tasks of every shard held, whatever their state."""
         return [task for shard in self._held.values() for task in shard.tasks.values()]
 
+    # Tables
+
+    def serve(self, served: Served) -> None:
+        """Have tasks for these tables from here on; returns at once, and each works as soon as it can.
+
+        Tasks of tables that go on as they are do not notice. A shard that is left without a table is given up; what is
+        new comes with the next assignment.
+        """
+        before, self.served = self.served.catalog, served
+        self._shard_of = self._shards_by_table()
+        for shard in list(self._held.values()):
+            tables = {table.name: table for table in served.catalog.tables_in(shard.id.name)}
+            if not tables:
+                self._give_up(shard)
+                continue
+            leaving = [
+                shard.tasks.pop(name)
+                for name in list(shard.tasks)
+                if name not in tables or not goes_on(before.tables[name], tables[name])
+            ]
+            shard.coming.difference_update(task.table for task in leaving)
+            new = {name: table for name, table in tables.items() if name not in shard.tasks}
+            coming = {family_name(table): self._new_task(shard, table) for table in new.values()}
+            shard.tasks.update(zip(new, coming.values(), strict=True))
+            shard.coming.update(new)
+            if leaving or coming:
+                self._stores.start_exchange(
+                    shard, leaving, coming, partial(self._take_in, shard, list(coming.values()))
+                )
+
+    def _take_in(self, shard: Shard, tasks: Sequence[Task]) -> None:
+        """Set tasks to work that have got their stores, as long as their tables have not gone again meanwhile."""
+        for task in tasks:
+            if shard.tasks.get(task.table) is task:
+                shard.coming.discard(task.table)
+                if self._generation is not None and not shard.is_leaving:
+                    self._listings.start(shard.id)
+                    shard.set_one_to_work(task.table, self._generation)
+
+    def _shards_by_table(self) -> dict[str, Callable[[int], ShardId]]:
+        return {name: table.shard for name, table in self.served.catalog.tables.items()}
+
     # Assignments
 
     def assign(self, generation: int, actives: Collection[ShardId], standbys: Collection[ShardId]) -> None:
         """Own and follow exactly these shards in this generation; returns at once, each serves as soon as it can.
 
-        A shard that is held already stays open, whichever of the two it was.
+        A shard that is held already stays open, whichever of the two it was. Shards of no table are passed over: an
+        assignment may be from before the last one went.
         """
         self._generation = generation
         for shard in [shard for id_, shard in self._held.items() if id_ not in actives and id_ not in standbys]:
             self._give_up(shard)
-        for shard_id in sorted({*actives, *standbys}):
+        names = set(self.served.catalog.shard_names)
+        for shard_id in sorted(shard for shard in {*actives, *standbys} if shard.name in names):
             is_active = shard_id in actives
             held = self._held.get(shard_id)
             if held is None:
@@ -155,7 +202,7 @@ class Shards:
     def _take(self, shard_id: ShardId, *, is_active: bool) -> None:
         shard = self._new(shard_id, is_active=is_active)
         self._held[shard_id] = self._by_input[shard.lane.source] = shard
-        families = [family_name(table) for table in self.settings.catalog.tables_in(shard_id.name)]
+        families = [family_name(table) for table in self.served.catalog.tables_in(shard_id.name)]
         self._stores.start_opening(shard, families, partial(self._set_to_work, shard))
 
     def _give_up(self, shard: Shard) -> None:
@@ -170,22 +217,24 @@ class Shards:
             self._take(shard.id, is_active=shard.is_active)
 
     def _new(self, shard_id: ShardId, *, is_active: bool) -> Shard:
-        settings, partition = self.settings, shard_id.partition
-        tables, count = settings.catalog.tables_in(shard_id.name), settings.partitions[shard_id.name]
+        tables = self.served.catalog.tables_in(shard_id.name)
         # The tables of a shard are plain ones: all have the same input.
-        (source,) = {source for table in tables for source in table.inputs(partition)}
-        shard = Shard(shard_id, Lane(source, self.lanes), settings.store_of(shard_id), is_active)
-        for table in tables:
-            shard.tasks[table.name] = Task(
-                identity_of(settings.group, table, partition, count),
-                partition,
-                codec_of(table, partition, count, self.ports.known),
-                shard.store.task(family_name(table)),
-                shard.lane,
-                self.ports,
-                partial(self._on_store_failed, shard),
-            )
+        (source,) = {source for table in tables for source in table.inputs(shard_id.partition)}
+        shard = Shard(shard_id, Lane(source, self.lanes), self.settings.store_of(shard_id), is_active)
+        shard.tasks.update((table.name, self._new_task(shard, table)) for table in tables)
         return shard
+
+    def _new_task(self, shard: Shard, table: TableSpec) -> Task:
+        partition, count = shard.id.partition, self.served.partitions[shard.id.name]
+        return Task(
+            identity_of(self.settings.group, table, partition, count),
+            partition,
+            codec_of(table, partition, count, self.ports.known),
+            shard.store.task(family_name(table)),
+            shard.lane,
+            self.ports,
+            partial(self._on_store_failed, shard),
+        )
 
     def _set_to_work(self, shard: Shard) -> None:
         if self._generation is not None and not shard.is_leaving:
@@ -245,7 +294,8 @@ class Shards:
     # Reads
 
     def _task(self, table: str, partition: int) -> Task:
-        shard = self._held.get(self._shard_of[table](partition))
+        shard_of = self._shard_of.get(table)
+        shard = None if shard_of is None else self._held.get(shard_of(partition))
         if shard is None:
             raise NotOwner(f"this worker does not hold partition {partition} of table {table}")
         return shard.tasks[table]

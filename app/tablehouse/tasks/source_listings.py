@@ -47,7 +47,8 @@ class SourceListings:
         listed_at, shard = self._ports.clock.monotonic(), self._held().get(shard_id)
         if shard is None:
             return
-        positions, source = shard.applied(), shard.lane.source
+        source = shard.lane.source
+        positions = [(task, task.applied) for task in shard.tasks.values()]
         try:
             bounds = (await self._ports.sources.bounds([source]))[source]
         except PartitionMissing:

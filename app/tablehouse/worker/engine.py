@@ -11,27 +11,25 @@ from tablehouse.catalog.spec import Catalog, TableSpec
 from tablehouse.catalog.view import CatalogChange, CatalogView
 from tablehouse.formats.schemas import Schemas
 from tablehouse.formats.variants import Known
-from tablehouse.kafka import broker_time
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.consumer import GroupOptions, LaneConsumer
 from tablehouse.kafka.faust_app import TablehouseApp
 from tablehouse.kafka.lease import GroupLease
-from tablehouse.kafka.login import check_login
-from tablehouse.kafka.probe import probe_epochs
 from tablehouse.kafka.replica_watch import ReplicaWatch
 from tablehouse.kafka.service import Service
-from tablehouse.kafka.topics import Replication, Topics, prepare
+from tablehouse.kafka.topics import Topics, TopicsView
 from tablehouse.model import TopicPartition
 from tablehouse.recurring import Recurring
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.stores.data_directory import DataDirectory
-from tablehouse.stores.memory import StoreMemory, memory_for_rows
+from tablehouse.stores.memory import StoreMemory
 from tablehouse.stores.rocksdb import RocksShard
 from tablehouse.tasks import background
 from tablehouse.tasks.built_with import check_definitions
 from tablehouse.tasks.clock import MeasuredClock, SystemClock
 from tablehouse.tasks.definitions import changelog_topic
 from tablehouse.tasks.doubts import Doubts
+from tablehouse.tasks.log import LogReader
 from tablehouse.tasks.partition_counts import PartitionCounts
 from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.reads import Reader
@@ -39,11 +37,13 @@ from tablehouse.tasks.shards import Shards, ShardSettings
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 from tablehouse.worker.brokers import Brokers
+from tablehouse.worker.following import Following
 from tablehouse.worker.health import Health
 from tablehouse.worker.kafka_clients import Client, KafkaClients, kafka_clients, lane_fetch_bytes
 from tablehouse.worker.key_schemas import watch_key_schemas
 from tablehouse.worker.local_side import LocalSide
 from tablehouse.worker.membership import IN_FLIGHT_TIMEOUT_SECONDS, MemberOptions, Membership
+from tablehouse.worker.preparing import Preparing
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,9 @@ class SchemaSource(Schemas, Protocol):
     @property
     def trouble(self) -> str | None:
         """Return what is wrong with the registry; None when it answered last time, or was not asked yet."""
+
+    def require(self, catalog: Catalog) -> None:
+        """Raise ConfigError if tables need a schema registry and there is none."""
 
     async def start(self) -> None:
         """Get ready, within seconds; raises SetupError for what only a person can fix."""
@@ -125,13 +128,21 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._brokers = Brokers(
             connection, options.group, self.health, self._recurring, self._clock, self._broker_clock
         )
+        self._preparing = Preparing(
+            connection,
+            self._brokers,
+            group=options.group,
+            dead_letter_topic=options.dead_letter_topic,
+            replication_factor=options.replication_factor,
+            memory_budget=options.memory_budget,
+        )
         self._shards: Shards | None = None
         self._clients: KafkaClients | None = None
         self._open_clients: list[Client] = []
         self._upkeep: list[asyncio.Task[None]] = []
         #: None until the worker has reached a broker.
         self.membership: Membership | None = None
-        self.app = TablehouseApp(options.group, connection.bootstrap_servers, catalog.current.topics, self)
+        self.app = TablehouseApp(options.group, connection.bootstrap_servers, self)
 
     # Life cycle
 
@@ -141,31 +152,30 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         Raises SetupError for what only a person can fix.
         """
         await self._schemas.start()
-        topics: Topics | None = await self._brokers.until_reachable(self, self._prepare)
+        topics = await self._brokers.until_reachable(self, partial(self._preparing.at_start, self._catalog.current))
         if topics is None:
             return
-        catalog, counts, group = self._catalog.current, topics.counts, self._options.group
-        tasks = sum(counts.shards[table.shard_name] for table in catalog.tables.values())
-        budget = memory_for_rows(self._options.memory_budget, sum(counts.shards.values()), tasks)
-        clients = kafka_clients(self._connection, group, catalog, topics, budget, self._broker_clock)
+        group, budget, view = self._options.group, self._preparing.memory_for_rows(topics), TopicsView(topics)
+        clients = kafka_clients(self._connection, group, view, budget, self._broker_clock)
         self._clients = clients
-        for client in clients.startable:
+        for client in clients.needed:
             await self._brokers.until_reachable(self, client.start)
             self._open_clients.append(client)
         consumer: LaneConsumer = self.app.consumer
-        settings = self._shard_settings(topics, budget)
-        await check_definitions(settings, clients.changelog)
+        memory = StoreMemory(budget, self._metrics)
+        settings = self._shard_settings(memory, budget)
+        await check_definitions(settings, topics.served, clients.changelog)
         reader = Reader(self._lease, self._options.max_staleness)
-        shards = self._shards = Shards(settings, consumer, self._ports(clients), reader)
-        self.local.open(shards, clients.source_writer, clients.owner_writer, counts.held)
-        partition_counts = PartitionCounts(counts, self._doubts)
-        replicas = ReplicaWatch(self._connection, group, catalog, topics.replicas, self._metrics)
+        shards = self._shards = Shards(settings, topics.served, consumer, self._ports(clients), reader)
+        self.local.held = topics.counts.held
+        self.local.open(shards, clients.source_writer, clients.owner_writer)
+        partition_counts = PartitionCounts(topics.counts, self._doubts)
+        replicas = ReplicaWatch(self._connection, group, lambda: view.current, self._metrics)
         self.health.replication = lambda: replicas.reasons
         membership = self.membership = Membership(
             self._options.member,
             directory=self._directory,
             catalog=self._catalog,
-            partitions=counts.shards,
             shards=shards,
             owner_writer=clients.owner_writer,
             counts=partition_counts,
@@ -178,12 +188,29 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         )
         consumer.connect(
             self._connection,
-            GroupOptions(group, catalog.topics, self._options.session_timeout, lane_fetch_bytes(budget, topics)),
+            GroupOptions(
+                group,
+                lambda: view.current.catalog.topics,
+                self._options.session_timeout,
+                lane_fetch_bytes(budget, topics),
+            ),
             membership.assignor,
             shards,
             self._lease,
             self.turns,
             clients.skips,
+        )
+        following = Following(
+            self._catalog,
+            view,
+            partial(self._prepare_more, changelog=clients.changelog),
+            group=group,
+            letters=clients.letters,
+            counts=partition_counts,
+            local=self.local,
+            shards=shards,
+            membership=membership,
+            share_memory=partial(self._share_memory, memory, clients),
         )
         self._upkeep = [
             background.start(work, name, self._on_fatal)
@@ -195,6 +222,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
                 ("replicas", replicas.watch()),
                 ("broker clock", self._brokers.keep_measuring()),
                 ("warming", membership.take_over_once_warm()),
+                ("catalog", following.follow()),
                 ("key schemas", watch_key_schemas(self._catalog, self.known, self._recurring)),
             )
         ]
@@ -206,31 +234,27 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             upkeep.cancel()
         if self._shards is not None:
             await self._shards.stop(IN_FLIGHT_TIMEOUT_SECONDS)
-            if self._clients is not None and self._clients.owner_writer is not None:
-                await self._clients.owner_writer.stop()
-        await asyncio.gather(*(client.stop() for client in self._open_clients), self._schemas.stop())
+        clients = [] if self._clients is None else [self._clients.stop(self._open_clients)]
+        await asyncio.gather(*clients, self._schemas.stop())
         self._directory.release()
 
     def drain(self) -> None:
         """Note that the worker is stopping."""
         self.local.draining = True
 
-    async def _prepare(self) -> Topics:
-        await check_login(self._connection)
-        group, replication = self._options.group, Replication(self._options.replication_factor)
-        await probe_epochs(self._connection, group, replication)
-        await broker_time.prepare_probe(self._connection, group, replication)
-        await self._brokers.measure_clock()
-        return await prepare(
-            self._connection, group, self._catalog.current, self._options.dead_letter_topic, replication
-        )
+    async def _prepare_more(self, topics: Topics, catalog: Catalog, changelog: LogReader) -> Topics:
+        self._schemas.require(catalog)
+        return await self._preparing.more(topics, catalog, changelog)
 
-    def _shard_settings(self, topics: Topics, budget: int) -> ShardSettings:
-        memory, counts = StoreMemory(budget, self._metrics), topics.counts
+    def _share_memory(self, memory: StoreMemory, clients: KafkaClients, topics: Topics) -> None:
+        budget = self._preparing.memory_for_rows(topics)
+        memory.resize(budget)
+        clients.fetch_ahead(budget, topics)
+        self.app.consumer.fetch_ahead(lane_fetch_bytes(budget, topics))
+
+    def _shard_settings(self, memory: StoreMemory, budget: int) -> ShardSettings:
         return ShardSettings(
             self._options.group,
-            Catalog({name: table for name, table in self._catalog.current.tables.items() if name not in counts.held}),
-            counts.shards,
             self._directory,
             lambda shard: RocksShard(self._directory.shard(shard), memory, self.turns),
             budget,

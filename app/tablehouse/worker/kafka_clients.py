@@ -1,8 +1,9 @@
 """The Kafka clients of one worker, besides the group's consumer, and what each of them may fetch ahead."""
 
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tablehouse.catalog.spec import Catalog
 from tablehouse.kafka.changelog_writer import KafkaChangelogWriter
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.consumer import LANE_FETCH_BYTES
@@ -11,7 +12,7 @@ from tablehouse.kafka.log_reader import SLICE_FETCH_BYTES, KafkaLogReader
 from tablehouse.kafka.owner_writer import KafkaOwnerWriter
 from tablehouse.kafka.skips import Skips
 from tablehouse.kafka.source_writer import KafkaSourceWriter
-from tablehouse.kafka.topics import Topics
+from tablehouse.kafka.topics import Topics, TopicsView
 from tablehouse.tasks.clock import MeasuredClock
 
 #: The part of the memory budget that may be fetched ahead, should this worker hold everything; the clients that fetch
@@ -28,50 +29,68 @@ Client = KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter | KafkaDeadLe
 class KafkaClients:
     """The clients, not started yet.
 
-    The writers of sources are None where no table is writable, letters where no table sends dead letters. The owner's
-    writer starts by itself.
+    The writers of sources and of letters connect with the first record. At a start, `needed` are those that tables may
+    need at once, and have to be started.
     """
 
     changelog: KafkaLogReader
     skips: Skips
     sources: KafkaLogReader
     writer: KafkaChangelogWriter
-    source_writer: KafkaSourceWriter | None
-    owner_writer: KafkaOwnerWriter | None
-    letters: KafkaDeadLetters | None
+    source_writer: KafkaSourceWriter
+    owner_writer: KafkaOwnerWriter
+    letters: KafkaDeadLetters
+    needed: Sequence[Client]
 
-    @property
-    def startable(self) -> list[Client]:
-        """Every client that is to be started and stopped, in the order of their start."""
-        clients = (self.changelog, self.sources, self.writer, self.source_writer, self.letters)
-        return [client for client in clients if client is not None]
+    def fetch_ahead(self, budget: int, topics: Topics) -> None:
+        """Have each client that fetches keep within its share of another budget, or for other topics."""
+        for reader in (self.changelog, self.sources):
+            reader.fetch_ahead(_slice_fetch_bytes(budget, topics))
+
+    async def stop(self, started: Iterable[Client]) -> None:
+        """Stop the clients that were started, and those that may have connected by themselves."""
+        await self.owner_writer.stop()
+        await asyncio.gather(*(client.stop() for client in dict.fromkeys((*started, self.source_writer, self.letters))))
 
 
 def kafka_clients(
     connection: Connection,
     group: str,
-    catalog: Catalog,
-    topics: Topics,
+    view: TopicsView,
     budget: int,
     broker_clock: MeasuredClock,
 ) -> KafkaClients:
-    """Make the clients for a catalog and its topics; budget is in bytes, for everything that the worker holds."""
-    tables = catalog.tables.values()
-    ahead = _fetch_bytes(budget, sum(topics.counts.shards[table.shard_name] for table in tables), SLICE_FETCH_BYTES)
+    """Make the clients for tables and their topics; budget is in bytes, for everything that the worker holds."""
+    topics = view.current
+    tables = topics.catalog.tables.values()
+    ahead = _slice_fetch_bytes(budget, topics)
     changelog = KafkaLogReader(connection, ahead)
     skips = Skips(changelog, group)
-    written = {table.source.topic: topics.source_limits[table.source.topic] for table in tables if table.writable}
+    sources, writer = KafkaLogReader(connection, ahead, skips), KafkaChangelogWriter(connection, view.batch_limit)
+    source_writer = KafkaSourceWriter(connection, view.source_limit, broker_clock)
+    letters = KafkaDeadLetters(connection, topics.dead_letters, group, connection.client_id, broker_clock)
+    needed: list[Client] = [changelog, sources, writer]
+    if any(table.writable for table in tables):
+        needed.append(source_writer)
+    if topics.dead_letters is not None:
+        needed.append(letters)
     return KafkaClients(
         changelog=changelog,
         skips=skips,
-        sources=KafkaLogReader(connection, ahead, skips),
-        writer=KafkaChangelogWriter(connection, max(topics.batch_limits.values()), limits=topics.batch_limits),
-        source_writer=KafkaSourceWriter(connection, written, broker_clock) if written else None,
-        owner_writer=KafkaOwnerWriter(connection, written, broker_clock) if written else None,
-        letters=None
-        if topics.dead_letters is None
-        else KafkaDeadLetters(connection, topics.dead_letters, group, connection.client_id, broker_clock),
+        sources=sources,
+        writer=writer,
+        source_writer=source_writer,
+        owner_writer=KafkaOwnerWriter(connection, view.source_limit, broker_clock),
+        letters=letters,
+        needed=needed,
     )
+
+
+def _slice_fetch_bytes(budget: int, topics: Topics) -> int:
+    """Return what a reader of changelogs, or of sources beside the lanes, may fetch ahead of each partition."""
+    shards = topics.counts.shards
+    tasks = sum(shards[table.shard_name] for table in topics.catalog.tables.values())
+    return _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
 
 
 def lane_fetch_bytes(budget: int, topics: Topics) -> int:
@@ -81,4 +100,5 @@ def lane_fetch_bytes(budget: int, topics: Topics) -> int:
 
 def _fetch_bytes(budget: int, partitions: int, most: int) -> int:
     """Return what a client may fetch ahead of each of so many partitions within its share of the memory budget."""
-    return max(_MIN_FETCH_BYTES, min(most, budget // FETCHED_SHARE // _FETCHING_CLIENTS // partitions))
+    share = budget // FETCHED_SHARE // _FETCHING_CLIENTS
+    return max(_MIN_FETCH_BYTES, min(most, share // max(1, partitions)))

@@ -1,6 +1,7 @@
 """Keeps up with the schemas that the registry has for keys."""
 
 import asyncio
+from contextlib import suppress
 
 from tablehouse.catalog.spec import REGISTRY_FORMATS
 from tablehouse.catalog.view import CatalogView
@@ -14,7 +15,10 @@ _INTERVAL = 30.0
 
 async def watch_key_schemas(catalog: CatalogView, known: Known, recurring: Recurring) -> None:
     """Learn of each schema that keys may have, so that lookups go where they are written with it."""
+    changed = asyncio.Event()
+    catalog.subscribe(lambda _: changed.set())
     while True:
+        changed.clear()
         sources = [table.source for table in catalog.current.tables.values()]
         for topic in {source.topic for source in sources if source.key.format in REGISTRY_FORMATS}:
             try:
@@ -23,4 +27,6 @@ async def watch_key_schemas(catalog: CatalogView, known: Known, recurring: Recur
                 recurring.error(topic, "not every schema of a topic's keys can be used", topic=topic, reason=str(error))
             else:
                 recurring.end(topic, "every schema of a topic's keys can be used again", topic=topic)
-        await asyncio.sleep(_INTERVAL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_INTERVAL):
+                await changed.wait()

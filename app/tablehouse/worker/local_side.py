@@ -20,9 +20,10 @@ Result = TypeVar("Result")
 class LocalSide:
     """There from the start, and says what is missing until the worker has reached a broker.
 
-    doubt says why a miss of a table proves nothing; None when it does. `disagreements` says, by shard name, what this
-    worker and the group's leader count differently; the engine sets it. `draining` is set when the worker is stopping,
-    and said where that is why it cannot answer.
+    doubt says why a miss of a table proves nothing; None when it does. `waiting` says of tables that are not served yet
+    what they wait for, and `held` are those that are held back because of their partition counts. `disagreements` says,
+    by shard name, what this worker and the group's leader count differently. `draining` is set when the worker is
+    stopping, and said where that is why it cannot answer. All of them are set from outside.
     """
 
     def __init__(self, catalog: CatalogView, doubt: Callable[[TableSpec], str | None]) -> None:
@@ -31,23 +32,14 @@ class LocalSide:
         self._shards: Shards | None = None
         self._source_writer: KafkaSourceWriter | None = None
         self._owner_writer: KafkaOwnerWriter | None = None
-        self._held: frozenset[str] = frozenset()
+        self.waiting: Mapping[str, str] = {}
+        self.held: frozenset[str] = frozenset()
         self.disagreements: Mapping[str, str] = {}
         self.draining = False
 
-    def open(
-        self,
-        shards: Shards,
-        source_writer: KafkaSourceWriter | None,
-        owner_writer: KafkaOwnerWriter | None,
-        held: frozenset[str],
-    ) -> None:
-        """Answer from these shards from here on, except for the tables that are held back.
-
-        The writers are None where no table is writable.
-        """
+    def open(self, shards: Shards, source_writer: KafkaSourceWriter, owner_writer: KafkaOwnerWriter) -> None:
+        """Answer from these shards from here on, except for the tables that are held back."""
         self._shards, self._source_writer, self._owner_writer = shards, source_writer, owner_writer
-        self._held = held
 
     # Reads
 
@@ -75,6 +67,8 @@ class LocalSide:
     def table_reason(self, table: str) -> str | None:
         """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
         spec = self._spec(table)
+        if table in self.waiting:
+            return self._not_served(table, self.waiting[table])
         # While workers count differently, keys seem to be misplaced that are not.
         disagreement = self.disagreements.get(spec.shard_name)
         if disagreement is not None:
@@ -83,7 +77,7 @@ class LocalSide:
         if doubt is None:
             return None
         return (
-            self._not_served(table, doubt) if table in self._held else f"misses of table {table} prove nothing: {doubt}"
+            self._not_served(table, doubt) if table in self.held else f"misses of table {table} prove nothing: {doubt}"
         )
 
     def _spec(self, table: str) -> TableSpec:
@@ -105,7 +99,9 @@ class LocalSide:
     def _joined_shards(self, table: str) -> Shards:
         if self._shards is None:
             raise NotOwner("this worker has not joined the group yet")
-        if table in self._held:
+        if table in self.waiting:
+            raise NotOwner(self._not_served(table, self.waiting[table]), table=table)
+        if table in self.held:
             raise MisplacedKeys(
                 self._not_served(table, self._doubt(self._spec(table))),
                 retry_after=MISPLACED_RETRY_AFTER,
@@ -162,7 +158,7 @@ class LocalSide:
         self._require_placed(table, partition)
         shards, place = self._joined_shards(table), self._source(table, partition)
         if self._owner_writer is None:
-            raise AssertionError(f"table {table} is not writable, or no broker was reached")
+            raise AssertionError("no broker was reached")
         return await self._owner_writer.append(
             table,
             place,

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 
 import structlog
 
 from tablehouse.catalog.fingerprint import catalog_digest, table_digests
-from tablehouse.catalog.view import CatalogChange, CatalogView
+from tablehouse.catalog.view import CatalogView
 from tablehouse.kafka.assignor import TableAssignor
 from tablehouse.kafka.consumer import LaneConsumer
 from tablehouse.kafka.owner_writer import KafkaOwnerWriter
+from tablehouse.kafka.topics import Topics
 from tablehouse.model import ShardId, TopicPartition
 from tablehouse.placement.catalogs import differences
 from tablehouse.placement.wire import Assignment, MemberMetadata
@@ -56,9 +56,8 @@ class Membership:
         *,
         directory: DataDirectory,
         catalog: CatalogView,
-        partitions: Mapping[str, int],
         shards: Shards,
-        owner_writer: KafkaOwnerWriter | None,
+        owner_writer: KafkaOwnerWriter,
         counts: PartitionCounts,
         doubts: Doubts,
         consumer: LaneConsumer,
@@ -83,19 +82,37 @@ class Membership:
         self._assigned_at = 0.0
         #: What the leader wants this worker to own once it has restored it.
         self.warming: frozenset[ShardId] = frozenset()
-        self.assignor = TableAssignor(self.describe, partitions, catalog.current.standbys, options.acceptable_lag)
-        catalog.subscribe(self._follow_catalog)
+        #: The digest of the catalog that the group was told of last.
+        self._told: str | None = None
+        self.assignor = TableAssignor(
+            self.describe, lambda: counts.shards, lambda: catalog.current.standbys, options.acceptable_lag
+        )
 
-    def _follow_catalog(self, change: CatalogChange) -> None:
-        self.assignor.standbys = change.after.standbys
+    def follow(self, before: Topics, after: Topics) -> None:
+        """Have the group rebalance if what this worker serves now makes a difference to the others.
+
+        It does where there are other topics, shards that had no table before, or another number of standbys. And where
+        the members had different catalogs, they say so until they hear that it is over. A table more or less in shards
+        of others disturbs nobody.
+        """
+        if self._consumer.follow_topics():
+            return
+        latest = self.assignor.latest
+        were_different = latest is not None and bool(latest.catalogs)
+        is_news = self._told is not None and self._told != catalog_digest(self._catalog.current)
+        had = before.catalog.standbys
+        are_others = any(had.get(name) != count for name, count in after.catalog.standbys.items())
+        if are_others or (were_different and is_news):
+            self._consumer.rejoin()
 
     def describe(self) -> MemberMetadata:
         """Return what this worker says of itself when it joins."""
+        self._told = catalog_digest(self._catalog.current)
         return MemberMetadata(
             worker_id=self._directory.worker_id,
             incarnation=self._directory.incarnation,
             url=self._options.url,
-            catalog_digest=catalog_digest(self._catalog.current),
+            catalog_digest=self._told,
             tables=table_digests(self._catalog.current),
             positions=self._shards.positions(),
             zone=self._options.zone,
@@ -107,9 +124,8 @@ class Membership:
         self._revoked_at = monotonic()
         reason = "the worker is stopping" if self._health.draining() else "the group is rebalancing"
         await self._shards.suspend(IN_FLIGHT_TIMEOUT_SECONDS, reason)
-        if self._owner_writer is not None:
-            # Its decisions are those of this ownership: the next one begins when they are in the log.
-            await self._owner_writer.rest(IN_FLIGHT_TIMEOUT_SECONDS)
+        # Its decisions are those of this ownership: the next one begins when they are in the log.
+        await self._owner_writer.rest(IN_FLIGHT_TIMEOUT_SECONDS)
 
     async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
         """Route by the new assignment, and own what it gives to this worker."""

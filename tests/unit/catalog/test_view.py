@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from tablehouse.catalog.view import CatalogChange, CatalogView
 from tablehouse.formats.schemas import NoSchemas
@@ -36,3 +38,12 @@ def test_routed_tables_follow_the_catalog_and_those_that_do_not_change_stay_the_
     view.swap(BEFORE)
     assert list(tables) == ["kept", "gone", "v"]
     assert tables["v"].digest == changed.digest
+
+
+def test_a_table_whose_columns_are_in_another_order_is_routed_anew() -> None:
+    one = replace(KEPT, columns={"a": "x", "b": "y"})
+    view = CatalogView(Catalog({"kept": one}))
+    tables = current_tables(view, "g", Known(NoSchemas()))
+    before = tables["kept"].digest
+    view.swap(Catalog({"kept": replace(KEPT, columns={"b": "y", "a": "x"})}))
+    assert tables["kept"].digest != before

@@ -32,8 +32,9 @@ class Worker:
         self.name = name
         self.incarnation = incarnation
         self.url = url or f"http://{name}:9080"
-        counts = {topic: COUNTS[topic] for topic in topics}
-        self.assignor = TableAssignor(self._describe, counts, standbys, acceptable_lag=10)
+        self.counts = {topic: COUNTS[topic] for topic in topics}
+        self.standbys = standbys
+        self.assignor = TableAssignor(self._describe, lambda: self.counts, lambda: self.standbys, acceptable_lag=10)
 
     def _describe(self) -> MemberMetadata:
         return MemberMetadata(self.name, self.incarnation, self.url, str(sorted(self.topics)), self.positions)
@@ -196,3 +197,34 @@ def test_who_is_beyond_the_acceptable_lag_is_told_what_it_is_warmed_up_for() -> 
     own = rebalance("a", workers)["b"].own
     assert len(own.actives["flights"]) == 2
     assert own.warming == {}
+
+
+def test_a_worker_that_gets_other_topics_while_it_runs_is_placed_by_them_and_by_their_standbys() -> None:
+    workers = {name: Worker(f"w-{name}", ["flights", "planes"], {"flights": 0, "planes": 0}) for name in "ab"}
+    rebalance("a", workers)
+    for worker in workers.values():
+        worker.topics = {"flights", "weather"}
+        worker.counts = {topic: COUNTS[topic] for topic in worker.topics}
+        worker.standbys = {"flights": 0, "weather": 1}
+    own = {name: told.own for name, told in rebalance("a", workers).items()}
+    assert owners(own).keys() == {(topic, n) for topic in ("flights", "weather") for n in range(COUNTS[topic])}
+    following = sorted(shard for mine in own.values() for shard in shards_of(mine.standbys))
+    assert following == [("weather", 0), ("weather", 1)]
+
+
+def test_a_leader_that_got_a_topic_after_it_had_joined_does_not_place_it_before_somebody_reads_it() -> None:
+    workers = {name: Worker(f"w-{name}", ["flights"], {"flights": 0}) for name in "ab"}
+    workers["a"].counts = {"flights": 4, "planes": 3}
+    told = rebalance("a", workers)
+    assert told["a"].partitions == {"flights": 4}
+
+
+def test_an_assignment_of_a_topic_that_this_worker_reads_no_more_is_refused() -> None:
+    workers = {"a": Worker("w-a", ["flights", "planes"], {})}
+    joined = workers["a"].joins()
+    assignor = workers["a"].assignor
+    assignor.admit([("a", joined.encode())])
+    encoded = assignor.assign(Cluster(), {"a": joined})()
+    workers["a"].counts = {"flights": 4}
+    assignor.take_up(encoded["a"])
+    assert "partitions of topics that it does not read: planes" in str(assignor.refused)

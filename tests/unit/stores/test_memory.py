@@ -163,3 +163,17 @@ def test_a_budget_that_its_partitions_would_use_up_is_refused_with_the_least_tha
     assert memory_for_rows(171 * MIB, 500, 500) >= 64 * MIB
     with pytest.raises(ConfigError):
         memory_for_rows(170 * MIB, 500, 500)
+
+
+async def test_a_smaller_budget_holds_at_once_and_a_larger_one_gives_room_again(tmp_path: Path) -> None:
+    memory = StoreMemory(4 * BUDGET)
+    shard = RocksShard(tmp_path / "shard", memory, Turns())
+    shard.open(["t"])
+    await write_large(shard)
+    full = [memory.is_full]
+    for budget in (BUDGET // 4, 4 * BUDGET):
+        memory.resize(budget)
+        full.append(memory.is_full)
+    assert full == [False, True, False]
+    await write_large(shard)
+    shard.close()

@@ -110,6 +110,26 @@ async def test_recreating_a_family_leaves_the_others(tmp_path: Path) -> None:
     shard.close()
 
 
+async def test_a_family_is_added_beside_those_in_use_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    shard = opened(tmp_path / "shard", "a")
+    await shard.task("a").write([(b"\x01k", b"v")], b"c")
+    used = shard.families["a"]
+    with pytest.raises(StoreClosed):
+        shard.task("b").checkpoint()
+    shard.add(["a", "b"])
+    assert shard.families["a"] is used
+    assert shard.task("b").checkpoint() is None
+    await shard.task("b").write([(b"\x01k", b"w")], b"d")
+    shard.close()
+    with pytest.raises(StoreClosed):
+        shard.add(["c"])
+    # One that was not asked for is kept, and is there at once when it is.
+    again = opened(tmp_path / "shard", "a")
+    again.add(["b"])
+    assert (again.task("a").get(b"\x01k"), again.task("b").get(b"\x01k")) == (b"v", b"w")
+    again.close()
+
+
 def manifest_size(path: Path) -> int:
     return max(file.stat().st_size for file in path.glob("MANIFEST-*"))
 

@@ -12,7 +12,7 @@ from tablehouse.tasks.table_state import ChangelogRefused
 from tablehouse.tasks.takeover import SourceRefused, Takeover
 from tablehouse.testing.simulated.broker import Log
 from tablehouse.testing.simulated.loop import run_virtual
-from tests.unit.test_pipeline import Owner
+from tests.unit.tasks.test_pipeline import Owner
 
 ORDERS, PAYMENTS = INPUTS = (TopicPartition("orders", 0), TopicPartition("payments", 0))
 

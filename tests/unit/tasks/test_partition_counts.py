@@ -54,3 +54,29 @@ def test_a_table_whose_topic_has_another_count_is_in_doubt_from_the_start() -> N
     shared, disagreements = found.agreed({"t": 6, "u": 2, "other": 9})
     assert shared == {"u": 2, "other": 9}
     assert "uses 6 partitions of t and this worker 4" in disagreements["t"]
+
+
+def test_counts_follow_tables_that_come_and_go_and_what_is_known_of_the_others_stays() -> None:
+    doubts = Doubts(lambda: None)
+    before = settle(catalog(one="t"), "g", {"t": 6}, {"g-one-changelog": 4})
+    found = PartitionCounts(before, doubts)
+    both = before.with_more(settle(catalog(two="u"), "g", {"u": 3}, {"g-two-changelog": 2}))
+    found.follow(both)
+    assert found.shards == {"t": 4, "u": 2}
+    assert [doubts.why(f"g-{name}-changelog", topic) is None for name, topic in (("one", "t"), ("two", "u"))] == [
+        False,
+        False,
+    ]
+    found.follow(both.only(catalog(two="u"), "g"))
+    assert found.shards == {"u": 2}
+    assert doubts.why("g-one-changelog", "t") is None
+    assert doubts.why("g-two-changelog", "u") is not None
+
+
+def test_the_counts_of_some_tables_keep_those_that_are_held_back_alone() -> None:
+    tables = catalog(one="t", two="t", three="u")
+    counts = settle(tables, "g", {"t": 6, "u": 2}, {"g-one-changelog": 4})
+    assert counts.held == {"one"}
+    without = counts.only(catalog(two="t"), "g")
+    assert (without.shards, without.built, without.held) == ({"t": 6}, {"g-two-changelog": 6}, frozenset())
+    assert counts.only(tables, "g") == counts

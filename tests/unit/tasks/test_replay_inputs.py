@@ -12,7 +12,7 @@ from tablehouse.tasks.records import POSITION_KEY, PositionRecord, encode
 from tablehouse.tasks.table_state import ChangelogRefused, TableState, Untrusted
 from tablehouse.testing.simulated.broker import Record
 from tablehouse.testing.simulated.store import MemoryStore
-from tests.unit.test_replay_state import (
+from tests.unit.tasks.test_replay_state import (
     CHECKPOINT,
     EPOCH,
     IDENTITY,

@@ -73,6 +73,11 @@ class MemoryStore:
         for writes in self.disk.unflushed:
             _apply(self._content, writes)
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether it was opened and not closed since."""
+        return not self._closed
+
     def get(self, key: bytes) -> bytes | None:
         """See TaskStore."""
         self._check_open()
@@ -191,6 +196,15 @@ class MemoryShard:
         folder.holder = self
         for name in names:
             self.task(name).open()
+
+    def add(self, names: Iterable[str]) -> None:
+        """See ShardStore."""
+        if self._folder.holder is not self:
+            raise StoreClosed("the store is closed")
+        self._may_fail("add")
+        for name in names:
+            if not self.task(name).is_open:
+                self.task(name).open()
 
     def task(self, name: str) -> MemoryStore:
         """See ShardStore."""

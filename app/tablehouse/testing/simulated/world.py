@@ -22,7 +22,7 @@ _WALL_START_MS = 1_700_000_000_000
 APPEND_TIMEOUT = 2.0
 
 #: Calls that take time in a thread, and the maximum time in seconds.
-_IN_THREADS = {"store.open", "store.flush", "store.close", "store.destroy", "store.wipe"}
+_IN_THREADS = {"store.open", "store.add", "store.flush", "store.close", "store.destroy", "store.wipe"}
 _LONG_IN_A_THREAD = 6.0
 
 #: Maximum delay of an append in seconds.

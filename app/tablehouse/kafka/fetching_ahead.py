@@ -1,0 +1,10 @@
+"""Changes what an aiokafka consumer may fetch ahead while it runs, which aiokafka only takes at its start."""
+
+from aiokafka import AIOKafkaConsumer
+
+
+def fetch_ahead(consumer: AIOKafkaConsumer, size: int) -> None:
+    """Fetch at most `size` bytes ahead of each partition from the next request on."""
+    consumer._max_partition_fetch_bytes = size
+    if consumer._fetcher is not None:
+        consumer._fetcher._max_partition_fetch_bytes = size
