@@ -138,7 +138,7 @@ async def _read_on(session: aiohttp.ClientSession, url: str, kind: str, connecti
                 elif json.loads(body)["key"] != key:
                     status, said = _WRONG_ROW, body[:300]
         except (aiohttp.ClientError, TimeoutError) as error:
-            status, said = _NO_ANSWER, f"{type(error).__name__}: {error}"
+            status, said = _NO_ANSWER, f"{type(error).__name__} {getattr(error, 'errno', '')}: {error}"
         read = {"at": at, "kind": kind, "connection": connection, "status": status, "said": said}
         output.write(json.dumps({**read, "ms": (time.monotonic() - began) * 1000}) + "\n")
         await asyncio.sleep(_SECONDS_BETWEEN)
