@@ -14,6 +14,7 @@ from tablehouse.formats.partitioners import partition_of
 from tablehouse.http import forms, internal, proofs
 from tablehouse.http.peer import HttpPeer, Unconnected
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role, TaskState
+from tablehouse.routing.cluster import NO_CLUSTER
 from tablehouse.routing.ports import Terms, Unresponsive
 from tablehouse.routing.tables import routed_tables
 from tablehouse.stores.rows import Row
@@ -366,6 +367,7 @@ async def test_a_retry_after_of_any_length_from_a_peer_is_passed_over(workers: t
 
     server = await asyncio.start_server(owner, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
+    workers[0].view.swap(NO_CLUSTER)  # it remembers no former owner
     workers[0].view.swap(snapshot(Placed("m", f"http://127.0.0.1:{port}", {"planes-topic": range(4)})))
     reply = await workers[0].get("/tables/planes/x")
     server.close()

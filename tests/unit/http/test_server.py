@@ -13,7 +13,7 @@ from tablehouse.catalog.view import CatalogView
 from tablehouse.errors import ConfigError
 from tablehouse.http.server import HttpServer
 from tablehouse.model import TaskState
-from tablehouse.routing.cluster import ClusterView
+from tablehouse.routing.cluster import NO_CLUSTER, ClusterView
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 from tablehouse.worker.http_side import ServerOptions, http_server
@@ -216,6 +216,7 @@ async def test_stop_lets_a_request_in_flight_finish() -> None:
     owner = await asyncio.start_server(slow_owner, "127.0.0.1", 0)
     async with one_worker() as worker:
         port = owner.sockets[0].getsockname()[1]
+        worker.view.swap(NO_CLUSTER)  # it remembers no former owner
         worker.view.swap(snapshot(Placed("m", f"http://127.0.0.1:{port}", {"planes-topic": range(4)})))
         asked = asyncio.create_task(worker.get("/tables/planes/x"))
         await entered.wait()
