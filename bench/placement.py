@@ -55,7 +55,7 @@ class Cluster(Protocol):
         """Return the partitions of which a member has a copy in use."""
 
     def restarted(self, member: str) -> dict[int, str]:
-        """Return each partition's active in the first assignment after a member's process was started anew.
+        """Return each partition's active in the first assignment after a member's process was started again.
 
         The group has gone on without it, and it has what was on its disk, which is not recent.
         """
@@ -87,7 +87,7 @@ class Stock:
         return {*held.actives.get(_TOPIC, ()), *held.standbys.get(_TOPIC, ())}
 
     def restarted(self, member: str) -> dict[int, str]:
-        """Go on without the member, then assign with it anew."""
+        """Go on without the member, then assign with it again."""
         before = self._held
         self._held = self._assigned(other for other in before if other != member)
         owners = self.at_once([*self._held, member])

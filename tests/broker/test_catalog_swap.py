@@ -244,7 +244,7 @@ async def test_a_table_whose_topic_is_missing_is_refused_by_reason_until_it_is_t
         await until(lambda: active(running, "two"), "the other table is there")
         assert reads(running) == {second}
         await check_equal(running)
-        # The last one is built anew.
+        # The last one is rebuilt.
         running.swap(tables(two + "    version: 2\n"))
         assert running.states() == {}
         await running.wait_active(PARTITIONS)

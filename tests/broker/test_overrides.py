@@ -51,7 +51,7 @@ _STAMP = (
     "in one loop turn; a retry must keep its stamp"
 )
 _SETTLE = (
-    "changelog_writer.py: which errors fail a batch, which are retried for ever, and when its future is done; "
+    "changelog_writer.py: which errors fail a batch, which are retried without end, and when its future is done; "
     "producers.py: a batch that was sent must take itself out of _pending_batches when its future is done"
 )
 _LEASE = (

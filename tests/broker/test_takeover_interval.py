@@ -137,7 +137,7 @@ async def test_a_standby_that_has_caught_up_asks_for_a_rebalance_once_the_interv
             await joiner.wait_generation(generation)
             assert joiner.warming
 
-            # A rebalance for another reason, when nothing is restored yet: the interval begins anew.
+            # A rebalance for another reason, when nothing is restored yet: the interval begins again.
             clock.now = 0.9 * HOUR
             generation += 1
             owner.consumer.rejoin()

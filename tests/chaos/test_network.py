@@ -19,7 +19,7 @@ from tests.support.worker import MakeWorker, WorkerProcess
 _MAX_CONNECTIONS = 64
 
 #: Hops that one question takes at most: every other worker, which is one here, is asked for the key's partition, and
-#: asked again only when it said "not mine" or a newer snapshot names it anew.
+#: asked again only when it said "not mine" or a newer snapshot names it again.
 _MAX_HOPS = 2
 
 

@@ -48,7 +48,7 @@ def build() -> None:
         )
     _folder().mkdir(parents=True, exist_ok=True)
     with only_process(_folder() / ".lock", "the programs of a cluster"):
-        for name in missing():  # anew: the process that held the lock may have built them
+        for name in missing():  # again: the process that held the lock may have built them
             print(f"Building {name}; kept in {_folder()}", file=sys.stderr, flush=True)
             _build(name)
 

@@ -83,7 +83,7 @@ def _read_over_a_hole(ahead: int, speed: float, unmeasured: int = UNMEASURED) ->
         cleaned = scenario.changelog.end
         scenario.produce((b"c", b"1"), (b"d", b"1"))
         await scenario.follows(scenario.workers[1])
-        # It begins anew, and its first slice takes just so long that compaction gets at what it has to read.
+        # It begins again, and its first slice takes just so long that compaction gets at what it has to read.
         world = scenario.world
         world.takes["read.asked"] = 66 / 60 * HOUR
         standby.distrust(scenario.task(standby))

@@ -107,7 +107,7 @@ async def test_a_registry_that_is_down_at_the_start_holds_up_what_needs_it_and_n
         async def waits() -> bool:
             return running.metric("tablehouse_partitions_waiting_for_schemas", table="planes") == 1
 
-        # All keys lie in one partition, the group is told so, and the wait begins anew in the next generation.
+        # All keys lie in one partition, the group is told so, and the wait begins again in the next generation.
         await until(waits, "the partition is seen to wait")
         await asyncio.to_thread(own_registry.start)
         await running.wait_active(4)

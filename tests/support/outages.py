@@ -1,6 +1,6 @@
 """Brokers that are gone for a while, and are back when the block ends, however it ends.
 
-Whoever leaves a block by an assertion closes clients next, and some of aiokafka's wait for a broker for ever.
+Whoever leaves a block by an assertion closes clients next, and some of aiokafka's wait for a broker without end.
 """
 
 import asyncio

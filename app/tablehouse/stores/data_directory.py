@@ -105,7 +105,7 @@ class DataDirectory:
         try:
             return _read(self.path / _POSITIONS, dict[str, dict[int, int]]) or {}
         except DataDirectoryError:
-            # Only a hint, and soon written anew: not worth keeping a worker from its group.
+            # Only a hint, and soon written again: not worth keeping a worker from its group.
             return {}
 
     def save_positions(self, positions: Mapping[str, Mapping[int, int]]) -> None:

@@ -212,7 +212,7 @@ class Shards:
     def _on_store_failed(self, shard: Shard) -> None:
         """Open a store again, whose rows in memory may be ahead of what it will have then, so with new tasks."""
         if self._held.get(shard.id) is shard and self._stores.may_reopen(shard.id):
-            log.warning("store is opened anew after a failure", shard=str(shard.id))
+            log.warning("store is opened again after a failure", shard=str(shard.id))
             self._give_up(shard)
             self._take(shard.id, is_active=shard.is_active)
 

@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 #: The first byte of a row's key.
 _ROW = ROW_PREFIX[0]
 
-_BUILD_ANEW = "give the table a new version to build it anew from its source"
+_REBUILD = "give the table a new version to rebuild it from its source"
 
 
 class Untrusted(Exception):
@@ -161,7 +161,7 @@ class TableState:
             # A store that is thrown away could not be restored, so it is kept as it is.
             raise ChangelogRefused(
                 f"{self._identity.changelog} begins at offset {bounds.start}: its first records were deleted, so the "
-                f"table cannot be restored from it; {_BUILD_ANEW}"
+                f"table cannot be restored from it; {_REBUILD}"
             )
         if self.next_offset > bounds.end:
             raise Untrusted(f"it is at changelog offset {self.next_offset}, past the log's end {bounds.end}")
@@ -200,7 +200,7 @@ class TableState:
         if self.epoch != NO_EPOCH and not self.log_id:
             raise ChangelogRefused(
                 f"{self._identity.changelog} has records but no claim: it was deleted and created again while a worker "
-                "appended to it; delete it while no worker runs, or give the table a new version, to build it anew "
+                "appended to it; delete it while no worker runs, or give the table a new version, to rebuild it "
                 "from its source"
             )
 
@@ -348,7 +348,7 @@ class TableState:
 
     def _unreadable(self, record: LogRecord, error: MalformedRecord) -> ChangelogRefused:
         """Return the error for a record of the log that no store, however it was built, makes readable."""
-        advice = "upgrade this worker" if isinstance(error, NewerRecord) else _BUILD_ANEW
+        advice = "upgrade this worker" if isinstance(error, NewerRecord) else _REBUILD
         return ChangelogRefused(f"{self._identity.changelog} offset {record.offset}: {error}; {advice}")
 
     def _contradicted(self, record: LogRecord, what: str) -> Untrusted | ChangelogRefused:
@@ -360,7 +360,7 @@ class TableState:
         where = f"{self._identity.changelog} offset {record.offset}"
         if self._from_start or record.offset == self._contradiction:
             self._contradiction = record.offset
-            return ChangelogRefused(f"{where}: {what}, in the changelog itself; {_BUILD_ANEW}")
+            return ChangelogRefused(f"{where}: {what}, in the changelog itself; {_REBUILD}")
         self._contradiction = record.offset
         return Untrusted(f"{where}: {what}")
 

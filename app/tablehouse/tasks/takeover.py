@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 #: The producer epoch (int16 maximum) that carries nothing but the record which seals a producer id.
 SEALING_EPOCH = 32767
 
-_NEW_VERSION = "Give the table a new version to build it anew from what the topic holds"
+_NEW_VERSION = "Give the table a new version to rebuild it from what the topic holds"
 
 
 class SourceRefused(Exception):
@@ -89,7 +89,7 @@ class Takeover:
         if start > 0:
             raise ChangelogRefused(
                 f"{self._state.changelog} is empty, though the table had been built: it was deleted. {source} "
-                f"begins at offset {start}, so the table cannot be built anew as it was. {_NEW_VERSION}"
+                f"begins at offset {start}, so the table cannot be rebuilt as it was. {_NEW_VERSION}"
             )
 
     async def claim(self, generation: int) -> None:
