@@ -78,7 +78,8 @@ _CODECS = (
     "take bytes or a bytearray; the ones here must decompress what these do"
 )
 _AHEAD = (
-    "log_reader.py: _prefetch_backoff must be read for every answer; zero must let partitions be fetched one by one"
+    "log_reader.py: _prefetch_backoff must be read for every answer; zero must let partitions be fetched one by one; "
+    "fetching_ahead.py: _max_partition_fetch_bytes must be read for every request"
 )
 _FAULT = (
     "consumer.py: fetched_records must raise a partition's error while its local `tp` is that partition; what it took "
@@ -423,6 +424,7 @@ REACHED_FOR = {
     "_isolation_level": "aiokafka.consumer.fetcher:PartitionRecords",
     "_key_deserializer": "aiokafka.consumer.fetcher:PartitionRecords",
     "_loop": "aiokafka.conn:AIOKafkaConnection.authenticator_scram",
+    "_max_partition_fetch_bytes": "aiokafka.consumer.fetcher:Fetcher._get_actions_per_node",
     "_maybe_leave_group": "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_leave_group",
     "_maybe_uncompress": "aiokafka.record.default_records:_DefaultRecordBatchPy",
     "_message_accumulator": "aiokafka.producer.producer:AIOKafkaProducer.__init__",
