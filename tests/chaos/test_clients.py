@@ -4,8 +4,10 @@ import asyncio
 import resource
 from contextlib import AsyncExitStack
 from pathlib import Path
+from time import monotonic
 
 from bench.usage import resident_bytes
+from tablehouse.http.protocol import KEEPALIVE_SECONDS
 from tablehouse.testing.kafka import EmbeddedKafka
 from tests.chaos.scene import KEYS, amount, scene
 from tests.support.http_workers import connected, read_reply
@@ -36,7 +38,7 @@ async def test_thousands_of_connections_slow_clients_and_malformed_requests(
     async with scene(kafka.bootstrap_servers, make_worker, tmp_path) as cluster, AsyncExitStack() as stack:
         asked = cluster.workers[0]
         before = resident_bytes(asked.pid)
-        idle = [await stack.enter_async_context(connected(asked.url)) for _ in range(connections)]
+        idle = [(*await stack.enter_async_context(connected(asked.url)), monotonic()) for _ in range(connections)]
         dribbling = [asyncio.create_task(_dribble(asked.url)) for _ in range(slow)]
         for _ in range(amount(5, 50)):
             for request, status in _NO_HTTP.items():
@@ -47,9 +49,12 @@ async def test_thousands_of_connections_slow_clients_and_malformed_requests(
         await cluster.served(asked)
         taken = resident_bytes(asked.pid) - before
         assert taken < _MAX_BYTES * (connections + slow), f"{taken >> 20} MiB for {connections + slow} connections"
-        for reader, writer in idle[:: connections // 100]:
-            writer.write(b"GET /tables/first/%b HTTP/1.1\r\nHost: a\r\n\r\n" % cluster.random.choice(KEYS))
-            assert (await read_reply(reader)).status == 200
+        for reader, writer, opened in idle[:: connections // 100]:
+            try:
+                writer.write(b"GET /tables/first/%b HTTP/1.1\r\nHost: a\r\n\r\n" % cluster.random.choice(KEYS))
+                assert (await read_reply(reader)).status == 200
+            except (asyncio.IncompleteReadError, ConnectionError):
+                assert monotonic() - opened > KEEPALIVE_SECONDS, "closed before it was idle for long"
         for task in dribbling:
             assert not task.done() or task.result().startswith(b"HTTP/1.0 408 "), task.result()
         for task in dribbling:
