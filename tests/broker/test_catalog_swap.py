@@ -289,7 +289,8 @@ async def swap_within(
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, swap_first)
         running.consumer.rejoin()
-        await until(lambda: asyncio.sleep(0, done.is_set()), f"swapped in {name}")
+        async with asyncio.timeout(120):
+            await done.wait()
 
 
 async def active(running: RunningEngine, name: str) -> bool:

@@ -50,8 +50,8 @@ class Preparing:
         """
         new = {name: table for name, table in catalog.tables.items() if name not in topics.catalog.tables}
         # What holds for a table depends on the others of its source topic.
-        beside = {table.source.topic for table in new.values()}
-        concerned = Catalog({name: table for name, table in catalog.tables.items() if table.source.topic in beside})
+        sources = {table.source.topic for table in new.values()}
+        concerned = Catalog({name: table for name, table in catalog.tables.items() if table.source.topic in sources})
         found = await prepare(
             self._connection,
             self._group,
