@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
@@ -91,8 +93,7 @@ class Role(enum.StrEnum):
     SUSPENDED = "suspended"
 
 
-@dataclass(frozen=True, slots=True)
-class Freshness:
+class Freshness(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The freshness of an answer, part of every row and every 404.
 
     position: the last source offset applied, inclusive; -1 before the first.
@@ -118,8 +119,7 @@ class ReadMode(enum.StrEnum):
     ANY = "any"
 
 
-@dataclass(frozen=True, slots=True)
-class Consistency:
+class Consistency(msgspec.Struct, frozen=True, array_like=True):
     """A caller's requirements for an answer, enforced by the answering worker.
 
     max_staleness_ms and max_lag are the caller's limits, None if not given. min_positions are, by partition, source

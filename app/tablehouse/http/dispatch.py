@@ -193,7 +193,7 @@ class Dispatcher:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises for what a client or a handler does."""
-        started = self._clock()
+        started = self._began_at(request)
         request_id = _request_id(request.headers.get(REQUEST_ID))
         self.in_flight += 1
         is_counted = True
@@ -235,6 +235,15 @@ class Dispatcher:
             served_by=response.headers.get(SERVED_BY),
         )
         return response
+
+    def _began_at(self, request: web.BaseRequest) -> float:
+        """Return when a request began: before now where another worker was asked for its answer in vain."""
+        protocol = request.protocol
+        began_at: float | None = getattr(protocol, "began_at", None)
+        if began_at is None:
+            return self._clock()
+        protocol.began_at = None  # type: ignore[attr-defined] # protocol.py's
+        return began_at
 
     def _done(self) -> None:
         self.in_flight -= 1

@@ -1,14 +1,12 @@
 """How questions to another worker, and their results, are written.
 
-Three have a request of their own, the first form that they had: Get (here and InternalRoutes.row), Applied, and
-MultiGet (slices.py). All others go as a value of MessagePack to `:ask`, and need no more than their place in _Crossing.
+So workers of versions before links are asked, which know no other questions: Get (here and InternalRoutes.row),
+Applied, and MultiGet (routing/slices.py).
 """
 
 import base64
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
-
-import msgspec
 
 from tablehouse.errors import OwnerUnreachable
 from tablehouse.http.freshness import SERVED_BY, freshness_of
@@ -16,11 +14,10 @@ from tablehouse.model import HostInfo
 from tablehouse.routing.ports import Answered
 from tablehouse.stores.rows import Row
 from tablehouse.tasks.questions import Applied, Get, Question
-from tablehouse.tasks.ranges import Range, RangeResult
 from tablehouse.tasks.reads import ReadResult
 
 ROWS_PREFIX = "/internal/v1/tables/"
-WRITE_CHECK, ASK = ":write-check", ":ask"
+WRITE_CHECK = ":write-check"
 
 VERSION = "Tablehouse-Internal-Version"
 ROW_OFFSET = "Tablehouse-Row-Offset"
@@ -30,16 +27,6 @@ ROW_TIMESTAMP_MS = "Tablehouse-Row-Timestamp-Ms"
 PROTOCOL_VERSION = "1"
 
 Result = TypeVar("Result")
-
-#: The questions that cross as values; each has a tag of its own.
-_Crossing = Range
-
-_RESULTS: Mapping[type, "msgspec.msgpack.Decoder[RangeResult]"] = {Range: msgspec.msgpack.Decoder(RangeResult)}
-
-_questions = msgspec.msgpack.Decoder(_Crossing)
-_encode = msgspec.msgpack.Encoder().encode
-
-encode_result = _encode
 
 
 class Received(NamedTuple):
@@ -88,29 +75,15 @@ class _WriteCheckForm:
         return Answered(None, host.worker_id)
 
 
-class _AskForm:
-    def request(self, table: str, partition: int, question: _Crossing) -> tuple[str, bytes]:
-        return f"{ROWS_PREFIX}{table}/{partition}{ASK}", _encode(question)
-
-    def answer(self, host: HostInfo, partition: int, question: _Crossing, got: Received) -> Answered[RangeResult]:
-        del host
-        result = _RESULTS[type(question)].decode(got.body)
-        _require_partition(result.freshness.partition, partition)
-        return Answered(result, got.headers[SERVED_BY])
-
-
-_ASK = _AskForm()
 _FORMS: Mapping[type, Form] = {Get: _RowForm(), Applied: _WriteCheckForm()}
 
 
 def form_of(question: Question[Result]) -> Form:
-    """Return the form of a question about one partition."""
-    return _FORMS.get(type(question), _ASK)
-
-
-def decode_question(data: bytes) -> _Crossing:
-    """Read a question that came as a value; raises ValueError, and RecursionError for what is nested beyond reason."""
-    return _questions.decode(data)
+    """Return the form of a question about one partition; raises OwnerUnreachable for one that has none."""
+    form = _FORMS.get(type(question))
+    if form is None:
+        raise OwnerUnreachable(f"it knows no links, and so no questions of kind {type(question).__name__}")
+    return form
 
 
 def stored_key_text(stored_key: bytes) -> str:

@@ -2,56 +2,18 @@
 
 from collections.abc import Mapping
 
-from tablehouse.errors import (
-    DeadlineExceeded,
-    Draining,
-    InternalError,
-    MisplacedKeys,
-    NotOwner,
-    Overloaded,
-    OwnerUnreachable,
-    PartitionRestoring,
-    PayloadTooLarge,
-    PositionNotReached,
-    PreconditionFailed,
-    RequestError,
-    SourceUnavailable,
-    TooStale,
-    Unauthenticated,
-    WriteRefused,
-)
+from tablehouse.errors import OwnerUnreachable, RequestError, Unauthenticated
 from tablehouse.http.consistency import asking_headers
 from tablehouse.http.dispatch import REQUEST_ID
 from tablehouse.http.forms import PROTOCOL_VERSION, VERSION
 from tablehouse.http.internal import DEADLINE_MS, GENERATION, PARTITIONS, TABLE_DIGEST
-from tablehouse.http.problems import from_document
 from tablehouse.http.proofs import WORKER, name_of
 from tablehouse.model import Consistency, HostInfo
+from tablehouse.routing.error_values import from_document
 from tablehouse.routing.ports import Terms
 
 #: Of the caller's time, the share that a hop may use; the rest is for saying that it failed.
 HOP_SHARE = 0.9
-
-#: What a peer may answer about its own task. Any other error of its would say nothing about the caller's
-#: question.
-PASSED_ON: Mapping[str, type[RequestError]] = {
-    kind.code: kind
-    for kind in (
-        NotOwner,
-        PartitionRestoring,
-        TooStale,
-        PositionNotReached,
-        MisplacedKeys,
-        WriteRefused,
-        Draining,
-        Overloaded,
-        DeadlineExceeded,
-        InternalError,
-        PayloadTooLarge,
-        PreconditionFailed,
-        SourceUnavailable,
-    )
-}
 
 
 def agreement_headers(host: HostInfo, terms: Terms, seconds: float) -> dict[str, str]:
@@ -84,5 +46,5 @@ def refusal_of(status: int, headers: Mapping[str, str], body: bytes) -> RequestE
     """Return the error that an answer other than a success is for this worker."""
     if status == Unauthenticated.status:
         return OwnerUnreachable("it refuses this worker's proof: internal_secrets of both must have one in common")
-    error = from_document(body, headers.get("Retry-After"), PASSED_ON)
+    error = from_document(body, headers.get("Retry-After"))
     return error or OwnerUnreachable(f"it answered with status {status}, which no worker would")

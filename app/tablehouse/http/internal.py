@@ -19,24 +19,22 @@ from tablehouse.http.answers import json_answer
 from tablehouse.http.consistency import asked
 from tablehouse.http.dispatch import Call, Operation, Route, reading
 from tablehouse.http.forms import (
-    ASK,
     PROTOCOL_VERSION,
     ROW_OFFSET,
     ROW_TIMESTAMP_MS,
     ROWS_PREFIX,
     VERSION,
     WRITE_CHECK,
-    decode_question,
-    encode_result,
 )
 from tablehouse.http.freshness import SERVED_BY, freshness_headers
 from tablehouse.http.proofs import CHALLENGE_PATH, NONCE, WORKER, Callers
-from tablehouse.http.slices import CONTENT_TYPE, decode_wanted, encode_slices
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, TaskStatus
+from tablehouse.routing.agreement import Agreement
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.decisions import Decisions
 from tablehouse.routing.digests import digest
 from tablehouse.routing.ports import Answers, Condition, LocalTables, Terms
+from tablehouse.routing.slices import CONTENT_TYPE, decode_wanted, encode_slices
 from tablehouse.routing.tables import RoutedTable, table_named
 from tablehouse.tasks.questions import Applied, Get, Question
 
@@ -50,9 +48,6 @@ WRITE = ":write"
 
 #: Bytes of a part of a batch: stored keys can take twice what they take in a URL.
 _MAX_BATCH_BYTES = 8 << 20
-
-#: Bytes of another question, which has some stored keys at most.
-_MAX_QUESTION_BYTES = 128 << 10
 
 _NONCE = re.compile("[0-9a-f]{32}")
 
@@ -113,10 +108,10 @@ class InternalRoutes:
         self._clock = clock
         self._worker_id = worker_id
         self._callers = callers
+        self._agreement = Agreement(tables, view)
         self._row = reading("/internal/v1/tables/{table}/{partition}/{stored}", self.row, None)
         self._digest = reading("/internal/v1/tables/{table}/{partition}:digest", self.digest, None)
         self._write_check = reading("/internal/v1/tables/{table}/{partition}:write-check", self.write_check, None)
-        self._ask = Route("/internal/v1/tables/{table}/{partition}:ask", {"POST": Operation(self.ask, None)})
         self._batch = Route("/internal/v1/tables/{table}:batch-get", {"POST": Operation(self.batch, None)})
         self._write = Route("/internal/v1/tables/{table}/{partition}:write", {"POST": Operation(self.write, None)})
         self._status = reading(STATUS_PATH, self.status, None)
@@ -134,7 +129,6 @@ class InternalRoutes:
                     (_DIGEST, self._digest),
                     (WRITE_CHECK, self._write_check),
                     (WRITE, self._write),
-                    (ASK, self._ask),
                 ):
                     if parts[1].endswith(suffix):
                         table, partition = (part.encode("utf-8", "surrogateescape") for part in parts)
@@ -169,18 +163,6 @@ class InternalRoutes:
         headers["Content-Type"] = "application/octet-stream"
         return web.Response(body=result.row.payload, headers=headers)
 
-    async def ask(self, call: Call) -> web.Response:
-        """Answer a question that came as a value; enforces what row() does."""
-        table, partition = self._agreed(call), _partition(call)
-        consistency, terms = self._asked(call, table)
-        try:
-            question = decode_question(await call.body.read((CONTENT_TYPE,), _MAX_QUESTION_BYTES))
-        except (ValueError, RecursionError) as error:
-            raise InvalidBody(f"the question cannot be understood: {error}") from None
-        result = await self._answer(call, table, partition, question, consistency, terms)
-        headers = {VERSION: PROTOCOL_VERSION, SERVED_BY: self._worker_id, "Content-Type": CONTENT_TYPE}
-        return web.Response(body=encode_result(result), headers=headers)
-
     async def batch(self, call: Call) -> web.Response:
         """Read keys of own tasks and return their outcomes, up to a bound in bytes; enforces what row() does."""
         table = self._agreed(call)
@@ -191,7 +173,7 @@ class InternalRoutes:
             raise InvalidBody(f"what is wanted cannot be understood: {error}") from None
         answered = await self._here.answer_many(table.spec.name, wanted, consistency, terms)
         said = [
-            part._replace(outcome=self._with_generations(call, part.outcome))
+            part._replace(outcome=self._agreement.with_generations(part.outcome, call.headers.get(GENERATION)))
             if isinstance(part.outcome, NotOwner)
             else part
             for part in answered.result
@@ -227,7 +209,7 @@ class InternalRoutes:
                 deadline=self._clock() + seconds,
             )
         except NotOwner as error:
-            raise self._with_generations(call, error) from None
+            raise self._agreement.with_generations(error, call.headers.get(GENERATION)) from None
         headers = {VERSION: PROTOCOL_VERSION, SERVED_BY: self._worker_id, WRITTEN_OFFSET: str(offset)}
         return web.Response(status=204, headers=headers)
 
@@ -276,7 +258,7 @@ class InternalRoutes:
         try:
             answered = await self._here.answer(table.spec.name, partition, question, consistency, terms)
         except NotOwner as error:
-            raise self._with_generations(call, error) from None
+            raise self._agreement.with_generations(error, call.headers.get(GENERATION)) from None
         return answered.result
 
     def _asked(self, call: Call, table: RoutedTable) -> tuple[Consistency, Terms]:
@@ -298,10 +280,6 @@ class InternalRoutes:
         left = max(0.0, call.deadline - self._clock())
         return min(wait or 0.0, deadline_ms / 1000, left)
 
-    def _with_generations(self, call: Call, error: NotOwner) -> NotOwner:
-        generations = f"generation {self._view.current.generation} here, {call.headers.get(GENERATION)} there"
-        return NotOwner(f"{error.detail} ({generations})", **error.details)
-
     def _agreed(self, call: Call) -> RoutedTable:
         """Check that this worker is meant, and both mean the same table by its name; raises NotOwner when not."""
         name = call.table
@@ -311,20 +289,9 @@ class InternalRoutes:
         version = call.headers.get(VERSION)
         if version != PROTOCOL_VERSION:
             raise NotOwner(f"this worker speaks internal version {PROTOCOL_VERSION}, the asking one {version}")
-        table = self._tables.get(name)
-        if table is None:
-            raise NotOwner(f"this worker's catalog has no table {name!r}", table=name)
-        if call.headers.get(TABLE_DIGEST) != table.digest:
-            raise NotOwner(f"this worker has another definition of table {name}", table=name)
-        known = self._view.current.partitions.get(table.spec.shard_name)
-        counted = _number(call.headers.get(PARTITIONS, ""), PARTITIONS)
-        if counted != known:
-            raise NotOwner(
-                f"this worker routes by {known or 'no'} partitions of {table.spec.shard_name}, the asking one by "
-                f"{counted}",
-                table=name,
-            )
-        return table
+        return self._agreement.table(
+            name, call.headers.get(TABLE_DIGEST), _number(call.headers.get(PARTITIONS, ""), PARTITIONS)
+        )
 
 
 def _partition(call: Call) -> int:

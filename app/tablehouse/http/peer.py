@@ -2,13 +2,12 @@
 
 import asyncio
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import aiohttp
 import msgspec
-import structlog
 from yarl import URL
 
 from tablehouse.errors import DeadlineExceeded, OwnerUnreachable, Unauthenticated
@@ -16,7 +15,7 @@ from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.json_text import decode_with
 from tablehouse.http.forms import PROTOCOL_VERSION, ROWS_PREFIX, VERSION, Received, form_of
 from tablehouse.http.freshness import SERVED_BY
-from tablehouse.http.hop import HOP_SHARE, PASSED_ON, agreement_headers, hop_headers, refusal_of
+from tablehouse.http.hop import HOP_SHARE, agreement_headers, hop_headers, refusal_of
 from tablehouse.http.internal import (
     BATCH,
     STATUS_PATH,
@@ -25,14 +24,22 @@ from tablehouse.http.internal import (
     StatusReport,
     WriteRequest,
 )
-from tablehouse.http.proofs import CHALLENGE_PATH, NONCE, Met, NoCommonSecret, meet
-from tablehouse.http.slices import CONTENT_TYPE, decode_slices, encode_wanted
+from tablehouse.http.proofs import CHALLENGE_PATH, NONCE, Met, meet
 from tablehouse.model import Consistency, HostInfo, TaskStatus
-from tablehouse.recurring import Recurring
-from tablehouse.routing.ports import Answered, Answers, ConditionalWrite, Slice, Terms, Unresponsive, Wanted
+from tablehouse.routing.ports import (
+    Answered,
+    Answers,
+    ConditionalWrite,
+    NoCommonSecret,
+    Slice,
+    Terms,
+    Unconnected,
+    Unresponsive,
+    Wanted,
+)
+from tablehouse.routing.slices import CONTENT_TYPE, decode_slices, encode_wanted
+from tablehouse.routing.strangers import Strangers
 from tablehouse.tasks.questions import Question
-
-log = structlog.get_logger("http")
 
 Result = TypeVar("Result")
 
@@ -54,26 +61,14 @@ _SERVER_ERRORS = 500
 _MAX_MET = 1000
 
 
-class _Stranger(NamedTuple):
-    """A worker without a secret in common, and what is logged of it."""
-
-    reason: str
-    warnings: Recurring
-
-
-class Unconnected(Unresponsive):
-    """There was no connection, so nothing was asked."""
-
-
 class HttpPeer:
     """Implements the query's Peer. To be used in one event loop, and closed there."""
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
+    def __init__(self, keys: Sequence[bytes], strangers: Strangers) -> None:
         self._keys = keys
+        self._strangers = strangers
         #: The workers that have proven themselves. Each session has its own, since one's requests overtake the other's.
         self._met: dict[tuple[aiohttp.ClientSession, HostInfo], Met] = {}
-        #: Workers that have answered last without a secret in common.
-        self._strangers: dict[HostInfo, _Stranger] = {}
 
     @cached_property
     def _session(self) -> aiohttp.ClientSession:
@@ -83,11 +78,6 @@ class HttpPeer:
     def _waiting(self) -> aiohttp.ClientSession:
         """Hops that wait for a position hold a connection for seconds, and must not take those of the others."""
         return _session()
-
-    def strangers(self, members: Collection[HostInfo]) -> list[str]:
-        """Return, a sentence each, which of these workers were found to have no secret in common with this one."""
-        self._strangers = {host: stranger for host, stranger in self._strangers.items() if host in members}
-        return [stranger.reason for stranger in self._strangers.values()]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -131,7 +121,7 @@ class HttpPeer:
         status, got, body = await self._send(self._session_for(terms), host, path, headers, seconds, content)
         if status != 200 or got.get(VERSION) != PROTOCOL_VERSION or SERVED_BY not in got:  # noqa: PLR2004
             raise refusal_of(status, got, body)
-        return Answered(decode_slices(body, wanted, PASSED_ON), got[SERVED_BY])
+        return Answered(decode_slices(body, wanted), got[SERVED_BY])
 
     async def write(self, host: HostInfo, write: ConditionalWrite, terms: Terms) -> int:
         """Ask `host` to write a row of a partition that it owns; see the protocol for what it raises."""
@@ -186,24 +176,10 @@ class HttpPeer:
         try:
             answer = await self._send_proven(session, host, path, headers, seconds, content)
         except NoCommonSecret as error:
-            self._report(host, error.detail)
+            self._strangers.found(host, error.detail)
             raise
-        self._strangers.pop(host, None)
+        self._strangers.met(host)
         return answer
-
-    def _report(self, host: HostInfo, reason: str) -> None:
-        stranger = self._strangers.get(host)
-        if stranger is None:
-            if len(self._strangers) >= _MAX_MET:
-                self._strangers.clear()
-            stranger = self._strangers[host] = _Stranger(reason, Recurring(log))
-        stranger.warnings.warn(
-            host,
-            "another worker has no secret in common with this one",
-            url=host.url,
-            peer=host.worker_id,
-            reason=reason,
-        )
 
     async def _send_proven(
         self,

@@ -1,29 +1,29 @@
 """Fast path for simple GETs of rows, answered while the bytes of the request are received.
 
-Most requests are `GET /tables/{table}/{key}` with no more than the headers that every client sends, for a row that this
-worker has. They need no request object, no task and no response object, which together are two thirds of what an answer
-costs (bench/README.md). Every other request falls back to the full handler and is decided there from the beginning;
-what is answered here would get the same answer there.
+Most requests are `GET /tables/{table}/{key}` with no more than the headers that every client sends, for a row that is
+there. They need no request object, no task and no response object, which together are two thirds of what an answer
+costs (bench/README.md), and neither does the question to the worker that has the row. Every other request falls back to
+the full handler and is decided there from the beginning; what is answered here would get the same answer there.
 """
 
 import re
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from tablehouse.access.policy import OPEN, Policy, Right
 from tablehouse.http.content_coding import MIN_BYTES, gzip_tag, gzipped, takes_gzip
 from tablehouse.http.cors import NO_ORIGINS, Cors
 from tablehouse.http.dispatch import REQUEST_ID, new_request_id
-from tablehouse.http.freshness import SERVED_BY
 from tablehouse.http.held import LARGE_BYTES, HeldBytes
 from tablehouse.http.hosts import Hosts
 from tablehouse.http.observations import Observations
 from tablehouse.http.public import ROW_TEMPLATE
-from tablehouse.http.rows import http_date, row_headers
+from tablehouse.http.rows import http_date, no_row, row_headers
 from tablehouse.http.target import percent_decoded
 from tablehouse.http.transforms import PIECE_BYTES
 from tablehouse.model import ANONYMOUS
-from tablehouse.routing.query import Query
+from tablehouse.routing.query import Answer, Elsewhere, Query
 
 #: One whole request for a row without a query. The key has every byte that may stand in a path segment as it is.
 _REQUEST = re.compile(rb"GET /tables/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@%-]+) HTTP/1\.1\r\n")
@@ -44,14 +44,34 @@ _MAX_HEAD_BYTES = 4096
 _HEADS_KEPT = 1024
 
 
+#: What is called with the parts of an answer, or None when the full handler has to give it.
+Later = Callable[[Sequence[bytes] | None], None]
+
+
+class Waiting(NamedTuple):
+    """A request whose answer comes later: when it began, on the clock, and what ends the wait for it."""
+
+    began_at: float
+    cancel: Callable[[], None]
+
+
+class _Read(NamedTuple):
+    """What is known of a request: its key, whether the client takes gzip, and when it began."""
+
+    key: bytes
+    takes_gzip: bool
+    started: float
+
+
 class PlainReads:
-    """Answers plain requests for rows; clock is monotonic, in seconds."""
+    """Answers plain requests for rows; clock is monotonic, and timeout what one request has, both in seconds."""
 
     def __init__(
         self,
         query: Query,
         observations: Observations,
         clock: Callable[[], float],
+        timeout: float,
         held: HeldBytes,
         hosts: Hosts | None,
         cors: Cors = NO_ORIGINS,
@@ -60,14 +80,14 @@ class PlainReads:
         self._query = query
         self._observations = observations
         self._clock = clock
+        self._timeout = timeout
         self._held = held
         self._hosts = hosts
         self._require = policy.require
-        #: What every answer begins with.
-        self._beginning = (
-            b"HTTP/1.1 200 OK\r\n%b"
-            % "".join(f"{name}: {value}\r\n" for name, value in cors.every_answer.items()).encode()
-        )
+        #: What every answer begins with, with a row and without one.
+        common = "".join(f"{name}: {value}\r\n" for name, value in cors.every_answer.items()).encode()
+        self._found = b"HTTP/1.1 200 OK\r\n" + common
+        self._missing = b"HTTP/1.1 404 Not Found\r\n" + common
         #: Whether the client takes gzip, by the headers that it sends.
         self._plain_heads: dict[bytes, bool] = {}
         self._closed = False
@@ -76,8 +96,12 @@ class PlainReads:
         """Leave every request to the full handler, which closes connections."""
         self._closed = True
 
-    def answer(self, data: bytes) -> Sequence[bytes] | None:
-        """Return the answer to the whole request in `data`, in parts; None when the full handler has to."""
+    def answer(self, data: bytes, later: Later) -> Sequence[bytes] | Waiting | None:
+        """Return the answer to the whole request in `data`, in parts; None when the full handler has to give it.
+
+        For a row that another worker has, Waiting is returned, and `later` called once with what would be returned
+        otherwise.
+        """
         request = _REQUEST.match(data)
         takes_gzip = None if request is None or self._closed else self._takes_gzip(data[request.end() :])
         if request is None or takes_gzip is None:
@@ -88,40 +112,60 @@ class PlainReads:
             # No header of such a request is a credential.
             self._require(ANONYMOUS, _READ, table)
             key = percent_decoded(request[2].decode("ascii"))
-            found = self._query.read_here(table, key)
+            found = self._query.look(table, key)
+            if isinstance(found, Elsewhere):
+                return self._ask(found, _Read(key, takes_gzip, started), later)
         except Exception:  # noqa: BLE001 - the full handler meets it again, and reports it
             return None
-        row = None if found is None else found.result.row
-        if found is None or row is None or (takes_gzip and len(row.payload) > PIECE_BYTES):
+        return None if found is None else self._rendered(found, _Read(key, takes_gzip, started))
+
+    def _ask(self, there: Elsewhere, read: _Read, later: Later) -> Waiting | None:
+        """Have another worker asked."""
+
+        def done(found: Answer | None) -> None:
+            later(None if found is None or self._closed else self._rendered(found, read))
+
+        cancel = self._query.ask_elsewhere(there, self._timeout, done)
+        return None if cancel is None else Waiting(read.started, cancel)
+
+    def _rendered(self, found: Answer, read: _Read) -> Sequence[bytes] | None:
+        """Return the answer, and count it."""
+        row = found.result.row
+        if row is None:
+            missing = no_row(found)
+            status, headers, payload = missing.status, dict(missing.headers), bytes(missing.body or b"")
+        else:
+            status, headers, payload = 200, row_headers(found, row), row.payload
+            headers["Content-Type"] = found.table.content_type
+        if read.takes_gzip and len(payload) > PIECE_BYTES:
             return None
-        compressed = gzipped(row.payload) if takes_gzip and len(row.payload) > MIN_BYTES else None
-        body = row.payload if compressed is None else compressed
+        compressed = gzipped(payload) if read.takes_gzip and len(payload) > MIN_BYTES else None
+        body = payload if compressed is None else compressed
         if len(body) > LARGE_BYTES and not self._held.has_room(len(body)):
             return None
-        request_id = new_request_id()
-        headers = row_headers(found, row)
         if compressed is not None:
             headers["Content-Encoding"] = "gzip"
-            headers["ETag"] = gzip_tag(headers["ETag"])
-        headers["Content-Type"] = found.table.content_type
+            if row is not None:
+                headers["ETag"] = gzip_tag(headers["ETag"])
+        request_id = headers[REQUEST_ID] = new_request_id()
         headers["Content-Length"] = str(len(body))
         headers["Date"] = http_date(int(time.time()))
-        headers[REQUEST_ID] = request_id
         head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        seconds = self._clock() - started
+        seconds = self._clock() - read.started
         self._query.count(found, seconds)
         self._observations.answered(
             method="GET",
             route=ROW_TEMPLATE,
-            status=200,
+            status=status,
             seconds=seconds,
             request_id=request_id,
-            key=key,
-            served_by=headers[SERVED_BY],
+            key=read.key,
+            served_by=found.served_by,
         )
+        beginning = self._found if row is not None else self._missing
         if len(body) > LARGE_BYTES:
-            return b"%s%s\r\n" % (self._beginning, head.encode("latin-1")), body
-        return (b"%s%s\r\n%s" % (self._beginning, head.encode("latin-1"), body),)
+            return b"%s%s\r\n" % (beginning, head.encode("latin-1")), body
+        return (b"%s%s\r\n%s" % (beginning, head.encode("latin-1"), body),)
 
     def _takes_gzip(self, head: bytes) -> bool | None:
         """Return whether a client takes gzip, from all of a request's headers.

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from tablehouse.errors import OwnerUnreachable, Unauthenticated
 from tablehouse.model import HostInfo
+from tablehouse.routing.ports import NoCommonSecret
 
 CHALLENGE_PATH = "/internal/v1/challenge"
 
@@ -48,10 +49,6 @@ _PURPOSE = b"Tablehouse, proofs between workers, 1"
 def keys_of(given: Sequence[SecretStr]) -> tuple[bytes, ...]:
     """Return the keys that are made of secrets."""
     return tuple(hmac.digest(secret.get_secret_value().encode(), _PURPOSE, "sha256") for secret in given)
-
-
-class NoCommonSecret(OwnerUnreachable):
-    """What answers where a worker should does not prove to have a secret of this worker."""
 
 
 class Met:

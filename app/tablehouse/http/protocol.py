@@ -6,7 +6,10 @@ connection, and a part in another object would cost each request more calls.
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
+from typing import Protocol as TypingProtocol
 
 import structlog
 from aiohttp import StreamReader, http_parser, web, web_protocol
@@ -27,7 +30,7 @@ from tablehouse.http.framing import (
     refusal,
 )
 from tablehouse.http.held import LARGE_BYTES, HeldBytes
-from tablehouse.http.plain import PlainReads
+from tablehouse.http.plain import PlainReads, Waiting
 from tablehouse.http.problems import problem
 from tablehouse.telemetry import Metrics
 
@@ -57,29 +60,52 @@ def check_parser() -> None:
         raise RuntimeError("aiohttp runs without its C parser: install a wheel of it, and unset AIOHTTP_NO_EXTENSIONS")
 
 
+class Links(TypingProtocol):
+    """What takes over connections on which another worker requests a link."""
+
+    def is_request(self, data: bytes) -> bool:
+        """Return whether the first bytes of a connection request a link."""
+
+    def accept(self, transport: asyncio.Transport, head: bytes) -> asyncio.BaseProtocol | None:
+        """Begin a link on a connection that began with this head, and answer it; None when it is closed instead."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no question is without an answer."""
+
+    def close(self) -> None:
+        """Close every link."""
+
+
 class Protocol(web_protocol.RequestHandler):
     """One connection of a listener."""
 
     __slots__ = (
         "_answer_bytes",
+        "_behind",
         "_body_bytes",
         "_broken",
         "_connections",
         "_discarded",
         "_discards",
         "_ending",
+        "_ends_behind",
         "_head_bytes",
         "_held",
         "_is_held",
+        "_is_new",
         "_last_read",
         "_lingering",
+        "_links",
         "_metrics",
         "_payload",
         "_plain",
         "_probes_only",
         "_received",
+        "_waiting",
         "_whole",
         "_wire",
+        "began_at",
     )
 
     def __init__(
@@ -91,6 +117,7 @@ class Protocol(web_protocol.RequestHandler):
         connections: Connections,
         held: HeldBytes,
         plain: PlainReads | None,
+        links: Links | None,
     ) -> None:
         super().__init__(
             manager,
@@ -108,6 +135,15 @@ class Protocol(web_protocol.RequestHandler):
         self._connections = connections
         self._held = held
         self._plain = plain
+        self._links = links
+        #: Whether nothing has arrived yet.
+        self._is_new = True
+        #: The request for which another worker is asked, what has arrived behind it, and whether that is the last.
+        self._waiting: Waiting | None = None
+        self._behind = bytearray()
+        self._ends_behind = False
+        #: When the request began that aiohttp has got after another worker was asked; None for any other.
+        self.began_at: float | None = None
         self._probes_only = False
         #: The transport until the connection is lost; aiohttp forgets it when it begins to close.
         self._wire: asyncio.Transport | None = None
@@ -142,12 +178,15 @@ class Protocol(web_protocol.RequestHandler):
         self._wire.set_write_buffer_limits(high=0)
         self._probes_only = not self._connections.add(self)
         if self._probes_only:
-            self._plain = None
+            self._plain = self._links = None
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give back what the connection held."""
         self._wire = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
         self._end_lingering()
         self._connections.remove(self)
         self._held.release(self)
@@ -160,23 +199,37 @@ class Protocol(web_protocol.RequestHandler):
             if self._discarded > LINGERING_BYTES:
                 self._end_lingering()
             return
+        if self._waiting is not None:
+            self._queue_behind(data)
+            return
+        if self._links is not None and self._is_new and self._links.is_request(data):
+            self._become_link(self._links, data)
+            return
+        self._is_new = False
         if self._plain is not None and self._whole:
             if self.is_idle:
-                answer = self._plain.answer(data)
-                if answer is not None and self.transport is not None:
-                    # The kernel may take a part, but the memory is kept until it has taken the last byte.
-                    self._answer_bytes = len(answer[-1])
-                    for part in answer:
-                        self.transport.write(part)
+                answer = self._plain.answer(data, partial(self._answer_later, data))
+                if isinstance(answer, Waiting):
+                    self._waiting = answer
                     self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS
                     return
+                if answer is not None:
+                    self._send_plain(answer)
+                    return
             self._whole = is_one_bodiless_request(data)
+        self._handle(data)
+
+    def _handle(self, data: bytes) -> None:
+        """Have aiohttp handle what has arrived."""
         queued, in_body = len(self._messages), self._waits_for_body()
         super().data_received(data)
         self._check_received(len(data), queued, in_body=in_body)
 
     def eof_received(self) -> bool:  # type: ignore[override] # aiohttp always closes, and says None
         """Keep the connection of a client that sends nothing more until its requests are answered."""
+        if self._waiting is not None:
+            self._ends_behind = True
+            return True
         if self._waiter is not None and not self._waiter.done():
             return False
         if self._lingering is not None:
@@ -212,6 +265,7 @@ class Protocol(web_protocol.RequestHandler):
         return (
             waiter is not None
             and not waiter.done()
+            and self._waiting is None
             and not (self._messages or self.writing_paused or self._upgraded or self._close or self._force_close)
         )
 
@@ -243,6 +297,54 @@ class Protocol(web_protocol.RequestHandler):
             return
         self._metrics.http_connections_closed.labels("slow_head").inc()
         self._refuse(RequestTimeout(f"the head of the request had not arrived within {HEAD_SECONDS:g} s"))
+
+    # What another worker answers
+
+    def _answer_later(self, data: bytes, answer: Sequence[bytes] | None) -> None:
+        """Send the answer to a request, or have aiohttp handle it, and go on with what arrived behind it."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None or self._wire is None:
+            return
+        if answer is not None:
+            self._send_plain(answer)
+        else:
+            self.began_at = waiting.began_at
+            self._whole = is_one_bodiless_request(data)
+            self._handle(data)
+        behind, self._behind = bytes(self._behind), bytearray()
+        if len(behind) > MAX_QUEUED_BYTES:
+            self._resume_transport_reading()
+        if behind:
+            self.data_received(behind)
+        if self._ends_behind and self._waiting is None and not self.eof_received():
+            self._wire.close()
+
+    def _queue_behind(self, data: bytes) -> None:
+        """Keep what arrives while another worker is asked; what follows is read once it has answered."""
+        self._behind += data
+        if len(self._behind) > MAX_QUEUED_BYTES:
+            self._pause_transport_reading()
+
+    def _send_plain(self, answer: Sequence[bytes]) -> None:
+        if self.transport is None:
+            return
+        # The kernel may take a part, but the memory is kept until it has taken the last byte.
+        self._answer_bytes = len(answer[-1])
+        for part in answer:
+            self.transport.write(part)
+        self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS
+
+    def _become_link(self, links: Links, data: bytes) -> None:
+        """Hand the connection over to a link of another worker."""
+        wire = self._wire
+        if wire is None:
+            return
+        link = links.accept(wire, data)
+        if link is not None:
+            # For aiohttp and this object the connection is lost, but aiohttp must not close it.
+            self.transport = None
+            self.connection_lost(None)
+            wire.set_protocol(link)
 
     # What arrives
 
@@ -425,12 +527,14 @@ class Server(web.Server):
         connections: Connections,
         held: HeldBytes,
         plain: PlainReads | None = None,
+        links: Links | None = None,
     ) -> None:
         super().__init__(handler)
         self._metrics = metrics
         self._limited = connections
         self._held = held
         self._plain = plain
+        self._links = links
 
     def __call__(self) -> Protocol:
         """Make the protocol of a new connection."""
@@ -441,6 +545,7 @@ class Server(web.Server):
             connections=self._limited,
             held=self._held,
             plain=self._plain,
+            links=self._links,
         )
 
     @property

@@ -74,12 +74,9 @@ class RowRoutes:
         answer = await self._query.read(
             name, key, deadline=call.deadline, request_id=call.request_id, consistency=consistency, wait=wait
         )
-        freshness = answer.result.freshness
         row = answer.result.row
         if row is None:
-            missing = problem(KeyNotFound(missing_detail(name, freshness), table=name, partition=freshness.partition))
-            missing.headers.update(freshness_headers(freshness, answer.served_by))
-            return missing
+            return no_row(answer)
         headers, body = row_headers(answer, row), row.payload
         if content_type != table.content_type:
             encoded = await self._in_avro(table, row, call.deadline)
@@ -110,6 +107,14 @@ class RowRoutes:
                 table=table.spec.name,
                 available=[table.content_type],
             ) from None
+
+
+def no_row(answer: Answer) -> web.Response:
+    """Make the answer that there is no row."""
+    name, freshness = answer.table.spec.name, answer.result.freshness
+    missing = problem(KeyNotFound(missing_detail(name, freshness), table=name, partition=freshness.partition))
+    missing.headers.update(freshness_headers(freshness, answer.served_by))
+    return missing
 
 
 def row_headers(answer: Answer, row: Row) -> dict[str, str]:

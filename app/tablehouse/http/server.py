@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -14,9 +15,8 @@ from tablehouse.http.health import Readiness
 from tablehouse.http.held import HeldBytes
 from tablehouse.http.identity import Identity
 from tablehouse.http.listener import Listener
-from tablehouse.http.peer import HttpPeer
 from tablehouse.http.plain import PlainReads
-from tablehouse.http.protocol import Server, check_parser
+from tablehouse.http.protocol import Links, Server, check_parser
 from tablehouse.http.readiness_log import log_when_ready
 from tablehouse.model import HostInfo
 from tablehouse.telemetry import Metrics, measure_event_loop_lag
@@ -36,12 +36,19 @@ SLOW_CLIENTS_INTERVAL = 1.0
 LAG_INTERVAL = 0.25
 
 
+class Closable(Protocol):
+    """The way to other workers."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entrance:
     """One listener to be: its port, 0 for a free one, what answers there, and the most connections that it accepts.
 
     name is that of the setting of its port, without _port. plain answers simple GETs before the dispatcher sees them;
-    None where there are none.
+    None where there are none. links takes over connections of other workers, None where it does not.
     """
 
     name: str
@@ -49,6 +56,7 @@ class Entrance:
     dispatcher: Dispatcher
     connections: int
     plain: PlainReads | None = None
+    links: Links | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ class HttpServer:
         identity: Identity,
         readiness: Readiness,
         held: HeldBytes,
-        peer: HttpPeer,
+        peer: Closable,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
@@ -165,6 +173,9 @@ class HttpServer:
         left = max(until - asyncio.get_running_loop().time(), 0.01)
         await asyncio.gather(*(listener.server.shutdown(left) for listener in self._listeners))
         self._listeners.clear()
+        for entrance in self._entrances:
+            if entrance.links is not None:
+                entrance.links.close()
         await self._peer.close()
 
     def _close_with_each_answer(self) -> None:
@@ -176,7 +187,10 @@ class HttpServer:
     async def _last_call(self) -> None:
         """Wait until no connection has a request, or one on its way here, to be answered."""
         await asyncio.sleep(LAST_CALL)
-        while not all(listener.server.is_idle for listener in self._listeners):  # noqa: ASYNC110 - there is no event for it
+        links = [entrance.links for entrance in self._entrances if entrance.links is not None]
+        while not (  # noqa: ASYNC110 - there is no event for it
+            all(listener.server.is_idle for listener in self._listeners) and all(one.is_idle for one in links)
+        ):
             await asyncio.sleep(_IDLE_CHECK_INTERVAL)
 
     async def _cut_slow_clients(self) -> None:
@@ -198,7 +212,12 @@ class HttpServer:
         self._connections.append(connections)
         self._metrics.http_connections.labels(entrance.name).set_function(lambda: len(connections))
         server = Server(
-            entrance.dispatcher, self._metrics, connections=connections, held=self._held, plain=entrance.plain
+            entrance.dispatcher,
+            self._metrics,
+            connections=connections,
+            held=self._held,
+            plain=entrance.plain,
+            links=entrance.links,
         )
         listener = await Listener.bind(server, self._host, entrance.port, f"{entrance.name}_port")
         self._listeners.append(listener)

@@ -14,11 +14,11 @@ from tablehouse.errors import DeadlineExceeded, NotOwner, OwnerUnreachable, Part
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role
 from tablehouse.routing.candidates import Candidate, Candidates
 from tablehouse.routing.cluster import ClusterView
-from tablehouse.routing.ports import Answers, Peer, Slice, Terms, Wanted
+from tablehouse.routing.ports import Answers, Peer, QuickPeer, Slice, Terms, Wanted
 from tablehouse.routing.search import READS, Asked, Policy, Search
 from tablehouse.routing.tables import RoutedTable, partition_count
-from tablehouse.tasks.questions import Question
-from tablehouse.tasks.reads import SliceResult
+from tablehouse.tasks.questions import Get, Question
+from tablehouse.tasks.reads import ReadResult, SliceResult
 from tablehouse.telemetry import Metrics
 
 #: Of the time left, the share that a candidate gets while others follow.
@@ -100,8 +100,10 @@ class Asker:
         worker_id: str,
         clock: Callable[[], float],
         metrics: Metrics,
+        quick: QuickPeer | None = None,
     ) -> None:
         self._view = view
+        self._quick = quick
         self._here = here
         self._peer = peer
         self._worker_id = worker_id
@@ -202,6 +204,45 @@ class Asker:
             said_of_it = [part for part in answered.result if part.partition == turn.keys.partition]
             _settle(turn, said_of_it, answered.worker_id)
 
+    def ask_at_once(
+        self,
+        routed: RoutedTable,
+        host: HostInfo,
+        partition: int,
+        question: Get,
+        *,
+        partitions: int,
+        generation: int,
+        seconds: float,
+        done: Callable[[ReadResult | None], None],
+    ) -> Callable[[], None] | None:
+        """Ask the active of a partition, on another worker, without a task; None when it is not to be asked now.
+
+        `done` is called once with the result, or with None for a refusal, unless the function that is returned is
+        called before. The search that follows a refusal begins from the start.
+        """
+        if self._quick is None or self._candidates.is_avoided(host):
+            return None
+        started = self._clock()
+        timeout = hop_seconds(host, seconds, 0.0, followed=True)
+        terms = Terms(0.0, timeout, routed.digest, partitions, generation, "", followed=True)
+
+        def take(result: ReadResult | RequestError) -> None:
+            refusal = result if isinstance(result, RequestError) else None
+            self._metrics.forwards.labels("ok" if refusal is None else _outcome(refusal)).inc()
+            self._metrics.forward_duration.observe(self._clock() - started)
+            self._candidates.heard(host, refusal)
+            done(None if isinstance(result, RequestError) else result)
+
+        try:
+            return self._quick.ask(host, routed.spec.name, partition, question, terms, take)
+        except RequestError:
+            return None
+
+    def found_silent(self, host: HostInfo, error: RequestError) -> None:
+        """Record that a worker was found to be unresponsive before it was asked."""
+        self._candidates.heard(host, error)
+
     async def ask_active(
         self, routed: RoutedTable, partition: int, question: Question[Result], *, seconds: float, request_id: str
     ) -> Result | None:
@@ -237,7 +278,7 @@ class Asker:
         timeout = asked.deadline - started
         if not self._is_here(host):
             timeout = hop_seconds(host, timeout, wait, followed=followed)
-        return Terms(wait, timeout, asked.routed.digest, asked.partitions, generation, asked.request_id)
+        return Terms(wait, timeout, asked.routed.digest, asked.partitions, generation, asked.request_id, followed)
 
     def _at(self, host: HostInfo) -> Answers:
         return self._here if self._is_here(host) else self._peer.at(host)
@@ -305,12 +346,16 @@ def counted_forward(metrics: Metrics, clock: Callable[[], float]) -> Iterator[No
     try:
         yield
         outcome = "ok"
-    except NotOwner:
-        outcome = "not_owner"
-        raise
-    except OwnerUnreachable:
-        outcome = "unreachable"
+    except RequestError as error:
+        outcome = _outcome(error)
         raise
     finally:
         metrics.forwards.labels(outcome).inc()
         metrics.forward_duration.observe(clock() - started)
+
+
+def _outcome(error: RequestError) -> str:
+    """Return the label of a hop that ended with an error."""
+    if isinstance(error, NotOwner):
+        return "not_owner"
+    return "unreachable" if isinstance(error, OwnerUnreachable) else "refused"

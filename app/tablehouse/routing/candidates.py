@@ -74,6 +74,10 @@ class Candidates:
         """
         return not any(other.role is Role.ACTIVE and not self._is_avoided(other) for other in later)
 
+    def is_avoided(self, host: HostInfo) -> bool:
+        """Return whether a worker was found to be unresponsive lately."""
+        return host in self._avoided
+
     def heard(self, host: HostInfo, error: RequestError | None = None) -> None:
         """Record the outcome of a question to a worker: an answer, or an error after which the next one is asked."""
         if isinstance(error, Unresponsive):
@@ -90,7 +94,7 @@ class Candidates:
         return candidate.host.worker_id != self._worker_id
 
     def _is_avoided(self, candidate: Candidate) -> bool:
-        return candidate.host in self._avoided
+        return self.is_avoided(candidate.host)
 
     def _is_due(self, candidate: Candidate) -> bool:
         return self._avoided.get(candidate.host, math.inf) <= self._clock()

@@ -1,13 +1,13 @@
 """What the router needs of the tasks of this worker, and of the way to the others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from tablehouse.errors import OwnerUnreachable, RequestError
 from tablehouse.model import Consistency, HostInfo, SourceEnd, TaskStatus
-from tablehouse.tasks.questions import Question
-from tablehouse.tasks.reads import SliceResult
+from tablehouse.tasks.questions import Get, Question
+from tablehouse.tasks.reads import ReadResult, SliceResult
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -45,7 +45,8 @@ class Terms(NamedTuple):
     """On which terms a worker is asked: how long it may take, and what it and the asking one must agree on.
 
     timeout is in seconds, for all of it. wait, in seconds, is the part of it for which the asked worker may wait for a
-    position that the caller wants to see applied. partitions is the partition count by which keys were hashed.
+    position that the caller wants to see applied. partitions is the partition count by which keys were hashed. followed
+    says that another worker can be asked afterwards, so that a silent one is not waited for to the end.
     """
 
     wait: float
@@ -54,6 +55,7 @@ class Terms(NamedTuple):
     partitions: int
     generation: int
     request_id: str
+    followed: bool = False
 
 
 class Wanted(NamedTuple):
@@ -151,6 +153,34 @@ class ConditionalWrite:
 
 class Unresponsive(OwnerUnreachable):
     """A worker could not be connected to, or was silent for all of a hop's time."""
+
+
+class QuickPeer(Protocol):
+    """The way to other workers for a question that is answered at once, without a task."""
+
+    def ask(
+        self,
+        host: HostInfo,
+        table: str,
+        partition: int,
+        question: Get,
+        terms: Terms,
+        done: Callable[[ReadResult | RequestError], None],
+    ) -> Callable[[], None]:
+        """Ask `host` about a partition by the default consistency, with another worker to be asked afterwards.
+
+        `done` is called once, with the result or with what Answers.answer raises, unless the function that is returned
+        is called before: then nobody waits any more. Raises Overloaded, and OwnerUnreachable for a worker that cannot
+        be asked like this.
+        """
+
+
+class Unconnected(Unresponsive):
+    """There was no connection, so nothing was asked."""
+
+
+class NoCommonSecret(OwnerUnreachable):
+    """What answers where a worker should does not prove to have a secret of this worker."""
 
 
 class Peer(Protocol):

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import msgspec
 
 from tablehouse.errors import RequestError
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, Role
-from tablehouse.routing.asking import Asker
+from tablehouse.routing.asking import Asker, untrusted_miss
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.ports import LocalTables
 from tablehouse.routing.spread import newest_row
@@ -30,7 +32,21 @@ class Answer:
 
     def labelled(self, freshness: Freshness) -> "Answer":
         """Return the same answer with another freshness."""
-        return replace(self, result=replace(self.result, freshness=freshness))
+        return replace(self, result=msgspec.structs.replace(self.result, freshness=freshness))
+
+
+class Elsewhere(NamedTuple):
+    """Another worker that can be asked for a row: the active of the key's only partition.
+
+    partitions is the count that the key was hashed with.
+    """
+
+    routed: RoutedTable
+    host: HostInfo
+    partition: int
+    question: Get
+    partitions: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,27 +128,52 @@ class Query:
         counted.observe(answer, self._clock() - started)
         return answer
 
-    def read_here(self, table: str, key_text: bytes) -> Answer | None:
-        """Find the row of a key where read() would look first, if that is here; None when only read() can tell.
+    def look(self, table: str, key_text: bytes) -> Answer | Elsewhere | None:
+        """Find the row of a key, or that there is none, where read() would look first.
 
-        Raises RequestError where read() may raise another one. The answer is yet to be counted.
+        Returns the answer if it is had here, or which other worker can be asked for it; None when only read() can tell.
+        Raises RequestError where read() may raise another one. An answer is yet to be counted.
         """
         routed = table_named(self._tables, table)
         key, snapshot = routed.parse(key_text), self._view.current
-        partitions = routed.partitions_of(key, partition_count(routed, snapshot))
-        if len(partitions) != 1:
+        count = partition_count(routed, snapshot)
+        partitions = routed.partitions_of(key, count)
+        if len(partitions) != 1 or not key.enumerable:
             return None
         partition = partitions[0]
         active = snapshot.actives.get(routed.spec.shard(partition))
-        if active is None or active.worker_id != self._worker_id:
+        if active is None:
             return None
+        if active.worker_id != self._worker_id:
+            return Elsewhere(routed, active, partition, Get(key.stored), count, snapshot.generation)
         result = self._local.answer(table, partition, Get(key.stored), DEFAULT_CONSISTENCY)
-        if result.row is None:
-            return None
-        return Answer(routed, result, self._worker_id, "local")
+        return _trusted(Answer(routed, result, self._worker_id, "local"))
+
+    def ask_elsewhere(
+        self, there: Elsewhere, seconds: float, done: Callable[[Answer | None], None]
+    ) -> Callable[[], None] | None:
+        """Ask the active of a partition for a row, without a task, with `seconds` left for the request.
+
+        `done` is called once: with the answer, or with None when only read() can tell, unless the function that is
+        returned is called before. None is returned when nobody can be asked like this. An answer is yet to be counted.
+        """
+        return self._asker.ask_at_once(
+            there.routed,
+            there.host,
+            there.partition,
+            there.question,
+            partitions=there.partitions,
+            generation=there.generation,
+            seconds=seconds,
+            done=lambda result: done(
+                None
+                if result is None
+                else _trusted(Answer(there.routed, result, there.host.worker_id, "forwarded"))
+            ),
+        )
 
     def count(self, answer: Answer, seconds: float) -> None:
-        """Count an answer of read_here() that the caller gets, after `seconds`."""
+        """Count an answer of look() or ask_elsewhere() that the caller gets, after `seconds`."""
         self._counted[answer.table.spec.name].observe(answer, seconds)
 
     def locate(self, table: str, key_text: bytes) -> tuple[int, tuple[Location, ...]]:
@@ -150,6 +191,14 @@ class Query:
         return snapshot.generation, tuple(
             Location(shard.partition, snapshot.actives.get(shard), snapshot.standbys.get(shard, ())) for shard in shards
         )
+
+
+def _trusted(answer: Answer) -> Answer | None:
+    """Return an answer by the default consistency, unless it has no row and may not say that there is none."""
+    result = answer.result
+    if result.row is None and untrusted_miss(result.freshness, DEFAULT_CONSISTENCY) is not None:
+        return None
+    return answer
 
 
 class _MetricsByTable(dict[str, "_TableMetrics"]):

@@ -15,7 +15,8 @@ change of this layout makes every store and changelog unreadable, so it requires
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 LAYOUT_VERSION = 1
 
@@ -49,8 +50,7 @@ class RowLayoutError(Exception):
     """The bytes are not a row of this layout: the store or the changelog was written by another version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One row: `offset` is the offset of its source record, `timestamp_ms` that record's timestamp.
 
     `deleted` is set for a deletion mark.

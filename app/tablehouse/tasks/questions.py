@@ -31,7 +31,7 @@ class Question(Protocol[Result_co]):
         """
 
 
-class Get(msgspec.Struct, frozen=True, gc=False):
+class Get(msgspec.Struct, frozen=True, array_like=True, tag="get", gc=False):
     """The row of one key."""
 
     stored_key: bytes
@@ -41,7 +41,7 @@ class Get(msgspec.Struct, frozen=True, gc=False):
         return reader.read(task, self.stored_key, consistency)
 
 
-class MultiGet(msgspec.Struct, frozen=True):
+class MultiGet(msgspec.Struct, frozen=True, array_like=True, tag="multi_get"):
     """The rows of several keys. The result is about the first of them: as many as one slice of work has."""
 
     stored_keys: Sequence[bytes]
@@ -55,7 +55,7 @@ class MultiGet(msgspec.Struct, frozen=True):
         return result
 
 
-class Applied(msgspec.Struct, frozen=True):
+class Applied(msgspec.Struct, frozen=True, array_like=True, tag="applied"):
     """Whether what is written to the partition's source is applied; only what the owner says counts."""
 
     def answer(self, task: Task, reader: Reader, consistency: Consistency) -> None:  # noqa: ARG002 - no row is read

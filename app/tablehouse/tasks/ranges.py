@@ -23,7 +23,7 @@ class KeyedRow(NamedTuple):
     deleted: bool = False
 
 
-class RangeResult(msgspec.Struct, frozen=True):
+class RangeResult(msgspec.Struct, frozen=True, array_like=True, tag="range"):
     """The rows that a copy has from the beginning of a range on, in the range's order, marks of deleted keys included.
 
     A key that is not among them, up to the last one, does not exist. rest is the range that is left to ask for; None
@@ -40,7 +40,7 @@ class RangeResult(msgspec.Struct, frozen=True):
         return True
 
 
-class Range(msgspec.Struct, frozen=True, tag="range"):
+class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
     """The first `limit` rows of a partition from stored key `start`, inclusive, to `end`, exclusive.
 
     None as the end stands for the end of all rows. With reverse they are the last rows, the last one first. Marks of

@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
+
 from tablehouse.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, RequestError, TooStale
 from tablehouse.model import Consistency, Freshness, ReadMode, Role, TaskState
 from tablehouse.stores.rows import ROW_PREFIX, Row, payloads, unpack
@@ -47,8 +49,7 @@ Found = TypeVar("Found")
 _ROLES = {TaskState.ACTIVE: Role.ACTIVE, TaskState.STANDBY: Role.STANDBY, TaskState.SUSPENDED: Role.SUSPENDED}
 
 
-@dataclass(frozen=True, slots=True)
-class ReadResult:
+class ReadResult(msgspec.Struct, frozen=True, array_like=True, tag="row", gc=False):
     """A row, or the word of the copy that looked that there is none.
 
     row is None when the key does not exist, which only a caught-up active may say, or a standby to a caller who asked

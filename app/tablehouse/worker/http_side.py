@@ -30,6 +30,9 @@ from tablehouse.http.public import PublicRoutes
 from tablehouse.http.rows import RowRoutes
 from tablehouse.http.server import Entrance, HttpServer
 from tablehouse.http.writes import WriteRoutes
+from tablehouse.link.answering import LinkServer
+from tablehouse.link.peer import LinkPeer
+from tablehouse.routing.agreement import Agreement
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.batch import Batches
 from tablehouse.routing.cluster import ClusterView
@@ -38,6 +41,7 @@ from tablehouse.routing.decisions import Decisions
 from tablehouse.routing.here import Here
 from tablehouse.routing.ports import LocalTables, OwnerSide
 from tablehouse.routing.query import Query
+from tablehouse.routing.strangers import Strangers
 from tablehouse.routing.survey import Survey, survey
 from tablehouse.routing.tables import current_tables
 from tablehouse.routing.write_batch import WriteBatches
@@ -123,11 +127,13 @@ def http_server(
     tables = current_tables(catalog, options.group, known)
     keys = keys_of(options.internal_secrets)
     identity = Identity(worker_id, incarnation, options.advertised_url)
-    peer = HttpPeer(keys)
+    strangers = Strangers()
+    peer = LinkPeer(keys=keys, me=lambda: identity.host, http=HttpPeer(keys, strangers), strangers=strangers)
 
     # Planners
     here = Here(local, turns, clock, worker_id)
-    asker = Asker(view=view, here=here, peer=peer, worker_id=worker_id, clock=clock, metrics=metrics)
+    asker = Asker(view=view, here=here, peer=peer, worker_id=worker_id, clock=clock, metrics=metrics, quick=peer)
+    peer.on_silent = asker.found_silent
     query = Query(tables=tables, view=view, local=local, asker=asker, worker_id=worker_id, clock=clock, metrics=metrics)
     batches = Batches(tables=tables, asker=asker, query=query, clock=clock, metrics=metrics, turns=turns)
     decisions = Decisions(local, owner, clock)
@@ -160,7 +166,7 @@ def http_server(
         return await survey(view.current, identity.host, local, peer, seconds=SURVEY_SECONDS)
 
     # Routes
-    readiness = Readiness(health, local.statuses, lambda: peer.strangers(view.current.members))
+    readiness = Readiness(health, local.statuses, lambda: strangers.among(view.current.members))
     health_routes = HealthRoutes(readiness, metrics, options.version)
     public = PublicRoutes(
         RowRoutes(tables, query, clock, turns),
@@ -191,13 +197,24 @@ def http_server(
                 public, observations, clock, timeout, held, hosts, policy=policy, cors=cors, turns=turns
             ),
             connections=options.connections - internal_connections,
-            plain=PlainReads(query, observations, clock, held, hosts, cors, policy),
+            plain=PlainReads(query, observations, clock, timeout, held, hosts, cors, policy),
         ),
         internal=Entrance(
             name="internal",
             port=options.internal_port,
             dispatcher=Dispatcher(internal, observations, clock, timeout, held, hosts, check_caller=callers.check),
             connections=internal_connections,
+            links=LinkServer(
+                agreement=Agreement(tables, view),
+                local=local,
+                here=here,
+                decisions=decisions,
+                keys=keys,
+                me=lambda: identity.host,
+                clock=clock,
+                held_bytes=options.held_bytes,
+                max_links=internal_connections,
+            ),
         ),
         probe=None
         if options.probe_port is None

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tablehouse.errors import MisplacedKeys, Overloaded, OwnerUnreachable, PartitionRestoring
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.http import forms, internal, proofs
-from tablehouse.http.peer import HttpPeer, Unconnected
+from tablehouse.http.peer import HttpPeer
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, Role, TaskState
 from tablehouse.routing.cluster import NO_CLUSTER
-from tablehouse.routing.ports import Terms, Unresponsive
+from tablehouse.routing.ports import Terms, Unconnected, Unresponsive
+from tablehouse.routing.strangers import Strangers
 from tablehouse.routing.tables import routed_tables
 from tablehouse.stores.rows import Row
 from tablehouse.tasks.questions import Get
@@ -95,7 +96,7 @@ async def test_binary_stored_keys_cross_the_hop_exactly(workers: tuple[Worker, W
 
 async def test_after_a_move_that_only_the_owner_knows_the_caller_gets_a_503(workers: tuple[Worker, Worker]) -> None:
     workers[1].local.held.clear()
-    reply = await workers[0].get(f"/tables/planes/{FAR.decode()}")
+    reply = await workers[0].get(f"/tables/planes/{FAR.decode()}?read=prefer-active")
     assert (reply.status, reply.json["code"]) == (503, "partition_unassigned")
     assert [attempt["host"] for attempt in reply.json["tried"]] == ["b", "b"]
     assert "generation 7 here, 7 there" in reply.json["tried"][0]["reason"]
@@ -237,7 +238,7 @@ async def test_a_worker_without_a_sign_of_life_is_told_from_one_that_answers_non
     if answer is None:
         server.close()
         await server.wait_closed()
-    peer = HttpPeer(())
+    peer = HttpPeer((), Strangers())
     terms = Terms(0.0, 0.3, "", 4, 7, "r")
     try:
         with pytest.raises(OwnerUnreachable) as raised:
@@ -278,7 +279,7 @@ async def test_the_internal_listener_answers_a_row_or_a_204(workers: tuple[Worke
 
 async def test_the_mark_of_a_deleted_key_crosses_the_hop_with_its_timestamp(workers: tuple[Worker, Worker]) -> None:
     workers[1].local.rows["planes", 2, FAR] = Row(b"", 1_700_000_000_000, 41, deleted=True)
-    peer, digest = HttpPeer(()), headers()[internal.TABLE_DIGEST]
+    peer, digest = HttpPeer((), Strangers()), headers()[internal.TABLE_DIGEST]
     terms = Terms(0.0, 5.0, digest, 4, 7, "r")
     try:
         owner = peer.at(HostInfo("b", 1, workers[1].internal))
@@ -400,6 +401,8 @@ async def test_nothing_that_a_client_sends_crosses_the_hop(workers: tuple[Worker
 
     async def owner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(owner, "127.0.0.1", 0)
@@ -414,8 +417,16 @@ async def test_nothing_that_a_client_sends_crosses_the_hop(workers: tuple[Worker
     }
     await workers[0].get("/tables/planes/x", sent)
     server.close()
-    names = {line.split(b":")[0].lower() for line in seen[0].split(b"\r\n")[1:] if line}
-    assert names == {
+    link, hop = ({line.split(b":")[0].lower() for line in one.split(b"\r\n")[1:] if line} for one in seen)
+    assert link == {
+        b"host",
+        b"connection",
+        b"upgrade",
+        b"tablehouse-worker",
+        b"tablehouse-asking-worker",
+        b"tablehouse-nonce",
+    }
+    assert hop == {
         b"host",
         b"tablehouse-worker",
         b"x-request-id",
@@ -425,8 +436,8 @@ async def test_nothing_that_a_client_sends_crosses_the_hop(workers: tuple[Worker
         b"tablehouse-generation",
         b"tablehouse-deadline-ms",
     }
-    assert b"r-1" in seen[0]
-    assert b"Tablehouse-Generation: 7" in seen[0]
+    assert b"r-1" in seen[1]
+    assert b"Tablehouse-Generation: 7" in seen[1]
 
 
 async def test_the_cluster_is_described_from_what_every_worker_says(workers: tuple[Worker, Worker]) -> None:

@@ -72,7 +72,7 @@ async def test_a_request_to_another_worker_has_these_bytes(ask: Ask, head: str, 
 
     server = await asyncio.start_server(record, "127.0.0.1", 0)
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    peer = HttpPeer(())
+    peer = HttpPeer((), Strangers())
     try:
         with contextlib.suppress(OwnerUnreachable):
             await ask(peer, HostInfo("m", 3, f"http://{address}"))

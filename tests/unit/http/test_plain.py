@@ -12,7 +12,7 @@ from aiohttp import web_protocol
 
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.http.content_coding import MIN_BYTES
-from tablehouse.http.plain import PlainReads
+from tablehouse.http.plain import Later, PlainReads, Waiting
 from tablehouse.http.protocol import KEEPALIVE_SECONDS, Protocol
 from tablehouse.http.transforms import PIECE_BYTES
 from tablehouse.model import Consistency
@@ -51,8 +51,8 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     noted: list[bool] = []
     original = PlainReads.answer
 
-    def answer(self: PlainReads, data: bytes) -> Sequence[bytes] | None:
-        found = original(self, data)
+    def answer(self: PlainReads, data: bytes, later: Later) -> Sequence[bytes] | Waiting | None:
+        found = original(self, data, later)
         noted.append(found is not None)
         return found
 
@@ -103,7 +103,7 @@ TARGETS = {
     "/tables/planes/%2E%2E": True,
     "/tables/numbers/7": True,
     "/tables/blobs/_w": True,
-    "/tables/planes/absent": False,
+    "/tables/planes/absent": True,
     "/tables/planes/%zz": False,
     "/tables/planes/%": False,
     "/tables/planes/k%C3%28": False,
@@ -278,16 +278,24 @@ async def test_a_header_of_blanks_is_judged_at_once(connection: Connection, answ
     assert answered == [False]
 
 
-async def test_a_row_of_another_worker_is_forwarded_as_ever(answered: list[bool]) -> None:
+async def test_another_worker_is_asked_without_a_request_object(answered: list[bool]) -> None:
     async with two_workers() as (near, far):
         key = next(key for key in (b"k%d" % n for n in range(99)) if partition_of("murmur2", key, 4) == 2)
+        absent = next(key for key in ("no%d" % n for n in range(99)) if partition_of("murmur2", key.encode(), 4) == 2)
         put(far, key, b"1")
         async with connected(near.url) as (reader, writer):
-            for _ in range(2):
-                writer.write(get(f"/tables/planes/{key.decode()}"))
-                reply = await read_reply(reader)
-                assert (reply.status, reply.headers["tablehouse-served-by"]) == (200, "b")
-    assert answered == [False, False]
+
+            async def plainly(key: str, headers: str = "") -> Reply:
+                writer.write(get(f"/tables/planes/{key}", PLAIN + headers))
+                return await read_reply(reader)
+
+            for target, status in ((key.decode(), 200), (key.decode(), 200), (absent, 404)):
+                short = await plainly(target)
+                assert (short.status, short.headers["tablehouse-served-by"]) == (status, "b")
+                assert answered.pop()
+                long = await plainly(target, "X-Anything: 1\r\n")
+                assert not answered.pop()
+                assert compared(short) == compared(long)
 
 
 async def test_both_ways_count_alike(worker: Worker, connection: Connection, answered: list[bool]) -> None:

@@ -24,7 +24,6 @@ from tablehouse.errors import (
     TooStale,
 )
 from tablehouse.http.peer import HttpPeer
-from tablehouse.http.slices import CONTENT_TYPE
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TaskState, TaskStatus
 from tablehouse.routing import ranges
 from tablehouse.routing.asking import Asker
@@ -32,6 +31,8 @@ from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.here import Here
 from tablehouse.routing.ports import Answers, ConditionalWrite, Peer, Terms
 from tablehouse.routing.ranges import Ranges
+from tablehouse.routing.slices import CONTENT_TYPE
+from tablehouse.routing.strangers import Strangers
 from tablehouse.routing.tables import routed_tables
 from tablehouse.stores.memory import StoreMemory
 from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
@@ -177,7 +178,7 @@ def terms(wait: float = 0.0, digest: str = TABLES["planes"].digest) -> Terms:
 @asynccontextmanager
 async def asking(worker: Worker) -> AsyncIterator[Callable[..., Any]]:
     """Give what asks a worker about its partition 2 of the planes."""
-    peer = HttpPeer(())
+    peer = HttpPeer((), Strangers())
     at = peer.at(HostInfo(worker.name, 1, worker.internal))
 
     async def ask(question: Range, asked: Consistency = DEFAULT_CONSISTENCY, on: Terms | None = None) -> RangeResult:
@@ -310,7 +311,7 @@ async def test_a_worker_of_before_and_any_other_server_count_as_unreachable(answ
         writer.close()
 
     server = await asyncio.start_server(stranger, "127.0.0.1", 0)
-    peer = HttpPeer(())
+    peer = HttpPeer((), Strangers())
     host = HostInfo("m", 1, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     try:
         with pytest.raises(OwnerUnreachable):
@@ -342,7 +343,7 @@ class Reading:
 
 @asynccontextmanager
 async def reading(workers: tuple[Worker, Worker]) -> AsyncIterator[Reading]:
-    peer = HttpPeer(())
+    peer = HttpPeer((), Strangers())
     try:
         yield Reading(workers[0].view, workers[0].local, peer)
     finally:

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
+from msgspec.structs import replace
 
 from tablehouse.model import Freshness, Role
 from tablehouse.routing.spread import AT_ONCE, newest_row

@@ -1,21 +1,27 @@
 """What a worker says of a part of a batch, on its way to another: MessagePack, with errors as problem documents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from tablehouse.errors import OwnerUnreachable, RequestError
-from tablehouse.http.problems import document, from_document
-from tablehouse.model import Freshness
+from tablehouse.model import Freshness, Role
+from tablehouse.routing.error_values import ErrorValue, error_of, value_of
 from tablehouse.routing.ports import Slice, Wanted
 from tablehouse.tasks.reads import SliceResult
 
 CONTENT_TYPE = "application/vnd.msgpack"
 
 
-class _Error(msgspec.Struct, frozen=True, array_like=True):
-    document: bytes
-    retry_after: int | None
+class _Label(msgspec.Struct, frozen=True):
+    """Freshness with the names of its members, as workers have written it from the first version on."""
+
+    partition: int
+    position: int
+    role: Role
+    lag_records: int | None
+    staleness_ms: int | None
+    rejected_records: int = 0
 
 
 class _Slice(msgspec.Struct, frozen=True, array_like=True):
@@ -23,11 +29,11 @@ class _Slice(msgspec.Struct, frozen=True, array_like=True):
 
     partition: int
     count: int
-    error: _Error | None = None
-    freshness: Freshness | None = None
+    error: ErrorValue | None = None
+    freshness: _Label | None = None
     payloads: Sequence[bytes | None] = ()
-    hit: _Error | None = None
-    miss: _Error | None = None
+    hit: ErrorValue | None = None
+    miss: ErrorValue | None = None
 
 
 _wanted = msgspec.msgpack.Decoder(list[Wanted])
@@ -47,13 +53,10 @@ def encode_slices(slices: Sequence[Slice]) -> bytes:
     return _encode([_written(part) for part in slices])
 
 
-def decode_slices(data: bytes, wanted: Sequence[Wanted], known: Mapping[str, type[RequestError]]) -> Sequence[Slice]:
-    """Read what a worker says of what was wanted; `known` are the errors that it may give, by code.
-
-    Raises OwnerUnreachable for what no worker would say.
-    """
+def decode_slices(data: bytes, wanted: Sequence[Wanted]) -> Sequence[Slice]:
+    """Read what a worker says of what was wanted; raises OwnerUnreachable for what no worker would say."""
     try:
-        slices = [_read(part, known) for part in _slices.decode(data)]
+        slices = [_read(part) for part in _slices.decode(data)]
     except (ValueError, RecursionError) as error:
         raise OwnerUnreachable(f"its answer cannot be understood: {error}") from None
     left = {partition: len(keys) for partition, keys in wanted}
@@ -67,40 +70,38 @@ def decode_slices(data: bytes, wanted: Sequence[Wanted], known: Mapping[str, typ
 def _written(part: Slice) -> _Slice:
     outcome = part.outcome
     if isinstance(outcome, RequestError):
-        return _Slice(part.partition, part.keys, error=_written_error(outcome))
+        return _Slice(part.partition, part.keys, error=value_of(outcome))
     return _Slice(
         part.partition,
         part.keys,
-        freshness=outcome.freshness,
+        freshness=_labelled(outcome.freshness),
         payloads=outcome.payloads,
-        hit=None if outcome.hit is None else _written_error(outcome.hit),
-        miss=None if outcome.miss is None else _written_error(outcome.miss),
+        hit=None if outcome.hit is None else value_of(outcome.hit),
+        miss=None if outcome.miss is None else value_of(outcome.miss),
     )
 
 
-def _written_error(error: RequestError) -> _Error:
-    return _Error(msgspec.json.encode(document(error)), error.retry_after)
-
-
-def _read(part: _Slice, known: Mapping[str, type[RequestError]]) -> Slice:
+def _read(part: _Slice) -> Slice:
     if part.count < 1:
         raise ValueError("a slice without keys")
     if part.freshness is None:
         if part.error is None:
             raise ValueError("a slice without freshness or error")
-        return Slice(part.partition, part.count, _read_error(part.error, known))
+        return Slice(part.partition, part.count, error_of(part.error))
     if len(part.payloads) != part.count or part.freshness.partition != part.partition:
         raise ValueError("a slice of other keys than it says")
     result = SliceResult(
         part.payloads,
-        part.freshness,
-        hit=None if part.hit is None else _read_error(part.hit, known),
-        miss=None if part.miss is None else _read_error(part.miss, known),
+        _freshness_of(part.freshness),
+        hit=None if part.hit is None else error_of(part.hit),
+        miss=None if part.miss is None else error_of(part.miss),
     )
     return Slice(part.partition, part.count, result)
 
 
-def _read_error(error: _Error, known: Mapping[str, type[RequestError]]) -> RequestError:
-    retry_after = None if error.retry_after is None else str(error.retry_after)
-    read = from_document(error.document, retry_after, known)
-    return read or OwnerUnreachable("it refused for a reason that this worker does not know")
+def _labelled(freshness: Freshness) -> _Label:
+    return msgspec.convert(freshness, _Label, from_attributes=True)
+
+
+def _freshness_of(label: _Label) -> Freshness:
+    return msgspec.convert(label, Freshness, from_attributes=True)

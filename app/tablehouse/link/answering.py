@@ -1,0 +1,401 @@
+"""The answering side of links: questions of other workers, answered from this worker's own tables.
+
+Like the rest of the internal listener it has no query and no way to other workers, so nothing is forwarded again.
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import cast
+
+import structlog
+
+from tablehouse.errors import InternalError, NotOwner, RequestError
+from tablehouse.link.handshake import (
+    Hello,
+    NoLink,
+    answer,
+    answering_seals,
+    is_request,
+    name_of,
+    read_request,
+    refusal,
+)
+from tablehouse.link.messages import (
+    Agreed,
+    Answer,
+    Ask,
+    AskMany,
+    Cancel,
+    Ping,
+    Pong,
+    Question,
+    Refused,
+    Reply,
+    Slices,
+    Write,
+    Written,
+    decode_questions,
+    encode,
+)
+from tablehouse.link.packets import BadPacket, PacketReader, packed
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo
+from tablehouse.recurring import Recurring
+from tablehouse.routing.agreement import Agreement
+from tablehouse.routing.decisions import Decisions
+from tablehouse.routing.error_values import value_of
+from tablehouse.routing.ports import Answers, LocalTables, Slice, Terms
+from tablehouse.routing.slices import encode_slices
+from tablehouse.routing.tables import RoutedTable
+
+log = structlog.get_logger("link")
+
+#: Messages of one link that are taken in one turn of the event loop, and the bytes of answers after which no more are.
+MESSAGES_PER_TURN = 64
+BYTES_PER_TURN = 256 << 10
+
+#: Messages that wait on one link, after which no more is read from it.
+MAX_WAITING = 1024
+
+#: Questions of one link that are answered later, because they wait or are long; others wait behind them.
+MAX_LATER = 1024
+
+#: The least that answers which a worker has not taken may fill on its link, before no more of its questions are taken.
+MIN_UNSENT_BYTES = 64 << 10
+
+#: The longest that a worker may take to prove itself with its first packet, in seconds.
+FIRST_PACKET_SECONDS = 5.0
+
+_PONG = encode(Pong())
+
+
+class LinkServer:
+    """Answers on the links of all other workers.
+
+    keys are those of the secrets. me is this worker; clock is monotonic, in seconds. held_bytes is what the answers
+    that workers have not taken may fill on all links together, and max_links how many there may be.
+    """
+
+    def __init__(
+        self,
+        *,
+        agreement: Agreement,
+        local: LocalTables,
+        here: Answers,
+        decisions: Decisions,
+        keys: Sequence[bytes],
+        me: Callable[[], HostInfo],
+        clock: Callable[[], float],
+        held_bytes: int,
+        max_links: int,
+    ) -> None:
+        self.agreement = agreement
+        self.local = local
+        self.here = here
+        self.decisions = decisions
+        self.keys = keys
+        self.clock = clock
+        self.warnings = Recurring(log)
+        self._me = me
+        self._held_bytes = held_bytes
+        self._max_links = max_links
+        self._links: set[AnsweringLink] = set()
+
+    def __len__(self) -> int:
+        """Return how many links there are."""
+        return len(self._links)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no question is without an answer."""
+        return all(link.is_idle for link in self._links)
+
+    @property
+    def unsent_limit(self) -> int:
+        """Return the bytes of answers that each link may hold."""
+        return max(MIN_UNSENT_BYTES, self._held_bytes // max(1, len(self._links)))
+
+    @staticmethod
+    def is_request(data: bytes) -> bool:
+        """Return whether the first bytes of a connection request a link."""
+        return is_request(data)
+
+    def accept(self, transport: asyncio.Transport, head: bytes) -> "AnsweringLink | None":
+        """Begin a link on a connection that began with this head, and answer it; None when it is closed instead."""
+        me = self._me()
+        hello, refused = None, b""
+        try:
+            hello = read_request(head)
+        except NoLink as error:
+            refused = refusal(426, "Upgrade Required", str(error))
+        else:
+            if hello.meant != name_of(me):
+                detail = f"this is worker {name_of(me)!r}, and the asking one means {hello.meant!r}"
+                refused = refusal(421, "Misdirected Request", detail)
+            elif len(self._links) >= self._max_links:
+                detail = f"this worker has {self._max_links} links, and may have no more"
+                refused = refusal(503, "Service Unavailable", detail)
+        if hello is None or refused:
+            transport.write(refused)
+            transport.close()
+            return None
+        nonce = secrets.token_hex(16)
+        transport.write(answer(hello, me, nonce, self.keys))
+        link = AnsweringLink(self, hello, nonce, transport)
+        self._links.add(link)
+        return link
+
+    def ended(self, link: "AnsweringLink") -> None:
+        """Record that a link is closed."""
+        self._links.discard(link)
+
+    def close(self) -> None:
+        """Close every link."""
+        for link in list(self._links):
+            link.close()
+
+
+class AnsweringLink(asyncio.Protocol):
+    """The link of one other worker."""
+
+    def __init__(self, server: LinkServer, hello: Hello, nonce: str, transport: asyncio.Transport) -> None:
+        self._server = server
+        self._hello = hello
+        self._nonce = nonce
+        self._transport: asyncio.Transport | None = transport
+        self._loop = asyncio.get_running_loop()
+        transport.set_write_buffer_limits(high=server.unsent_limit)
+        self._reader: PacketReader | None = None
+        self._begin()
+        self._waiting: deque[Question] = deque()
+        self._later: dict[int, asyncio.Task[None]] = {}
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._is_scheduled = False
+        self._is_full = False
+        self._reads = True
+        self._proof_timer = self._loop.call_later(FIRST_PACKET_SECONDS, self._fail, "no proof of the secret in time")
+
+    def _begin(self) -> None:
+        if not self._server.keys:
+            self._seals = answering_seals((), b"", self._hello, self._nonce)
+            self._reader = PacketReader(self._seals.received)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no question is without an answer."""
+        return not (self._waiting or self._later or self._out)
+
+    def close(self) -> None:
+        """Close the connection once what was answered is sent."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    # What the transport calls
+
+    def data_received(self, data: bytes) -> None:
+        """Take the questions that have arrived."""
+        try:
+            if self._reader is None:
+                self._seals = answering_seals(self._server.keys, data[:1], self._hello, self._nonce)
+                self._reader = PacketReader(self._seals.received)
+                data = data[1:]
+            for payload in self._reader.feed(data):
+                self._proof_timer.cancel()
+                self._waiting.extend(decode_questions(payload))
+        except (BadPacket, ValueError, RecursionError) as error:
+            self._fail(str(error))
+            return
+        if not self._is_scheduled:
+            self._go_on()
+
+    def pause_writing(self) -> None:
+        """Take no more questions: the worker does not take the answers."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._is_full = False
+        self._schedule()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give up the questions that have no answer."""
+        del exc
+        self._transport = None
+        self._proof_timer.cancel()
+        self._waiting.clear()
+        for task in self._later.values():
+            task.cancel()
+        self._server.ended(self)
+
+    def _fail(self, reason: str) -> None:
+        peer = self._hello.asking
+        self._server.warnings.warn(peer, "a link is closed: it is not understood", peer=peer, reason=reason)
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Questions
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Take some questions, send what is answered, and go on in the next turn of the event loop if more wait."""
+        self._is_scheduled = False
+        waiting = self._waiting
+        for _ in range(min(MESSAGES_PER_TURN, len(waiting))):
+            if self._is_full or self._out_bytes >= BYTES_PER_TURN or len(self._later) >= MAX_LATER:
+                break
+            self._take(waiting.popleft())
+        self._flush()
+        can_go_on = not self._is_full and len(self._later) < MAX_LATER
+        if waiting and can_go_on:
+            self._schedule()
+        self._read_more(wanted=len(waiting) < MAX_WAITING)
+
+    def _read_more(self, *, wanted: bool) -> None:
+        if wanted != self._reads and self._transport is not None:
+            self._reads = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _take(self, question: Question) -> None:
+        kind = type(question)
+        if kind is Ask:
+            ask = cast("Ask", question)
+            if not ask.wait:
+                self._reply(self._answered(ask))
+                return
+            self._start(ask.number, ask.agreed, self._answer_later(ask))
+        elif kind is Ping:
+            self._queue(_PONG)
+        elif kind is Cancel:
+            task = self._later.get(cast("Cancel", question).number)
+            if task is not None:
+                task.cancel()
+        elif kind is AskMany:
+            many = cast("AskMany", question)
+            self._start(many.number, many.agreed, self._answer_many(many))
+        else:
+            write = cast("Write", question)
+            self._start(write.number, write.agreed, self._write(write))
+
+    def _answered(self, ask: Ask) -> Reply:
+        """Answer a question here and now."""
+        server, agreed = self._server, ask.agreed
+        try:
+            server.agreement.table(agreed.table, agreed.digest, agreed.partitions)
+            consistency = ask.consistency or DEFAULT_CONSISTENCY
+            return Answer(ask.number, server.local.answer(agreed.table, ask.partition, ask.question, consistency))
+        except NotOwner as error:
+            return self._refused(ask.number, server.agreement.with_generations(error, agreed.generation))
+        except RequestError as error:
+            return self._refused(ask.number, error)
+        except Exception:
+            log.exception("a question of another worker failed", peer=self._hello.asking, table=agreed.table)
+            return self._refused(ask.number, _fault())
+
+    async def _answer_later(self, ask: Ask) -> Reply:
+        table = self._table(ask.agreed)
+        terms = _terms(table, ask.agreed, ask.timeout, ask.wait)
+        answered = await self._server.here.answer(
+            table.spec.name, ask.partition, ask.question, ask.consistency or DEFAULT_CONSISTENCY, terms
+        )
+        return Answer(ask.number, answered.result)
+
+    async def _answer_many(self, many: AskMany) -> Reply:
+        table = self._table(many.agreed)
+        consistency: Consistency = many.consistency or DEFAULT_CONSISTENCY
+        terms = _terms(table, many.agreed, many.timeout, many.wait)
+        answered = await self._server.here.answer_many(table.spec.name, many.wanted, consistency, terms)
+        return Slices(many.number, encode_slices([self._explained(part, many.agreed) for part in answered.result]))
+
+    async def _write(self, write: Write) -> Reply:
+        table = self._table(write.agreed)
+        if not table.spec.writable:
+            raise NotOwner(f"this worker's definition of table {table.spec.name} does not let callers write")
+        offset = await self._server.decisions.write(
+            table,
+            write.partition,
+            write.stored_key,
+            key=write.key,
+            value=write.value,
+            condition=write.condition,
+            deadline=self._server.clock() + write.timeout,
+        )
+        return Written(write.number, offset)
+
+    def _explained(self, part: Slice, agreed: Agreed) -> Slice:
+        if not isinstance(part.outcome, NotOwner):
+            return part
+        return part._replace(outcome=self._server.agreement.with_generations(part.outcome, agreed.generation))
+
+    def _table(self, agreed: Agreed) -> RoutedTable:
+        return self._server.agreement.table(agreed.table, agreed.digest, agreed.partitions)
+
+    # Answers
+
+    def _start(self, number: int, agreed: Agreed, answering: Coroutine[None, None, Reply]) -> None:
+        """Answer a question in a task of its own."""
+        if number in self._later:
+            answering.close()
+            self._fail(f"question {number} twice")
+            return
+        task = self._later[number] = self._loop.create_task(self._finish(number, agreed, answering))
+        task.add_done_callback(lambda _: self._ended(number))
+
+    async def _finish(self, number: int, agreed: Agreed, answering: Coroutine[None, None, Reply]) -> None:
+        reply: Reply
+        try:
+            reply = await answering
+        except NotOwner as error:
+            reply = self._refused(number, self._server.agreement.with_generations(error, agreed.generation))
+        except RequestError as error:
+            reply = self._refused(number, error)
+        except Exception:
+            log.exception("a question of another worker failed", peer=self._hello.asking)
+            reply = self._refused(number, _fault())
+        self._reply(reply)
+
+    def _ended(self, number: int) -> None:
+        del self._later[number]
+        self._schedule()
+
+    @staticmethod
+    def _refused(number: int, error: RequestError) -> Refused:
+        return Refused(number, value_of(error))
+
+    def _reply(self, reply: Reply) -> None:
+        self._queue(encode(reply))
+
+    def _queue(self, message: bytes) -> None:
+        self._out.append(message)
+        self._out_bytes += len(message)
+
+    def _flush(self) -> None:
+        """Send everything that was answered in this turn of the event loop."""
+        if self._out:
+            out, self._out, self._out_bytes = self._out, [], 0
+            if self._transport is not None:
+                self._transport.writelines(packed(out, self._seals.sent))
+
+
+def _terms(table: RoutedTable, agreed: Agreed, timeout: float, wait: float) -> Terms:
+    return Terms(
+        wait=min(wait, timeout),
+        timeout=timeout,
+        table_digest=table.digest,
+        partitions=agreed.partitions,
+        generation=agreed.generation,
+        request_id="",
+    )
+
+
+def _fault() -> InternalError:
+    return InternalError("a fault of the worker that was asked; its log has it")

@@ -1,0 +1,338 @@
+"""The asking side of a link: questions go out, and each is called back once, with its answer or why there is none."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+import structlog
+
+from tablehouse.errors import Overloaded, OwnerUnreachable, RequestError
+from tablehouse.link.handshake import END, MAX_HEAD_BYTES, Hello, NoLink, Seals, name_of, read_answer, request
+from tablehouse.link.messages import Cancel, Ping, Pong, Question, Reply, decode_replies, encode
+from tablehouse.link.packets import BadPacket, PacketReader, packed
+from tablehouse.model import HostInfo
+from tablehouse.routing.ports import Unconnected, Unresponsive
+
+log = structlog.get_logger("link")
+
+#: A worker that does not accept a connection and answer the request for a link within this many seconds is unreachable.
+CONNECT_SECONDS = 1.0
+
+#: Questions to one worker that have no answer yet, and bytes of questions that it has not taken. What is beyond is
+#: refused at once, so that a slow worker is asked less, and no more waits for it than this.
+MAX_QUESTIONS = 4096
+MAX_UNSENT_BYTES = 4 << 20
+
+#: Seconds without a word from a worker, with questions open, after which it is pinged; and after the ping until it
+#: counts as unresponsive.
+PING_SECONDS = 0.5
+SILENT_SECONDS = 1.0
+
+#: Seconds between two looks at the questions, while there are any, and at a link without questions. Such a link is
+#: pinged at each look, so that a worker that is gone is found before it is asked.
+BUSY_INTERVAL = 0.05
+IDLE_INTERVAL = 5.0
+
+#: Seconds for which a worker that knows no links is asked over HTTP, before a link is tried again.
+NO_LINK_SECONDS = 30.0
+
+#: What is called with a reply, with the error of a question that has none, or with NoLink.
+Done = Callable[[Reply | RequestError | NoLink], None]
+
+_PING = encode(Ping())
+
+
+class _Open(NamedTuple):
+    """A question without an answer; both times are on the event loop's clock."""
+
+    done: Done
+    asked_at: float
+    until: float
+    followed: bool
+
+
+class Meeting(Protocol):
+    """What is told of workers as links to them begin and end."""
+
+    def connected(self, host: HostInfo) -> None:
+        """Record that a worker has proven itself."""
+
+    def failed(self, host: HostInfo, error: RequestError) -> None:
+        """Record that a worker could not be connected to, or is silent."""
+
+
+class Line:
+    """The questions to one worker, and the connection that they take, which is opened when something is asked."""
+
+    def __init__(self, host: HostInfo, me: Callable[[], HostInfo], keys: Sequence[bytes], meeting: Meeting) -> None:
+        self.host = host
+        self._me = me
+        self._keys = keys
+        self._meeting = meeting
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[int, _Open] = {}
+        self._queue: list[bytes] = []
+        self._queued_bytes = 0
+        self._is_flushing = False
+        self._wire: _Wire | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_busy = False
+        self._heard_at = self._used_at = self._loop.time()
+        #: When the ping was sent that is not answered; None while there is none.
+        self._pinged_at: float | None = None
+        self._no_link_until = 0.0
+
+    @property
+    def has_no_link(self) -> bool:
+        """Return whether the worker was found lately to know no links."""
+        return self._no_link_until > self._loop.time()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Return for how long nothing was asked; 0 while a question is open."""
+        return 0.0 if self._open or self._opening is not None else self._loop.time() - self._used_at
+
+    def ask(self, number: int, message: Question, seconds: float, done: Done, *, followed: bool) -> None:
+        """Send a question; `done` is called once, unless the question is forgotten.
+
+        `followed` says that another worker may be asked, so that a silent one is not waited for. Raises Overloaded when
+        too much waits for this worker.
+        """
+        wire = self._wire
+        unsent = self._queued_bytes + (0 if wire is None else wire.unsent)
+        if len(self._open) >= MAX_QUESTIONS or unsent > MAX_UNSENT_BYTES:
+            raise Overloaded(
+                f"{len(self._open)} questions to worker {self.host.worker_id} are open, with {unsent} bytes not sent"
+            )
+        now = self._used_at = self._loop.time()
+        self._open[number] = _Open(done, now, now + seconds, followed)
+        self._send(encode(message))
+        if not self._is_busy:
+            self._is_busy = True
+            self._schedule(BUSY_INTERVAL)
+        if wire is None and self._opening is None:
+            self._opening = self._loop.create_task(self._connect(), name=f"link to {self.host.worker_id}")
+
+    def forget(self, number: int) -> None:
+        """Do not call back for a question any more."""
+        if self._open.pop(number, None) is not None and self._wire is not None:
+            self._send(encode(Cancel(number)))
+
+    def close(self) -> None:
+        """Close the connection; open questions are called back with an error."""
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._wire is not None:
+            self._wire.abort()
+        self._end(OwnerUnreachable("this worker is stopping"))
+
+    # Sending
+
+    def _send(self, message: bytes) -> None:
+        self._queue.append(message)
+        self._queued_bytes += len(message)
+        if self._wire is not None and not self._is_flushing:
+            self._is_flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send everything that was asked in this turn of the event loop."""
+        self._is_flushing = False
+        if self._wire is not None and self._queue:
+            queue, self._queue, self._queued_bytes = self._queue, [], 0
+            self._wire.send(queue)
+
+    async def _connect(self) -> None:
+        error: RequestError | NoLink
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await _open_wire(self, self.host, self._me(), self._keys)
+        except NoLink as none:
+            self._no_link_until = self._loop.time() + NO_LINK_SECONDS
+            error = none
+        except RequestError as refused:
+            error = refused
+        except TimeoutError:
+            error = Unconnected(f"no connection to {self.host.url} within {CONNECT_SECONDS:g} s")
+        except OSError as failed:
+            error = Unconnected(f"{self.host.url}: {failed}")
+        else:
+            return
+        self._opening = None
+        if isinstance(error, RequestError):
+            self._meeting.failed(self.host, error)
+        self._end(error)
+
+    # What the connection calls
+
+    def opened(self, wire: "_Wire") -> None:
+        """Send what was asked meanwhile: the worker has proven itself."""
+        self._opening = None
+        self._wire, self._heard_at, self._pinged_at = wire, self._loop.time(), None
+        self._meeting.connected(self.host)
+        self._flush()
+
+    def received(self, replies: Sequence[Reply]) -> None:
+        """Call back the questions that these answer."""
+        self._heard_at, self._pinged_at = self._loop.time(), None
+        for reply in replies:
+            if isinstance(reply, Pong):
+                continue
+            question = self._open.pop(reply.number, None)
+            if question is not None:
+                self._call_back(question, reply)
+
+    def lost(self, wire: "_Wire", reason: str) -> None:
+        """Call back every open question: the connection has ended."""
+        if wire is self._wire:
+            self._wire = self._pinged_at = None
+            self._end(OwnerUnreachable(f"{self.host.url}: {reason}"))
+
+    # Questions without an answer
+
+    def _end(self, error: RequestError | NoLink) -> None:
+        questions, self._open = self._open, {}
+        self._queue, self._queued_bytes = [], 0
+        for question in questions.values():
+            self._call_back(question, error)
+
+    def _call_back(self, question: _Open, outcome: Reply | RequestError | NoLink) -> None:
+        try:
+            question.done(outcome)
+        except Exception:
+            log.exception("the answer to a question could not be taken", peer=self.host.worker_id)
+
+    def _schedule(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """End the questions whose time is up, and find out whether the worker is silent."""
+        now = self._loop.time()
+        for number, question in [one for one in self._open.items() if one[1].until <= now]:
+            self.forget(number)
+            kind = OwnerUnreachable if self._heard_at > question.asked_at else Unresponsive
+            waited = now - question.asked_at
+            self._call_back(question, kind(f"no answer from {self.host.url} within {waited:.3g} s"))
+        if self._wire is not None:
+            self._watch(now)
+        self._is_busy = bool(self._open) or self._pinged_at is not None
+        if self._is_busy or self._wire is not None:
+            self._schedule(BUSY_INTERVAL if self._is_busy else IDLE_INTERVAL)
+
+    def _watch(self, now: float) -> None:
+        """Ping a worker that says nothing, and give up one that does not answer the ping."""
+        if self._pinged_at is None:
+            oldest = min((question.asked_at for question in self._open.values()), default=-IDLE_INTERVAL)
+            if now - max(oldest, self._heard_at) >= PING_SECONDS:
+                self._pinged_at = now
+                self._send(_PING)
+        elif now - self._pinged_at >= SILENT_SECONDS:
+            error = Unresponsive(f"no answer from {self.host.url} to a ping within {SILENT_SECONDS:g} s")
+            self._pinged_at = now  # and again, as long as it is silent
+            self._meeting.failed(self.host, error)
+            for number, question in [one for one in self._open.items() if one[1].followed]:
+                self.forget(number)
+                self._call_back(question, error)
+
+
+class _Wire(asyncio.Protocol):
+    """One connection of a line."""
+
+    def __init__(self, line: Line, hello: Hello, keys: Sequence[bytes], head: bytes) -> None:
+        self._line = line
+        self._hello = hello
+        self._keys = keys
+        self._request = head
+        self._transport: asyncio.Transport | None = None
+        self._head = bytearray()
+        self._seals: Seals | None = None
+        self._reader: PacketReader | None = None
+        self._reason = "the connection was closed"
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        """Send encoded messages; nothing where the connection is lost."""
+        if self._transport is not None and self._seals is not None:
+            self._transport.writelines(packed(messages, self._seals.sent))
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Request a link."""
+        self._transport = transport  # type: ignore[assignment] # a stream's
+        transport.write(self._request)  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        """Take the answer to the request, and then packets."""
+        try:
+            if self._reader is None:
+                data = self._take_head(data)
+            if self._reader is not None and data:
+                for payload in self._reader.feed(data):
+                    self._line.received(decode_replies(payload))
+        except (BadPacket, ValueError, RecursionError) as error:
+            self._reason = f"its answer cannot be understood: {error}"
+            log.warning("a link is closed", peer=self._line.host.worker_id, reason=self._reason)
+            self.abort()
+        except (NoLink, RequestError) as error:
+            if not self.ready.done():
+                self.ready.set_exception(error)
+            self.abort()
+
+    def _take_head(self, data: bytes) -> bytes:
+        """Return what follows the answer to the request; nothing while that is not complete."""
+        self._head += data
+        end = self._head.find(END)
+        if end < 0:
+            if len(self._head) > MAX_HEAD_BYTES:
+                raise BadPacket("the answer to the request for a link does not end")
+            return b""
+        head, rest = bytes(self._head[: end + len(END)]), bytes(self._head[end + len(END) :])
+        self._head.clear()
+        seals = self._seals = read_answer(head, self._hello, self._line.host, self._keys)
+        self._reader = PacketReader(seals.received)
+        if self._transport is not None:
+            self._transport.write(seals.first)
+            self.send([_PING])
+        if not self.ready.done():
+            self.ready.set_result(None)
+            self._line.opened(self)
+        return rest
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the questions on it."""
+        self._transport = None
+        reason = self._reason if exc is None else f"{self._reason}: {exc}"
+        if not self.ready.done():
+            self.ready.set_exception(OwnerUnreachable(f"{self._line.host.url}: {reason}"))
+        self._line.lost(self, reason)
+
+
+async def _open_wire(line: Line, host: HostInfo, me: HostInfo, keys: Sequence[bytes]) -> None:
+    """Connect to a worker, and have the line use the link; raises NoLink, OwnerUnreachable and OSError."""
+    url = urlsplit(host.url)
+    hello = Hello(name_of(host), name_of(me), secrets.token_hex(16))
+    make = partial(_Wire, line, hello, keys, request(host, url.netloc, hello.asking, hello.nonce))
+    _, wire = await asyncio.get_running_loop().create_connection(make, url.hostname or "", url.port or 80)
+    try:
+        await wire.ready
+    except BaseException:
+        wire.abort()
+        raise

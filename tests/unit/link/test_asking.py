@@ -1,0 +1,317 @@
+"""What an asking worker makes of workers that are silent, cut, slow, or answer nonsense."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import pytest_asyncio
+
+from tablehouse.errors import NotOwner, Overloaded, OwnerUnreachable, RequestError
+from tablehouse.http.peer import HttpPeer
+from tablehouse.link import asking
+from tablehouse.link.handshake import answer, read_request
+from tablehouse.link.messages import Answer, Ask, Ping, Pong, Question, Refused, Reply, decode_questions, encode
+from tablehouse.link.packets import PacketReader, Seal, packed
+from tablehouse.link.peer import LinkPeer
+from tablehouse.model import DEFAULT_CONSISTENCY, Freshness, HostInfo, Role
+from tablehouse.routing.error_values import value_of
+from tablehouse.routing.ports import Answered, Terms, Unconnected, Unresponsive
+from tablehouse.routing.strangers import Strangers
+from tablehouse.stores.rows import Row
+from tablehouse.tasks.questions import Applied, Get
+from tablehouse.tasks.ranges import Range
+from tablehouse.tasks.reads import ReadResult
+from tests.support.polling import until
+
+ME = HostInfo("me", 1, "http://me")
+TERMS = Terms(0.0, 5.0, "digest", 4, 7, "r", followed=True)
+
+
+def row(ask: Ask, payload: bytes | None = None) -> Answer:
+    """Answer with a row that names the key."""
+    assert isinstance(ask.question, Get)
+    freshness = Freshness(ask.partition, 99, Role.ACTIVE, 0, 0)
+    return Answer(ask.number, ReadResult(Row(payload or ask.question.stored_key, 0, 1), freshness))
+
+
+class Fake:
+    """A worker of which a test decides what it answers on its links."""
+
+    def __init__(self) -> None:
+        self.links = 0
+        self.questions: list[Question] = []
+        self.pongs = True
+        #: What to do with what has arrived, besides answering pings.
+        self.react: Callable[[Question], list[Reply | bytes]] = lambda question: (
+            [row(question)] if isinstance(question, Ask) else []
+        )
+        self.writers: list[asyncio.StreamWriter] = []
+        self.host = ME
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen on a free port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.host = HostInfo("fake", 3, f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}")
+
+    async def stop(self) -> None:
+        """Close everything."""
+        for writer in self.writers:
+            writer.close()
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            hello = read_request(await reader.readuntil(b"\r\n\r\n"))
+            self.links += 1
+            writer.write(answer(hello, self.host, "0" * 32, ()))
+            packets = PacketReader(Seal(None))
+            while data := await reader.read(1 << 16):
+                for payload in packets.feed(data):
+                    for question in decode_questions(payload):
+                        self._take(question, writer)
+
+    def _take(self, question: Question, writer: asyncio.StreamWriter) -> None:
+        if isinstance(question, Ping):
+            if self.pongs:
+                self.send(writer, Pong())
+            return
+        self.questions.append(question)
+        for reply in self.react(question):
+            if isinstance(reply, bytes):
+                writer.write(reply)
+            else:
+                self.send(writer, reply)
+
+    @staticmethod
+    def send(writer: asyncio.StreamWriter, *replies: Reply) -> None:
+        """Send some replies as one packet."""
+        writer.writelines(packed([encode(reply) for reply in replies], Seal(None)))
+
+
+@pytest_asyncio.fixture
+async def fake() -> AsyncIterator[Fake]:
+    one = Fake()
+    await one.start()
+    yield one
+    await one.stop()
+
+
+@pytest_asyncio.fixture
+async def peer() -> AsyncIterator[LinkPeer]:
+    strangers = Strangers()
+    one = LinkPeer(keys=(), me=lambda: ME, http=HttpPeer((), strangers), strangers=strangers)
+    yield one
+    await one.close()
+
+
+def get(peer: LinkPeer, fake: Fake, key: bytes = b"k", terms: Terms = TERMS) -> Awaitable[Answered[ReadResult]]:
+    return peer.at(fake.host).answer("planes", 2, Get(key), DEFAULT_CONSISTENCY, terms)
+
+
+async def refused(asked: Awaitable[object]) -> RequestError:
+    with pytest.raises(RequestError) as raised:
+        await asked
+    return raised.value
+
+
+async def arrived(fake: Fake, count: int) -> None:
+    async def ask() -> bool:
+        return len(fake.questions) == count
+
+    await until(ask, f"{count} questions at the worker")
+
+
+async def test_one_connection_carries_many_questions_and_their_answers_in_any_order(peer: LinkPeer, fake: Fake) -> None:
+    held: list[Ask] = []
+
+    def react(question: Question) -> list[Reply | bytes]:
+        assert isinstance(question, Ask)
+        held.append(question)
+        return [row(one) for one in reversed(held)] if len(held) == 100 else []
+
+    fake.react = react
+    keys = [b"key %d" % number for number in range(100)]
+    answers = await asyncio.gather(*(get(peer, fake, key) for key in keys))
+    assert [one.result.row and one.result.row.payload for one in answers] == keys
+    assert {one.worker_id for one in answers} == {"fake"}
+    assert fake.links == 1
+
+
+async def test_a_long_question_takes_a_connection_of_its_own(peer: LinkPeer, fake: Fake) -> None:
+    await get(peer, fake)
+    await get(peer, fake, terms=TERMS._replace(wait=1.0))
+    assert fake.links == 2
+
+
+async def test_a_refusal_is_the_error_that_it_was(peer: LinkPeer, fake: Fake) -> None:
+    error = NotOwner("not mine", table="planes")
+    fake.react = lambda question: [Refused(question.number, value_of(error))] if isinstance(question, Ask) else []
+    got = await refused(get(peer, fake))
+    assert (type(got), got.detail, got.details["table"]) == (NotOwner, "not mine", "planes")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\xff\xff\xff\xff",
+        b"\x00\x00\x00\x03abc",
+        b"".join(packed([b"\x93\x63\x01\x02"], Seal(None))),
+        b"".join(packed([b"\x01"], Seal(None))),
+    ],
+    ids=["length", "no message", "unknown message", "no structure"],
+)
+async def test_nonsense_ends_the_link_and_the_next_question_opens_another(
+    peer: LinkPeer, fake: Fake, nonsense: bytes
+) -> None:
+    honest = fake.react
+    fake.react = lambda question: [nonsense] if isinstance(question, Ask) else []
+    got = await refused(get(peer, fake))
+    assert type(got) is OwnerUnreachable
+    assert "cannot be understood" in got.detail
+    fake.react = honest
+    assert (await get(peer, fake)).result.row is not None
+    assert fake.links == 2
+
+
+async def test_an_answer_to_another_question_is_no_answer(peer: LinkPeer, fake: Fake) -> None:
+    def react(question: Question) -> list[Reply | bytes]:
+        if not isinstance(question, Ask):
+            return []
+        other = row(question)
+        return [Answer(question.number + 1_000, other.result), Answer(question.number, None), other]
+
+    fake.react = react
+    assert "another kind of question" in (await refused(get(peer, fake))).detail
+    fake.react = lambda question: (
+        [Answer(question.number, ReadResult(None, Freshness(3, 9, Role.ACTIVE, 0, 0)))]
+        if isinstance(question, Ask)
+        else []
+    )
+    assert "partition 3, not 2" in (await refused(get(peer, fake))).detail
+
+
+async def test_a_link_that_is_cut_in_the_middle_of_an_answer_ends_its_questions(peer: LinkPeer, fake: Fake) -> None:
+    honest = fake.react
+
+    def react(question: Question) -> list[Reply | bytes]:
+        if not isinstance(question, Ask):
+            return []
+        whole = b"".join(packed([encode(row(question, b"x" * 10_000))], Seal(None)))
+        fake.writers[-1].write(whole[:5_000])
+        fake.writers[-1].close()
+        return []
+
+    fake.react = react
+    got = await refused(get(peer, fake))
+    assert type(got) is OwnerUnreachable
+    fake.react = honest
+    assert (await get(peer, fake)).result.row is not None
+
+
+async def test_a_worker_that_is_not_there_is_unconnected(peer: LinkPeer, fake: Fake) -> None:
+    told: list[HostInfo] = []
+    peer.on_silent = lambda host, error: told.append(host) if isinstance(error, Unresponsive) else None
+    await fake.stop()
+    assert type(await refused(get(peer, fake))) is Unconnected
+    assert told == [fake.host]
+
+
+async def test_a_silent_worker_is_found_out_and_only_those_wait_who_can_ask_nobody_else(
+    peer: LinkPeer, fake: Fake
+) -> None:
+    told = asyncio.Event()
+    peer.on_silent = lambda _, error: told.set() if isinstance(error, Unresponsive) else None
+    await get(peer, fake)
+    fake.react, fake.pongs = (lambda _: []), False
+    alone = asyncio.ensure_future(get(peer, fake, terms=TERMS._replace(timeout=60.0, followed=False)))
+    got = await refused(get(peer, fake, terms=TERMS._replace(timeout=60.0)))
+    assert type(got) is Unresponsive
+    assert "ping" in got.detail
+    assert told.is_set()
+    assert not alone.done()
+    # It is there again, and answers what waits.
+    [*_, waiting] = [one for one in fake.questions if isinstance(one, Ask)]
+    fake.send(fake.writers[0], row(waiting))
+    assert (await alone).result.row is not None
+
+
+async def test_a_slow_answer_of_a_worker_that_answers_others_is_no_silence(peer: LinkPeer, fake: Fake) -> None:
+    fake.react = lambda question: (
+        [row(question)] if isinstance(question, Ask) and question.question == Get(b"quick") else []
+    )
+    slow = asyncio.ensure_future(refused(get(peer, fake, b"slow", TERMS._replace(timeout=0.5))))
+    while not slow.done():
+        await get(peer, fake, b"quick")
+        await asyncio.wait([slow], timeout=0.05)
+    assert type(await slow) is OwnerUnreachable
+
+
+async def test_more_questions_than_the_bound_are_refused_at_once(
+    peer: LinkPeer, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "MAX_QUESTIONS", 10)
+    fake.react = lambda _: []
+    waiting = [asyncio.ensure_future(get(peer, fake)) for _ in range(10)]
+    await arrived(fake, 10)
+    got = await refused(get(peer, fake))
+    assert type(got) is Overloaded
+    assert "fake" in got.detail
+    for question in list(fake.questions):
+        assert isinstance(question, Ask)
+        fake.send(fake.writers[0], row(question))
+    await asyncio.gather(*waiting)
+    waiting = [asyncio.ensure_future(get(peer, fake)) for _ in range(10)]
+    await arrived(fake, 20)
+    for one in waiting:
+        one.cancel()
+
+
+async def test_bytes_that_a_worker_does_not_take_are_bounded(
+    peer: LinkPeer, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "MAX_UNSENT_BYTES", 100_000)
+    await get(peer, fake)
+    fake.writers[0].transport.pause_reading()  # type: ignore[attr-defined] # a stream's transport has it
+    terms = TERMS._replace(timeout=1.0)
+    outcomes = await asyncio.gather(*(refused(get(peer, fake, b"k" * 8_000, terms)) for _ in range(2_000)))
+    assert {type(outcome) for outcome in outcomes} == {Overloaded, Unresponsive}
+
+
+async def test_nobody_waits_for_the_answer_to_a_question_that_was_given_up(peer: LinkPeer, fake: Fake) -> None:
+    fake.react = lambda _: []
+    given_up = asyncio.ensure_future(get(peer, fake))
+    await arrived(fake, 1)
+    given_up.cancel()
+    await arrived(fake, 2)
+    [ask, cancel] = fake.questions
+    assert isinstance(ask, Ask)
+    fake.send(fake.writers[0], row(ask))
+    fake.react = lambda question: [row(question, b"mine")] if isinstance(question, Ask) else []
+    answered = await get(peer, fake)
+    assert answered.result.row is not None
+    assert answered.result.row.payload == b"mine"
+    assert cancel.number == ask.number  # type: ignore[union-attr] # a Cancel
+
+
+async def test_a_closed_peer_ends_every_question(fake: Fake) -> None:
+    strangers = Strangers()
+    peer = LinkPeer(keys=(), me=lambda: ME, http=HttpPeer((), strangers), strangers=strangers)
+    fake.react = lambda _: []
+    waiting = [asyncio.ensure_future(refused(get(peer, fake))) for _ in range(3)]
+    await arrived(fake, 3)
+    await peer.close()
+    assert {type(one) for one in await asyncio.gather(*waiting)} == {OwnerUnreachable}
+
+
+@pytest.mark.parametrize("question", [Applied(), Range(limit=3)])
+async def test_every_kind_of_question_crosses(peer: LinkPeer, fake: Fake, question: Applied | Range) -> None:
+    error = NotOwner("seen")
+    fake.react = lambda asked: [Refused(asked.number, value_of(error))] if isinstance(asked, Ask) else []
+    await refused(peer.at(fake.host).answer("planes", 2, question, DEFAULT_CONSISTENCY, TERMS))  # type: ignore[arg-type]
+    [asked] = fake.questions
+    assert isinstance(asked, Ask)
+    assert asked.question == question
