@@ -75,6 +75,7 @@ class Metrics:
             "outcome",
         )
         self.forward_duration = self._histogram("forward_duration_seconds", "Time of one hop to another worker.")
+        self.links = self._gauge("links", "Open links to and from other workers: asking or answering.", "side")
         self.generation = self._gauge("generation", "Generation of the consumer group that routing follows.")
         self.rebalances = self._counter("rebalances", "Rebalances of this worker.")
         self.group_members_left_out = self._gauge(

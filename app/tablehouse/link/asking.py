@@ -85,11 +85,17 @@ class Line:
         #: When the ping was sent that is not answered; None while there is none.
         self._pinged_at: float | None = None
         self._no_link_until = 0.0
+        self._is_closed = False
 
     @property
     def has_no_link(self) -> bool:
         """Return whether the worker was found lately to know no links."""
         return self._no_link_until > self._loop.time()
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether there is a link."""
+        return self._wire is not None
 
     @property
     def idle_seconds(self) -> float:
@@ -100,8 +106,10 @@ class Line:
         """Send a question; `done` is called once, unless the question is forgotten.
 
         `followed` says that another worker may be asked, so that a silent one is not waited for. Raises Overloaded when
-        too much waits for this worker.
+        too much waits for this worker, and OwnerUnreachable once the line is closed.
         """
+        if self._is_closed:
+            raise OwnerUnreachable("this worker is stopping")
         wire = self._wire
         unsent = self._queued_bytes + (0 if wire is None else wire.unsent)
         if len(self._open) >= MAX_QUESTIONS or unsent > MAX_UNSENT_BYTES:
@@ -123,7 +131,8 @@ class Line:
             self._send(encode(Cancel(number)))
 
     def close(self) -> None:
-        """Close the connection; open questions are called back with an error."""
+        """Close the connection, and ask nothing more; open questions are called back with an error."""
+        self._is_closed = True
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None

@@ -204,6 +204,11 @@ class LinkPeer:
         """List the tasks of `host`; raises OwnerUnreachable."""
         return await self._http.statuses(host, timeout)
 
+    @property
+    def links(self) -> int:
+        """Return how many links are open."""
+        return sum(line.is_open for line in self._lines.values())
+
     async def close(self) -> None:
         """Close every connection."""
         if self._sweep is not None:

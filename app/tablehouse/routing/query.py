@@ -166,9 +166,7 @@ class Query:
             generation=there.generation,
             seconds=seconds,
             done=lambda result: done(
-                None
-                if result is None
-                else _trusted(Answer(there.routed, result, there.host.worker_id, "forwarded"))
+                None if result is None else _trusted(Answer(there.routed, result, there.host.worker_id, "forwarded"))
             ),
         )
 

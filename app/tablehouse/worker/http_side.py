@@ -187,6 +187,19 @@ def http_server(
     cors = Cors(options.cors_origins)
     timeout = options.request_timeout
     internal_connections = options.connections // INTERNAL_SHARE
+    links = LinkServer(
+        agreement=Agreement(tables, view),
+        local=local,
+        here=here,
+        decisions=decisions,
+        keys=keys,
+        me=lambda: identity.host,
+        clock=clock,
+        held_bytes=options.held_bytes,
+        max_links=internal_connections,
+    )
+    metrics.links.labels("asking").set_function(lambda: peer.links)
+    metrics.links.labels("answering").set_function(lambda: len(links))
     metrics.watch_tasks(local.statuses)
     return HttpServer(
         options.host,
@@ -204,17 +217,7 @@ def http_server(
             port=options.internal_port,
             dispatcher=Dispatcher(internal, observations, clock, timeout, held, hosts, check_caller=callers.check),
             connections=internal_connections,
-            links=LinkServer(
-                agreement=Agreement(tables, view),
-                local=local,
-                here=here,
-                decisions=decisions,
-                keys=keys,
-                me=lambda: identity.host,
-                clock=clock,
-                held_bytes=options.held_bytes,
-                max_links=internal_connections,
-            ),
+            links=links,
         ),
         probe=None
         if options.probe_port is None

@@ -10,6 +10,7 @@ from tablehouse.errors import OwnerUnreachable
 from tablehouse.http.peer import HttpPeer
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode
 from tablehouse.routing.ports import Condition, ConditionalWrite, Terms, Wanted
+from tablehouse.routing.strangers import Strangers
 from tablehouse.tasks.questions import Applied, Get
 from tablehouse.tasks.ranges import Range
 

@@ -281,7 +281,7 @@ async def test_a_header_of_blanks_is_judged_at_once(connection: Connection, answ
 async def test_another_worker_is_asked_without_a_request_object(answered: list[bool]) -> None:
     async with two_workers() as (near, far):
         key = next(key for key in (b"k%d" % n for n in range(99)) if partition_of("murmur2", key, 4) == 2)
-        absent = next(key for key in ("no%d" % n for n in range(99)) if partition_of("murmur2", key.encode(), 4) == 2)
+        absent = next(key for key in (f"no{n}" for n in range(99)) if partition_of("murmur2", key.encode(), 4) == 2)
         put(far, key, b"1")
         async with connected(near.url) as (reader, writer):
 
