@@ -12,7 +12,6 @@ from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMod
 from tablehouse.routing.ports import Condition, ConditionalWrite, Terms, Wanted
 from tablehouse.routing.strangers import Strangers
 from tablehouse.tasks.questions import Applied, Get
-from tablehouse.tasks.ranges import Range
 
 CONSISTENCY = Consistency(ReadMode.ANY, 5, 6, ((2, 7), (3, 9)))
 TERMS = Terms(1.5, 4.0, "dig", 4, 7, "req")
@@ -53,15 +52,10 @@ REQUESTS: list[tuple[Ask, str, bytes]] = [
         f"POST /internal/v1/tables/planes/2:write HTTP/1.1|{AGREEMENT.replace('3600', '3240')}{CONTENT}|",
         b"\x94\xc4\x01s\xc4\x01k\xc4\x01v\x92\x92\x01\x02\xc3",
     ),
-    (
-        lambda peer, host: peer.at(host).answer("planes", 2, Range(b"a", limit=3), CONSISTENCY, TERMS),
-        f"POST /internal/v1/tables/planes/2:ask HTTP/1.1|{AGREEMENT}{ASKED}{CONTENT}|",
-        b"\x85\xa4type\xa5range\xa5start\xc4\x01a\xa3end\xc0\xa7reverse\xc2\xa5limit\x03",
-    ),
 ]
 
 
-@pytest.mark.parametrize(("ask", "head", "body"), REQUESTS, ids=["get", "applied", "multi-get", "write", "range"])
+@pytest.mark.parametrize(("ask", "head", "body"), REQUESTS, ids=["get", "applied", "multi-get", "write"])
 async def test_a_request_to_another_worker_has_these_bytes(ask: Ask, head: str, body: bytes) -> None:
     received = asyncio.get_running_loop().create_future()
 

@@ -8,7 +8,6 @@ import pytest
 import pytest_asyncio
 
 from tablehouse.errors import NotOwner, Overloaded, OwnerUnreachable, RequestError
-from tablehouse.http.peer import HttpPeer
 from tablehouse.link import asking
 from tablehouse.link.handshake import answer, read_request
 from tablehouse.link.messages import Answer, Ask, Ping, Pong, Question, Refused, Reply, decode_questions, encode
@@ -17,14 +16,13 @@ from tablehouse.link.peer import LinkPeer
 from tablehouse.model import DEFAULT_CONSISTENCY, Freshness, HostInfo, Role
 from tablehouse.routing.error_values import value_of
 from tablehouse.routing.ports import Answered, Terms, Unconnected, Unresponsive
-from tablehouse.routing.strangers import Strangers
 from tablehouse.stores.rows import Row
 from tablehouse.tasks.questions import Applied, Get
 from tablehouse.tasks.ranges import Range
 from tablehouse.tasks.reads import ReadResult
+from tests.support.link_peers import ME, link_peer
 from tests.support.polling import until
 
-ME = HostInfo("me", 1, "http://me")
 TERMS = Terms(0.0, 5.0, "digest", 4, 7, "r", followed=True)
 
 
@@ -102,10 +100,8 @@ async def fake() -> AsyncIterator[Fake]:
 
 @pytest_asyncio.fixture
 async def peer() -> AsyncIterator[LinkPeer]:
-    strangers = Strangers()
-    one = LinkPeer(keys=(), me=lambda: ME, http=HttpPeer((), strangers), strangers=strangers)
-    yield one
-    await one.close()
+    async with link_peer() as one:
+        yield one
 
 
 def get(peer: LinkPeer, fake: Fake, key: bytes = b"k", terms: Terms = TERMS) -> Awaitable[Answered[ReadResult]]:
@@ -298,12 +294,10 @@ async def test_nobody_waits_for_the_answer_to_a_question_that_was_given_up(peer:
 
 
 async def test_a_closed_peer_ends_every_question(fake: Fake) -> None:
-    strangers = Strangers()
-    peer = LinkPeer(keys=(), me=lambda: ME, http=HttpPeer((), strangers), strangers=strangers)
     fake.react = lambda _: []
-    waiting = [asyncio.ensure_future(refused(get(peer, fake))) for _ in range(3)]
-    await arrived(fake, 3)
-    await peer.close()
+    async with link_peer() as peer:
+        waiting = [asyncio.ensure_future(refused(get(peer, fake))) for _ in range(3)]
+        await arrived(fake, 3)
     assert {type(one) for one in await asyncio.gather(*waiting)} == {OwnerUnreachable}
 
 

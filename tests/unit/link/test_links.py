@@ -11,6 +11,7 @@ import pytest_asyncio
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.link.answering import LinkServer
 from tablehouse.link.handshake import request
+from tablehouse.link.packets import Seal, packed
 from tablehouse.model import HostInfo, Role
 from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import Placed, snapshot
@@ -174,6 +175,30 @@ async def test_a_worker_has_a_bound_of_links() -> None:
     finally:
         await a.server.stop(1)
         await b.server.stop(1)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\xc1",
+        b"\x01",
+        b"\x92\x63\x01",  # an unknown kind
+        b"\x91\x01",  # an Ask of nothing
+        b"\x95\x01\x01\x94\xa1t\xa1d\x04\x07\x02\x95\xa5range\xc4\x00\xc0\xc2\x00",  # a Range of no rows
+        b"\x91" * 50_000,
+    ],
+)
+async def test_a_question_that_cannot_be_understood_ends_the_link(
+    workers: tuple[Worker, Worker], message: bytes
+) -> None:
+    _, b = workers
+    async with connected(b.internal) as (reader, writer):
+        writer.write(request(HostInfo("b", 1, b.internal), "test", "c 1", "0" * 32))
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        writer.writelines(packed([message], Seal(None)))
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 30) == b""
+    assert b.local.asked == []
 
 
 async def test_whatever_arrives_on_a_link_ends_that_link_alone(workers: tuple[Worker, Worker]) -> None:

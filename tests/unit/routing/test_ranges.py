@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import msgspec
 import pytest
 import pytest_asyncio
 from hypothesis import given, settings
@@ -23,7 +22,6 @@ from tablehouse.errors import (
     RequestError,
     TooStale,
 )
-from tablehouse.http.peer import HttpPeer
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TaskState, TaskStatus
 from tablehouse.routing import ranges
 from tablehouse.routing.asking import Asker
@@ -31,8 +29,6 @@ from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.here import Here
 from tablehouse.routing.ports import Answers, ConditionalWrite, Peer, Terms
 from tablehouse.routing.ranges import Ranges
-from tablehouse.routing.slices import CONTENT_TYPE
-from tablehouse.routing.strangers import Strangers
 from tablehouse.routing.tables import routed_tables
 from tablehouse.stores.memory import StoreMemory
 from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
@@ -44,7 +40,8 @@ from tablehouse.tasks.task import Task
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 from tests.support.cluster_fakes import CATALOG, FakeTables, Placed, snapshot
-from tests.support.http_workers import Reply, Worker, connected, read_reply, share, two_workers
+from tests.support.http_workers import Worker, share, two_workers
+from tests.support.link_peers import link_peer
 from tests.support.schemas import NO_REGISTRY
 
 TABLES = routed_tables(CATALOG, "g", NO_REGISTRY)
@@ -178,16 +175,15 @@ def terms(wait: float = 0.0, digest: str = TABLES["planes"].digest) -> Terms:
 @asynccontextmanager
 async def asking(worker: Worker) -> AsyncIterator[Callable[..., Any]]:
     """Give what asks a worker about its partition 2 of the planes."""
-    peer = HttpPeer((), Strangers())
-    at = peer.at(HostInfo(worker.name, 1, worker.internal))
+    async with link_peer() as peer:
+        at = peer.at(HostInfo(worker.name, 1, worker.internal))
 
-    async def ask(question: Range, asked: Consistency = DEFAULT_CONSISTENCY, on: Terms | None = None) -> RangeResult:
-        return (await at.answer("planes", 2, question, asked, on or terms())).result
+        async def ask(
+            question: Range, asked: Consistency = DEFAULT_CONSISTENCY, on: Terms | None = None
+        ) -> RangeResult:
+            return (await at.answer("planes", 2, question, asked, on or terms())).result
 
-    try:
         yield ask
-    finally:
-        await peer.close()
 
 
 async def test_a_range_and_its_rows_cross_the_hop_exactly(workers: tuple[Worker, Worker]) -> None:
@@ -249,51 +245,6 @@ async def test_a_worker_that_does_not_hold_the_partition_or_means_another_table_
     assert workers[1].local.asked == []
 
 
-async def post(worker: Worker, body: bytes, path: str = "/internal/v1/tables/planes/2:ask") -> Reply:
-    lines = [
-        f"POST {path} HTTP/1.1",
-        "Host: test",
-        f"Content-Length: {len(body)}",
-        f"Content-Type: {CONTENT_TYPE}",
-        f"Tablehouse-Worker: {worker.name} 1",
-        "Tablehouse-Internal-Version: 1",
-        f"Tablehouse-Table-Digest: {TABLES['planes'].digest}",
-        "Tablehouse-Partitions: 4",
-        "Tablehouse-Deadline-Ms: 1000",
-    ]
-    async with connected(worker.internal) as (reader, writer):
-        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        return await read_reply(reader)
-
-
-@pytest.mark.parametrize(
-    "question",
-    [
-        b"",
-        b"\xc1",
-        msgspec.msgpack.encode({"type": "nothing known"}),
-        msgspec.msgpack.encode({"type": "range", "limit": 0}),
-        msgspec.msgpack.encode({"type": "range", "start": 7}),
-        b"\x91" * 100_000,
-    ],
-)
-async def test_a_question_that_cannot_be_understood_is_a_400(workers: tuple[Worker, Worker], question: bytes) -> None:
-    reply = await post(workers[1], question)
-    assert (reply.status, reply.json["code"]) == (400, "invalid_body")
-    assert workers[1].local.asked == []
-
-
-async def test_the_bytes_of_a_question_and_of_its_answer_are_these(workers: tuple[Worker, Worker]) -> None:
-    workers[1].local.rows["planes", 2, b"k"] = Row(b"1", 1_700_000_000_000, 41)
-    question = {"type": "range", "start": b"a", "end": b"z", "reverse": True, "limit": 3}
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(Range(b"a", b"z", reverse=True, limit=3))) == question
-    reply = await post(workers[1], msgspec.msgpack.encode(question))
-    assert (reply.status, reply.headers["tablehouse-served-by"]) == (200, "b")
-    answer = msgspec.msgpack.decode(reply.body)
-    assert answer["rows"] == [[b"k", b"1", 1_700_000_000_000, 41, False]]
-    assert (answer["freshness"]["role"], answer["freshness"]["partition"], answer["rest"]) == ("active", 2, None)
-
-
 @pytest.mark.parametrize(
     "answer",
     [
@@ -311,13 +262,12 @@ async def test_a_worker_of_before_and_any_other_server_count_as_unreachable(answ
         writer.close()
 
     server = await asyncio.start_server(stranger, "127.0.0.1", 0)
-    peer = HttpPeer((), Strangers())
     host = HostInfo("m", 1, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     try:
-        with pytest.raises(OwnerUnreachable):
-            await peer.at(host).answer("planes", 2, Range(), DEFAULT_CONSISTENCY, terms())
+        async with link_peer() as peer:
+            with pytest.raises(OwnerUnreachable):
+                await peer.at(host).answer("planes", 2, Range(), DEFAULT_CONSISTENCY, terms())
     finally:
-        await peer.close()
         server.close()
 
 
@@ -343,11 +293,8 @@ class Reading:
 
 @asynccontextmanager
 async def reading(workers: tuple[Worker, Worker]) -> AsyncIterator[Reading]:
-    peer = HttpPeer((), Strangers())
-    try:
+    async with link_peer() as peer:
         yield Reading(workers[0].view, workers[0].local, peer)
-    finally:
-        await peer.close()
 
 
 def put(workers: tuple[Worker, Worker], partition: int, key: bytes, row: Row) -> None:
