@@ -6,10 +6,11 @@ costs (bench/README.md), and neither does the question to the worker that has th
 the full handler and is decided there from the beginning; what is answered here would get the same answer there.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from tablehouse.access.policy import OPEN, Policy, Right
 from tablehouse.http.content_coding import MIN_BYTES, gzip_tag, gzipped, takes_gzip
@@ -91,10 +92,16 @@ class PlainReads:
         #: Whether the client takes gzip, by the headers that it sends.
         self._plain_heads: dict[bytes, bool] = {}
         self._closed = False
+        #: Requests for which another worker is asked.
+        self._waiting = 0
+        #: Set once this is closed and no other worker is asked any more.
+        self.idle = asyncio.Event()
 
     def close(self) -> None:
         """Leave every request to the full handler, which closes connections."""
         self._closed = True
+        if not self._waiting:
+            self.idle.set()
 
     def answer(self, data: bytes, later: Later) -> Sequence[bytes] | Waiting | None:
         """Return the answer to the whole request in `data`, in parts; None when the full handler has to give it.
@@ -123,17 +130,31 @@ class PlainReads:
         """Have another worker asked."""
 
         def done(found: Answer | None) -> None:
+            self._ended()
             later(None if found is None or self._closed else self._rendered(found, read))
 
-        cancel = self._query.ask_elsewhere(there, self._timeout, done)
-        return None if cancel is None else Waiting(read.started, cancel)
+        forget = self._query.ask_elsewhere(there, self._timeout, done)
+        if forget is None:
+            return None
+
+        def cancel() -> None:
+            self._ended()
+            forget()
+
+        self._waiting += 1
+        return Waiting(read.started, cancel)
+
+    def _ended(self) -> None:
+        self._waiting -= 1
+        if self._closed and not self._waiting:
+            self.idle.set()
 
     def _rendered(self, found: Answer, read: _Read) -> Sequence[bytes] | None:
         """Return the answer, and count it."""
         row = found.result.row
         if row is None:
             missing = no_row(found)
-            status, headers, payload = missing.status, dict(missing.headers), bytes(missing.body or b"")
+            status, headers, payload = missing.status, dict(missing.headers), cast("bytes", missing.body)
         else:
             status, headers, payload = 200, row_headers(found, row), row.payload
             headers["Content-Type"] = found.table.content_type

@@ -151,6 +151,8 @@ class HttpServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 for entrance in self._entrances:
+                    if entrance.plain is not None:
+                        await entrance.plain.idle.wait()
                     await entrance.dispatcher.idle.wait()
 
     async def stop(self, seconds: float) -> None:

@@ -14,7 +14,7 @@ from tablehouse.link.handshake import END, MAX_HEAD_BYTES, Hello, NoLink, Seals,
 from tablehouse.link.messages import Cancel, Ping, Pong, Question, Reply, decode_replies, encode
 from tablehouse.link.packets import BadPacket, PacketReader, packed
 from tablehouse.model import HostInfo
-from tablehouse.routing.ports import Unconnected, Unresponsive
+from tablehouse.routing.ports import NotAsked, Unconnected, Unresponsive
 
 log = structlog.get_logger("link")
 
@@ -228,7 +228,10 @@ class Line:
         now = self._loop.time()
         for number, question in [one for one in self._open.items() if one[1].until <= now]:
             self.forget(number)
-            kind = OwnerUnreachable if self._heard_at > question.asked_at else Unresponsive
+            # Without a connection it was not sent.
+            kind: type[OwnerUnreachable] = Unconnected if self._wire is None else Unresponsive
+            if self._heard_at > question.asked_at:
+                kind = OwnerUnreachable
             waited = now - question.asked_at
             self._call_back(question, kind(f"no answer from {self.host.url} within {waited:.3g} s"))
         if self._wire is not None:
@@ -330,12 +333,12 @@ class _Wire(asyncio.Protocol):
         self._transport = None
         reason = self._reason if exc is None else f"{self._reason}: {exc}"
         if not self.ready.done():
-            self.ready.set_exception(OwnerUnreachable(f"{self._line.host.url}: {reason}"))
+            self.ready.set_exception(NotAsked(f"{self._line.host.url}: {reason}"))
         self._line.lost(self, reason)
 
 
 async def _open_wire(line: Line, host: HostInfo, me: HostInfo, keys: Sequence[bytes]) -> None:
-    """Connect to a worker, and have the line use the link; raises NoLink, OwnerUnreachable and OSError."""
+    """Connect to a worker, and have the line use the link; raises NoLink, NotAsked and OSError."""
     url = urlsplit(host.url)
     hello = Hello(name_of(host), name_of(me), secrets.token_hex(16))
     make = partial(_Wire, line, hello, keys, request(host, url.netloc, hello.asking, hello.nonce))

@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from tablehouse.errors import OwnerUnreachable
 from tablehouse.link.packets import BadPacket, Seal
 from tablehouse.model import HostInfo
-from tablehouse.routing.ports import NoCommonSecret
+from tablehouse.routing.ports import NoCommonSecret, NotAsked
 
 PATH = "/internal/v1/link"
 
@@ -125,18 +124,18 @@ def refusal(status: int, reason: str, detail: str) -> bytes:
 def read_answer(head: bytes, hello: Hello, host: HostInfo, keys: Sequence[bytes]) -> Seals:
     """Read the answer of a worker, and return the seals of the link to it.
 
-    Raises NoLink for a worker that has none, OwnerUnreachable for another one than was meant, and NoCommonSecret for
+    Raises NoLink for a worker that has none, NotAsked for another one than was meant, and NoCommonSecret for
     one that does not prove to have a secret of this worker.
     """
     status = _STATUS.match(head)
     if status is None:
-        raise OwnerUnreachable(f"{host.url} does not answer as a worker does")
+        raise NotAsked(f"{host.url} does not answer as a worker does")
     fields = _fields(head)
     if status[1] != b"101" or fields.get("upgrade") != _PROTOCOL:
         raise NoLink(f"{host.url} answered a request for a link with status {int(status[1])}")
     answering, nonce = fields.get(_MEANT, ""), fields.get(_NONCE, "")
     if answering != name_of(host):
-        raise OwnerUnreachable(f"{host.url} is worker {answering!r} (id and incarnation) now, not {name_of(host)!r}")
+        raise NotAsked(f"{host.url} is worker {answering!r} (id and incarnation) now, not {name_of(host)!r}")
     proofs = fields.get(_PROOF, "")
     if not keys and proofs:
         raise NoCommonSecret(

@@ -16,6 +16,7 @@ from tablehouse.routing.ports import (
     Answers,
     ConditionalWrite,
     NoCommonSecret,
+    NotAsked,
     Peer,
     Slice,
     Terms,
@@ -185,7 +186,7 @@ class LinkPeer:
             )
             try:
                 reply = await _asked(line, number, message, seconds, followed=False)
-            except (Unconnected, NoCommonSecret):
+            except (Unconnected, NotAsked):
                 raise
             except OwnerUnreachable as error:
                 raise DeadlineExceeded(

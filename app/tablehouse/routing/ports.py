@@ -179,7 +179,11 @@ class Unconnected(Unresponsive):
     """There was no connection, so nothing was asked."""
 
 
-class NoCommonSecret(OwnerUnreachable):
+class NotAsked(OwnerUnreachable):
+    """What answers where a worker should is none, or another one, so it was asked nothing."""
+
+
+class NoCommonSecret(NotAsked):
     """What answers where a worker should does not prove to have a secret of this worker."""
 
 

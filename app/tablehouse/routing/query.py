@@ -36,9 +36,9 @@ class Answer:
 
 
 class Elsewhere(NamedTuple):
-    """Another worker that can be asked for a row: the active of the key's only partition.
+    """Another worker that can be asked for a row: the active of the only partition that the key is known to be in.
 
-    partitions is the count that the key was hashed with.
+    partitions is the count that the key was hashed with. may_miss says that the key can be in no other partition.
     """
 
     routed: RoutedTable
@@ -47,6 +47,7 @@ class Elsewhere(NamedTuple):
     question: Get
     partitions: int
     generation: int
+    may_miss: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +139,16 @@ class Query:
         key, snapshot = routed.parse(key_text), self._view.current
         count = partition_count(routed, snapshot)
         partitions = routed.partitions_of(key, count)
-        if len(partitions) != 1 or not key.enumerable:
+        if len(partitions) != 1:
             return None
         partition = partitions[0]
         active = snapshot.actives.get(routed.spec.shard(partition))
         if active is None:
             return None
         if active.worker_id != self._worker_id:
-            return Elsewhere(routed, active, partition, Get(key.stored), count, snapshot.generation)
+            return Elsewhere(routed, active, partition, Get(key.stored), count, snapshot.generation, key.enumerable)
         result = self._local.answer(table, partition, Get(key.stored), DEFAULT_CONSISTENCY)
-        return _trusted(Answer(routed, result, self._worker_id, "local"))
+        return _trusted(Answer(routed, result, self._worker_id, "local"), may_miss=key.enumerable)
 
     def ask_elsewhere(
         self, there: Elsewhere, seconds: float, done: Callable[[Answer | None], None]
@@ -166,7 +167,9 @@ class Query:
             generation=there.generation,
             seconds=seconds,
             done=lambda result: done(
-                None if result is None else _trusted(Answer(there.routed, result, there.host.worker_id, "forwarded"))
+                None
+                if result is None
+                else _trusted(Answer(there.routed, result, there.host.worker_id, "forwarded"), may_miss=there.may_miss)
             ),
         )
 
@@ -191,10 +194,10 @@ class Query:
         )
 
 
-def _trusted(answer: Answer) -> Answer | None:
+def _trusted(answer: Answer, *, may_miss: bool) -> Answer | None:
     """Return an answer by the default consistency, unless it has no row and may not say that there is none."""
     result = answer.result
-    if result.row is None and untrusted_miss(result.freshness, DEFAULT_CONSISTENCY) is not None:
+    if result.row is None and (not may_miss or untrusted_miss(result.freshness, DEFAULT_CONSISTENCY) is not None):
         return None
     return answer
 

@@ -304,7 +304,12 @@ async def test_of_an_owner_that_was_asked_and_gave_no_answer_nobody_knows_whethe
     open_here: list[asyncio.StreamWriter] = []
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET /internal/v1/link "):
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+            return
+        seen.append(head)
         open_here.append(writer)
         if answer is not None:
             writer.write(answer)

@@ -13,9 +13,11 @@ from structlog.testing import capture_logs
 from tablehouse.errors import OwnerUnreachable
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.http.internal import STATUS_PATH
-from tablehouse.http.proofs import CHALLENGE, CHALLENGE_PATH, NONCE, PROOF, WORKER, Met, NoCommonSecret, keys_of, meet
+from tablehouse.http.proofs import CHALLENGE, CHALLENGE_PATH, NONCE, PROOF, WORKER, Met, keys_of, meet
+from tablehouse.link.answering import LinkServer
 from tablehouse.model import HostInfo
 from tablehouse.recurring import FIRST_DISTANCE, Recurring
+from tablehouse.routing.ports import NoCommonSecret
 from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import FakeClock, Placed, snapshot
 from tests.support.http_workers import Reply, Worker, ask, send, share, start_worker
@@ -109,13 +111,13 @@ async def test_a_worker_with_another_secret_is_logged_at_growing_distances(
     monkeypatch: pytest.MonkeyPatch, asking: list[str]
 ) -> None:
     clock = FakeClock()
-    monkeypatch.setattr("tablehouse.http.peer.Recurring", lambda log: Recurring(log, clock))
+    monkeypatch.setattr("tablehouse.routing.strangers.Recurring", lambda log: Recurring(log, clock))
     with capture_logs() as logged:
         async with workers(asking, [NEW]) as (a, b):
             for _ in range(3):
-                assert (await a.get(ROW)).status == 503
+                assert (await a.get(f"{ROW}?read=prefer-active")).status == 503
             clock.now += FIRST_DISTANCE
-            assert (await a.get(ROW)).status == 503
+            assert (await a.get(f"{ROW}?read=prefer-active")).status == 503
     lines = [line for line in logged if line["event"] == "another worker has no secret in common with this one"]
     assert [(line["url"], line["peer"], line["log_level"]) for line in lines] == [(b.internal, "b", "warning")] * 2
     assert lines[1]["suppressed"] == 2
@@ -242,7 +244,7 @@ async def test_a_listener_without_the_secret_gets_a_nonce_alone_and_its_rows_rea
         assert b"evil" not in reply.body
         assert received
         for request in received:
-            assert request.startswith(b"GET /internal/v1/challenge ")
+            assert request.startswith((b"GET /internal/v1/challenge ", b"GET /internal/v1/link "))
             assert NEW.encode() not in request
 
 
@@ -300,6 +302,7 @@ async def test_an_answer_that_was_changed_on_its_way_is_not_believed(monkeypatch
         assert not peer.is_proven(another, 200, got, b"1")
 
         monkeypatch.setattr("tablehouse.http.proofs._sealing", lambda *_: lambda _: None)
+        monkeypatch.setattr(LinkServer, "is_request", lambda *_: False)
         refused = await a.get(ROW)
         assert (refused.status, refused.json["code"]) == (503, "owner_unreachable")
         assert "answered without a proof of the secret" in refused.json["tried"][0]["reason"]

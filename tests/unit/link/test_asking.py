@@ -7,15 +7,34 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import pytest_asyncio
 
-from tablehouse.errors import NotOwner, Overloaded, OwnerUnreachable, RequestError
+from tablehouse.errors import (
+    DeadlineExceeded,
+    NotOwner,
+    Overloaded,
+    OwnerUnreachable,
+    PreconditionFailed,
+    RequestError,
+)
 from tablehouse.link import asking
 from tablehouse.link.handshake import answer, read_request
-from tablehouse.link.messages import Answer, Ask, Ping, Pong, Question, Refused, Reply, decode_questions, encode
+from tablehouse.link.messages import (
+    Answer,
+    Ask,
+    Ping,
+    Pong,
+    Question,
+    Refused,
+    Reply,
+    Write,
+    Written,
+    decode_questions,
+    encode,
+)
 from tablehouse.link.packets import PacketReader, Seal, packed
 from tablehouse.link.peer import LinkPeer
 from tablehouse.model import DEFAULT_CONSISTENCY, Freshness, HostInfo, Role
 from tablehouse.routing.error_values import value_of
-from tablehouse.routing.ports import Answered, Terms, Unconnected, Unresponsive
+from tablehouse.routing.ports import Answered, Condition, ConditionalWrite, NotAsked, Terms, Unconnected, Unresponsive
 from tablehouse.stores.rows import Row
 from tablehouse.tasks.questions import Applied, Get
 from tablehouse.tasks.ranges import Range
@@ -305,7 +324,46 @@ async def test_a_closed_peer_ends_every_question(fake: Fake) -> None:
 async def test_every_kind_of_question_crosses(peer: LinkPeer, fake: Fake, question: Applied | Range) -> None:
     error = NotOwner("seen")
     fake.react = lambda asked: [Refused(asked.number, value_of(error))] if isinstance(asked, Ask) else []
-    await refused(peer.at(fake.host).answer("planes", 2, question, DEFAULT_CONSISTENCY, TERMS))  # type: ignore[arg-type]
+    await refused(peer.at(fake.host).answer("planes", 2, question, DEFAULT_CONSISTENCY, TERMS))
     [asked] = fake.questions
     assert isinstance(asked, Ask)
     assert asked.question == question
+
+
+WRITE = ConditionalWrite("planes", 2, b"s", b"k", b"v", Condition(exists=False))
+
+
+@pytest.mark.parametrize("end", ["cut", "silence", "another answer", "nonsense"])
+async def test_of_a_write_that_was_asked_for_and_has_no_answer_nobody_knows_whether_it_was_made(
+    peer: LinkPeer, fake: Fake, end: str
+) -> None:
+    def react(question: Question) -> list[Reply | bytes]:
+        if not isinstance(question, Write):
+            return []
+        if end == "cut":
+            fake.writers[-1].close()
+        if end == "another answer":
+            return [Answer(question.number, None)]
+        return [b"\xff" * 8] if end == "nonsense" else []
+
+    fake.react = react
+    got = await refused(peer.write(fake.host, WRITE, TERMS._replace(timeout=1.0)))
+    assert type(got) is DeadlineExceeded
+    assert "may have happened" in got.detail
+    assert isinstance(fake.questions[0], Write)
+
+
+async def test_a_write_to_a_worker_that_was_not_reached_was_not_made(peer: LinkPeer, fake: Fake) -> None:
+    meant, fake.host = fake.host, HostInfo("another", 1, fake.host.url)
+    assert type(await refused(peer.write(meant, WRITE, TERMS))) is NotAsked
+    await fake.stop()
+    assert type(await refused(peer.write(fake.host, WRITE, TERMS))) is Unconnected
+
+
+async def test_a_write_gives_the_offset_or_what_it_was_refused_with(peer: LinkPeer, fake: Fake) -> None:
+    fake.react = lambda question: [Written(question.number, 41)] if isinstance(question, Write) else []
+    assert await peer.write(fake.host, WRITE, TERMS) == 41
+    error = PreconditionFailed("there is a row", etag='"1"')
+    fake.react = lambda question: [Refused(question.number, value_of(error))] if isinstance(question, Write) else []
+    got = await refused(peer.write(fake.host, WRITE, TERMS))
+    assert (type(got), got.details["etag"]) == (PreconditionFailed, '"1"')

@@ -84,7 +84,7 @@ REPLIES: list[tuple[Reply, object]] = [
 ]
 
 
-@pytest.mark.parametrize(("message", "written"), QUESTIONS + REPLIES, ids=repr)
+@pytest.mark.parametrize(("message", "written"), [*QUESTIONS, *REPLIES], ids=repr)
 def test_a_message_has_these_members_in_this_order(message: Question | Reply, written: object) -> None:
     assert msgspec.msgpack.decode(encode(message)) == written
 

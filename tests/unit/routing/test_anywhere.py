@@ -61,5 +61,5 @@ async def test_a_partition_that_cannot_answer_may_have_a_newer_record(broken: in
 def test_no_partition_answers_alone_and_all_are_where_the_key_can_be() -> None:
     setting = Anywhere()
     setting.record(0, 5, b"1")
-    assert setting.query.read_here("planes", KEY) is None
+    assert setting.query.look("planes", KEY) is None
     assert [location.partition for location in setting.query.locate("planes", KEY)[1]] == list(range(COUNT))

@@ -20,6 +20,7 @@ from tablehouse.errors import (
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, ShardId
 from tablehouse.routing.candidates import AVOIDED_SECONDS, Candidates
 from tablehouse.routing.ports import Unresponsive
+from tablehouse.routing.query import Answer, Elsewhere
 from tablehouse.tasks.reads import ReadResult
 from tests.support.cluster_fakes import Placed, ScriptedPeer, everything, snapshot
 from tests.support.querying import PARTITION, ROW, Setting, found
@@ -453,13 +454,15 @@ async def test_a_partition_that_leaves_while_its_position_is_waited_for_is_asked
     assert (await setting.read(asked=AT_120)).served_by == "a"
 
 
-def test_the_fast_way_answers_only_for_the_own_active_and_asks_for_nothing_special() -> None:
+def test_a_look_answers_only_for_the_own_active_and_asks_for_nothing_special() -> None:
     setting = standby_here()
-    assert setting.query.read_here("planes", b"N10156") is None
+    there = setting.query.look("planes", b"N10156")
+    assert isinstance(there, Elsewhere)
+    assert there.host.worker_id == "a"
     assert setting.local.asked == []
     setting.view.swap(snapshot(Placed("me", "http://me:1", everything())))
     setting.local.role = Role.ACTIVE
-    answer = setting.query.read_here("planes", b"N10156")
-    assert answer is not None
+    answer = setting.query.look("planes", b"N10156")
+    assert isinstance(answer, Answer)
     assert answer.result.row == ROW
     assert setting.local.asked_for == [DEFAULT_CONSISTENCY]

@@ -10,6 +10,7 @@ from tablehouse.formats.partitioners import partition_of
 from tablehouse.formats.schemas import Schema
 from tablehouse.formats.variants import Known
 from tablehouse.model import Role
+from tablehouse.routing.query import Answer
 from tablehouse.routing.tables import routed_tables
 from tablehouse.stores.rows import Row
 from tests.support.avro import avro_schema, written
@@ -122,7 +123,7 @@ async def test_without_any_known_schema_an_avro_key_cannot_be_read_from_a_url() 
     assert error.status == 503
     assert setting.asked == []
     with pytest.raises(KeySchemaUnknown):
-        setting.query.read_here("planes", KEY)
+        setting.query.look("planes", KEY)
     with pytest.raises(KeySchemaUnknown):
         setting.query.locate("planes", KEY)
 
@@ -135,7 +136,7 @@ async def test_without_any_known_variant_a_json_key_is_looked_for_everywhere(key
     stored = setting.local.asked[0][2]
     row = setting.local.rows["planes", 2, stored] = Row(b"{}", 5, 1)
     assert (await setting.read(b'"N10156"')).result.row == row
-    assert setting.query.read_here("planes", b'"N10156"') is None
+    assert setting.query.look("planes", b'"N10156"') is None
     assert [location.partition for location in setting.query.locate("planes", b'"N10156"')[1]] == list(range(COUNT))
 
 
@@ -146,15 +147,15 @@ async def test_keys_that_are_none_are_refused_as_ever() -> None:
     assert setting.asked == []
 
 
-def test_read_here_answers_a_hit_in_the_one_known_partition_and_leaves_the_rest_to_read() -> None:
+def test_a_look_answers_a_hit_in_the_one_known_partition_and_leaves_the_rest_to_read() -> None:
     setting = Variants()
-    assert setting.query.read_here("planes", KEY) is None
+    assert setting.query.look("planes", KEY) is None
     row = setting.put(NINE, 5)
-    answer = setting.query.read_here("planes", KEY)
-    assert answer is not None
+    answer = setting.query.look("planes", KEY)
+    assert isinstance(answer, Answer)
     assert (answer.result.row, answer.path) == (row, "local")
     setting.known.keys_of("planes-topic").learn(OTHERS[0].to_bytes(4, "big"))
-    assert setting.query.read_here("planes", KEY) is None  # the other known partition may have a newer one
+    assert setting.query.look("planes", KEY) is None  # the other known partition may have a newer one
 
 
 def test_locate_names_every_partition_the_known_ones_first() -> None:
