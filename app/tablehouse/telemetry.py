@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from tablehouse.model import TaskStatus
+from tablehouse.tallies import Counts, Histograms
 
 # The creation times of counters are of no use in Prometheus' text format, and would be a quarter of its lines.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client has no type for it
@@ -37,10 +38,8 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
         self._tasks: _TaskCollector | None = None
-        self.http_requests = self._counter("http_requests", "HTTP answers.", "method", "route", "code")
-        self.http_request_duration = self._histogram(
-            "http_request_duration_seconds", "Time to an HTTP response.", "route"
-        )
+        self.http_requests = self._counts("http_requests", "HTTP answers.", "method", "route", "code")
+        self.http_request_duration = self._times("http_request_duration_seconds", "Time to an HTTP response.", "route")
         self.http_in_flight = self._gauge("http_in_flight_requests", "HTTP requests being processed.")
         self.http_connections = self._gauge("http_connections", "Open connections of a listener.", "listener")
         self.http_held_bytes = self._gauge(
@@ -51,13 +50,13 @@ class Metrics:
             "Connections closed by the worker: limit, memory, slow_head or slow_reader.",
             "reason",
         )
-        self.reads = self._counter(
+        self.reads = self._counts(
             "read",
             "Reads of a row, including those in batches: hit, miss, stale (not answered by the active) or unavailable.",
             "table",
             "result",
         )
-        self.read_duration = self._histogram(
+        self.read_duration = self._times(
             "read_duration_seconds", "Time of a read: local, forwarded, or standby if one answered.", "table", "path"
         )
         self.writes = self._counter(
@@ -69,12 +68,12 @@ class Metrics:
         self.write_duration = self._histogram(
             "write_duration_seconds", "Time to the acknowledgement of a caller's write.", "table"
         )
-        self.forwards = self._counter(
+        self.forwards = self._counts(
             "forward_requests",
             "Hops to another worker: ok, not_owner, refused or unreachable.",
             "outcome",
         )
-        self.forward_duration = self._histogram("forward_duration_seconds", "Time of one hop to another worker.")
+        self.forward_duration = self._times("forward_duration_seconds", "Time of one hop to another worker.")
         self.links = self._gauge("links", "Open links to and from other workers: asking or answering.", "side")
         self.generation = self._gauge("generation", "Generation of the consumer group that routing follows.")
         self.rebalances = self._counter("rebalances", "Rebalances of this worker.")
@@ -175,6 +174,16 @@ class Metrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace="tablehouse", registry=self.registry)
+
+    def _counts(self, name: str, text: str, *labels: str) -> Counts:
+        made = Counts(f"tablehouse_{name}", text, labels)
+        self.registry.register(made)
+        return made
+
+    def _times(self, name: str, text: str, *labels: str) -> Histograms:
+        made = Histograms(f"tablehouse_{name}", text, labels, _READ_BUCKETS)
+        self.registry.register(made)
+        return made
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, namespace="tablehouse", registry=self.registry)
