@@ -1,4 +1,7 @@
-"""A read that another worker answers, over one that the asked worker answers itself, on an idle group of two."""
+"""Reads that another worker answers, over reads that the asked worker answers itself, in a group of two.
+
+Both share the server's core, so their rates together are what that core can do.
+"""
 
 from collections.abc import Sequence
 
@@ -6,11 +9,16 @@ from bench.load import closed_loop, row_requests
 from bench.measurements.sharing import keys_by_owner, until_shared
 from bench.peers.peer import running
 from bench.peers.tablehouse import Tablehouse
-from bench.setting import Setting
+from bench.setting import CONNECTIONS, Setting
 from bench.source import Source
+from bench.usage import usage
 
 LOCAL = "idle GET, local, p50 ms"
 FORWARDED = "idle GET, forwarded, p50 ms"
+LOCAL_CPU = f"GET, local, {CONNECTIONS} connections, CPU us of both workers"
+FORWARDED_CPU = f"GET, forwarded, {CONNECTIONS} connections, CPU us of both workers"
+LOCAL_RATE = f"GET, local, {CONNECTIONS} connections, requests/s"
+FORWARDED_RATE = f"GET, forwarded, {CONNECTIONS} connections, requests/s"
 
 #: Keys that are looked up, half of which each of two workers owns.
 KEYS = 400
@@ -20,7 +28,7 @@ _LOOPS = 3
 
 
 async def measure(setting: Setting) -> None:
-    """One connection, one request at a time, local and forwarded in turns."""
+    """Local and forwarded reads in turns: one connection with one request at a time, then many."""
     produced = await setting.topics.provide(setting.sized(200_000, 100_000, PARTITIONS))
     # The second to join has nothing yet: it restores its share as a standby, and then asks for it.
     asked, other = setting.workers(produced.source.topic, 2, takeover_interval="1s")
@@ -33,8 +41,30 @@ async def measure(setting: Setting) -> None:
                     asked.port, row_requests(keys), connections=1, seconds=setting.read_seconds / 2
                 )
                 setting.figures.add(name, 1e3 * seen.percentile(50))
+        for _ in range(_LOOPS):
+            for rate, cpu, keys in ((LOCAL_RATE, LOCAL_CPU, local), (FORWARDED_RATE, FORWARDED_CPU, forwarded)):
+                await _read(setting, (asked, other), keys, rate, cpu)
     figures = setting.figures
     setting.say(f"idle GET: local {figures.median(LOCAL):.2f} ms, forwarded {figures.median(FORWARDED):.2f} ms, p50")
+    setting.say(
+        f"{CONNECTIONS} connections: local {figures.median(LOCAL_RATE):,.0f} GET/s, {figures.median(LOCAL_CPU):.0f} us "
+        f"of CPU; forwarded {figures.median(FORWARDED_RATE):,.0f} GET/s, {figures.median(FORWARDED_CPU):.0f} us"
+    )
+
+
+async def _read(
+    setting: Setting, workers: tuple[Tablehouse, Tablehouse], keys: Sequence[bytes], rate: str, cpu: str
+) -> None:
+    """Read some keys of the first worker on many connections."""
+    before = [usage(worker.pid) for worker in workers]
+    seen = await closed_loop(
+        workers[0].port, row_requests(keys), connections=CONNECTIONS, seconds=setting.read_seconds / 2
+    )
+    after = [usage(worker.pid) for worker in workers]
+    used = sum(now.cpu for now in after) - sum(then.cpu for then in before)
+    # As in reads.py: the loop's own warm-up is in the CPU and not in its requests, and has the same rate.
+    setting.figures.add(rate, seen.rate)
+    setting.figures.add(cpu, 1e6 * used / (seen.rate * (after[0].at - before[0].at)))
 
 
 async def divide(asked: Tablehouse, source: Source) -> tuple[Sequence[bytes], Sequence[bytes]]:

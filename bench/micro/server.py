@@ -267,7 +267,7 @@ def _server(local: _Tables) -> Server:
     )
     observations = Observations(metrics, AccessLog(clock))
     held = HeldBytes(_BUDGET, clock)
-    plain = PlainReads(query, observations, clock, 5.0, held, None)
+    plain = PlainReads(query, observations, clock, 5.0, held, hosts=None)
     dispatcher = Dispatcher(routes, observations, clock, timeout=5.0, held=held, turns=turns)
     return Server(dispatcher, metrics, connections=Connections(100, clock), held=held, plain=plain)
 
