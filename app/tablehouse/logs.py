@@ -74,13 +74,13 @@ def configure_logging(
     worker: str,
     *,
     quiet: Iterable[str] = (),
-    is_no_news: Callable[[logging.LogRecord], bool] = lambda _record: False,
+    is_expected: Callable[[logging.LogRecord], bool] = lambda _record: False,
 ) -> None:
     """Send structlog's and the libraries' lines to stderr, in one format, each with the worker's id.
 
     level is a name of the standard library (`info`, `WARNING`). Libraries say nothing below info at any level: their
     lines for debugging have whole requests, with passwords and records. Those that quiet names say nothing below
-    warning. Lines of libraries for which is_no_news() holds are left out. Calling it again replaces what was set up
+    warning. Lines of libraries for which is_expected() holds are left out. Calling it again replaces what was set up
     before.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -113,7 +113,7 @@ def configure_logging(
     handler.setLevel(max(number, logging.INFO))
     handler.addFilter(_is_no_refusal)
     handler.addFilter(Masked())
-    handler.addFilter(lambda record: not is_no_news(record))
+    handler.addFilter(lambda record: not is_expected(record))
     handler.addFilter(Repeats())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -125,7 +125,7 @@ class Membership:
         reason = "the worker is stopping" if self._health.draining() else "the group is rebalancing"
         await self._shards.suspend(IN_FLIGHT_TIMEOUT_SECONDS, reason)
         # Its decisions are those of this ownership: the next one begins when they are in the log.
-        await self._owner_writer.rest(IN_FLIGHT_TIMEOUT_SECONDS)
+        await self._owner_writer.settle_all(IN_FLIGHT_TIMEOUT_SECONDS)
 
     async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
         """Route by the new assignment, and own what it gives to this worker."""

@@ -12,7 +12,7 @@ import uvloop
 
 from tablehouse.catalog.load import load_catalog
 from tablehouse.config.settings import Settings
-from tablehouse.kafka.log_lines import QUIET, is_no_news
+from tablehouse.kafka.log_lines import QUIET, is_expected
 from tablehouse.logs import configure_logging, log_uncaught
 from tablehouse.stores.data_directory import UMASK, DataDirectory
 from tablehouse.worker.log_pipe import LogPipe
@@ -42,7 +42,7 @@ def run_worker(settings: Settings) -> int:
     catalog = load_catalog(settings.tables)
     directory = DataDirectory.acquire(settings.data_dir)
     configure_logging(
-        settings.log_format, settings.log_level, directory.worker_id, quiet=(*QUIET, "httpx"), is_no_news=is_no_news
+        settings.log_format, settings.log_level, directory.worker_id, quiet=(*QUIET, "httpx"), is_expected=is_expected
     )
     log_uncaught()
     # Before Faust is imported, which makes objects on the current loop.
