@@ -10,14 +10,14 @@ import pytest
 
 from tablehouse.worker.log_pipe import MAX_WAITING_CHARACTERS, LogPipe
 
-_SMALLEST_PIPE = 4096
+_MIN_PIPE_BYTES = 4096
 _DEADLINE = 120.0
 
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _SMALLEST_PIPE)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _MIN_PIPE_BYTES)
     yield reading, writing
     os.close(reading)
 
