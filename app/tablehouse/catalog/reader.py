@@ -43,7 +43,7 @@ class Reader:
         self._path = path
         self._problems: list[tuple[int, str]] = []
 
-    def beside(self, path: Path) -> Path:
+    def resolve(self, path: Path) -> Path:
         """Return a path given in the document; relative paths start at the document's folder."""
         return self._path.parent / path
 

@@ -238,7 +238,7 @@ def _schema(reader: Reader, node: yaml.Node, field: str) -> Literal["latest", "w
             "must be latest, written, the id of a schema in the registry, or the path of a file with one",
         )
         return None
-    path = reader.beside(Path(given))
+    path = reader.resolve(Path(given))
     try:
         return SchemaFile(path, path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -146,7 +146,7 @@ class Settings(BaseSettings):
         validate_default=False,
         json_schema_extra=_NONE,
         description="The base URL of the schema registry, the part before /subjects; or several URLs of one registry, "
-        "separated by commas, of which the next is tried if one does not answer.",
+        "separated by commas; if one does not answer, the next one is tried.",
     )
     schema_registry_user: UserName | None = Field(
         default=None,
@@ -183,8 +183,9 @@ class Settings(BaseSettings):
     schema_registry_unknown_after: Annotated[float, duration(0, 3600, "from 0s to 1h")] = Field(
         default="30s",
         validate_default=True,
-        description="A schema counts as missing only after the schema registry has said so for this long; until then, "
-        "the partition of the record that needs it waits. Set this above the replication delay between registries.",
+        description="A schema counts as missing only after the schema registry has not known it for this long; until "
+        "then, the partition of the record that needs it waits. Set this above the replication delay between "
+        "registries.",
     )
     zone: Zone = Field(
         default="",
