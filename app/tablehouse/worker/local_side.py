@@ -44,10 +44,10 @@ class LocalSide:
     # Reads
 
     def answer(self, table: str, partition: int, question: Question[Result], consistency: Consistency) -> Result:
-        """Answer a question immediately; raises the same as Shards.answer().
+        """Answer a question immediately.
 
-        Also raises Draining if the worker is stopping, NotOwner before it has joined the group, and MisplacedKeys for a
-        table that is held back.
+        Raises the same as Shards.answer(), but Draining instead of PartitionRestoring while the worker is stopping;
+        NotOwner before it has joined the group, and MisplacedKeys for a table that is held back.
         """
         shards = self._joined_shards(table)
         try:
