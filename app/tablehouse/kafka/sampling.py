@@ -58,10 +58,8 @@ async def _sample(reader: KafkaLogReader, topic: str, partitions: int, cleanup: 
     places = [TopicPartition(topic, number) for number in range(partitions)]
     bounds = await reader.bounds(places)
     per_end = max(1, min(per_end, MAX_RECORDS // 2 // partitions))
-    turns, unread = (
-        asyncio.Semaphore(_CONCURRENT_READS),
-        [f"{place} has no leader" for place in places if place not in bounds],
-    )
+    turns = asyncio.Semaphore(_CONCURRENT_READS)
+    unread = [f"{place} has no leader" for place in places if place not in bounds]
 
     async def read(place: TopicPartition) -> Mapping[int, LogRecord]:
         async with turns:
