@@ -15,7 +15,7 @@ from tablehouse.formats.partitioners import partition_of
 from tablehouse.http.internal import STATUS_PATH
 from tablehouse.http.proofs import CHALLENGE, CHALLENGE_PATH, NONCE, PROOF, WORKER, Met, NoCommonSecret, keys_of, meet
 from tablehouse.model import HostInfo
-from tablehouse.recurring import FIRST_DISTANCE, Recurring
+from tablehouse.recurring import FIRST_INTERVAL, Recurring
 from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import FakeClock, Placed, snapshot
 from tests.support.http_workers import Reply, Worker, ask, send, share, start_worker
@@ -114,7 +114,7 @@ async def test_a_worker_with_another_secret_is_logged_at_growing_distances(
         async with workers(asking, [NEW]) as (a, b):
             for _ in range(3):
                 assert (await a.get(ROW)).status == 503
-            clock.now += FIRST_DISTANCE
+            clock.now += FIRST_INTERVAL
             assert (await a.get(ROW)).status == 503
     lines = [line for line in logged if line["event"] == "another worker has no secret in common with this one"]
     assert [(line["url"], line["peer"], line["log_level"]) for line in lines] == [(b.internal, "b", "warning")] * 2
