@@ -21,7 +21,7 @@ _AGAIN = 0.05
 #: Connections to a worker, as a load balancer has a pool. More are no help: a busy worker takes them one by one.
 _CONNECTIONS = 64
 #: Seconds that requests in flight are waited for at the end.
-_PATIENCE = 15.0
+_TIMEOUT_SECONDS = 15.0
 
 
 class Request(NamedTuple):
@@ -160,7 +160,7 @@ class Balanced:
             self._schedule.cancel()
         self._ending = True
         if self._in_flight:
-            await asyncio.wait({self._all_answered}, timeout=_PATIENCE)
+            await asyncio.wait({self._all_answered}, timeout=_TIMEOUT_SECONDS)
         self.answers.unanswered = self._in_flight
         for task in self._connecting:
             task.cancel()

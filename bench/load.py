@@ -22,7 +22,7 @@ _STATUS = slice(9, 12)
 _SEED = 7
 #: Seconds between two looks at which requests of an open loop are due.
 _TICK = 0.001
-_PATIENCE = 60.0
+_TIMEOUT_SECONDS = 60.0
 #: Seconds at the beginning of a closed loop that are not counted.
 _WARM_UP = 1.0
 
@@ -175,7 +175,7 @@ async def open_loop(
             stack.callback(connection.close)
             connection.send(requests[0], time.perf_counter())
         try:
-            async with asyncio.timeout(seconds + _PATIENCE):
+            async with asyncio.timeout(seconds + _TIMEOUT_SECONDS):
                 await loop.done
         except TimeoutError:
             raise UnexpectedAnswer(f"{loop.missing} requests at {rate:.0f} a second were not answered") from None

@@ -20,7 +20,7 @@ _FRAME = b'{"id":"%b","sequence":%d,"amount":%d.25,"active":true,"tags":["a","b"
 _FRAME_BYTES = 95
 _IN_FLIGHT = 16
 #: Seconds that a topic may take to be made.
-_PATIENCE = 60.0
+_TIMEOUT_SECONDS = 60.0
 _PAUSE = 0.1
 
 
@@ -101,7 +101,7 @@ async def create_topic(bootstrap: str, name: str, partitions: int) -> None:
         for _, code, *message in answer.topic_errors:
             if code:
                 raise for_code(code)(f"creating topic {name}: {message}")
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             while True:
                 if await _led(admin, name, partitions):
                     return

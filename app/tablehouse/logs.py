@@ -18,7 +18,7 @@ LogFormat = Literal["json", "console"]
 
 #: Seconds in which a library's line is written once. While no broker is reachable, clients of Kafka repeat theirs 150
 #: times a second. As long as it goes on, each interval is twice the one before, up to the longest.
-REPEAT_SECONDS, LONGEST_REPEAT_SECONDS = 10.0, 640.0
+REPEAT_SECONDS, MAX_REPEAT_SECONDS = 10.0, 640.0
 
 #: Different things that are remembered.
 _REMEMBERED = 1000
@@ -55,8 +55,8 @@ class Repeats(logging.Filter):
             return False
         if len(self._said) >= _REMEMBERED:
             self._said.clear()
-        goes_on = said.kept_back and now - said.seen_at < LONGEST_REPEAT_SECONDS
-        interval = min(2 * said.interval, LONGEST_REPEAT_SECONDS) if goes_on else REPEAT_SECONDS
+        goes_on = said.kept_back and now - said.seen_at < MAX_REPEAT_SECONDS
+        interval = min(2 * said.interval, MAX_REPEAT_SECONDS) if goes_on else REPEAT_SECONDS
         self._said[what] = _Said(now, now, interval, 0)
         if said.kept_back:
             record.msg, record.args = f"{record.getMessage()} ({said.kept_back} similar lines suppressed)", None
@@ -74,13 +74,13 @@ def configure_logging(
     worker: str,
     *,
     quiet: Iterable[str] = (),
-    is_no_news: Callable[[logging.LogRecord], bool] = lambda _record: False,
+    is_expected: Callable[[logging.LogRecord], bool] = lambda _record: False,
 ) -> None:
     """Send structlog's and the libraries' lines to stderr, in one format, each with the worker's id.
 
     level is a name of the standard library (`info`, `WARNING`). Libraries say nothing below info at any level: their
     lines for debugging have whole requests, with passwords and records. Those that quiet names say nothing below
-    warning. Lines of libraries for which is_no_news() holds are left out. Calling it again replaces what was set up
+    warning. Lines of libraries for which is_expected() holds are left out. Calling it again replaces what was set up
     before.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -113,7 +113,7 @@ def configure_logging(
     handler.setLevel(max(number, logging.INFO))
     handler.addFilter(_is_no_refusal)
     handler.addFilter(Masked())
-    handler.addFilter(lambda record: not is_no_news(record))
+    handler.addFilter(lambda record: not is_expected(record))
     handler.addFilter(Repeats())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

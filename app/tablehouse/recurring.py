@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-#: Seconds from the first line to the second; each further interval is twice the previous one, up to the longest.
-FIRST_DISTANCE, LONGEST_DISTANCE = 2.0, 600.0
+#: Seconds from the first line to the second; each further interval is twice the previous one, up to the maximum.
+FIRST_INTERVAL, MAX_INTERVAL = 2.0, 600.0
 
 
 @dataclass(slots=True)
@@ -14,7 +14,7 @@ class _Trouble:
     since: float
     seen: float
     due: float
-    distance: float = FIRST_DISTANCE
+    interval: float = FIRST_INTERVAL
     suppressed: int = 0
 
 
@@ -48,16 +48,16 @@ class Recurring:
     def _report(self, write: Callable[..., object], subject: Hashable, event: str, fields: dict[str, object]) -> None:
         now = self._clock()
         trouble = self._troubles.get(subject)
-        if trouble is None or now - trouble.seen > LONGEST_DISTANCE:
-            self._troubles[subject] = _Trouble(since=now, seen=now, due=now + FIRST_DISTANCE)
+        if trouble is None or now - trouble.seen > MAX_INTERVAL:
+            self._troubles[subject] = _Trouble(since=now, seen=now, due=now + FIRST_INTERVAL)
             write(event, **fields)
             return
         trouble.seen = now
         if now < trouble.due:
             trouble.suppressed += 1
             return
-        trouble.distance = min(2 * trouble.distance, LONGEST_DISTANCE)
-        trouble.due = now + trouble.distance
+        trouble.interval = min(2 * trouble.interval, MAX_INTERVAL)
+        trouble.due = now + trouble.interval
         suppressed, trouble.suppressed = trouble.suppressed, 0
         write(event, **fields, **_suppressed(suppressed), seconds=round(now - trouble.since, 1))
 

@@ -20,7 +20,7 @@ SIZES = (100, 1_000, 10_000)
 _CONNECTIONS = 2
 _WARM_UP = 1.0
 #: Seconds that a worker may take to catch up.
-PATIENCE = 300.0
+TIMEOUT_SECONDS = 300.0
 #: How answers end that are streamed, and those that are not.
 _END_OF_CHUNKS = b"\r\n0\r\n\r\n"
 _END_OF_BATCH = b"}]}"
@@ -42,7 +42,7 @@ async def measure(setting: Setting) -> None:
     produced = await setting.topics.provide(setting.source)
     source, worker = produced.source, setting.worker(produced.source.topic)
     async with running(worker):
-        await until_caught_up(worker, source.records, PATIENCE)
+        await until_caught_up(worker, source.records, TIMEOUT_SECONDS)
         for size in SIZES:
             requests = _requests(source, size)
             await _batches(worker.port, requests, _WARM_UP)

@@ -37,7 +37,7 @@ _ROWS = 1_000_000
 _RATE, _LEAD = 1_000, 2.0
 #: Every so many keys are updated.
 _STEP = 100
-_PATIENCE = 60.0
+_TIMEOUT_SECONDS = 60.0
 _PAUSE = 0.005
 
 
@@ -96,7 +96,7 @@ async def _streams(setting: Setting, source: Source, updates: Updates) -> None:
     async with running(asked), running(killed):
         for instance in (asked, killed):
             await until_caught_up(instance, 1)
-            await until_at_rest(instance, _PATIENCE)
+            await until_at_rest(instance, _TIMEOUT_SECONDS)
         async with Client(asked.port) as client:
             every = [f"/tables/table/{source.key(number).decode()}" for number in range(KEYS)]
             paths = [path for path in every if (await client.get(path))[0] != 200]  # noqa: PLR2004
@@ -149,11 +149,13 @@ async def _consumer(bootstrap: str) -> AsyncIterator[AIOKafkaConsumer]:
 
 async def _until(peer: AnyPeer, paths: Sequence[str], query: str) -> float:
     """Ask for each path until it is a row, and return when the last was."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     async with Client(peer.port) as client:
         for path in paths:
             while (await client.get(path + query))[0] != 200:  # noqa: PLR2004
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"{peer.name} has no row at {path}{query} {_PATIENCE:.0f} s after the kill")
+                    raise TimeoutError(
+                        f"{peer.name} has no row at {path}{query} {_TIMEOUT_SECONDS:.0f} s after the kill"
+                    )
                 await asyncio.sleep(_PAUSE)
     return time.monotonic()

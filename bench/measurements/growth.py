@@ -46,7 +46,7 @@ INGEST, CPU, BYTES, READS, READY, RSS = (
 )
 
 _PAUSE = 0.1
-_PATIENCE = 120.0
+_TIMEOUT_SECONDS = 120.0
 
 
 def figure(shape: Shape, what: str) -> str:
@@ -94,7 +94,7 @@ async def _watch(worker: Tablehouse, rows: int) -> tuple[Look, Look, Look]:
     """Return the looks that first saw an assignment and rows, and the one that saw all of them served."""
     assigned: Look | None = None
     first: Look | None = None
-    async for look in looks(worker, _PAUSE, _PATIENCE):
+    async for look in looks(worker, _PAUSE, _TIMEOUT_SECONDS):
         if look.progress.assigned:
             assigned = assigned or look
         if look.progress.applied:

@@ -10,8 +10,8 @@ CPU = "ingest, CPU us a record"
 
 _PAUSE = 0.25
 #: Seconds after which a slow program has been watched long enough.
-_LONGEST = 5.0
-_PATIENCE = 300.0
+_MAX_SECONDS = 5.0
+_TIMEOUT_SECONDS = 300.0
 
 
 async def ingest(setting: Setting, peer: Peer, produced: Produced, *, to_the_end: bool = True) -> None:
@@ -21,11 +21,11 @@ async def ingest(setting: Setting, peer: Peer, produced: Produced, *, to_the_end
     """
     records = produced.source.records
     seen: list[Look] = []
-    async for look in looks(peer, _PAUSE, _PATIENCE):
+    async for look in looks(peer, _PAUSE, _TIMEOUT_SECONDS):
         applied = look.progress.applied
         if applied:
             seen.append(look)
-        if applied >= records or (not to_the_end and seen and look.usage.at - seen[0].usage.at > _LONGEST):
+        if applied >= records or (not to_the_end and seen and look.usage.at - seen[0].usage.at > _MAX_SECONDS):
             break
     (before, since), (after, last) = seen[0], seen[-1]
     applied = after.applied - before.applied

@@ -23,7 +23,7 @@ from tablehouse.formats.partitioners import partition_of
 
 P50 = "standby behind its active at half of the maximum ingest, p50 ms"
 P99 = "standby behind its active at half of the maximum ingest, p99 ms"
-MOST = "standby behind its active at half of the maximum ingest, longest ms"
+MAX = "standby behind its active at half of the maximum ingest, longest ms"
 MAXIMUM = "ingest of a backlog by two workers with standbys, records/s"
 RATE = "records/s while the standbys' lag was sampled"
 
@@ -36,7 +36,7 @@ _FLOW, _SEND, _SAMPLE = 10.0, 0.02, 0.02
 #: More than a partition gets in one send.
 _BATCH_BYTES = 512 * 1024
 _PAUSE = 0.05
-_PATIENCE = 120.0
+_TIMEOUT_SECONDS = 120.0
 
 
 class _Seen(NamedTuple):
@@ -81,11 +81,11 @@ async def measure(setting: Setting) -> None:
     figures = setting.figures
     figures.add(MAXIMUM, maximum)
     figures.add(RATE, rate)
-    for name, percent in ((P50, 50), (P99, 99), (MOST, 100)):
+    for name, percent in ((P50, 50), (P99, 99), (MAX, 100)):
         figures.add(name, 1e3 * percentile(behind, percent))
     setting.say(
         f"{rate:,.0f} of {maximum:,.0f} records/s: a standby is behind by p50 {figures.median(P50):.0f} ms, p99 "
-        f"{figures.median(P99):.0f} ms, at most {figures.median(MOST):.0f} ms, in {len(behind):,} samples"
+        f"{figures.median(P99):.0f} ms, at most {figures.median(MAX):.0f} ms, in {len(behind):,} samples"
     )
 
 
@@ -103,7 +103,7 @@ async def _maximum(setting: Setting, workers: Sequence[Tablehouse], before: int,
 
 async def _reaches(workers: Sequence[Tablehouse], count: int) -> tuple[int, float]:
     """Wait until the actives have applied so many records; return how many, and when."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client(worker.port)) for worker in workers]
         while True:
@@ -114,7 +114,7 @@ async def _reaches(workers: Sequence[Tablehouse], count: int) -> tuple[int, floa
             if applied >= count:
                 return applied, time.monotonic()
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{applied} of {count} records were ingested in {_PATIENCE:.0f} s")
+                raise TimeoutError(f"{applied} of {count} records were ingested in {_TIMEOUT_SECONDS:.0f} s")
             await asyncio.sleep(_PAUSE)
 
 
@@ -132,7 +132,7 @@ async def _produce_steadily(bootstrap: str, source: Source, rate: float) -> floa
             await asyncio.sleep(max(0.0, begin + number * _SEND - time.monotonic()))
             for partition, batch in batches.items():
                 sent.append(await producer.send_batch(batch, _TOPIC, partition=partition))
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             await asyncio.gather(*sent)
         return source.records / (time.monotonic() - begin)
     finally:

@@ -10,7 +10,7 @@ END = "RSS, 64 partitions, 2 tables, 256 MiB budget: MiB after ingest"
 BUDGET_MIB = 256
 _PARTITIONS, _TABLES = 64, 2
 _PAUSE = 0.25
-_PATIENCE = 300.0
+_TIMEOUT_SECONDS = 300.0
 
 
 async def measure(setting: Setting) -> None:
@@ -20,7 +20,7 @@ async def measure(setting: Setting) -> None:
     worker = setting.worker(source.topic, tables=_TABLES, memory_budget=f"{BUDGET_MIB}MiB")
     peak = 0
     async with running(worker):
-        async for progress, _ in looks(worker, _PAUSE, _PATIENCE):
+        async for progress, _ in looks(worker, _PAUSE, _TIMEOUT_SECONDS):
             now = resident_bytes(worker.pid)
             peak = max(peak, now)
             if progress.caught_up and progress.applied >= _TABLES * source.records:

@@ -21,7 +21,7 @@ _RATE = 2000
 #: So many that a request hardly ever waits for a free one: what is queued is then queued in the server.
 _CONNECTIONS = 256
 #: Seconds that any part of the backlog may take.
-_PATIENCE = 120.0
+_TIMEOUT_SECONDS = 120.0
 _PAUSE = 0.05
 _TOPIC = "source-with-a-backlog"
 
@@ -81,7 +81,7 @@ async def _applied(worker: Tablehouse) -> tuple[int, float]:
 
 
 async def _reaches(worker: Tablehouse, count: int) -> tuple[int, float]:
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(_TIMEOUT_SECONDS):
         while True:
             seen = await _applied(worker)
             if seen[0] >= count:

@@ -9,7 +9,7 @@ RATE = "restore, source records/s"
 CPU = "restore, CPU us a source record"
 
 _PAUSE = 0.02
-_PATIENCE = 120.0
+_TIMEOUT_SECONDS = 120.0
 
 
 async def restore(setting: Setting, peer: Peer, produced: Produced) -> None:
@@ -32,7 +32,7 @@ async def restore(setting: Setting, peer: Peer, produced: Produced) -> None:
 
 
 async def _when(peer: Peer, *, caught_up: bool) -> Usage:
-    async for progress, used in looks(peer, _PAUSE, _PATIENCE):
+    async for progress, used in looks(peer, _PAUSE, _TIMEOUT_SECONDS):
         if caught_up and progress.caught_up:
             return used
         if not caught_up and progress.assigned:

@@ -50,7 +50,7 @@ _DELAY = 1.0
 _CLIENTS, _EVERY = 96, 1.0
 #: Connections that a worker opens to another one.
 _CONNECTIONS_TO_ONE = 64
-_PATIENCE = 15.0
+_TIMEOUT_SECONDS = 15.0
 _PAUSE = 0.02
 
 
@@ -121,7 +121,7 @@ async def _asking(port: int, keys: Sequence[bytes], line: Proxy) -> AsyncIterato
         await _until_used(line)
         yield answers
         ended.set()
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             await asyncio.gather(*tasks)
     finally:
         for task in tasks:
@@ -131,12 +131,12 @@ async def _asking(port: int, keys: Sequence[bytes], line: Proxy) -> AsyncIterato
 
 async def _until_used(line: Proxy) -> None:
     """Wait until as much waits on the slow line as may."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         if line.connections >= _CONNECTIONS_TO_ONE:
             return
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{line.connections} connections to the slow worker after {_PATIENCE:.0f} s")
+            raise TimeoutError(f"{line.connections} connections to the slow worker after {_TIMEOUT_SECONDS:.0f} s")
         await asyncio.sleep(_PAUSE)
 
 

@@ -13,7 +13,7 @@ AFTER_KILL = "start after SIGKILL, s from assignment to first 200"
 AFTER_KILL_TOTAL = "start after SIGKILL, s from start to first 200"
 
 _ROWS = 1_000_000
-_PATIENCE = 120.0
+_TIMEOUT_SECONDS = 120.0
 _PAUSE = 0.01
 
 
@@ -47,7 +47,7 @@ async def _first_row(worker: Tablehouse, key: str) -> tuple[float, float]:
     started = time.monotonic()
     assigned: float | None = None
     async with Client(worker.port) as client:
-        while time.monotonic() < started + _PATIENCE:
+        while time.monotonic() < started + _TIMEOUT_SECONDS:
             if assigned is None:
                 progress = await worker.progress()
                 if progress is not None and progress.assigned:
@@ -58,4 +58,4 @@ async def _first_row(worker: Tablehouse, key: str) -> tuple[float, float]:
                 return now - started, now - (assigned or now)
             _ = worker.pid  # fails when it has ended
             await asyncio.sleep(_PAUSE)
-    raise TimeoutError(f"no row within {_PATIENCE:.0f} s of the start")
+    raise TimeoutError(f"no row within {_TIMEOUT_SECONDS:.0f} s of the start")

@@ -1,7 +1,7 @@
 """Writes of one row at a time through an idle worker: until the topic has it, and until it can be read."""
 
 from bench.load import closed_loop
-from bench.measurements.batch import PATIENCE
+from bench.measurements.batch import TIMEOUT_SECONDS
 from bench.peers.peer import running, until_caught_up
 from bench.setting import Setting
 
@@ -20,7 +20,7 @@ async def measure(setting: Setting) -> None:
     await setting.topics.provide(source)
     worker = setting.worker(source.topic, writable=True)
     async with running(worker):
-        await until_caught_up(worker, source.records, PATIENCE)
+        await until_caught_up(worker, source.records, TIMEOUT_SECONDS)
         for query, figures in ((b"", {50: ACKNOWLEDGED}), (b"?wait=visible", {50: VISIBLE, 99: VISIBLE_P99})):
             requests = [_put(source.key(number), query) for number in range(min(_KEYS, source.keys))]
             seen = await closed_loop(worker.port, requests, connections=1, seconds=setting.read_seconds)

@@ -221,7 +221,7 @@ async def test_the_first_table_that_is_writable_and_sends_dead_letters_finds_wha
 async def test_a_table_whose_topic_is_missing_is_refused_by_reason_until_it_is_there_and_disturbs_no_other(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "_AGAIN", 0.2)
+    monkeypatch.setattr(following, "_RETRY_INTERVAL", 0.2)
     first, second = await sources(kafka, 2)
     later = unique("source")
     one, two, missing = table("one", first), table("two", second), table("missing", later)

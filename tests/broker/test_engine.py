@@ -61,7 +61,7 @@ async def test_rebalances_and_refetches_under_load_leave_no_gap_and_nothing_twic
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(4)
         refusals = Refusals(running, seed)
-        running.consumer.lanes = refusals
+        running.consumer._lane_fetcher._lanes = refusals
         seeks = count_calls(running.consumer.client, "seek")
         for round_number in range(5):
             producing = asyncio.create_task(

@@ -138,7 +138,7 @@ async def test_a_command_names_the_address_that_a_broker_wrongly_advertises(
     refused = await asyncio.to_thread(CliRunner().invoke, main, command, env=environment)
 
     assert refused.exit_code == 1
-    assert f"asking the brokers of {ELSEWHERE.bootstrap_servers} failed: " in refused.stderr
+    assert f"requests to the brokers of {ELSEWHERE.bootstrap_servers} failed: " in refused.stderr
     assert SENT_AWAY in refused.stderr
 
 

@@ -180,7 +180,7 @@ def tried_again(running: RunningEngine, source: TopicPartition) -> Callable[[], 
     running.consumer.client.resume = count
 
     async def ask() -> bool:
-        return bool(resumed) and running.consumer._outages.waits(source)
+        return bool(resumed) and running.consumer._lane_fetcher._outages.waits(source)
 
     return ask
 
@@ -201,7 +201,7 @@ async def test_a_topic_that_may_not_be_read_any_more_is_tried_again_and_goes_on_
                 fetcher._notify(waiter)
 
             async def waits() -> bool:
-                return running.consumer._outages.waits(source)
+                return running.consumer._lane_fetcher._outages.waits(source)
 
             await until(waits, "its lane waits")
             assert "TopicAuthorizationFailedError" in running.reason("t", 1)

@@ -327,7 +327,7 @@ async def test_bounds_of_a_topic_that_did_not_exist_are_there_once_it_does(kafka
 async def test_a_cursor_over_a_topic_that_was_deleted_does_not_wait_for_ever(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENCE", 0.5)
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.5)
     kept, deleted = (await new_log(kafka.bootstrap_servers))[0], (await new_log(kafka.bootstrap_servers))[0]
     await fill(kafka.bootstrap_servers, deleted, numbers(0, 3))
     async with (
@@ -350,7 +350,7 @@ async def test_a_cursor_over_a_topic_that_was_deleted_does_not_wait_for_ever(
 async def test_a_cursor_that_gets_nothing_of_what_the_log_holds_says_so(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENCE", 0.5)
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.5)
     (log,) = await new_log(kafka.bootstrap_servers)
     await fill(kafka.bootstrap_servers, log, numbers(0, 3))
     async with log_reader(kafka.bootstrap_servers) as reader, reader.read(log, 0) as cursor:
@@ -372,7 +372,7 @@ async def reopened(kafka: EmbeddedKafka, log: TopicPartition) -> Sequence[LogRec
 async def test_a_cursor_over_a_broker_that_stands_still_does_not_wait_for_ever(
     rough_kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENCE", 0.5)
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.5)
     (log,) = await new_log(rough_kafka.bootstrap_servers)
     await fill(rough_kafka.bootstrap_servers, log, numbers(0, 3))
     async with log_reader(rough_kafka.bootstrap_servers) as reader:

@@ -14,7 +14,7 @@ from aiokafka.client import AIOKafkaClient
 from bench.proxy import Proxy
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.outages import explain_outage
-from tablehouse.kafka.rebootstrap import UPDATE_DISTANCE, rebootstrap
+from tablehouse.kafka.rebootstrap import MIN_UPDATE_INTERVAL, rebootstrap
 from tablehouse.testing import processes
 from tablehouse.testing.kafka import EmbeddedKafka, Listener
 from tests.support.dead_letters import letters
@@ -112,7 +112,7 @@ async def test_a_client_that_asks_for_a_leader_again_and_again_does_so_ten_times
     finally:
         await client.close()
     assert len(asked) >= 5
-    assert all(later - earlier >= 0.9 * UPDATE_DISTANCE for earlier, later in itertools.pairwise(asked))
+    assert all(later - earlier >= 0.9 * MIN_UPDATE_INTERVAL for earlier, later in itertools.pairwise(asked))
 
 
 async def test_a_broker_that_comes_back_at_another_address_of_the_bootstrap_list_is_found_by_every_client(

@@ -36,7 +36,7 @@ class Pinned(NamedTuple):
     check: str
 
 
-_LANE = "consumer.py: the lane stands in its place; compare what else it does (flags, offsets, exceptions)"
+_LANE = "consumer.py: the lanes replace it; compare what else it does (flags, offsets, exceptions)"
 _COMMITS = "consumer.py: commits read positions from the stores; who calls this, and what does it do besides?"
 _ADVISORY = (
     "commits.py: what a commit and a fetch of committed offsets do to the membership and the coordinator, and which "
@@ -58,8 +58,8 @@ _LEASE = (
     "lease.py: every heartbeat must pass through coordinator._send_req with a HeartbeatRequest that says its generation"
 )
 _POSITION = (
-    "consumer.py, log_reader.py: the position must move in the same loop turn as records are handed out, to the offset "
-    "after them, and past offsets without a record"
+    "lane_fetcher.py, log_reader.py: the position must move in the same loop turn as records are handed out, to the "
+    "offset after them, and past offsets without a record"
 )
 _GROUP = (
     "group_watch.py: check_errors must raise what ended the coordination or was answered by the coordinator, before "
@@ -82,9 +82,9 @@ _AHEAD = (
     "fetching_ahead.py: _max_partition_fetch_bytes must be read for every request"
 )
 _FAULT = (
-    "consumer.py: fetched_records must raise a partition's error while its local `tp` is that partition; what it took "
-    "of others before is lost; fetch_refusals.py: an answer must come from send(), and which codes it tells its caller "
-    "of; _set_error() must have fetched_records raise it"
+    "lane_fetcher.py: fetched_records must raise a partition's error while its local `tp` is that partition; what it "
+    "took of others before is lost; fetch_refusals.py: an answer must come from send(), and which codes it tells its "
+    "caller of; _set_error() must have fetched_records raise it"
 )
 _REQUEST = (
     "changelog_writer.py: all that goes into one request must come out of drain_by_nodes, one batch for a partition, "

@@ -166,12 +166,12 @@ async def test_after_an_unknown_outcome_nothing_is_decided_until_it_is_known(rou
 
 
 async def test_a_rebalance_waits_for_what_is_under_way(rough_kafka: EmbeddedKafka) -> None:
-    topic = unique("resting")
+    topic = unique("settling")
     await create_topic(rough_kafka.bootstrap_servers, topic, 1)
     place = TopicPartition(topic, 0)
     async with writing(rough_kafka, topic) as writer:
         assert await append(writer, place, b"before") == 0
-        await writer.rest(5.0)
+        await writer.settle_all(5.0)
         rough_kafka.pause()
         writes: list[asyncio.Task[int]] = []
 
@@ -181,11 +181,11 @@ async def test_a_rebalance_waits_for_what_is_under_way(rough_kafka: EmbeddedKafk
             return not done
 
         await until(under_way, "the broker does not answer any more")
-        await writer.rest(0.1)
+        await writer.settle_all(0.1)
         assert not writes[-1].done()
-        resting = asyncio.create_task(writer.rest(30.0))
+        settling = asyncio.create_task(writer.settle_all(30.0))
         rough_kafka.resume()
-        await resting
+        await settling
         assert await asyncio.wait_for(writes[-1], 5) == len(writes)
 
 

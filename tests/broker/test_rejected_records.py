@@ -65,7 +65,7 @@ async def test_a_table_of_a_wrong_format_is_told_in_readyz(kafka: EmbeddedKafka,
     async def told() -> bool:
         _, document = await worker.document("/readyz")
         reasons = "\n".join(document["reasons"])
-        return "table values has no row here, and records that could not become rows" in reasons and (
+        return "table values has no rows here, only records that could not become rows" in reasons and (
             "table keys: keys of format int look like text: use key: string" in reasons
         )
 

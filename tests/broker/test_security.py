@@ -210,10 +210,10 @@ async def test_a_client_that_gets_no_token_is_refused_by_the_endpoint_s_words(se
     async with TokenServer() as tokens:
         given = {"kafka_oauth_token_url": tokens.url, "kafka_oauth_client_secret": "wrong secret"}
         said = await refusal(secured.connection("oauth", **given))
-        assert f'{tokens.url} gave client {CLIENT} no token: 401 {{"error": "invalid_client"}}' in said
+        assert f'{tokens.url} returned no token for client {CLIENT}: 401 {{"error": "invalid_client"}}' in said
         assert "wrong secret" not in said
         tokens.instead = 503, "come back later"
-        with pytest.raises(KafkaConnectionError, match="no token: 503 come back later"):
+        with pytest.raises(KafkaConnectionError, match=f"no token for client {CLIENT}: 503 come back later"):
             await check_login(secured.connection("oauth", kafka_oauth_token_url=tokens.url))
 
 
@@ -276,7 +276,9 @@ async def test_a_login_that_is_refused_later_is_an_outage_that_is_named_and_ends
 
         async def explained() -> bool:
             _, seen = await worker.document("/readyz?verbose")
-            return any("gave client workers no token: 401 unknown client" in reason for reason in seen["reasons"])
+            return any(
+                "returned no token for client workers: 401 unknown client" in reason for reason in seen["reasons"]
+            )
 
         await until(explained, "the refusal among the reasons", 60)
 

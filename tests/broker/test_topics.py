@@ -189,7 +189,7 @@ async def test_a_table_that_would_hold_back_those_that_a_worker_serves_is_not_ta
     kafka: EmbeddedKafka,
 ) -> None:
     group, topic, to = unique("group"), await source_topic(kafka, 3), connection(kafka.bootstrap_servers)
-    with pytest.raises(TopicError, match=rf"topic {topic} has 3 partitions, and its tables are served with 2"):
+    with pytest.raises(TopicError, match=rf"topic {topic} has 3 partitions, but its tables are served with 2"):
         await topics.prepare(to, group, catalog(topic), f"{group}-dead-letters", in_use={topic: 2, "other": 9})
     # The changelog alone would have a start hold the others back.
     assert f"{group}-planes-changelog" not in await topics_of(kafka)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from tablehouse.cli import main as cli
 from tablehouse.errors import RequestError, WriteRefused
-from tablehouse.kafka import consumer
+from tablehouse.kafka import lane_fetcher
 from tablehouse.model import DEFAULT_CONSISTENCY, TaskState, TopicPartition
 from tablehouse.tasks.questions import Applied
 from tablehouse.testing.kafka import EmbeddedKafka
@@ -199,7 +199,7 @@ async def test_a_partition_that_comes_to_unreadable_records_under_way_stays_acti
 async def test_a_batch_whose_head_is_damaged_holds_up_its_partition_which_says_so(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, data: bytes, problem: str
 ) -> None:
-    monkeypatch.setattr(consumer, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(lane_fetcher, "SILENCE_SECONDS", 0.5)
     topic, group, definition = await new_source(kafka)
     await fill(kafka, topic, "first", "gone", "last")
     spoil_head(kafka, topic, 1, at, data)

@@ -17,7 +17,7 @@ _UNAVAILABLE = {503, 504}
 
 _KEYS = 4
 _BETWEEN_WRITES = 0.05  # seconds
-_PATIENCE = 20.0  # seconds
+_TIMEOUT_SECONDS = 20.0  # seconds
 
 
 class Written(NamedTuple):
@@ -53,7 +53,7 @@ class Writer:
 
     async def __aenter__(self) -> Self:
         """Begin to write."""
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PATIENCE))
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS))
         self._tasks = [asyncio.create_task(self._go_on(f"put-{number}")) for number in range(_KEYS)]
         return self
 

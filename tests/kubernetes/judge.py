@@ -4,10 +4,12 @@ As a script it reads and writes a line for each read into a file. On a node it g
 """
 
 import asyncio
+import itertools
 import json
+import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,12 @@ _SECONDS_BETWEEN = 0.02  # reads of one reader, so that the workers have the CPU
 _TIMEOUT = 10.0  # more than a worker may take for an answer
 _NO_ANSWER = 0
 _WRONG_ROW = 1
+
+#: The ports that new connections come from, in turn, and how many of them are passed over in a second: far more than
+#: are used. So none is used again within four minutes. A connection from a port of one that was not closed in order,
+#: up to two minutes before, would be sent by the kernel to the pod of that one, which may be gone: no fault of workers.
+_PORTS = range(10_000, 60_000)
+_PORTS_PER_SECOND = 200
 
 #: What readers ask: the name, the query, and whether the keys have rows.
 _KINDS = {
@@ -144,12 +152,33 @@ async def _read_on(session: aiohttp.ClientSession, url: str, kind: str, connecti
         await asyncio.sleep(_SECONDS_BETWEEN)
 
 
+def _from_new_ports() -> Callable[[tuple[Any, ...]], socket.socket]:
+    """Return what makes the socket of a connection: each has a port of its own."""
+    first = int(time.monotonic() * _PORTS_PER_SECOND) % len(_PORTS)
+    ports = itertools.cycle((*_PORTS[first:], *_PORTS[:first]))
+
+    def make(address: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol = address[:3]
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for port in ports:
+            try:
+                made.bind(("", port))
+            except OSError:  # another socket has it
+                continue
+            break
+        return made
+
+    return make
+
+
 async def _main(url: str, file: Path) -> None:
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
     with file.open("a", encoding="utf-8", buffering=1) as output:
+        connector = aiohttp.TCPConnector(force_close=True, socket_factory=_from_new_ports())
         async with (
             aiohttp.ClientSession(timeout=timeout) as kept,
-            aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(force_close=True)) as new,
+            aiohttp.ClientSession(timeout=timeout, connector=connector) as new,
             asyncio.TaskGroup() as group,
         ):
             for kind in _KINDS:

@@ -34,11 +34,8 @@ touch "$0/mounted"
 exec sleep infinity
 """
 
-# The wide range of ports: readers on the node make a hundred connections a second, and one from a port whose last
-# connection was cut off by the end of its pod is sent to that pod, for the two minutes in which its node remembers it.
 _NETWORK = """\
 set -e
-echo 1024 65000 >/proc/sys/net/ipv4/ip_local_port_range
 ip link set lo up
 ip link set eth0 up
 ip address add "$1/24" dev eth0

@@ -39,7 +39,7 @@ from tablehouse.testing.simulated.world import WALL_SPEED, World
 from tests.model.tables import Table
 
 #: Seconds a batch in flight is given at a rebalance.
-PATIENCE = 1.0
+SUSPEND_TIMEOUT_SECONDS = 1.0
 MAX_STALENESS = 30.0
 
 #: By how much the clock of a machine may be faster or slower than a broker's: ten times what quartz is off by.
@@ -274,11 +274,11 @@ class _Run:
             )
             while not self.leaving and await self.lease.beat() == "good":  # noqa: ASYNC110 - heartbeats, not a poll
                 await asyncio.sleep(HEARTBEAT_INTERVAL)
-            await self.shards.suspend(PATIENCE, "the group is rebalancing")
+            await self.shards.suspend(SUSPEND_TIMEOUT_SECONDS, "the group is rebalancing")
         self.world.group.leave(self.member)
         for kept in upkeep:
             kept.cancel()
-        await self.shards.stop(PATIENCE)
+        await self.shards.stop(SUSPEND_TIMEOUT_SECONDS)
 
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         def ended(task: "asyncio.Task[None]") -> None:

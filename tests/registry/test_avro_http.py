@@ -172,4 +172,4 @@ async def test_a_worker_refuses_to_write_records_that_could_name_no_schema(
     (worker.folder / "plane.avsc").write_text(PLANE, "utf-8")
     worker.start()
     assert await worker.wait_exit() == 2
-    assert f"tables[0].writable: cannot be true with {obstacle}: records of it name no schema" in worker.log_text()
+    assert f"tables[0].writable: cannot be true with {obstacle}: its records do not refer" in worker.log_text()

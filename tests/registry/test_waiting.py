@@ -220,7 +220,7 @@ async def test_a_worker_refuses_a_url_where_no_registry_is(
     worker = make_worker(kafka.bootstrap_servers, definition, group=unique("group"), schema_registry=url)
     worker.start()
     assert await worker.wait_exit() == 2
-    assert f"schema_registry: {url}: 404 Not Found, which is not the answer of a schema registry" in worker.log_text()
+    assert f"schema_registry: {url}: 404 Not Found, which is not a response of a schema registry" in worker.log_text()
 
 
 async def test_a_worker_shows_its_password_to_the_registry_and_to_nobody_else(

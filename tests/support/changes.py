@@ -15,7 +15,7 @@ COLUMNS = """
     reference uuid, mood mood, big bigint, note text"""
 
 _ALPHABET = ["a", "B", " ", "'", '"', "\\", "é", "漢", "😀", "\n", "\t", "{", "}", "%", "\u2028", "\x1f", "0"]
-_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+_MIN_INT64, _MAX_INT64 = -(2**63), 2**63 - 1
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Wide:
         return key
 
     def _integer(self) -> int:
-        return self._chance.choice([self._chance.randint(1, 100_000), self._chance.randint(_SMALLEST, _LARGEST)])
+        return self._chance.choice([self._chance.randint(1, 100_000), self._chance.randint(_MIN_INT64, _MAX_INT64)])
 
     def _values(self) -> dict[str, str]:
         chance = self._chance

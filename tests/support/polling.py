@@ -10,7 +10,7 @@ Found = TypeVar("Found")
 _PAUSE = 0.05  # seconds between two questions
 
 #: How much longer a machine with other work may take than what a test allows for.
-_PATIENCE = 4
+_TIMEOUT_FACTOR = 4
 
 
 async def until(ask: Callable[[], Awaitable[Found | None]], what: str, seconds: float = 30.0) -> Found:
@@ -20,7 +20,7 @@ async def until(ask: Callable[[], Awaitable[Found | None]], what: str, seconds: 
 
     An AssertionError that `ask` raises counts as "not yet", and its text ends up in the failure.
     """
-    seconds *= _PATIENCE
+    seconds *= _TIMEOUT_FACTOR
     deadline = time.monotonic() + seconds
     while True:
         reason = ""
@@ -37,7 +37,7 @@ async def until(ask: Callable[[], Awaitable[Found | None]], what: str, seconds: 
 
 def wait_until(ask: Callable[[], Found | None], what: str, seconds: float = 30.0) -> Found:
     """Ask as `until` does, where there is no event loop that has other things to do."""
-    deadline = time.monotonic() + seconds * _PATIENCE
+    deadline = time.monotonic() + seconds * _TIMEOUT_FACTOR
     while True:
         reason = ""
         try:
@@ -47,5 +47,5 @@ def wait_until(ask: Callable[[], Found | None], what: str, seconds: float = 30.0
         if answer is not None and answer is not False:
             return answer
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds * _PATIENCE:g} s: {what}{reason}")
+            raise AssertionError(f"not within {seconds * _TIMEOUT_FACTOR:g} s: {what}{reason}")
         time.sleep(_PAUSE)

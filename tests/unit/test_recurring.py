@@ -1,7 +1,7 @@
 import structlog
 from structlog.testing import capture_logs
 
-from tablehouse.recurring import FIRST_DISTANCE, LONGEST_DISTANCE, Recurring
+from tablehouse.recurring import FIRST_INTERVAL, MAX_INTERVAL, Recurring
 
 
 class Clock:
@@ -31,12 +31,12 @@ def test_the_distance_stops_growing() -> None:
     clock = Clock()
     recurring = Recurring(structlog.get_logger("test"), clock)
     with capture_logs() as logged:
-        while clock.now < 100 + 10 * LONGEST_DISTANCE:
+        while clock.now < 100 + 10 * MAX_INTERVAL:
             recurring.warn("a", "no answer")
             clock.now += 1
 
     last, before = logged[-1]["seconds"], logged[-2]["seconds"]
-    assert last - before == LONGEST_DISTANCE
+    assert last - before == MAX_INTERVAL
 
 
 def test_the_end_is_told_once_and_the_next_trouble_at_once_again() -> None:
@@ -46,13 +46,13 @@ def test_the_end_is_told_once_and_the_next_trouble_at_once_again() -> None:
         recurring.end("a", "answers again")
         for _ in range(2):
             recurring.warn("a", "no answer")
-        clock.now += FIRST_DISTANCE / 2
+        clock.now += FIRST_INTERVAL / 2
         recurring.end("a", "answers again", url="x")
         recurring.end("a", "answers again", url="x")
         recurring.warn("a", "no answer")
 
     assert [line["event"] for line in logged] == ["no answer", "answers again", "no answer"]
-    assert (logged[1]["suppressed"], logged[1]["seconds"], logged[1]["url"]) == (1, FIRST_DISTANCE / 2, "x")
+    assert (logged[1]["suppressed"], logged[1]["seconds"], logged[1]["url"]) == (1, FIRST_INTERVAL / 2, "x")
 
 
 def test_subjects_are_apart_and_one_that_was_quiet_for_long_begins_again() -> None:
@@ -61,7 +61,7 @@ def test_subjects_are_apart_and_one_that_was_quiet_for_long_begins_again() -> No
     with capture_logs() as logged:
         for subject in ("a", "b", "a", "b"):
             recurring.error(subject, "no answer", subject=subject)
-        clock.now += LONGEST_DISTANCE + 1
+        clock.now += MAX_INTERVAL + 1
         recurring.warn("a", "no answer", subject="a")
 
     assert [(line["subject"], line["log_level"]) for line in logged] == [

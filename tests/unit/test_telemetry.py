@@ -9,7 +9,7 @@ import structlog
 
 from tablehouse.http.access_log import LINES_PER_SECOND, AccessLog
 from tablehouse.kafka.log_lines import QUIET
-from tablehouse.logs import LONGEST_REPEAT_SECONDS, REPEAT_SECONDS, LogFormat, Repeats, configure_logging
+from tablehouse.logs import MAX_REPEAT_SECONDS, REPEAT_SECONDS, LogFormat, Repeats, configure_logging
 from tablehouse.telemetry import Metrics, measure_event_loop_lag
 from tests.support.cluster_fakes import FakeClock
 
@@ -90,7 +90,7 @@ def test_what_a_library_repeats_for_long_is_written_ever_more_rarely_and_soon_ag
         library.warning("no connection")
         clock.now += 1
     assert len(lines(capsys)) == 11  # after 0, 10, 30, 70, 150, 310, 630 s, and then each 640 s
-    clock.now += LONGEST_REPEAT_SECONDS
+    clock.now += MAX_REPEAT_SECONDS
     for _ in range(3):
         library.warning("no connection")
         clock.now += REPEAT_SECONDS

@@ -1,1 +1,1 @@
-"""Table definitions: tables.yaml becomes frozen specs and their fingerprints."""
+"""Table definitions: reads tables.yaml into frozen specs, and computes their fingerprints."""

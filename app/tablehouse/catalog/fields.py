@@ -1,7 +1,7 @@
-"""How a field of tables.yaml is declared: its name, what it may be, its default, and its fingerprint parts.
+"""Declarations of the fields of tables.yaml: name, kind of value, default, and fingerprint parts.
 
-The reader of the file and its JSON Schema follow the declarations in source.py and load.py, and a test holds the
-fingerprint to them.
+The reader of the file and its JSON Schema are derived from the declarations in source.py and load.py. A test checks the
+fingerprint against them.
 """
 
 import re
@@ -18,15 +18,15 @@ from tablehouse.config.marked_yaml import Entry
 
 Value_co = TypeVar("Value_co", covariant=True)
 
-#: The default of a field that has to be given.
+#: The default of a required field.
 REQUIRED = object()
 
 
 class Kind(Protocol[Value_co]):
-    """What a field may be."""
+    """A kind of value that a field may have."""
 
     def read(self, reader: Reader, node: yaml.Node, path: str) -> Value_co | None:
-        """Return the value of a node; None when it cannot be taken, which is a problem of the reader then."""
+        """Return the value of a node; report a problem to the reader and return None if it is invalid."""
 
     @property
     def schema(self) -> Mapping[str, Any]:
@@ -40,7 +40,7 @@ class AnyOf:
     text: Text
 
     def read(self, reader: Reader, node: yaml.Node, path: str) -> str | None:
-        """Return a text that fits."""
+        """Return the text if it matches."""
         return reader.text(node, path, self.text)
 
     @property
@@ -71,12 +71,12 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """An integer from a least one on."""
+    """An integer of at least `least`."""
 
     least: int
 
     def read(self, reader: Reader, node: yaml.Node, path: str) -> int | None:
-        """Return an integer that is large enough."""
+        """Return the integer if it is large enough."""
         return reader.integer(node, path, least=self.least)
 
     @property
@@ -101,7 +101,7 @@ class Boolean:
 
 @dataclass(frozen=True, slots=True)
 class Several:
-    """A list of at least one item, each once."""
+    """A list of at least one item, without duplicates."""
 
     item: "Kind[str]"
 
@@ -119,13 +119,13 @@ class Several:
 
 @dataclass(frozen=True, slots=True)
 class Shared(Generic[Value_co]):
-    """A kind that the JSON Schema describes once, under its own name, for all its uses."""
+    """A kind that the JSON Schema defines once, under its own name."""
 
     name: str
     kind: Kind[Value_co]
 
     def read(self, reader: Reader, node: yaml.Node, path: str) -> Value_co | None:
-        """Return what the kind returns."""
+        """Return the result of the kind."""
         return self.kind.read(reader, node, path)
 
     @property
@@ -136,13 +136,13 @@ class Shared(Generic[Value_co]):
 
 @dataclass(frozen=True, slots=True)
 class Read(Generic[Value_co]):
-    """What a function reads, and what the JSON Schema describes under its own name."""
+    """A kind that a function reads, and that the JSON Schema defines under its own name."""
 
     name: str
     function: Callable[[Reader, yaml.Node, str], Value_co | None]
 
     def read(self, reader: Reader, node: yaml.Node, path: str) -> Value_co | None:
-        """Return what the function returns."""
+        """Return the result of the function."""
         return self.function(reader, node, path)
 
     @property
@@ -155,9 +155,9 @@ class Read(Generic[Value_co]):
 class Field:
     """One field of a mapping.
 
-    default is what it is without an entry, REQUIRED where there has to be one. description is for the JSON Schema; a
-    shared kind may have its own. fingerprint names the parts of the table's fingerprint that it decides: changing such
-    a field takes a new version of the table, while one that decides none may change at any time.
+    `default` is its value without an entry, or REQUIRED. `description` is for the JSON Schema; a shared kind may have
+    its own. `fingerprint` names the parts of the table's fingerprint that the field determines: changing such a field
+    requires a new version of the table, while other fields may change at any time.
     """
 
     name: str
@@ -177,9 +177,9 @@ class Field:
 
 @dataclass(frozen=True)
 class Given:
-    """What a mapping gives: the value of every declared field, its default where there is no entry.
+    """The contents of a mapping: the value of every declared field, which is its default without an entry.
 
-    A value that cannot be used is None. The mapping is not whole then, or if a required field is missing.
+    An invalid value is None. `is_whole` is False if a value is invalid or a required field is missing.
     """
 
     values: Mapping[str, Any]
@@ -210,7 +210,7 @@ class Declared:
         return Names(required, tuple(one.name for one in self.fields if one.name not in required), self.unsupported)
 
     def read(self, reader: Reader, node: yaml.Node, path: str) -> Given | None:
-        """Return what a mapping gives; None, and a problem of the reader, for what is no mapping."""
+        """Return the contents of a mapping; report a problem to the reader and return None if it is not one."""
         entries = reader.mapping(node, path, self._names)
         if entries is None:
             return None
@@ -226,7 +226,7 @@ class Declared:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema of the mapping, without what its fields ask of each other."""
+        """The JSON Schema of the mapping, without the conditions between its fields."""
         return {
             "type": "object",
             "required": list(self._names.required),
@@ -236,7 +236,7 @@ class Declared:
 
 
 def default_of(spec: type[Any], name: str) -> Any:
-    """Return the default that a spec's class has for a field."""
+    """Return the default of a field of a spec's class."""
     (found,) = (one for one in fields_of(spec) if one.name == name)
     if found.default is MISSING:
         raise AssertionError(f"{spec.__name__}.{name} has no default")

@@ -1,9 +1,8 @@
-"""What makes a table's stored rows valid: if any named part changes, the old rows are not this table's.
+"""Fingerprints of tables: stored rows are only valid for a table if no part of its fingerprint has changed.
 
-The description, the number of standbys, what happens to bad records and whether callers may
-write are not part of it, since they change no row. Group, table and version are parts
-because the name of a changelog does not tell them apart: table `eu-users` of group `shop` and table `users` of group
-`shop-eu` have one name.
+The description, the number of standbys, the handling of bad records and whether callers may write are not included,
+since they change no row. Group, table and version are separate parts, because the name of a changelog does not
+distinguish them: table `eu-users` of group `shop` and table `users` of group `shop-eu` have the same one.
 """
 
 import hashlib
@@ -13,10 +12,10 @@ import msgspec
 
 from tablehouse.catalog.spec import DEFAULT_SPELLINGS, Catalog, SchemaFile, TableSpec
 
-#: Bytes of SHA-256 that a digest keeps, and prints as twice as many hexadecimal digits.
+#: Bytes of SHA-256 in a digest, shown as twice as many hexadecimal digits.
 DIGEST_BYTES = 16
 
-#: Bytes of a table's digest that each worker gives when it joins its group.
+#: Bytes of a table's digest in the metadata that each worker sends when it joins its group.
 SHORT_DIGEST_BYTES = 6
 
 
@@ -46,19 +45,19 @@ def definition(table: TableSpec) -> dict[str, str]:
 
 
 def fingerprint(table: TableSpec, *, group: str, partitions: int, row_layout: int) -> dict[str, str]:
-    """Return the named parts that stand in the store and in every claim.
+    """Return the named parts, which are kept in the store and in every claim.
 
-    group: the workers' consumer group. partitions: the source topic's partition count. row_layout: the version of the
-    row bytes.
+    `group` is the workers' consumer group, `partitions` the partition count of the source topic, and `row_layout` the
+    version of the row bytes.
     """
     owner = {"group": group, "table": table.name, "version": str(table.version)}
     return owner | definition(table) | {"partitions": str(partitions), "row_layout": str(row_layout)}
 
 
 def difference(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return one sentence for each part that changed, naming it with both values; empty when nothing did.
+    """Return one sentence for each part that changed, with both values; empty if none did.
 
-    A part that only one side knows (written by another release) counts as changed.
+    A part that only one side has (written by another release) counts as changed.
     """
     return [
         f"{name} was {stored.get(name, '(not recorded)')} and is now {now.get(name, '(not recorded)')}"
@@ -68,16 +67,16 @@ def difference(stored: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def digest(parts: Mapping[str, str]) -> str:
-    """Return 32 hexadecimal digits that are equal exactly when all parts are, in whatever order they come."""
+    """Return 32 hexadecimal digits, which are equal if and only if all parts are, in any order."""
     return hashlib.sha256(_json(dict(sorted(parts.items()))).encode()).digest()[:DIGEST_BYTES].hex()
 
 
 def catalog_digest(catalog: Catalog) -> str:
     """Return 32 hexadecimal digits over every table's definition and version.
 
-    Every worker gives it when it joins the group (MemberMetadata). No decision depends on it: whether two
-    workers may forward to each other depends on the digest of the table that is read. The order of the tables in the
-    file, their descriptions and standbys do not count.
+    Every worker sends it when it joins the group (MemberMetadata). No decision depends on it: whether two workers may
+    forward to each other depends on the digest of the requested table. The order of the tables in the file, their
+    descriptions and standbys are not included.
     """
     return digest(
         {name: _json([table.version, definition(table)]) for name, table in catalog.tables.items()},
@@ -85,9 +84,9 @@ def catalog_digest(catalog: Catalog) -> str:
 
 
 def table_digests(catalog: Catalog) -> dict[str, bytes]:
-    """Return a few bytes for each table, which differ where its definition or its version does.
+    """Return a few bytes for each table, which differ if its definition or version differs.
 
-    They name the tables in which two catalogs differ, once their catalog_digest() has told that they do.
+    They identify the tables in which two catalogs differ, once their catalog_digest() differs.
     """
     return {
         name: bytes.fromhex(digest({name: _json([table.version, definition(table)])}))[:SHORT_DIGEST_BYTES]

@@ -1,7 +1,7 @@
-"""From a tables.yaml to a Catalog, or to every reason why it cannot be one.
+"""Reads a tables.yaml into a Catalog, or reports every problem in it.
 
 tables.schema.json describes the same file for editors and other tools, and is generated from the declarations of fields
-here (schema.py). What only this module can see are fields given twice and tables that contradict each other.
+here (schema.py). Only this module can detect duplicate fields, and tables that contradict each other.
 """
 
 import re
@@ -34,13 +34,13 @@ _NAME = Text(
     "up to 100 lower-case letters, digits, _ and -, a letter first",
 )
 
-#: What a column is taken from where there is no envelope, and what else there is of each kind.
-_OF_ENVELOPE = {
+#: What a column can be taken from, by envelope: a pattern, and a description for messages.
+_COLUMN_SOURCES = {
     "none": re.compile(r"(?!\$).*", re.DOTALL),
     "debezium": re.compile(r"(?!\$).*|\$op|\$ts_ms|\$source\..+", re.DOTALL),
     "outbox": re.compile(r"(?!\$).*|\$headers\..+", re.DOTALL),
 }
-_OF_ENVELOPE_WORDS = {
+_COLUMN_SOURCES_IN_WORDS = {
     "none": "a member of the value; names that begin with $ belong to an envelope, and this source has none",
     "debezium": "a member of the row, $op, $ts_ms, or $source. and a member of the event's source block",
     "outbox": "a member of the payload, or $headers. and the name of a header",
@@ -48,9 +48,9 @@ _OF_ENVELOPE_WORDS = {
 
 
 def load_catalog(path: Path) -> Catalog:
-    """Return what a tables.yaml defines.
+    """Return the tables that a tables.yaml defines.
 
-    Raises CatalogError with every problem in it, each `file:line: field: what is wrong; what would be right`.
+    Raises CatalogError with every problem in it, each as `file:line: field: problem; remedy`.
     """
     try:
         root = read_yaml(path)
@@ -104,7 +104,7 @@ def _check_partitioner(
                 line_of(item),
                 f"{field}.source.partitioner",
                 f"is {source.partitioner} here and {other.source.partitioner} for the same topic in table "
-                f"{other.name}; a topic has one partitioner: its producers'",
+                f"{other.name}; a topic has one partitioner: that of its producers",
             )
             return
 
@@ -150,14 +150,14 @@ def _check_columns(reader: Reader, line: int, field: str, source: SourceSpec, co
         )
         return
     for name, member in columns.items():
-        if not _OF_ENVELOPE[source.envelope].fullmatch(member):
-            words = _OF_ENVELOPE_WORDS[source.envelope]
+        if not _COLUMN_SOURCES[source.envelope].fullmatch(member):
+            words = _COLUMN_SOURCES_IN_WORDS[source.envelope]
             reader.problem(line, f"{field}.{name}", f"cannot be taken from {member!r}; use {words}")
 
 
 def _check_writable(reader: Reader, entries: Mapping[str, Entry], field: str, source: SourceSpec) -> None:
-    """Refuse writes where a row does not say what the record of the source would have to be."""
-    unknown, no_id = "a row does not say what the record would be", "records of it name no schema by its id"
+    """Report a writable table whose source records cannot be derived from rows."""
+    unknown, no_id = "a row does not determine its record", "its records do not refer to a schema by id"
     late = "another partition may have a record of the key with a later timestamp"
     value, key, avro = source.value, source.key, source.value.format == "avro"
     obstacles = {
@@ -166,7 +166,7 @@ def _check_writable(reader: Reader, entries: Mapping[str, Entry], field: str, so
         f"value {value}": (unknown, value.format in {"protobuf", "json_sr", "json_connect"}),
         f"framing {value.framing}": (no_id, avro and value.framing != "registry"),
         "a schema from a file": (no_id, avro and value.framing == "registry" and isinstance(value.schema, SchemaFile)),
-        "schema written": ("a row does not say with which schema it would be written", value.schema == "written"),
+        "schema written": ("a row does not determine the schema of its record", value.schema == "written"),
         "partitioner any": (late, source.partitioner == "any"),
         f"key {key.format}": (unknown, key.format in {"json_sr", "json_connect"}),
     }
@@ -199,7 +199,7 @@ TABLE = Declared(
             name="description",
             kind=AnyOf(Text(ANYTHING, "any text")),
             default=default_of(TableSpec, "description"),
-            description="What the table holds, for people.",
+            description="What the table contains, as documentation.",
         ),
         Field(
             name="columns",
@@ -211,13 +211,13 @@ TABLE = Declared(
             name="version",
             kind=Integer(1),
             default=default_of(TableSpec, "version"),
-            description="Raise it to rebuild a table whose definition has changed, next to the old data.",
+            description="Increase it to rebuild a table whose definition has changed, alongside the old data.",
         ),
         Field(
             name="standbys",
             kind=Integer(0),
             default=default_of(TableSpec, "standbys"),
-            description="How many workers besides the owner keep a copy of each row.",
+            description="Number of workers that keep a copy of each row, in addition to the owner.",
         ),
         Field(
             name="writable",

@@ -22,38 +22,38 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What a text must be: the pattern that it matches as a whole, and that in words."""
+    """A requirement for a text: the pattern that the whole text must match, and its description for messages."""
 
     pattern: re.Pattern[str]
     words: str
 
     @property
     def schema_pattern(self) -> str:
-        """The pattern as JSON Schema has it, which searches a text for it instead of matching the whole."""
+        """The pattern for JSON Schema, which searches for it in a text instead of matching the whole text."""
         return f"^{self.pattern.pattern}$".replace(r"\Z", "$")
 
 
 class Reader:
-    """Takes values out of nodes; a value that cannot be taken is a problem on record, and None.
+    """Reads values from nodes; records a problem for each invalid value, and returns None in its place.
 
-    `field` is always the full path of what is read, like tables[0].source.topic.
+    `field` is always the full path of the node, like tables[0].source.topic.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._problems: list[tuple[int, str]] = []
 
-    def beside(self, path: Path) -> Path:
-        """Return where a path lies that the document names: relative ones start at the document's folder."""
+    def resolve(self, path: Path) -> Path:
+        """Return a path given in the document; relative paths start at the document's folder."""
         return self._path.parent / path
 
     def problem(self, line: int, field: str, what: str) -> None:
-        """Record one problem: what is wrong, and after a semicolon what would be right."""
+        """Record one problem and, after a semicolon, its remedy."""
         self._problems.append((line, f"{self._path}:{line}: {field or 'the file'}: {what}"))
 
     @property
     def problems(self) -> list[str]:
-        """Every problem so far, in the order of the lines."""
+        """All problems so far, in the order of their lines."""
         return [text for _, text in sorted(self._problems, key=lambda problem: problem[0])]
 
     def mapping(self, node: yaml.Node, field: str, fields: Names) -> dict[str, Entry] | None:
@@ -73,7 +73,7 @@ class Reader:
         return {name: entry for name, entry in entries.items() if name in known}
 
     def names(self, node: yaml.Node, field: str, text: Text) -> dict[str, Entry] | None:
-        """Return the entries of a mapping with free keys, at least one, each key fitting `text`."""
+        """Return the entries of a mapping with arbitrary keys that match `text`; at least one is required."""
         entries = self._entries(node, field, "with at least one entry")
         if entries is None:
             return None
@@ -85,7 +85,7 @@ class Reader:
         return entries
 
     def items(self, node: yaml.Node, field: str) -> list[yaml.Node] | None:
-        """Return the nodes of a list of at least one."""
+        """Return the nodes of a list; at least one is required."""
         if not isinstance(node, yaml.SequenceNode):
             self.problem(line_of(node), field, f"must be a list, this is {kind_of(node)}")
             return None
@@ -100,7 +100,7 @@ class Reader:
         read: Callable[[yaml.Node, str], str | None],
         shown: Callable[[str], str] = repr,
     ) -> list[str] | None:
-        """Return a list of at least one item, no two of them equal; read takes a node and its path."""
+        """Return a list of at least one item without duplicates; `read` takes a node and its path."""
         items = self.items(node, field)
         if items is None:
             return None
@@ -114,7 +114,7 @@ class Reader:
         return found
 
     def text(self, node: yaml.Node, field: str, text: Text) -> str | None:
-        """Return a text that fits."""
+        """Return the text if it matches."""
         value = scalar_of(node)
         if not isinstance(value, str):
             hint = "; put it in quotes" if isinstance(node, yaml.ScalarNode) and node.value else ""
@@ -136,10 +136,10 @@ class Reader:
         return None
 
     def integer(self, node: yaml.Node, field: str, *, least: int) -> int | None:
-        """Return an integer of at least `least`."""
+        """Return the integer if it is at least `least`."""
         value = scalar_of(node)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self.problem(line_of(node), field, f"must be an integer from {least} on")
+            self.problem(line_of(node), field, f"must be an integer of at least {least}")
             return None
         return value
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of tables.yaml, from the declarations of its fields: what tables.schema.json holds.
+"""The JSON Schema of tables.yaml, derived from the declarations of its fields; tables.schema.json contains it.
 
 `python -m deploy.helm.generate` writes the file. The conditions between fields are written here by hand; load.py and
 source.py check the same ones, with error messages.
@@ -81,7 +81,7 @@ def tables_schema() -> dict[str, Any]:
 
 
 def tables_schema_text() -> str:
-    """Return what tables.schema.json holds."""
+    """Return the contents of tables.schema.json."""
     return json.dumps(tables_schema(), indent=2) + "\n"
 
 

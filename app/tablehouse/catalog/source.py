@@ -1,4 +1,4 @@
-"""The source of a table: its topic, and how what is in it is written."""
+"""Reads the source of a table: its topic, and the formats of its records."""
 
 import re
 from pathlib import Path
@@ -40,12 +40,12 @@ MEMBER_KIND = Shared("member", AnyOf(MEMBER))
 
 
 class AvroSchema:
-    """Which Avro schema rows have."""
+    """The Avro schema of rows."""
 
     def read(
         self, reader: Reader, node: yaml.Node, path: str
     ) -> Literal["latest", "written"] | int | SchemaFile | None:
-        """Return a name, an id of the registry, or what is in a file."""
+        """Return `latest` or `written`, an id of the registry, or the contents of a file."""
         return _schema(reader, node, path)
 
     @property
@@ -63,7 +63,7 @@ KEY = Declared(
             kind=MEMBER_KIND,
             default=None,
             fingerprint=("key_fields", "key_bare"),
-            description="The only member of a structured key; URLs have its value alone.",
+            description="The only member of a structured key; URLs contain only its value.",
         ),
         Field(
             name="fields",
@@ -115,7 +115,7 @@ VALUE = Declared(
 
 
 def read_source(reader: Reader, node: yaml.Node, field: str) -> SourceSpec | None:
-    """Return what a table's `source` says; what is wrong with it becomes the reader's problems."""
+    """Return a table's `source`; report its problems to the reader."""
     given = SOURCE.read(reader, node, field)
     if given is None:
         return None
@@ -131,7 +131,7 @@ def read_source(reader: Reader, node: yaml.Node, field: str) -> SourceSpec | Non
 
 
 def read_key(reader: Reader, node: yaml.Node, field: str) -> KeySpec | None:
-    """Return what `key` says: a format alone, or a mapping."""
+    """Return `key`, which is a format alone or a mapping."""
     if not isinstance(node, yaml.MappingNode):
         name: Any = KEY_FORMAT.read(reader, node, field)
         return None if name is None else KeySpec(name)
@@ -147,7 +147,7 @@ def read_key(reader: Reader, node: yaml.Node, field: str) -> KeySpec | None:
         spelled = " and ".join(sorted(SPELLED_KEYS))
         _refuse(reader, given, field, "spellings", f"belongs to formats {spelled}, this key is {name}; leave it out")
     if "field" in given and "fields" in given:
-        why = "cannot go with fields; use field for a key of one member if URLs have its value alone, else fields"
+        why = "cannot be combined with fields; use field if URLs contain only the value of one member, else fields"
         _refuse(reader, given, field, "field", why)
     if not given.is_whole:
         return None
@@ -156,7 +156,7 @@ def read_key(reader: Reader, node: yaml.Node, field: str) -> KeySpec | None:
 
 
 def read_value(reader: Reader, node: yaml.Node, field: str) -> ValueSpec | None:
-    """Return what `value` says: a format alone, or a mapping."""
+    """Return `value`, which is a format alone or a mapping."""
     if not isinstance(node, yaml.MappingNode):
         name: Any = VALUE_FORMAT.read(reader, node, field)
         return None if name is None else ValueSpec(name)
@@ -173,8 +173,8 @@ def read_value(reader: Reader, node: yaml.Node, field: str) -> ValueSpec | None:
         reader.problem(
             given.line("framing"),
             f"{field}.schema",
-            f"cannot be {schema} with framing {framing}, whose records name no schema of the registry; name the schema "
-            "they are written with, by the path of a file or by its id in the registry",
+            f"cannot be {schema} with framing {framing}, whose records do not refer to a schema of the registry; give "
+            "the schema they are written with: the path of a file, or its id in the registry",
         )
     elif "subject" in given and schema != "latest":
         why = "belongs to schema latest, and this value has another schema; leave it out"
@@ -189,7 +189,7 @@ SOURCE = Declared(
             kind=AnyOf(_TOPIC),
             default=REQUIRED,
             fingerprint=("source",),
-            description="The source topic; it has to exist.",
+            description="The source topic; it must exist.",
         ),
         Field(name="key", kind=Read("key", read_key), default=REQUIRED),
         Field(name="value", kind=Read("value", read_value), default=REQUIRED),
@@ -238,7 +238,7 @@ def _schema(reader: Reader, node: yaml.Node, field: str) -> Literal["latest", "w
             "must be latest, written, the id of a schema in the registry, or the path of a file with one",
         )
         return None
-    path = reader.beside(Path(given))
+    path = reader.resolve(Path(given))
     try:
         return SchemaFile(path, path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

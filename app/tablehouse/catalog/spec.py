@@ -1,4 +1,4 @@
-"""What a tables.yaml says, as frozen values; load.py is what makes them from a file."""
+"""The contents of a tables.yaml as frozen values; load.py creates them from a file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,40 +11,39 @@ KeyFormatName = Literal["string", "bytes", "int", "long", "uuid", "json", "avro"
 ValueFormatName = Literal["json", "string", "bytes", "avro", "protobuf", "json_sr", "json_connect"]
 PartitionerName = Literal["murmur2", "crc32", "fnv1a", "fnv1a_reference", "kafkajs_legacy"]
 SpellingName = Literal["compact", "jackson", "gson", "go", "python", "python_compact", "php"]
-#: `any` stands for producers that put a key into any partition.
+#: `any` is for producers that may put a key into any partition.
 Partitioner = Literal[PartitionerName, "any"]
 Framing = Literal["registry", "single_object", "none"]
 Envelope = Literal["none", "debezium", "outbox"]
 OnError = Literal["dead_letter", "skip", "stop"]
 FoldName = Literal["upsert", "marked_upsert", "count"]
 
-#: How JSON keys are written where a definition does not say: by most serialisers, and by Java's.
+#: The default spellings of JSON keys: those of most serializers, and of Jackson in Java.
 DEFAULT_SPELLINGS: tuple[SpellingName, ...] = ("compact", "jackson")
 
 #: Keys that can be structures of several members.
 STRUCTURED_KEYS: frozenset[KeyFormatName] = frozenset({"json", "avro", "json_sr", "json_connect"})
 
-#: Formats of keys whose JSON producers spell in ways that a definition may name. Kafka Connect has one.
+#: Key formats whose spellings a definition may list. Kafka Connect only writes one.
 SPELLED_KEYS: frozenset[KeyFormatName] = frozenset({"json", "json_sr"})
 
-#: Values that can be structures of members, which envelopes and columns take apart.
+#: Values that can be structures of members, which envelopes and columns can use.
 STRUCTURED_VALUES: frozenset[ValueFormatName] = frozenset({"json", "avro", "protobuf", "json_sr", "json_connect"})
 
 #: Formats whose records name their schema by an id of the schema registry.
 REGISTRY_FORMATS: frozenset[str] = frozenset({"avro", "protobuf", "json_sr"})
 
-#: How many standbys a table has whose definition does not say.
+#: The default number of standbys of a table.
 DEFAULT_STANDBYS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """How the keys of a source topic are written.
+    """The format of a source topic's keys.
 
-    `fields` are the members of a structured key in the order in which the producer writes them; empty for every other
-    format, and for a key that is one scalar. `bare` is set for a key of one member if only its value is in a URL.
-    `spellings` are the ways in which producers write JSON, of SPELLED_KEYS alone; the first is that of rows that
-    callers write.
+    `fields` are the members of a structured key in the order in which the producer writes them; empty for other formats
+    and for a single scalar. `bare` is set for a key of one member if URLs contain only its value. `spellings`, only for
+    SPELLED_KEYS, are the ways in which producers write JSON; rows that callers write have the first.
     """
 
     format: KeyFormatName
@@ -58,7 +57,7 @@ class KeySpec:
 
 @dataclass(frozen=True, slots=True)
 class SchemaFile:
-    """A schema in a separate file; `text` is what was in it when the definition was read."""
+    """A schema in a separate file; `text` is its contents when the definition was read."""
 
     path: Path = field(compare=False)
     text: str
@@ -66,11 +65,11 @@ class SchemaFile:
 
 @dataclass(frozen=True, slots=True)
 class ValueSpec:
-    """How the values of a source topic are written.
+    """The format of a source topic's values.
 
-    `framing`, `schema` and `subject` are of format avro alone. `schema` is the one that rows have: the latest of a
-    subject in the registry, the one that each record was written with, one of the registry by id, or a file. `subject`
-    is of the latest; without it, it is that of the topic.
+    `framing`, `schema` and `subject` are only for format avro. `schema` is the one of the rows: the latest of a subject
+    in the registry, the one that each record was written with, one of the registry by id, or a file. `subject` is the
+    subject of `latest`, by default the topic's.
     """
 
     format: ValueFormatName
@@ -84,9 +83,10 @@ class ValueSpec:
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source topic, and how to read what is in it.
+    """A source topic, and how to read its records.
 
-    `envelope` is what the producer wraps rows in, `on_error` what happens to a record that cannot be a row.
+    `envelope` is the format in which the producer wraps rows, `on_error` what happens to a record that cannot become a
+    row.
     """
 
     topic: str
@@ -98,22 +98,23 @@ class SourceSpec:
 
     @property
     def needs_registry(self) -> bool:
-        """Whether records of this source can be read only with the schemas of a registry."""
+        """Whether reading this source requires a schema registry."""
         value = self.value.format in REGISTRY_FORMATS and self.value.framing == "registry"
         return value or self.key.format in REGISTRY_FORMATS or isinstance(self.value.schema, int)
 
 
 @dataclass(frozen=True, slots=True)
 class FoldSpec:
-    """How the records of a key become its row. All of it is part of the table's fingerprint.
+    """How the records of a key become its row; part of the table's fingerprint.
 
-    `upsert` keeps the latest record, `marked_upsert` too and a mark where that is a tombstone, `count` their number.
+    `upsert` keeps the latest record, `marked_upsert` also a mark if that is a tombstone, and `count` the number of
+    records.
     """
 
     name: FoldName = "upsert"
 
 
-#: The folds of tables that aggregate nothing: where keys have one partition, and where they may be in any.
+#: The folds of tables without an aggregate: if a key is always in the same partition, and if it may be in any.
 UPSERT, MARKED_UPSERT = FoldSpec("upsert"), FoldSpec("marked_upsert")
 
 
@@ -121,12 +122,11 @@ UPSERT, MARKED_UPSERT = FoldSpec("upsert"), FoldSpec("marked_upsert")
 class TableSpec:
     """One table.
 
-    `columns` maps each member of a row to the member of the source's value it is taken from, in the order in
-    which rows show them; None keeps the value as it is. A member that begins with `$` is the envelope's: `$op`,
-    `$source.ts_ms`, `$headers.eventType`. `version` is 1 unless the table was ever redefined. `standbys`
-    is how many workers besides the owner should keep a copy of each row. `writable` lets callers write to the source
-    topic. `aggregate` is the fold of a table that keeps more than the latest record of a key; tables.yaml has no field
-    for it yet.
+    `columns` maps each member of a row to the member of the source's value that it is taken from, in the order of the
+    row; None keeps the value unchanged. A member that begins with `$` belongs to the envelope: `$op`, `$source.ts_ms`,
+    `$headers.eventType`. `version` is 1 unless the table was redefined. `standbys` is the number of workers that should
+    keep a copy of each row, in addition to the owner. `writable` lets callers write to the source topic. `aggregate` is
+    the fold of a table that keeps more than the latest record of a key; tables.yaml has no field for it yet.
     """
 
     name: str
@@ -147,7 +147,7 @@ class TableSpec:
 
     @property
     def shard_name(self) -> str:
-        """What the table's shards are called, together with those of every table that is placed with it."""
+        """The name of the table's shards, shared by all tables that are placed together."""
         return self.source.topic
 
     def shard(self, partition: int) -> ShardId:
@@ -155,12 +155,12 @@ class TableSpec:
         return ShardId(self.shard_name, partition)
 
     def inputs(self, partition: int) -> tuple[TopicPartition, ...]:
-        """Return what a task of the table reads: one partition of each source."""
+        """Return the partitions that a task of the table reads: one of each source."""
         return (TopicPartition(self.source.topic, partition),)
 
     @property
     def log_name(self) -> str:
-        """What names the table's changelog after the group; no two tables of a catalog have the same."""
+        """The table's part of its changelog's name, after the group; unique within a catalog."""
         return self.name if self.version == 1 else f"{self.name}-v{self.version}"
 
 
@@ -172,23 +172,23 @@ class Catalog:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The source topics, each once, in the order in which the file first names them."""
+        """The distinct source topics, in the order of the file."""
         return tuple(dict.fromkeys(table.source.topic for table in self.tables.values()))
 
     @property
     def shard_names(self) -> tuple[str, ...]:
-        """The names of the tables' shards, each once, in the order of the file."""
+        """The distinct names of the tables' shards, in the order of the file."""
         return tuple(dict.fromkeys(table.shard_name for table in self.tables.values()))
 
     @property
     def standbys(self) -> dict[str, int]:
-        """How many standbys the shards of each name have: as many as the table with the most among theirs."""
+        """The number of standbys of each shard name: the highest among its tables."""
         return {name: max(table.standbys for table in self.tables_in(name)) for name in self.shard_names}
 
     def tables_in(self, shard_name: str) -> tuple[TableSpec, ...]:
-        """Return the tables that have a task in each shard of a name; empty when none has."""
+        """Return the tables that have a task in the shards of a name."""
         return tuple(table for table in self.tables.values() if table.shard_name == shard_name)
 
     def tables_of(self, topic: str) -> tuple[TableSpec, ...]:
-        """Return the tables that read `topic`; empty when none does."""
+        """Return the tables that read a topic."""
         return tuple(table for table in self.tables.values() if table.source.topic == topic)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 #: The settings that have flags in commands that need no tables.
 FLAGS_WITHOUT_TABLES = ("bootstrap_servers", "group", "dead_letter_topic")
 
-#: What is logged while commands try whether a number is the id of a schema; they say themselves which records have one.
-_UNTOLD = ("schema refused",)
+#: Log lines that commands hide: they check whether numbers are schema ids, and report the result themselves.
+_HIDDEN_LINES = ("schema refused",)
 
 Result = TypeVar("Result")
 _Command = Callable[..., None]
@@ -72,7 +72,7 @@ def run(settings: Settings, timeout: float, work: Callable[["Connection"], Await
         except (KafkaError, LogUnavailable) as error:
             symptom = str(error) or repr(error)
         reason = await explain_outage(connection, symptom)
-        raise click.ClickException(f"asking the brokers of {settings.bootstrap_servers} failed: {reason}")
+        raise click.ClickException(f"requests to the brokers of {settings.bootstrap_servers} failed: {reason}")
 
-    with warnings_to_stderr(_UNTOLD):
+    with warnings_to_stderr(_HIDDEN_LINES):
         return asyncio.run(bounded())

@@ -98,12 +98,12 @@ class _Progress:
     """Prints progress to stderr at intervals."""
 
     def __init__(self) -> None:
-        self._said_at = monotonic()
+        self._printed_at = monotonic()
 
     def __call__(self, read: int, total: int) -> None:
         """Print progress if the interval has passed."""
-        if monotonic() - self._said_at >= _PROGRESS_INTERVAL:
-            self._said_at = monotonic()
+        if monotonic() - self._printed_at >= _PROGRESS_INTERVAL:
+            self._printed_at = monotonic()
             click.echo(f"{read} of {total} records read", err=True)
 
 
@@ -190,7 +190,7 @@ def show(*, place: str, as_json: bool, timeout: float, **given: Any) -> None:
 @click.argument("places", nargs=-1, metavar="[PARTITION:OFFSET]...")
 @_selecting
 @click.option("--all", "everything", is_flag=True, help="All letters of the topic.")
-@click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only print the records that would be replayed.")
 @click.option("--force", is_flag=True, help="Also records whose key has a newer record in the source topic.")
 @broker_options(FLAGS_WITHOUT_TABLES, timeout=300.0)
 def replay(

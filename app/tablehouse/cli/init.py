@@ -25,8 +25,8 @@ def init(ctx: click.Context, /, *, topics: tuple[str, ...], records: int, timeou
     """Print a tables.yaml for topics, derived from their records.
 
     Records from both ends of every partition are inspected. Nothing is written, and no group is joined. Comments give
-    the reasons. If the records leave something open, the file says UNDECIDED there, which workers refuse; it is also
-    printed to stderr, and the exit code is 1.
+    the reasons. What the records do not decide is UNDECIDED in the file, which workers refuse; it is also printed to
+    stderr, and the exit code is 1.
     """
     from tablehouse.inspection.definition import tables_yaml  # noqa: PLC0415
     from tablehouse.inspection.proposal import propose  # noqa: PLC0415

@@ -1,1 +1,1 @@
-"""Settings: where they come from, what they may be, and how a worker reaches its brokers."""
+"""Settings: their sources, their types, and the access to brokers and schema registry."""

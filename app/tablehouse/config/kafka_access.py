@@ -1,4 +1,4 @@
-"""What the settings say of the connection to the brokers: encryption and login, and which of them belong together."""
+"""The settings of the connection to the brokers: encryption and login, and which of them belong together."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _WITH_LOGIN = ("SASL_PLAINTEXT", "SASL_SSL")
 _BY_PASSWORD = ("kafka_sasl_username", "kafka_sasl_password")
 _BY_TOKEN = ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret")
 _TLS = ("kafka_ca", "kafka_certificate", "kafka_key", "kafka_key_password")
-#: What is of no use without another.
+#: Settings that require another one.
 _PAIRS = (
     ("kafka_certificate", "kafka_key"),
     ("kafka_key", "kafka_certificate"),
@@ -40,9 +40,9 @@ class KafkaAccess:
 
 
 def contradictions(given: Mapping[str, object]) -> Iterator[str]:
-    """Yield what does not fit together, one sentence each with the names of both settings; None is what is not given.
+    """Yield the contradictions between settings, one sentence each; a setting that is not given is None.
 
-    Values are repeated of the protocol and the mechanism alone.
+    Sentences contain no values except the protocol and the mechanism.
     """
     yield from _of_login(given)
     yield from _of_tls(given)

@@ -1,4 +1,4 @@
-"""From flags, environment and file to Settings, or to every reason why that cannot be."""
+"""Loads Settings from flags, environment and file, or reports every problem in them."""
 
 import os
 import re
@@ -13,20 +13,20 @@ from tablehouse.config.settings_file import CONFIG_VARIABLE, read_settings_file,
 from tablehouse.errors import ConfigError
 from tablehouse.masking import without_user_info
 
-# What Kubernetes puts into the pods of a namespace that has a service called tablehouse or tablehouse-<x>.
+# Variables that Kubernetes sets in the pods of a namespace with a service called tablehouse or tablehouse-<x>.
 _SERVICE_LINK = re.compile(r"TABLEHOUSE_(.*_)?(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)")
 
 
 def load_settings(flags: Mapping[str, Any]) -> Settings:
-    """Return the settings of this process; `flags` holds those that were given, by the settings' names.
+    """Return the settings of this process; `flags` contains the given ones by setting name.
 
-    Raises ConfigError with every problem on a line of its own, each naming the setting and where it came from.
+    Raises ConfigError with every problem on a separate line, each with the setting and its source.
     """
     problems = [_unknown_variable(name) for name in sorted(os.environ) if _is_unknown(name)]
     try:
         settings = Settings(**flags)
     except ValidationError as error:
-        # A default made from other settings cannot be made when one of those is bad, which is reported anyway.
+        # A default derived from an invalid setting; that setting is reported itself.
         problems += [
             _explain(detail, flags) for detail in error.errors() if detail["type"] != "default_factory_not_called"
         ]

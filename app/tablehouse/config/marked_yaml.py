@@ -1,6 +1,6 @@
-"""YAML whose nodes know their line, for files whose errors must name one.
+"""YAML nodes with their lines, for files whose errors must name the line.
 
-Nothing is constructed but plain scalars: a tag that names a Python object is an unusual value here, no more.
+Only plain scalars are constructed: a tag that names a Python object has no effect.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-#: What people call the types of YAML's own tags.
+#: Names for YAML's own tags in messages.
 _KINDS = {
     "tag:yaml.org,2002:str": "text",
     "tag:yaml.org,2002:int": "an integer",
@@ -22,18 +22,18 @@ _KINDS = {
 }
 
 
-#: What PyYAML's words begin with, or have in them, for slips that people make, and what would be right.
+#: Parts of PyYAML's messages for common mistakes, and their remedies.
 _REMEDIES = (
-    ("expected <block end>", "begin the line below the one that it belongs beside"),
+    ("expected <block end>", "align the line with the ones that it belongs to"),
     (
         "mapping values are not allowed here",
-        "put text that has a colon and a space in it into quotes, and see the indentation",
+        "put text that contains a colon and a space into quotes, and check the indentation",
     ),
-    ("could not find expected ':'", "write a colon and a space behind the name"),
+    ("could not find expected ':'", "write a colon and a space after the name"),
     ("found character '\\t'", "indent with spaces"),
     ("that cannot start any token", "put text that begins with it into quotes"),
     ("found undefined alias", "put text that begins with * into quotes"),
-    ("but found another document", "leave out the line ---"),
+    ("but found another document", "remove the line ---"),
     ("found unexpected end of stream", "a quote is not closed"),
     ("expected ',' or", "a bracket or brace is not closed, or a comma is missing"),
     ("expected the node content", "something is missing here, or a bracket or brace is not closed"),
@@ -41,7 +41,7 @@ _REMEDIES = (
 
 
 class YamlError(ValueError):
-    """A file cannot be read, or is not one YAML document; `line` is None where no line is to blame."""
+    """A file cannot be read, or is not a single YAML document; `line` is None if the error is not in one line."""
 
     def __init__(self, line: int | None, reason: str) -> None:
         super().__init__(reason)
@@ -69,7 +69,7 @@ def read_yaml(path: Path) -> yaml.Node | None:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlError(mark.line + 1 if mark else None, f"is not YAML: {_explained(str(error.problem))}") from error
+        raise YamlError(mark.line + 1 if mark else None, f"is not YAML: {_with_remedy(str(error.problem))}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise YamlError(line, f"is not YAML: {error.reason} (character {error.character:#x})") from error
@@ -77,9 +77,9 @@ def read_yaml(path: Path) -> yaml.Node | None:
         raise YamlError(None, "is nested too deeply") from error
 
 
-def _explained(problem: str) -> str:
-    """Return what PyYAML says of a slip, and what would be right."""
-    return next((f"{problem}; {remedy}" for slip, remedy in _REMEDIES if slip in problem), problem)
+def _with_remedy(problem: str) -> str:
+    """Return PyYAML's message, with the remedy for common mistakes."""
+    return next((f"{problem}; {remedy}" for mistake, remedy in _REMEDIES if mistake in problem), problem)
 
 
 def line_of(node: yaml.Node) -> int:
@@ -88,19 +88,19 @@ def line_of(node: yaml.Node) -> int:
 
 
 def kind_of(node: yaml.Node) -> str:
-    """Return what a node is, in words for an error message."""
+    """Return the kind of a node, for an error message."""
     return _KINDS.get(node.tag, f"a value tagged {node.tag}")
 
 
 def scalar_of(node: yaml.Node) -> Any:
-    """Return the value of a scalar node as YAML 1.1 reads it; any other node comes back as None."""
+    """Return the value of a scalar node by YAML 1.1; None for any other node."""
     if not isinstance(node, yaml.ScalarNode) or node.tag not in _KINDS:
         return None
     constructor = yaml.constructor.SafeConstructor()
     try:
         return constructor.construct_object(node)
     except ValueError:
-        # An explicit tag that the text does not fit, as in `!!int twelve`.
+        # The text does not match an explicit tag, as in `!!int twelve`.
         return None
 
 

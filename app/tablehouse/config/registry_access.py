@@ -1,4 +1,4 @@
-"""What the settings say of the schema registry, and which of them belong together."""
+"""The settings of the schema registry, and which of them belong together."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ _CERTIFICATE, _KEY = "schema_registry_certificate", "schema_registry_key"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryAccess:
-    """Where the schema registry is, and how this worker is let in; no URLs where there is no registry.
+    """The URLs and credentials of the schema registry; no URLs if there is none.
 
-    unknown_after is the number of seconds for which the registry has to say that a schema is not there.
+    A schema counts as missing once the registry has not known it for `unknown_after` seconds.
     """
 
     urls: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class RegistryAccess:
 
 
 def contradictions(given: Mapping[str, object]) -> Iterator[str]:
-    """Yield what does not fit together, one sentence each with the names of the settings; None is what is not given."""
+    """Yield the contradictions between settings, one sentence each; a setting that is not given is None."""
     if (given[_USER] is None) != (given[_PASSWORD] is None):
         yield f"{_USER} and {_PASSWORD} belong together, and one is missing"
     elif given[_USER] is not None and given[_TOKEN] is not None:

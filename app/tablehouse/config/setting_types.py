@@ -1,6 +1,6 @@
-"""The types of settings: what each holds, and how its text is read.
+"""The types of settings, and how their texts are read.
 
-Whether messages may repeat what was given for a setting follows from its type, and so does what schemas say of it.
+The type also determines the setting's JSON Schema, and whether messages may contain its value.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from tablehouse.config import setting_values as values
 
 @dataclass(frozen=True, slots=True)
 class Unshown:
-    """Marks a type of which messages repeat no value, since people put secrets into it."""
+    """Marks a type whose values do not appear in messages, since they may contain secrets."""
 
 
 Servers = Annotated[str, BeforeValidator(values.servers)]
@@ -35,20 +35,20 @@ Text = Annotated[str, BeforeValidator(values.text)]
 UserName = Annotated[str, BeforeValidator(values.user)]
 
 Secret = Annotated[SecretStr, BeforeValidator(values.secret)]
-#: A secret that is sent in a header of HTTP.
+#: A secret that is sent in an HTTP header.
 HeaderSecret = Annotated[SecretStr, BeforeValidator(values.header_secret)]
 
-# Lists are texts with commas between.
+# Lists are texts separated by commas.
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(values.secrets)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(values.origins)]
-#: People put the password of a registry into its URL, where it is refused.
+#: A URL may contain the registry's password by mistake; that is refused.
 RegistryUrls = Annotated[tuple[str, ...], NoDecode, Unshown(), BeforeValidator(values.registry_urls)]
 
 
 def is_unshown(annotation: Any, metadata: Any = ()) -> bool:
-    """Return whether messages repeat no value of a type: a secret, or something marked as Unshown.
+    """Return whether values of a type must not appear in messages: secrets, and types marked as Unshown.
 
-    metadata is what pydantic has taken off an annotation.
+    `metadata` is what pydantic has removed from the annotation.
     """
     if annotation is SecretStr or isinstance(annotation, Unshown):
         return True

@@ -1,6 +1,6 @@
-"""The values of settings, as people write them: each function returns what a text means, or raises ValueError.
+"""Parses the values of settings: each function returns the value of a text, or raises ValueError.
 
-The error says what would be right, and begins with "must".
+The message begins with "must" and describes valid values.
 """
 
 import re
@@ -14,11 +14,11 @@ from pydantic import BeforeValidator, Field, SecretStr
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _MIN_MEMORY = 64 << 20
-_HIGHEST_PORT = 65535
-_LONGEST_SECRET = 10_000
+_MAX_PORT = 65535
+_MAX_SECRET_CHARACTERS = 10_000
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
-# What some settings look like as they are written, for schemas of them: bounds are not in it.
+# The patterns of some settings for JSON Schemas, without their bounds.
 _NUMBER = r"^[0-9]{1,18}(\.[0-9]{1,9})? ?"
 _Duration = Annotated[str, Field(pattern=_NUMBER + r"(ms|s|m|h|d)?$")] | Annotated[int, Field(ge=0)]
 Size = Annotated[str, Field(pattern=_NUMBER + r"(B|KiB|MiB|GiB|TiB)?$")] | Annotated[int, Field(ge=_MIN_MEMORY)]
@@ -34,7 +34,7 @@ def _quantity(value: object, units: Mapping[str, float]) -> float | None:
 
 
 def duration(lowest: float, highest: float, words: str) -> BeforeValidator:
-    """Return the reader of a duration between two bounds in seconds, which `words` name."""
+    """Return a parser of durations between two bounds in seconds, which `words` describe."""
 
     def seconds(value: object) -> float:
         length = _quantity(value, _SECONDS)
@@ -49,7 +49,7 @@ def memory(value: object) -> int:
     """Read a size in bytes."""
     size = _quantity(value, _BYTES)
     if size is None or size < _MIN_MEMORY:
-        raise ValueError("must be a size from 64MiB on, like 512MiB or 4GiB")
+        raise ValueError("must be a size of at least 64MiB, like 512MiB or 4GiB")
     return int(size)
 
 
@@ -58,8 +58,8 @@ def secrets(value: object) -> tuple[SecretStr, ...]:
     given = [secret.strip() for secret in str(value).split(",")]
     if not all(re.fullmatch(r"[\x21-\x7e]{16,200}", secret) for secret in given):
         raise ValueError(
-            "must be a secret of 16 to 200 printable ASCII characters without spaces and commas, or several with "
-            "commas between, or be left out"
+            "must be a secret of 16 to 200 printable ASCII characters without spaces and commas, or several separated "
+            "by commas, or be left out"
         )
     return tuple(SecretStr(secret) for secret in given)
 
@@ -87,8 +87,8 @@ def zone(value: object) -> str:
 
 def port(value: object) -> int:
     """Read a port."""
-    if not re.fullmatch(r"[0-9]{1,5}", str(value)) or not 1 <= int(str(value)) <= _HIGHEST_PORT:
-        raise ValueError(f"must be a port from 1 to {_HIGHEST_PORT}")
+    if not re.fullmatch(r"[0-9]{1,5}", str(value)) or not 1 <= int(str(value)) <= _MAX_PORT:
+        raise ValueError(f"must be a port from 1 to {_MAX_PORT}")
     return int(str(value))
 
 
@@ -102,7 +102,7 @@ def servers(value: object) -> str:
         except ValueError:
             name = ""
         if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", name):
-            raise ValueError("must be host:port, or several with commas between, like kafka-1:9092,kafka-2:9092")
+            raise ValueError("must be host:port, or several separated by commas, like kafka-1:9092,kafka-2:9092")
     return ",".join(given)
 
 
@@ -150,16 +150,16 @@ def url(value: object) -> str:
 def text(value: object) -> str:
     """Parse an externally assigned name."""
     if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]{0,998}[\x21-\x7e])?", str(value)):
-        raise ValueError("must be 1 to 1000 printable ASCII characters, none of its ends a space, or be left out")
+        raise ValueError("must be 1 to 1000 printable ASCII characters, without spaces at either end, or be left out")
     return str(value)
 
 
 def secret(value: object) -> SecretStr:
-    """Read a secret of any characters that can be seen."""
-    # Files and secrets often end in a line break that nobody meant.
+    """Read a secret of printable characters."""
+    # Files often end with a line break that is not part of the secret.
     given = str(value).rstrip("\r\n")
-    if not 1 <= len(given) <= _LONGEST_SECRET or not given.isprintable():
-        raise ValueError(f"must be a secret of 1 to {_LONGEST_SECRET} printable characters, or be left out")
+    if not 1 <= len(given) <= _MAX_SECRET_CHARACTERS or not given.isprintable():
+        raise ValueError(f"must be a secret of 1 to {_MAX_SECRET_CHARACTERS} printable characters, or be left out")
     return SecretStr(given)
 
 
@@ -188,21 +188,21 @@ def registry_urls(value: object) -> tuple[str, ...]:
         if not usable or not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w.~%/-]*)?", url):
             raise ValueError(
                 "must be http://host:port or https://host, with the path below which /subjects is, or several URLs of "
-                "one registry with commas between; set the user and password separately"
+                "one registry separated by commas; set the user and password separately"
             )
     return tuple(urls)
 
 
 def origins(value: object) -> tuple[str, ...]:
-    """Read origins as browsers send them, or one star for all of them."""
+    """Read origins as browsers send them, or * for all."""
     given = [origin.strip().lower() for origin in str(value).split(",")]
     if given == ["*"]:
         return ("*",)
     for origin in given:
         if not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?", origin):
             raise ValueError(
-                "must be origins like https://app.example.com or http://localhost:3000, without a path, with commas "
-                "between, or * alone"
+                "must be origins like https://app.example.com or http://localhost:3000, without a path, separated "
+                "by commas, or * alone"
             )
         if origin.startswith(("http:", "https:")) and origin.endswith(_DEFAULT_PORTS[origin.partition(":")[0]]):
             raise ValueError(
@@ -215,7 +215,7 @@ def header_secret(value: object) -> SecretStr:
     """Read a secret that is sent in a header."""
     given = str(value).strip()
     if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?", given):
-        raise ValueError("must be printable ASCII characters, 8192 at most")
+        raise ValueError("must be at most 8192 printable ASCII characters")
     return SecretStr(given)
 
 

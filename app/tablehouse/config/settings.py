@@ -1,4 +1,4 @@
-"""Settings: one frozen object from a file, the environment and flags, in that order of rising weight.
+"""Settings: one frozen object from a file, the environment and flags; later ones take precedence.
 
 A setting is spelled `group` in the file, TABLEHOUSE_GROUP in the environment and --group as a flag, and its value is
 written the same way in all three.
@@ -46,7 +46,7 @@ PREFIX = "TABLEHOUSE_"
 
 
 def _default_url(settings: Mapping[str, Any]) -> str:
-    # A host or port that could not be used is missing here, and is reported on its own.
+    # An invalid host or port is missing here, and is reported itself.
     host = settings.get("advertised_host", "")
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.get('internal_port', '')}"
 
@@ -55,14 +55,14 @@ def _default_dead_letters(settings: Mapping[str, Any]) -> str:
     return f"{settings.get('group', '')}-dead-letters"
 
 
-#: What is shown as the default of settings that need not be given and have none.
+#: The default shown for optional settings without one.
 _NONE: dict[str, Any] = {"default": "none"}
 
 
 class Settings(BaseSettings):
-    """How one worker runs; `load_settings` is the way to get one from what the user gave.
+    """The settings of one worker; load_settings() creates them.
 
-    Durations are in seconds and sizes in bytes. Relative paths start at the working directory, in the file too.
+    Durations are in seconds and sizes in bytes. Relative paths start at the working directory, also in the file.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         description="The directory of this worker's stores and identity. Each worker needs its own.",
     )
     http_host: Host = Field(
-        # Peers have to reach the internal listener for the group to answer at all.
+        # Peers must be able to reach the internal listener, or the group cannot answer.
         default="0.0.0.0",  # noqa: S104
         description="The address that both listeners bind to; 127.0.0.1 excludes other machines, including other "
         "workers.",
@@ -146,7 +146,7 @@ class Settings(BaseSettings):
         validate_default=False,
         json_schema_extra=_NONE,
         description="The base URL of the schema registry, the part before /subjects; or several URLs of one registry, "
-        "separated by commas, of which the next is tried if one does not answer.",
+        "separated by commas; if one does not answer, the next one is tried.",
     )
     schema_registry_user: UserName | None = Field(
         default=None,
@@ -183,8 +183,9 @@ class Settings(BaseSettings):
     schema_registry_unknown_after: Annotated[float, duration(0, 3600, "from 0s to 1h")] = Field(
         default="30s",
         validate_default=True,
-        description="A schema counts as missing only after the schema registry has said so for this long; until then, "
-        "the partition of the record that needs it waits. Set this above the replication delay between registries.",
+        description="A schema counts as missing only after the schema registry has not known it for this long; until "
+        "then, the partition of the record that needs it waits. Set this above the replication delay between "
+        "registries.",
     )
     zone: Zone = Field(
         default="",
@@ -296,8 +297,8 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
-        description="The lowest level to log: debug, info, warning or error. Lines of libraries are logged from info "
-        "on.",
+        description="The lowest level to log: debug, info, warning or error. Lines of libraries are never logged "
+        "below info.",
     )
 
     @model_validator(mode="after")
@@ -322,7 +323,7 @@ class Settings(BaseSettings):
 
     @property
     def registry(self) -> RegistryAccess:
-        """Where the schema registry is, and how this worker is let in."""
+        """The URLs and credentials of the schema registry."""
         return RegistryAccess(
             urls=self.schema_registry,
             user=self.schema_registry_user,
@@ -343,16 +344,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let flags win over the environment, and that over the file; raises ConfigError for a bad file."""
+        """Use flags before the environment, and that before the file; raises ConfigError for an invalid file."""
         in_file = {name: text for name, (_, text) in read_settings_file(settings_cls.model_fields).items()}
         return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as people see it; `default` is None for those that have to be given.
+    """One setting as users see it; `default` is None for required ones.
 
-    is_secret is set for those of which no message repeats a value.
+    The values of those with is_secret do not appear in messages.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The file of settings that an environment variable names."""
+"""Reads the settings file, which an environment variable names."""
 
 import difflib
 import os
@@ -10,14 +10,14 @@ import yaml
 from tablehouse.config.marked_yaml import YamlError, entries_of, kind_of, line_of, read_yaml
 from tablehouse.errors import ConfigError
 
-#: The environment variable that names the file of settings; there need not be one.
+#: The environment variable that names the settings file, which is optional.
 CONFIG_VARIABLE = "TABLEHOUSE_CONFIG"
 
 
 def read_settings_file(names: Collection[str]) -> dict[str, tuple[int, str]]:
-    """Return line and text of each setting in the file; the text is what the environment would hold.
+    """Return the line and the text of each setting in the file, with texts as in the environment.
 
-    names are those of all settings. Raises ConfigError with every problem in the file.
+    `names` are those of all settings. Raises ConfigError with every problem in the file.
     """
     path = os.environ.get(CONFIG_VARIABLE)
     if path is None:
@@ -49,6 +49,6 @@ def read_settings_file(names: Collection[str]) -> dict[str, tuple[int, str]]:
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """Return which of the known names may have been meant, as the end of a sentence."""
+    """Return a suggestion for an unknown name, as the end of a sentence."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(known)}"

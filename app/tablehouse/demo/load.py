@@ -53,7 +53,7 @@ async def ensure_topics(bootstrap: str, names: Iterable[str]) -> None:
 async def _ensure_topics(connection: Connection, names: list[str]) -> None:
     await check_login(connection)
     async with TopicAdmin(connection) as admin:
-        existing = await admin.described(names)
+        existing = await admin.describe(names)
         for name, found in existing.items():
             if found.partitions != PARTITIONS:
                 raise TopicError(

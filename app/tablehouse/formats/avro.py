@@ -43,9 +43,9 @@ _FINGERPRINT_END = 10
 #: The id of a schema that comes from a file; the registry has no negative ones.
 FILE_SCHEMA = -1
 
-#: A simple type as avro_schema.py marks it, in fastavro's messages, and the most characters of them that are shown.
+#: A simple type as avro_schema.py marks it, in fastavro's messages, and the maximum characters of them that are shown.
 _MARKED = re.compile(r"\{'type': '(\w+)', 'logicalType': 'tablehouse-[^}]*\}")
-_LONGEST_REASON = 300
+_MAX_REASON_CHARACTERS = 300
 
 
 def subject_of(topic: str) -> str:
@@ -201,7 +201,7 @@ class Resolution:
 
     def _unresolvable(self, error: Exception) -> DecodeError:
         written, wanted = self.ids
-        reason = _MARKED.sub(r"\1", str(error))[:_LONGEST_REASON]
+        reason = _MARKED.sub(r"\1", str(error))[:_MAX_REASON_CHARACTERS]
         return DecodeError(f"schema {written} cannot be read as {_named(wanted)}: {reason}")
 
 

@@ -37,11 +37,11 @@ _INCLUDED = (
     Path(date_pb2.__file__).parents[2],
 )
 
-#: The longest name of a reference that can be a file name.
-_LONGEST_NAME = 200
+#: Maximum characters of a reference's name that can be a file name.
+_MAX_NAME_CHARACTERS = 200
 
-#: The most characters of protoc's messages that are shown.
-_LONGEST_REASON = 300
+#: Maximum characters of protoc's messages that are shown.
+_MAX_REASON_CHARACTERS = 300
 
 #: The beginning of lines that are log messages: about a schema without a syntax line, which proto2 does not require.
 _LOGGED = re.compile(r"WARNING: All log messages|[IWE][0-9]{4}")
@@ -203,7 +203,7 @@ def _what_protoc_says(file: Path) -> Iterator[Callable[[], str]]:
 
 def _first_words(written: IO[str]) -> str:
     written.seek(0)
-    return " ".join(line.strip() for line in written if not _LOGGED.match(line))[:_LONGEST_REASON]
+    return " ".join(line.strip() for line in written if not _LOGGED.match(line))[:_MAX_REASON_CHARACTERS]
 
 
 def _write(folder: Path, name: str, schema: Schema, compiled: descriptor_pb2.FileDescriptorSet) -> None:
@@ -212,7 +212,7 @@ def _write(folder: Path, name: str, schema: Schema, compiled: descriptor_pb2.Fil
     Schemas that a client registered as descriptors, which the registry returns unchanged, are added to `compiled`.
     """
     parts = name.split("/")
-    if len(name) > _LONGEST_NAME or "\0" in name or {"", ".", ".."} & set(parts):
+    if len(name) > _MAX_NAME_CHARACTERS or "\0" in name or {"", ".", ".."} & set(parts):
         raise DecodeError(f"schema {schema.id} has a reference of the name {name!r}, which is not a valid file name")
     file = folder.joinpath(*parts)
     file.parent.mkdir(parents=True, exist_ok=True)

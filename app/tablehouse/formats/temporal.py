@@ -21,8 +21,8 @@ _CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097
 _MAX_DIGITS = 4300
 _MAX_BITS = (10**_MAX_DIGITS - 1).bit_length() - 1
 
-#: Characters of the longest text of a decimal: all digits, zeros for a scale, a sign and a point.
-_LONGEST_DECIMAL = 2 * _MAX_DIGITS + 2
+#: Maximum characters of a decimal as text: all digits, zeros for a scale, a sign and a point.
+_MAX_DECIMAL_CHARACTERS = 2 * _MAX_DIGITS + 2
 
 #: A decimal as a number in JSON, which may have an exponent.
 _NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([-+]?[0-9]{1,9}))?")
@@ -56,7 +56,7 @@ def plain_decimal(text: str) -> str:
 
 def unscaled(text: str, scale: int) -> int:
     """Return the unscaled value of a text of decimal_text; raises DecodeError for other text and beyond the scale."""
-    match = _DECIMAL.fullmatch(text) if len(text) <= _LONGEST_DECIMAL else None
+    match = _DECIMAL.fullmatch(text) if len(text) <= _MAX_DECIMAL_CHARACTERS else None
     if match is None:
         raise DecodeError('it has to be the digits of a decimal in a string, like "12.30"')
     sign, whole, fraction = match[1], match[2], match[3] or ""

@@ -16,7 +16,7 @@ _MAX_MEMBERS = 20
 
 
 async def disagreements(table: TableSpec, sample: TopicSample, reading: Reading) -> AsyncIterator[str]:
-    """Yield what in the sample contradicts the table's definition, each as `field: problem; what would fit`."""
+    """Yield the contradictions between the sample and the table's definition, each as `field: problem; remedy`."""
     async for problem in _of_keys(table, sample, reading):
         yield f"source.key: {problem}"
     async for problem in _of_values(table, sample, reading):
@@ -58,7 +58,7 @@ async def _of_keys(table: TableSpec, sample: TopicSample, reading: Reading) -> A
 
 
 def _of_spellings(table: TableSpec, sample: TopicSample) -> str | None:
-    """Return the keys that lookups by the table's spellings would miss; None if every partition is asked anyway."""
+    """Describe the keys that lookups by the table's spellings miss; None if none, or if lookups ask all partitions."""
     spec = table.source.key
     keys = contents_of(spec, sample.keys)
     if sample.partitions == 1 or table.source.partitioner == "any" or not (lost := unspelled(spec, keys)):

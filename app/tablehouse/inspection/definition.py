@@ -11,7 +11,7 @@ from tablehouse.inspection.proposal import Proposal
 #: Placeholder for a manual decision; no format or partitioner has this name, so workers refuse the file.
 UNDECIDED = "UNDECIDED"
 
-_COLUMNS = 118
+_LINE_WIDTH = 118
 
 
 def tables_yaml(proposals: Iterable[Proposal]) -> str:
@@ -78,6 +78,6 @@ def _comment(text: str, indent: str) -> Iterator[str]:
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return iter(
         textwrap.wrap(
-            plain, _COLUMNS, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_on_hyphens=False
+            plain, _LINE_WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ", break_on_hyphens=False
         )
     )

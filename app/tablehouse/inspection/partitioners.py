@@ -10,8 +10,8 @@ from tablehouse.catalog.spec import Partitioner, PartitionerName
 from tablehouse.formats import partitioners
 from tablehouse.inspection.sample import TopicSample
 
-#: Probability below which a coincidence is not mentioned.
-_CHANCE = 0.001
+#: A coincidence is mentioned if its probability is at least this.
+_MIN_CHANCE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +68,4 @@ def choose_partitioner(sample: TopicSample) -> PartitionerChoice:
 
 def _may_be_chance(partitions: int, keys: int) -> bool:
     """Return whether a partitioner other than the producers' may match these keys by coincidence."""
-    return keys * math.log(partitions) < -math.log(_CHANCE)
+    return keys * math.log(partitions) < -math.log(_MIN_CHANCE)

@@ -12,7 +12,7 @@ from tablehouse.inspection.values import ValueChoice, choose_value
 
 #: Characters not allowed in a table's name, and its maximum length.
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
-_LONGEST_NAME = 100
+_MAX_NAME_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ def _problems(key: KeyChoice, value: ValueChoice, partitioner: PartitionerChoice
 def _name(topic: str, taken: set[str]) -> str:
     """Return a table name derived from a topic's name: `Orders.v1` becomes `orders_v1`."""
     plain = _NOT_IN_NAMES.sub("_", topic.lower()).strip("_-") or "table"
-    name = (plain if plain[0].isalpha() else f"t_{plain}")[:_LONGEST_NAME]
+    name = (plain if plain[0].isalpha() else f"t_{plain}")[:_MAX_NAME_CHARACTERS]
     number, unique = 2, name
     while unique in taken:
         suffix = f"_{number}"
-        unique, number = name[: _LONGEST_NAME - len(suffix)] + suffix, number + 1
+        unique, number = name[: _MAX_NAME_CHARACTERS - len(suffix)] + suffix, number + 1
     return unique

@@ -40,7 +40,7 @@ class Fit:
 
 
 class Reading:
-    """Reads with schemas, which are fetched as needed, until the registry fails to answer in time."""
+    """Reads with schemas, which are fetched as needed until the registry does not answer in time."""
 
     def __init__(self, schemas: Schemas) -> None:
         self.schemas = schemas

@@ -16,10 +16,10 @@ from tablehouse.inspection.reading import MAX_SCHEMAS, Fit, Reading
 from tablehouse.inspection.sample import SampledRecord, TopicSample
 
 #: Minimum share of values that must fit a topic's format. The others would be dead letters.
-_ENOUGH = 0.9
+_MIN_FITTING_SHARE = 0.9
 
-#: Maximum records to inspect for causes if some do not fit.
-_CAUSES_LOOKED_AT = 50
+#: Maximum number of unfitting records whose causes are determined.
+_MAX_CAUSES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ async def choose_value(sample: TopicSample, reading: Reading) -> ValueChoice:
         return ValueChoice(None, "none", Fit(0, 0), why)
     for spec in await _candidates(records, reading):
         fit = await fit_of_values(source_of(sample.topic, spec), records, reading)
-        if fit.fitting >= _ENOUGH * fit.total:
+        if fit.fitting >= _MIN_FITTING_SHARE * fit.total:
             break
     if spec.format in {"string", "bytes"} and (refusal := await _refused(records, reading)) is not None:
         return ValueChoice(None, "none", Fit(0, len(records)), refusal)
@@ -126,7 +126,7 @@ async def causes_of(format_name: str, topic: str, records: Sequence[SampledRecor
             cause = cause_of_value(format_name, value, record.headers, await kinds_for(value, reading))
             if cause is not None:
                 found[cause] += 1
-        if found.total() >= _CAUSES_LOOKED_AT:
+        if found.total() >= _MAX_CAUSES:
             break
     return [cause for cause, _ in found.most_common(2)]
 

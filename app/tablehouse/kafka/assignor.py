@@ -38,7 +38,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     aiokafka accepts an object where it documents a class; Faust relies on this too. `latest` is the last valid
     assignment, None before the first. `refused` is the reason why the last assignment was rejected, None if it was
     valid. `partitions` returns the partition counts that this worker has checked, `standbys` the number of standbys per
-    shard, by source topic; both are asked when they are needed, and what they return does not change. A standby at most
+    shard, by source topic; both are called when needed, and their results are never changed. A standby at most
     `acceptable_lag` records behind may become an active.
     """
 
@@ -91,11 +91,11 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
                     return placed
                 log.info("partition counts changed during the placement; placing again")
 
-        async def take_up_first(generation: int, member_id: str, protocol: str, member_assignment_bytes: bytes) -> None:
-            await complete(generation, member_id, protocol, self.take_up(member_assignment_bytes))
+        async def accept_first(generation: int, member_id: str, protocol: str, member_assignment_bytes: bytes) -> None:
+            await complete(generation, member_id, protocol, self.accept(member_assignment_bytes))
 
         coordinator._perform_assignment = perform_in_thread
-        coordinator._on_join_complete = take_up_first
+        coordinator._on_join_complete = accept_first
 
     def admit(self, members: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """Return the members of a JoinGroup response that can be placed; assign() gives the others nothing."""
@@ -120,7 +120,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
             partitions[topic] = checked[topic] if topic in checked else len(cluster.partitions_for_topic(topic) or ())
         return partial(self._assignments, self._members, partitions, self._standbys())
 
-    def take_up(self, data: bytes) -> bytes:
+    def accept(self, data: bytes) -> bytes:
         """Accept the leader's assignment and return it; return an empty assignment if it is invalid."""
         try:
             self.latest = self._decode(data)
@@ -132,7 +132,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
         return data
 
     def on_assignment(self, assignment: Any) -> None:
-        """Nothing: take_up() has handled it."""
+        """Do nothing: accept() has handled it."""
 
     def _decode(self, data: bytes) -> Assignment:
         try:

@@ -12,7 +12,7 @@ from tablehouse.tasks.log import Clock
 
 #: Seconds an append may take. A slower one would leave the worker's estimate far ahead of the brokers' clock until the
 #: next measurement.
-_SLOWEST = 60.0
+_MAX_APPEND_SECONDS = 60.0
 
 #: aiokafka's number for a timestamp set by the broker.
 _LOG_APPEND_TIME = 1
@@ -40,6 +40,6 @@ async def measure(connection: Connection, group: str, clock: Clock, broker_clock
         await stop_producer(producer)
     if appended.timestamp_type != _LOG_APPEND_TIME:
         raise TopicError(f"topic {topic}: message.timestamp.type must be LogAppendTime; alter the topic's settings")
-    if (seconds := clock.monotonic() - asked_at) > _SLOWEST:
+    if (seconds := clock.monotonic() - asked_at) > _MAX_APPEND_SECONDS:
         raise KafkaTimeoutError(f"an append to topic {topic} took {seconds:.0f} s")
     broker_clock.measured(appended.timestamp, asked_at)

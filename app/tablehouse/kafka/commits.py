@@ -40,7 +40,7 @@ class OffsetCommits:
         self._client = client
         self._refused = Recurring(log)
         coordinator = client._coordinator
-        coordinator._maybe_refresh_commit_offsets = _nothing_committed
+        coordinator._maybe_refresh_commit_offsets = _report_nothing_committed
 
     async def commit(self, offsets: Mapping[KafkaPartition, int]) -> dict[KafkaPartition, int]:
         """Commit and return the offsets that the broker accepted; the reasons for the others are logged."""
@@ -91,10 +91,10 @@ class OffsetCommits:
             connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
 
 
-async def _nothing_committed(assignment: Assignment) -> bool:
-    """Answer in place of the brokers, as aiokafka does for a consumer without a group.
+async def _report_nothing_committed(assignment: Assignment) -> bool:
+    """Report that nothing is committed without asking a broker, as aiokafka does for a consumer without a group.
 
-    An error of theirs, as for a topic that does not exist or may not be read, would end the consumer's membership.
+    A broker's error, for example about a topic that does not exist or may not be read, would end the membership.
     """
     for partition in assignment.requesting_committed():
         state: Any = assignment.state_value(partition)

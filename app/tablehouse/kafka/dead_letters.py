@@ -12,7 +12,7 @@ from tablehouse.errors import TopicError
 from tablehouse.kafka.client import Connection
 from tablehouse.kafka.producers import stop_producer
 from tablehouse.kafka.rebootstrap import rebootstrap
-from tablehouse.kafka.topics import DeadLetterTopic, look_again
+from tablehouse.kafka.topics import DeadLetterTopic, check_again
 from tablehouse.tasks.dead_letters import (
     Content,
     DeadLetter,
@@ -58,13 +58,13 @@ class KafkaDeadLetters:
         self._retiring: set[asyncio.Task[None]] = set()
 
     def use(self, topic: DeadLetterTopic) -> None:
-        """Write letters to this topic from here on."""
+        """Write letters to this topic from now on."""
         self._used, self._limit = topic, topic.limit
 
     @property
     def _topic(self) -> DeadLetterTopic:
         if self._used is None:
-            raise AssertionError("a table sends dead letters, and no topic was prepared for them")
+            raise AssertionError("a table sends dead letters, but no topic was prepared for them")
         return self._used
 
     async def start(self) -> None:
@@ -114,7 +114,7 @@ class KafkaDeadLetters:
     async def _write(self, letters: Sequence[DeadLetter]) -> bool:
         """Write all letters; return False if one was too large for the broker because its limit was lowered."""
         if self._failed:
-            self.use(await look_again(self._connection, self._topic))
+            self.use(await check_again(self._connection, self._topic))
             self._failed = False
         if self._producer is None:
             await self.start()

@@ -13,7 +13,7 @@ MAX_HELD_BYTES = 128 << 20
 class Holder(Protocol):
     """The fetched data of one partition, with a partly read batch."""
 
-    def give_up(self) -> None:
+    def discard(self) -> None:
         """Discard the records not yet taken, so that they are fetched again."""
 
 
@@ -37,7 +37,7 @@ class DecompressedBatches:
             if held <= MAX_HELD_BYTES:
                 break
             del self._sizes[other]
-            other.give_up()
+            other.discard()
             held -= taken
         self._sizes[holder] = size
         return True

@@ -35,8 +35,8 @@ _NO_ROOM = "failed to write whole buffer"
 _XERIAL_HEADER_BYTES = 16
 _BLOCK_LENGTH = struct.Struct(">i")
 
-#: Number of oversized batches that are remembered. One that blocks a partition is retried every second.
-_REMEMBERED = 64
+#: Maximum number of oversized batches that are remembered. One that blocks a partition is retried every second.
+_MAX_REMEMBERED = 64
 
 
 class DecompressedTooLarge(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
@@ -67,7 +67,7 @@ class Decompression:
             try:
                 found = decode(data)
             except DecompressedTooLarge:
-                if len(self._too_large) == _REMEMBERED:
+                if len(self._too_large) == _MAX_REMEMBERED:
                     del self._too_large[next(iter(self._too_large))]
                 self._too_large[known] = _digest(data)
                 raise

@@ -64,7 +64,7 @@ class _BootStrategy(BootStrategy):  # type: ignore[misc]
 
 
 class TablehouseApp(faust.App):  # type: ignore[misc]
-    """Faust's App with Tablehouse's transport, and rebalances that only concern its shards."""
+    """Faust's App with Tablehouse's transport; a rebalance only affects shards."""
 
     BootStrategy = _BootStrategy
 
@@ -88,13 +88,13 @@ class TablehouseApp(faust.App):  # type: ignore[misc]
         return _LaneTransport(self.conf.broker_consumer, self, loop=asyncio.get_event_loop())
 
     def _create_directories(self) -> None:
-        """Nothing: stores are in the data directory."""
+        """Do nothing: stores are in the data directory."""
 
     async def on_started(self) -> None:
-        """Nothing to wait for: each partition becomes ready on its own."""
+        """Do nothing: each partition becomes ready on its own."""
 
     async def _producer_flush(self, logger: Any) -> None:
-        """Nothing: Faust's producer is not started."""
+        """Do nothing: Faust's producer is not started."""
 
     def on_rebalance_start(self) -> None:
         """Record that a rebalance has started."""

@@ -16,10 +16,10 @@ from tablehouse.kafka.faust_app import TablehouseApp
 log = structlog.get_logger(__name__)
 
 #: Seconds for requests in flight to finish after the worker was told to stop.
-_DRAIN = 2.0
+_DRAIN_SECONDS = 2.0
 
 #: Seconds that dumping the stacks of a hanging process may take.
-_UNREAD = 1.0
+_DUMP_SECONDS = 1.0
 
 
 class Engine(Protocol):
@@ -59,7 +59,7 @@ class _ListenersService(Service):  # type: ignore[misc]  # mode's Service has un
         self.add_future(self._listeners.log_when_ready())
 
     async def on_stop(self) -> None:
-        await self._listeners.stop(_DRAIN)
+        await self._listeners.stop(_DRAIN_SECONDS)
 
 
 class _Worker(faust.Worker):  # type: ignore[misc]  # faust's Worker has untyped parts
@@ -97,11 +97,11 @@ class _Worker(faust.Worker):  # type: ignore[misc]  # faust's Worker has untyped
         log.info("stopping", signal=signal.name, deadline_seconds=self._shutdown_timeout)
         _end_after(self._shutdown_timeout)
         self._engine.drain()
-        await self._listeners.drain(_DRAIN)
+        await self._listeners.drain(_DRAIN_SECONDS)
         await super()._stop_on_signal(signal)
 
     def _setproctitle(self, info: str, *, ident: str = "tablehouse") -> None:
-        """Nothing: the process keeps the name it was started under."""
+        """Do nothing: the process keeps its name."""
 
 
 def _end_after(seconds: float) -> None:
@@ -112,13 +112,13 @@ def _end_after(seconds: float) -> None:
     """
     faulthandler.dump_traceback_later(seconds, exit=True)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds + _UNREAD)
+    signal.setitimer(signal.ITIMER_REAL, seconds + _DUMP_SECONDS)
 
 
-def _relieve_collector() -> None:
+def _tune_garbage_collector() -> None:
     """Exclude long-lived objects from garbage collection, and run it less often than once per batch.
 
-    Records make no cycles. With the default thresholds the collector took 17 % of an ingesting worker's CPU
+    Records create no reference cycles. With the default thresholds the collector took 17 % of an ingesting worker's CPU
     (bench/README.md).
     """
     gc.collect()
@@ -132,7 +132,7 @@ def run(engine: Engine, listeners: Listeners, shutdown_timeout: float) -> int:
     Raises SetupError if the worker cannot run as configured: at the start, or later if only its data shows it.
     """
     worker = _Worker(engine, listeners, shutdown_timeout)
-    _relieve_collector()
+    _tune_garbage_collector()
     loop = asyncio.get_event_loop()
     failure: BaseException | None = None
     worker._starting_fut = asyncio.ensure_future(worker.start(), loop=loop)

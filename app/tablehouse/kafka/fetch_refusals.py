@@ -1,4 +1,4 @@
-"""Handles offsets that a broker cannot read and therefore not send: a corrupt batch header, an unknown codec.
+"""Handles offsets that a broker cannot read, and so cannot send: a corrupt batch header, an unknown codec.
 
 aiokafka logs such a response and retries at once, indefinitely, without telling its caller.
 """
@@ -19,20 +19,20 @@ _UNKNOWN_CODEC = 76
 _REFUSALS = frozenset({CorruptRecordException.errno, UnknownError.errno, _UNKNOWN_CODEC})
 
 
-def tell_refusals(consumer: AIOKafkaConsumer) -> None:
+def raise_refusals(consumer: AIOKafkaConsumer) -> None:
     """Make a consumer raise UnreadableBatch for an offset that a broker cannot send."""
     send = consumer._client.send
 
-    async def send_and_tell(node_id: int, request: Any, **options: Any) -> Any:
+    async def send_and_check(node_id: int, request: Any, **options: Any) -> Any:
         answer = await send(node_id, request, **options)
         if isinstance(request, FetchRequest):
-            _tell(consumer, request, answer)
+            _check(consumer, request, answer)
         return answer
 
-    consumer._client.send = send_and_tell
+    consumer._client.send = send_and_check
 
 
-def _tell(consumer: AIOKafkaConsumer, request: FetchRequest, answer: Any) -> None:
+def _check(consumer: AIOKafkaConsumer, request: FetchRequest, answer: Any) -> None:
     for topic, partitions in answer.topics:
         for partition, code, *_ in partitions:
             if code in _REFUSALS:

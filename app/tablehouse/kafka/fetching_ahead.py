@@ -1,4 +1,4 @@
-"""Changes what an aiokafka consumer may fetch ahead while it runs, which aiokafka only takes at its start."""
+"""Changes the fetch size of a running aiokafka consumer; aiokafka itself only sets it at the start."""
 
 from aiokafka import AIOKafkaConsumer
 

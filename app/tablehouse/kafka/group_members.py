@@ -1,4 +1,4 @@
-"""Parses the metadata of group members, some of which may not be Tablehouse or not of this release."""
+"""Parses the metadata of group members, which may belong to other applications or releases."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple

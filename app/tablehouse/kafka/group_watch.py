@@ -38,18 +38,18 @@ class GroupWatch:
     def __init__(self, group: str, client: AIOKafkaConsumer) -> None:
         self._group = group
         self._client = client
-        #: When the coordinator began to answer with unexpected errors; None if it has not since the last assignment.
-        self._odd_since: float | None = None
+        #: Time of the first unexpected error of the coordinator since the last assignment, None if there was none.
+        self._failing_since: float | None = None
 
     def assigned(self) -> None:
         """Record that the coordinator has sent an assignment."""
-        self._odd_since = None
+        self._failing_since = None
 
     def check(self) -> None:
         """Raise an error if the consumer is out of the group.
 
-        GroupFailed if it cannot come back, GroupRefused if it is not allowed in, KafkaError if it may come back. After
-        an error, aiokafka continues only once this was called.
+        GroupFailed if it cannot rejoin, GroupRefused if it is not allowed to join, KafkaError if it may still rejoin.
+        After an error, aiokafka only continues once this was called.
         """
         coordinator = self._client._coordinator
         tasks = {"coordination": coordinator._coordination_task, "fetching": self._client._fetcher.error_future}
@@ -64,9 +64,9 @@ class GroupWatch:
             raise GroupRefused(f"group {self._group} cannot be joined: {error!r}; {remedy}") from error
         except KafkaError as error:
             now = asyncio.get_running_loop().time()
-            if self._odd_since is None:
-                self._odd_since = now
-            seconds = now - self._odd_since
+            if self._failing_since is None:
+                self._failing_since = now
+            seconds = now - self._failing_since
             if seconds >= UNEXPECTED_TIMEOUT_SECONDS:
                 raise GroupFailed(
                     f"group {self._group}: only errors for {seconds:.0f} s, last one: {error!r}"

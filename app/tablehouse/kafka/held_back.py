@@ -18,7 +18,7 @@ _FETCH_BYTES, _MAX_FETCHES = 1 << 20, 4
 
 @dataclass(slots=True)
 class _Scan:
-    """What is known beyond `end`: nothing before `reached` is settled, except at `found` if it is not None."""
+    """A scan from `end` up to `reached`; `found` is the offset of the first settled batch, None if there is none."""
 
     end: int
     reached: int
@@ -35,8 +35,8 @@ class HeldBack:
     async def is_settled(self, leader: int, partition: TopicPartition, end: int, high_watermark: int) -> bool:
         """Return whether there may be committed or non-transactional records from `end` on.
 
-        True if unknown: at the first check of an end, since most transactions have ended by the next, and if there is
-        more to read than one check does.
+        True if unknown: at the first check of an end, since most transactions have ended by the next one, and if one
+        check cannot read that much.
         """
         scan = self._scans.get(partition)
         if scan is not None and (end < scan.end or high_watermark < scan.reached):
@@ -54,7 +54,7 @@ class HeldBack:
         return scan.found is not None or scan.reached < high_watermark
 
     def forget(self, partition: TopicPartition) -> None:
-        """Forget a partition that has no open transaction any more."""
+        """Forget a partition that no longer has an open transaction."""
         self._scans.pop(partition, None)
 
     async def _read_on(self, leader: int, partition: TopicPartition, scan: _Scan) -> bool:
@@ -69,13 +69,13 @@ class HeldBack:
             return False
         before = scan.reached
         try:
-            _look(MemoryRecords(data), scan)
+            _scan_batches(MemoryRecords(data), scan)
         except Exception:  # noqa: BLE001 - parsing may raise anything; the lane reports unreadable batches
             return False
         return scan.reached > before
 
 
-def _look(batches: MemoryRecords, scan: _Scan) -> None:
+def _scan_batches(batches: MemoryRecords, scan: _Scan) -> None:
     while scan.found is None and batches.has_next():
         batch = batches.next_batch()
         if batch.next_offset > scan.reached:

@@ -14,7 +14,7 @@ from tablehouse.tasks.log import OUTAGE_LASTS_SECONDS, SKIP_ADVICE, Clock, LaneO
 log = structlog.get_logger(__name__)
 
 #: Seconds between attempts to read a failed partition.
-PAUSE = 1.0
+RETRY_SECONDS = 1.0
 
 
 class _Outage(NamedTuple):
@@ -27,7 +27,7 @@ class _Outage(NamedTuple):
 
 
 class LaneOutages:
-    """Tells which partitions wait for their next retry, and logs outages at growing intervals."""
+    """Keeps the outage of each partition and the time of its next retry; logs outages at growing intervals."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -35,7 +35,7 @@ class LaneOutages:
         self._waiting: set[TopicPartition] = set()
 
     def failed(self, source: TopicPartition, offset: int, error: Exception) -> None:
-        """Record that a partition could not be read at an offset: it waits for PAUSE."""
+        """Record that a partition could not be read at an offset: it is retried after RETRY_SECONDS."""
         now, known = self._clock.monotonic(), self._outages.get(source)
         since = now if known is None else known.since
         cause = error.problem if isinstance(error, UnreadableBatch) else in_words(error)
@@ -49,7 +49,7 @@ class LaneOutages:
             error=cause,
         )
         unreadable = error if isinstance(error, UnreadableBatch) else None
-        self._outages[source] = _Outage(offset, cause, unreadable, since, now + PAUSE, warnings)
+        self._outages[source] = _Outage(offset, cause, unreadable, since, now + RETRY_SECONDS, warnings)
         self._waiting.add(source)
 
     def waits(self, source: TopicPartition) -> bool:
@@ -73,7 +73,7 @@ class LaneOutages:
         reason = f"{source} cannot be read at offset {outage.offset}; it is retried every second: {outage.cause}"
         return LaneOutage(reason, lasts)
 
-    def due(self) -> list[TopicPartition]:
+    def take_due(self) -> list[TopicPartition]:
         """Return the partitions whose retry is due, and end their wait."""
         now = self._clock.monotonic()
         due = [source for source in self._waiting if self._outages[source].again_at <= now]

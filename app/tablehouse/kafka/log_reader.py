@@ -17,13 +17,13 @@ from aiokafka.errors import (
 )
 
 from tablehouse.kafka.client import Connection
-from tablehouse.kafka.fetch_refusals import tell_refusals
+from tablehouse.kafka.fetch_refusals import raise_refusals
 from tablehouse.kafka.fetching_ahead import fetch_ahead
 from tablehouse.kafka.offset_listing import OffsetListing, Unlisted
 from tablehouse.kafka.raw_records import raw
 from tablehouse.kafka.rebootstrap import rebootstrap
 from tablehouse.kafka.record_batches import UnreadableBatch
-from tablehouse.kafka.skips import PASSED_OVER, Skips
+from tablehouse.kafka.skips import SKIPPED, Skips
 from tablehouse.masking import in_words
 from tablehouse.model import TopicPartition
 from tablehouse.tasks.clock import SystemClock
@@ -49,8 +49,8 @@ RECORDS_PER_SLICE = 500
 SLICE_FETCH_BYTES = 2 * 1024 * 1024
 
 #: A peek only needs the first batch. Claims are smaller than this, so one response has those of all partitions. If
-#: batches are larger, a broker puts the first one whole into a response, regardless of the limit, and those of other
-#: partitions into later responses.
+#: batches are larger, a broker sends the first one whole, regardless of the limit, and those of other partitions in
+#: later responses.
 PEEK_FETCH_BYTES = 4096
 
 #: Minimum seconds between assignments of a reader, per assigned partition. An assignment recreates the state of each
@@ -61,15 +61,15 @@ _ASSIGNMENT_PAUSE = 0.0002
 #: Seconds that disconnecting may take.
 STOP_TIMEOUT = 2.0
 
-#: Seconds that one wait for records lasts before the cursor checks its position.
-_POLL = 1.0
+#: Seconds that a cursor waits for records before it checks its position.
+_POLL_SECONDS = 1.0
 
 #: Seconds without a slice after which a cursor checks whether the log has more records: aiokafka waits silently for a
 #: missing leader or a deleted topic. An election takes a few seconds and is worth waiting for.
-SILENCE = 10.0
+SILENCE_SECONDS = 10.0
 
 #: Seconds that this check may take.
-_ANSWER = 3.0
+_CHECK_TIMEOUT_SECONDS = 3.0
 
 #: A clock in seconds that continues while the machine sleeps, unlike `monotonic`.
 _elapsed = SystemClock().monotonic
@@ -86,7 +86,7 @@ class _Cursor:
         self.offset = offset
         self._reader = reader
         self._bounds = bounds
-        self._looked_at = _elapsed()
+        self._polled_at = _elapsed()
 
     async def next(self) -> LogSlice:
         """Wait for the next slice."""
@@ -94,16 +94,16 @@ class _Cursor:
         overdue = False
         while True:
             records, position = await self._reader.fetch(self)
-            before, self._looked_at = self._looked_at, _elapsed()
-            if self._looked_at - before > STOOD_STILL:
-                raise StoodStill(f"{self} was idle for {(self._looked_at - before) / 3600:.0f} h")
+            before, self._polled_at = self._polled_at, _elapsed()
+            if self._polled_at - before > STOOD_STILL:
+                raise StoodStill(f"{self} was idle for {(self._polled_at - before) / 3600:.0f} h")
             if records or position > self.offset:
                 self.offset = position
                 return LogSlice(records, position)
             now = monotonic()
             if overdue:
                 raise LogUnavailable(f"reading {self}: no records for {now - began:.0f} s, although the log has more")
-            if now - since >= SILENCE:
+            if now - since >= SILENCE_SECONDS:
                 # At the end of the log, silence is expected. Wait once more in case it has just grown.
                 overdue = await self._is_behind(now - began)
                 since = monotonic()
@@ -112,7 +112,7 @@ class _Cursor:
         """Return whether the log has offsets that were not read; raises LogUnavailable if its end is unknown."""
         partition = TopicPartition(*self.partition)
         try:
-            async with asyncio.timeout(_ANSWER):
+            async with asyncio.timeout(_CHECK_TIMEOUT_SECONDS):
                 return (await self._bounds([partition]))[partition].end > self.offset
         except (LogUnavailable, TimeoutError) as error:
             raise LogUnavailable(
@@ -139,7 +139,7 @@ class _Reader:
             max_partition_fetch_bytes=fetch_bytes,
         )
         rebootstrap(self.consumer._client, connection)
-        tell_refusals(self.consumer)
+        raise_refusals(self.consumer)
         self.cursors: dict[KafkaPartition, _Cursor] = {}
         #: The consumer's assignment. Partitions without a cursor stay assigned but paused, since a changed assignment
         #: discards the data fetched ahead of all partitions.
@@ -158,7 +158,7 @@ class _Reader:
         self.consumer._fetcher._prefetch_backoff = 0.0
 
     async def stop(self) -> None:
-        """Disconnect. A start in progress ends first; otherwise it would go on and leave its connection open."""
+        """Disconnect. A start in progress ends first; otherwise it would continue and leave its connection open."""
         if self._starting is not None:
             try:
                 await asyncio.wait({self._starting})
@@ -186,25 +186,25 @@ class _Reader:
             self._assign()
         try:
             found = await self.consumer.getmany(
-                cursor.partition, timeout_ms=int(_POLL * 1000), max_records=RECORDS_PER_SLICE
+                cursor.partition, timeout_ms=int(_POLL_SECONDS * 1000), max_records=RECORDS_PER_SLICE
             )
             position = await self.consumer.position(cursor.partition)
         except OffsetOutOfRangeError as error:
             raise OffsetOutOfRange(str(cursor)) from error
         except UnreadableBatch as error:
-            return await self._pass_over(cursor, error)
+            return await self._skip_unreadable(cursor, error)
         except (ConsumerStoppedError, IllegalStateError, KafkaError) as error:
             raise LogUnavailable(f"reading {cursor}: {in_words(error)}") from error
         return found.get(cursor.partition, ()), position
 
-    async def _pass_over(self, cursor: _Cursor, error: UnreadableBatch) -> tuple[Sequence[LogRecord], int]:
+    async def _skip_unreadable(self, cursor: _Cursor, error: UnreadableBatch) -> tuple[Sequence[LogRecord], int]:
         """Continue after unreadable offsets if an operator has decided to skip them; otherwise raise Unreadable."""
         source = TopicPartition(*cursor.partition)
         offset = max(error.first, cursor.offset)
         after = None if self._skips is None else await self._skips.look_up(source, offset, error)
         if after is None:
             raise Unreadable(error.problem, source, error.first, error.last, may_pass=error.is_refused) from error
-        log.warning(PASSED_OVER, source=str(source), first=offset, last=after - 1, error=error.problem)
+        log.warning(SKIPPED, source=str(source), first=offset, last=after - 1, error=error.problem)
         self.consumer.seek(cursor.partition, after)
         return (), after
 
@@ -277,7 +277,7 @@ class KafkaLogReader:
         self._asking: set[_Listed] = set()
 
     def fetch_ahead(self, size: int) -> None:
-        """Fetch at most `size` bytes ahead of each partition from here on."""
+        """Fetch at most `size` bytes ahead of each partition from now on."""
         self._slices.fetch_ahead(size)
 
     async def start(self) -> None:
@@ -287,12 +287,12 @@ class KafkaLogReader:
 
     async def stop(self) -> None:
         """Disconnect, within STOP_TIMEOUT."""
-        # A listing would connect again.
+        # A pending listing would connect again.
         for listing in self._asking:
             listing.cancel()
         readers = (*self._slices.readers, *self._peeks.readers)
-        goodbyes = [*(reader.stop() for reader in readers), self._offsets.stop()]
-        stopping = [asyncio.ensure_future(goodbye) for goodbye in goodbyes]
+        closing = [*(reader.stop() for reader in readers), self._offsets.stop()]
+        stopping = [asyncio.ensure_future(one) for one in closing]
         await asyncio.wait(stopping, timeout=STOP_TIMEOUT)
         for one in stopping:
             if not one.done():

@@ -20,12 +20,12 @@ from aiokafka.errors import (
 
 from tablehouse.errors import BrokersRefuse
 from tablehouse.kafka.client import Connection
-from tablehouse.kafka.metadata_requests import LookingRequest
+from tablehouse.kafka.metadata_requests import ReadOnlyMetadataRequest
 from tablehouse.kafka.security import Security
 from tablehouse.kafka.tokens import TokenUnavailable
 
 #: Seconds that closing a connection may take.
-_GOODBYE = 1.0
+_CLOSE_TIMEOUT_SECONDS = 1.0
 
 
 class _TokenRefused(KafkaError):  # type: ignore[misc]  # aiokafka is not typed
@@ -134,7 +134,7 @@ async def _log_in(connection: Connection, host: str, port: int) -> list[_Broker]
     try:
         await login.connect()
         # Some refusals only show at the next request: of a certificate in TLS 1.3, or of a client without a login.
-        answer = await login.send(LookingRequest([]))
+        answer = await login.send(ReadOnlyMetadataRequest([]))
     except (OSError, KafkaError) as error:
         made = isinstance(error, KafkaError)
         return _failure(connection, f"{host}:{port}", error)
@@ -143,7 +143,7 @@ async def _log_in(connection: Connection, host: str, port: int) -> list[_Broker]
     finally:
         closed = login.close()
         if made:
-            await asyncio.wait({closed}, timeout=_GOODBYE)
+            await asyncio.wait({closed}, timeout=_CLOSE_TIMEOUT_SECONDS)
 
 
 def _failure(connection: Connection, broker: str, error: Exception) -> _Failure:

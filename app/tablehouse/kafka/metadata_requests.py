@@ -11,12 +11,12 @@ from aiokafka.admin import client as admin_client
 from aiokafka.errors import IncompatibleBrokerVersion
 from aiokafka.protocol.metadata import MetadataRequest
 
-#: The first version that can forbid it, from Apache Kafka 0.11.
+#: The first version that can forbid it, introduced in Apache Kafka 0.11.
 _CAN_FORBID_CREATION = 4
 
 
-class LookingRequest(MetadataRequest):  # type: ignore[misc]  # aiokafka is not typed
-    """aiokafka's request without topic creation; None requests all topics, an empty list no topics."""
+class ReadOnlyMetadataRequest(MetadataRequest):  # type: ignore[misc]  # aiokafka is not typed
+    """aiokafka's request without topic creation; None requests all topics, an empty list requests none."""
 
     def __init__(self, topics: list[str] | None = None) -> None:
         super().__init__(topics, allow_auto_topic_creation=False)
@@ -31,5 +31,5 @@ class LookingRequest(MetadataRequest):  # type: ignore[misc]  # aiokafka is not 
         return super().build(request_struct_class)
 
 
-client.MetadataRequest = LookingRequest
-admin_client.MetadataRequest = LookingRequest
+client.MetadataRequest = ReadOnlyMetadataRequest
+admin_client.MetadataRequest = ReadOnlyMetadataRequest

@@ -24,16 +24,16 @@ _NO_REPLICA = -1
 
 NO_LEADER = -1
 
-#: Number of attempts, and seconds between them, for transient answers of leaders: that they do not lead yet or any
-#: more, before all brokers have the new metadata.
+#: Number of attempts, and seconds between them, for transient answers of leaders, for example that a broker
+#: does not lead the partition, until all brokers have the new metadata.
 _ATTEMPTS, _PAUSE = 5, 0.1
 
 
 class Unlisted(NamedTuple):
-    """Why a partition has no bounds, whether retrying at once may help, and whether it does not exist."""
+    """Why a partition has no bounds: `transient` if a retry may help, `missing` if it does not exist."""
 
     why: str
-    passing: bool = False
+    transient: bool = False
     missing: bool = False
 
 
@@ -88,7 +88,7 @@ class OffsetListing:
         found = await self._ask(partitions, first=True)
         for attempt in range(_ATTEMPTS):
             missing = [
-                partition for partition, answer in found.items() if isinstance(answer, Unlisted) and answer.passing
+                partition for partition, answer in found.items() if isinstance(answer, Unlisted) and answer.transient
             ]
             if not missing:
                 break
@@ -116,11 +116,13 @@ class OffsetListing:
         led: dict[int, list[TopicPartition]] = defaultdict(list)
         for partition in partitions:
             leader = self._cluster.leader_for_partition(KafkaPartition(*partition))
-            # Initially no leader is known, and a missing leader may have been elected since.
+            # At first no leader is known; later, a missing leader may have been elected in the meantime.
             if leader is None:
-                found[partition] = Unlisted("it is not known yet", passing=True) if first else self._unknown(partition)
+                found[partition] = (
+                    Unlisted("it is not known yet", transient=True) if first else self._unknown(partition)
+                )
             elif leader == NO_LEADER:
-                found[partition] = Unlisted("it has no leader", passing=first)
+                found[partition] = Unlisted("it has no leader", transient=first)
             else:
                 led[leader].append(partition)
         for answers in await asyncio.gather(*(self._ask_leader(node, asked) for node, asked in led.items())):
@@ -160,7 +162,7 @@ class OffsetListing:
             at = "" if leader is None else f" at {leader.host}:{leader.port}, which it advertises"
             unlisted = Unlisted(
                 f"its leader, broker {node}, does not answer{at}: {error!r}",
-                passing=not isinstance(error, RequestTimedOutError),
+                transient=not isinstance(error, RequestTimedOutError),
             )
             return dict.fromkeys(partitions, unlisted)
         self._silent.difference_update(partitions)

@@ -90,10 +90,10 @@ class KafkaOwnerWriter:
         if self._producer is not None:
             await self._producer.stop()
 
-    async def rest(self, patience: float) -> None:
-        """Wait until the outcome of all records in flight is known, for at most `patience` seconds."""
+    async def settle_all(self, seconds: float) -> None:
+        """Wait until the outcome of all records in flight is known, for at most `seconds`."""
         if self._pending:
-            await asyncio.wait(set(self._pending.values()), timeout=patience)
+            await asyncio.wait(set(self._pending.values()), timeout=seconds)
 
     async def settle(self, partition: TopicPartition, timeout: float) -> None:  # noqa: ASYNC109
         """Return once the outcome of every earlier record of a partition is known; raises SourceUnavailable."""

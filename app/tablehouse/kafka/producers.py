@@ -1,4 +1,4 @@
-"""Shared by all producers: errors after which the record is certainly not written, and stopping in time."""
+"""Shared by all producers: errors that mean that a record is not written, and a stop with a time limit."""
 
 import asyncio
 from contextlib import suppress

@@ -26,7 +26,7 @@ _decompressed = DecompressedBatches()
 
 
 def raw(key: bytes) -> bytes:
-    """Mark a consumer as one of raw records; never called."""
+    """Mark a consumer as one that takes raw records; never called."""
     raise AssertionError(f"raw() was called with the key {key!r}")
 
 
@@ -47,8 +47,8 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
     _broken: UnreadableBatch | None = None
     _failure: UnreadableBatch | None = None
 
-    def take(self, most: int) -> list[Any]:
-        """Return the next records, at most `most`.
+    def take(self, max_records: int) -> list[Any]:
+        """Return the next records, up to `max_records`.
 
         Raises UnreadableBatch if the next ones cannot be read, after all before them were returned.
         """
@@ -60,7 +60,7 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
             _decompressed.use(self)
         taken: list[Any] = []
         try:
-            self._take(taken, most)
+            self._take(taken, max_records)
         except UnreadableBatch as error:
             # Also if it is raised now, since the parser has moved past the batch.
             self._failure = error
@@ -68,23 +68,23 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
                 raise
         return taken
 
-    def give_up(self) -> None:
-        """Discard the remaining records. They are fetched again, since take() returns no more."""
+    def discard(self) -> None:
+        """Discard the remaining records; take() returns no more, so they are fetched again."""
         self._records = fetched_batches(None)
         self._batch = self._rest = self._broken = None
         self._is_counted = False
 
-    def _take(self, taken: list[Any], most: int) -> None:
+    def _take(self, taken: list[Any], max_records: int) -> None:
         total = DECOMPRESSION.total
-        while len(taken) < most and (self._rest is not None or self._next_batch()):
+        while len(taken) < max_records and (self._rest is not None or self._next_batch()):
             try:
-                piece = list(islice(self._rest or (), most - len(taken)))
+                piece = list(islice(self._rest or (), max_records - len(taken)))
                 if piece:
                     first, after = piece[0].offset, piece[-1].offset + 1
                     if not first + len(piece) <= after <= self._after:
                         raise CorruptRecordException("the offsets of its records are invalid")  # noqa: TRY301 - calls cost time here
             except Exception as error:  # noqa: BLE001 - decompressing and parsing may raise anything
-                self._read_carefully(error)
+                self._read_by_record(error)
                 continue
             if DECOMPRESSION.total != total:
                 self._is_counted = _decompressed.hold(self, DECOMPRESSION.total - total)
@@ -134,7 +134,7 @@ class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is not typed
                 raise self._unreadable((), error) from error
         return False
 
-    def _read_carefully(self, error: Exception) -> None:
+    def _read_by_record(self, error: Exception) -> None:
         """Read the current batch again record by record, since the parser has failed."""
         records, failure = read_batch(self._records.batch(self._number), error)
         # The record with the last offset completes the batch, regardless of any bytes after it.

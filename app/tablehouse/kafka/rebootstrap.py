@@ -18,10 +18,10 @@ from aiokafka.structs import BrokerMetadata
 from tablehouse.kafka.client import Connection
 
 #: Minimum seconds between a client's requests to the bootstrap servers.
-_INTERVAL = 1.0
+_MIN_INTERVAL = 1.0
 
 #: Minimum seconds between metadata updates of a client; as retry.backoff.ms of Kafka's own clients.
-UPDATE_DISTANCE = 0.1
+MIN_UPDATE_INTERVAL = 0.1
 
 
 def rebootstrap(client: AIOKafkaClient, connection: Connection) -> None:
@@ -39,7 +39,7 @@ def rebootstrap(client: AIOKafkaClient, connection: Connection) -> None:
 
     async def paced(cluster: ClusterMetadata, topics: Collection[str] | None) -> bool:
         nonlocal updated_at
-        await asyncio.sleep(max(0.0, updated_at + UPDATE_DISTANCE - monotonic()))
+        await asyncio.sleep(max(0.0, updated_at + MIN_UPDATE_INTERVAL - monotonic()))
         try:
             return bool(await update(cluster, topics))
         finally:
@@ -54,7 +54,7 @@ def rebootstrap(client: AIOKafkaClient, connection: Connection) -> None:
             # Another update may have found them in the meantime.
             if client.cluster.brokers() == known:
                 # A broker that is back at its old address is found by the next update, which may be immediate.
-                if monotonic() < asked_at + _INTERVAL:
+                if monotonic() < asked_at + _MIN_INTERVAL:
                     return False
                 asked_at = monotonic()
                 brokers = await advertised_brokers(connection)
@@ -95,7 +95,7 @@ async def _brokers_named_by(connection: Connection) -> set[BrokerMetadata]:
 
 
 def _adopt(client: AIOKafkaClient, brokers: Collection[BrokerMetadata]) -> None:
-    """Replace the addresses that a client knows; close connections to other addresses and those that gave no answer."""
+    """Replace the addresses that a client knows; close connections to other addresses and those without an answer."""
     client.cluster._brokers = {broker.nodeId: broker for broker in brokers}
     for (node, group), connection in list(client._conns.items()):
         broker: Any = client.cluster.broker_metadata(node)

@@ -30,8 +30,8 @@ class ReplicaWatch:
         self._group = group
         self._current = current
         self._missing = metrics.changelog_replicas_missing
-        #: The tables of which the metric tells.
-        self._told: set[str] = set()
+        #: The tables that the metric reports.
+        self._reported: set[str] = set()
 
     async def watch(self) -> None:
         """Check periodically."""
@@ -46,12 +46,12 @@ class ReplicaWatch:
     def _compare(self, topics: Topics, found: Mapping[str, int]) -> None:
         reasons = []
         tables = {changelog_topic(self._group, table): table.name for table in topics.catalog.tables.values()}
-        for table in self._told - set(tables.values()):
+        for table in self._reported - set(tables.values()):
             self._missing.remove(table)
-        self._told.intersection_update(tables.values())
+        self._reported.intersection_update(tables.values())
         for topic, replicas in found.items():
             table, wanted = tables[topic], topics.replicas[topic]
-            self._told.add(table)
+            self._reported.add(table)
             self._missing.labels(table).set(max(0, wanted - replicas))
             if replicas < wanted:
                 reasons.append(

@@ -22,14 +22,14 @@ _FETCH_BYTES = 256 * 1024
 #: which only a timeout can tell.
 _END_TIMEOUT_SECONDS = 3.0
 
-#: Partitions that are read concurrently.
-_AT_ONCE = 16
+#: Number of partitions that are read concurrently.
+_CONCURRENT_READS = 16
 
 
 def _no_topic(missing: Sequence[str], names: Sequence[str]) -> str:
     what = "there is no topic" if len(missing) == 1 else "there are no topics"
     close = dict.fromkeys(one for topic in missing for one in get_close_matches(topic, names, n=1))
-    hint = f"did you mean {' and '.join(close)}?" if close else "see the spelling, and bootstrap_servers"
+    hint = f"did you mean {' and '.join(close)}?" if close else "check the spelling and bootstrap_servers"
     return f"{what} {', '.join(missing)}: {hint}"
 
 
@@ -38,7 +38,7 @@ async def sample_topics(
 ) -> list[TopicSample]:
     """Sample topics, all of which must exist; raises TopicError, LogUnavailable and aiokafka's KafkaError."""
     async with TopicAdmin(connection) as admin:
-        described = await admin.described(topics)
+        described = await admin.describe(topics)
         missing = [topic for topic in topics if topic not in described]
         if missing:
             raise TopicError(_no_topic(missing, await admin.names()))
@@ -58,7 +58,8 @@ async def _sample(reader: KafkaLogReader, topic: str, partitions: int, cleanup: 
     places = [TopicPartition(topic, number) for number in range(partitions)]
     bounds = await reader.bounds(places)
     per_end = max(1, min(per_end, MAX_RECORDS // 2 // partitions))
-    turns, unread = asyncio.Semaphore(_AT_ONCE), [f"{place} has no leader" for place in places if place not in bounds]
+    turns = asyncio.Semaphore(_CONCURRENT_READS)
+    unread = [f"{place} has no leader" for place in places if place not in bounds]
 
     async def read(place: TopicPartition) -> Mapping[int, LogRecord]:
         async with turns:
@@ -94,13 +95,13 @@ async def _read(
 
 
 async def _read_from(
-    reader: KafkaLogReader, place: TopicPartition, start: int, end: int, most: int, found: dict[int, LogRecord]
+    reader: KafkaLogReader, place: TopicPartition, start: int, end: int, max_records: int, found: dict[int, LogRecord]
 ) -> None:
     before = len(found)
     async with reader.read(place, start) as cursor:
         offset = start
-        while offset < end and len(found) - before < most:
+        while offset < end and len(found) - before < max_records:
             piece = await cursor.next()
-            for record in piece.records[: most - (len(found) - before)]:
+            for record in piece.records[: max_records - (len(found) - before)]:
                 found[record.offset] = record
             offset = piece.next_offset

@@ -53,7 +53,7 @@ async def skip(
     """
     if source.topic.startswith(f"{group}-") and source.topic.endswith("-changelog"):
         raise SkipRefused(
-            f"{source.topic} is a changelog, of which no offset may be skipped: give its table a new version"
+            f"{source.topic} is a changelog, whose offsets cannot be skipped; give its table a new version"
         )
     await _require_partition(connection, source)
     await _require_partition(connection, TopicPartition(skip_topic(group), 0))

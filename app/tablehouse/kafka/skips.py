@@ -17,8 +17,8 @@ from tablehouse.tasks.log import LogReader, LogRecord, LogUnavailable, OffsetOut
 
 log = structlog.get_logger(__name__)
 
-#: Log message when a decision is applied.
-PASSED_OVER = "unreadable offsets are skipped, as decided by an operator"
+#: The log line when a decision is applied.
+SKIPPED = "unreadable offsets are skipped, as decided by an operator"
 
 #: Seconds that reading new decisions may take.
 _TIMEOUT_SECONDS = 5.0

@@ -19,15 +19,15 @@ from tablehouse.formats.json_text import decode_json
 ENDPOINT_TIMEOUT = 5.0
 
 #: Seconds that a failure is cached: connections are retried much more often.
-_FAILURE_STANDS = 1.0
+_FAILURE_CACHE_SECONDS = 1.0
 
-#: A token is replaced after this share of its life, and used up to this many seconds before its end.
+#: A token is replaced after this share of its lifetime, and used until this many seconds before its end.
 _FRESH_SHARE, _LAST_SECONDS = 0.8, 2.0
 
 #: Lifetime of a token in seconds if the endpoint does not state it.
-_ASSUMED_LIFE = 300.0
+_DEFAULT_LIFETIME_SECONDS = 300.0
 
-_LONGEST_ANSWER = 300
+_MAX_ANSWER_CHARACTERS = 300
 _OK, _CLIENT_ERROR, _SERVER_ERROR = 200, 400, 500
 _TOO_MANY_REQUESTS = 429
 
@@ -99,7 +99,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         self._asking = None
         error = None if asking.cancelled() else asking.exception()
         if isinstance(error, TokenUnavailable):
-            self._failure = error, self._clock() + _FAILURE_STANDS
+            self._failure = error, self._clock() + _FAILURE_CACHE_SECONDS
 
     async def _ask(self) -> _Token:
         endpoint, asked_at = self._endpoint, self._clock()
@@ -115,7 +115,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
                     endpoint.url, data=form, auth=httpx.BasicAuth(*login), headers={"Accept": "application/json"}
                 )
         except (TimeoutError, httpx.TimeoutException):
-            raise TokenUnavailable(f"{endpoint.url} gave no token within {ENDPOINT_TIMEOUT:.0f} s") from None
+            raise TokenUnavailable(f"{endpoint.url} returned no token within {ENDPOINT_TIMEOUT:.0f} s") from None
         except httpx.HTTPError as error:
             raise TokenUnavailable(
                 f"{endpoint.url} cannot be reached for a token: {str(error) or repr(error)}"
@@ -129,7 +129,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
             refused = _CLIENT_ERROR <= status < _SERVER_ERROR and status != _TOO_MANY_REQUESTS
             said = f"{status} {self._one_line(answer.text)}".rstrip()
             raise TokenUnavailable(
-                f"{url} gave client {self._endpoint.client_id} no token: {said}",
+                f"{url} returned no token for client {self._endpoint.client_id}: {said}",
                 refused=refused,
             )
         try:
@@ -139,7 +139,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         text = document.get("access_token") if isinstance(document, Mapping) else None
         if not isinstance(document, Mapping) or not isinstance(text, str) or not text.isascii() or not text:
             raise TokenUnavailable(f"{url} answered 200 without an access_token, so it is not a token endpoint")
-        life = document.get("expires_in", _ASSUMED_LIFE)
+        life = document.get("expires_in", _DEFAULT_LIFETIME_SECONDS)
         try:
             life = float(life)
         except (TypeError, ValueError):
@@ -150,4 +150,4 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
     def _one_line(self, text: str) -> str:
         """Return an endpoint's response on one line, with the secret masked in case it echoes it."""
         hidden = text.replace(self._endpoint.client_secret.get_secret_value(), "***")
-        return " ".join(hidden.split())[:_LONGEST_ANSWER]
+        return " ".join(hidden.split())[:_MAX_ANSWER_CHARACTERS]

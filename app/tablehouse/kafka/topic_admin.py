@@ -86,8 +86,8 @@ class TopicAdmin:
         """Return the existing topics that this client may describe."""
         return list(await self._admin.list_topics())
 
-    async def described(self, topics: Collection[str]) -> dict[str, Described]:
-        """Return those of these topics that exist."""
+    async def describe(self, topics: Collection[str]) -> dict[str, Described]:
+        """Describe topics; those that do not exist are missing from the result."""
         described: dict[str, Described] = {}
         # An empty list would request all topics.
         for found in await self._admin.describe_topics(list(topics)) if topics else ():
@@ -146,7 +146,7 @@ class TopicAdmin:
             except NodeNotReadyError:
                 continue
             except BrokerResponseError:
-                # Hosted clusters do not show it to their users; the other values do not need it.
+                # Hosted clusters hide it from their users; the other values do not need it.
                 break
             return next((int(value) for name, value, *_ in entries if name == "default.replication.factor"), 1)
         return 1
@@ -156,7 +156,7 @@ class TopicAdmin:
 
         Raises TopicError, with the command that creates it, for a topic that only an operator can create.
         """
-        there_by_now: set[str] = set()
+        existing: set[str] = set()
         created: dict[tuple[str, int, str], list[str]] = {}
         pending = {wanted.name: (wanted, 0) for wanted in topics}
         while pending:
@@ -164,7 +164,7 @@ class TopicAdmin:
             for name, code, message in await self._create(tried.values()):
                 wanted, way = tried[name]
                 if code == TopicAlreadyExistsError.errno:
-                    there_by_now.add(name)
+                    existing.add(name)
                 elif code == 0:
                     settings = " ".join(f"{setting}={value}" for setting, value in wanted.ways[way].items())
                     created.setdefault((wanted.title, wanted.replicas, settings), []).append(name)
@@ -179,9 +179,9 @@ class TopicAdmin:
                 else:
                     raise self._error(wanted, way, code, message)
         _log_created(created)
-        return there_by_now
+        return existing
 
-    async def create_with_what_is_up(self, wanted: Wanted) -> None:
+    async def create_with_available_brokers(self, wanted: Wanted) -> None:
         """Create a topic with fewer replicas if not enough brokers are up; raises the same as create()."""
         try:
             await self.create([wanted])

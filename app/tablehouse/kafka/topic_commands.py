@@ -21,7 +21,7 @@ class Commands(NamedTuple):
 async def commands_for(
     connection: Connection, group: str, catalog: Catalog, dead_letter_topic: str, replication: Replication
 ) -> Commands:
-    """Return what to do before the start of a worker that may not create topics.
+    """Return the commands to run before the start of a worker that may not create topics.
 
     A missing source only gets a remark: the number of partitions that it needs is not known here. Raises TopicError and
     aiokafka's KafkaError.
@@ -31,9 +31,9 @@ async def commands_for(
         surveyed = await survey(admin, group, catalog, dead_letter_topic, replication)
         internal = {wanted.name: wanted for wanted in probes(group, await admin.cluster(), replication)}
         wanted = {**surveyed.wanted, **internal}
-        existing = {**surveyed.existing, **await admin.described(internal)}
+        existing = {**surveyed.existing, **await admin.describe(internal)}
         settings = await admin.settings(existing)
-    found.remarks.extend(_about_missing(topic, group, catalog, surveyed) for topic in surveyed.missing_sources)
+    found.remarks.extend(_remark_on_missing(topic, group, catalog, surveyed) for topic in surveyed.missing_sources)
     for name, topic in wanted.items():
         if name in existing:
             _add_existing(found, connection, topic, existing[name], settings[name].values)
@@ -43,7 +43,7 @@ async def commands_for(
     return found
 
 
-def _about_missing(topic: str, group: str, catalog: Catalog, surveyed: Survey) -> str:
+def _remark_on_missing(topic: str, group: str, catalog: Catalog, surveyed: Survey) -> str:
     """Return a remark about a missing source."""
     tables = catalog.tables_of(topic)
     names = ", ".join(table.name for table in tables)

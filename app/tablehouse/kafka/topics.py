@@ -61,7 +61,7 @@ class DeadLetterTopic:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The result of prepare(), for the tables of `catalog`.
+    """The topics of the tables of `catalog`, as prepare() returns them.
 
     counts are the partition counts of sources and changelogs; batch_limits and source_limits are the maximum batch
     sizes in bytes, by changelog topic and by source topic. dead_letters is None if no table sends any. replicas is the
@@ -82,7 +82,7 @@ class Topics:
         return Served(Catalog(tables), self.counts.shards)
 
     def with_more(self, more: "Topics") -> "Topics":
-        """Return these topics and others, which are newer where both know of one."""
+        """Return these topics and `more`, which are newer and replace those in both."""
         return Topics(
             catalog=Catalog({**self.catalog.tables, **more.catalog.tables}),
             counts=self.counts.with_more(more.counts),
@@ -93,14 +93,14 @@ class Topics:
         )
 
     def only(self, catalog: Catalog, group: str) -> "Topics":
-        """Return the topics of a catalog's tables alone, and all limits: tasks that are being closed need theirs."""
+        """Return only the topics of a catalog's tables, but all limits: tasks that are being closed need theirs."""
         counts = self.counts.only(catalog, group)
         replicas = {name: count for name, count in self.replicas.items() if name in counts.built}
         return replace(self, catalog=catalog, counts=counts, replicas=replicas)
 
 
 class TopicsView:
-    """Where the topics of the tables that this worker serves are found; what takes them once keeps what it took."""
+    """Holds the topics of the tables that this worker serves; `current` is replaced when the catalog changes."""
 
     def __init__(self, topics: Topics) -> None:
         self.current = topics
@@ -159,8 +159,8 @@ async def survey(
             f"dead_letter_topic is {dead_letter_topic}, which is a source, a changelog or the skip topic; choose "
             "another name"
         )
-    existing = await admin.described([*changelogs, skip_topic(group), dead_letter_topic])
-    found = await _look_at_sources(admin, catalog, changelogs, existing)
+    existing = await admin.describe([*changelogs, skip_topic(group), dead_letter_topic])
+    found = await _describe_sources(admin, catalog, changelogs, existing)
     cluster = await admin.cluster()
     known = Catalog({name: table for name, table in catalog.tables.items() if table.source.topic in found.described})
     counts = _counts(group, known, found.described, existing)
@@ -187,11 +187,11 @@ class _Sources(NamedTuple):
     missing: tuple[str, ...]
 
 
-async def _look_at_sources(
+async def _describe_sources(
     admin: TopicAdmin, catalog: Catalog, changelogs: Mapping[str, str], existing: Mapping[str, Described]
 ) -> _Sources:
     """Describe the sources, and the changelogs of missing ones; `changelogs` maps each name to its source."""
-    described = await admin.described(catalog.topics)
+    described = await admin.describe(catalog.topics)
     missing = tuple(topic for topic in catalog.topics if topic not in described)
     left = {name: topic for name, topic in changelogs.items() if topic in missing and name in existing}
     settings = await admin.settings([*described, *left])
@@ -219,7 +219,7 @@ def _counts(
 
 
 def probes(group: str, cluster: Cluster, replication: Replication) -> list[Wanted]:
-    """Return the topics with which workers probe brokers."""
+    """Return the topics that workers use to probe brokers."""
     replicas = replication.of(cluster)
     return [internal(f"{group}-{name}", replicas, rules) for name, rules in _PROBES.items()]
 
@@ -235,7 +235,7 @@ async def prepare(
     """Check the sources; create or check the changelogs, and the dead-letter topic if a table sends letters.
 
     A source may be missing if one of its tables has a changelog: the tables are served from their changelogs. `in_use`
-    are the partition counts by topic that a running worker serves other tables with, which have to stay. Raises
+    are the partition counts, by topic, with which a running worker already serves tables; they must not change. Raises
     TopicError for errors that only an operator can fix, and aiokafka's KafkaError if the brokers do not answer.
     """
     async with TopicAdmin(connection) as admin:
@@ -260,14 +260,14 @@ async def prepare_dead_letters(
 ) -> DeadLetterTopic:
     """Create or check the dead-letter topic for one source, which must exist; raises the same as prepare()."""
     async with TopicAdmin(connection) as admin:
-        sources, settings = await admin.described([source]), (await admin.settings([source]))[source]
+        sources, settings = await admin.describe([source]), (await admin.settings([source]))[source]
         replicas, limit = replication.of(await admin.cluster(), sources[source].replicas), int(settings.values[_SIZE])
         return await _create_or_check_dead_letters(
             connection, admin, dead_letters(name, replicas, limit, settings.defaults)
         )
 
 
-async def look_again(connection: Connection, topic: DeadLetterTopic) -> DeadLetterTopic:
+async def check_again(connection: Connection, topic: DeadLetterTopic) -> DeadLetterTopic:
     """Recreate the dead-letter topic if it was deleted, otherwise check it; raises the same as prepare()."""
     async with TopicAdmin(connection) as admin:
         return await _create_or_check_dead_letters(connection, admin, topic.wanted)
@@ -275,7 +275,7 @@ async def look_again(connection: Connection, topic: DeadLetterTopic) -> DeadLett
 
 async def _create_or_check_dead_letters(connection: Connection, admin: TopicAdmin, wanted: Wanted) -> DeadLetterTopic:
     name = wanted.name
-    surveyed = Survey({}, {}, {name: wanted}, await admin.described([name]))
+    surveyed = Survey({}, {}, {name: wanted}, await admin.describe([name]))
     found, limits = await _create_and_check(connection, admin, surveyed)
     return _letters(name, found, limits)
 
@@ -298,27 +298,27 @@ async def create_probe(connection: Connection, group: str, probe: str, replicati
     """Create the topic of a probe if it does not exist, and return its name; raises TopicError and KafkaError."""
     name = f"{group}-{probe}"
     async with TopicAdmin(connection) as admin:
-        if not await admin.described([name]):
+        if not await admin.describe([name]):
             (wanted,) = (one for one in probes(group, await admin.cluster(), replication) if one.name == name)
-            await admin.create_with_what_is_up(wanted)
+            await admin.create_with_available_brokers(wanted)
     return name
 
 
 async def partition_count(connection: Connection, topic: str) -> int | None:
     """Return the number of partitions of a topic, None if it does not exist; raises aiokafka's KafkaError."""
     async with TopicAdmin(connection) as admin:
-        found = (await admin.described([topic])).get(topic)
+        found = (await admin.describe([topic])).get(topic)
     return None if found is None else found.partitions
 
 
 async def replica_counts(connection: Connection, topics: Collection[str]) -> dict[str, int]:
     """Return the replicas of existing topics; raises aiokafka's KafkaError."""
     async with TopicAdmin(connection) as admin:
-        return {name: found.replicas for name, found in (await admin.described(topics)).items()}
+        return {name: found.replicas for name, found in (await admin.describe(topics)).items()}
 
 
 def faults(wanted: Wanted, existing: Described | None, values: Mapping[str, str]) -> tuple[Rule, ...]:
-    """Return the rules that the settings of a topic break."""
+    """Return the rules that a topic's settings break."""
     rules = wanted.rules
     if existing is not None and wanted.title == CHANGELOG:
         rules += (Rule("min.insync.replicas", str(insync_of(existing.replicas)), at_least=True),)
@@ -347,15 +347,15 @@ def _require_counts(counts: Counts, in_use: Mapping[str, int]) -> None:
     for topic, count in counts.shards.items():
         if in_use.get(topic, count) != count:
             raise TopicError(
-                f"topic {topic} has {count} partitions, and its tables are served with {in_use[topic]}: a table that "
-                "is new to it would hold them back, so it is only taken up at a worker's start"
+                f"topic {topic} has {count} partitions, but its tables are served with {in_use[topic]}: a new table of "
+                "this topic would hold them back, so it is only added when the worker restarts"
             )
 
 
 async def _describe_once_known(admin: TopicAdmin, names: Collection[str]) -> dict[str, Described]:
     """Describe topics that were just created and that some brokers may not know yet."""
     for _ in range(_ATTEMPTS):
-        found = await admin.described(names)
+        found = await admin.describe(names)
         if len(found) == len(names):
             break
         await asyncio.sleep(_PAUSE)

@@ -1,4 +1,4 @@
-"""The answers of a registry as values, and the errors for other answers."""
+"""A registry's responses as values, and the errors for other responses."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class Unavailable(Exception):
 
 
 class NoRegistry(Unavailable):
-    """The answer is not that of a schema registry. It may be a proxy in front of a registry that is down."""
+    """The response is not from a schema registry. It may be from a proxy in front of a registry that is down."""
 
 
 class Refusal(Exception):
@@ -63,8 +63,8 @@ def not_found(body: bytes) -> str | None:
 
 
 def parse(body: bytes, kind: Any) -> Any:
-    """Return an answer as a value of a type; raises NoRegistry if it is not one."""
+    """Return a response as a value of a type; raises NoRegistry if that fails."""
     try:
         return decode_with(msgspec.json.Decoder(kind), body)
     except DecodeError as error:
-        raise NoRegistry(f"its answer is not that of a schema registry ({error})") from error
+        raise NoRegistry(f"its response is not from a schema registry ({error})") from error

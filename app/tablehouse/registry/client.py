@@ -22,22 +22,22 @@ from tablehouse.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-#: Pauses between attempts, in seconds: random up to the first, then up to twice that, and so on up to the longest.
+#: Seconds between attempts: random up to the first limit, which doubles with each attempt up to the maximum.
 FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 5.0
+MAX_PAUSE = 5.0
 
-#: Seconds between two requests to a registry that does not know a schema, until the schema counts as missing: a
-#: registry that follows another gets a new schema later.
+#: Seconds between requests to a registry that does not know a schema, until the schema counts as missing: a registry
+#: that replicates another gets new schemas later.
 DENIED_PAUSE = 1.0
 
 #: Seconds for which a schema then counts as missing. It may be registered in the meantime.
-UNKNOWN_FOR = 60.0
+UNKNOWN_SECONDS = 60.0
 
-#: The most seconds that the start of a worker waits for a registry that accepts connections and does not answer.
-START_PATIENCE = 5.0
+#: Maximum seconds that the start of a worker waits for a registry that accepts connections but does not answer.
+START_TIMEOUT_SECONDS = 5.0
 
-#: Registries use signed integers of 32 bits, and do not answer that a greater id is unknown.
-HIGHEST_ID = 2**31 - 1
+#: Registries use signed 32-bit integers, and do not report greater ids as unknown.
+MAX_ID = 2**31 - 1
 
 _T = TypeVar("_T")
 
@@ -87,17 +87,17 @@ class SchemaRegistry:
     async def start(self) -> None:
         """Load the saved schemas, and check that the URLs lead to a registry.
 
-        Raises ConfigError if another server answers. A registry that does not answer is waited for when it is needed.
+        Raises ConfigError if another kind of server answers. If none answers, the worker waits once it needs a schema.
         """
         saved = await asyncio.to_thread(self._saved.load)
         for schema in saved.schemas:
             self._remember(schema)
         self._latest.update(saved.latest)
         try:
-            async with asyncio.timeout(START_PATIENCE):
+            async with asyncio.timeout(START_TIMEOUT_SECONDS):
                 await self._probe()
         except NoRegistry as error:
-            # If there are schemas from these URLs, it is a registry, and its proxy answers in its place.
+            # If schemas were fetched from these URLs, there is a registry, and its proxy has answered.
             if not self._schemas:
                 raise ConfigError(
                     f"schema_registry: {error}. Give the URL below which /subjects is, like http://registry:8081 or "
@@ -109,7 +109,7 @@ class SchemaRegistry:
             pass
         if self.trouble is not None:
             # The reported state of the registry has to be right even if no schema is needed.
-            self._probing = asyncio.get_running_loop().create_task(self._patiently(self._probe), name="probe registry")
+            self._probing = asyncio.get_running_loop().create_task(self._retry(self._probe), name="probe registry")
 
     async def _probe(self) -> None:
         with suppress(Refusal):
@@ -120,11 +120,11 @@ class SchemaRegistry:
 
     async def stop(self) -> None:
         """Cancel all requests and close the connections."""
-        under_way = [*self._fetching.values(), *([] if self._probing is None else [self._probing])]
-        for task in under_way:
+        pending = [*self._fetching.values(), *([] if self._probing is None else [self._probing])]
+        for task in pending:
             task.cancel()
-        if under_way:
-            await asyncio.wait(under_way)
+        if pending:
+            await asyncio.wait(pending)
         await self._transport.close()
 
     # Schemas
@@ -134,8 +134,8 @@ class SchemaRegistry:
         schema = self._schemas.get(schema_id)
         if schema is not None:
             return schema
-        if isinstance(schema_id, int) and schema_id > HIGHEST_ID:
-            raise DecodeError(f"{schema_id} is no id of a schema: they go up to {HIGHEST_ID}")
+        if isinstance(schema_id, int) and schema_id > MAX_ID:
+            raise DecodeError(f"{schema_id} is not a schema id: the highest is {MAX_ID}")
         self._raise_if_refused(schema_id)
         raise SchemaNeeded(schema_id)
 
@@ -161,13 +161,13 @@ class SchemaRegistry:
     async def fetch_subject(self, subject: str) -> Sequence[SchemaName]:
         """See Schemas."""
         try:
-            versions = await self._patiently(partial(self._lookup.versions, subject))
+            versions = await self._retry(partial(self._lookup.versions, subject))
         except Refusal:
             return ()
         ids: list[SchemaName] = []
         for version in versions:
             try:
-                schema = await self._patiently(partial(self._lookup.version, subject, version))
+                schema = await self._retry(partial(self._lookup.version, subject, version))
             except Refusal as error:
                 log.warning("schema refused", schema=f"{subject}, version {version}", reason=str(error))
             else:
@@ -185,7 +185,7 @@ class SchemaRegistry:
     def _raise_if_refused(self, needed: SchemaName | str) -> None:
         until, reason = self._refused.get(needed, (-1.0, ""))
         if self._clock() < until:
-            raise DecodeError(f"{_name(needed)} cannot be had from the schema registry: {reason}")
+            raise DecodeError(f"{_name(needed)} is not available from the schema registry: {reason}")
 
     # Fetching
 
@@ -200,26 +200,26 @@ class SchemaRegistry:
             case _:
                 look_up = partial(self._lookup.by_guid, needed)
         try:
-            schema = await self._until_believed(needed, look_up)
+            schema = await self._find(needed, look_up)
         except Refusal as error:
             now = self._clock()
             self._refused = {known: told for known, told in self._refused.items() if now < told[0]}
-            self._refused[needed] = now + UNKNOWN_FOR, str(error)
+            self._refused[needed] = now + UNKNOWN_SECONDS, str(error)
             log.warning("schema refused", schema=str(needed), reason=str(error))
         else:
             self._refused.pop(needed, None)
             await self._keep(schema, (needed, Latest(schema.id, after)) if isinstance(needed, str) else None)
 
-    async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+    async def _retry(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Repeat an attempt until the registry answers. Raises Refusal."""
         return await AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
-            wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
+            wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=MAX_PAUSE),
             sleep=self._sleep,
         )(attempt)
 
-    async def _until_believed(self, needed: SchemaName | str, look_up: Callable[[], Awaitable[Schema]]) -> Schema:
-        """Look a schema up until it is found or counts as missing; then the refusal is raised."""
+    async def _find(self, needed: SchemaName | str, look_up: Callable[[], Awaitable[Schema]]) -> Schema:
+        """Look a schema up until it is found; raise Refusal once it counts as missing."""
         denied_at: float | None = None
 
         async def attempt() -> Schema:
@@ -227,14 +227,14 @@ class SchemaRegistry:
             try:
                 return await look_up()
             except Unavailable:
-                # When it is available again, it may be further behind the registry that it follows.
+                # When the registry is available again, its copy of another registry may be older.
                 denied_at = None
                 raise
 
         try:
             while True:
                 try:
-                    return await self._patiently(attempt)
+                    return await self._retry(attempt)
                 except Unusable:
                     raise
                 except Refusal as error:
@@ -255,7 +255,7 @@ class SchemaRegistry:
     async def _keep(self, schema: Schema, latest: tuple[str, Latest] | None = None) -> None:
         """Keep a schema, and the subject whose latest version it is, and save both.
 
-        After a crash before it is saved it is fetched again, and so it is after a restart if the disk fails.
+        If the worker crashes before the schema is saved, or the disk fails, it is fetched again after the restart.
         """
         if schema.id in self._schemas and latest is None:
             return

@@ -8,9 +8,9 @@ from tablehouse.formats.schemas import Reference, Schema, SchemaKind, SchemaName
 from tablehouse.registry.answers import NoRegistry, Refusal, Registered, Unusable, Use
 from tablehouse.registry.transport import Transport
 
-#: The most references of a schema, and how deeply they may be nested; more count as a mistake.
+#: Maximum references of a schema, and their maximum depth; a schema with more is unusable.
 MAX_REFERENCES = 500
-DEEPEST_REFERENCE = 50
+MAX_REFERENCE_DEPTH = 50
 
 
 class Lookup:
@@ -30,11 +30,11 @@ class Lookup:
         try:
             found = await self._transport.get(f"/schemas/guids/{guid}", Registered)
         except NoRegistry:
-            # Registries without GUIDs answer as for any unknown path; a proxy answers so for all paths.
+            # Registries without GUIDs answer as for any unknown path, and a proxy may do so for all paths.
             await self._transport.get("/subjects?limit=1", list[str])
             raise Refusal(
-                "it does not look schemas up by their GUID, as Confluent Schema Registry 8 does: have producers write "
-                "ids in front of the data"
+                "it cannot look up schemas by GUID, unlike Confluent Schema Registry 8: configure the producers to "
+                "write ids in front of the data"
             ) from None
         return await self._whole(guid, found, set(), 0)
 
@@ -65,7 +65,7 @@ class Lookup:
         if kind not in get_args(SchemaKind):
             raise Unusable(f"it is of type {kind}, and only {', '.join(get_args(SchemaKind))} can be read")
         used.update((use.subject, use.version) for use in uses)
-        if len(used) > MAX_REFERENCES or (depth > DEEPEST_REFERENCE and uses):
+        if len(used) > MAX_REFERENCES or (depth > MAX_REFERENCE_DEPTH and uses):
             raise Unusable(f"it uses more than {MAX_REFERENCES} others, or they are nested too deeply")
         references = [await self._reference(use, used, depth + 1) for use in uses]
         return Schema(schema_id, cast("SchemaKind", kind), found.schema, tuple(references))

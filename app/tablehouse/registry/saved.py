@@ -76,7 +76,7 @@ class SavedSchemas:
             log.warning("saved schemas cannot be read; they are fetched again", path=str(self._path), error=str(error))
             return Saved()
         if file.layout != _LAYOUT or not set(file.urls) & set(self._urls):
-            log.warning("saved schemas are of another registry; they are fetched again", urls=file.urls)
+            log.warning("saved schemas are from another registry; they are fetched again", urls=file.urls)
             return Saved()
         return file.content
 

@@ -1,4 +1,4 @@
-"""Makes the client of the schema registry from settings, or raises the reason why that fails."""
+"""Creates the client of the schema registry from the settings."""
 
 import ssl
 
@@ -59,7 +59,7 @@ def _tls(access: RegistryAccess) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=None if authorities is None else str(authorities))
     except OSError as error:
         raise ConfigError(
-            f"schema_registry_ca: {authorities} cannot be used ({error.strerror or error}); it has to be a PEM file of "
+            f"schema_registry_ca: {authorities} cannot be used ({error.strerror or error}); it must be a PEM file of "
             "certificates"
         ) from error
     certificate, key = access.certificate, access.key
@@ -70,6 +70,6 @@ def _tls(access: RegistryAccess) -> ssl.SSLContext:
         except OSError as error:
             raise ConfigError(
                 f"schema_registry_certificate: {certificate} {'' if key is None else f'and {key} '}cannot be used "
-                f"({error.strerror or error}); it has to be a certificate and its key, not encrypted, in PEM"
+                f"({error.strerror or error}); it must be a certificate and its unencrypted key, in PEM format"
             ) from error
     return context

@@ -17,7 +17,7 @@ from tablehouse.registry.answers import NoRegistry, Refusal, Unavailable, not_fo
 
 log = structlog.get_logger(__name__)
 
-#: Seconds in which one URL has to accept a connection, and to answer in total.
+#: Seconds within which a URL must accept a connection, and answer in total.
 CONNECT_TIMEOUT = 3.0
 ANSWER_TIMEOUT = 10.0
 
@@ -34,7 +34,7 @@ class Access:
 
 
 class Bearer(httpx.Auth):
-    """A token in each request."""
+    """Sends a bearer token with each request."""
 
     def __init__(self, token: str) -> None:
         self._header = f"Bearer {token}"
@@ -69,7 +69,7 @@ class Transport:
         await self._client.aclose()
 
     async def get(self, path: str, kind: Any) -> Any:
-        """Return an answer as a value of a type.
+        """Return a response as a value of a type.
 
         Raises Refusal if every URL that answers says that it does not exist, and Unavailable, or NoRegistry, if none of
         them answers.
@@ -83,7 +83,7 @@ class Transport:
                 failures[url] = error
                 self._failed(url, str(error))
             except Refusal as error:
-                # Another URL may have it already: registries follow each other.
+                # Another URL may have it already: registries replicate each other.
                 refusal = error
                 self._answered(url)
             else:
@@ -138,7 +138,7 @@ def _judge(answer: httpx.Response, kind: Any) -> Any:
         case HTTPStatus.NOT_FOUND if (words := not_found(answer.content)) is not None:
             raise Refusal(words)
         case status if status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.TOO_MANY_REQUESTS:
-            raise NoRegistry(f"{_status(answer)}, which is not the answer of a schema registry")
+            raise NoRegistry(f"{_status(answer)}, which is not a response of a schema registry")
     raise Unavailable(_status(answer))
 
 
@@ -149,7 +149,7 @@ def _status(answer: httpx.Response) -> str:
 
 
 def _words(error: Exception) -> str:
-    """Return what went wrong in the words of the operating system, which are at the end of a chain of exceptions."""
+    """Return the operating system's message, which is at the end of the chain of exceptions."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "no answer in time"
     cause: BaseException | None = error
@@ -159,7 +159,7 @@ def _words(error: Exception) -> str:
             cause = cause.exceptions[0]
             continue
         if isinstance(cause, OSError) and cause.strerror:
-            # asyncio adds its own words to the number.
+            # asyncio adds text to the message.
             of_the_system = not isinstance(cause, ssl.SSLError | socket.gaierror) and cause.errno in errno.errorcode
             words = os.strerror(cause.errno) if of_the_system and cause.errno else cause.strerror
         cause = cause.__cause__ or cause.__context__

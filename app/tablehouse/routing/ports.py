@@ -38,7 +38,7 @@ class LocalTables(Protocol):
         """Every task of this worker."""
 
     def table_reason(self, table: str) -> str | None:
-        """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
+        """Return why a table is not served here, or why its misses are inconclusive; None if neither applies."""
 
 
 class Terms(NamedTuple):

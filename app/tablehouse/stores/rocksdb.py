@@ -29,7 +29,7 @@ ROWS_PER_CHUNK = 500
 
 #: Seconds between attempts of a write that RocksDB refused because of a stall: initial and maximum.
 _STALL_PAUSE = 0.01
-_LONGEST_STALL_PAUSE = 0.1
+_MAX_STALL_PAUSE = 0.1
 
 #: RocksDB's error for a write that would stall, with no_slowdown; see RocksTaskStore.
 _STALL = "Result incomplete: Write stall"
@@ -152,7 +152,7 @@ class RocksTaskStore:
                     else:
                         self._waits_for = "waits for a flush or a compaction of this store"
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_STALL_PAUSE)
+                    pause = min(2 * pause, _MAX_STALL_PAUSE)
                     # A chunk may be large, and each attempt copies it.
                     if memory.is_full and not memory.flush_fails:
                         continue

@@ -9,7 +9,7 @@ from tablehouse.testing.processes import port_is_free
 #: Number of workers of the demo.
 WORKERS = 2
 
-_HIGHEST_PORT = 65_535
+_MAX_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Ports:
 
 def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
     text = environment.get(variable) or str(default)
-    highest = _HIGHEST_PORT - WORKERS + 1
+    highest = _MAX_PORT - WORKERS + 1
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= highest:
         raise ConfigError(f"{variable}={text!r}: it must be a port from 1 to {highest}")
     return int(text)

@@ -1,4 +1,4 @@
-"""Puts the parts of a worker together."""
+"""Builds a worker from its settings."""
 
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -21,7 +21,7 @@ from tablehouse.worker.membership import MemberOptions
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker that is ready to run, once."""
+    """A worker that is ready to run. It can only run once."""
 
     engine: Engine
     server: HttpServer
@@ -34,9 +34,9 @@ class Worker:
 
 
 def assemble(settings: Settings, catalog: Catalog, directory: DataDirectory, files: int) -> Worker:
-    """Make every part of a worker that may have `files` files open, and connect them.
+    """Create and connect all parts of a worker; `files` is its limit of open files.
 
-    Only this module knows all settings: each part is given those that it needs.
+    Only this module knows all settings; each part gets those that it needs.
     """
     release = installed_version("tablehouse")
     metrics, view, tables = Metrics(release), ClusterView(), CatalogView(catalog)
@@ -80,7 +80,7 @@ def engine_of(
     view: ClusterView,
     schemas: SchemaSource,
 ) -> Engine:
-    """Make the Kafka side of a worker."""
+    """Create the Kafka side of a worker."""
     member = MemberOptions(
         url=settings.advertised_url,
         zone=settings.zone,

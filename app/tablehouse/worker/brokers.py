@@ -1,4 +1,4 @@
-"""How a worker gets to its brokers: it waits for them at start, explains their outages, and measures their clock."""
+"""A worker's access to its brokers: waits for them at the start, explains their outages, and measures their clock."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,10 +18,10 @@ from tablehouse.worker.health import Health
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between attempts to reach a broker at start.
+#: Seconds between attempts to reach a broker at the start.
 _RETRY_INTERVAL = 1.0
 
-#: Seconds between two checks what keeps this worker from the brokers, while the group's coordinator does not answer.
+#: Seconds between checks why the brokers are unreachable, while the group's coordinator does not answer.
 _OUTAGE_INTERVAL = 2.0
 
 Result = TypeVar("Result")
@@ -32,16 +32,16 @@ class Stoppable(Protocol):
 
     @property
     def should_stop(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether the service was told to stop."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, but only until it is told to stop."""
+        """Wait; return early if the service is told to stop."""
 
 
 class Brokers:
-    """The way to the brokers; what keeps the worker from them is told to its health.
+    """Reaches the brokers, and reports in `health` why that fails.
 
-    broker_clock is the one that measure_clock() sets by the brokers' time.
+    measure_clock() sets `broker_clock` to the brokers' time.
     """
 
     def __init__(
@@ -61,7 +61,10 @@ class Brokers:
         self._broker_clock = broker_clock
 
     async def until_reachable(self, service: Stoppable, attempt: Callable[[], Awaitable[Result]]) -> Result | None:
-        """Try until it works; None if the service is stopped first. Raises SetupError as explain_outage does."""
+        """Repeat `attempt` until a broker answers; None if the service is stopped first.
+
+        Raises SetupError as explain_outage() does.
+        """
         servers = self._connection.bootstrap_servers
         while not service.should_stop:
             try:
@@ -79,7 +82,7 @@ class Brokers:
         return None
 
     async def explain_outages(self) -> None:
-        """Ask the brokers while they are away: a login that is refused by now looks like an outage to every client."""
+        """Determine the reason while brokers do not answer; a login that is no longer accepted looks like an outage."""
         health = self._health
         while True:
             await asyncio.sleep(_OUTAGE_INTERVAL)
@@ -88,9 +91,9 @@ class Brokers:
                 try:
                     outage = await explain_outage(self._connection, "the group's coordinator does not answer")
                 except BrokersRefuse as error:
-                    # The login may be let in again, as after a secret was rotated.
+                    # The login may be accepted again, for example after a secret was rotated.
                     outage = str(error)
-            # An answer may have come in between.
+            # The coordinator may have answered in the meantime.
             health.outage = None if health.broker_reachable() else outage
             if health.outage is not None:
                 self._recurring.warn("outage", "brokers not reachable; trying again", reason=outage)
@@ -102,12 +105,10 @@ class Brokers:
         await broker_time.measure(self._connection, self._group, self._clock, self._broker_clock)
 
     async def keep_measuring(self) -> None:
-        """Measure the brokers' clock now and then, because clocks drift."""
+        """Measure the brokers' clock periodically, because clocks drift."""
         while True:
             await asyncio.sleep(MEASURING_INTERVAL)
             try:
                 await self.measure_clock()
-            except Exception as error:  # noqa: BLE001 - counting on is right whatever has failed
-                log.warning(
-                    "the brokers' clock cannot be measured; counting on from the last time", error=in_words(error)
-                )
+            except Exception as error:  # noqa: BLE001 - the last measurement is used whatever has failed
+                log.warning("the brokers' clock cannot be measured; using the last measurement", error=in_words(error))

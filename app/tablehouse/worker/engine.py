@@ -1,4 +1,4 @@
-"""The engine of a worker: prepares topics and clients, takes part in the group, and owns the shards it is given."""
+"""The engine of a worker: prepares topics and clients, takes part in the group, and owns the assigned shards."""
 
 import asyncio
 from dataclasses import dataclass
@@ -49,25 +49,25 @@ log = structlog.get_logger(__name__)
 
 
 class SchemaSource(Schemas, Protocol):
-    """The schema registry's client, which this package does not know."""
+    """The client of the schema registry, which this module does not import."""
 
     @property
     def trouble(self) -> str | None:
-        """Return what is wrong with the registry; None when it answered last time, or was not asked yet."""
+        """What is wrong with the registry; None if it answered the last request, or was not asked yet."""
 
     def require(self, catalog: Catalog) -> None:
         """Raise ConfigError if tables need a schema registry and there is none."""
 
     async def start(self) -> None:
-        """Get ready, within seconds; raises SetupError for what only a person can fix."""
+        """Start, within seconds; raises SetupError for errors that only an operator can fix."""
 
     async def stop(self) -> None:
-        """End what is under way."""
+        """Cancel pending requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How a worker builds its tables; see the settings of these names. Durations are in seconds, sizes in bytes."""
+    """Options of an engine; see the settings of the same names. Durations are in seconds, sizes in bytes."""
 
     group: str
     dead_letter_topic: str
@@ -81,7 +81,7 @@ class EngineOptions:
 class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     """The Kafka side of a worker.
 
-    `local` answers this worker's part of every request, `health` says what state it is in.
+    `local` answers this worker's part of every request, `health` reports its state.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._catalog = catalog
         self._directory = directory
         self._metrics = metrics
-        # Until the first flush.
+        # Each flush measures it again.
         directory.measure(metrics)
         self._view = view
         self._schemas = schemas
@@ -108,9 +108,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._clock = SystemClock()
         self._broker_clock = MeasuredClock(self._clock)
         self._lease = GroupLease(options.session_timeout, self._clock)
-        #: Shared by everything long on this event loop.
+        #: Shared by all long work on this event loop.
         self.turns = Turns()
-        self._doubts = Doubts(self._tell_the_group)
+        self._doubts = Doubts(self._report_to_group)
         self._show_doubts(CatalogChange(Catalog({}), catalog.current))
         catalog.subscribe(self._show_doubts)
         self.local = LocalSide(catalog, self._doubt)
@@ -147,9 +147,9 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     # Life cycle
 
     async def on_start(self) -> None:
-        """Get everything ready to join the group, however long no broker can be reached.
+        """Prepare to join the group; wait for a broker without a time limit.
 
-        Raises SetupError for what only a person can fix.
+        Raises SetupError for errors that only an operator can fix.
         """
         await self._schemas.start()
         topics = await self._brokers.until_reachable(self, partial(self._preparing.at_start, self._catalog.current))
@@ -239,7 +239,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         self._directory.release()
 
     def drain(self) -> None:
-        """Note that the worker is stopping."""
+        """Record that the worker is stopping."""
         self.local.draining = True
 
     async def _prepare_more(self, topics: Topics, catalog: Catalog, changelog: LogReader) -> Topics:
@@ -285,7 +285,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     # Tables whose misses are inconclusive
 
     def _show_doubts(self, change: CatalogChange) -> None:
-        """Have the metrics show of each table of the catalog whether its misses are inconclusive."""
+        """Make the metrics report for each table whether its misses are inconclusive."""
         for name in change.removed:
             self._metrics.misses_in_doubt.remove(name)
         for name, table in {**change.added, **change.changed}.items():
@@ -297,8 +297,8 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
     def _doubt(self, table: TableSpec) -> str | None:
         return self._doubts.why(changelog_topic(self._options.group, table), table.source.topic)
 
-    def _tell_the_group(self) -> None:
-        """Have every worker learn what a task of this one found, with the next assignment; see Membership."""
+    def _report_to_group(self) -> None:
+        """Request a rebalance, in which all workers learn of the misplaced keys found by this one; see Membership."""
         self.app.consumer.rejoin()
 
     # The group
@@ -309,7 +309,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
             await self.membership.revoked()
 
     async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
-        """Route by the new assignment, and own what it gives to this worker."""
+        """Route by the new assignment, and own the shards assigned to this worker."""
         if self.membership is None:
             raise AssertionError("assigned before the engine was ready")
         await self.membership.assigned(generation, partitions)

@@ -1,9 +1,9 @@
-"""How a running worker follows its catalog: what it does when tables come, go, or are defined differently.
+"""Applies changes of the catalog to a running worker: tables that are added, removed or redefined.
 
-A table that goes is let go of within the swap itself. One that comes is served once its topics are prepared, which
-takes requests to the brokers and may have to wait for a person; until then it is refused with the reason. A table that
-is defined otherwise goes and comes. Nothing of this is kept: a worker that starts takes its tables from its file, and
-what was prepared by then is what its start prepares.
+A removed table is no longer served once the swap returns. An added table is served once its topics are prepared. This
+takes requests to the brokers, and may have to wait for an operator; until then, requests for the table are refused with
+the reason. A redefined table is removed and added. No state is saved: a worker that restarts reads its tables from its
+file, and prepares their topics again.
 """
 
 import asyncio
@@ -29,16 +29,17 @@ from tablehouse.worker.membership import Membership
 log = structlog.get_logger(__name__)
 
 #: Seconds between attempts to prepare tables.
-_AGAIN = 5.0
+_RETRY_INTERVAL = 5.0
 
 _PREPARING = "its topics are being prepared"
 
 
 class Following:
-    """Has every part of a running worker that is made for its tables follow the catalog.
+    """Makes all parts of a running worker that depend on its tables follow the catalog.
 
-    `topics` is what the worker serves, which this changes. `prepare` makes of it what the catalog asks for; it raises
-    SetupError, and errors that are UNREACHABLE. `share_memory` shares the memory budget among what is served then.
+    `topics` holds the topics of the served tables, and is updated here. `prepare` returns them for a new catalog, given
+    the current ones; it raises SetupError and the errors in UNREACHABLE. `share_memory` divides the memory budget among
+    the served tables.
     """
 
     def __init__(
@@ -69,19 +70,19 @@ class Following:
         self._recurring = Recurring(log)
 
     async def follow(self) -> None:
-        """Follow each swap, and what was swapped before, until cancelled."""
+        """Apply each swap, and those before this call, until cancelled."""
         self._catalog.subscribe(self._on_swap)
-        self._let_go()
+        self._stop_serving()
         while True:
             self._changed.clear()
             missing = self._missing()
-            pause = await self._take_in(missing) if missing else None
+            pause = await self._add(missing) if missing else None
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
 
     def _on_swap(self, _: CatalogChange) -> None:
-        self._let_go()
+        self._stop_serving()
         self._changed.set()
 
     def _missing(self) -> Mapping[str, TableSpec]:
@@ -89,16 +90,16 @@ class Following:
         served = self._topics.current.catalog.tables
         return {name: table for name, table in self._catalog.current.tables.items() if name not in served}
 
-    def _let_go(self) -> None:
-        """Stop serving the tables that have gone or are defined otherwise now."""
+    def _stop_serving(self) -> None:
+        """Stop serving the tables that were removed or redefined."""
         wanted, served = self._catalog.current.tables, self._topics.current.catalog.tables
         kept = {name: table for name, table in wanted.items() if name in served and goes_on(served[name], table)}
         if kept != served:
             self._serve(self._topics.current.only(Catalog(kept), self._group))
         self._local.waiting = dict.fromkeys(self._missing(), _PREPARING)
 
-    async def _take_in(self, missing: Mapping[str, TableSpec]) -> float | None:
-        """Prepare tables and serve them; return after how many seconds to try again, None for not before a swap."""
+    async def _add(self, missing: Mapping[str, TableSpec]) -> float | None:
+        """Prepare tables and serve them; return the seconds until a retry, None to wait for the next swap."""
         catalog = self._catalog.current
         try:
             topics = await self._prepare(self._topics.current, catalog)
@@ -109,13 +110,13 @@ class Following:
             self._recurring.error(
                 "prepare", "tables cannot be served yet; trying again", tables=list(missing), reason=reason
             )
-            return _AGAIN
+            return _RETRY_INTERVAL
         if self._catalog.current is not catalog:
             return 0.0
         self._recurring.end("prepare", "tables can be served", tables=list(missing))
         self._local.waiting = {}
         self._serve(topics)
-        log.info("tables are served from here on", tables=list(missing))
+        log.info("tables are served", tables=list(missing))
         return None
 
     def _serve(self, topics: Topics) -> None:

@@ -1,4 +1,4 @@
-"""Whether a worker is healthy, and what is wrong with it when it is not."""
+"""The health of a worker, and the reasons if it is not healthy."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +9,12 @@ from tablehouse.model import TaskStatus
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.worker.local_side import LocalSide
 
-#: Lines about tasks that reasons() has at most, and partitions that a line names. `/readyz?verbose` has them all.
+#: Maximum lines about tasks in reasons(), and partitions named in a line. `/readyz?verbose` lists all.
 _MAX_LINES, _MAX_PARTITIONS = 20, 8
 
 
 def task_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
-    """Return what holds up partitions, a line for each table and reason; those that need a person come first."""
+    """Return why partitions make no progress, one line per table and reason; those for an operator come first."""
     kept: dict[tuple[str, bool, str, str], list[int]] = {}
     for task in statuses:
         if task.reason is not None:
@@ -33,7 +33,7 @@ def task_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
 
 
 def content_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
-    """Return a line for each table whose records are probably not what its definition says."""
+    """Return one line for each table whose records probably do not match its definition."""
     lines: dict[str, str] = {}
     rows = Counter[str]()
     for task in statuses:
@@ -44,21 +44,21 @@ def content_reasons(statuses: Sequence[TaskStatus]) -> list[str]:
         elif task.rejected_records and not rows[task.table]:
             latest = task.rejection or f"see `tablehouse dead-letters list --table {task.table}`"
             lines.setdefault(
-                task.table, f"table {task.table} has no row here, and records that could not become rows: {latest}"
+                task.table, f"table {task.table} has no rows here, only records that could not become rows: {latest}"
             )
     return list(lines.values())
 
 
 class Health:
-    """What the engine knows of its state, for readiness and for people.
+    """The state of a worker, for readiness and for operators.
 
-    `trouble` is what keeps the worker from taking part in the group, `outage` what has kept it from the brokers since,
-    `differences` what differs in the tables.yaml of other workers, and `replication` says which changelogs have too few
-    replicas. `left_out` are the members that the leader cannot place, by Kafka's member id, and why; `is_left_out`
-    says whether this worker is one. The engine sets them.
+    The engine sets the attributes. `trouble` is why the worker does not take part in the group, and `outage` why it has
+    lost the brokers since; None if neither applies. `differences` describes the tables.yaml files of other workers that
+    differ. `replication` returns the changelogs with too few replicas. `left_out` maps the members that the leader
+    cannot place to the reason, by Kafka's member id; `is_left_out` is set if this worker is one of them.
 
-    url is where peers reach this worker. The brokers count as unreachable after session_timeout seconds without an
-    answer of the coordinator. registry_trouble says what is wrong with the schema registry; None when nothing is.
+    `url` is the one at which peers reach this worker. The brokers count as unreachable after session_timeout seconds
+    without an answer of the coordinator. registry_trouble returns what is wrong with the schema registry, or None.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Health:
         self._registry_trouble = registry_trouble
 
     def joined(self) -> bool:
-        """Return whether the group has given this worker its part.
+        """Return whether the group has assigned partitions to this worker, possibly none.
 
-        Another worker with the same URL, a ghost of a process without a lasting data directory, has to leave first; so
-        has a leader that does not understand what this worker says of itself.
+        False while another worker has the same URL: the ghost of a process without a persistent data directory, which
+        must leave the group first. Also false while the leader cannot place this worker.
         """
         current = self._view.current
         rivals = [
@@ -103,7 +103,7 @@ class Health:
         return current.generation >= 0 and not rivals and not self.is_left_out
 
     def broker_reachable(self) -> bool:
-        """Return whether the group's coordinator answered lately."""
+        """Return whether the group's coordinator answered recently."""
         return self._lease.age() < self._session_timeout
 
     def draining(self) -> bool:
@@ -115,8 +115,8 @@ class Health:
         return self._view.current.generation
 
     def reasons(self) -> Sequence[str]:
-        """Return what is wrong with the worker, a line each."""
-        # Tables of one topic share what is said of that.
+        """Return the problems of the worker, one line each."""
+        # Tables of one topic may have the same reason.
         of_tables = dict.fromkeys(
             reason for table in self._catalog.current.tables if (reason := self._local.table_reason(table)) is not None
         )

@@ -1,4 +1,4 @@
-"""What a worker answers over HTTP, put together: the planners of reads and writes, their routes, and the listeners."""
+"""Builds the HTTP side of a worker: the planners of reads and writes, the routes, and the listeners."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -49,33 +49,33 @@ from tablehouse.routing.writes import SourceWriter, Writes
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 
-#: Seconds that /cluster and /tables wait for the other workers at most.
+#: Maximum seconds that /cluster and /tables wait for the other workers.
 SURVEY_SECONDS = 2.0
 
-#: Connections of both listeners together; an idle one takes about 6 KiB.
+#: Maximum connections of both listeners together; an idle one takes about 6 KiB.
 MAX_CONNECTIONS = 16 * 1024
 
-#: The part of the memory budget for what connections hold, and the least there has to be: some large rows.
+#: Connections may hold one part in HELD_SHARE of the memory budget, and at least MIN_HELD_BYTES: some large rows.
 HELD_SHARE = 10
 MIN_HELD_BYTES = 16 << 20
 
-#: The part of the connections that the internal listener may have.
+#: The internal listener may have one in INTERNAL_SHARE of the connections.
 INTERNAL_SHARE = 6
 
-#: Connections of the listener for probes and metrics.
+#: Maximum connections of the listener for probes and metrics.
 MAX_PROBE_CONNECTIONS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """How to listen, and for how long.
+    """Options of the listeners.
 
-    Port 0 takes a free one. request_timeout is in seconds, for one request with all its hops.
-    probe_port is that of the listener for probes and metrics; None for no such listener.
-    advertised_url is what peers reach the internal listener by; None stands for the address it is bound to.
-    Workers prove to each other that they have one of internal_secrets in common; none for no proof.
-    connections are those that both listeners accept together, held_bytes what they may hold of requests under way and
-    of answers not taken yet. Browsers let pages from cors_origins read answers.
+    Port 0 takes a free one. probe_port is the port of the listener for probes and metrics, None for no such listener.
+    request_timeout is the seconds for one request with all its hops. advertised_url is the URL at which peers reach the
+    internal listener; None means the address that it is bound to. Workers prove to each other that they share one of
+    internal_secrets; without any, no proof is required. `connections` is the maximum of both listeners together, and
+    held_bytes the maximum size of their pending requests and unsent answers. Browsers let pages from cors_origins read
+    answers.
     """
 
     host: str
@@ -93,12 +93,12 @@ class ServerOptions:
 
 
 def max_connections(files: int) -> int:
-    """Return how many connections both listeners may have in a process that may have `files` open files."""
+    """Return the maximum connections of both listeners in a process that may open `files` files."""
     return min(MAX_CONNECTIONS, files * 3 // 4)
 
 
 def held_bytes(memory_budget: int) -> int:
-    """Return how many bytes of requests under way and of answers not taken yet connections may hold."""
+    """Return the maximum bytes of pending requests and unsent answers of all connections."""
     return max(MIN_HELD_BYTES, memory_budget // HELD_SHARE)
 
 
@@ -119,10 +119,10 @@ def http_server(
     policy: Policy = OPEN,
     clock: Callable[[], float] = time.monotonic,
 ) -> HttpServer:
-    """Make the listeners of a worker and everything that answers there.
+    """Create the listeners of a worker and everything behind them.
 
-    clock is monotonic, in seconds; turns are those of everything long on the event loop. The internal listener asks no
-    policy: workers prove their identity.
+    `clock` is monotonic, in seconds; `turns` is shared by all long work on the event loop. The internal listener has no
+    policy: workers prove their identity instead.
     """
     tables = current_tables(catalog, options.group, known)
     keys = keys_of(options.internal_secrets)

@@ -1,4 +1,4 @@
-"""The Kafka clients of one worker, besides the group's consumer, and what each of them may fetch ahead."""
+"""The Kafka clients of a worker except the group's consumer, and how much each of them may fetch ahead."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -15,9 +15,9 @@ from tablehouse.kafka.source_writer import KafkaSourceWriter
 from tablehouse.kafka.topics import Topics, TopicsView
 from tablehouse.tasks.clock import MeasuredClock
 
-#: The part of the memory budget that may be fetched ahead, should this worker hold everything; the clients that fetch
-#: (lane, restores, catching up); and the bytes that are fetched of each partition all the same. Brokers send a larger
-#: batch whole.
+#: One part in FETCHED_SHARE of the memory budget may be fetched ahead if this worker holds all partitions. The clients
+#: that fetch (lanes, restores, catching up) share it equally, but each fetches at least _MIN_FETCH_BYTES per partition.
+#: Brokers send a larger batch whole.
 FETCHED_SHARE = 5
 _FETCHING_CLIENTS = 3
 _MIN_FETCH_BYTES = 64 * 1024
@@ -29,8 +29,8 @@ Client = KafkaChangelogWriter | KafkaLogReader | KafkaSourceWriter | KafkaDeadLe
 class KafkaClients:
     """The clients, not started yet.
 
-    The writers of sources and of letters connect with the first record. At a start, `needed` are those that tables may
-    need at once, and have to be started.
+    `needed` are those that tables may need at once, and that must be started. The writers of sources and dead letters
+    otherwise connect with their first record.
     """
 
     changelog: KafkaLogReader
@@ -43,12 +43,12 @@ class KafkaClients:
     needed: Sequence[Client]
 
     def fetch_ahead(self, budget: int, topics: Topics) -> None:
-        """Have each client that fetches keep within its share of another budget, or for other topics."""
+        """Adjust the fetch size of the readers to a new budget or other topics."""
         for reader in (self.changelog, self.sources):
             reader.fetch_ahead(_slice_fetch_bytes(budget, topics))
 
     async def stop(self, started: Iterable[Client]) -> None:
-        """Stop the clients that were started, and those that may have connected by themselves."""
+        """Stop the clients that were started, and those that may have connected with a record."""
         await self.owner_writer.stop()
         await asyncio.gather(*(client.stop() for client in dict.fromkeys((*started, self.source_writer, self.letters))))
 
@@ -60,7 +60,7 @@ def kafka_clients(
     budget: int,
     broker_clock: MeasuredClock,
 ) -> KafkaClients:
-    """Make the clients for tables and their topics; budget is in bytes, for everything that the worker holds."""
+    """Create the clients for the tables of a view; `budget` is in bytes, for everything that the worker holds."""
     topics = view.current
     tables = topics.catalog.tables.values()
     ahead = _slice_fetch_bytes(budget, topics)
@@ -87,18 +87,18 @@ def kafka_clients(
 
 
 def _slice_fetch_bytes(budget: int, topics: Topics) -> int:
-    """Return what a reader of changelogs, or of sources beside the lanes, may fetch ahead of each partition."""
+    """Return the bytes that a reader of changelogs, or of sources outside the lanes, may fetch ahead per partition."""
     shards = topics.counts.shards
     tasks = sum(shards[table.shard_name] for table in topics.catalog.tables.values())
     return _fetch_bytes(budget, tasks, SLICE_FETCH_BYTES)
 
 
 def lane_fetch_bytes(budget: int, topics: Topics) -> int:
-    """Return what the group's consumer may fetch ahead of each partition."""
+    """Return the bytes that the group's consumer may fetch ahead per partition."""
     return _fetch_bytes(budget, sum(topics.counts.shards.values()), LANE_FETCH_BYTES)
 
 
-def _fetch_bytes(budget: int, partitions: int, most: int) -> int:
-    """Return what a client may fetch ahead of each of so many partitions within its share of the memory budget."""
+def _fetch_bytes(budget: int, partitions: int, max_bytes: int) -> int:
+    """Return the bytes that a client may fetch ahead per partition, within its share of the memory budget."""
     share = budget // FETCHED_SHARE // _FETCHING_CLIENTS
-    return max(_MIN_FETCH_BYTES, min(most, share // max(1, partitions)))
+    return max(_MIN_FETCH_BYTES, min(max_bytes, share // max(1, partitions)))

@@ -1,4 +1,4 @@
-"""Keeps up with the schemas that the registry has for keys."""
+"""Fetches new schemas of keys from the registry."""
 
 import asyncio
 from contextlib import suppress
@@ -9,12 +9,12 @@ from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.variants import Known
 from tablehouse.recurring import Recurring
 
-#: Seconds between two checks which schemas the registry has for keys.
+#: Seconds between checks for new schemas of keys.
 _INTERVAL = 30.0
 
 
 async def watch_key_schemas(catalog: CatalogView, known: Known, recurring: Recurring) -> None:
-    """Learn of each schema that keys may have, so that lookups go where they are written with it."""
+    """Fetch all schemas of keys, so that lookups also find keys that were written with a new one."""
     changed = asyncio.Event()
     catalog.subscribe(lambda _: changed.set())
     while True:

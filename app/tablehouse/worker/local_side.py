@@ -1,4 +1,4 @@
-"""What this worker itself does for requests: reads of the shards it holds, and writes to source topics."""
+"""This worker's own part of requests: reads from the shards that it holds, and writes to source topics."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +18,12 @@ Result = TypeVar("Result")
 
 
 class LocalSide:
-    """There from the start, and says what is missing until the worker has reached a broker.
+    """Answers for this worker; until the worker has reached a broker, all requests are refused.
 
-    doubt says why a miss of a table proves nothing; None when it does. `waiting` says of tables that are not served yet
-    what they wait for, and `held` are those that are held back because of their partition counts. `disagreements` says,
-    by shard name, what this worker and the group's leader count differently. `draining` is set when the worker is
-    stopping, and said where that is why it cannot answer. All of them are set from outside.
+    `doubt` returns why misses of a table are inconclusive, None if they are not. The attributes are set from outside:
+    `waiting` maps tables that are not served yet to the reason; `held` are the tables that are held back because of
+    their partition counts; `disagreements` maps shard names to what this worker and the group's leader count
+    differently; `draining` is set when the worker is stopping, and given as the reason for a refusal it causes.
     """
 
     def __init__(self, catalog: CatalogView, doubt: Callable[[TableSpec], str | None]) -> None:
@@ -38,15 +38,16 @@ class LocalSide:
         self.draining = False
 
     def open(self, shards: Shards, source_writer: KafkaSourceWriter, owner_writer: KafkaOwnerWriter) -> None:
-        """Answer from these shards from here on, except for the tables that are held back."""
+        """Answer from these shards from now on, except for tables that are held back."""
         self._shards, self._source_writer, self._owner_writer = shards, source_writer, owner_writer
 
     # Reads
 
     def answer(self, table: str, partition: int, question: Question[Result], consistency: Consistency) -> Result:
-        """Answer a question here and now; raises what Shards.answer raises, or Draining where a stopping worker cannot.
+        """Answer a question immediately.
 
-        Raises NotOwner before the worker has joined the group, and MisplacedKeys for a table that is held back.
+        Raises the same as Shards.answer(), but Draining instead of PartitionRestoring while the worker is stopping;
+        NotOwner before it has joined the group, and MisplacedKeys for a table that is held back.
         """
         shards = self._joined_shards(table)
         try:
@@ -57,7 +58,7 @@ class LocalSide:
             raise
 
     async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
-        """Wait until a source offset is applied here; raises what Shards.wait_for_position raises."""
+        """Wait until a source offset is applied here; raises the same as Shards.wait_for_position()."""
         await self._joined_shards(table).wait_for_position(table, partition, offset, timeout)
 
     def statuses(self) -> Sequence[TaskStatus]:
@@ -65,11 +66,11 @@ class LocalSide:
         return [] if self._shards is None else self._shards.statuses()
 
     def table_reason(self, table: str) -> str | None:
-        """Return why a table is not served here, or why its misses prove nothing; None when neither is so."""
+        """Return why a table is not served here, or why its misses are inconclusive; None if neither applies."""
         spec = self._spec(table)
         if table in self.waiting:
             return self._not_served(table, self.waiting[table])
-        # While workers count differently, keys seem to be misplaced that are not.
+        # While workers count partitions differently, keys may seem misplaced although they are not.
         disagreement = self.disagreements.get(spec.shard_name)
         if disagreement is not None:
             return disagreement
@@ -77,14 +78,16 @@ class LocalSide:
         if doubt is None:
             return None
         return (
-            self._not_served(table, doubt) if table in self.held else f"misses of table {table} prove nothing: {doubt}"
+            self._not_served(table, doubt)
+            if table in self.held
+            else f"misses of table {table} are inconclusive: {doubt}"
         )
 
     def _spec(self, table: str) -> TableSpec:
-        """Return a table as it is defined now; raises NotOwner for one that has gone since it was asked for."""
+        """Return the current definition of a table; raises NotOwner if it was removed after the request arrived."""
         spec = self._catalog.current.tables.get(table)
         if spec is None:
-            raise NotOwner(f"this worker's catalog has no table {table!r} any more", table=table)
+            raise NotOwner(f"this worker's catalog no longer has table {table!r}", table=table)
         return spec
 
     @staticmethod
@@ -92,7 +95,7 @@ class LocalSide:
         return f"table {table} is not served: {doubt}"
 
     async def count_rows(self) -> None:
-        """Have statuses() say exactly how many rows tasks have that have few."""
+        """Make statuses() report exact row counts for tasks with few rows."""
         if self._shards is not None:
             await self._shards.count_rows()
 
@@ -112,11 +115,11 @@ class LocalSide:
     # Writes
 
     def limit(self, table: str) -> int:
-        """Return the most bytes that a record of a writable table's source may have; raises SourceUnavailable."""
+        """Return the maximum record size of a writable table's source in bytes; raises SourceUnavailable."""
         return self._writer(table).limit(self._spec(table).source.topic)
 
     async def append(self, table: str, partition: int, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
-        """Append a record to a writable table's source; raises MisplacedKeys, and what the source writer does."""
+        """Append a record to a writable table's source; raises MisplacedKeys, and as the source writer does."""
         self._require_placed(table, partition)
         return await self._writer(table).append(self._source(table, partition), record, timeout)
 
@@ -127,17 +130,17 @@ class LocalSide:
         records: Sequence[ProducerRecord],
         timeout: float,  # noqa: ASYNC109
     ) -> Sequence[int | RequestError]:
-        """Append records in their order; raises MisplacedKeys, and SourceUnavailable before a broker was reached."""
+        """Append records in order; raises MisplacedKeys, and SourceUnavailable before a broker was reached."""
         self._require_placed(table, partition)
         return await self._writer(table).append_many(self._source(table, partition), records, timeout)
 
-    # Writes that rest on what is read here
+    # Conditional writes, which this worker decides as the owner
 
     async def catch_up(self, table: str, partition: int, timeout: float) -> SourceEnd:  # noqa: ASYNC109
-        """Return where the source ends now, once all of it is applied here.
+        """Return the current end of the source, once everything before it is applied here.
 
-        Raises SourceUnavailable while the outcome of an earlier append_as_owner() is not known, and what
-        Shards.catch_up raises.
+        Raises SourceUnavailable while the outcome of an earlier append_as_owner() is unknown, and the same as
+        Shards.catch_up().
         """
         shards, loop = self._joined_shards(table), asyncio.get_running_loop()
         until = loop.time() + timeout
@@ -154,7 +157,7 @@ class LocalSide:
         end: SourceEnd,
         timeout: float,  # noqa: ASYNC109
     ) -> int:
-        """Append a record to a writable table's source; raises MisplacedKeys, and what the owner's writer does."""
+        """Append a record to a writable table's source; raises MisplacedKeys, and as the owner's writer does."""
         self._require_placed(table, partition)
         shards, place = self._joined_shards(table), self._source(table, partition)
         if self._owner_writer is None:
@@ -170,11 +173,11 @@ class LocalSide:
         )
 
     def _require_placed(self, table: str, partition: int) -> None:
-        """Raise MisplacedKeys for a table whose keys do not lie where they are looked for."""
+        """Raise MisplacedKeys for a table whose keys are not in the partitions where lookups expect them."""
         doubt = self._doubt(self._spec(table))
         if doubt is not None:
             raise MisplacedKeys(
-                f"nothing was written to table {table}, since its keys do not lie where they are looked for: {doubt}",
+                f"nothing was written to table {table}, whose keys are not where lookups expect them: {doubt}",
                 retry_after=MISPLACED_RETRY_AFTER,
                 table=table,
                 partition=partition,

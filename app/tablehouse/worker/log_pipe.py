@@ -1,4 +1,4 @@
-"""Where log lines go: to a thread that writes them, so that nothing else waits while nothing reads them."""
+"""Writes log lines in a separate thread, so that the worker does not wait for a slow or stopped reader."""
 
 import io
 import os
@@ -10,18 +10,18 @@ from time import monotonic
 
 import structlog
 
-#: Characters that wait to be written; what comes on top of them is dropped.
-MAX_WAITING = 1024 * 1024
+#: Maximum characters that wait to be written; further lines are dropped.
+MAX_WAITING_CHARACTERS = 1024 * 1024
 
-#: Characters that are written at once.
-_CHUNK = 32 * 1024
+#: Maximum characters per write, unless a single line is longer.
+_CHARACTERS_PER_WRITE = 32 * 1024
 
 
 class LogPipe(io.TextIOBase):
-    """A text stream over a file descriptor whose writes never wait.
+    """A text stream over a file descriptor whose writes never block.
 
-    It takes whole lines. Those that do not fit are dropped and counted, and a line of the log says how many there were,
-    once there is space again. on_drop is called with a number of lines, on whatever thread writes.
+    Only whole lines are written. Lines that do not fit are dropped; once there is space again, a log line has their
+    number. on_drop is called with the number of dropped lines, in the thread that called write().
     """
 
     encoding = "utf-8"
@@ -41,12 +41,12 @@ class LogPipe(io.TextIOBase):
         threading.Thread(target=self._write_all, name="log", daemon=True).start()
 
     def write(self, text: str) -> int:
-        """Take some text; it is written once it ends a line."""
+        """Accept text, which is written once it ends with a line break."""
         dropped = 0
         with self._changed:
             self._begun += text
-            if self._begun.endswith("\n") or len(self._begun) > MAX_WAITING:
-                if self._waiting + len(self._begun) > MAX_WAITING:
+            if self._begun.endswith("\n") or len(self._begun) > MAX_WAITING_CHARACTERS:
+                if self._waiting + len(self._begun) > MAX_WAITING_CHARACTERS:
                     dropped = max(1, self._begun.count("\n"))
                     self._dropped += dropped
                 else:
@@ -69,11 +69,11 @@ class LogPipe(io.TextIOBase):
                 self._changed.wait(left)
 
     def writable(self) -> bool:
-        """Return that it can be written to."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """Return whether a terminal shows it."""
+        """Return whether the descriptor is a terminal."""
         return os.isatty(self._descriptor)
 
     def fileno(self) -> int:
@@ -87,7 +87,7 @@ class LogPipe(io.TextIOBase):
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._lines)
                 chunk = self._lines.popleft()
-                while self._lines and len(chunk) + len(self._lines[0]) <= _CHUNK:
+                while self._lines and len(chunk) + len(self._lines[0]) <= _CHARACTERS_PER_WRITE:
                     chunk += self._lines.popleft()
                 self._is_writing = True
             self._write(chunk.encode("utf-8", "backslashreplace"))
@@ -105,5 +105,5 @@ class LogPipe(io.TextIOBase):
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
             except OSError:
-                # There is no reader any more, or no space; the next line may find one.
+                # The reader is gone, or the disk is full; the next write may succeed.
                 return

@@ -1,4 +1,4 @@
-"""A worker's part in its group: what it says of itself, and what it does at rebalances."""
+"""A worker's membership in its group: its metadata, and what it does at rebalances."""
 
 import asyncio
 from collections import Counter
@@ -27,16 +27,16 @@ from tablehouse.worker.local_side import LocalSide
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that a batch in flight is given to be acknowledged when a rebalance or a stop interrupts it.
+#: Seconds to wait for the acknowledgement of a batch in flight at a rebalance or a stop.
 IN_FLIGHT_TIMEOUT_SECONDS = 2.0
 
-#: Seconds between two checks whether what this worker is to take over is restored.
+#: Seconds between checks whether this worker has restored the shards that it is to take over.
 _WARMING_INTERVAL = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberOptions:
-    """How a worker takes part: the URL that its peers reach it by, its zone, and when it takes over; see the settings.
+    """Options of a member: the URL at which peers reach it, its zone, and when it takes over; see the settings.
 
     takeover_interval is in seconds.
     """
@@ -48,7 +48,7 @@ class MemberOptions:
 
 
 class Membership:
-    """Describes this worker to the group, and has its shards and its view of the cluster follow each assignment."""
+    """Describes this worker to the group, and applies each assignment to its shards and its view of the cluster."""
 
     def __init__(
         self,
@@ -80,39 +80,39 @@ class Membership:
         self._metrics = metrics
         self._revoked_at: float | None = None
         self._assigned_at = 0.0
-        #: What the leader wants this worker to own once it has restored it.
+        #: The shards that the leader assigns to this worker once it has restored them.
         self.warming: frozenset[ShardId] = frozenset()
-        #: The digest of the catalog that the group was told of last.
-        self._told: str | None = None
+        #: The digest of the catalog in the last metadata sent to the group.
+        self._sent_digest: str | None = None
         self.assignor = TableAssignor(
             self.describe, lambda: counts.shards, lambda: catalog.current.standbys, options.acceptable_lag
         )
 
     def follow(self, before: Topics, after: Topics) -> None:
-        """Have the group rebalance if what this worker serves now makes a difference to the others.
+        """Request a rebalance if a change of the served tables affects other workers.
 
-        It does where there are other topics, shards that had no table before, or another number of standbys. And where
-        the members had different catalogs, they say so until they hear that it is over. A table more or less in shards
-        of others disturbs nobody.
+        That is the case if there are other topics, new shards, or another number of standbys. If the members had
+        different catalogs, a rebalance is also needed, because they report the difference until the next assignment. A
+        table that is added to existing shards or removed from them needs none.
         """
         if self._consumer.follow_topics():
             return
         latest = self.assignor.latest
         were_different = latest is not None and bool(latest.catalogs)
-        is_news = self._told is not None and self._told != catalog_digest(self._catalog.current)
+        is_new_catalog = self._sent_digest is not None and self._sent_digest != catalog_digest(self._catalog.current)
         had = before.catalog.standbys
-        are_others = any(had.get(name) != count for name, count in after.catalog.standbys.items())
-        if are_others or (were_different and is_news):
+        are_shards_changed = any(had.get(name) != count for name, count in after.catalog.standbys.items())
+        if are_shards_changed or (were_different and is_new_catalog):
             self._consumer.rejoin()
 
     def describe(self) -> MemberMetadata:
-        """Return what this worker says of itself when it joins."""
-        self._told = catalog_digest(self._catalog.current)
+        """Return the metadata that this worker sends when it joins."""
+        self._sent_digest = catalog_digest(self._catalog.current)
         return MemberMetadata(
             worker_id=self._directory.worker_id,
             incarnation=self._directory.incarnation,
             url=self._options.url,
-            catalog_digest=self._told,
+            catalog_digest=self._sent_digest,
             tables=table_digests(self._catalog.current),
             positions=self._shards.positions(),
             zone=self._options.zone,
@@ -124,18 +124,18 @@ class Membership:
         self._revoked_at = monotonic()
         reason = "the worker is stopping" if self._health.draining() else "the group is rebalancing"
         await self._shards.suspend(IN_FLIGHT_TIMEOUT_SECONDS, reason)
-        # Its decisions are those of this ownership: the next one begins when they are in the log.
-        await self._owner_writer.rest(IN_FLIGHT_TIMEOUT_SECONDS)
+        # Conditional writes decided by this ownership should be in the log before the next one begins.
+        await self._owner_writer.settle_all(IN_FLIGHT_TIMEOUT_SECONDS)
 
     async def assigned(self, generation: int, partitions: frozenset[TopicPartition]) -> None:
-        """Route by the new assignment, and own what it gives to this worker."""
+        """Route by the new assignment, and own the shards assigned to this worker."""
         self._health.trouble = self.assignor.refused
         if self.assignor.latest is None or self.assignor.refused is not None:
-            # Where the others are is known no better than before.
+            # The view of the other workers stays as it was.
             self._shards.assign(generation, frozenset(), frozenset())
             self.warming = frozenset()
         else:
-            self._take_up(generation, self.assignor.latest)
+            self._apply(generation, self.assignor.latest)
         self._metrics.generation.set(generation)
         self._metrics.rebalances.inc()
         if self._revoked_at is not None:
@@ -144,7 +144,7 @@ class Membership:
         log.info("assigned", generation=generation, partitions=len(partitions), topics=len(topics))
         log.debug("assigned partitions", partitions=[str(partition) for partition in sorted(partitions)])
 
-    def _take_up(self, generation: int, assignment: Assignment) -> None:
+    def _apply(self, generation: int, assignment: Assignment) -> None:
         counts, self._local.disagreements = self._counts.agreed(assignment.partitions)
         differing = differences(table_digests(self._catalog.current), assignment.catalogs)
         if differing:
@@ -162,16 +162,16 @@ class Membership:
         self._health.is_left_out = self._consumer.member_id in assignment.left_out
 
     async def take_over_once_warm(self) -> None:
-        """Ask for a rebalance, in which the leader gives this worker what it has restored as a standby."""
+        """Request a rebalance once this worker has restored shards, so that the leader assigns them to it."""
         while True:
             await asyncio.sleep(_WARMING_INTERVAL)
             waited, warming = monotonic() - self._assigned_at, self.warming
             if waited < self._options.takeover_interval:
                 continue
             warm = await self._shards.warm(warming, self._options.acceptable_lag)
-            # An assignment may have come meanwhile, and have given this worker something else to restore.
+            # A new assignment may have arrived in the meantime, with other shards to restore.
             if warm and warming is self.warming:
                 log.info("warm", partitions=[str(shard) for shard in warm])
-                # The assignment that follows says what is still to be restored.
+                # The next assignment lists the shards that are still to be restored.
                 self.warming = frozenset()
                 self._consumer.rejoin()

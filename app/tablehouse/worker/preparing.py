@@ -1,4 +1,4 @@
-"""Getting the brokers, the topics and the memory ready for tables: at a worker's start, and when tables come later."""
+"""Prepares brokers, topics and memory for tables: at a worker's start, and when tables are added later."""
 
 from tablehouse.catalog.spec import Catalog
 from tablehouse.kafka import broker_time
@@ -13,7 +13,7 @@ from tablehouse.worker.brokers import Brokers
 
 
 class Preparing:
-    """Makes of a catalog the topics that its tables need; see the settings of these names."""
+    """Prepares the topics that the tables of a catalog need; see the settings of the same names."""
 
     def __init__(
         self,
@@ -33,9 +33,9 @@ class Preparing:
         self._memory_budget = memory_budget
 
     async def at_start(self, catalog: Catalog) -> Topics:
-        """Make sure that the brokers are fit, measure their clock, and prepare the topics of all tables.
+        """Check the brokers, measure their clock, and prepare the topics of all tables.
 
-        Raises SetupError for what only a person can mend, and errors that are UNREACHABLE.
+        Raises SetupError for errors that only an operator can fix, and the errors in UNREACHABLE.
         """
         await check_login(self._connection)
         await probe_epochs(self._connection, self._group, self._replication)
@@ -44,12 +44,12 @@ class Preparing:
         return await prepare(self._connection, self._group, catalog, self._dead_letter_topic, self._replication)
 
     async def more(self, topics: Topics, catalog: Catalog, changelog: LogReader) -> Topics:
-        """Prepare the topics of the tables of a catalog that are not among `topics`, and return those of all.
+        """Prepare the topics of the tables of a catalog that are not among `topics`; return those of all its tables.
 
-        Raises as at_start() does, and then nothing is different but that changelogs may be there.
+        Raises the same as at_start(). After an error, only the changelogs may have been created.
         """
         new = {name: table for name, table in catalog.tables.items() if name not in topics.catalog.tables}
-        # What holds for a table depends on the others of its source topic.
+        # The partition counts of a table depend on the other tables of its source topic.
         sources = {table.source.topic for table in new.values()}
         concerned = Catalog({name: table for name, table in catalog.tables.items() if table.source.topic in sources})
         found = await prepare(
@@ -66,7 +66,7 @@ class Preparing:
         return every
 
     def memory_for_rows(self, topics: Topics) -> int:
-        """Return the part of the memory budget that is left for rows, in bytes; raises ConfigError for too little."""
+        """Return the bytes of the memory budget that are left for rows; raises ConfigError if there are too few."""
         shards = topics.counts.shards
         tasks = sum(shards[table.shard_name] for table in topics.catalog.tables.values())
         return memory_for_rows(self._memory_budget, sum(shards.values()), tasks)

@@ -118,11 +118,11 @@ BAD = [
         table(f"{SOURCE}, description:"),
         ["2: tables[0].description: must be text, this is nothing"],
     ),
-    (table(f"{SOURCE}, version: 0"), ["2: tables[0].version: must be an integer from 1 on"]),
-    (table(f"{SOURCE}, version: '2'"), ["2: tables[0].version: must be an integer from 1 on"]),
-    (table(f"{SOURCE}, standbys: -1"), ["2: tables[0].standbys: must be an integer from 0 on"]),
-    (table(f"{SOURCE}, standbys: two"), ["2: tables[0].standbys: must be an integer from 0 on"]),
-    (table(f"{SOURCE}, version: true"), ["2: tables[0].version: must be an integer from 1 on"]),
+    (table(f"{SOURCE}, version: 0"), ["2: tables[0].version: must be an integer of at least 1"]),
+    (table(f"{SOURCE}, version: '2'"), ["2: tables[0].version: must be an integer of at least 1"]),
+    (table(f"{SOURCE}, standbys: -1"), ["2: tables[0].standbys: must be an integer of at least 0"]),
+    (table(f"{SOURCE}, standbys: two"), ["2: tables[0].standbys: must be an integer of at least 0"]),
+    (table(f"{SOURCE}, version: true"), ["2: tables[0].version: must be an integer of at least 1"]),
     (table(f"{SOURCE}, columns: []"), ["2: tables[0].columns: is empty; give at least one item"]),
     (
         table(f"{SOURCE}, columns: {{}}"),
@@ -201,8 +201,8 @@ BAD = [
         table("source: {topic: t, key: {format: json, field: id, fields: [id]}, value: json}"),
         [
             (
-                "2: tables[0].source.key.field: cannot go with fields; use field for a key of one member if "
-                "URLs have its value alone, else fields"
+                "2: tables[0].source.key.field: cannot be combined with fields; use field if URLs contain "
+                "only the value of one member, else fields"
             )
         ],
     ),
@@ -241,8 +241,8 @@ BAD = [
         table("source: {topic: t, key: string, value: {format: avro, framing: none}}"),
         [
             (
-                "2: tables[0].source.value.schema: cannot be latest with framing none, whose records name no schema "
-                "of the registry; name the schema they are written with, by the path of a file or by its id in the "
+                "2: tables[0].source.value.schema: cannot be latest with framing none, whose records do not refer to "
+                "a schema of the registry; give the schema they are written with: the path of a file, or its id in the "
                 "registry"
             )
         ],
@@ -294,18 +294,12 @@ BAD = [
     (table(f"{SOURCE}, writable: 1"), ["2: tables[0].writable: must be true or false, this is an integer"]),
     (
         table(f"{SOURCE}, writable: true, columns: [a]"),
-        [
-            (
-                "2: tables[0].writable: cannot be true with columns: a row does not say what the record would be; "
-                "leave it out"
-            )
-        ],
+        [("2: tables[0].writable: cannot be true with columns: a row does not determine its record; leave it out")],
     ),
     (
         table("source: {topic: t, key: json_sr, value: protobuf, envelope: outbox}, writable: true"),
         [
-            f"2: tables[0].writable: cannot be true with {obstacle}: a row does not say what the record would be; "
-            "leave it out"
+            f"2: tables[0].writable: cannot be true with {obstacle}: a row does not determine its record; leave it out"
             for obstacle in ("envelope outbox", "value protobuf", "key json_sr")
         ],
     ),
@@ -313,8 +307,8 @@ BAD = [
         table("source: {topic: t, key: string, value: {format: avro, schema: written}}, writable: true"),
         [
             (
-                "2: tables[0].writable: cannot be true with schema written: a row does not say with which schema it "
-                "would be written; leave it out"
+                "2: tables[0].writable: cannot be true with schema written: a row does not determine the schema "
+                "of its record; leave it out"
             )
         ],
     ),
@@ -322,8 +316,8 @@ BAD = [
         table("source: {topic: t, key: string, value: {format: avro, schema: written, framing: none}}"),
         [
             (
-                "2: tables[0].source.value.schema: cannot be written with framing none, whose records name no schema "
-                "of the registry; name the schema they are written with, by the path of a file or by its id in the "
+                "2: tables[0].source.value.schema: cannot be written with framing none, whose records do not refer to "
+                "a schema of the registry; give the schema they are written with: the path of a file, or its id in the "
                 "registry"
             )
         ],
@@ -349,8 +343,8 @@ BAD = [
         table("source: {topic: t, key: string, value: json_connect}, writable: true"),
         [
             (
-                "2: tables[0].writable: cannot be true with value json_connect: a row does not say what the record "
-                "would be; leave it out"
+                "2: tables[0].writable: cannot be true with value json_connect: a row does not determine its "
+                "record; leave it out"
             )
         ],
     ),
@@ -432,7 +426,7 @@ BAD_BEYOND_THE_SCHEMA = [
         [
             (
                 "4: tables[1].source.partitioner: is crc32 here and murmur2 for the same topic in table a; "
-                "a topic has one partitioner: its producers'"
+                "a topic has one partitioner: that of its producers"
             )
         ],
     ),
@@ -458,13 +452,13 @@ BAD_BEYOND_THE_SCHEMA = [
         "tables:\n\t- name: a\n",
         ["2: is not YAML: found character '\\t' that cannot start any token; indent with spaces"],
     ),
-    ("a: 1\n---\nb: 2\n", ["2: is not YAML: but found another document; leave out the line ---"]),
+    ("a: 1\n---\nb: 2\n", ["2: is not YAML: but found another document; remove the line ---"]),
     (
         "tables:\n  - name: a\n   version: 2\n",
         [
             (
-                "3: is not YAML: expected <block end>, but found '<block mapping start>'; begin the line below the one "
-                "that it belongs beside"
+                "3: is not YAML: expected <block end>, but found '<block mapping start>'; align the line with the ones "
+                "that it belongs to"
             ),
         ],
     ),
@@ -472,8 +466,8 @@ BAD_BEYOND_THE_SCHEMA = [
         "tables:\n  - name: a\n    description: it is: bad\n",
         [
             (
-                "3: is not YAML: mapping values are not allowed here; put text that has a colon and a space in it into "
-                "quotes, and see the indentation"
+                "3: is not YAML: mapping values are not allowed here; put text that contains a colon and a space into "
+                "quotes, and check the indentation"
             ),
         ],
     ),
@@ -493,7 +487,7 @@ BAD_BEYOND_THE_SCHEMA = [
     ("tables: \x01", ["1: is not YAML: special characters are not allowed (character 0x1)"]),
     (
         table(f"{SOURCE}, version: !!int two"),
-        ["2: tables[0].version: must be an integer from 1 on"],
+        ["2: tables[0].version: must be an integer of at least 1"],
     ),
     (
         table("source: !!python/object/apply:os.getcwd []"),

@@ -205,9 +205,9 @@ def test_what_is_missing_is_named_with_every_way_to_give_it() -> None:
         ("advertised_url", "http://[::1", "must be http://host"),
         ("zone", "eu west", "must be up to 100 letters"),
         ("replication_factor", "0", "must be a number of replicas, like 3"),
-        ("memory_budget", "63MiB", "must be a size from 64MiB on"),
-        ("memory_budget", "512MB", "must be a size from 64MiB on"),
-        ("memory_budget", "-1", "must be a size from 64MiB on"),
+        ("memory_budget", "63MiB", "must be a size of at least 64MiB"),
+        ("memory_budget", "512MB", "must be a size of at least 64MiB"),
+        ("memory_budget", "-1", "must be a size of at least 64MiB"),
         ("session_timeout", "900ms", "must be a duration from 1s to 30m"),
         ("session_timeout", "10 seconds", "must be a duration from 1s to 30m"),
         ("session_timeout", "nan", "must be a duration from 1s to 30m"),
@@ -407,7 +407,7 @@ def test_a_schema_registry_s_secrets_are_not_shown(name: str) -> None:
     [problem] = problems(REGISTRY | {name: "h\u00f6rse"})
     assert (
         problem
-        == f"flag: --{name.replace('_', '-')}: must be printable ASCII characters, 8192 at most; it is not shown here"
+        == f"flag: --{name.replace('_', '-')}: must be at most 8192 printable ASCII characters; it is not shown here"
     )
     user = {"schema_registry_user": "u"} if name.endswith("password") else {}
     settings = load_settings(REGISTRY | user | {name: "correct-horse\n"})

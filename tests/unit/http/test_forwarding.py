@@ -480,7 +480,7 @@ async def test_a_table_whose_misses_prove_nothing_or_that_is_not_served_says_why
     workers: tuple[Worker, Worker],
 ) -> None:
     a, b = workers
-    doubt, held = "misses of table planes prove nothing: it has grown", "table numbers is not served: it has grown"
+    doubt, held = "misses of table planes are inconclusive: it has grown", "table numbers is not served: it has grown"
     a.local.states = [status(partition=0), replace(status(partition=1), reason="opening the store")]
     b.local.states = [status(partition=2), status(partition=3)]
     for worker in workers:

@@ -16,7 +16,7 @@ from tablehouse.http.internal import STATUS_PATH
 from tablehouse.http.proofs import CHALLENGE, CHALLENGE_PATH, NONCE, PROOF, WORKER, Met, keys_of, meet
 from tablehouse.link.answering import LinkServer
 from tablehouse.model import HostInfo
-from tablehouse.recurring import FIRST_DISTANCE, Recurring
+from tablehouse.recurring import FIRST_INTERVAL, Recurring
 from tablehouse.routing.ports import NoCommonSecret
 from tablehouse.stores.rows import Row
 from tests.support.cluster_fakes import FakeClock, Placed, snapshot
@@ -116,7 +116,7 @@ async def test_a_worker_with_another_secret_is_logged_at_growing_distances(
         async with workers(asking, [NEW]) as (a, b):
             for _ in range(3):
                 assert (await a.get(f"{ROW}?read=prefer-active")).status == 503
-            clock.now += FIRST_DISTANCE
+            clock.now += FIRST_INTERVAL
             assert (await a.get(f"{ROW}?read=prefer-active")).status == 503
     lines = [line for line in logged if line["event"] == "another worker has no secret in common with this one"]
     assert [(line["url"], line["peer"], line["log_level"]) for line in lines] == [(b.internal, "b", "warning")] * 2

@@ -52,7 +52,7 @@ def rebalance(leader: str, workers: Mapping[str, Worker]) -> dict[str, Assignmen
     encoded = assignor.assign(Cluster(), joined)()
     sent = {name: ConsumerProtocol.ASSIGNMENT.decode(data) for name, data in encoded.items()}
     for name, worker in workers.items():
-        assert worker.assignor.take_up(encoded[name]) == encoded[name]
+        assert worker.assignor.accept(encoded[name]) == encoded[name]
         assert {(topic, tuple(held)) for topic, held in sent[name].assignment} == {
             (topic, tuple(held)) for topic, held in decode_assignment(sent[name].user_data).own.actives.items()
         }
@@ -226,5 +226,5 @@ def test_an_assignment_of_a_topic_that_this_worker_reads_no_more_is_refused() ->
     assignor.admit([("a", joined.encode())])
     encoded = assignor.assign(Cluster(), {"a": joined})()
     workers["a"].counts = {"flights": 4}
-    assignor.take_up(encoded["a"])
+    assignor.accept(encoded["a"])
     assert "partitions of topics that it does not read: planes" in str(assignor.refused)

@@ -100,7 +100,9 @@ def test_a_batch_that_is_as_long_as_one_that_was_too_large_is_another_one() -> N
 
 @pytest.mark.usefixtures("limit")
 def test_more_batches_that_are_too_large_than_are_remembered_are_refused_all_the_same() -> None:
-    bombs = [encode("gzip", bytes(LIMIT + 1 + 50 * KIB * number)) for number in range(2 * decompression._REMEMBERED)]
+    bombs = [
+        encode("gzip", bytes(LIMIT + 1 + 50 * KIB * number)) for number in range(2 * decompression._MAX_REMEMBERED)
+    ]
     for bomb in (*bombs, *bombs):
         with pytest.raises(DecompressedTooLarge):
             decode("gzip", bomb)

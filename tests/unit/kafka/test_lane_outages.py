@@ -1,6 +1,6 @@
 from structlog.testing import capture_logs
 
-from tablehouse.kafka.lane_outages import PAUSE, LaneOutages
+from tablehouse.kafka.lane_outages import RETRY_SECONDS, LaneOutages
 from tablehouse.kafka.record_batches import UnreadableBatch
 from tablehouse.model import TopicPartition
 from tablehouse.tasks.log import OUTAGE_LASTS_SECONDS
@@ -26,11 +26,11 @@ def test_a_partition_that_failed_waits_for_a_pause_and_no_other_does() -> None:
 
     assert outages.waits(ONE)
     assert not outages.waits(OTHER)
-    assert outages.due() == []
-    clock.now += PAUSE
-    assert outages.due() == [ONE]
+    assert outages.take_due() == []
+    clock.now += RETRY_SECONDS
+    assert outages.take_due() == [ONE]
     assert not outages.waits(ONE)
-    assert outages.due() == []
+    assert outages.take_due() == []
 
 
 def test_an_outage_is_reported_with_partition_offset_and_cause_and_its_end_with_its_length() -> None:
@@ -39,15 +39,15 @@ def test_an_outage_is_reported_with_partition_offset_and_cause_and_its_end_with_
     with capture_logs() as logged:
         for _ in range(2):
             outages.failed(ONE, 7, CORRUPT)
-            clock.now += PAUSE
-            outages.due()
+            clock.now += RETRY_SECONDS
+            outages.take_due()
         outages.delivered(OTHER)
         outages.delivered(ONE)
         outages.delivered(ONE)
 
     assert [line["log_level"] for line in logged] == ["warning", "info"]
     assert (logged[0]["source"], logged[0]["offset"], logged[0]["error"]) == ("flights[3]", 7, "ValueError: corrupt")
-    assert (logged[1]["source"], logged[1]["seconds"]) == ("flights[3]", 2 * PAUSE)
+    assert (logged[1]["source"], logged[1]["seconds"]) == ("flights[3]", 2 * RETRY_SECONDS)
 
 
 def test_offsets_that_cannot_be_read_are_told_to_a_lane_that_still_wants_what_it_failed_at() -> None:
@@ -95,7 +95,7 @@ def test_an_outage_of_an_hour_is_reported_a_dozen_times_however_its_words_change
     with capture_logs() as logged:
         for second in range(3600):
             outages.failed(ONE, 7, ValueError(f"nothing for {second} s"))
-            clock.now += PAUSE
+            clock.now += RETRY_SECONDS
 
     assert 5 < len(logged) < 20
     assert sum(line.get("suppressed", 0) + 1 for line in logged) > 3000

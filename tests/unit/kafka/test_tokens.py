@@ -81,7 +81,7 @@ async def test_a_failure_stands_for_a_second_so_that_the_endpoint_is_not_overrun
 
 
 async def test_a_refused_client_is_told_from_an_endpoint_that_is_away(server: TokenServer) -> None:
-    with pytest.raises(TokenUnavailable, match="gave client workers no token: 401") as caught:
+    with pytest.raises(TokenUnavailable, match="returned no token for client workers: 401") as caught:
         await credentials(server, Clock(), "a wrong one").token()
     assert caught.value.refused
     away = TokenEndpoint(f"http://127.0.0.1:{processes.free_port()}/token", CLIENT, SecretStr(SECRET))

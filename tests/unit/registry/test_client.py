@@ -14,7 +14,7 @@ from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.schemas import Reference, Schema, SchemaNeeded
 from tablehouse.registry import client as client_module
 from tablehouse.registry import transport
-from tablehouse.registry.client import DENIED_PAUSE, HIGHEST_ID, LONGEST_PAUSE, UNKNOWN_FOR, SchemaRegistry
+from tablehouse.registry.client import DENIED_PAUSE, MAX_ID, MAX_PAUSE, UNKNOWN_SECONDS, SchemaRegistry
 from tablehouse.registry.lookup import MAX_REFERENCES
 from tablehouse.registry.saved import SavedSchemas
 from tablehouse.registry.transport import Access, Bearer
@@ -165,9 +165,9 @@ async def test_an_id_that_the_registry_goes_on_denying_is_unknown_for_a_while_an
     await client.registry.fetch(9)
     assert server.paths == ["/schemas/ids/9"] * 11
     assert client.pauses == [DENIED_PAUSE] * 10
-    with pytest.raises(DecodeError, match="schema 9 cannot be had from the schema registry: Schema not found"):
+    with pytest.raises(DecodeError, match="schema 9 is not available from the schema registry: Schema not found"):
         client.registry.known(9)
-    client.now += UNKNOWN_FOR - 1
+    client.now += UNKNOWN_SECONDS - 1
     with pytest.raises(DecodeError):
         client.registry.known(9)
     client.now += 1
@@ -230,8 +230,8 @@ async def test_a_denial_is_believed_at_once_where_the_setting_says_so(
 
 async def test_an_id_beyond_what_registries_count_is_not_asked_for(server: StandInRegistry, make: MakeClient) -> None:
     client = make(server.url)
-    with pytest.raises(DecodeError, match="is no id of a schema"):
-        client.registry.known(HIGHEST_ID + 1)
+    with pytest.raises(DecodeError, match="is not a schema id"):
+        client.registry.known(MAX_ID + 1)
 
 
 @pytest.mark.parametrize(
@@ -242,12 +242,12 @@ async def test_an_id_beyond_what_registries_count_is_not_asked_for(server: Stand
         ((500, {}, ""), "500 Internal Server Error", "unavailable"),
         ((503, {}, "<html>"), "503 Service Unavailable", "unavailable"),
         ((429, {}, ""), "429 Too Many Requests", "unavailable"),
-        ((404, {}, "<html>"), "404 Not Found, which is not the answer of a schema registry", "unavailable"),
-        ((404, {}, '{"error_code":404}'), "404 Not Found, which is not the answer of a schema registry", "unavailable"),
-        ((302, {"Location": "/login"}, ""), "302 Found to /login, which is not the answer", "unavailable"),
-        ((200, {}, "<html>"), "its answer is not that of a schema registry", "unavailable"),
-        ((200, {}, "{}"), "its answer is not that of a schema registry", "unavailable"),
-        ((200, {}, '{"schema": 1}'), "its answer is not that of a schema registry", "unavailable"),
+        ((404, {}, "<html>"), "404 Not Found, which is not a response of a schema registry", "unavailable"),
+        ((404, {}, '{"error_code":404}'), "404 Not Found, which is not a response of a schema registry", "unavailable"),
+        ((302, {"Location": "/login"}, ""), "302 Found to /login, which is not a response", "unavailable"),
+        ((200, {}, "<html>"), "its response is not from a schema registry", "unavailable"),
+        ((200, {}, "{}"), "its response is not from a schema registry", "unavailable"),
+        ((200, {}, '{"schema": 1}'), "its response is not from a schema registry", "unavailable"),
     ],
 )
 async def test_whatever_else_is_answered_means_waiting_and_never_that_there_is_no_schema(
@@ -305,10 +305,10 @@ async def test_pauses_grow_up_to_a_bound_and_are_drawn_at_random(server: StandIn
         return len(client.pauses) >= 60
 
     await until(many, "many attempts")
-    assert all(0 <= pause <= LONGEST_PAUSE for pause in client.pauses)
+    assert all(0 <= pause <= MAX_PAUSE for pause in client.pauses)
     assert client.pauses[0] <= client_module.FIRST_PAUSE
     assert len(set(client.pauses)) > 30
-    assert max(client.pauses) > LONGEST_PAUSE / 2
+    assert max(client.pauses) > MAX_PAUSE / 2
     fetching.cancel()
 
 
@@ -433,7 +433,7 @@ async def test_a_url_where_something_else_answers_is_refused_at_start(
     answer: tuple[int, dict[str, str], str], server: StandInRegistry, make: MakeClient
 ) -> None:
     server.answer = answer
-    with pytest.raises(ConfigError, match=f"schema_registry: {server.url}: .*answer .*Give the URL below which"):
+    with pytest.raises(ConfigError, match=f"schema_registry: {server.url}: .*response .*Give the URL below which"):
         await make(server.url).registry.start()
 
 
@@ -467,7 +467,7 @@ async def test_a_registry_that_refuses_or_is_down_is_no_reason_not_to_start(
 async def test_a_silent_registry_does_not_hold_up_the_start(
     server: StandInRegistry, make: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "START_PATIENCE", 0.05)
+    monkeypatch.setattr(client_module, "START_TIMEOUT_SECONDS", 0.05)
     server.silent = True
     client = make(server.url)
     await asyncio.wait_for(client.registry.start(), 20)
@@ -530,9 +530,9 @@ async def test_a_restarted_client_knows_the_latest_as_well_while_the_registry_is
 async def test_a_subject_that_is_not_there_is_unknown_for_a_while(server: StandInRegistry, make: MakeClient) -> None:
     client = make(server.url)
     await client.registry.fetch("nowhere")
-    with pytest.raises(DecodeError, match=r"the latest schema of subject nowhere cannot be had .*: Subject not found"):
+    with pytest.raises(DecodeError, match=r"latest schema of subject nowhere is not available .*: Subject not found"):
         client.registry.latest("nowhere", 1)
-    client.now += UNKNOWN_FOR
+    client.now += UNKNOWN_SECONDS
     with pytest.raises(SchemaNeeded):
         client.registry.latest("nowhere", 1)
 
@@ -576,12 +576,12 @@ async def test_a_registry_that_looks_up_no_guids_is_named_and_one_behind_a_proxy
     await client.registry.start()
     server.guids = None
     await client.registry.fetch(GUID)
-    with pytest.raises(DecodeError, match="does not look schemas up by their GUID"):
+    with pytest.raises(DecodeError, match="cannot look up schemas by GUID"):
         client.registry.known(GUID)
     other = UUID(int=2)
     server.answer = (404, {}, "no such path")
     waiting = asyncio.create_task(client.registry.fetch(other))
-    await trouble(client, "404 Not Found, which is not the answer of a schema registry")
+    await trouble(client, "404 Not Found, which is not a response of a schema registry")
     server.answer, server.guids = None, {str(other): 1}
     await waiting
     assert client.registry.known(other).text == PLANE

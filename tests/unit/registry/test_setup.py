@@ -131,7 +131,7 @@ async def test_a_registry_with_an_authority_of_its_own_is_shown_a_certificate(au
         ),
         (
             {"schema_registry_certificate": "{certificate}"},
-            r"schema_registry_certificate: .*w\.pem cannot be used .*a certificate and its key, not encrypted, in PEM",
+            r"schema_registry_certificate: .*w\.pem cannot be used .*a certificate and its unencrypted key, in PEM",
         ),
         (
             {"schema_registry_certificate": "{certificate}", "schema_registry_key": "{ca}"},

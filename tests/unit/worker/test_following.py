@@ -170,7 +170,7 @@ async def test_what_cannot_be_prepared_is_told_and_tried_again_and_another_swap_
         await until(told, "the reason is told")
         assert worker.served == {"a"}
         worker.refusal = None
-        monkeypatch.setattr(module, "_AGAIN", 0.0)
+        monkeypatch.setattr(module, "_RETRY_INTERVAL", 0.0)
         worker.view.swap(catalog("a", "new", "more"))
         await worker.serves("a", "new", "more")
         worker.refusal = TimeoutError()

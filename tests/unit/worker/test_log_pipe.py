@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tablehouse.worker.log_pipe import MAX_WAITING, LogPipe
+from tablehouse.worker.log_pipe import MAX_WAITING_CHARACTERS, LogPipe
 
-_SMALLEST_PIPE = 4096
+_MIN_PIPE_BYTES = 4096
 _DEADLINE = 120.0
 
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _SMALLEST_PIPE)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _MIN_PIPE_BYTES)
     yield reading, writing
     os.close(reading)
 
@@ -51,13 +51,13 @@ def test_writes_do_not_wait_for_a_reader_and_what_does_not_fit_is_dropped_and_to
         dropped += lines
 
     log.on_drop = drop
-    line, count = "x" * 99, 3 * MAX_WAITING // 100
+    line, count = "x" * 99, 3 * MAX_WAITING_CHARACTERS // 100
     for _ in range(count):
         print(line, file=log, flush=True)
     assert dropped > 0
     log.finish(0.01)
     kept = count - dropped
-    assert kept * 100 <= MAX_WAITING
+    assert kept * 100 <= MAX_WAITING_CHARACTERS
     written = b""
     while written.count(b"\n") < kept:
         written += os.read(reading, 65536)

@@ -229,7 +229,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "tablehouse.check" -}}
 {{- $problems := list -}}
 {{- if not .Values.kafka.bootstrapServers -}}
-  {{- $problems = append $problems "kafka.bootstrapServers is required: host:port, or several with commas between, like kafka-1:9092,kafka-2:9092" -}}
+  {{- $problems = append $problems "kafka.bootstrapServers is required: host:port, or several separated by commas, like kafka-1:9092,kafka-2:9092" -}}
 {{- end -}}
 
 {{- with .Values.kafka -}}
