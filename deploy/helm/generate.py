@@ -78,7 +78,7 @@ def with_settings(page: str) -> str:
         f"| {one.description} |\n"
         for one in SETTINGS
     )
-    return _between("settings", page, f"| variable | flag | default | what it is |\n|---|---|---|---|\n{rows}")
+    return _between("settings", page, f"| variable | flag | default | what it is |\n|---|---|---|---|\n{rows}\n")
 
 
 def _between(marks: str, text: str, content: str) -> str:
