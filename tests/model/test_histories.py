@@ -17,13 +17,13 @@ ONE = os.environ.get("MODEL_SEED")
 #: What the engine logs, or the world counts, on each of the protocol's paths.
 WAYS = {
     "claimed": "a claim is read back",
-    "claim answered as another": "a claim loses a race and is told success",
+    "claim answered as another": "a claim loses a race and seems to succeed",
     "seal": "a producer id is sealed",
     "fenced": "the broker refuses an old epoch",
     "another owner has claimed the partition": "an owner is refused",
     "another owner has appended": "a batch is not contiguous",
     "record dead-lettered": "a dead letter is written",
-    "the dead letters cannot be written": "a dead letter is not written, or nobody knows",
+    "the dead letters cannot be written": "a dead letter is not written, or it is not known",
     "the outcome of an append is not known": "an outcome is unknown",
     "the broker is unavailable": "a broker is away",
     "no schema registry": "a partition waits for a schema",

@@ -117,7 +117,7 @@ class Folding:
         self._add(records, self._codec.decode_value)
 
     def add_in_pieces(self, record: LogRecord) -> Work[None]:
-        """Do the same for one record with a large value, yielding as TableCodec.decode_in_pieces does."""
+        """Do what add() does for one record with a large value, yielding as TableCodec.decode_in_pieces does."""
         value, decode_in_pieces = record.value, self._codec.decode_in_pieces
         if value is None or decode_in_pieces is None:
             self.add((record,))

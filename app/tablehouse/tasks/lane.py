@@ -111,7 +111,7 @@ class Inbox:
         return batch
 
     def set_aside(self) -> None:
-        """Do not count in `size` until the next batch is taken."""
+        """Report a `size` of 0 until the next batch is taken."""
         self._set_aside = True
 
     @property

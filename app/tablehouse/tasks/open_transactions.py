@@ -36,7 +36,7 @@ class OpenTransactions:
         """
         found, held, missing = self._ends.held_back(), self.held_back(applied), self.claimed_end - 1 - applied
         if found is not None and held and not found[0].settled:
-            # Only records of open transactions are held back now: all that is missing can be read.
+            # Only records of open transactions are held back, so nothing beyond the stable end is missing.
             missing, found = min(missing, found[0].end - 1 - applied), None
         if found is not None and held and (missing > 0 or found[1] >= HELD_BACK_TIMEOUT_SECONDS):
             return (

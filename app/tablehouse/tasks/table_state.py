@@ -178,7 +178,8 @@ class TableState:
         if self._from_start:
             # A claim that was seen but not written may be from another log than the present one.
             self.log_id, self.log_verified, self.claim = b"", False, None
-            # Tombstones of rows read from now on are kept until later than this; the clock may be ahead by as much.
+            # The retention of tombstones that delete rows read from now on begins later than this. The clock may be
+            # ahead by as much.
             self.applied_at = self.now_ms() - MIN_COMPACTION_LAG_MS // 2
 
     def verify_log(self, record: LogRecord | None) -> None:
