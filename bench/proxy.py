@@ -22,6 +22,8 @@ class Proxy:
         self.delay = 0.0
         self.connections = 0
         self.most_connections = 0
+        #: Bytes that were passed on to the port.
+        self.passed_on = 0
         self.target_port = target_port
         self._whole = asyncio.Event()
         self._whole.set()
@@ -43,8 +45,8 @@ class Proxy:
         self._whole.set()
 
     def forget(self) -> None:
-        """Count the most connections from now on."""
-        self.most_connections = self.connections
+        """Count the most connections, and the bytes that are passed on, from now on."""
+        self.most_connections, self.passed_on = self.connections, 0
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -84,6 +86,8 @@ class Proxy:
                 if late:
                     await asyncio.sleep(self.delay)
                 await self._whole.wait()
+                if not late:
+                    self.passed_on += len(data)
                 target.write(data)
                 await target.drain()
 

@@ -2,7 +2,7 @@
 
 The table of values in the chart's README.md comes from the comments of values.yaml. tables.schema.json, the JSON Schema
 of tables.yaml, comes from the declarations of its fields. In values.schema.json, `tables` comes from that, and
-`settings` from the settings that the code knows.
+`settings` from the settings that the code knows, as does the table in docs/settings.md.
 """
 
 import json
@@ -16,7 +16,9 @@ from tablehouse.catalog.schema import tables_schema, tables_schema_text
 from tablehouse.config.settings import SETTINGS, Settings
 
 CHART = Path(__file__).with_name("tablehouse")
-TABLES_SCHEMA = Path(__file__).parents[2] / "app" / "tablehouse" / "catalog" / "tables.schema.json"
+_ROOT = Path(__file__).parents[2]
+TABLES_SCHEMA = _ROOT / "app" / "tablehouse" / "catalog" / "tables.schema.json"
+SETTINGS_PAGE = _ROOT / "docs" / "settings.md"
 
 #: Settings that the chart gives from values of other names, so that they are no members of `settings`.
 DECIDED_BY_CHART = frozenset(
@@ -38,7 +40,6 @@ DECIDED_BY_CHART = frozenset(
     }
 )
 
-_BEGIN, _END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
 
 # Helm reads patterns as Go does, which has no lookahead and no \u.
 _PATTERNS: dict[str, dict[str, Any]] = {
@@ -56,19 +57,36 @@ def main() -> None:
         (TABLES_SCHEMA, tables_schema_text()),
         (CHART / "README.md", with_values((CHART / "README.md").read_text("utf-8"))),
         (CHART / "values.schema.json", with_generated((CHART / "values.schema.json").read_text("utf-8"))),
+        (SETTINGS_PAGE, with_settings(SETTINGS_PAGE.read_text("utf-8"))),
     ):
         path.write_text(text, "utf-8")
 
 
 def with_values(readme: str) -> str:
     """Return the README with the table of values as values.yaml has them now."""
-    before, rest = readme.split(_BEGIN)
-    _, after = rest.split(_END)
     rows = "".join(
         f"| `{name}` | `{default}` | {description.replace('|', chr(92) + '|')} |\n"
         for name, default, description in values()
     )
-    return f"{before}{_BEGIN}| value | default | what it is |\n|---|---|---|\n{rows}{_END}{after}"
+    return _between("values", readme, f"| value | default | what it is |\n|---|---|---|\n{rows}")
+
+
+def with_settings(page: str) -> str:
+    """Return docs/settings.md with the table of settings as the code has them now."""
+    rows = "".join(
+        f"| `{one.variable}` | `{one.flag}` | {'required' if one.default is None else f'`{one.default}`'} "
+        f"| {one.description} |\n"
+        for one in SETTINGS
+    )
+    return _between("settings", page, f"| variable | flag | default | what it is |\n|---|---|---|---|\n{rows}\n")
+
+
+def _between(marks: str, text: str, content: str) -> str:
+    """Return a text with other content between the comments that mark where it begins and ends."""
+    begin, end = f"<!-- {marks}: begin -->\n", f"<!-- {marks}: end -->\n"
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}{content}{end}{after}"
 
 
 def values() -> Iterator[tuple[str, str, str]]:

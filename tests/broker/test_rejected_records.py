@@ -40,7 +40,7 @@ async def test_rejected_records_are_counted_through_restarts_and_told_with_a_lik
     [partition] = document["partition_details"]
     assert partition["rejection"].startswith(f"offset 2 of {topic}[0]: undecodable_value")
     assert "a delete is a record whose value is null" in partition["rejection"]
-    assert "it is text and no JSON: use string" in worker.log_text()
+    assert "it is text and not JSON: use string" in worker.log_text()
     worker.terminate()
     await worker.wait_exit()
     worker.start()

@@ -1,10 +1,12 @@
-from pathlib import Path
-
 import pytest
 
+from deploy.helm.generate import SETTINGS_PAGE, with_settings
 from tablehouse.config.settings import SETTINGS, Setting
 
-SETTINGS_PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    page = SETTINGS_PAGE.read_text(encoding="utf-8")
+    assert with_settings(page) == page, "run: python -m deploy.helm.generate"
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)

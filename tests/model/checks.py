@@ -1,4 +1,4 @@
-"""What has to hold: of every read at any moment, and of the tables in the end."""
+"""The invariants: of every read at any moment, and of the tables at the end."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from tests.model.worker import Worker, rows_of
 
 
 class Checks:
-    """Compares answers and tables with what the oracle says."""
+    """Compares answers and tables with the oracle."""
 
     def __init__(self, world: World, tables: Sequence[Table]) -> None:
         self.reads: dict[str, int] = {}
@@ -29,14 +29,14 @@ class Checks:
         self._durable: dict[tuple[TopicPartition, str], tuple[int, int]] = {}
 
     def expected(self, source: TopicPartition, table: str) -> Expected:
-        """Return what a table has to be, up to date with the source."""
+        """Return the oracle's rows of a table, up to date with the source."""
         expected = self._expected[source, table]
         log = self._world.sources[source]
         expected.learn(log.read(expected.seen + 1, len(log.records) + 1)[0])
         return expected
 
     def durable(self, source: TopicPartition, table: str) -> int:
-        """Return the furthest source offset that the changelog has."""
+        """Return the highest source offset of a position in the changelog."""
         log = self._world.changelogs[self._tables[table].changelog(source)]
         seen, furthest = self._durable.get((source, table), (0, -1))
         if seen > log.end:
@@ -56,7 +56,7 @@ class Checks:
         key: bytes,
         consistency: Consistency = DEFAULT_CONSISTENCY,
     ) -> None:
-        """Ask a worker for a key and judge the answer."""
+        """Read a key from a worker and check the answer."""
         world, table = self._world, task.table
         try:
             answer = worker.read(task, key, consistency)
@@ -86,8 +86,8 @@ class Checks:
         if worker.process is None or owner != worker.process.name or task.generation != world.group.generation:
             raise AssertionError(f"{about}: {owner} owns it in generation {world.group.generation}")
         end, stable = world.group.ends_at[task.generation][source]
-        # Records that an open transaction holds back keep no row from being told, and every key from being called
-        # missing, unless they are in that transaction.
+        # While an open transaction holds back records, other than its own, rows may be served, but no key may be
+        # reported as missing.
         begun_at = stable if data is not None else end
         if position + 1 < begun_at:
             raise AssertionError(f"{about}: the source was at {begun_at} when generation {task.generation} began")
@@ -98,7 +98,7 @@ class Checks:
         self._count("hit" if data is not None else "miss")
 
     def _label(self, source: TopicPartition, freshness: Freshness, about: str) -> None:
-        """Judge lag and staleness by what the source held, whether it could be read or not."""
+        """Check lag and staleness against everything that the source held, whether it could be read or not."""
         log, now, applied = self._world.sources[source], asyncio.get_running_loop().time(), freshness.position + 1
         lag, staleness = freshness.lag_records, freshness.staleness_ms
         if lag is not None and applied + lag < (end := log.end_at(now - KNOWN_SECONDS)):
@@ -107,7 +107,7 @@ class Checks:
             raise AssertionError(f"{about}: {staleness} ms stale, and the source was at {end} before")
 
     def letters(self, source: TopicPartition, table: str, position: int) -> None:
-        """Judge the dead letters of a table whose changelog has reached a position: none is missing by then."""
+        """Check that no dead letter of a table is missing once its changelog has reached a position."""
         if self._tables[table].on_error != "dead_letter":
             return
         bad = [offset for offset in self.expected(source, table).bad if offset <= position]
@@ -116,20 +116,20 @@ class Checks:
             raise AssertionError(f"{table} of {source} is at {position} without dead letters of {sorted(missing)}")
 
     def lettered(self, source: TopicPartition, table: str) -> set[int]:
-        """Return the offsets of which there are dead letters."""
+        """Return the source offsets of a table's dead letters."""
         return {offset for name, place, offset, _ in self._world.letters if (name, place) == (table, source)}
 
     def committed(self, source: TopicPartition, offset: int, applied: Mapping[str, int]) -> None:
-        """Judge a source offset that a worker commits: every table has to have all before it."""
+        """Check a source offset that a worker commits: every table must have applied everything before it."""
         for table, position in applied.items():
             if position + 1 < offset:
                 raise AssertionError(f"{source} is committed at {offset}, but {table} is at {position}")
         for table in self._tables:
             if self.durable(source, table) + 1 < offset:
-                raise AssertionError(f"{source} is committed at {offset}, which the changelog of {table} has not got")
+                raise AssertionError(f"{source} is committed at {offset}, which the changelog of {table} does not have")
 
     def final(self, worker: Worker) -> None:
-        """Compare all tables of one worker, which owns everything and has caught up, with source and changelog."""
+        """Compare all tables of a worker that owns everything and has caught up with source and changelog."""
         for source, table in self._expected:
             self.table(worker, source, table)
 

@@ -1,4 +1,4 @@
-"""Small lane batches, so that a few records make many; and the engine's log as a list of what it went through.
+"""Small lane batches, so that a few records make many, and counts of the engine's log lines.
 
 Values of five bytes and more are large ones, which a thread decodes.
 """

@@ -1,4 +1,4 @@
-"""Random histories: from a seed, everything that happens."""
+"""Random histories: a seed determines everything that happens."""
 
 import asyncio
 import random
@@ -15,15 +15,15 @@ from tests.model.oracle import OVERSIZED
 from tests.model.tables import Table
 from tests.model.worker import Worker
 
-#: Virtual seconds that things go wrong.
+#: Virtual seconds with faults.
 DURATION = 30.0
 
-#: How far apart the clocks of brokers are; and that, plus how far somebody sets them at once: with a minute of what a
-#: machine's clock may be slower, that is the half of the compaction lag by which a worker may be behind.
+#: How far the brokers' clocks may be apart; and that plus how far they may be set at once. Together with the minute by
+#: which a machine's clock may be slow, this is the half of the compaction lag by which a worker may be behind.
 MAX_APART_MS = 25 * 60 * 1000
 MAX_OFF_MS = 29 * 60 * 1000
 
-#: Where faults tell the most, they come so many times more often.
+#: Faults are this many times more likely at these points, where they matter most.
 _FRAGILE = {"store": 8, "claim": 20, "append": 5, "letters": 20, "read": 3, "schema": 5, "time": 3}
 
 _KEYS = [b"k%d" % number for number in range(6)]
@@ -49,12 +49,12 @@ class History:
         self.world.group.follows = choose.choice((0.0, 0.5, 1.0))
         self.world.probe_ahead_ms = choose.choice((0, choose.randint(-MAX_APART_MS, MAX_APART_MS)))
         self._faults = choose.choice((0.0, 0.002, 0.01))
-        #: Whether shards move all the time, and workers seldom die of something else.
+        #: Whether shards move all the time; other faults are then rare.
         self._restless = choose.random() < 0.3
         if self._restless:
             self._faults /= 10
         self._number = 0
-        #: How likely a record is in a transaction, and how likely the open one ends before the next record.
+        #: The probabilities that a record is in a transaction, and that the open one ends before the next record.
         self._transactional: float
         self._ending: float
         self._transactional, self._ending = choose.choice(((0.0, 0.0), (0.02, 0.02), (0.2, 0.5)))
@@ -62,7 +62,7 @@ class History:
         self._settling = False
 
     async def run(self) -> None:
-        """Let it happen, then let it calm down, and compare."""
+        """Run the history with faults, then without, and compare the tables with the sources."""
         world, choose = self.world, self.choose
         if choose.random() < 0.1:
             self._wear_epochs_out()
@@ -93,7 +93,7 @@ class History:
         self.checks.final(self.workers[0])
         self._no_letter_of_a_row()
         if weather.late or weather.sent_again:
-            # What is still in a socket is refused.
+            # Appends that are still in a socket are refused.
             await asyncio.sleep(LATEST)
             self._raise_failures(reading)
             self.checks.final(self.workers[0])
@@ -112,7 +112,7 @@ class History:
                     raise AssertionError(f"{table.name} of {source} has dead letters of {found}, and {bad} are bad")
 
     async def _settle(self) -> None:
-        """Leave one worker alone with everything, and wait until it has caught up."""
+        """Kill all workers but one, and wait until that one owns everything and has caught up."""
         world, (owner, *others) = self.world, self.workers
         for worker in others:
             if worker.process is not None:
@@ -169,7 +169,7 @@ class History:
             hop=choose.choice((0.001, 0.02, 0.1)),
         )
 
-    # What goes on
+    # Load
 
     def _produce(self, source: TopicPartition) -> None:
         choose, log = self.choose, self.world.sources[source]
@@ -188,14 +188,14 @@ class History:
         elif dice < 0.235:
             value = b"x" * OVERSIZED
         elif dice < 0.35:
-            # A new schema now and then.
+            # From time to time a new schema.
             value = b"?%d:%d" % (self._number // 20, self._number)
         elif dice < 0.40:
             log.skip(choose.randint(1, 4))
         self._append(log, (key, value), self._number * 1000 + choose.randint(-5000, 0))
 
     def _append(self, log: Log, pair: Pair, timestamp: int) -> None:
-        """Append to a source, in a transaction of its own that stays open for a while or behind one that is open."""
+        """Append to a source, either in a transaction that stays open for a while, or after an open one began."""
         choose = self.choose
         if log.in_transaction:
             if choose.random() < self._ending:
@@ -234,7 +234,7 @@ class History:
         if worker is None:
             return
         if choose.random() < 0.05:
-            # In the middle of whatever the worker is doing.
+            # A read in the middle of the worker's other work.
             self._read_something(worker)
         if choose.random() < self._faults * _FRAGILE.get(point.partition(".")[0], 1):
             self.world.paths[f"fault at {point}"] += 1
@@ -267,7 +267,7 @@ class History:
         self.world.outside(go_on())
 
     def _fate(self) -> None:
-        """Something that has nothing to do with what the workers are at."""
+        """Cause a random event that is unrelated to what the workers are doing."""
         choose, world = self.choose, self.world
         dice = choose.random()
         log = choose.choice(list(world.changelogs.values()))
@@ -309,7 +309,7 @@ class History:
             self._break_something(worker)
 
     def _break_something(self, worker: Worker) -> None:
-        """Damage a file that is found damaged when it is read, or one without which nothing can be opened."""
+        """Damage a file of rows, which reads detect, or one without which the store cannot be opened."""
         source = self.choose.choice(list(self.world.sources))
         if self.choose.random() < 0.5:
             worker.folder(source).corrupt = True
@@ -317,7 +317,7 @@ class History:
             worker.disk(source, self.choose.choice(self.tables).name).damaged = True
 
     async def _leave_for_a_day(self) -> float:
-        """Have nobody there for so long that compaction removes tombstones; return the seconds that took."""
+        """Stop all workers for so long that compaction removes tombstones; return the seconds that this took."""
         for worker in self.workers:
             worker.kill()
         self._away = True
@@ -339,7 +339,7 @@ class History:
 
 
 def wear_out(world: World, table: Table, source: TopicPartition, number: int) -> None:
-    """Make it so that a changelog was claimed `number` times before."""
+    """Write claims to a changelog, as if it had been claimed `number` times before."""
     epoch, identity = Epoch(0, number), table.identity(source)
     claim = Claim((0, number), b"nonce", 0, "nobody", dict(identity.fingerprint), b"log id")
     pairs = [(CLAIM_KEY, encode(claim))]
@@ -347,7 +347,7 @@ def wear_out(world: World, table: Table, source: TopicPartition, number: int) ->
 
 
 def count_paths(paths: dict[str, int]) -> structlog.types.Processor:
-    """Return a processor that counts what the engine logs, by its event and reason, and prints nothing."""
+    """Return a processor that counts the engine's log lines by event and reason, and prints nothing."""
 
     def count(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
         name = str(event["event"])

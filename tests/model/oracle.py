@@ -1,4 +1,4 @@
-"""What the tables have to be: a plain replay of the source, which imports nothing of what it judges."""
+"""The expected tables: a plain replay of the source, which imports nothing of the code under test."""
 
 import struct
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ _HEAD = struct.Struct(">BBqq")
 #: Values at least this long do not fit into a changelog batch of any history.
 OVERSIZED = 6000
 
-#: What a row becomes when stream time has risen to this many milliseconds past it, in tables whose rows lapse.
+#: Milliseconds of stream time after which a row lapses, in tables whose rows do.
 LAPSED, LAPSE_MS = b"lapsed", 3
 
 
@@ -33,17 +33,17 @@ class Expected:
         self._fold = fold
         #: By key, each change as (offset, row), in order.
         self._changes: dict[bytes, list[tuple[int, bytes | None]]] = {}
-        #: The last offset taken in.
+        #: The last offset learned.
         self.seen = -1
-        #: The highest timestamp taken in.
+        #: The highest timestamp learned.
         self._stream_time = -1
-        #: The offsets of the records that cannot become rows, and of those that can where a later record of the key is
-        #: in the same batch.
+        #: The offsets of the records that cannot become rows, and of those that only can if a later record of the key
+        #: is in the same batch.
         self.bad: list[int] = []
         self.oversized: list[int] = []
 
     def learn(self, records: Iterable[SourceRecord]) -> None:
-        """Take in records that follow those taken in before."""
+        """Add the records that follow those learned before."""
         for record in records:
             self.seen = record.offset
             key, value = record.key, record.value
@@ -61,7 +61,7 @@ class Expected:
             changes.append((record.offset, self._row(record, before)))
 
     def _lapse(self, passing: SourceRecord) -> None:
-        """Have rows lapse because of the time of a record, whatever it is itself."""
+        """Let rows lapse because of the time of a record, whatever the record is."""
         head = _HEAD.pack(1, 0, passing.timestamp, passing.offset)
         for changes in self._changes.values():
             row = changes[-1][1]
@@ -82,7 +82,7 @@ class Expected:
         return before if len(record.value) >= OVERSIZED else head + record.value
 
     def between(self, key: bytes, first: int, last: int) -> list[bytes | None]:
-        """Return what the row of a key was at any position from `first` to `last`; None: there was none."""
+        """Return all values that the row of a key had at positions from `first` to `last`; None is no row."""
         found: list[bytes | None] = [None]
         for offset, row in self._changes.get(key, ()):
             if offset <= first:

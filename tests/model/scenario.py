@@ -1,4 +1,4 @@
-"""Histories made on purpose: what a directed test needs to say what happens when."""
+"""Scripted histories: helpers with which a directed test says what happens when."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ HOUR = HOUR_MS / 1000 / WALL_SPEED
 
 
 class Scenario:
-    """A world of one source partition, in fair weather."""
+    """A world with one source partition and without random faults."""
 
     def __init__(self, *names: str, workers: int = 1, seed: int = 1) -> None:
         self.tables = [Table(name) for name in names or ("count",)]
@@ -39,19 +39,19 @@ class Scenario:
         return self.world.changelogs[self.tables[0].changelog(SOURCE)]
 
     def produce(self, *pairs: Pair) -> None:
-        """Append to the source, one batch a record."""
+        """Append to the source, one batch per record."""
         for pair in pairs:
             self.source.append([pair], timestamp=1000)
 
     def task(self, worker: Worker | None = None, table: str | None = None) -> Task:
-        """Return a task of a worker; the first of the first."""
+        """Return a task of a worker; by default the first task of the first worker."""
         task = (worker or self.workers[0]).task(SOURCE, table or self.tables[0].name)
         if task is None:
             raise AssertionError("the worker does not hold the partition")
         return task
 
     async def caught_up(self, worker: Worker | None = None) -> None:
-        """Wait until a worker owns everything and has applied all."""
+        """Wait until a worker owns everything and has applied all records."""
         worker = worker or self.workers[0]
 
         def done() -> bool:
@@ -68,7 +68,7 @@ class Scenario:
         await self.caught_up()
 
     async def hands_over(self, to: Worker) -> None:
-        """Wait until the partition is another worker's, who owns it and has caught up."""
+        """Wait until another worker owns the partition and has caught up."""
 
         def gone_over() -> bool:
             process = to.process
@@ -80,7 +80,7 @@ class Scenario:
         await self.caught_up(to)
 
     async def follows(self, standby: Worker) -> None:
-        """Wait until a worker has everything as a standby."""
+        """Wait until a worker has replayed everything as a standby."""
 
         def done() -> bool:
             for failure in standby.failures:
@@ -102,16 +102,16 @@ class Scenario:
         return {key: row[18:] for key, row in stored.items()}
 
     def hold_batches(self, table: str | None = None) -> None:
-        """Keep batches of rows on the wire from now on; those of one table when it is named."""
+        """Hold batches of rows on the wire from now on; only those of one table if it is given."""
         changelog = None if table is None else Table(table).changelog(SOURCE)
         self.world.hold = lambda request: not request.claims and changelog in {None, request.partition}
 
     def release(self) -> None:
-        """Let appends through again; those held stay where they are."""
+        """Let new appends through again; those already held stay held."""
         self.world.hold = lambda _request: False
 
     def read_all_at_every_hop(self, worker: Worker) -> None:
-        """Have every key that ever was read, and judged, wherever the worker awaits something."""
+        """Read every key that ever existed, and check the answers, wherever the worker awaits something."""
 
         def on_hop(_process: Process, _point: str) -> None:
             for task in worker.tasks() if worker.answers else []:
@@ -121,12 +121,12 @@ class Scenario:
         self.world.on_hop = on_hop
 
     async def leaves(self, worker: Worker) -> None:
-        """Have a worker leave the group and end."""
+        """Make a worker leave the group and end."""
         worker.leave()
         await self.world.until(lambda: not worker.alive, f"{worker.name} has left")
 
     def at(self, point: str, action: Callable[[], object], worker: Worker | None = None) -> Callable[[], bool]:
-        """Do something the first time a worker is at a point; the function returned says whether that was."""
+        """Do something the first time a worker is at a point; return a function that says whether that has happened."""
         done: list[str] = []
 
         def on_hop(process: Process, where: str) -> None:
@@ -141,7 +141,7 @@ class Scenario:
 def simulated(
     *names: str, workers: int = 1, seeds: Sequence[int] = (1,)
 ) -> Callable[[Callable[[Scenario], Coroutine[Any, Any, None]]], Callable[[], None]]:
-    """Make a test of a coroutine function that takes a Scenario with these tables and workers."""
+    """Decorate a coroutine function as a test that gets a Scenario with these tables and workers."""
 
     def decorate(scenario: Callable[[Scenario], Coroutine[Any, Any, None]]) -> Callable[[], None]:
         def test() -> None:

@@ -1,6 +1,6 @@
 """The tables of the histories.
 
-A plain one, two whose rows betray every lost or doubled record, and one whose rows change as time passes.
+A plain one, two whose rows show every lost or repeated record, and one whose rows change as time passes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,19 +22,19 @@ from tablehouse.testing.simulated import schemas as model_schemas
 from tablehouse.turns import Work
 from tests.model.oracle import LAPSE_MS, LAPSED
 
-#: Keys and values that begin so cannot be decoded, or lie in the wrong partition.
+#: Keys and values with these prefixes cannot be decoded, or are in the wrong partition.
 BAD = b"!"
 MISPLACED = b"~"
 
 #: The prefixed keys whose rows lapse.
 LAPSING_KEYS = tuple(b"\x01k%d" % number for number in range(6))
 
-#: How many partitions a source says that it has.
+#: The partition count that sources report.
 PARTITIONS = 4
 
 
 class Toggle:
-    """A record makes the row of its key when there is none, and deletes it when there is one; so does a tombstone."""
+    """Each record, or tombstone, creates the row of its key if there is none, and deletes it if there is one."""
 
     name = "toggle"
 
@@ -48,7 +48,7 @@ class Toggle:
 
 
 class Lapse:
-    """The row of a key is its latest value, and says so once stream time is LAPSE_MS past it."""
+    """The row of a key is its latest value, and is marked as lapsed once stream time is LAPSE_MS past it."""
 
     name = "lapse"
 
@@ -68,13 +68,13 @@ class Lapse:
 
 @dataclass(frozen=True, slots=True)
 class Spec(TableSpec):
-    """What stands for a table in a catalog."""
+    """A stand-in for the TableSpec of a table."""
 
     table: "Table | None" = None
     schemas: Schemas = field(default_factory=NoSchemas, hash=False)
 
 
-#: The folds that a definition can name in addition to that of a plain table, and those that only histories have.
+#: The folds that a definition can name in addition to that of a plain table, and those that only exist in histories.
 AGGREGATES = {"count": FoldSpec("count")}
 OF_HISTORIES: Mapping[str, Callable[[], RowFold]] = {"toggle": Toggle, "lapse": Lapse}
 
@@ -93,20 +93,20 @@ class Table:
         return self.name.partition("-")[0]
 
     def changelog(self, source: TopicPartition) -> TopicPartition:
-        """Return the changelog partition that belongs to a source partition."""
+        """Return the changelog partition of a source partition."""
         return TopicPartition(f"{source.topic}-{self.name}", source.partition)
 
     def identity(self, source: TopicPartition) -> Identity:
-        """Return what the task is."""
+        """Return the identity of the task of a source partition."""
         return Identity(self.name, self.changelog(source), {"fold": self.fold, "version": self.version}, (source,))
 
     def spec(self, topic: str, schemas: Schemas) -> Spec:
-        """Return what stands for it in a catalog."""
+        """Return the table's stand-in for a TableSpec."""
         source = _source_spec(topic, self.on_error)
         return Spec(self.name, source, aggregate=AGGREGATES.get(self.fold), table=self, schemas=schemas)
 
     def codec(self, source: TopicPartition, schemas: Schemas | None = None) -> TableCodec:
-        """Return how its records are read."""
+        """Return the table's codec."""
         decode_value = _decode_value
         if schemas is not None and not self.name.endswith("-bytes"):
             decode_value = partial(_decode_framed, schemas)
@@ -130,13 +130,13 @@ class Table:
 
 
 def identity_of(group: str, spec: TableSpec, partition: int, partitions: int) -> Identity:
-    """Stand in for the one in app/tablehouse/tasks/definitions.py."""
+    """Replace identity_of of app/tablehouse/tasks/definitions.py."""
     del group, partitions
     return _table(spec).identity(TopicPartition(spec.source.topic, partition))
 
 
 def codec_of(spec: TableSpec, partition: int, partitions: int, known: Known) -> TableCodec:
-    """Stand in for the one in app/tablehouse/tasks/definitions.py, whose fold it has."""
+    """Replace codec_of of app/tablehouse/tasks/definitions.py."""
     del partitions, known
     return _table(spec).codec(
         TopicPartition(spec.source.topic, partition), spec.schemas if isinstance(spec, Spec) else None
@@ -145,7 +145,7 @@ def codec_of(spec: TableSpec, partition: int, partitions: int, known: Known) -> 
 
 def _table(spec: TableSpec) -> Table:
     if not isinstance(spec, Spec) or spec.table is None:
-        raise AssertionError(f"{spec.name} is no table of a simulation")
+        raise AssertionError(f"{spec.name} is not a table of a simulation")
     return spec.table
 
 

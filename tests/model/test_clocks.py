@@ -1,8 +1,8 @@
-"""Clocks that disagree: within the documented bound nobody is less readable for it, nor deceived about compaction.
+"""Clocks that differ: within the documented bound, standbys stay readable and never read regions with missing rows.
 
-What a worker takes for the time is off by what brokers are apart, and by what its machine's clock has drifted since the
-last measurement. Each test has a twin beyond the bound, where what it checks does not hold: so the bound is as
-documented, and the check one that can fail.
+A worker's time is off by the difference between the brokers' clocks, and by the drift of its machine's clock since the
+last measurement. Each test has a counterpart beyond the bound, where the check fails. This shows that the bound is as
+documented, and that the check can fail.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ KEYS = [b"a", b"b", b"c", b"d"]
 EARLY = [(key, b"1") for key in KEYS]
 ANY = Consistency(ReadMode.ANY)
 
-#: Hours that nobody tells the time: at 1 in 1,000 clocks are three minutes off by then.
+#: Hours without an answer about the time: at 1 in 1,000 clocks are three minutes off by then.
 UNMEASURED = 48
 
 
 async def _with_standby(scenario: Scenario, ahead: int, speed: float, unmeasured: int) -> None:
-    """Start both workers, where the broker that tells the time is `ahead` minutes, and go on for some hours without."""
+    """Start both workers, with the probed broker `ahead` minutes, and then run without that broker for some hours."""
     scenario.world.group.follows = 1.0
     scenario.world.group.place = lambda _source, members: min(members)
     scenario.world.probe_ahead_ms = ahead * MINUTE_MS
@@ -38,7 +38,7 @@ async def _with_standby(scenario: Scenario, ahead: int, speed: float, unmeasured
 
 
 def _unreadable_under_steady_ingest(ahead: int, speed: float, unmeasured: int = UNMEASURED) -> list[str]:
-    """Return why a standby could not be read while records came in."""
+    """Return the reasons why a standby could not be read while records came in."""
     unread: list[str] = []
 
     @simulated("upsert", workers=2, seeds=range(3))
@@ -74,7 +74,7 @@ def test_beyond_the_bound_every_record_looks_old_and_no_standby_can_be_read(ahea
 
 
 def _read_over_a_hole(ahead: int, speed: float, unmeasured: int = UNMEASURED) -> None:
-    """Have a standby replay what compaction is in the middle of, and judge what it answers at every moment."""
+    """Make a standby replay a log while it is being compacted, and check its answers at every moment."""
 
     @simulated("upsert", workers=2, seeds=range(8))
     async def run(scenario: Scenario) -> None:
@@ -83,7 +83,7 @@ def _read_over_a_hole(ahead: int, speed: float, unmeasured: int = UNMEASURED) ->
         cleaned = scenario.changelog.end
         scenario.produce((b"c", b"1"), (b"d", b"1"))
         await scenario.follows(scenario.workers[1])
-        # It begins again, and its first slice takes just so long that compaction gets at what it has to read.
+        # The standby begins again, and its first slice takes so long that compaction reaches what it still has to read.
         world = scenario.world
         world.takes["read.asked"] = 66 / 60 * HOUR
         standby.distrust(scenario.task(standby))
@@ -95,7 +95,7 @@ def _read_over_a_hole(ahead: int, speed: float, unmeasured: int = UNMEASURED) ->
         scenario.produce((b"g", b"7"))
         await scenario.caught_up(owner)
         assert world.under_way["read.asked"] == 1
-        # It is in the middle of that: the position which stood last when the replay began is still there.
+        # Compaction is in progress: the position that was last when the replay began is still there.
         assert scenario.changelog.compact(scenario.changelog.cleanable()[-1], cleaned) > 0
 
         def on_hop(_process: object, _point: str) -> None:
@@ -126,7 +126,7 @@ def test_beyond_the_bound_a_hole_would_be_read(ahead: int, speed: float) -> None
 
 
 def _rebuilt_after(hours_away: float, ahead: int) -> bool:
-    """Say whether a standby's store is rebuilt after so many hours, in which a row was deleted for good."""
+    """Return whether a standby's store is rebuilt after some hours in which a row and its tombstone were removed."""
     rebuilt: list[bool] = []
 
     @simulated("upsert", workers=2)

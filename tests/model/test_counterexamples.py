@@ -1,4 +1,4 @@
-"""The histories that break simpler protocols, each made on purpose against the real tasks."""
+"""Histories that break simpler protocols, each run against the real tasks."""
 
 import asyncio
 from collections import Counter
@@ -89,7 +89,7 @@ async def test_an_acknowledged_offset_that_jumps_makes_the_owner_read_what_it_ju
     scenario.hold_batches("count")
     scenario.produce((b"a", b"4"))
     await scenario.world.until(lambda: bool(scenario.world.held), "a batch on the wire")
-    # It lands after the owner has replayed to the end, and before its next claim.
+    # The append arrives after the owner has replayed to the end, and before its next claim.
     scenario.at("claim.asked", lambda: scenario.world.deliver(scenario.world.held[0]))
     await scenario.world.until(lambda: len(scenario.world.held) > 1 or scenario.task().state < TaskState.ACTIVE, "lost")
     scenario.release()
@@ -116,7 +116,7 @@ async def test_the_position_is_known_after_a_batch_of_which_nothing_became_a_row
     worker.start()
     await scenario.caught_up()
     scenario.check()
-    # It went from the changelog straight to the end: no source record was read again.
+    # The worker continued at the source's end after its replay: no source record was read again.
     assert set(asked) == {-1, 6}
 
 
@@ -178,7 +178,7 @@ async def test_half_a_batch_is_never_shown_at_the_full_position(scenario: Scenar
     process.stop()
     second.start()
     await scenario.caught_up(second)
-    # Batches of more rows than a slice has, and of keys that come again in the next batch.
+    # Batches with more rows than a slice, and with keys that are in the next batch again.
     for number in range(4):
         scenario.produce(*[(b"k%d" % key, b"%d" % number) for key in range(9)])
         await scenario.caught_up(second)
@@ -191,7 +191,7 @@ async def test_half_a_batch_is_never_shown_at_the_full_position(scenario: Scenar
 @simulated("count")
 async def test_the_loser_of_a_claim_is_told_success_and_finds_out(scenario: Scenario) -> None:
     world = scenario.world
-    # Somebody else's claim of the same epoch gets there first.
+    # Another worker's claim of the same epoch arrives first.
     reached = scenario.at("claim.asked", lambda: wear_out(world, Table("count"), SOURCE, 1))
     before = _claims()
     await scenario.started(*EARLY)
@@ -206,7 +206,7 @@ async def test_the_loser_of_a_claim_is_told_success_and_finds_out(scenario: Scen
 @simulated("count")
 async def test_a_claim_that_the_broker_refuses_is_made_again_above_the_one_it_knows(scenario: Scenario) -> None:
     world = scenario.world
-    # Somebody else's claim of a higher epoch gets there first.
+    # Another worker's claim of a higher epoch arrives first.
     reached = scenario.at("claim.asked", lambda: wear_out(world, Table("count"), SOURCE, 2))
     before = _claims()
     await scenario.started(*EARLY)

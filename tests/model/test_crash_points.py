@@ -1,4 +1,4 @@
-"""A SIGKILL at each point of the table in tasks/DESIGN.md: the tables come out right all the same."""
+"""A SIGKILL at each point of the table in tasks/DESIGN.md: the tables are correct afterwards."""
 
 from collections.abc import Callable
 
@@ -13,10 +13,10 @@ RECORDS = [(b"k%d" % (number % 5), b"v%d" % number) for number in range(23)]
 
 
 class _Timed(Scenario):
-    """A scenario in which time passes with the records, those that are bad too, and most of them are late."""
+    """A scenario in which time passes with the records, including bad ones, and most records are late."""
 
     def produce(self, *pairs: Pair) -> None:
-        """Append to the source, and now and then a record that cannot become a row."""
+        """Append to the source, with some records that cannot become rows in between."""
         for key, value in pairs:
             self._append(key, value)
             if self.source.end % 3 == 0:
@@ -39,7 +39,7 @@ async def _killed_at(make: Callable[[], Scenario], point: str, kept: int, prepar
     worker.start()
     await scenario.caught_up()
     scenario.check()
-    # A late produce, were there one, would have arrived by now.
+    # A delayed append would have arrived by now.
     scenario.produce(*RECORDS[3:6])
     await scenario.caught_up()
     scenario.check()

@@ -1,4 +1,4 @@
-"""Records that cannot become rows: a dead letter before the position passes them, or a stop, whatever happens."""
+"""Records that cannot become rows: a dead letter before the position moves past them, or a stop, despite any fault."""
 
 import asyncio
 from collections import Counter
@@ -13,7 +13,7 @@ from tests.model.tables import Table
 
 GOOD = [(b"k%d" % (number % 5), b"v%d" % number) for number in range(20)]
 BAD = [(None, b"v"), (b"!key", b"v"), (b"k1", b"!value")]
-#: Where the bad ones of _ingest() are.
+#: The offsets of the bad records of _ingest().
 BAD_OFFSETS = [7, 8, 9]
 
 
@@ -32,7 +32,7 @@ def _letters(scenario: Scenario, table: str) -> Counter[int]:
         pytest.param("letters.asked", 1, id="before the dead letters are written"),
         pytest.param("letters.written", 2, id="written, not acknowledged"),
         pytest.param("append.sent", 2, id="acknowledged, the batch sent"),
-        # Those of the next batch may be written by now.
+        # The letters of the next batch may be written by now.
         pytest.param("append.acknowledged", 2, id="the batch acknowledged"),
         pytest.param("store.chunk", 2, id="the batch acknowledged, rows not written"),
         pytest.param("commit", 2, id="all written, source offset not committed"),

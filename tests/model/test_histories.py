@@ -1,6 +1,6 @@
-"""Random histories, and that together they went every way there is.
+"""Random histories, and a check that together they took every path of the protocol.
 
-MODEL_HISTORIES says how many (300), MODEL_SEED runs one of them alone. A failure prints its seed.
+MODEL_HISTORIES sets their number (300), MODEL_SEED runs only one of them. A failure prints its seed.
 """
 
 import os
@@ -14,18 +14,18 @@ from tests.model.history import History
 HISTORIES = int(os.environ.get("MODEL_HISTORIES", "300"))
 ONE = os.environ.get("MODEL_SEED")
 
-#: What the engine logs and the world counts when it goes one of the protocol's ways.
+#: What the engine logs, or the world counts, on each of the protocol's paths.
 WAYS = {
     "claimed": "a claim is read back",
-    "claim answered as another": "a claim loses a race and is told success",
+    "claim answered as another": "a claim loses a race and seems to succeed",
     "seal": "a producer id is sealed",
     "fenced": "the broker refuses an old epoch",
     "another owner has claimed the partition": "an owner is refused",
     "another owner has appended": "a batch is not contiguous",
     "record dead-lettered": "a dead letter is written",
-    "the dead letters cannot be written": "a dead letter is not written, or nobody knows",
+    "the dead letters cannot be written": "a dead letter is not written, or it is not known",
     "the outcome of an append is not known": "an outcome is unknown",
-    "the broker cannot be asked": "a broker is away",
+    "the broker is unavailable": "a broker is away",
     "no schema registry": "a partition waits for a schema",
     "dropped a foreign changelog record": "a foreign record is dropped",
     "store quarantined; it is rebuilt from the changelog": "a store is rebuilt",

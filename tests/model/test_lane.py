@@ -1,4 +1,4 @@
-"""Several tables on one source: each as far as it can be, and none held up by another."""
+"""Several tables on one source: each gets as far as it can, and none waits for another."""
 
 import asyncio
 
@@ -42,7 +42,7 @@ async def test_the_lane_moves_on_without_a_table_that_cannot_append(scenario: Sc
     world = scenario.world
     await scenario.started(*_records(0, 20))
     scenario.hold_batches("toggle")
-    # Far more than may wait in an inbox.
+    # Many more records than may wait in an inbox.
     scenario.produce(*_records(20, 150))
     await world.until(lambda: scenario.task().applied == 149, "the sibling is at the end")
     assert scenario.task().state is TaskState.ACTIVE

@@ -1,4 +1,4 @@
-"""Large values, which a thread decodes: whatever happens meanwhile, they are folded in their order and once."""
+"""Large values, which a thread decodes: whatever happens meanwhile, they are folded in order and exactly once."""
 
 import pytest
 

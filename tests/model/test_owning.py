@@ -1,4 +1,4 @@
-"""What an owner may rest a write on: everything that the source held, and a claim that nobody else can have."""
+"""What a write by the owner can depend on: everything that the source held, and a claim that only the owner has."""
 
 import asyncio
 from dataclasses import replace
@@ -86,7 +86,7 @@ async def test_an_owner_whose_lease_has_run_out_rests_nothing_on_its_claim(scena
     assert epoch(worker) > 0
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(worker.running.shards.ports.lease, "holds", lambda _generation: False)
-        # The task has not heard of it.
+        # The task does not know yet.
         assert scenario.task().state is TaskState.ACTIVE
         with pytest.raises(NotOwner):
             epoch(worker)

@@ -1,4 +1,4 @@
-"""What a worker tells the group's leader of how far its shards are: never more than its last table has."""
+"""The positions that a worker reports to the group's leader: never more than the shard's slowest table has applied."""
 
 from tablehouse.model import TaskState
 from tests.model.scenario import SOURCE, Scenario, simulated

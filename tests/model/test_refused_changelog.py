@@ -1,4 +1,4 @@
-"""Changelogs with a record that no rebuild makes right: refused and left alone, never wiped for again and again."""
+"""Changelogs with a record that a rebuild cannot correct: refused, without wiping the store again and again."""
 
 import asyncio
 from collections import Counter
@@ -64,7 +64,7 @@ def test_a_record_that_is_wrong_in_the_changelog_wipes_a_store_once_at_most_and_
         assert f"source-count[0] offset {wrong}: " in str(task.reason)
         assert changelog.end == wrong + 1, "nothing is appended to it"
         assert [record for record in changelog.records if record.offset == wrong]
-        # A newer worker, or a person, has seen to it.
+        # A newer worker, or a person, has corrected it.
         changelog.records = [record for record in changelog.records if record.offset != wrong]
         scenario.produce((b"b", b"5"))
         await scenario.caught_up()

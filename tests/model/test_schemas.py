@@ -1,4 +1,4 @@
-"""A schema registry that is away: the tables that need it wait, and nothing else does."""
+"""A schema registry that is unavailable: the tables that need it wait, and no others."""
 
 import asyncio
 

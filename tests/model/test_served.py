@@ -1,4 +1,4 @@
-"""Tables that come to the shards of a running worker, and go from them."""
+"""Tables that are added to the shards of a running worker, and removed from them."""
 
 import asyncio
 
@@ -19,14 +19,14 @@ ONE, BOTH = [COUNT], [COUNT, NEW]
 
 
 def _only(scenario: Scenario, tables: list[Table]) -> Worker:
-    """Have the worker start with these tables of the scenario's."""
+    """Make the worker start with these tables of the scenario."""
     worker = scenario.workers[0]
     worker.tables = list(tables)
     return worker
 
 
 def _stays_active(scenario: Scenario, worker: Worker, task: Task) -> None:
-    """Have a task checked wherever the worker awaits something: it is the same, and ACTIVE."""
+    """Check wherever the worker awaits something that a task is the same, and ACTIVE."""
 
     def on_hop(_process: object, _point: str) -> None:
         if worker.task(SOURCE, task.table) is not task or task.state is not TaskState.ACTIVE:

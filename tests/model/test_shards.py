@@ -1,4 +1,4 @@
-"""Shards that come and go: opened, owned, suspended and closed while assignments, disks and threads do as they like."""
+"""Shards that are opened, owned, suspended and closed while assignments change, disks fail and threads are slow."""
 
 import asyncio
 from collections.abc import Callable
@@ -33,7 +33,7 @@ async def _lets_go(scenario: Scenario, worker: Worker) -> None:
 
 
 async def _two_members(scenario: Scenario) -> tuple[Worker, Worker]:
-    """Have two workers in the group, the first of which owns the shard and has caught up."""
+    """Start two workers in the group, the first of which owns the shard and has caught up."""
     first, second = scenario.workers
     scenario.produce(*RECORDS)
     first.start()
@@ -45,7 +45,7 @@ async def _two_members(scenario: Scenario) -> tuple[Worker, Worker]:
 
 
 def _slowly(scenario: Scenario, point: str) -> Callable[[], bool]:
-    """Have what a thread does take ten seconds; the function returned says whether one is at it."""
+    """Make a call in a thread take ten seconds; return a function that says whether one is in progress."""
     scenario.world.takes[point] = 10
     return lambda: bool(scenario.world.under_way[point])
 

@@ -1,4 +1,4 @@
-"""Standbys: they follow what the owner appends, answer while nobody else can, and take over without a replay."""
+"""Standbys: they follow what the owner appends, answer while no other copy can, and take over without a long replay."""
 
 import asyncio
 from dataclasses import replace
@@ -70,7 +70,7 @@ async def test_a_copy_does_not_know_how_far_it_is_behind_once_the_source_was_not
     _, standby = await _with_standby(scenario)
     task, none_behind = scenario.task(standby), Consistency(ReadMode.ANY, max_lag=0)
     assert standby.read(task, b"a", none_behind).freshness.lag_records == 0
-    # It is paused, and what is produced meanwhile it has not heard of when it goes on.
+    # The worker is paused, so it does not know of records produced meanwhile when it resumes.
     with patch.object(task, "observe_source_end"):
         await asyncio.sleep(KNOWN_SECONDS + SOURCE_ENDS_INTERVAL)
     assert standby.read(task, b"a", ANY).freshness.lag_records is None

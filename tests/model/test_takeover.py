@@ -1,4 +1,4 @@
-"""Stores, changelogs and sources that do not fit each other: rebuilt, or refused, and never served wrong."""
+"""Stores, changelogs and sources that do not match: rebuilt or refused, and never served with wrong answers."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -77,7 +77,7 @@ async def _lag_known(scenario: Scenario) -> tuple[Worker, Task]:
 
 
 async def _applied_one_by_one(scenario: Scenario, records: int) -> None:
-    """Have the second worker apply records that come one by one, and kill it."""
+    """Let the second worker apply records one by one, and kill it."""
     other = scenario.workers[1]
     other.start()
     for number in range(records):
@@ -422,7 +422,7 @@ async def test_an_append_of_unknown_outcome_counts_once_whenever_it_lands(scenar
 async def test_a_quarantine_that_a_rebalance_interrupts_is_finished_all_the_same(scenario: Scenario) -> None:
     worker = scenario.workers[0]
     await scenario.started(*EARLY)
-    # The store takes a while to be wiped, and the rebalance comes in the middle.
+    # Wiping the store takes a while, and the rebalance comes in the middle.
     reached = scenario.at("store.wipe", scenario.world.group.rebalance)
     worker.distrust(scenario.task())
     await scenario.world.until(reached, "wiping")
@@ -485,7 +485,7 @@ async def test_records_of_an_older_epoch_are_dropped_where_a_broker_let_them_in(
     first.kill()
     second.start()
     await scenario.caught_up(second)
-    # As a broker would that has forgotten the producer.
+    # As by a broker that has forgotten the producer.
     late = scenario.world.held[0]
     scenario.changelog.append(late.pairs, late.headers)
     scenario.produce((b"a", b"6"))

@@ -1,4 +1,4 @@
-"""An open transaction holds back what others write: rows are labelled by it, and no key behind it is called missing."""
+"""An open transaction holds back records of others: labels account for them, and no key is reported as missing."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ RECENT = Consistency(max_staleness_ms=2_000)
 
 
 async def _held_back(scenario: Scenario) -> None:
-    """Begin a transaction that stays open, write behind it, and wait until that is known."""
+    """Begin a transaction that stays open, write after it, and wait until the task knows that records are held back."""
     scenario.source.begin_transaction([(b"x", b"9")], 1000)
     scenario.produce((b"a", b"5"), (b"new", b"6"))
     task = scenario.task()

@@ -42,18 +42,18 @@ from tests.model.tables import Table
 SUSPEND_TIMEOUT_SECONDS = 1.0
 MAX_STALENESS = 30.0
 
-#: By how much the clock of a machine may be faster or slower than a broker's: ten times what quartz is off by.
+#: How much faster or slower a machine's clock may run than a broker's: ten times the error of quartz.
 MAX_DRIFT = 1e-3
 
 #: Seconds between two attempts to use a broker.
 _RETRY = 2.0
 
-#: Metrics cost a millisecond to make, so all workers of all simulations share them.
+#: Creating metrics takes a millisecond, so all workers of all simulations share them.
 METRICS = Metrics("0")
 
 
 class Worker:
-    """One data directory, and the process that runs on it, if one does."""
+    """One data directory, and the process that uses it, if there is one."""
 
     def __init__(self, world: World, name: str, tables: Sequence[Table]) -> None:
         self.name = name
@@ -92,7 +92,7 @@ class Worker:
             self.running.leaving = True
 
     def kill(self, kept: int | None = None) -> None:
-        """SIGKILL: memory is gone, of what was not flushed the first `kept` writes stay (at random without)."""
+        """SIGKILL: memory is lost, and only the first `kept` unflushed writes stay; by default a random number."""
         if self.process is None:
             return
         self.process.stop()
@@ -107,12 +107,12 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Say whether a process runs, stopped or not."""
+        """Return whether a process exists, stopped or not."""
         return self.process is not None
 
     @property
     def answers(self) -> bool:
-        """Say whether a process runs that is not stopped."""
+        """Return whether a process exists that is not stopped."""
         return self.process is not None and not self.process.stopped
 
     def tasks(self) -> list[Task]:
@@ -124,7 +124,7 @@ class Worker:
         return next((task for task in self.tasks() if task.source == source and task.table == table), None)
 
     def active(self) -> bool:
-        """Say whether all its tasks are ACTIVE, and it has some."""
+        """Return whether the worker has tasks and all of them are ACTIVE."""
         tasks = self.tasks()
         return bool(tasks) and all(task.state is TaskState.ACTIVE for task in tasks)
 
@@ -133,14 +133,14 @@ class Worker:
         if self.running is None or self.process is None:
             raise AssertionError("nobody runs here")
         shards, answers = self.running.shards, list[ReadResult]()
-        # What a read sets off, as when it finds damage, belongs to the process.
+        # Work that a read starts, such as a rebuild after damage, belongs to the process.
         self.process.run(
             lambda: answers.append(shards.answer(task.table, task.source.partition, Get(key), consistency))
         )
         return answers[0]
 
     def distrust(self, task: Task) -> None:
-        """Have a reader find damage in a task's store."""
+        """Make a reader find damage in a task's store."""
         if self.process is not None:
             self.process.run(lambda: task.distrust(StoreCorrupt("a checksum does not match")))
 
@@ -149,7 +149,7 @@ class Worker:
         return self.disks.setdefault((source, table), Disk())
 
     def serve(self, tables: Sequence[Table]) -> None:
-        """Have these tables from here on, in the running process and after a restart."""
+        """Serve these tables from now on, in the running process and after a restart."""
         self.tables = list(tables)
         if self.process is not None and self.running is not None:
             shards, served = self.running.shards, self.running.served()
@@ -161,7 +161,7 @@ class Worker:
 
 
 class _Directory(DataDirectory):
-    """A data directory that remembers positions as the one on disk does."""
+    """A data directory that saves positions as the one on disk does."""
 
     def __init__(self, worker: Worker, member: str) -> None:
         super().__init__(Path.cwd(), io.StringIO(), member, worker.incarnation)
@@ -181,7 +181,7 @@ class _Directory(DataDirectory):
 
 
 class _Run:
-    """What one process has in memory."""
+    """The state of one process."""
 
     def __init__(self, world: World, worker: Worker, member: str) -> None:
         self.world = world
@@ -223,7 +223,7 @@ class _Run:
         )
 
     def served(self) -> Served:
-        """Return the tables that the worker has now."""
+        """Return the tables that the worker serves now."""
         sources = self.world.sources
         return Served(
             Catalog(
@@ -247,7 +247,7 @@ class _Run:
         return self.stores[source]
 
     async def main(self) -> None:
-        """Join, own what is given, suspend at every rebalance, until told to leave."""
+        """Join, own what is assigned, and suspend at every rebalance, until told to leave."""
         while not self.leaving and not await self._measured():  # noqa: ASYNC110 - attempts, not a poll
             await asyncio.sleep(_RETRY)
         upkeep = [
@@ -297,7 +297,7 @@ class _Run:
                 self.world.paths["counting on from an old time"] += 1
 
     async def _measured(self) -> bool:
-        """Ask for the brokers' time, and say whether somebody answered."""
+        """Ask for the brokers' time, and return whether a broker answered."""
         try:
             await measure(self.world, self._clock, self._broker_clock)
         except LogUnavailable:
@@ -305,7 +305,7 @@ class _Run:
         return True
 
     async def _keep_committing(self) -> None:
-        """Commit now and then."""
+        """Commit from time to time."""
         while True:
             await asyncio.sleep(0.5 + self.world.choose.random())
             await self.world.hop("commit")

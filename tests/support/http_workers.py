@@ -13,6 +13,7 @@ from tablehouse.access.policy import OPEN, Policy
 from tablehouse.catalog.spec import Catalog
 from tablehouse.catalog.view import CatalogView
 from tablehouse.formats.variants import Known
+from tablehouse.http.public import PublicRoutes
 from tablehouse.http.server import HttpServer
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.telemetry import Metrics
@@ -147,6 +148,12 @@ class Worker:
     async def get(self, target: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Reply:
         """Ask the public listener."""
         return await ask(self.url, target, headers, method)
+
+
+def public_routes() -> PublicRoutes:
+    """Return the routes of the public listener, without handlers."""
+    nothing: Any = type("Nothing", (), {"__getattr__": lambda _self, _name: None})()
+    return PublicRoutes(nothing, nothing, nothing, nothing, nothing, nothing, nothing)
 
 
 async def start_worker(

@@ -13,7 +13,7 @@ from tablehouse.demo import flights
 from tablehouse.demo.load import Producer
 
 _SECONDS_BETWEEN = 0.25
-# Number of later flights announced before one departs.
+# How many more flights are announced before one departs.
 _WAITING = 20
 _KNOWN_LATER = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time")
 

@@ -39,7 +39,7 @@ class DemoWorker:
         return self.process.poll() is None
 
     def how_it_ended(self) -> str:
-        """Return how it ended, with the end of its log, which has no entry for a SIGKILL."""
+        """Return how the process ended, with the end of its log, unless it was killed, which a log does not show."""
         code = self.process.returncode
         if code == -signal.SIGKILL:
             return f"worker {self.number} was ended by SIGKILL; its log is {self.log}"
@@ -65,7 +65,7 @@ async def watch_workers(workers: Iterable[DemoWorker], report: Callable[[str], N
 
 
 def stop_workers(workers: Iterable[DemoWorker]) -> None:
-    """Ask all to stop, and kill those that have not after half a minute."""
+    """Ask all workers to stop, and kill those that are still running after half a minute."""
     processes.end([worker.process for worker in workers], grace=_STOP_GRACE)
 
 

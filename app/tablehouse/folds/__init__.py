@@ -1,1 +1,1 @@
-"""How source records become rows: functions of the source prefix alone, with no clock of their own."""
+"""How source records become rows: functions that depend only on the records so far, without a clock."""

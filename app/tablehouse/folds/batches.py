@@ -1,4 +1,4 @@
-"""A fold of rows over the records of a slice: reads rows from their bytes, and packs what they become."""
+"""Applies a fold of rows to the records of a slice: unpacks the rows that it needs, and packs its results."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from tablehouse.stores.rows import LAYOUT_VERSION, Row, pack_head, unpack
 class RowByRow:
     """A Fold that applies a RowFold to one record after another.
 
-    A row has the timestamp and the offset of the record that it was made by. One that changes because time has passed
-    has those of the record that made time pass.
+    A row has the timestamp and the offset of the record that changed it, which is the one that raised stream time if
+    the row changed for that reason.
     """
 
     def __init__(self, fold: RowFold) -> None:
@@ -19,7 +19,7 @@ class RowByRow:
         self._fold = fold
 
     def __call__(self, records: Sequence[Decoded], lookup: Lookup, around: Slice) -> dict[bytes, bytes | None]:
-        """See Fold."""
+        """Implement Fold."""
         changed: dict[bytes, bytes | None] = {}
 
         def row_of(key: bytes) -> Row | None:

@@ -7,7 +7,7 @@ from tablehouse.stores.rows import Row
 
 
 class Count:
-    """The row of a key is how many records it had; a tombstone deletes the row, and counting starts again."""
+    """Counts the records of a key. A tombstone deletes the row, and counting starts again."""
 
     name = "count"
 

@@ -1,8 +1,8 @@
-"""What a fold is: it makes the rows that some source records change.
+"""The protocols of folds: a fold computes the rows that source records change.
 
-A fold of rows (RowFold) sees one record at a time and knows nothing of the bytes of rows. `batches.py` makes it a Fold,
-which is what the owner of a partition calls: all records of a slice at once, and rows as bytes. A fold that never looks
-at an earlier row may be a Fold itself, as upsert.py's are.
+A fold of rows (RowFold) gets one record at a time and does not handle the bytes of rows. `batches.py` turns it into a
+Fold, which the owner of a partition calls with all records of a slice and which returns rows as bytes. A fold that
+never reads an earlier row may be a Fold itself, as those in upsert.py are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from tablehouse.stores.rows import Row
 
 
 class Decoded(NamedTuple):
-    """A source record in the table's terms: `payload` is None for a tombstone, `key` the prefixed stored key."""
+    """A decoded source record: `key` is the prefixed stored key, and `payload` is None for a tombstone."""
 
     key: bytes
     payload: bytes | None
@@ -23,7 +23,7 @@ class Decoded(NamedTuple):
 
 
 class FoldRecord:
-    """A source record as a fold of rows sees it, with the members of its value where the fold asks for them."""
+    """A source record as given to a fold of rows, which may read the members of a JSON value."""
 
     __slots__ = ("_members", "key", "offset", "payload", "timestamp_ms")
 
@@ -33,7 +33,7 @@ class FoldRecord:
 
     @property
     def members(self) -> Mapping[str, Any]:
-        """Return the members of a JSON value, decoded once; raises DecodeError where it is no JSON object."""
+        """Return the members of a JSON value, decoded once; raises DecodeError if it is not a JSON object."""
         if self._members is None:
             value = None if self.payload is None else decode_json(self.payload)
             if not isinstance(value, dict):
@@ -42,43 +42,43 @@ class FoldRecord:
         return self._members
 
 
-#: Returns the row under a prefixed key as all earlier records left it, None when there is none.
+#: Returns the row under a prefixed key after all earlier records; None when there is none.
 Rows = Callable[[bytes], Row | None]
 
 
 class RowFold(Protocol):
     """A fold that works on rows; its caller packs them.
 
-    Stream time is the highest timestamp of the partition's source records so far, in milliseconds, -1 before the first.
-    Records that cannot become rows count too. It is saved with the position, so that it is the same after a restart.
+    Stream time is the highest timestamp of the partition's source records so far, in milliseconds, including records
+    that cannot become rows; -1 before the first. It is saved with the position, so that it is the same after a restart.
 
-    What a fold returns may depend on its arguments alone: the same records are folded again after a crash, in other
-    batches and on another worker, and have to make the same rows. So no fold has a clock, a random number or a state.
+    The result must only depend on the arguments: after a crash the same records are folded again, in other batches and
+    on another worker, and have to make the same rows. So a fold uses no clock, no random numbers and no state.
     """
 
     name: str
 
     def apply(self, row: Row | None, record: FoldRecord, stream_time: int) -> bytes | None:
-        """Return the payload of the key's row after a record, None for no row.
+        """Return the payload of the key's row after a record; None for no row.
 
-        `row` is the row before it, and `stream_time` counts the record in. May raise DecodeError, or another of
-        DECODE_ERRORS, about the record, which then changes no row and is a bad record of the table.
+        `row` is the row before the record, and `stream_time` includes the record. May raise DecodeError, or another of
+        DECODE_ERRORS, for a record that cannot be folded: it changes no row and is treated as `on_error` says.
         """
 
     def pass_time(self, stream_time: int, rows: Rows) -> Mapping[bytes, bytes | None]:
         """Return the payloads of rows, by prefixed key, that change because stream time has risen to `stream_time`.
 
-        Called with each rise, before the record that caused it is applied, and also where that record cannot become a
-        row. `rows` looks up rows as they were before.
+        Called at each rise, before the record that caused it is applied, even if that record cannot become a row.
+        `rows` looks up the rows before the rise.
         """
 
 
-#: Returns the row bytes under a prefixed key as all earlier records left it, None when there is none.
+#: Returns the bytes of the row under a prefixed key after all earlier records; None when there is none.
 Lookup = Callable[[bytes], bytes | None]
 
 
 class Timed(Protocol):
-    """A source record of which only its place and time count."""
+    """The offset and timestamp of a source record."""
 
     @property
     def offset(self) -> int: ...  # noqa: D102
@@ -87,10 +87,10 @@ class Timed(Protocol):
 
 
 class Slice(NamedTuple):
-    """What surrounds the records given to a Fold.
+    """The context of the records given to a Fold.
 
-    `stream_time` is that before the first of them. `source` are all records of the slice in order, those included that
-    cannot become rows. `refuse` is told of a record that cannot be folded, and why.
+    `stream_time` is the stream time before the first record. `source` are all records of the slice in order, including
+    those that cannot become rows. `refuse` is called with a record that cannot be folded, and the error.
     """
 
     stream_time: int
@@ -99,12 +99,12 @@ class Slice(NamedTuple):
 
 
 class Fold(Protocol):
-    """A fold of a slice of records, on the bytes of rows. Its name is that of the FoldSpec it was made from."""
+    """A fold of a slice of records that works on the bytes of rows. Its name is that of its FoldSpec."""
 
     name: str
 
     def __call__(self, records: Sequence[Decoded], lookup: Lookup, around: Slice) -> dict[bytes, bytes | None]:
         """Return the final row bytes of every key that the records change, None for a deleted one.
 
-        The same as RowFold says holds of what it may depend on.
+        As for RowFold, the result must only depend on the arguments.
         """

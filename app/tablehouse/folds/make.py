@@ -1,4 +1,4 @@
-"""From the fold that a table's definition names to the fold itself."""
+"""Makes the fold that a table's definition names."""
 
 from typing import assert_never
 

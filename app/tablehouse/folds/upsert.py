@@ -7,7 +7,7 @@ from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, pack_head
 
 
 class Upsert:
-    """The latest value per key; never looks an earlier row up."""
+    """The latest value per key; never looks up an earlier row."""
 
     name = "upsert"
 
@@ -27,7 +27,7 @@ class Upsert:
 class MarkedUpsert:
     """The latest value per key of a partition; a tombstone leaves a mark with its timestamp.
 
-    For keys that have records in several partitions: a deletion in one counts against older values in the others.
+    It is for keys with records in several partitions: the mark hides older values in the other partitions.
     """
 
     name = "marked_upsert"

@@ -1,10 +1,10 @@
-"""Avro values as JSON text by the table's schema, whichever version of it they were written with.
+"""Avro values as JSON text by the table's schema, whichever version of the schema they were written with.
 
 | type                                    | in the row                                                          |
 |-----------------------------------------|---------------------------------------------------------------------|
 | int, long                               | a number with every digit                                           |
-| float, double                           | a number in the fewest digits that mean it; `"NaN"`, `"Infinity"`,  |
-|                                         | `"-Infinity"`, which JSON lacks                                     |
+| float, double                           | a number in the fewest digits that identify it; `"NaN"`,            |
+|                                         | `"Infinity"` and `"-Infinity"`, which JSON lacks                    |
 | bytes, fixed                            | base64                                                              |
 | enum, uuid                              | a string                                                            |
 | union                                   | the value of its branch, without the branch's name                  |
@@ -97,7 +97,7 @@ class AvroReader:
         if self._file is not None:
             return self._file
         if not isinstance(self._spec.schema, int):
-            raise TypeError(f"{self._spec.schema} is no schema of its own")
+            raise TypeError(f"{self._spec.schema} does not name a single schema")
         return self._schemas.known(self._spec.schema)
 
     def _written(self, value: bytes, headers: Headers) -> tuple[Schema, int]:
@@ -116,11 +116,11 @@ class AvroReader:
             raise DecodeError("it does not begin with the two bytes c3 01 of Avro's single-object encoding")
         schema = self._fixed()
         if value[2:_FINGERPRINT_END] != fingerprint(schema):
-            raise DecodeError("it was written with another schema than the table names, by its fingerprint")
+            raise DecodeError("its fingerprint is not that of the table's schema")
         return schema
 
 
-#: From a value, the place where its content begins, and a function that opens bytes as a file, to the value for JSON.
+#: Reads a value for JSON; takes the bytes, where the content begins, and a function that opens bytes as a file.
 _Read = Callable[[bytes, int, Callable[[bytes], BytesIO]], Any]
 
 
@@ -128,7 +128,7 @@ class _Interruptible(BytesIO):
     """A file whose reads are Python calls, between which other threads can run. fastavro itself releases no lock."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """See BytesIO."""
+        """Read as BytesIO does."""
         return super().read(size)
 
 
@@ -137,20 +137,20 @@ def fingerprint(schema: Schema) -> bytes:
     """Return the eight bytes by which single-object encoding names a schema; raises DecodeError."""
     if schema.references:
         raise DecodeError(
-            f"schema {schema.id} refers to others, and single-object encoding takes a schema that is whole"
+            f"schema {schema.id} has references, and single-object encoding needs a schema without references"
         )
     try:
         parsed = fastavro.parse_schema(content_of(schema), _ignore_default_error=True)
         canonical = fastavro.schema.to_parsing_canonical_form(parsed)
     except Exception as error:  # fastavro raises exceptions of any type
         raise DecodeError(f"schema {schema.id} cannot be used: {error}") from error
-    # The specification writes them little-endian, and fastavro prints them so.
+    # The specification writes the bytes little-endian, and fastavro prints them in that order.
     return bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """How values written with one schema are read with another: the ids, and what fastavro takes.
+    """How values written with one schema are read with another: the ids, and the schemas for fastavro.
 
     `wanted` is None if it is the same schema. `bare` is set if the whole value is bytes:
     serialisers of a schema registry write those without their length. `floats` and `doubles` are the fields to render,

@@ -7,7 +7,7 @@ from tablehouse.formats.avro_rendering import kind_of
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.schemas import MAX_TYPES_NESTED
 
-#: From data, where a value begins in it, and how many types it is in, to where the value ends.
+#: Returns where a value ends; takes the data, where the value begins, and how many types it is nested in.
 _Skip = Callable[[bytes, int, int], int]
 
 _SIZES = {"null": 0, "boolean": 1, "float": 4, "double": 8}
@@ -45,7 +45,7 @@ class DepthCheck:
 
     def _record(self, name: str, schema: Any) -> _Skip:
         if name not in self._named:
-            # A field may be of this very type, so the type is registered before its fields are.
+            # A field may be of this same type, so the type is registered before its fields.
             fields: list[_Skip] = []
             self._named[name] = _fields(fields)
             fields += [self._of(field["type"]) for field in schema["fields"]]

@@ -1,15 +1,16 @@
-"""The scalars in Avro keys: from a value to its text in a URL, and back.
+"""Converts the scalars in Avro keys to their text in a URL, and back.
 
 | type                                     | in a URL                                             |
 |------------------------------------------|------------------------------------------------------|
 | string, enum                             | the text                                             |
 | int, long                                | decimal                                              |
-| float, double                            | the fewest digits that mean it, as in rows: 1.5, 5.0 |
+| float, double                            | the fewest digits that identify it: 1.5, 5.0         |
 | bytes                                    | base64url, without padding                           |
 | boolean                                  | true or false                                        |
 | decimal, Debezium's VariableScaleDecimal | 12.30, with its scale                                |
 
-Or one of these and null; a key that is null is refused. Each value has one text, and no other text is accepted for it.
+A type may also be a union of one of these and null, but a null key is refused. Each value has one text, and no other
+text is accepted for it.
 """
 
 import re
@@ -27,7 +28,7 @@ from tablehouse.formats.errors import DecodeError, StoredKeyError
 from tablehouse.formats.ordered import SIGN, Scalar
 from tablehouse.formats.temporal import decimal_text, unscaled
 
-#: A value as a URL shows it: a number or a boolean of JSON, or a text.
+#: A value as shown in a URL: a number or a boolean of JSON, or a text.
 Shown = str | bool | int | float
 
 _INT = 1 << 31
@@ -43,8 +44,8 @@ class KeyType(NamedTuple):
     """A type of scalar.
 
     `is_ordered` is set if the stored texts of the type compare as the values do.
-    `show` raises DecodeError for a value that a key cannot be. `parse` returns the value of a text, None if this schema
-    has no such value of the type, as a number beyond an int; it raises InvalidKey with what would be right.
+    `show` raises DecodeError for a value that cannot be a key. `parse` returns the value of a text, or None if this
+    schema has no such value, such as a number beyond an int; it raises InvalidKey, which says what is expected.
     """
 
     show: Callable[[Any], Shown]
@@ -63,7 +64,7 @@ def key_type(schema: Any, types: Mapping[str, Any], what: str) -> KeyType:
             return _not_null(key_type(branches[0], types, what), what)
     if rendered == "decimal":
         if schema.get("size", 0) > _MAX_DECIMAL_BYTES:
-            raise DecodeError(f"{what} is a decimal of more than {_MAX_DECIMAL_BYTES} bytes, which no key can be")
+            raise DecodeError(f"{what} is a decimal of more than {_MAX_DECIMAL_BYTES} bytes, too large for a key")
         return decimal_key(schema["scale"], schema.get("size"))
     if rendered == VARIABLE_DECIMAL:
         return VARIABLE_DECIMAL_KEY
@@ -169,8 +170,8 @@ def _floating(show: Callable[[float], Shown], fit: Callable[[float], float]) -> 
             exact = False
         if not exact:
             raise InvalidKey(
-                "The key is not a number (an Avro float or double): use the fewest digits that mean it, as rows show "
-                "it, like 1.5, 5.0 or 1e100."
+                "The key is not a number (an Avro float or double): use the fewest digits that identify it, as in "
+                "rows, like 1.5, 5.0 or 1e100."
             )
         return value
 

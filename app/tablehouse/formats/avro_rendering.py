@@ -1,8 +1,8 @@
 """How Avro values look in JSON, by their type and logical type.
 
 fastavro calls a function for each value whose schema has a logical type. Here every schema whose values JSON cannot
-show unchanged gets a logical type of our own, whose function returns text. An invalid logical type, as a decimal with
-a scale greater than its precision, is ignored, as Avro's specification demands: the value is shown by its type.
+show unchanged gets a logical type of our own, whose function returns text. An invalid logical type, such as a decimal
+with a scale greater than its precision, is ignored, as Avro's specification requires: the value is shown by its type.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from fastavro.read import LOGICAL_READERS
 
 from tablehouse.formats.temporal import date_text, decimal_text, duration_text, time_text, timestamp_text
 
-#: From a value to its text. fastavro passes the value, the schema it was written with, and the schema it is read with.
+#: Returns the text of a value. fastavro passes the value, and the schemas it was written with and is read with.
 Render = Callable[..., str | float]
 
 #: The rendering of a record that is a decimal with its own scale.
@@ -42,7 +42,7 @@ def variable_decimal(value: Mapping[str, Any], *_: object) -> str:
 
 
 def float_text(value: float) -> str:
-    """Return the text of a float that is not finite, which JSON has no number for."""
+    """Return the text of a float that is not finite, for which JSON has no number."""
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124  NaN is not itself
 
 
@@ -51,9 +51,9 @@ def _double(value: float, *_: object) -> str | float:
 
 
 def single(value: float, _: object = None, wanted: object = None) -> str | float:
-    """Return the double with the shortest text that means this float of 32 bits: 0.1, not 0.10000000149011612.
+    """Return the double with the shortest text that identifies this float of 32 bits: 0.1, not 0.10000000149011612.
 
-    If the schema it is read with says double, the float has been converted to one already, with all these digits.
+    If the type is double in the schema that it is read with, the float was already converted, with all these digits.
     """
     if not isfinite(value):
         return float_text(value)
@@ -154,7 +154,7 @@ def mark(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_invalid_decimal(schema: Mapping[str, Any]) -> bool:
-    """Return whether a schema has the logical type decimal and it is invalid."""
+    """Return whether a schema has an invalid logical type decimal."""
     return schema.get("logicalType") == "decimal" and _avro_decimal(schema) is None
 
 

@@ -45,7 +45,7 @@ class AvroRows:
             return Encoded((yield from to_avro_in_pieces(row, schema)), _id_of(schema))
 
     def framed(self, row: bytes) -> bytes:
-        """Return a row as a record's value, behind the id of its schema; raises as `encode` does."""
+        """Return a row as a record's value, with the id of its schema in front; raises as `encode` does."""
         schema = self._registered()
         with _named(schema):
             return to_framed_avro(row, schema)

@@ -1,4 +1,4 @@
-"""Avro schemas prepared for reading: with their references, and marked with how their values look in JSON."""
+"""Avro schemas prepared for reading: with their references, and marked with how values are shown in JSON."""
 
 import re
 from binascii import a2b_base64, b2a_base64
@@ -104,7 +104,7 @@ def _readable(schema: Schema, *, rendered: bool, wrapped: bool) -> Readable:
         content = {"type": "record", "name": _WRAPPER, "fields": [{"name": WHOLE, "type": content}]}
     parsed = _parse(content, types, bounds, rendered=rendered)
     found: dict[str, list[str]] = {kind: [] for kind in _FLOATS}
-    # Of a type that contains itself, the reader of a value would render only the outermost one.
+    # For a type that contains itself, the reader of a value would render only the outermost fields.
     if rendered and not wrapped and not bounds.recursive:
         for field in parsed["fields"]:
             plain = _marked(field["type"], rendered=False)
@@ -169,7 +169,7 @@ def _parse(content: Any, types: dict[str, Any], bounds: "_Bounds", *, rendered: 
 
 
 class _Bounds:
-    """Rejects schemas of which a few bytes can be a value of any size, or whose values are nested too deeply."""
+    """Rejects schemas with which a few bytes can be a value of any size, or whose types are nested too deeply."""
 
     def __init__(self) -> None:
         #: The bounds of types by their names; None while they are being computed.

@@ -58,7 +58,7 @@ _STARTS = {
     "enum": b'"',
 }
 
-#: From a JSON text, where a value begins in it, and what to append the value's Avro to, to where the value ends.
+#: Writes a value's Avro; takes the JSON text, where the value begins, and the output; returns where the value ends.
 _Write = Callable[[bytes, int, bytearray], int]
 
 

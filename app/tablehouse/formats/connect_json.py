@@ -8,9 +8,9 @@ A member of the payload whose type JSON lacks becomes a readable JSON string; ev
 | debezium.data.VariableScaleDecimal                     | its scale, and base64  | `"12.30"`                   |
 | connect.data.Date, debezium.time.Date                  | days since 1970        | `"2013-01-31"`              |
 | connect.data.Time                                      | since midnight         | `"05:17:00.123"`            |
-| debezium.time.Time, Micro-, NanoTime                   | of any length, signed  | `"-26:30:00.123"`           |
+| debezium.time.Time, Micro-, NanoTime                   | any length, signed     | `"-26:30:00.123"`           |
 | connect.data.Timestamp                                 | ms since 1970          | `"2013-01-31T05:17:00.123Z"` |
-| debezium.time.Timestamp, Micro-, NanoTimestamp         | since 1970, of no zone | `"2013-01-31T05:17:00.123"` |
+| debezium.time.Timestamp, Micro-, NanoTimestamp         | since 1970, no zone    | `"2013-01-31T05:17:00.123"` |
 
 The fraction of a second has as many digits as the type: 3, 6 or 9.
 Types of strings (ZonedTimestamp, Uuid, Enum, Json and so on), and bytes, which are base64, stay as they are.
@@ -29,7 +29,7 @@ from tablehouse.formats.members import Members
 from tablehouse.formats.schemas import MAX_TYPES_NESTED
 from tablehouse.formats.temporal import date_text, decimal_text, duration_text, plain_decimal, time_text, timestamp_text
 
-#: From the text of a payload to the text of a row's member; None if it is copied unchanged.
+#: Converts the text of a payload to the text of a row's member; None if it is copied unchanged.
 Converter = Callable[[bytes], bytes] | None
 
 #: The number of schemas whose converters are kept; a schema with its converter takes about 20 KB.
@@ -49,7 +49,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Schema(msgspec.Struct):
-    """A schema of Kafka Connect's, as JsonConverter writes it."""
+    """A schema of Kafka Connect, as JsonConverter writes it."""
 
     type: str
     name: str | None = None
@@ -203,7 +203,7 @@ def scale_of(schema: Schema) -> int:
     try:
         return int(given)
     except ValueError as error:
-        raise DecodeError(f"the scale of a Decimal is {given!r}, and it has to be an integer") from error
+        raise DecodeError(f"the scale of a Decimal is {given!r}, but it must be an integer") from error
 
 
 def _decimal(schema: Schema) -> Callable[[bytes], bytes]:
@@ -254,7 +254,7 @@ def _time(digits: int) -> Callable[[Schema], Callable[[bytes], bytes]]:
 
 
 def _duration(digits: int) -> Callable[[Schema], Callable[[bytes], bytes]]:
-    """Return the converter of times that may be negative or longer than a day, as MySQL's, in the same units."""
+    """Return the converter of times that may be negative or longer than a day, such as MySQL's, in the same units."""
     return lambda _: lambda text: _encode(duration_text(_integer(text), digits))
 
 

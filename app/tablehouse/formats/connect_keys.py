@@ -1,4 +1,4 @@
-"""Decimals in keys of Kafka Connect's JSON: digits in a URL and in stored keys, base64 in a record.
+"""Converts decimals in keys of Kafka Connect's JSON: digits in a URL and in stored keys, base64 in a record.
 
 | type, by the name in its schema   | in the payload                  | in a URL  |
 |-----------------------------------|---------------------------------|-----------|
@@ -29,7 +29,7 @@ _EXACT = Context(prec=400, traps=[InvalidOperation, Inexact])
 
 
 class _Type(NamedTuple):
-    """Converts a value from the payload to the URL, and back; the latter raises InvalidKey with what would be right."""
+    """Converts a value from the payload to the URL, and back; the latter raises InvalidKey, which says what to use."""
 
     show: Callable[[object], object]
     write: Callable[[Scalar], Member]
@@ -56,7 +56,7 @@ class ConnectKey:
 
     @property
     def has_decimals(self) -> bool:
-        """Whether some of the scalars are decimals."""
+        """Whether any of the scalars is a decimal."""
         return self._types is not None
 
     def show(self, payload: object) -> object:

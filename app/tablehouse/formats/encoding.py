@@ -1,4 +1,4 @@
-"""Encodes a key's text and a row's payload as the record of the source that makes the row."""
+"""Encodes a key's text and a row's payload as the source record that makes the row."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -16,7 +16,7 @@ from tablehouse.turns import Work
 
 
 class Record(NamedTuple):
-    """What makes a row, or with a value of None deletes it."""
+    """A source record that makes a row, or deletes it if `value` is None."""
 
     key: Key
     value: bytes | None
@@ -28,12 +28,12 @@ class Record(NamedTuple):
 
     @property
     def is_spread(self) -> bool:
-        """Return whether it takes records in several places: a deleted row may lie under any form of its key."""
+        """Return whether a delete needs several records, because the row may be stored under any form of its key."""
         return self.value is None and len(self.wires) > 1
 
     @property
     def of_producer(self) -> Sequence[ProducerRecord]:
-        """What is written for it, in this order; a row that is gone must not come back from under another form."""
+        """The records to write, in this order, so that a deleted row does not come back under another form."""
         wires = self.wires[::-1] if self.is_spread else self.wires[:1]
         return [ProducerRecord(wire, self.value, self.key.headers.get(wire, ())) for wire in wires]
 
@@ -43,16 +43,16 @@ class Encoder(Protocol):
 
     @property
     def content_type(self) -> str:
-        """The media type that a payload has to be of, as HTTP writes it."""
+        """The media type that payloads must have, as HTTP writes it."""
 
     def encode(self, key_text: bytes, payload: bytes | None) -> Record:
-        """Return what makes a row of a payload, or deletes it for a payload of None.
+        """Return the record that makes a row of a payload, or deletes the row for a payload of None.
 
-        A row is written under the canonical form: of a key behind a schema that is the newest schema known. A deleted
-        one may lie under any of them, and each gets a tombstone.
+        `key_text` is percent-decoded. A row is written under the canonical form of its key, which for keys with schemas
+        is that of the newest known schema. A row to delete may be under any form, so each form gets a tombstone.
 
-        Raises InvalidKey for a key, percent-decoded, that cannot be read or written, KeySchemaUnknown while no schema
-        tells how, DecodeError for a payload that ingest could not make a row of, and SchemaNeeded.
+        Raises InvalidKey for a key that cannot be read or written, KeySchemaUnknown while no schema of the keys is
+        known, DecodeError for a payload that could not be ingested, and SchemaNeeded.
         """
 
     def encode_in_pieces(self, key_text: bytes, payload: bytes) -> Work[Record]:
@@ -60,7 +60,7 @@ class Encoder(Protocol):
 
 
 class RecordEncoder:
-    """Records whose values `write` makes of payloads, and `write_in_pieces` of large ones."""
+    """Implements Encoder: `write` makes the record's value of a payload, and `write_in_pieces` that of a large one."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class RecordEncoder:
 
 
 def encoder(table: TableSpec, known: Known) -> Encoder:
-    """Return how the records of a writable table's source are written."""
+    """Return the encoder of the records of a writable table's source."""
     source = table.source
     values = value_format(table, known.schemas)
     avro = avro_rows(table, known.schemas)
@@ -117,7 +117,7 @@ def encoder(table: TableSpec, known: Known) -> Encoder:
 
 
 def _as_it_is(values: ValueFormat) -> tuple[Callable[[bytes], bytes], Callable[[bytes], Work[bytes]]]:
-    """Return what checks a payload as ingest does, at once and in pieces; it is the record's value."""
+    """Return functions that check a payload as ingest does, at once and in pieces, and return it unchanged."""
 
     def checked(payload: bytes) -> bytes:
         values.decode(payload)

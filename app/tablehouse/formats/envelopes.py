@@ -1,6 +1,6 @@
 """Extracts rows from the envelopes of producers: from the JSON text of a value to the JSON text of a row.
 
-| envelope | a value is                                        | its row is        | what deletes               |
+| envelope | a value is                                        | its row is        | the row is deleted by      |
 |----------|---------------------------------------------------|-------------------|----------------------------|
 | debezium | a change event: `op`, `before`, `after`, `source` | `after`           | op `d`, and a tombstone    |
 | outbox   | the payload of an event of the outbox             | the payload       | a tombstone                |
@@ -24,7 +24,7 @@ from tablehouse.formats.framing import Headers
 from tablehouse.formats.json_text import decode_json, decode_with
 from tablehouse.formats.members import Members
 
-#: From the JSON text of a value, and its record's headers, to the JSON text of a row, or None for a delete.
+#: Converts the JSON text of a value, given with its record's headers, to that of a row; None for a delete.
 Envelope = Callable[[bytes, Headers], bytes | None]
 
 _NULL = msgspec.Raw(b"null")
@@ -73,7 +73,7 @@ class _Event(msgspec.Struct):
 
 _NO_DOCUMENT = (
     "it is an update of MongoDB without the document: set capture.mode=change_streams_update_full in the connector; "
-    "where it is set the document was deleted before it was looked up, and the event of that comes later"
+    "if it is set, the document was deleted before it was looked up, and the event of the delete follows"
 )
 
 
@@ -91,8 +91,8 @@ class Debezium:
     _refused: Mapping[str | None, str] = {
         None: "it is not a change event of Debezium, since it has no member op; events that ExtractNewRecordState has "
         "flattened need envelope none",
-        "t": "its whole table was truncated (op t), which is no change of a row",
-        "m": "it is a logical decoding message (op m), which is no row",
+        "t": "its whole table was truncated (op t), which is not a change of a row",
+        "m": "it is a logical decoding message (op m), which is not a row",
     }
 
     def __init__(self, columns: Mapping[str, str] | None) -> None:

@@ -9,7 +9,7 @@ class DecodeError(ValueError):
 
 
 class StoredKeyError(ValueError):
-    """The bytes are no stored key of the table's format: a fault of the store or the program, never of a record.
+    """The bytes are not a stored key of the table's format: a fault of the store or the program, not of a record.
 
     The message names the format and the reason, never the bytes.
     """

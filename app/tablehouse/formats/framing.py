@@ -1,7 +1,7 @@
 """How a record names the schema of its value or key.
 
-In front of the data: a zero byte, and four bytes with the id that the schema has in the registry. Or in a header, which
-has the same bytes, or a one and the sixteen bytes of a GUID; then the data has no prefix.
+Either in front of the data: a zero byte, and four bytes with the schema's id in the registry. Or in a header, which has
+the same bytes, or a one and the sixteen bytes of a GUID; then the data has no prefix.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def schema_id(framed: bytes) -> int:
     if len(framed) < FRAME_SIZE or framed[0]:
         raise DecodeError(
             "it does not begin with a zero byte and the id of a schema, as serialisers of a schema registry write: was "
-            "it written by another one?"
+            "it written by another serialiser?"
         )
     return int.from_bytes(framed[1:FRAME_SIZE], "big")
 

@@ -1,17 +1,16 @@
 """Checks that a large text is strict JSON, in pieces, between which the event loop can do other work.
 
-msgspec decodes a text in one go, holding the interpreter's lock: 10 MiB of objects take 0.2 s. Here the text is cut
-behind commas outside strings. Each piece is made a text of its own by the brackets that are open before and behind it,
-and msgspec decodes that: for a piece of `{"a":[1,2,3,4],"b":5}`
+msgspec decodes a text in one call, holding the interpreter's lock: 10 MiB of objects take 0.2 s. Here the text is cut
+after commas outside strings. Each piece is completed with the brackets that are open before and after it, and decoded
+by msgspec: for a piece of `{"a":[1,2,3,4],"b":5}`
 
-    {"":[0,     the brackets that are open before it, and an element that its first one follows
+    {"":[0,     the brackets that are open before the piece, and an element before its first one
     2,3,        the piece
-    0]}         an element that follows its last one, and the brackets to close
+    0]}         an element after its last one, and the closing brackets
 
-msgspec then is in the state before the piece that it would be in had it decoded all the text before, and the closing
-brackets are only right in the state that the next piece is given. So the pieces are JSON exactly when the text is, even
-if the cuts were wrong. A piece has few values that it is not cut between, as there is no comma without a value before
-it, and no two values of a container without a comma.
+So before the piece msgspec is in the same state as after decoding all the text before it, and the closing brackets are
+only valid in the state that the next piece begins with. So the pieces are valid JSON exactly if the text is, even if
+the cuts were wrong. A piece without a comma to cut at has few values, since commas separate the values of a container.
 """
 
 import re
@@ -34,7 +33,7 @@ from tablehouse.formats.json_text import (
 #: About the size of a piece, in bytes. One takes up to 2 ms.
 PIECE_BYTES = 64 * 1024
 
-#: How msgspec reports a word that is cut off depends on how much text follows it. So the last piece has at least this
+#: msgspec's error for a word that is cut off depends on how much text follows it. So the last piece has at least this
 #: many bytes, and this many blanks follow every other piece.
 _MIN_BYTES_BEHIND = 16
 

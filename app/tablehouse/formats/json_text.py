@@ -1,7 +1,7 @@
 """Strict JSON (RFC 8259); every mistake is a DecodeError.
 
-Whether a text is accepted depends on the text alone, and not on the interpreter or on the version of msgspec, which
-differ in how deeply a decoder can recurse and how it reports bad UTF-8.
+Whether a text is accepted depends only on the text, and not on the interpreter or the version of msgspec, which differ
+in how deeply a decoder can recurse and how it reports bad UTF-8.
 """
 
 import re
@@ -34,7 +34,7 @@ _EXCEPT = {kept: bytes(set(range(256)) - set(kept + b'"')) for kept in (BRACKETS
 #: Opening brackets as 1 and closing ones as -1.
 _STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 
-#: Bytes searched in one go for what is wrong with a text, at up to 0.1 us each.
+#: Bytes that are searched for an error without a pause, at up to 0.1 us each.
 _BYTES_PER_PIECE = 32 * 1024
 
 #: An escape in JSON; `alone` is half of a surrogate pair, whose other half is not next to it.
@@ -111,7 +111,7 @@ def deepest(brackets: bytes, depth: int) -> int:
 
 
 def reason(text: bytes, error: Exception) -> Generator[None, None, str]:
-    """Return, in pieces, why a text is refused for which a decoder raised `error`."""
+    """Return the reason why a text is refused for which a decoder raised `error`; works in pieces."""
     try:
         text.decode()
     except UnicodeDecodeError as bad:
@@ -125,18 +125,18 @@ def reason(text: bytes, error: Exception) -> Generator[None, None, str]:
             if escape["alone"]:
                 return (
                     "a JSON string has half of a surrogate pair without the other half at byte "
-                    f"{escape.start()}, which is no character: was the text cut off in the middle of one?"
+                    f"{escape.start()}, which is not a character: was the text cut off in the middle of a pair?"
                 )
             at = escape.end()
         at = text.find(b"\\", max(at, end))
         yield
     if isinstance(error, msgspec.ValidationError):
-        return f"its JSON is not as it should be: {error}"
+        return f"its JSON has an unexpected form: {error}"
     return f"it is not JSON: {str(error).removeprefix('JSON is malformed: ')}"
 
 
 def _require_depth(text: bytes) -> None:
-    """Raise DecodeError if a JSON text is nested beyond MAX_DEPTH. Other text may be refused too, or not."""
+    """Raise DecodeError if a JSON text is nested beyond MAX_DEPTH; may also raise for text that is not JSON."""
     size = len(text)
     if size <= 2 * MAX_DEPTH:
         return

@@ -1,4 +1,4 @@
-"""How the schema of a key is named, in front of it or in a header of its record, and the wire forms that result.
+"""How the schema of a key is named, in front of the key or in a header, and the resulting wire forms.
 
 A variant is the four bytes of the id in front of a key, or all of a header: a zero byte and an id, or a one and a GUID.
 """
@@ -45,7 +45,7 @@ def framed_key(variant: bytes, content: bytes) -> tuple[bytes, Headers]:
 
 
 def key_in_forms(stored: bytes, forms: Iterable[tuple[bytes, Headers]]) -> Key:
-    """Return a key with these wire forms, each with its headers; there may be others that are not known."""
+    """Return a key with these wire forms, each with its headers; there may be other, unknown forms."""
     found: dict[bytes, Headers] = {}
     for wire, headers in forms:
         found.setdefault(wire, headers)

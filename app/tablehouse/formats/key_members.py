@@ -29,7 +29,7 @@ class KeyMembers:
             raise self.invalid(str(error)) from error
 
     def invalid(self, why: str) -> InvalidKey:
-        """Return the error for a text, with what would be right."""
+        """Return the error for a text, which says what is expected."""
         expected = (
             "use a JSON string (in quotes), number, true, false or null"
             if self._bare

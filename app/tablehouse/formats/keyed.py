@@ -2,11 +2,11 @@
 
 | format       | wire                                             | logical                                          |
 |--------------|--------------------------------------------------|--------------------------------------------------|
-| avro         | Avro, its schema named as in key_frames.py       | avro_key_types.py says; for fields a JSON object |
+| avro         | Avro, its schema named as in key_frames.py       | see avro_key_types.py; with fields a JSON object |
 | json_sr      | JSON, its schema named as in key_frames.py       | as json                                          |
 | json_connect | `{"schema":..,"payload":..}` of Connect's JSON   | as json                                          |
 
-The stored form does not depend on the variant, so a key has one row in each partition at most.
+The stored form does not depend on the variant, so a key has at most one row in each partition.
 """
 
 from abc import ABC, abstractmethod
@@ -218,8 +218,8 @@ class AvroKey:
         if not usable:
             topic = self._variants.topic
             raise KeySchemaUnknown(
-                f"no schema of the keys of {topic} is known yet, so the key cannot be read: none that the table can "
-                f"have is registered as {topic}-key, and no record was read"
+                f"no schema of the keys of {topic} is known yet, so the key cannot be read: no suitable schema is "
+                f"registered as {topic}-key, and no record was read"
             )
         texts = self._texts(text)
 
@@ -302,7 +302,7 @@ class AvroKey:
         return usable
 
     def _texts(self, text: bytes) -> list[bytes]:
-        """Return the text of each of a key's scalars, as a URL would carry it alone; raises InvalidKey."""
+        """Return the text of each of a key's scalars, as in a URL with only this scalar; raises InvalidKey."""
         if self._is_bare:
             return [text]
         try:
@@ -314,7 +314,7 @@ class AvroKey:
         return [_member(value[name]) for name in self._spec.fields]
 
     def _encoded(self, texts: list[bytes], schema: "_KeySchema") -> bytes | None:
-        """Return a key in Avro; None if the schema has no such key, as an int has no 2 ** 40. Raises InvalidKey."""
+        """Return a key in Avro; None if the schema has no such key, such as 2 ** 40 for an int. Raises InvalidKey."""
         scalars = [of.parse(text) for of, text in zip(schema.types, texts, strict=True)]
         if None in scalars:
             return None
@@ -355,7 +355,9 @@ def _key_schema(schema: Schema, fields: tuple[str, ...]) -> _KeySchema:
     if not fields:
         types: tuple[KeyType, ...] = (key_type(shown.content, shown.types, f"schema {number}"),)
     elif ready.wrapped:
-        raise DecodeError(f"its schema {number} is no record, and the table's keys are records of {', '.join(fields)}")
+        raise DecodeError(
+            f"its schema {number} is not a record, and the table's keys are records of {', '.join(fields)}"
+        )
     else:
         found = {field["name"]: field["type"] for field in shown.content["fields"]}
         if set(found) != set(fields):
@@ -388,7 +390,7 @@ def _stored(texts: list[bytes]) -> bytes:
 
 
 def _member(value: object) -> bytes:
-    """Return a member of a URL's JSON as a URL would carry it alone."""
+    """Return a member of a URL's JSON in the form that a URL with only this member would have."""
     if isinstance(value, Shown):
         return text_of(value)
     raise InvalidKey("The key is not of key format avro: each member is a string, a number, true or false.")

@@ -1,4 +1,4 @@
-"""Keys in three forms: wire (the producer's bytes), logical (the text of a URL), stored (ordered bytes).
+"""Keys in three forms: wire (the producer's bytes), logical (the text in a URL), stored (ordered bytes).
 
 | format | wire                            | logical                     | stored                       |
 |--------|---------------------------------|-----------------------------|------------------------------|
@@ -12,10 +12,10 @@
 A URL may carry only the value of a key of one member (`bare`): its logical form is then any JSON text of that value.
 Formats whose wire bytes depend on more than the key are in keyed.py.
 
-Stored bytes compare as the keys do, so that ranges and scans read neighbours; a format whose stored bytes do not
-says why (`unordered_reason`). One logical key has one stored form, which can be turned back into it, and one canonical
-wire form; a producer may write another wire form (an upper-case uuid, JSON in a spelling that the table does not name),
-which is found only if both hash to the same partition.
+Stored bytes compare as the keys do, so that ranges and scans read neighbours; a format whose stored bytes do not gives
+the reason (`unordered_reason`). A logical key has one stored form, which can be converted back, and one canonical wire
+form. A producer may write another wire form (an upper-case uuid, or JSON in a spelling that the table does not name),
+which is only found if both hash to the same partition.
 """
 
 import re
@@ -80,8 +80,8 @@ class KeyFormat(Protocol):
     def parse(self, text: bytes) -> Key:
         """Return the key that a URL names; `text` is percent-decoded.
 
-        Raises InvalidKey, which names the format and what would be right, and KeySchemaUnknown while no schema is known
-        that says how to read the text.
+        Raises InvalidKey, which names the format and says what is expected, and KeySchemaUnknown while no schema is
+        known that says how to read the text.
         """
 
     def store(self, wire: bytes, headers: Headers = (), /) -> bytes:
@@ -108,7 +108,7 @@ class KeyFormat(Protocol):
 
 
 class StringKey:
-    """UTF-8 text, whose byte order is the order of its code points. The empty text is a key."""
+    """UTF-8 text, whose byte order is the order of its code points. The empty text is a valid key."""
 
     name = "string"
     canonical_wire = True

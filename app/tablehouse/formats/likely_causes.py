@@ -12,7 +12,7 @@ from tablehouse.formats.framing import FRAME_SIZE, KEY_HEADER, VALUE_HEADER, fra
 from tablehouse.formats.json_text import decode_json
 from tablehouse.formats.schemas import FORMAT_OF_KIND, SchemaKind, SchemaName
 
-#: Avro's single-object encoding begins so (Avro specification, "Single-object encoding"), and a file of Avro so.
+#: The first bytes of Avro's single-object encoding (Avro specification, "Single-object encoding"), and of an Avro file.
 SINGLE_OBJECT_PREFIX, _CONTAINER_PREFIX = b"\xc3\x01", b"Obj\x01"
 
 #: The header of AWS Glue's serializers: a version, a compression (0 none, 5 zlib), and a schema version's uuid.
@@ -42,7 +42,7 @@ def _has_apicurio_id(data: bytes) -> bool:
     return len(data) > _APICURIO_FRAME_SIZE and data[:FRAME_SIZE] == bytes(FRAME_SIZE) and any(data[FRAME_SIZE:9])
 
 
-#: How data begins that no format can read.
+#: Tests for the first bytes of data that no format can read, each with the cause and the remedy.
 _FRAMINGS: Sequence[tuple[Callable[[bytes], object], str]] = (
     (
         _GLUE.match,
@@ -110,7 +110,7 @@ def schema_named(data: bytes, headers: Sequence[tuple[str, bytes]], named_by: st
 def cause_of_value(
     format_name: str, data: bytes, headers: Sequence[tuple[str, bytes]], kind_of: KindOfSchema
 ) -> str | None:
-    """Return what a value that is not of a format is likely to be, and what would be right; None if unknown."""
+    """Return what a value that is not in a format is likely to be, and the remedy; None if unknown."""
     cause = framing_of(data, headers) if data else _EMPTY
     if cause is None and format_name not in REGISTRY_FORMATS and header(headers, VALUE_HEADER) is not None:
         cause = f"its header {VALUE_HEADER} names its schema: use avro, protobuf or json_sr, whichever it is"
@@ -126,13 +126,13 @@ def cause_of_value(
 def _cause_of_plain(format_name: str, data: bytes) -> str | None:
     if data.startswith(_BYTE_ORDER_MARK):
         return "it begins with a byte order mark, which JSON forbids: have the producer leave it out"
-    return "it is text and no JSON: use string" if format_name in {"json", "json_connect"} and is_text(data) else None
+    return "it is text and not JSON: use string" if format_name in {"json", "json_connect"} and is_text(data) else None
 
 
 def cause_of_key(
     format_name: str, data: bytes, headers: Sequence[tuple[str, bytes]], kind_of: KindOfSchema
 ) -> str | None:
-    """Return what a key that is not of a format is likely to be, and what would be right; None if unknown."""
+    """Return what a key that is not in a format is likely to be, and the remedy; None if unknown."""
     if (framing := framing_of(data)) is not None:
         return framing
     if format_name not in {"avro", "json_sr"} and header(headers, KEY_HEADER) is not None:

@@ -11,7 +11,7 @@ from tablehouse.formats.json_text import decode_with
 
 _NULL = msgspec.Raw(b"null")
 
-#: Characters that JSON escapes. msgspec takes no name with one for the field of a struct.
+#: Characters that JSON escapes. msgspec does not accept them in the name of a struct's field.
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 
 

@@ -1,16 +1,16 @@
 """Encodes scalars as bytes that compare as the scalars do, for JSON keys.
 
-Each is a tag and a body; several of them follow each other without a separator:
+Each scalar is a tag and a body; several scalars follow each other without a separator:
 
     0x01                        null
     0x02, 0x03                  false, true
     0x04  double residual kind  a number
     0x05  text 0x00             a string: UTF-8, each 0x00 in it followed by 0xff
 
-so null < false < true < numbers < strings, and no form is the beginning of another. A number is the largest
-IEEE 754 double that is not above it (8 bytes, ordered), what is missing to the integer (2 bytes), and whether
-it was an integer (0) or not (1): that orders 64-bit integers and doubles together without rounding either.
-1 and 1.0 are different, next to each other, because producers write them as different bytes.
+so null < false < true < numbers < strings, and no encoding is a prefix of another. A number is encoded as the largest
+IEEE 754 double that is not greater (8 bytes, ordered), the difference to the integer (2 bytes), and whether it is an
+integer (0) or not (1). This orders 64-bit integers and doubles together without rounding either. 1 and 1.0 are
+different keys, next to each other, because producers write them as different bytes.
 """
 
 import math
@@ -29,7 +29,7 @@ _NUMBER = struct.Struct(">QHB")
 
 
 def ordered_bytes(value: Scalar) -> bytes:
-    """Return the bytes of one scalar; an integer must fit 64 bits, and a float be finite."""
+    """Return the bytes of one scalar; an integer must fit 64 bits, and a float must be finite."""
     match value:
         case None:
             return b"\x01"
@@ -48,7 +48,7 @@ def ordered_bytes(value: Scalar) -> bytes:
 
 
 def scalars_of(stored: bytes) -> list[Scalar]:
-    """Return the scalars that `ordered_bytes` made these bytes of; raises StoredKeyError for any other bytes."""
+    """Return the scalars that `ordered_bytes` encoded as these bytes; raises StoredKeyError for any other bytes."""
     found: list[Scalar] = []
     at = 0
     try:
@@ -92,6 +92,6 @@ def _number(bits: int, residual: int, kind: int) -> int | float:
 
 
 def _ordered(double: float) -> bytes:
-    """Return 8 bytes that compare as doubles do: the sign bit flipped, of negative ones every bit."""
+    """Return 8 bytes that compare as doubles do: with the sign bit flipped, or every bit of a negative double."""
     (bits,) = struct.unpack(">Q", struct.pack(">d", double))
     return int(bits ^ (_ALL if bits & SIGN else SIGN)).to_bytes(8, "big")

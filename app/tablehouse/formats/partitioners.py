@@ -8,10 +8,10 @@
 | fnv1a_reference | FNV-1a, 32 bit   | sign bit off   | Beats; Sarama's and kafka-go's reference hash          |
 | kafkajs_legacy  | murmur2, rounded | sign bit off   | KafkaJS 1                                              |
 
-Tables with the partitioner `any` are read in all partitions: no function computes where a key of theirs is.
+Tables with the partitioner `any` are read in all partitions, since no function computes the partition of their keys.
 
-A null key has no partition of its own in any of them. Nor has an empty key with crc32, since `consistent_random` sends
-it anywhere.
+With all of them, a record with a null key may be in any partition. With crc32, so may one with an empty key, since
+`consistent_random` chooses its partition at random.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +81,7 @@ def _fnv1a_positive(key: bytes) -> int:
 
 
 def _kafkajs_legacy(key: bytes) -> int:
-    """Return a murmur2 that multiplies doubles, which loses low bits, and that reads an incomplete word twice."""
+    """Return a variant of murmur2 that multiplies as doubles, losing low bits, and reads an incomplete word twice."""
     hashed = _SEED ^ len(key)
     for start in range(0, len(key), 4):
         word = _rounded_product(int.from_bytes(key[start : start + 4], "little"))
@@ -94,7 +94,7 @@ def _kafkajs_legacy(key: bytes) -> int:
 
 
 def _rounded_product(number: int) -> int:
-    """Return the lower 32 bits of the double that a signed number of 32 bits times murmur2's factor makes."""
+    """Return the lower 32 bits of the product, as a double, of a signed number of 32 bits and murmur2's factor."""
     signed = number - (_UNSIGNED + 1) if number >= _SIGN else number
     return int(float(signed * _FACTOR)) & _UNSIGNED
 

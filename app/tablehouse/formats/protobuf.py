@@ -82,9 +82,9 @@ class ProtobufReader:
 
 
 def _indexes(value: bytes, start: int) -> tuple[tuple[int, ...], int]:
-    """Return the place of the message among those of its file, from the outermost in, and where the message begins.
+    """Return the indexes of the message in its file, from the outermost message in, and where the message begins.
 
-    Zig-zag varints: the count, then each index; a single zero means the first message.
+    They are zig-zag varints: the count, then each index; a single zero means the first message.
     """
     count, start = _varint(value, start)
     if not 0 <= count <= _MAX_INDEXES:
@@ -158,7 +158,7 @@ def _descriptor(schema: Schema, pool: descriptor_pool.DescriptorPool, indexes: t
             raise DecodeError(f"it is message {'.'.join(map(str, indexes))} of schema {schema.id}, an entry of a map")
         messages = list(found.nested_types)
     if found is None:
-        raise AssertionError("a message has a place")
+        raise AssertionError("a message has at least one index")
     return found
 
 
@@ -184,7 +184,7 @@ def _compiled(schema: Schema) -> descriptor_pb2.FileDescriptorSet:
             failed = protoc.main(["protoc", *included, "--include_imports", f"--descriptor_set_out={out}", _FILE])
             reason = said().replace(f"{folder}/", "").replace(_FILE, "it")
         if failed:
-            raise DecodeError(f"schema {schema.id} is no Protobuf that protoc takes: {reason}")
+            raise DecodeError(f"schema {schema.id} is not valid Protobuf: {reason}")
         return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
 
 

@@ -1,8 +1,8 @@
-"""What Protobuf's parser lets pass, and its JSON mapping has no form for: checked before a message becomes JSON.
+"""Checks for messages that Protobuf's parser accepts, but that its JSON mapping cannot represent.
 
-| in a message                                               | it would be                                    |
+| in a message                                               | without the check it would be                  |
 |------------------------------------------------------------|------------------------------------------------|
-| a string of proto2 that is not UTF-8                       | a string as Python's programs spell bytes      |
+| a string of proto2 that is not UTF-8                       | a string in Python's notation for bytes        |
 | a required field of proto2 that is missing                 | a row without it                               |
 | a google.protobuf.Any of a type that the schema lacks      | an error without a name                        |
 | messages in Any in messages, beyond what the parser counts | an error in some interpreters, a row in others |
@@ -21,7 +21,7 @@ from tablehouse.formats.schemas import MAX_TYPES_NESTED
 
 _ANY = "google.protobuf.Any"
 
-#: Names of types; other text in their place is not repeated in errors.
+#: Names of types; other text is not repeated in errors.
 _TYPE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,200}")
 
 Check = Callable[[message.Message], None]

@@ -1,4 +1,4 @@
-"""A cache for results and failures of work on schemas, which would be done again for each record otherwise."""
+"""A cache for results and failures of work on schemas, which would otherwise be repeated for each record."""
 
 from collections.abc import Callable
 from functools import lru_cache, wraps

@@ -17,8 +17,8 @@ FORMAT_OF_KIND: Mapping[SchemaKind, ValueFormatName] = {"AVRO": "avro", "PROTOBU
 #: How a record names the schema it was written with: by its id in the registry, or by its GUID.
 SchemaName = int | UUID
 
-#: The limit of how deeply the types of a schema are nested, Protobuf's own limit for messages. Readers and writers of
-#: values recurse several times for each type, and an interpreter may stop at 1000.
+#: Maximum nesting of the types of a schema, which is Protobuf's own limit for messages. Readers and writers of values
+#: recurse several times for each type, and an interpreter may stop at 1000.
 MAX_TYPES_NESTED = 100
 
 
@@ -65,7 +65,7 @@ class Schemas(Protocol):
     def latest(self, subject: str, writer: SchemaName) -> Schema:
         """Return the latest version of a subject, as of a time after the schema `writer` was fetched.
 
-        So the schema of the rows is never older than the record. Raises as `known` does.
+        So the schema of the rows is never older than that of the record. Raises as `known` does.
         """
 
     async def fetch(self, needed: SchemaName | str) -> None:
@@ -81,7 +81,7 @@ class Schemas(Protocol):
         """
 
     def describe(self, needed: SchemaName | str) -> str:
-        """Return a schema's name, its registry and what is wrong with that, for a message about waiting for it."""
+        """Return a schema's name, its registry and the registry's trouble, for a message about waiting for it."""
 
 
 class NoSchemas:

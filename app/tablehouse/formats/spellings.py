@@ -82,7 +82,7 @@ def _spelling(
 
 
 def _is_plain(number: float, least: float, end: float) -> bool:
-    """Return whether a serialiser that uses exponents below `least` and from `end` on uses none for a number."""
+    """Return whether a number is written without an exponent: serialisers use one below `least` and from `end` on."""
     return number == 0 or least <= abs(number) < end
 
 
@@ -119,7 +119,7 @@ def _of_php(number: float) -> str:
     return f"{mantissa}e{exponent:+d}"
 
 
-#: Characters that some spellings escape as well, as a set of a regular expression.
+#: Characters that some spellings escape in addition, as sets of a regular expression.
 _BEYOND_ASCII = r"\x7f-\U0010ffff"
 _BEYOND_16_BITS = r"\U00010000-\U0010ffff"
 _OF_HTML = r"<>&\u2028\u2029"

@@ -1,8 +1,8 @@
 """Converts decimals, dates and times to the text that rows show, and back.
 
-A number of units is counted in 10 ** -digits seconds, and its text has as many digits behind the point:
-`2013-01-31`, `05:17:00.123`, `2013-01-31T05:17:00.123456Z`. Years are written as Java's java.time does: with four
-digits at least, with a plus sign where there are more, and 0000 before 0001: `+10000-01-01`, `-0001-12-31`.
+Units are 10 ** -digits seconds, and the text has as many digits after the point: `2013-01-31`, `05:17:00.123`,
+`2013-01-31T05:17:00.123456Z`. Years are written as by Java's java.time: with at least four digits, with a plus sign if
+there are more, and 0000 before 0001: `+10000-01-01`, `-0001-12-31`.
 """
 
 import re
@@ -11,13 +11,13 @@ from datetime import MAXYEAR, date, datetime, timedelta
 
 from tablehouse.formats.errors import DecodeError
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  what has a zone is in UTC, the rest has none
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  values with a zone are in UTC, others have no zone
 _DAY_SECONDS = 86_400
 
 #: The calendar repeats after this many years and days.
 _CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097
 
-#: Digits of a decimal, as of an integer in JSON: a scale of millions would be a text of megabytes.
+#: Maximum digits of a decimal, as of an integer in JSON: a scale of millions would make a text of megabytes.
 _MAX_DIGITS = 4300
 _MAX_BITS = (10**_MAX_DIGITS - 1).bit_length() - 1
 
@@ -33,7 +33,7 @@ _TIME = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9
 
 
 def decimal_text(unscaled: int, scale: int) -> str:
-    """Return the digits of unscaled * 10 ** -scale, all `scale` of them behind the point; raises DecodeError."""
+    """Return the digits of unscaled * 10 ** -scale, with `scale` digits after the point; raises DecodeError."""
     if unscaled.bit_length() > _MAX_BITS or abs(scale) > _MAX_DIGITS:
         raise DecodeError(f"a decimal has more than {_MAX_DIGITS} digits")
     sign, digits = "-" if unscaled < 0 else "", str(abs(unscaled))
@@ -58,17 +58,17 @@ def unscaled(text: str, scale: int) -> int:
     """Return the unscaled value of a text of decimal_text; raises DecodeError for other text and beyond the scale."""
     match = _DECIMAL.fullmatch(text) if len(text) <= _MAX_DECIMAL_CHARACTERS else None
     if match is None:
-        raise DecodeError('it has to be the digits of a decimal in a string, like "12.30"')
+        raise DecodeError('it has to be a decimal in a string, like "12.30"')
     sign, whole, fraction = match[1], match[2], match[3] or ""
     places, zeros = max(scale, 0), max(-scale, 0)
     if len(fraction.rstrip("0")) > places:
         raise DecodeError(f"it has more than {places} digits after the point")
-    # A schema's scale may be any number, so no text of that length is made before the scale was checked.
+    # A schema's scale may be any number, so it is checked before a text of that length is made.
     if abs(scale) > _MAX_DIGITS:
         raise DecodeError(f"a decimal has more than {_MAX_DIGITS} digits")
     digits = (whole + fraction[:places].ljust(places, "0")).lstrip("0")
     if digits and not digits.endswith("0" * zeros):
-        raise DecodeError(f"it does not end with {zeros} zeros, as its scale of {scale} demands")
+        raise DecodeError(f"it does not end with {zeros} zeros, as its scale of {scale} requires")
     digits = digits[: len(digits) - zeros] if digits else "0"
     if len(digits) > _MAX_DIGITS:
         raise DecodeError(f"a decimal has more than {_MAX_DIGITS} digits")

@@ -1,4 +1,4 @@
-"""Converts a record's value to the payload of its row, and checks it then, so that reads only return bytes."""
+"""Converts a record's value to the payload of its row, and checks it, so that reads only return bytes."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -48,7 +48,7 @@ class ValueFormat(Protocol):
 
 
 class JsonValue:
-    """JSON that is kept byte for byte, blanks included; json_text.py describes what is refused."""
+    """JSON that is kept byte for byte, including blanks; json_text.py describes what is refused."""
 
     content_type = "application/json"
 
@@ -179,7 +179,7 @@ class Convert(Protocol):
 
 
 class ConvertedToJson:
-    """Another format: `convert` makes JSON text of it, and `rest` a row of the text; None if the text is the row."""
+    """Another format: `convert` makes JSON text of it, and `rest`, if given, makes a row of the text."""
 
     content_type = "application/json"
 
@@ -230,7 +230,7 @@ def _of_json(table: TableSpec) -> ValueFormat | None:
 
 
 class FramedJson:
-    """JSON that names its schema; without a name it is refused as the record of another topic."""
+    """JSON that names its schema; a value that names none is refused, because it is probably not of this topic."""
 
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas

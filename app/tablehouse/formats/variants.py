@@ -1,17 +1,17 @@
 """Variants: the part of a key's wire bytes that does not depend on the key, as far as this worker knows.
 
-A key behind the id of its schema has another wire form for each id, and so another partition; a key in Kafka Connect's
-JSON has one for each text of its schema. That id or text is a variant. A key whose schema is
+A key with the id of its schema in front has a different wire form for each id, and so may be in another partition; a
+key in Kafka Connect's JSON has one for each text of its schema. That id or text is a variant. A key whose schema is
 named in a header has the same bytes under all schemas that encode it alike. A worker learns variants from the records
-it reads and from the schema registry, but cannot be sure to know all: a router that finds no row under the known
-variants asks every partition.
+it reads and from the schema registry, but may not know all of them: a router that finds no row under the known variants
+asks every partition.
 """
 
 from tablehouse.catalog.spec import KeySpec, SpellingName
 from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.schemas import Schemas
 
-#: The limit of variants of one topic's keys; each may be one more partition to ask on every read.
+#: Maximum variants of one topic's keys; each may be one more partition to ask on every read.
 MAX_VARIANTS = 256
 
 
@@ -39,8 +39,8 @@ class KeyVariants:
             return
         if len(self._known) == MAX_VARIANTS:
             raise DecodeError(
-                f"keys of {self.topic} have more than {MAX_VARIANTS} schemas, and each is a partition to look in: "
-                "give the topic's keys one schema"
+                f"keys of {self.topic} have more than {MAX_VARIANTS} schemas, and each may be one more partition to "
+                "look in: use one schema for the topic's keys"
             )
         self._known = (variant, *self._known)
 

@@ -139,7 +139,7 @@ class _Actives:
             moved = True
 
     def _movable(self, shards: dict[int, None], taker: int) -> int | None:
-        # The last shards have moved anyway, the first ones may have been active there before.
+        # The last shards have moved anyway; the first ones may have been active at the giver before.
         return next((shard for shard in reversed(shards) if self._copies.caught_up(shard, taker)), None)
 
     def _best_move(self, shards: Iterable[int], worth: _Worth, least: int) -> bool:

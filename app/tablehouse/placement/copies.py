@@ -66,7 +66,7 @@ class Copies:
             self.before[shard].append(member)
             self.open[shard].add(member)
         for shard in named(metadata.standbys.get(name, ())):
-            # A shard that was just assigned is not open before it has a position. (An active counts either way.)
+            # A standby that was just assigned is not open before it has a position. (An active counts either way.)
             if member in self.positions[shard]:
                 self.open[shard].add(member)
         for shard in named(metadata.warming.get(name, ())):
@@ -87,5 +87,5 @@ class Copies:
         return self._furthest[shard] - self.position(shard, member)
 
     def anywhere(self, shard: int) -> bool:
-        """Say whether every member could."""
+        """Return whether every member could be the active of a shard immediately."""
         return self._enough[shard] <= EMPTY and not self._open_only[shard]

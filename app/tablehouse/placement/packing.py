@@ -1,7 +1,7 @@
 """The wire format of the distribution: for each partition of a topic, the numbers of the members that have it.
 
-Every member gets the whole distribution, and Kafka stores the assignments of all members in one record, of at most 1
-MiB by default. So a number takes one byte, or two in a group of 255 members or more.
+Every member gets the whole distribution, and Kafka stores the assignments of all members in one record of at most 1 MiB
+by default. So a number takes only one byte, or two in a group of 255 members or more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ class Holder(Protocol):
 
     @property
     def actives(self) -> Mapping[str, Sequence[int]]:
-        """The partitions that it owns as active."""
+        """The partitions that the member owns as active."""
 
     @property
     def standbys(self) -> Mapping[str, Sequence[int]]:
-        """The partitions that it follows."""
+        """The partitions that the member follows as standby."""
 
 
 def pack(holders: Sequence[Holder], partitions: Mapping[str, int]) -> Layers:

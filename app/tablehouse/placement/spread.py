@@ -19,7 +19,7 @@ class Spread:
         self.total = [0] * len(members)
 
     def put(self, shard: int, member: int) -> None:
-        """Give a shard to a member that has not got it."""
+        """Give a shard to a member that does not have it."""
         topic = self._topic_of[shard]
         self.shards[topic][member][shard] = None
         self.of_topic[topic][member] += 1

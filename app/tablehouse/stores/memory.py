@@ -116,7 +116,7 @@ class StoreMemory:
         self._failures = Recurring(log)
 
     def resize(self, budget: int) -> None:
-        """Share another budget from here on; memtables of open column families may grow as large as before."""
+        """Change the budget; memtables of column families that are already open may still grow as large as before."""
         cache_size, memtables = _shares(budget)
         self._cache.set_capacity(cache_size)
         self._write_buffers.set_buffer_size(memtables)

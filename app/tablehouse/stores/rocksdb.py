@@ -96,7 +96,8 @@ class RocksTaskStore:
         if first >= above or limit < 1:
             return []
         options = ReadOptions()
-        # RocksDB stops there by itself. rocksdict's set_iterate_lower_bound sets the upper bound too.
+        # RocksDB stops at this bound. There is no lower bound, because rocksdict's set_iterate_lower_bound also sets
+        # the upper one.
         options.set_iterate_upper_bound(above)
         try:
             found: Iterable[tuple[Any, Any]] = family.items(
@@ -279,7 +280,7 @@ class RocksShard:
             raise to_store_error(error, f"opening {self.path}", self.path) from error
 
     def add(self, names: Iterable[str]) -> None:
-        """Create the column families of further tasks, unless they are there; blocks. Raises StoreError."""
+        """Create the column families of further tasks, unless they exist; blocks. Raises StoreError."""
         database = self.database
         if database is None:
             raise StoreClosed(f"{self.path}: the store is closed")
@@ -302,7 +303,7 @@ class RocksShard:
             raise StoreClosed(f"{self.path}: the store is closed")
         replaced = self.families.pop(name, None)
         self.handles.pop(name, None)
-        # First, since it may free the space needed by the creation.
+        # Drop first, since that may free the space needed by the creation.
         self._drop(database, _family(name, self._numbers[name]))
         if replaced is not None:
             # Any remaining reference, even in a traceback, would keep the database open.

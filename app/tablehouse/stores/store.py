@@ -36,9 +36,9 @@ class TaskStore(Protocol):
     ) -> Sequence[tuple[bytes, bytes]]:
         """Return up to `limit` rows with prefixed keys from `start`, inclusive, to `end`, exclusive, in key order.
 
-        With `reverse` they are the last rows of the range, the last one first. Only rows are returned, wherever the
-        bounds are, and records with other prefixes are not passed through. All rows are of one moment, and no snapshot
-        of it is kept after the call: rows written between two calls may or may not be returned by the second.
+        With `reverse` they are the last rows of the range, the last one first. Only rows are returned, whatever the
+        bounds, and records with other prefixes are not read. All rows are from one snapshot, which is not kept after
+        the call: rows written between two calls may or may not be returned by the second.
         """
 
     def checkpoint(self) -> bytes | None:
@@ -82,7 +82,7 @@ class ShardStore(Protocol):
         """
 
     def add(self, names: Iterable[str]) -> None:
-        """Open or create task stores for further names while the store is open, beside those that are in use."""
+        """Open or create task stores for further names while the store is open and in use."""
 
     def task(self, name: str) -> TaskStore:
         """Return the store of one task, which raises StoreClosed before it is opened or added, and after close()."""

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def start(work: Coroutine[Any, Any, None], name: str, on_fatal: Callable[[Exception], None]) -> asyncio.Task[None]:
-    """Run `work` as a task that need not be awaited; what it raises, cancellation apart, goes to on_fatal."""
+    """Run `work` as a task that need not be awaited; any exception except cancellation goes to on_fatal."""
     task = asyncio.get_running_loop().create_task(work, name=name)
 
     def ended(done: asyncio.Task[None]) -> None:

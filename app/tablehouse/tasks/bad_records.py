@@ -1,7 +1,7 @@
 """What happens to records that cannot become rows: a dead letter, a skip, or a stop.
 
-Whatever it is, it is over before the position passes them: a dead letter is acknowledged before the changelog batch is
-appended that covers its record.
+It happens before the position moves past the record: a dead letter is acknowledged before the changelog batch that
+covers its record is appended.
 """
 
 import time
@@ -17,12 +17,12 @@ from tablehouse.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-#: Records that could not become rows are logged one by one up to this many in that many seconds, and summed up beyond.
+#: At most this many bad records are logged one by one in this many seconds; the others are summarized.
 BAD_RECORDS_LOGGED, LINES_SECONDS = 10, 60.0
 
 
 class BadRecords:
-    """Those of the batch that a pipeline is at."""
+    """The bad records of the batch that a pipeline is folding."""
 
     def __init__(self, table: str, codec: TableCodec, dead_letters: DeadLetters, metrics: Metrics) -> None:
         self._table = table
@@ -35,34 +35,34 @@ class BadRecords:
         self._found: list[BadRecord] = []
         self._summary = Recurring(log)
         self._lines_from, self._lines = float("-inf"), 0
-        #: What the latest one was, in words.
+        #: A description of the latest bad record.
         self.latest: str | None = None
 
     def clear(self) -> None:
-        """Forget them, since their batch is folded again."""
+        """Forget the records found so far, because their batch is folded again."""
         self._found.clear()
 
     def add(self, record: LogRecord, reason: str, detail: str) -> None:
-        """See Skips."""
+        """Record a bad record; implements Skips."""
         self._found.append(BadRecord(record, reason, detail))
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of bad records found in the batch."""
         return len(self._found)
 
     @property
     def stop_at(self) -> BadRecord | None:
-        """Return the record that nothing may be applied beyond; None when there is none."""
+        """Return the record before which ingesting has to stop; None when there is none."""
         return self._found[0] if self._found and self._on_error == "stop" else None
 
     def refusal(self, bad: BadRecord) -> RecordRefused:
-        """Return what to raise where nothing is left to apply before a record."""
+        """Return the error to raise once everything before a record is applied."""
         return RecordRefused(self._source, bad)
 
     async def pass_over(self) -> None:
-        """Do with them as the table says, and return when their position may be appended.
+        """Handle the bad records as `on_error` says. Afterwards the position that covers them may be appended.
 
-        Raises LettersUndelivered, and RecordRefused where the table wants to stop.
+        Raises LettersUndelivered, and RecordRefused where `on_error` is stop.
         """
         if not self._found:
             return

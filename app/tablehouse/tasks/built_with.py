@@ -1,7 +1,7 @@
-"""A look at what tables were built with, before a worker takes part in its group.
+"""Checks, before a worker joins its group, that its tables were built with their present definitions.
 
-It is short, so it may miss a definition that has changed. The tasks compare all that they read (table_state.py); by
-then the worker is a member, and its end is a rebalance for the others.
+Only a few records are read, so a changed definition may be missed. Tasks compare every claim that they read
+(table_state.py), but by then the worker is a member, and its exit makes the group rebalance.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from tablehouse.tasks.records import CLAIM_KEY, Checkpoint, Claim, MalformedReco
 from tablehouse.tasks.served import Served
 from tablehouse.tasks.shards import ShardSettings
 
-#: Partitions of each changelog that are looked at, and how many records before the end where the first ones have no
-#: claim.
+#: Partitions of each changelog that are checked, and how many records before the end to read if the first records have
+#: no claim.
 LOOKED_AT, TAIL_RECORDS = 3, 500
 
-#: Seconds that this may take for all changelogs together.
+#: Timeout for all changelogs together, in seconds.
 PATIENCE = 10.0
 
 
 async def check_definitions(settings: ShardSettings, served: Served, changelog: LogReader) -> None:
     """Raise FingerprintChanged when a changelog or a store says that a table was built with another definition.
 
-    Where the short look into a table's changelog finds no claim, a store on this worker's disk is asked, so none may be
-    open. What cannot be read, or not in time, is left to the tasks.
+    If no claim is found in a table's changelog, a store on this worker's disk is read instead, so no store may be open.
+    Whatever cannot be read in time is left to the tasks.
     """
     seen = await check_changelogs(settings.group, served, changelog)
     for name in served.catalog.shard_names:
@@ -42,9 +42,9 @@ async def check_definitions(settings: ShardSettings, served: Served, changelog: 
 
 
 async def check_changelogs(group: str, served: Served, changelog: LogReader) -> set[str]:
-    """Return the tables whose changelogs say that they were built as they are defined now.
+    """Return the tables whose changelogs have a claim with the table's present definition.
 
-    Raises FingerprintChanged when one says something else.
+    Raises FingerprintChanged when a claim has another definition.
     """
     identities = [
         _identity(group, served, table, partition)
@@ -107,7 +107,7 @@ def _identity(group: str, served: Served, table: TableSpec, partition: int) -> I
 
 def _compare(identity: Identity, built_with: Mapping[str, str], where: str) -> None:
     ours = identity.fingerprint
-    # A store of another group or layout is built again, and a topic that has grown has a check of its own.
+    # A store of another group or layout is rebuilt, and partition counts are checked elsewhere.
     if built_with.get("group") == ours["group"] and built_with.get("table") == ours["table"]:
         same = {part: ours[part] for part in ("partitions", "row_layout")}
         require_same_definition(identity, {**built_with, **same}, where)

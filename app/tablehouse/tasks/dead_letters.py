@@ -1,7 +1,7 @@
-"""Dead letters: records that cannot become rows, as they were, with what was wrong in headers of their own.
+"""Dead letters: copies of records that cannot become rows, with the error in additional headers.
 
-The headers are those of Kafka Connect's dead letter queues, so that tools for them show these too, and some of our own.
-They follow the record's headers, which `original()` gives back, however a producer has called his.
+The headers are those of Kafka Connect's dead letter queues, so that tools for these show them, and some of our own.
+They follow the record's own headers, whose number is a header too, so a producer may use any header names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ from tablehouse.tasks.log import LogRecord
 CONNECT = "__connect.errors."
 OURS = "__tablehouse.errors."
 
-#: What `table` says in a letter about offsets that are passed over in every table of the topic.
+#: The value of `table` in a letter about offsets that every table of the topic skips.
 EVERY_TABLE = "*"
 
-#: Why a record became no row, or is no record that can be read.
+#: Reasons why a record could not become a row, or could not be read.
 REASONS = ("null_key", "empty_key", "undecodable_key", "undecodable_value", "oversized", "unreadable")
 
-#: How many headers the record had itself. Only the last header of this name counts.
+#: The number of the record's own headers. Only the last header of this name counts.
 _OWN_HEADERS = f"{OURS}record.headers"
 
-#: The part of Kafka Connect's work that fails for a reason of ours.
+#: The stage of Kafka Connect that corresponds to each reason.
 _STAGES = {
     "null_key": "KEY_CONVERTER",
     "empty_key": "KEY_CONVERTER",
@@ -49,18 +49,18 @@ class DeadLetter(NamedTuple):
 
 
 class DeadLetters(Protocol):
-    """Where dead letters go."""
+    """Writes dead letters."""
 
     async def send(self, letters: Sequence[DeadLetter]) -> None:
         """Write letters of one source partition, and return once all in-sync replicas have each of them.
 
-        Within a deadline of its own. Raises LettersUndelivered, after which some may have been written. Being cancelled
-        has an unknown outcome too.
+        Has a timeout of its own. Raises LettersUndelivered; after that, or after a cancellation, some letters may have
+        been written.
         """
 
 
 class Content(NamedTuple):
-    """A record as it is written to the dead-letter topic; also what a record was before."""
+    """Key, value and headers of a dead letter, or of the original record."""
 
     key: bytes | None
     value: bytes | None
@@ -68,20 +68,20 @@ class Content(NamedTuple):
 
 
 def content_of(letter: DeadLetter, group: str, worker: str, now_ms: int) -> Content:
-    """Return what is written for a letter: the record's key, value and headers untouched, and the error's headers."""
+    """Return what is written for a letter: the record's unchanged key, value and headers, and the error's headers."""
     record = letter.bad.record
     return Content(record.key, record.value, (*record.headers, *_error(letter, group, worker, now_ms)))
 
 
 def without_value(letter: DeadLetter, group: str, worker: str, now_ms: int) -> Content:
-    """Return what is written where the whole record is too large: without its value, whose size is a header."""
+    """Return what is written if the whole record is too large: no value, but its size in a header."""
     record = letter.bad.record
     dropped = (f"{OURS}dropped.value.bytes", b"%d" % len(record.value or b""))
     return Content(record.key, None, (*record.headers, *_error(letter, group, worker, now_ms), dropped))
 
 
 def without_content(letter: DeadLetter, group: str, worker: str, now_ms: int) -> Content:
-    """Return what is written where key and headers are too large as well: the error's headers alone."""
+    """Return what is written if key and headers are too large as well: only the error's headers."""
     record = letter.bad.record
     own = sum(len(name) + len(value or b"") for name, value in record.headers)
     dropped = (
@@ -124,9 +124,9 @@ def _error(
 
 
 class LetterRead(NamedTuple):
-    """A dead letter as it is read. Times are in milliseconds; `dropped` has the sizes of what was too large, by part.
+    """A dead letter as read. Times are in milliseconds; `dropped` has the size of each part that was too large.
 
-    `original` is the record's content as it was, without what was dropped.
+    `original` is the record's original content without the dropped parts.
     """
 
     partition: int
@@ -144,7 +144,7 @@ class LetterRead(NamedTuple):
 
 
 def read_letter(partition: int, record: LogRecord) -> LetterRead | None:
-    """Return the letter that a record of the dead-letter topic is; None when a worker did not write it."""
+    """Parse a record of the dead-letter topic; return None for one that no worker wrote."""
     try:
         place = max(index for index, (name, _) in enumerate(record.headers) if name == _OWN_HEADERS)
         own = int(record.headers[place][1])

@@ -1,4 +1,4 @@
-"""From a table's definition to what its tasks need: names, fingerprint and codec."""
+"""What a table's tasks need from its definition: names, fingerprint and codec."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,13 +25,13 @@ from tablehouse.tasks.suspicions import KeySuspicion
 def changelog_topic(group: str, table: TableSpec) -> str:
     """Return the name of a table's changelog topic; each version of a table has one of its own.
 
-    Tables of one catalog never share one. Two groups can, and their fingerprints tell them apart.
+    Tables of one catalog never share a topic. Those of two groups can; their fingerprints tell them apart.
     """
     return f"{group}-{table.log_name}-changelog"
 
 
 def tables_with_changelogs(group: str, topics: Iterable[str]) -> set[str]:
-    """Return the tables of a group whose changelogs are among some topics, in whatever version."""
+    """Return the tables of a group that have a changelog, of any version, among `topics`."""
     pattern = re.compile(rf"{re.escape(group)}-(.+?)(-v[0-9]+)?-changelog")
     return {match[1] for topic in topics if (match := pattern.fullmatch(topic))}
 
@@ -42,7 +42,7 @@ def family_name(table: TableSpec) -> str:
 
 
 def identity_of(group: str, table: TableSpec, partition: int, partitions: int) -> Identity:
-    """Return what a task is; `partitions` is the source topic's count."""
+    """Return a task's identity; `partitions` is the source topic's partition count."""
     return Identity(
         table=table.name,
         changelog=TopicPartition(changelog_topic(group, table), partition),
@@ -52,7 +52,7 @@ def identity_of(group: str, table: TableSpec, partition: int, partitions: int) -
 
 
 def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) -> TableCodec:
-    """Return how the records of one partition of the table's source are read."""
+    """Return the codec for one partition of the table's source."""
     keys, partitioner = source_keys(table.source, known), table.source.partitioner
 
     anywhere = partitioner == "any"
@@ -77,7 +77,7 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         if reason == "undecodable_key":
             return cause_of_key(table.source.key.format, record.key or b"", record.headers, kind_of)
         value = record.value or b""
-        # To look at all of a large one would take too long.
+        # Checking a large value would take too long.
         if reason == "undecodable_value" and len(value) <= LARGE_VALUE_BYTES:
             return cause_of_value(table.source.value.format, value, record.headers, kind_of)
         return None

@@ -1,4 +1,4 @@
-"""The digest of a partition's rows: to compare replicas with each other, and tables with what they were made from."""
+"""The digest of a partition's rows, to compare replicas with each other and tables with their sources."""
 
 import hashlib
 import struct
@@ -11,7 +11,7 @@ from tablehouse.stores.store import StoreClosed
 from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.task import Task
 
-#: Rows read and hashed in one go, about 1 us each, which is how long readers wait.
+#: Rows read and hashed in one slice of work, at about 1 us each; readers wait that long.
 ROWS_PER_TURN = 400
 
 _LENGTH = struct.Struct(">I")
@@ -19,12 +19,12 @@ _LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True, slots=True)
 class PartitionDigest:
-    """The rows of one partition: how many, and a hash over all of them.
+    """The number of rows of one partition, and a hash over all of them.
 
     rows_hash is BLAKE2b of 16 bytes, in hexadecimal, over every row in the order of the stored keys: length of the
-    stored key, stored key, length of the row, row bytes; lengths are 4 bytes, big-endian. Rows that were written
-    meanwhile may be in it or not: it is the state at a position only when position_before and position_after, the
-    source offsets last applied, are the same.
+    stored key, stored key, length of the row, row bytes; lengths are 4 bytes, big-endian. Rows written meanwhile may be
+    included or not: the digest is the state at a position only when position_before and position_after, the source
+    offsets last applied, are the same.
     """
 
     state: str
@@ -40,10 +40,10 @@ def _new_hash() -> hashlib.blake2b:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The digest of a partition, as any copy with a readable store has it, whatever is asked of other answers.
+    """The question for a partition's digest. Any copy with a readable store answers it, whatever the consistency.
 
-    What follows `start` is what was counted and hashed before it: a result that is no digest yet is the question to go
-    on with.
+    `start` is the key to continue at, and the other fields are what was counted and hashed before it. While rows are
+    left, the answer is the next question to ask.
     """
 
     start: bytes = ROW_PREFIX

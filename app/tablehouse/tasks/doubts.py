@@ -1,9 +1,9 @@
-"""Tables whose misses are inconclusive, because keys may lie in partitions where no lookup looks for them.
+"""Tables whose misses are inconclusive, because keys may be in partitions where lookups do not look for them.
 
 A lookup asks the partition that the partitioner names. One key found elsewhere shows that the producers use another
-partitioner, so no miss of that whole table is a proof any more, whichever worker and partition is asked. What a worker
-finds travels to all others with the group's metadata (kafka/engine.py), and every partition's position records keep it.
-Which partitioner would be right is known to the workers that read such keys, from then until they restart.
+partitioner, so all misses of that table are inconclusive, in every partition and on every worker. The group's metadata
+tells the other workers what one has found (kafka/engine.py), and the position records of every partition keep it. Which
+partitioner would be right is known only to the workers that have read such keys, until they restart.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tablehouse.tasks.ingest import TableCodec
 from tablehouse.tasks.suggestions import Suggestion
 
-#: What is suggested where no misplaced key was read by this worker since it started.
+#: The suggestion of a worker that has read no misplaced key of the table since it started.
 _ASK_ITS_READER = (
     "does its producer use another one? Correct `partitioner` and give the table a new version; /readyz of the worker "
     "that read the key says which partitioner fits"
@@ -21,21 +21,21 @@ _ASK_ITS_READER = (
 
 
 class Misplaced(NamedTuple):
-    """The first record found in another partition than the partitioner says: its partition and source offset."""
+    """The partition and offset of the first record found in another partition than the partitioner says."""
 
     partition: int
     offset: int
 
 
 class Growth(NamedTuple):
-    """The partition counts of a source topic: what its tables were built with, and what it has now."""
+    """A source topic's partition counts: the one that its tables were built with, and the present one."""
 
     built: int
     now: int
 
 
 class Doubts:
-    """What a worker knows of such tables. on_found is called for a misplaced key that was not known here before."""
+    """What a worker knows about such tables. on_found is called for the first misplaced key of a table."""
 
     def __init__(self, on_found: Callable[[], None]) -> None:
         self._on_found = on_found
@@ -55,9 +55,9 @@ class Doubts:
             self._on_found()
 
     def look_at(self, changelog: str, codec: TableCodec, keys: Sequence[bytes]) -> Suggestion:
-        """Return what is suggested for a table, after a look at some of its keys, in their wire form.
+        """Look at some keys of a table, in their wire form, and return the suggestion for the table.
 
-        They are a misplaced key of the codec's partition and keys that were read after it.
+        `keys` are a misplaced key of the codec's partition and keys that were read after it.
         """
         suggestion = self._suggestions.setdefault(changelog, Suggestion(codec.spec))
         suggestion.look_at(keys, codec.source.partition, codec.partitions)
@@ -69,7 +69,7 @@ class Doubts:
             self._misplaced.setdefault(changelog, first)
 
     def grown(self, tables: Mapping[str, Growth]) -> None:
-        """Replace what is known, by changelog, of tables whose source topic has another partition count by now."""
+        """Replace the tables, by changelog, whose source topic's partition count has changed."""
         self._grown = tables
 
     def why(self, changelog: str, source: str) -> str | None:
@@ -78,16 +78,16 @@ class Doubts:
             partition, offset = self._misplaced[changelog]
             suggestion = self._suggestions.get(changelog, _ASK_ITS_READER)
             return (
-                f"the key at offset {offset} of {source}[{partition}] lies in another partition than the table's "
+                f"the key at offset {offset} of {source}[{partition}] is in another partition than the table's "
                 f"partitioner says: {suggestion}"
             )
         if changelog in self._grown:
             built, now = self._grown[changelog]
             return (
-                f"topic {source} has {now} partitions and the table was built with {built}: new records may lie where "
-                "no worker reads, and Kafka leaves the old ones where no lookup by the new count finds them. If the "
-                "topic was created again, give the table a new version. If it has grown, a new version over this topic "
-                f"would not help: produce all records into a new topic of {now} partitions, and give the table that "
-                "`source.topic` and a new version"
+                f"topic {source} has {now} partitions and the table was built with {built}: new records may be in "
+                "partitions that no worker reads, and Kafka leaves the old ones where lookups by the new count do not "
+                "find them. If the topic was created again, give the table a new version. If it has grown, a new "
+                f"version over this topic would not help: produce all records into a new topic of {now} partitions, "
+                "and give the table that `source.topic` and a new version"
             )
         return None

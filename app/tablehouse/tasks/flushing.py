@@ -1,4 +1,4 @@
-"""Flushes the stores of a worker, saves how far they are, and measures the disk."""
+"""Flushes a worker's stores, saves their positions, and measures disk usage."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ FLUSH_INTERVAL = 30.0
 
 
 class Flushing:
-    """Works for the shards that `held` returns. on_store_failed is told of a shard whose store cannot be flushed.
+    """Flushes the shards that `held` returns. on_store_failed is called with a shard whose store cannot be flushed.
 
-    `positions` returns how far each shard is, by name and partition.
+    `positions` returns the position of each shard, by name and partition.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Flushing:
         self._failures = Recurring(log, ports.clock.monotonic)
 
     async def keep_flushed(self) -> None:
-        """Flush what was written, every FLUSH_INTERVAL, until cancelled."""
+        """Flush all stores every FLUSH_INTERVAL, until cancelled."""
         while True:
             await self._ports.sleep(FLUSH_INTERVAL)
             for shard in list(self._held().values()):
@@ -49,25 +49,25 @@ class Flushing:
                 except StoreError as error:
                     self._failures.error(shard.id, "store not flushed", shard=str(shard.id), error=str(error))
                     if not isinstance(error, StoreClosed):
-                        # A store that is not written to would keep its memtables, which all stores share.
+                        # A store without writes would not fail elsewhere, and its memtables take memory from all.
                         self._on_store_failed(shard)
                 else:
                     self._failures.end(shard.id, "store is flushed again", shard=str(shard.id))
             await self.save_positions()
 
     async def save_positions(self) -> None:
-        """Save how far each shard is, for the placement of the next process, and measure the disk."""
+        """Save each shard's position, for placement after a restart, and measure disk usage."""
         await asyncio.to_thread(self._save, self._positions(), list(self._held().values()))
 
     def _save(self, positions: Mapping[str, Mapping[int, int]], shards: list[Shard]) -> None:
         metrics, directory = self._ports.metrics, self._directory
         try:
-            # First, since a full disk fails what follows.
+            # First, because what follows fails on a full disk.
             directory.measure(metrics)
             directory.save_positions(positions)
             for shard in shards:
                 metrics.store_size.labels(shard.id.name, str(shard.id.partition)).set(shard.store.size())
         except (OSError, StoreError) as error:
-            self._failures.error("directory", "the data directory fails", path=str(directory.path), error=str(error))
+            self._failures.error("directory", "data directory unusable", path=str(directory.path), error=str(error))
         else:
-            self._failures.end("directory", "the data directory works again", path=str(directory.path))
+            self._failures.end("directory", "data directory usable again", path=str(directory.path))

@@ -1,4 +1,4 @@
-"""What a task is, as its store and its claims say it, and the check that a table's definition has not changed."""
+"""A task's identity, as stored in its checkpoint and claims, and the check that its table's definition is unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class FingerprintChanged(SetupError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a task is, as its store and its claims say it. `inputs` are the source partitions that it reads."""
+    """What identifies a task in its checkpoint and claims. `inputs` are the source partitions that it reads."""
 
     table: str
     changelog: TopicPartition
@@ -23,10 +23,10 @@ class Identity:
 
 
 def require_same_definition(identity: Identity, built_with: Mapping[str, str], where: str) -> None:
-    """Raise FingerprintChanged unless a store, or a claim, was made with the definition that the table has now."""
+    """Raise FingerprintChanged unless a store or a claim was made with the table's present definition."""
     changed = difference(built_with, identity.fingerprint)
     if changed:
         raise FingerprintChanged(
-            f"table {identity.table}: {where} was built with another definition: {'; '.join(changed)}. Put "
-            "it back, or give the table a new version to build it again next to the old data"
+            f"table {identity.table}: {where} was built with another definition: {'; '.join(changed)}. Restore "
+            "that definition, or give the table a new version, which is built next to the old data"
         )

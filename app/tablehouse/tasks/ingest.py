@@ -1,6 +1,6 @@
-"""From source records to the one record batch that goes to the changelog: decode, check, fold.
+"""Turns source records into the rows of one changelog batch: decode, check, fold.
 
-This is the only code that runs per source record, so it does as little as it can there.
+Only this code runs for each source record, so it does as little as possible.
 """
 
 from bisect import bisect_left
@@ -21,7 +21,7 @@ from tablehouse.turns import Work
 
 
 class LaneBatch(NamedTuple):
-    """Source records on their way to a task, for every offset from `first` up to, not including, `next_offset`.
+    """Source records on their way to a task: all those from offset `first` up to, not including, `next_offset`.
 
     `size` is the bytes of their keys and values.
     """
@@ -33,7 +33,7 @@ class LaneBatch(NamedTuple):
 
     @classmethod
     def of(cls, records: Sequence[LogRecord], first: int, next_offset: int) -> Self:
-        """Make a batch of records that were not measured yet, at about 0.1 us each."""
+        """Make a batch of records and measure their size, at about 0.1 us each."""
         size = sum([len(record.key or b"") + len(record.value or b"") for record in records])
         return cls(records, first, next_offset, size)
 
@@ -41,8 +41,8 @@ class LaneBatch(NamedTuple):
 class BadRecord(NamedTuple):
     """A source record that cannot become a row.
 
-    reason is one of REASONS in dead_letters.py, among them unreadable for offsets that an operator has passed over;
-    detail is for people, and has nothing of the record's content.
+    reason is one of REASONS in dead_letters.py, including unreadable for offsets that an operator has skipped; detail
+    is for people, and has nothing of the record's content.
     """
 
     record: LogRecord
@@ -51,7 +51,7 @@ class BadRecord(NamedTuple):
 
 
 class RecordRefused(Exception):
-    """A source partition is not ingested beyond a record that cannot become a row."""
+    """Ingesting stops at a record that cannot become a row."""
 
     def __init__(self, source: TopicPartition, bad: BadRecord) -> None:
         super().__init__(f"offset {bad.record.offset} of {source} cannot become a row: {bad.reason}, {bad.detail}")
@@ -59,7 +59,7 @@ class RecordRefused(Exception):
 
 
 class Skips(Protocol):
-    """Where records go that cannot become rows. They are passed over in the fold."""
+    """Receives the records that cannot become rows; the fold skips them."""
 
     def __call__(self, record: LogRecord, reason: str, detail: str) -> None:
         """Record one; see BadRecord."""
@@ -69,14 +69,13 @@ class Skips(Protocol):
 class TableCodec:
     """How the records of one table's source partition are read.
 
-    spec is what the definition says of the source, of which `source` is one of `partitions`. store_key turns a wire key
-    into its stored form and decode_value a value into the payload kept, or None for a delete; both are given the
-    headers of the record, and raise DecodeError. misplaced returns the index of the first of some wire keys that the
-    partitioner would not have put into this partition, None when all are where they belong. empty_keys is False where
-    the source's producers send records with an empty key anywhere, so that none of them can be the latest. on_error
-    says what happens to records that cannot become rows, and likely_cause what one probably is instead, with the reason
-    it was given, and what would be right; None when it is not known. suspicion looks at records, and at the keys of
-    those that can be read.
+    spec is the source's definition, and `source` one of its `partitions`. store_key turns a wire key into its stored
+    form, and decode_value a value into the payload to keep, or None for a delete; both are given the headers of the
+    record, and raise DecodeError. misplaced returns the index of the first of some wire keys that the partitioner would
+    not have put into this partition; None when there is none. empty_keys is False where producers send records with an
+    empty key to any partition, so that none of them can be the latest. on_error says what happens to records that
+    cannot become rows. likely_cause is given such a record and its reason, and returns what the record probably is and
+    which definition would fit; None when that is not known. suspicion checks records, and the keys that can be read.
 
     decode_in_pieces does what decode_value does, yielding every few milliseconds; it is for values of more than
     LARGE_VALUE_BYTES. Without it they are decoded at once.
@@ -97,10 +96,10 @@ class TableCodec:
 
 
 class Folding:
-    """A lane batch on its way to rows, a slice at a time. Records that cannot become rows go to `skip`.
+    """Folds a lane batch, a slice at a time. Records that cannot become rows go to `skip`.
 
     rows are those of all slices so far (prefixed keys; None deletes). misplaced_at is the offset of the first misplaced
-    key, stream_time the highest timestamp of the partition, beginning with that before the batch; -1 before the first
+    key. stream_time is the highest timestamp of the partition, including records before the batch; -1 before the first
     record. sample is the first misplaced key and keys that follow it, in their wire form.
     """
 
@@ -114,11 +113,11 @@ class Folding:
         self.stream_time = stream_time
 
     def add(self, records: Sequence[LogRecord]) -> None:
-        """Decode, check and fold records that follow those before."""
+        """Decode, check and fold the next records."""
         self._add(records, self._codec.decode_value)
 
     def add_in_pieces(self, record: LogRecord) -> Work[None]:
-        """Do what add does with one record of a large value, yielding as TableCodec.decode_in_pieces does."""
+        """Do what add() does for one record with a large value, yielding as TableCodec.decode_in_pieces does."""
         value, decode_in_pieces = record.value, self._codec.decode_in_pieces
         if value is None or decode_in_pieces is None:
             self.add((record,))
@@ -126,7 +125,7 @@ class Folding:
         outcome: bytes | Exception | None
         try:
             outcome = yield from decode_in_pieces(value, record.headers)
-        except Exception as error:  # noqa: BLE001  raised where decode_value would have raised it
+        except Exception as error:  # noqa: BLE001  raised again where decode_value would have raised it
             outcome = error
 
         def decode_value(_value: bytes, _headers: Sequence[tuple[str, bytes]]) -> bytes | None:
@@ -178,7 +177,7 @@ class Folding:
         self.stream_time = max(self.stream_time, max((record.timestamp for record in records), default=-1))
 
     def _look_at_keys(self, records: Sequence[LogRecord], wires: Sequence[bytes], decoded: Sequence[Decoded]) -> None:
-        """See whether keys are where the partitioner puts them, and look like the table's format."""
+        """Check that the partitioner puts the keys here, and that they look like the table's format."""
         if self._codec.suspicion is not None:
             self._codec.suspicion.look(wires, records)
         if self.misplaced_at is None:

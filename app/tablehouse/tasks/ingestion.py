@@ -17,7 +17,7 @@ SLICE_TIMEOUT_SECONDS = 1.0
 
 
 class Ingestion:
-    """One ownership's, that is under one claim. on_applied is called with each batch that was applied."""
+    """Ingests under one claim. on_applied is called for each batch that was applied."""
 
     def __init__(
         self, state: TableState, codec: TableCodec, lane: Lane, ports: Ports, on_applied: Callable[[], None]
@@ -29,9 +29,10 @@ class Ingestion:
         self.pipeline = Pipeline(state, codec, ports, on_applied, partial(lane.step_aside, state.table))
 
     async def begin(self, bounds: Bounds) -> None:
-        """Feed what comes before any record; `bounds` are the source's, listed after the claim.
+        """Check the source and feed the batches that come before any record.
 
-        Raises SourceLost where the source does not have what comes next, and what Pipeline.feed() raises.
+        `bounds` are the source's, listed after the claim. Raises SourceLost where the source does not have the next
+        offset, and what Pipeline.feed() raises.
         """
         pipeline, source = self.pipeline, self._lane.source
         if bounds.high_watermark < pipeline.needed:
@@ -39,7 +40,7 @@ class Ingestion:
         if bounds.start > pipeline.needed:
             if self._state.position is not None and self._state.position.of(source) is not None:
                 raise SourceLost(f"{source} has no offset {pipeline.needed}")
-            # Offsets that retention removed before the table saw any of the topic count as applied: they hold nothing.
+            # Offsets that retention removed before the table read any record count as applied: they have no records.
             await pipeline.feed(LaneBatch.of((), pipeline.needed, bounds.start))
         if pipeline.knows_more:
             await pipeline.feed(LaneBatch.of((), pipeline.needed, pipeline.needed))
@@ -62,7 +63,7 @@ class Ingestion:
                     return inbox
 
     async def _next_slice(self, cursor: Cursor) -> LogSlice:
-        """Wait for a slice; raises what happened to the batch in flight when none comes soon."""
+        """Wait for a slice. If none comes soon, settle the batch in flight, which may raise, and wait again."""
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SLICE_TIMEOUT_SECONDS):
@@ -73,7 +74,7 @@ class Ingestion:
             raise SourceLost(str(error)) from error
 
     async def _take_from(self, inbox: Inbox) -> None:
-        """Ingest what the lane delivers until it goes on without this task."""
+        """Ingest what the lane delivers, until the lane moves on without this task."""
         pipeline = self.pipeline
         while True:
             if inbox.empty:
@@ -86,5 +87,5 @@ class Ingestion:
             except LaneMovedOn:
                 return
             await pipeline.feed(batch)
-            # Its rows may be large, and it may be long until the next one comes.
+            # The batch may be large, and the next one may not come for a long time.
             del batch

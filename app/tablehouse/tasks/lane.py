@@ -1,9 +1,9 @@
 """A lane: the stream of one input into its shard, and which of the shard's tasks are on it.
 
-The group's consumer delivers each record once; the lane hands it to every task that has joined. A lane is where the
-furthest of its tasks is, which is the front. A task that lags (a new table on an old topic, one that had to claim
-again) catches up on a reader of its own and joins within a lane batch of the front, so that its siblings never rewind
-and never wait for it. DESIGN.md says which tasks belong to the front.
+The group's consumer delivers each record once; the lane hands it to every task that has joined. A lane is at the
+position of its furthest task, the front. A task that lags (a new table on an old topic, or a task that had to claim
+again) catches up with a reader of its own, and joins once it is within a lane batch of the front. So its siblings never
+rewind and never wait for it. DESIGN.md says which tasks belong to the front.
 """
 
 import asyncio
@@ -15,23 +15,23 @@ from tablehouse.tasks.ingest import LaneBatch
 from tablehouse.tasks.log import LaneControl, LaneOutage, LogRecord
 from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
 
-#: What a record takes in memory in addition to its key and value: its object, theirs, and its place in lists.
+#: Memory that a record takes in addition to the bytes of its key and value: Python objects and list entries.
 RECORD_BYTES = 300
 
-#: A lane that was paused goes on when every inbox is down to this share of its limits.
+#: A paused lane resumes once no inbox is fuller than this share of its limits.
 _GO_ON = 0.5
 
 
 class LaneMovedOn(Exception):
-    """The lane went on to the front without this task, which has to catch up and join again."""
+    """The lane moved on to the front without this task, which has to catch up and join again."""
 
 
 class SourceLost(Exception):
-    """The source no longer has the next offset; why has to be found out."""
+    """The source no longer has the next offset; the next attempt finds out why."""
 
 
 class _Batches:
-    """Batches in order, and what they amount to."""
+    """A queue of batches, and the total number and size of their records."""
 
     def __init__(self) -> None:
         self.queue: deque[LaneBatch] = deque()
@@ -58,7 +58,7 @@ class _Batches:
 
 
 class Inbox:
-    """The batches that wait for one task, in order and without a hole."""
+    """The batches that wait for one task, in order and without a gap."""
 
     def __init__(self, on_taken: Callable[[], None]) -> None:
         self._batches = _Batches()
@@ -67,7 +67,7 @@ class Inbox:
         self._cut: Exception | None = None
         #: The bytes of a large batch that was taken and is being ingested; 0 for others.
         self._in_hand = 0
-        #: Whether the task waits for something that may take long, and not for its turn.
+        #: Whether the task waits for something that may take long, such as a schema.
         self._set_aside = False
 
     def put(self, batch: LaneBatch) -> None:
@@ -76,15 +76,15 @@ class Inbox:
         self._filled.set()
 
     def cut(self, reason: Exception) -> None:
-        """Nothing more will come: once what waits has been taken, take() raises `reason`."""
+        """Close the inbox: once the waiting batches have been taken, take() raises `reason`."""
         if self._cut is None:
             self._cut = reason
         self._filled.set()
 
     async def take(self, limit: int) -> LaneBatch:
-        """Wait for something and return as many batches as fit into `limit` records and LANE_BATCH_BYTES, as one.
+        """Wait for batches, and return as many as fit into `limit` records and LANE_BATCH_BYTES, joined into one.
 
-        One batch is returned however large it is. A large one counts as waiting until the next is asked for, so that
+        At least one batch is returned, however large it is. A large one counts as waiting until the next call, so that
         the lane does not fetch another one meanwhile. Raises LaneMovedOn and SourceLost.
         """
         queue = self._batches.queue
@@ -111,21 +111,21 @@ class Inbox:
         return batch
 
     def set_aside(self) -> None:
-        """Count for nothing in `size` until the next batch is taken."""
+        """Report a `size` of 0 until the next batch is taken."""
         self._set_aside = True
 
     @property
     def size(self) -> int:
-        """Return the bytes of keys and values that wait, and of a large batch that is being ingested."""
+        """Return the bytes of waiting keys and values, and of a large batch that is being ingested."""
         return 0 if self._set_aside else self._batches.size + self._in_hand
 
     @property
     def empty(self) -> bool:
-        """Return whether nothing waits."""
+        """Return whether no batch waits."""
         return not self._batches.queue
 
     def fill(self, records: int, size: int) -> float:
-        """Return what waits as a share of `records` or of `size` bytes, whichever share is greater."""
+        """Return how full the inbox is: its share of `records` or of `size` bytes, whichever is greater."""
         return self._batches.fill(records, size) + self._in_hand / size
 
 
@@ -136,24 +136,24 @@ class Lane:
         self.source = source
         self._control = control
         self._joined: dict[str, Inbox] = {}
-        #: The source offset that the lane delivers next; None while it stands still.
+        #: The source offset that the lane delivers next; None while it is stopped.
         self._next: int | None = None
-        #: What was delivered last, so that a task a little behind can still join.
+        #: The batches delivered last, so that a task a little behind can still join.
         self._recent = _Batches()
         self._paused = False
-        #: Records, and bytes that they take in memory, that may wait in a task's inbox before the lane is paused by
-        #: whatever comes first; an inbox that was empty takes one poll, however large.
+        #: The lane is paused when a task's inbox reaches this many records, or this many bytes in memory. An empty
+        #: inbox takes one poll, however large.
         self.limit = 2 * LANE_BATCH
         self.limit_bytes = 4 * LANE_BATCH_BYTES
-        #: Tasks that are about to ask for admission, or did.
+        #: Tasks that are about to ask for admission, or have asked.
         self._coming: set[str] = set()
         #: The source offset that each task needed when it last asked for admission: the front is their highest.
         self._reached: dict[str, int] = {}
 
     def offer(self, records: Sequence[LogRecord], next_offset: int) -> bool:
-        """Hand over what was fetched; False when the lane does not want it, and it has to be fetched again.
+        """Hand fetched records to the tasks; return False if the lane refuses them, so they have to be fetched again.
 
-        Offsets without a record are normal where the source is compacted or transactional.
+        Offsets without a record are normal in a compacted or transactional source.
         """
         expected = self._next
         if expected is None or not self._joined:
@@ -167,7 +167,7 @@ class Lane:
         if len(self._joined) < len(self._coming):
             self._remember(batch)
         else:
-            # No task is behind, so none will need it, and many shards would hold a lot of records.
+            # No task is behind, so none needs the batch, and keeping it in many shards would take much memory.
             self._recent.clear()
         for inbox in self._joined.values():
             inbox.put(batch)
@@ -178,30 +178,30 @@ class Lane:
 
     @property
     def expected(self) -> int | None:
-        """Return the source offset that the lane wants next; None while it stands still."""
+        """Return the next source offset that the lane accepts; None while it is stopped."""
         return self._next
 
     @property
     def waiting_bytes(self) -> int:
-        """Return the bytes that wait for the slowest of the tasks, leaving out those that were set aside."""
+        """Return the bytes in the fullest inbox, not counting inboxes that are set aside."""
         return max((inbox.size for inbox in self._joined.values()), default=0)
 
     @property
     def outage(self) -> LaneOutage | None:
-        """Return what keeps the lane from being read; None when nothing does."""
+        """Return why the lane cannot be read; None when it can."""
         return self._control.outage(self.source)
 
     def expect(self, task: str) -> None:
-        """Keep what is delivered lately for a task that will ask for admission, until it leaves.
+        """Keep recent batches for a task that will ask for admission, until it leaves.
 
-        After a rebalance the tasks of a shard claim one after the other, and join without a reader of their own.
+        So the tasks of a shard, which claim one after the other after a rebalance, join without readers of their own.
         """
         self._coming.add(task)
 
     def admit(self, task: str, next_source: int) -> Inbox | None:
         """Let a task that needs `next_source` next join the lane; None when it lags too far and must catch up first.
 
-        From now until it leaves it belongs to the front.
+        The task counts for the front from now until it leaves.
         """
         self._coming.add(task)
         self._reached[task] = next_source
@@ -227,10 +227,10 @@ class Lane:
         return inbox
 
     def step_aside(self, task: str) -> None:
-        """Take a task off the lane if others are on it, which would have to wait for it; it can join again.
+        """Take a task that has to wait off the lane, so that the others on it need not wait; it can join again.
 
-        No other shard waits for what it was handed, either. What it was handed already is still its own; after that
-        its inbox raises LaneMovedOn.
+        Its waiting batches no longer hold up other shards either. It can still take them; after that its inbox raises
+        LaneMovedOn. A task that is alone on the lane stays on it.
         """
         inbox = self._joined.get(task)
         if inbox is None:
@@ -241,7 +241,7 @@ class Lane:
             self.leave(task)
 
     def leave(self, task: str) -> None:
-        """Forget a task, and take it off the lane, which stands still once no task is on it."""
+        """Forget a task and take it off the lane, which stops when no task is left."""
         self._coming.discard(task)
         self._reached.pop(task, None)
         if self._joined.pop(task, None) is None:
@@ -252,13 +252,13 @@ class Lane:
             self.stop()
 
     def lost(self) -> None:
-        """Stand still, and have every task find out what happened to the source."""
+        """Stop, and raise SourceLost in every task, so that each checks its source."""
         for inbox in self._joined.values():
             inbox.cut(SourceLost(f"{self.source} has no offset {self._next}"))
         self.stop()
 
     def stop(self) -> None:
-        """Stand still: what is fetched from now on is refused until a task joins again."""
+        """Stop: refuse fetched records until a task joins again."""
         if self._next is not None:
             self._control.pause_lane(self.source)
         self._next = None
@@ -269,7 +269,7 @@ class Lane:
         self._paused = False
 
     def _remember(self, batch: LaneBatch) -> None:
-        """Keep a batch, and half as much before it as may wait in an inbox: a lane batch, or less with many shards."""
+        """Keep a batch, and earlier ones up to half of an inbox's limits: a lane batch, or less with many shards."""
         recent = self._recent
         recent.push(batch)
         while len(recent.queue) > 1 and recent.fill(self.limit, self.limit_bytes) > _GO_ON:

@@ -1,6 +1,6 @@
-"""What the engine needs of the world: logs to read and append to, a lease, a clock.
+"""The engine's external interfaces: logs to read and append to, a lease, clocks.
 
-Small protocols, so that the engine runs on real Kafka and, unchanged, on a simulated log under a seeded scheduler.
+They are small protocols, so that the same engine runs on Kafka and on a simulated log under a seeded scheduler.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,27 +9,27 @@ from typing import Any, NamedTuple, Protocol
 
 from tablehouse.model import Epoch, TopicPartition
 
-#: The timestamp of a record without one, of Kafka's first message format or of a producer that gave none; the same in
-#: Kafka's own clients.
+#: The timestamp of a record without one (Kafka's first message format, or a producer that set none), as in Kafka's own
+#: clients.
 NO_TIMESTAMP = -1
 
 
 class LogUnavailable(Exception):
-    """The broker could not be asked, or did not answer in time; asking again later is right."""
+    """The broker is not reachable, or did not answer in time; retry later."""
 
 
 class PartitionMissing(LogUnavailable):
-    """The brokers answer that they do not know the topic, or that it has no such partition."""
+    """The brokers do not know the topic, or it has no such partition."""
 
 
-#: What an operator may do about offsets of a source that cannot be read.
+#: Advice to the operator about offsets of a source that cannot be read.
 SKIP_ADVICE = "if they are lost permanently, skip them with `tablehouse skip`"
 
 
 class Unreadable(LogUnavailable):
-    """Offsets of a partition, `first` to `last`, cannot be read, and asking again may not help.
+    """Offsets `first` to `last` of a partition cannot be read, and a retry may not help.
 
-    `may_pass` says that it is the broker that could not read them just now.
+    `may_pass` is set if the broker failed to read them, which may be temporary.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class Unreadable(LogUnavailable):
 
 
 class StoodStill(Exception):
-    """A reader has not looked at its log for so long that what it reads next may not be all that was written."""
+    """A reader has not read its log for so long that it may have missed tombstones."""
 
 
 class OffsetOutOfRange(Exception):
-    """The log does not reach to the offset asked for: it was truncated, deleted or recreated."""
+    """The log does not have the requested offset: it was truncated, deleted or recreated."""
 
 
 class Fenced(Exception):
-    """The broker refused an append because the partition has a higher epoch: it did not and will not happen."""
+    """The broker refused an append because the partition has a higher epoch; the batch will never be in the log."""
 
 
 class OutcomeUnknown(Exception):
-    """An append failed or is overdue: it may have happened, or may happen later."""
+    """An append failed or is overdue: the batch may be in the log, or may still get there."""
 
 
 class LogRecord(Protocol):
@@ -76,8 +76,8 @@ class LogRecord(Protocol):
 class LogSlice(NamedTuple):
     """Consecutive records of one partition, and the offset that follows them.
 
-    `next_offset` can lie beyond the last record's offset plus one, and there may be no records at all: compaction and
-    transactions leave offsets without a record.
+    `next_offset` may be higher than the last record's offset plus one, and there may be no records at all, because
+    compaction and transactions leave offsets without a record.
     """
 
     records: Sequence[LogRecord]
@@ -88,8 +88,8 @@ class Bounds(NamedTuple):
     """The first offset of a partition, and where it ends.
 
     `end` follows the last record that can be read (read_committed). An open transaction holds back the `held` offsets
-    after that, which may have records of other producers too: `settled` says whether some of them may be committed, or
-    outside of any transaction.
+    after that, which may have records of other producers too: `settled` says whether some of these may be committed or
+    written outside of transactions.
     """
 
     start: int
@@ -99,7 +99,7 @@ class Bounds(NamedTuple):
 
     @property
     def high_watermark(self) -> int:
-        """Return the offset after the last record that there is, whether it can be read or not."""
+        """Return the offset after the last record, whether that can be read or not."""
         return self.end + self.held
 
 
@@ -107,12 +107,12 @@ class Cursor(Protocol):
     """A place in one partition from which slices are read in order."""
 
     async def next(self) -> LogSlice:
-        """Wait for the next slice; safe to cancel (the slice comes again).
+        """Wait for the next slice; safe to cancel (the slice is returned by the next call).
 
-        At the end of the log that takes as long as it takes. Raises OffsetOutOfRange, and LogUnavailable when the
-        reader had to stop or, after some seconds, when nothing comes although the log goes on or its end is not known.
-        Raises Unreadable once all records before those that cannot be read were returned.
-        Raises StoodStill when it was not looked at for half of the time for which tombstones are kept.
+        At the end of the log this waits without a timeout. Raises OffsetOutOfRange, and LogUnavailable when the reader
+        had to stop or, after some seconds, when no records come although the log has more or its end is not known.
+        Raises Unreadable once all records before the unreadable ones were returned.
+        Raises StoodStill when it was not called for half of the time for which tombstones are kept.
         """
 
 
@@ -120,20 +120,20 @@ class LogReader(Protocol):
     """Reads any partition from any offset, outside the consumer group."""
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
-        """Ask the broker for the bounds, within a deadline of its own.
+        """Ask the broker for the bounds, with a timeout of its own.
 
-        Partitions that could not be asked about, as those without a leader, are left out and hold up no others. Raises
-        LogUnavailable, which says why, when that is all of them: PartitionMissing when none of them exists.
+        Partitions whose bounds are not available, such as those without a leader, are left out and do not delay others.
+        Raises LogUnavailable with the reason when none is available, and PartitionMissing when none exists.
         """
 
     async def peek(self, partition: TopicPartition, offset: int) -> LogRecord | None:
-        """Return the first record at or after an offset inside the bounds; None when only holes follow it closely.
+        """Return the first record at or after an offset inside the bounds; None when the offsets after it have none.
 
         Raises OffsetOutOfRange, Unreadable and LogUnavailable.
         """
 
     def read(self, partition: TopicPartition, offset: int) -> AbstractAsyncContextManager[Cursor]:
-        """Open a cursor; one at a time for a partition."""
+        """Open a cursor; a partition has at most one at a time."""
 
 
 class ChangelogWriter(Protocol):
@@ -147,22 +147,22 @@ class ChangelogWriter(Protocol):
     async def append(self, partition: TopicPartition, epoch: Epoch, batch: Any) -> int:
         """Append a batch and return the offset of its first record, once all in-sync replicas have it.
 
-        Raises Fenced or OutcomeUnknown; after either, nothing more can be appended under this epoch. Being cancelled
-        has an unknown outcome too.
+        Raises Fenced or OutcomeUnknown; after either, nothing more can be appended under this epoch. After a
+        cancellation the outcome is unknown too.
         """
 
     async def claim(self, partition: TopicPartition, epoch: Epoch, key: bytes, value: bytes) -> int:
         """Append one record as the first of a new epoch and return its offset; raises as append() does.
 
-        The loser of a race for an epoch is told the winner's offset as its own success: read it back.
+        The loser of a race for an epoch gets the winner's offset, as if it had succeeded, so read the record back.
         """
 
 
 class Lease(Protocol):
-    """The proof, for a while, that this worker is a member of the group in a generation."""
+    """Proof, for a limited time, that this worker is a member of the group in a generation."""
 
     async def confirm(self, generation: int) -> None:
-        """Return once a heartbeat that was sent after this call was answered without error in `generation`.
+        """Return once a heartbeat sent after this call was answered without error in `generation`.
 
         Raises LeaseLost when the generation is over.
         """
@@ -175,29 +175,29 @@ class Lease(Protocol):
 
 
 class LeaseLost(Exception):
-    """The generation a lease was asked for is over."""
+    """The generation that a lease was requested for is over."""
 
 
 class Clock(Protocol):
-    """Time, passed in so that logic can be tested without waiting for it."""
+    """A monotonic clock, passed in so that logic can be tested without waiting."""
 
     def monotonic(self) -> float:
         """Return seconds that never go back and count while the machine sleeps."""
 
 
 class BrokerClock(Protocol):
-    """The clock by which brokers stamp what they append, and judge how old it is."""
+    """The clock by which brokers stamp records and judge their age."""
 
     def now_ms(self) -> int:
-        """Return milliseconds since 1970, rather ahead of the brokers than behind; tasks/DESIGN.md says how far off."""
+        """Return milliseconds since 1970, ahead of the brokers rather than behind; see tasks/DESIGN.md for how far."""
 
 
-#: Seconds after which what cannot be read is not expected to be by waiting: elections and restarts of brokers are over.
+#: Seconds after which waiting is not expected to end an outage: elections and restarts of brokers are over by then.
 OUTAGE_LASTS_SECONDS = 10.0
 
 
 class LaneOutage(NamedTuple):
-    """Why the records of a source partition cannot be read, and whether that has lasted too long to pass by itself."""
+    """Why a source partition cannot be read, and whether that has lasted too long to be expected to pass by itself."""
 
     reason: str
     lasts: bool
@@ -213,7 +213,7 @@ class LaneControl(Protocol):
         """Deliver no more until resume_lane() or start_lane()."""
 
     def resume_lane(self, partition: TopicPartition) -> None:
-        """Go on delivering where pause_lane() stopped."""
+        """Continue delivering where pause_lane() stopped."""
 
     def outage(self, partition: TopicPartition) -> LaneOutage | None:
-        """Return what keeps the partition from being read; None when nothing is known to."""
+        """Return why the partition cannot be read; None when no reason is known."""

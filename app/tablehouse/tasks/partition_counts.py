@@ -20,9 +20,9 @@ _INTERVAL = 1.0
 class Counts:
     """The partition counts that a worker uses.
 
-    `now` is the current count of each source topic, `shards` the count that its tables are served with, both by topic.
-    `built` is the count that each table was or will be built with, by changelog; `sources` is the table's topic. `held`
-    are the tables that are not served, because their count is not that of their topic's shards.
+    `now` is the current count of each source topic, and `shards` the count that its tables are served with, both by
+    topic. `built` is the count that each table was or will be built with, and `sources` the table's topic, both by
+    changelog. `held` are the tables that are not served, because their count is not that of their topic's shards.
     """
 
     now: Mapping[str, int]
@@ -32,7 +32,7 @@ class Counts:
     held: frozenset[str]
 
     def with_more(self, more: "Counts") -> "Counts":
-        """Return these counts and others, which are newer where both have one."""
+        """Return these counts combined with newer ones, which replace those that both have."""
         return Counts(
             now={**self.now, **more.now},
             shards={**self.shards, **more.shards},
@@ -42,7 +42,7 @@ class Counts:
         )
 
     def only(self, catalog: Catalog, group: str) -> "Counts":
-        """Return the counts of the tables of a catalog alone."""
+        """Return the counts of the tables of one catalog only."""
         names = {changelog_topic(group, table) for table in catalog.tables.values()}
         return replace(
             self,
@@ -94,7 +94,7 @@ class PartitionCounts:
         return self._counts.shards
 
     def follow(self, counts: Counts) -> None:
-        """Use other counts from here on, since tables have come or gone."""
+        """Use other counts from now on, because tables were added or removed."""
         self._now |= {topic: count for topic, count in counts.now.items() if topic not in self._counts.now}
         self._counts = counts
         self._compare()
@@ -128,8 +128,8 @@ class PartitionCounts:
     def agreed(self, counted: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str]]:
         """Return the leader's counts that agree with this worker's, by topic, and a message about each that does not.
 
-        They differ after a topic has grown, while the group has workers from before and after a new version of its
-        table. A worker that hashes with one count would look in the wrong partition of a table built with the other.
+        They differ after a topic has grown, while some workers of the group have a new version of its table and others
+        do not. With the wrong count, a worker would look for keys in the wrong partitions.
         """
         shards = self._counts.shards
         differing = {topic: count for topic, count in counted.items() if shards.get(topic, count) != count}

@@ -1,7 +1,7 @@
 """How an owner applies a lane batch: fold, append to the changelog, and only then write to the store.
 
-One batch is in flight at a time; the next is folded meanwhile, on top of it. Whatever goes wrong, everything here is
-thrown away and the changelog says what happened. A record that needs a schema is waited with until it can be read.
+One batch is in flight at a time; the next is folded meanwhile, on top of it. After any failure everything here is
+dropped, and the changelog shows what happened. A record that needs a schema waits until the schema is available.
 """
 
 import asyncio
@@ -28,33 +28,33 @@ from tablehouse.tasks.table_state import TableState
 
 log = structlog.get_logger(__name__)
 
-#: The most source records that one changelog batch is made of. Polls are smaller and are coalesced up to it.
+#: Maximum number of source records in one changelog batch. Polls are smaller and are coalesced up to it.
 LANE_BATCH = 4000
 
-#: The bytes of keys and values up to which polls are coalesced. It is about what one changelog batch holds by default
-#: (max.message.bytes); larger batches would only be split again.
+#: Bytes of keys and values up to which polls are coalesced: about what one changelog batch holds by default
+#: (max.message.bytes). Larger batches would only be split again.
 LANE_BATCH_BYTES = 1 << 20
 
-#: The bytes of a batch from which on it is large: one of them at a time is ingested by a worker. Folding, encoding,
-#: sending and writing a batch takes five times its size, and rows may have as much as the broker lets through.
+#: Batches of more bytes than this are large; a worker ingests one of them at a time. Folding, encoding, sending and
+#: writing a batch takes five times its size in memory, and rows may be as large as the broker allows.
 LARGE_BATCH_BYTES = 4 * LANE_BATCH_BYTES
 
-#: Records decoded and folded in one go, at about 3 us each: this, and not the lane batch, is what a reader waits for.
+#: Records decoded and folded in one slice of work, at about 3 us each. Readers wait for one slice, not for a batch.
 RECORDS_PER_SLICE = 500
 
-#: The bytes that a slice has at most, by the average size of the batch's records: large values take longer to decode.
+#: Maximum bytes of a slice, by the average size of the batch's records, because large values take longer to decode.
 BYTES_PER_SLICE = 256 * 1024
 
 #: An idle owner repeats its position this often, in seconds, well inside the broker's producer.id.expiration.ms (24 h
 #: by default), after which the broker would forget the epoch that fences older writers.
 IDLE_POSITION_INTERVAL = 3600.0
 
-#: A task that waits for a schema for longer, in seconds, leaves the lane to its siblings.
+#: A task that waits longer than this for a schema, in seconds, steps off the lane so that its siblings do not wait.
 LANE_TIMEOUT_SECONDS = 1.0
 
 
 class NotContiguous(Exception):
-    """Something else was appended before the owner's batch, which ends before `end`."""
+    """Another writer appended before the owner's batch, which ends before offset `end`."""
 
     def __init__(self, end: int) -> None:
         super().__init__(f"the batch that ends at changelog offset {end} does not follow the one before it")
@@ -71,13 +71,13 @@ class _Prepared:
 
 
 def _within(size: int, batch: LaneBatch) -> int:
-    """Return how many of the batch's records have `size` bytes on average; at least 1, at most all if there are any."""
+    """Return how many of the batch's records fit into `size` bytes, by their average size; at least 1."""
     count = len(batch.records)
     return max(1, count if batch.size <= size else count * size // batch.size)
 
 
 def _cut(batch: LaneBatch, count: int) -> tuple[LaneBatch, LaneBatch]:
-    """Return a batch's first `count` records, and the others."""
+    """Split a batch after its first `count` records."""
     records, border = batch.records, batch.records[count].offset
     return LaneBatch.of(records[:count], batch.first, border), LaneBatch.of(records[count:], border, batch.next_offset)
 
@@ -89,8 +89,8 @@ def _is_large(record: LogRecord) -> bool:
 class Pipeline:
     """Ingests for one ownership, that is under one epoch.
 
-    on_applied is called with each batch that was applied, step_aside where the pipeline waits for something that may
-    take long, so that the lane's other tasks do not wait too.
+    on_applied is called for each batch that was applied, and step_aside when the pipeline has to wait for long, so that
+    the lane's other tasks do not wait too.
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class Pipeline:
         self._flight: asyncio.Task[None] | None = None
         self._flying: Mapping[bytes, bytes | None] = {}
         self._bad = BadRecords(state.table, codec, ports.dead_letters, ports.metrics)
-        #: The schema without which nothing more can be folded, as SchemaNeeded names it.
+        #: The missing schema that folding waits for, as named by SchemaNeeded.
         self._missing: SchemaName | str | None = None
-        #: How many records are worth coalescing: fewer than LANE_BATCH while rows are so big that they do not fit.
+        #: How many records to coalesce: fewer than LANE_BATCH while rows are so large that these do not fit.
         self.limit = LANE_BATCH
 
     @property
@@ -132,16 +132,16 @@ class Pipeline:
 
     @property
     def knows_more(self) -> bool:
-        """Return whether a misplaced key is known that the position in the changelog does not tell of.
+        """Return whether a misplaced key is known that the position in the changelog does not record.
 
-        Learnt from another worker, it has to be known right after a restart, before that worker can tell of it again.
+        One learnt from another worker has to be known right after a restart, before that worker can report it again.
         """
         told = self._position is not None and self._position.misplaced is not None
         return not told and self._changelog.topic in self._doubts.misplaced
 
     @property
     def waits_for(self) -> str | None:
-        """Return what the pipeline waits for besides the changelog; None when it does not."""
+        """Return what the pipeline waits for, other than the changelog; None when it does not wait."""
         return None if self._missing is None else f"waits for {self._schemas.describe(self._missing)}"
 
     @property
@@ -150,12 +150,11 @@ class Pipeline:
         return self._bad.latest
 
     async def feed(self, batch: LaneBatch) -> None:
-        """Fold a batch and send it off, once the one before it is applied.
+        """Fold a batch, and send it once the batch before it is applied.
 
-        Records that were fed before are passed over. Raises what settle() raises, LettersUndelivered, and RecordRefused
-        once everything before that record is applied. Where a record needs a schema, this takes until there is an
-        answer to what it is. Nothing is in flight then, the position stands before that record, and being cancelled
-        costs nothing.
+        Records that were fed before are skipped. Raises what settle() raises, LettersUndelivered, and RecordRefused
+        once everything before that record is applied. If a record needs a schema, this waits until the registry has
+        answered. Nothing is in flight during the wait, and the position is before that record, so it is safe to cancel.
         """
         while True:
             try:
@@ -183,7 +182,7 @@ class Pipeline:
                 await self.settle()
 
     async def _send_off(self, batch: LaneBatch) -> LaneBatch | None:
-        """Fold a batch, and send it off once the one before it is applied; return the part that did not fit."""
+        """Fold a batch, and send it once the one before it is applied; return the part that did not fit."""
         try:
             prepared, rest = await self._prepare(batch)
             await self._bad.pass_over()
@@ -196,7 +195,7 @@ class Pipeline:
         return rest
 
     async def _wait_for_schema(self, needed: SchemaName | str) -> None:
-        # An owner that was fenced, or whose batch has an unknown outcome, has to learn of it now.
+        # An owner that was fenced, or whose batch has an unknown outcome, has to learn that before the wait.
         await self.settle()
         waiting = self._metrics.waiting_for_schemas.labels(self._table)
         self._missing = needed
@@ -228,26 +227,26 @@ class Pipeline:
     async def settle(self) -> None:
         """Wait until the batch in flight is applied.
 
-        Raises Fenced, OutcomeUnknown and NotContiguous, and the store's errors; the pipeline is of no use afterwards.
+        Raises Fenced, OutcomeUnknown and NotContiguous, and the store's errors; the pipeline cannot be used afterwards.
         """
         if self._flight is not None:
             await self._flight
             self._flight, self._flying = None, {}
 
     async def rest(self, patience: float) -> None:
-        """Give the batch in flight some seconds to be applied, however that ends."""
+        """Wait at most `patience` seconds for the batch in flight; does not raise if it fails."""
         if self._flight is not None:
             await asyncio.wait({self._flight}, timeout=patience)
 
     async def drop(self) -> None:
-        """Forget what is in flight; it may be in the changelog or not."""
+        """Drop the batch in flight; it may be in the changelog or not."""
         flight, self._flight = self._flight, None
         if flight is not None:
             flight.cancel()
             # Waiting does not raise what the flight ended with, so a cancellation seen here is the caller's own.
             await asyncio.wait({flight})
             if not flight.cancelled():
-                flight.exception()  # settle() has raised it, or it does not matter any more
+                flight.exception()  # settle() has raised it, or it no longer matters
 
     def _lookup(self, key: bytes) -> bytes | None:
         if key in self._flying:
@@ -255,14 +254,14 @@ class Pipeline:
         return self._state.store.get(key)
 
     async def _prepare(self, batch: LaneBatch) -> tuple[_Prepared, LaneBatch | None]:
-        """Return what to append, and the part of the batch that did not fit with it, or comes after a stop.
+        """Return what to append, and the rest of the batch: what does not fit, or follows the record to stop at.
 
-        Raises RecordRefused where a stop comes first.
+        Raises RecordRefused if that record is the first of the batch.
         """
         part, rest = batch, None
         fitting = _within(LANE_BATCH_BYTES, batch)
         if fitting < len(batch.records):
-            # One poll of well compressed records can be many changelog batches.
+            # One poll of well compressed records can make many changelog batches.
             part, rest = _cut(batch, fitting)
         oversized: LogRecord | None = None
         while True:
@@ -281,7 +280,7 @@ class Pipeline:
             if prepared is not None:
                 self.limit = min(LANE_BATCH, self.limit + len(part.records))
                 return prepared, rest
-            # The rows of one source record are never split over two batches, so it is the records that are halved.
+            # The rows of one source record must stay in one batch, so the batch is halved by source records.
             half = len(part.records) // 2
             if half == 0:
                 oversized, part = part.records[0], LaneBatch.of((), part.first, part.next_offset)
@@ -310,7 +309,7 @@ class Pipeline:
         return folding
 
     def _encode(self, batch: LaneBatch, folding: Folding) -> _Prepared | None:
-        """Return what to append of a batch, and move on behind it; None when it does not fit."""
+        """Encode what to append for a batch, and advance the position; return None when it does not fit."""
         known, records = self._position, batch.records
         misplaced, found = self._doubts.misplaced.get(self._changelog.topic), folding.misplaced_at
         is_news = misplaced is None and found is not None
@@ -332,7 +331,7 @@ class Pipeline:
         encoded = self._writer.encode(self._changelog, self._epoch, content)
         if encoded is None:
             return None
-        # Only now, or a batch that is halved would report it again with each half.
+        # Not earlier, because a batch that does not fit is folded again, and would report the key again.
         if folding.sample:
             changelog = self._changelog.topic
             suggestion = self._doubts.look_at(changelog, self._codec, folding.sample)
@@ -355,7 +354,7 @@ class Pipeline:
 
     def _report_misplaced(self, misplaced: Misplaced, suggestion: Suggestion) -> None:
         log.error(
-            "a key lies in another partition than the partitioner says; misses of this table are no longer proof",
+            "a key is in another partition than the partitioner says; misses of this table are inconclusive",
             suggestion=str(suggestion),
             table=self._table,
             topic=self._codec.source.topic,

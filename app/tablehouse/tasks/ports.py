@@ -16,8 +16,8 @@ from tablehouse.turns import Turns
 class Ports:
     """A task's external dependencies.
 
-    on_fatal is told of an error that no retry mends: the worker has to stop. large_batches is held by the task that
-    ingests a batch of more than LARGE_BATCH_BYTES.
+    on_fatal is called with an error that no retry can fix: the worker has to stop. large_batches is held by the task
+    that ingests a batch of more than LARGE_BATCH_BYTES.
     """
 
     changelog: LogReader

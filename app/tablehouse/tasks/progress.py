@@ -1,4 +1,4 @@
-"""How far a task has come against its source, and who waits for it to get further."""
+"""A task's progress against its source: lag, staleness, catching up, and callers that wait for a position."""
 
 import asyncio
 
@@ -8,12 +8,12 @@ from tablehouse.tasks.open_transactions import OpenTransactions
 from tablehouse.tasks.source_ends import SourceEnds
 from tablehouse.tasks.table_state import TableState
 
-#: Seconds for which a standby waits for an owner to catch up with the source before it takes over all the same.
+#: Seconds for which a standby waits for its owner to catch up with the source, before it may take over anyway.
 OWNER_TIMEOUT_SECONDS = 60.0
 
 
 class Progress:
-    """The figures of one task for one input, by the position of its table state and the listed ends of that source."""
+    """The progress of one task in one input, from the position of its table state and the listed ends of the source."""
 
     def __init__(self, state: TableState, source: TopicPartition, clock: Clock) -> None:
         self._state = state
@@ -21,10 +21,10 @@ class Progress:
         self._clock = clock
         self._ends = SourceEnds()
         self._transactions = OpenTransactions(source, self._ends)
-        #: Where the source could be read to after the claim, until the position has reached it.
+        #: The stable end of the source after the claim, until the position has reached it.
         self._target: int | None = None
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        #: When the task began to follow or, after that, last had nearly everything of the source.
+        #: When the task was last near the end of the source; at first, when it began to follow.
         self._near_at = clock.monotonic()
 
     @property
@@ -45,40 +45,40 @@ class Progress:
 
     @property
     def held_back_reason(self) -> str | None:
-        """Return why a miss proves nothing because of an open transaction in the source; None when it does."""
+        """Return why an open transaction in the source makes a miss inconclusive; None when it does not."""
         return self._transactions.doubt(self._applied)
 
     @property
     def held_back_seconds(self) -> float:
-        """Return for how long the same open transaction has kept source records from being applied."""
+        """Return how long the same open transaction has kept source records from being applied."""
         return self._transactions.seconds(self._applied)
 
     @property
     def remaining(self) -> int | None:
-        """Return how many source offsets are to be applied before the task has caught up; None without a target."""
+        """Return how many source offsets are left to apply before the task has caught up; None without a target."""
         return None if self._target is None else max(0, self._target - 1 - self._applied)
 
-    # What is learnt of the source
+    # Observations of the source
 
     def observe_end(self, bounds: Bounds, listed_at: float, position: int) -> None:
-        """Record the source's bounds; `position` is what had been applied before they were asked for."""
+        """Record the source's bounds; `position` is what had been applied before they were requested."""
         self._ends.listed(bounds, listed_at, position)
         self._ends.applied(self._applied)
 
     def observe_missing(self) -> None:
-        """Record that the source does not exist: how far behind it the rows are is not known."""
+        """Record that the source does not exist, so that lag and staleness are unknown."""
         self._ends.forget()
 
     def distrust_source(self) -> None:
-        """Know no figures until trust_source(): the source is not the one that the position counts in."""
+        """Report no figures until trust_source(): the source is not the one that the position refers to."""
         self._ends.distrust()
 
     def trust_source(self) -> None:
-        """Count by what is listed from now on: the source was compared with what was applied."""
+        """Report figures from the next listing on: the source was compared with what was applied."""
         self._ends.trust()
         self._ends.applied(self._applied)
 
-    # What happens to the task
+    # Events of the task
 
     def load(self) -> None:
         """Record that the position is that of the store's checkpoint."""
@@ -89,24 +89,24 @@ class Progress:
         self._near_at = self._clock.monotonic()
 
     def aim_at(self, bounds: Bounds) -> None:
-        """Make the source's bounds, listed after the claim, what has to be applied before the task has caught up."""
+        """Set the target from bounds listed after the claim; the task has caught up once it is reached."""
         self._target = bounds.end
-        # Without an open transaction the target is all that the source holds.
+        # Without an open transaction the target covers everything in the source.
         self._transactions.claimed_end = bounds.high_watermark if bounds.held else 0
 
     def aim_at_nothing(self) -> None:
-        """Forget the target, since the task does not own."""
+        """Forget the target, because the task is not the owner."""
         self._target, self._transactions.claimed_end = None, 0
 
     def reach_target(self) -> bool:
-        """Return whether the task has caught up just now; once, since later lag does not undo it."""
+        """Return whether the task has just caught up; true only once, since later lag does not undo it."""
         if self._target is None or self._applied + 1 < self._target:
             return False
         self._target = None
         return True
 
     def advance(self) -> None:
-        """Record that something was applied, and wake those who waited for it."""
+        """Record that something was applied, and wake the callers that wait for it."""
         applied = self._applied
         self._ends.applied(applied)
         if self._waiting:
@@ -115,13 +115,13 @@ class Progress:
                     reached.set_result(None)
 
     def release_waiters(self) -> None:
-        """Let those go who wait for a position, since nothing more will be applied."""
+        """Wake all callers that wait for a position, because nothing more will be applied."""
         for _, reached in self._waiting:
             if not reached.done():
                 reached.set_result(None)
 
     async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
-        """Wait until a source offset is applied or the task closed; return whether it was within `timeout` seconds."""
+        """Wait until a source offset is applied or the task is closed; return whether it was applied in time."""
         if self._applied >= offset:
             return True
         reached = asyncio.get_running_loop().create_future()
@@ -134,9 +134,9 @@ class Progress:
         return self._applied >= offset
 
     def compare_with_source(self, acceptable_lag: int) -> bool | None:
-        """Return whether the task lacks `acceptable_lag` records at most of what can be read of the source.
+        """Return whether the task is within `acceptable_lag` records of the source's stable end.
 
-        None where it has lacked more than that, or that was not known, for OWNER_TIMEOUT_SECONDS.
+        None if it was further behind, or this was unknown, for OWNER_TIMEOUT_SECONDS.
         """
         now = self._clock.monotonic()
         end = self._ends.stable_end(now)

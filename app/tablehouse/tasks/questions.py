@@ -1,8 +1,8 @@
-"""What a partition can be asked, as values, and what each has as its result.
+"""The questions that a copy of a partition can be asked, as values, and their results.
 
-A question is asked of a copy of one partition. It knows how it is answered from a task: by the reader, which decides
-who may read what. One answer is one slice of work, so the result of a question about many rows may cover the first of
-them alone; it says which. Others are in ranges.py and digest.py.
+A question answers itself from a task through the reader, which decides who may read what. One answer is one slice of
+work, so the result of a question about many rows may cover only the first of them; it says which. More questions are in
+ranges.py and digest.py.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from tablehouse.tasks.task import Task
 
 Result_co = TypeVar("Result_co", covariant=True)
 
-#: Seconds after which a write that is refused may be tried again: a person has to act first.
+#: Seconds after which a refused write may be retried: a person has to act first.
 REFUSED_RETRY_AFTER = 60
 
 
@@ -37,17 +37,17 @@ class Get(msgspec.Struct, frozen=True, array_like=True, tag="get", gc=False):
     stored_key: bytes
 
     def answer(self, task: Task, reader: Reader, consistency: Consistency) -> ReadResult:
-        """Return the row, or that there is none."""
+        """Return the row, or a result that says that there is none."""
         return reader.read(task, self.stored_key, consistency)
 
 
 class MultiGet(msgspec.Struct, frozen=True, array_like=True, tag="multi_get"):
-    """The rows of several keys. The result is about the first of them: as many as one slice of work has."""
+    """The rows of several keys. The result covers the first keys, as many as fit into one slice of work."""
 
     stored_keys: Sequence[bytes]
 
     def answer(self, task: Task, reader: Reader, consistency: Consistency) -> SliceResult:
-        """Return what the copy has for the first keys, at least one."""
+        """Return the copy's rows for the first keys, at least one."""
         sizes, table = reader.sizes, task.table
         keys = self.stored_keys[: sizes.rows(table)]
         result = reader.read_many(task, keys, consistency)
@@ -56,12 +56,12 @@ class MultiGet(msgspec.Struct, frozen=True, array_like=True, tag="multi_get"):
 
 
 class Applied(msgspec.Struct, frozen=True, array_like=True, tag="applied"):
-    """Whether what is written to the partition's source is applied; only what the owner says counts."""
+    """Whether records written to the partition's source are applied; only the owner's answer counts."""
 
     def answer(self, task: Task, reader: Reader, consistency: Consistency) -> None:  # noqa: ARG002 - no row is read
-        """Raise WriteRefused where the task owns the partition and applies nothing now: until a person acts.
+        """Raise WriteRefused if the task owns the partition and applies nothing until a person acts.
 
-        Not while it restores, or waits for a broker.
+        Does not raise while the task restores, or waits for a broker.
         """
         why = task.halt
         if why is not None:

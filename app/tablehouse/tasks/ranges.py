@@ -24,10 +24,10 @@ class KeyedRow(NamedTuple):
 
 
 class RangeResult(msgspec.Struct, frozen=True, array_like=True, tag="range"):
-    """The rows that a copy has from the beginning of a range on, in the range's order, marks of deleted keys included.
+    """The first rows of a range in a copy, in the range's order, including marks of deleted keys.
 
-    A key that is not among them, up to the last one, does not exist. rest is the range that is left to ask for; None
-    when this is all.
+    A key up to the last row that is not among the rows does not exist. rest is the rest of the range to ask for; None
+    when there is none.
     """
 
     rows: Sequence[KeyedRow]
@@ -36,15 +36,15 @@ class RangeResult(msgspec.Struct, frozen=True, array_like=True, tag="range"):
 
     @property
     def says_absent(self) -> bool:
-        """Whether it says of keys that they do not exist: always, of those between its rows."""
+        """Whether the result says that keys do not exist: always, namely those between its rows."""
         return True
 
 
 class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
     """The first `limit` rows of a partition from stored key `start`, inclusive, to `end`, exclusive.
 
-    None as the end stands for the end of all rows. With reverse they are the last rows, the last one first. Marks of
-    deleted keys do not count as rows.
+    An `end` of None is the end of all rows. With `reverse` they are the last rows, the last one first. Marks of deleted
+    keys do not count towards `limit`.
     """
 
     start: bytes = b""
@@ -53,7 +53,7 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
     limit: Annotated[int, msgspec.Meta(ge=1)] = 1
 
     def answer(self, task: Task, reader: Reader, consistency: Consistency) -> RangeResult:
-        """Return the first rows, as many as one slice of work has; raises what Reader.read raises for a miss."""
+        """Return the first rows, as many as fit into one slice of work; raises what Reader.read raises for a miss."""
         sizes, table = reader.sizes, task.table
         limit = min(self.limit, sizes.rows(table))
         above = ROWS_END if self.end is None else ROW_PREFIX + self.end
@@ -70,14 +70,14 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
         return RangeResult(rows, freshness, None if is_all else self.after(rows[-1].stored_key, left))
 
     def after(self, last: bytes, limit: int) -> "Range":
-        """Return the range of what follows a stored key in this one, with another limit."""
+        """Return the part of this range that follows a stored key, with another limit."""
         if self.reverse:
             return Range(self.start, last, reverse=True, limit=limit)
         return Range(last + b"\0", self.end, limit=limit)
 
 
 def _within_bytes(found: Sequence[tuple[bytes, bytes]]) -> list[KeyedRow]:
-    """Unpack the first rows, at least one, until they have the bytes of a slice; raises RowLayoutError."""
+    """Unpack the first rows, at least one, up to the bytes of a slice; raises RowLayoutError."""
     rows: list[KeyedRow] = []
     size = 0
     for key, data in found:

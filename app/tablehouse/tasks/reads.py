@@ -15,10 +15,10 @@ open transaction          as above          503 partition_restoring
 
 read=active               STANDBY: 421 not_owner; SUSPENDED: 503 partition_restoring
 min_position              not applied yet: 503 position_not_reached, whatever the state that could answer
-beyond a bound            503 too_stale. The caller's bounds are held against the figures that the answer is labelled
-                          with, of an active too, and a figure that is not known is beyond every bound. A SUSPENDED
-                          is held against the age of its worker's lease besides. A caller who gave no max_staleness_ms
-                          has the default one, for a STANDBY by its staleness, for a SUSPENDED by that age.
+beyond a bound            503 too_stale. The caller's bounds are compared with the figures that the answer is labelled
+                          with, also on an active. An unknown figure exceeds every bound. On a SUSPENDED the age of its
+                          worker's lease is compared too. A caller that gives no max_staleness_ms has the default one,
+                          which is compared with the staleness of a STANDBY, and with that age on a SUSPENDED.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,13 +35,13 @@ from tablehouse.tasks.log import Lease
 from tablehouse.tasks.slice_sizes import SliceSizes
 from tablehouse.tasks.task import Task
 
-#: Seconds after which a caller may ask a restoring partition again; restores take seconds, so sooner only adds load.
+#: Seconds after which a caller may retry a restoring partition. Restores take seconds; earlier retries only add load.
 RESTORING_RETRY_AFTER = 1
 
-#: Seconds after which asking again may help once somebody has mended the table.
+#: Seconds after which a caller may retry a table in doubt: a person has to correct it first.
 MISPLACED_RETRY_AFTER = 60
 
-#: And where a person has to act before a partition goes on.
+#: Seconds after which a caller may retry a blocked partition: a person has to act first.
 BLOCKED_RETRY_AFTER = 60
 
 Found = TypeVar("Found")
@@ -50,11 +50,11 @@ _ROLES = {TaskState.ACTIVE: Role.ACTIVE, TaskState.STANDBY: Role.STANDBY, TaskSt
 
 
 class ReadResult(msgspec.Struct, frozen=True, array_like=True, tag="row", gc=False):
-    """A row, or the word of the copy that looked that there is none.
+    """A row, or the answer that there is none.
 
-    row is None when the key does not exist, which only a caught-up active may say, or a standby to a caller who asked
-    for standby reads; freshness.role says who did. deleted_ms is then the timestamp of the record that deleted it, in
-    tables that keep marks of deleted keys, None where the partition has no mark.
+    row is None when the key does not exist. Only a caught-up active may say so, or a standby if the caller asked for
+    standby reads; freshness.role is the role of the copy that answered. In tables that keep marks of deleted keys,
+    deleted_ms is then the timestamp of the record that deleted the key, None where the partition has no mark.
     """
 
     row: Row | None
@@ -63,17 +63,17 @@ class ReadResult(msgspec.Struct, frozen=True, array_like=True, tag="row", gc=Fal
 
     @property
     def says_absent(self) -> bool:
-        """Whether it says of the key that it does not exist."""
+        """Whether the result says that the key does not exist."""
         return self.row is None
 
 
 @dataclass(frozen=True, slots=True)
 class SliceResult:
-    """What a copy has for some keys of a partition, read at once.
+    """A copy's rows for some keys of a partition, read together.
 
-    payloads are those of the rows in the order of the keys, None where there is no row. hit says why the caller must
-    not have the rows, and miss why it must not be told that there are none; None where it may. A missing row with miss
-    None is a key that does not exist, as in ReadResult.
+    payloads are those of the rows in the order of the keys, None where there is no row. hit is the error to return in
+    place of rows, and miss the error to return in place of misses; None where the answer may be given. A missing row
+    with miss None is a key that does not exist, as in ReadResult.
     """
 
     payloads: Sequence[bytes | None]
@@ -83,7 +83,7 @@ class SliceResult:
 
     @property
     def size(self) -> int:
-        """The bytes of all payloads."""
+        """The total bytes of the payloads."""
         return sum([len(payload) for payload in self.payloads if payload is not None])
 
 
@@ -93,7 +93,7 @@ _Figures = tuple[int, int | None, int | None]
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Under which label a copy was looked into: staleness is the copy's in milliseconds, shown in freshness or not."""
+    """The label of a read. staleness is the copy's, in milliseconds, even where freshness does not show it."""
 
     freshness: Freshness
     staleness: int | None
@@ -101,7 +101,7 @@ class _Look:
 
 
 class Reader:
-    """Reads tasks; max_staleness is the default bound of every copy that is not the active, in seconds.
+    """Reads tasks. max_staleness is the default bound for copies other than the active, in seconds.
 
     sizes say how many rows a question reads in one slice of work.
     """
@@ -115,7 +115,7 @@ class Reader:
         """Read a key of a task, without waiting.
 
         Raises NotOwner, PartitionRestoring, TooStale, PositionNotReached or MisplacedKeys as the table above says, and
-        the store's errors. Those of a copy that can be read have its freshness in their details.
+        the store's errors. If the copy can be read, the error's details have its freshness.
         """
         role, figures = _readable_role(task, consistency.mode), _figures(task)
         try:
@@ -130,9 +130,9 @@ class Reader:
         return ReadResult(row, look.freshness)
 
     def read_many(self, task: Task, stored_keys: Sequence[bytes], consistency: Consistency) -> SliceResult:
-        """Read some keys of a task at once, without waiting; each gets the answer that read() would give.
+        """Read some keys of a task together, without waiting; each gets the answer that read() would give.
 
-        Raises what read() raises whether there is a row or not; what depends on that is in the result.
+        Raises what read() raises for hits and misses alike; errors for only one of them are in the result.
         """
         role, figures = _readable_role(task, consistency.mode), _figures(task)
         try:
@@ -150,9 +150,9 @@ class Reader:
     def read_rows(
         self, task: Task, look: Callable[[TaskStore], Found], consistency: Consistency
     ) -> tuple[Found, Freshness]:
-        """Return what `look` finds in the rows of a task, without waiting, and how fresh that is.
+        """Return what `look` finds in the rows of a task, without waiting, and its freshness.
 
-        What it does not find counts as a miss, so this raises what read() raises for one, and for a row too.
+        The rows that it does not find count as misses, so this raises what read() raises for a miss and for a row.
         """
         role, figures = _readable_role(task, consistency.mode), _figures(task)
         try:
@@ -164,13 +164,13 @@ class Reader:
         return found, seen.freshness
 
     def _look(self, task: Task, role: Role, figures: _Figures, consistency: Consistency) -> _Look:
-        """Label what was just read; raises where neither a row nor its absence may be told."""
+        """Label what was just read; raises where neither a row nor a miss may be returned."""
         position, lag, staleness = figures
-        # The lease after the row, or it could have run out in between.
+        # The lease is checked after the row was read, because it could expire in between.
         if role is Role.ACTIVE and not self._lease.holds(task.generation):
             role = Role.SUSPENDED
         doubt = task.doubt
-        # A later version of the key may lie where nobody looks, so how far behind this one is nobody knows.
+        # A later version of the key may be in a partition that is not read, so lag and staleness are unknown.
         shown = (lag, staleness) if doubt is None else (None, None)
         freshness = Freshness(task.partition, position, role, *shown, task.rejected)
         if role is Role.SUSPENDED and consistency.mode is ReadMode.ACTIVE:
@@ -187,7 +187,7 @@ class Reader:
         return None
 
     def _check(self, task: Task, look: _Look, consistency: Consistency, *, is_miss: bool) -> None:
-        """Raise unless the caller may have a row, or be told that there is none."""
+        """Raise unless the caller may have the row, or the miss."""
         freshness = look.freshness
         if is_miss:
             _check_miss(task, freshness, look.doubt, consistency)
@@ -199,7 +199,7 @@ class Reader:
             self._check_bounds(task, freshness, look.staleness, consistency)
 
     def _check_bounds(self, task: Task, freshness: Freshness, staleness: int | None, consistency: Consistency) -> None:
-        """Raise TooStale, with the figures, for an answer beyond a bound; staleness is the copy's, shown or not."""
+        """Raise TooStale, with the figures, if the answer exceeds a bound; staleness is as in _Look."""
         bound, most = consistency.max_staleness_ms, consistency.max_lag
         if most is not None and (freshness.lag_records is None or freshness.lag_records > most):
             raise _too_stale(task, freshness, _known(freshness.lag_records, "records behind"), f"max_lag={most}")
@@ -216,15 +216,15 @@ class Reader:
 
 
 def _figures(task: Task) -> _Figures:
-    """Take the position, and what is counted from it, before the row.
+    """Return the position, lag and staleness; call it before reading the row.
 
-    A row newer than its label is allowed, an older one never.
+    So a row may be newer than its label, but never older.
     """
     return task.applied, task.lag_records, task.staleness_ms
 
 
 def _readable_role(task: Task, mode: ReadMode) -> Role:
-    """Return the role in which a task would answer as long as the lease holds; raises where it cannot be read."""
+    """Return the role in which a task answers while the lease holds; raises if the task cannot be read."""
     role = _ROLES.get(task.state)
     if task.state is TaskState.CLOSED:
         raise NotOwner(f"this worker does not serve partition {task.partition} of table {task.table}")
@@ -232,8 +232,8 @@ def _readable_role(task: Task, mode: ReadMode) -> Role:
         raise _restoring(task)
     if role is Role.STANDBY and mode is ReadMode.ACTIVE:
         raise NotOwner(
-            f"this worker holds partition {task.partition} of table {task.table} as a standby, and read=active takes "
-            "the active alone"
+            f"this worker holds partition {task.partition} of table {task.table} as a standby, and read=active accepts "
+            "only the active"
         )
     return role
 
@@ -249,12 +249,12 @@ def _check_position(task: Task, freshness: Freshness, consistency: Consistency) 
 
 
 def _check_miss(task: Task, freshness: Freshness, doubt: str | None, consistency: Consistency) -> None:
-    """Let a miss pass from a copy whose word the caller takes for it."""
+    """Raise unless the miss comes from an active, or a standby that the caller accepts, and is conclusive."""
     if freshness.role is Role.SUSPENDED:
         raise _restoring(task, freshness)
     if doubt is not None:
         raise MisplacedKeys(
-            f"a miss of table {task.table} proves nothing: {doubt}",
+            f"misses of table {task.table} are inconclusive: {doubt}",
             retry_after=MISPLACED_RETRY_AFTER,
             **_details(task, freshness),
         )
@@ -287,7 +287,7 @@ def _too_stale(task: Task, freshness: Freshness, measured: str, bound: str) -> T
 
 
 def _restoring(task: Task, freshness: Freshness | None = None) -> PartitionRestoring:
-    # An active whose lease ran out acts as a suspended one before it has heard of it.
+    # An active whose lease has expired answers as suspended before its state changes.
     word = task.state.name.lower() if freshness is None else freshness.role.value
     return PartitionRestoring(
         f"partition {task.partition} of table {task.table} is {word}" + (f": {task.reason}" if task.reason else ""),
@@ -303,7 +303,7 @@ def _place(task: Task) -> dict[str, Any]:
 
 
 def _details(task: Task, freshness: Freshness) -> dict[str, Any]:
-    """Say which copy refused, and how fresh it is; what is not known is left out."""
+    """Return an error's details: which copy refused, and its freshness without unknown figures."""
     figures = {"lag_records": freshness.lag_records, "staleness_ms": freshness.staleness_ms}
     return (
         _place(task)

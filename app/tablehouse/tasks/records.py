@@ -1,7 +1,7 @@
 """The records of a changelog that are not rows: positions and claims, and the checkpoint that a store keeps.
 
-All are msgpack maps, so members can be added without disturbing older readers; `v` changes when they cannot.
-Every record, rows included, carries its epoch in the header EPOCH_HEADER.
+All are msgpack maps, so most members can be added without breaking older readers; otherwise `v` changes. Every record,
+including rows, has its epoch in the header EPOCH_HEADER.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ CLAIM_KEY = b"\x00claim"
 EPOCH_HEADER = "e"
 _EPOCH = struct.Struct(">HH")
 
-#: The version of a record that has no other.
+#: The version of a record unless stated otherwise.
 RECORDS_VERSION = 1
 
 #: The version of a position in several inputs, and of a checkpoint with one.
@@ -34,11 +34,11 @@ class MalformedRecord(Exception):
 
 
 class NewerRecord(MalformedRecord):
-    """It is of a later version of the format, so a newer worker can read it."""
+    """A record of a later version of the format, which a newer worker can read."""
 
 
 class Anchor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The last source record applied, by which a recreated source topic is told from the one we knew."""
+    """The last source record applied, used to recognize a source topic that was created again."""
 
     offset: int
     timestamp: int
@@ -70,7 +70,7 @@ class PositionRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"f
     `first` is always the position before plus one; `last` is `first` - 1 in a record that only keeps an idle
     partition's producer epoch alive. `stream_time` is the highest source timestamp so far, in milliseconds, -1 before
     the first. `misplaced` is the first record known, in any partition of the table, that the partitioner would have put
-    into another. `rejected` counts the source records of the partition, from its start to `last`, that could not become
+    into another one. `rejected` is the number of source records of the partition, up to `last`, that could not become
     rows.
     """
 
@@ -117,11 +117,11 @@ class PositionRecord(msgspec.Struct, frozen=True, omit_defaults=True, rename={"f
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An owner's claim of a changelog partition: from here on only `epoch` may append.
+    """An owner's claim of a changelog partition: after it only `epoch` may append.
 
-    `nonce` tells the winner of a race from the loser, who is told success too. `log_id` is drawn by the first claim of
-    a log and repeated by every later one: a log with another id is another log. `seals` marks the record that closes a
-    producer id before the next one is used; no worker owns its epoch.
+    `nonce` tells the winner of a race from the loser, whose append seems to succeed too. `log_id` is drawn by the first
+    claim of a log and repeated by every later one: a log with another id is another log. `seals` marks the record that
+    closes a producer id before the next one is used; no worker owns its epoch.
     """
 
     epoch: tuple[int, int]
@@ -135,11 +135,11 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a store knows in addition to its rows.
+    """What a store records in addition to its rows.
 
-    `next_offset` is the changelog offset to go on reading at. `applied_at` is the append time of the newest changelog
-    record applied, or when the replay from the start began if that is later (the brokers' clock, milliseconds).
-    `claim_offset` is where the newest claim seen stands. `unbroken` says that no offset was missing between the record
+    `next_offset` is the changelog offset to continue at. `applied_at` is the append time of the newest changelog record
+    applied, or when the replay from the start began if that is later (the brokers' clock, milliseconds).
+    `claim_offset` is the offset of the newest claim seen. `unbroken` says that no offset was missing between the record
     of `position` and `next_offset`, so the next position has to follow it.
     """
 
@@ -156,7 +156,7 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Versioned(msgspec.Struct):
-    """What records of all versions have in common."""
+    """The member that records of all versions have."""
 
     v: int = RECORDS_VERSION
 
@@ -180,7 +180,7 @@ encode = _encoder.encode
 
 
 def decode(kind: type[_Record], data: bytes) -> _Record:
-    """Return the record in `data`; raises MalformedRecord, and NewerRecord for one of a later version."""
+    """Decode a record; raises MalformedRecord, and NewerRecord for one of a later version."""
     try:
         record: _Record = _decoders[kind].decode(data)
     except (ValueError, RecursionError) as error:
@@ -206,17 +206,17 @@ def _unknown_version(kind: type, version: int) -> MalformedRecord:
 
 
 def epoch_header(epoch: Epoch) -> tuple[str, bytes]:
-    """Return the one header that every record of `epoch` carries."""
+    """Return the header of every record of `epoch`."""
     return EPOCH_HEADER, _EPOCH.pack(*epoch)
 
 
 def epoch_headers(epoch: Epoch) -> list[tuple[str, bytes]]:
-    """Return the headers that every record of `epoch` carries."""
+    """Return the headers of every record of `epoch`."""
     return [epoch_header(epoch)]
 
 
 def epoch_of(headers: Sequence[tuple[str, bytes]]) -> Epoch:
-    """Return the epoch a record was written under; NO_EPOCH for a record that carries none."""
+    """Return the epoch that a record was written under; NO_EPOCH for a record without one."""
     if len(headers) == 1:
         name, value = headers[0]
         if name == EPOCH_HEADER and value and len(value) == _EPOCH.size:
@@ -225,7 +225,7 @@ def epoch_of(headers: Sequence[tuple[str, bytes]]) -> Epoch:
 
 
 def anchor_of(record: LogRecord) -> Anchor:
-    """Return the anchor that `record` makes."""
+    """Return the anchor of `record`."""
     digest = hashlib.blake2b(record.key or b"", digest_size=8)
     digest.update(b"\x00" if record.value is None else b"\x01" + record.value)
     return Anchor(record.offset, record.timestamp, digest.digest())

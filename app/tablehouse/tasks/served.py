@@ -1,4 +1,4 @@
-"""What of the catalog a worker serves."""
+"""The tables of the catalog that a worker serves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,10 +16,10 @@ class Served:
 
 
 def goes_on(before: TableSpec, after: TableSpec) -> bool:
-    """Return whether a task of a table is good for another definition of it as it is.
+    """Return whether a table's task can keep running with another definition of the table.
 
-    It is where they differ only in what no task looks at.
+    It can if the definitions differ only in fields that no task uses.
     """
     alike = replace(before, description=after.description, standbys=after.standbys, writable=after.writable)
-    # The order of columns counts, which only the parts of the definition tell.
+    # The order of columns counts, and only the parts of the definition show it.
     return alike == after and definition(before) == definition(after)

@@ -15,9 +15,9 @@ from tablehouse.tasks.task import Task
 class Shard:
     """What is opened, owned or followed, and closed as one.
 
-    `opening` is the work that opens the store, None before it has begun, `changing` the latest that exchanged tasks.
-    `coming` are the tables whose tasks have no store yet. `is_leaving` is set once the shard is to be closed,
-    `was_destroyed` when what was on the disk was thrown away.
+    `opening` is the work that opens the store, None before it has begun, and `changing` the latest work that exchanges
+    tasks. `coming` are the tables whose tasks have no store yet. `is_leaving` is set once the shard is to be closed,
+    and `was_destroyed` once its store on disk was deleted.
     """
 
     id: ShardId
@@ -42,7 +42,7 @@ class Shard:
     def position(self) -> int | None:
         """Return the position of the slowest table; None while the store is not open yet.
 
-        A rebuild counts with its present progress, and a store that cannot be trusted as one without a record.
+        A rebuild counts at its current progress, and a store that cannot be trusted as empty.
         """
         states = [task.state for task in self.tasks.values()]
         is_opening = TaskState.OPENING in states
@@ -54,26 +54,26 @@ class Shard:
 
     @property
     def committable(self) -> int | None:
-        """Return the source offset to go on at after a restart; None unless every table has applied something."""
+        """Return the source offset to continue at after a restart; None unless every table has applied something."""
         reached = [task.committable for task in self.tasks.values()]
         known = [offset for offset in reached if offset is not None]
         return min(known) if known and len(known) == len(reached) else None
 
     def set_to_work(self, generation: int) -> None:
-        """Have every task that has a store own or follow its partition in a generation; returns at once."""
+        """Make every task that has a store own or follow its partition in a generation; returns at once."""
         for name in self.tasks:
             if name not in self.coming:
                 self.set_one_to_work(name, generation)
 
     def set_one_to_work(self, name: str, generation: int) -> None:
-        """Have a table's task own or follow its partition in a generation; returns at once."""
+        """Make a table's task own or follow its partition in a generation; returns at once."""
         if self.is_active:
             self.tasks[name].own(generation)
         else:
             self.tasks[name].follow(generation)
 
     async def is_warm(self, acceptable_lag: int) -> bool:
-        """Return whether the shard can be taken over: each of its tasks can be read, and is near enough to the end."""
+        """Return whether the shard is ready to take over: all its tasks can be read and are within `acceptable_lag`."""
         if any(task.state < TaskState.STANDBY for task in self.tasks.values()):
             return False
         for task in self.tasks.values():
@@ -82,7 +82,7 @@ class Shard:
         return True
 
     def observe_source_end(self, bounds: Bounds, listed_at: float, positions: Sequence[tuple[Task, int]]) -> None:
-        """Record where the source ends; see Task.observe_source_end. `positions` are those of tasks at that time."""
+        """Record the source's bounds; see Task.observe_source_end. `positions` are those of the tasks at that time."""
         self._source_missing = False
         for task, position in positions:
             task.observe_source_end(bounds, listed_at, position)
@@ -92,6 +92,6 @@ class Shard:
         for task in self.tasks.values():
             task.observe_source_missing()
         if self._source_missing:
-            # Twice in a row: this is no broker that has only just started.
+            # Missing twice in a row, so this is not just a broker that has started a moment ago.
             self.lane.lost()
         self._source_missing = True

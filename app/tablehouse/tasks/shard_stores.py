@@ -1,7 +1,7 @@
-"""Opening and closing the stores of shards, each in a thread that cannot be stopped.
+"""Opens and closes the stores of shards, each in a thread that cannot be stopped.
 
-So a store is opened only when the one before it, of the same shard, is closed, and closed only when it is opened. A
-task is added to it only when the one before it, of the same table, has let go.
+So a store is opened only after the shard's previous store was closed, and closed only after it was opened. A task is
+added to it only after the previous task of the same table has released it.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from tablehouse.tasks.task import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS, Task
 
 log = structlog.get_logger(__name__)
 
-#: Minimum seconds between attempts to reopen a failed store, and the bytes that have to be free: RocksDB writes nothing
-#: any more after a failure in its background, such as a full disk, and can be read until it is closed.
+#: Minimum seconds between attempts to reopen a failed store, and the free bytes that it requires. After a background
+#: failure, such as a full disk, RocksDB accepts no writes until it is opened again, but can still be read.
 REOPEN_INTERVAL = 30.0
 MIN_FREE_BYTES = 64 << 20
 
-#: How many databases are opened or closed at once; each takes a core for a part of a second.
+#: How many databases are opened or closed at once; each takes a core for a fraction of a second.
 MAX_OPENERS = 2
 
 
 class ShardStores:
-    """Opens and closes stores for as long as that takes."""
+    """Opens and closes the stores of a worker's shards in the background."""
 
     def __init__(self, directory: DataDirectory, ports: Ports) -> None:
         self._directory = directory
@@ -40,9 +40,9 @@ class ShardStores:
         self._reopened_at: dict[ShardId, float] = {}
 
     def start_opening(self, shard: Shard, families: Sequence[str], on_open: Callable[[], None]) -> None:
-        """Open a shard's store, in time, and then call on_open; returns at once.
+        """Open a shard's store in the background, and then call on_open; returns at once.
 
-        A store that cannot be opened is tried again until the shard is leaving, and a corrupt one is thrown away.
+        Opening is retried until it succeeds or the shard is leaving. A corrupt store is deleted.
         """
         work = self._open(shard, families, on_open)
         shard.opening = background.start(work, f"open {shard.id}", self._ports.on_fatal)
@@ -50,15 +50,15 @@ class ShardStores:
     def start_exchange(
         self, shard: Shard, leaving: Sequence[Task], coming: Mapping[str, Task], on_added: Callable[[], None]
     ) -> None:
-        """Close tasks of a shard, add the stores of others, in time, and then call on_added; returns at once.
+        """Close tasks of a shard, add the stores of others, and then call on_added; returns at once.
 
-        `coming` are by their column families. What the store has of the tasks that leave stays there.
+        `coming` is keyed by column family. The rows of the tasks that leave stay in the store.
         """
         work = self._exchange(shard, shard.changing, leaving, coming, on_added)
         shard.changing = background.start(work, f"exchange tasks of {shard.id}", self._ports.on_fatal)
 
     def start_closing(self, shard: Shard) -> None:
-        """Close a shard's tasks and its store; returns at once."""
+        """Close a shard's tasks and its store in the background; returns at once."""
         shard.is_leaving = True
         closing = background.start(self._close(shard), f"close {shard.id}", self._ports.on_fatal)
         self._closing[shard.id] = closing
@@ -70,12 +70,12 @@ class ShardStores:
         closing.add_done_callback(closed)
 
     async def wait_until_closed(self) -> None:
-        """Wait until all stores that are being closed are."""
+        """Wait until all stores that are being closed are closed."""
         if self._closing:
             await asyncio.wait(list(self._closing.values()))
 
     def may_reopen(self, shard: ShardId) -> bool:
-        """Return whether a failed store may be opened again now, which then counts as done."""
+        """Return whether a failed store may be reopened now; if so, record that as an attempt."""
         now, last = self._ports.clock.monotonic(), self._reopened_at.get(shard)
         if last is not None and now - last < REOPEN_INTERVAL:
             return False
@@ -115,7 +115,7 @@ class ShardStores:
     async def _keep_trying(
         self, shard: Shard, tasks: Collection[Task], attempt: Callable[[], Awaitable[None]], on_done: Callable[[], None]
     ) -> None:
-        """Open something that these tasks need, again and again until it is open or the shard is leaving."""
+        """Retry `attempt`, which these tasks wait for, until it succeeds or the shard is leaving."""
         pause = MIN_PAUSE_SECONDS
         failures = Recurring(log, self._ports.clock.monotonic)
         while not shard.is_leaving:
@@ -134,7 +134,7 @@ class ShardStores:
                 return
 
     async def _open_or_destroy(self, shard: Shard, families: Sequence[str]) -> None:
-        """Open a store; raises StoreError, after having thrown the store away when it was corrupt."""
+        """Open a store; raises StoreError. A corrupt store is deleted first."""
         try:
             await asyncio.to_thread(shard.store.open, families)
         except StoreCorrupt as error:
@@ -146,7 +146,7 @@ class ShardStores:
             raise
 
     async def _close(self, shard: Shard) -> None:
-        # The first has waited for an earlier closing of the same shard.
+        # Opening has waited until the shard's previous store was closed.
         for work in (shard.opening, shard.changing):
             if work is not None:
                 await asyncio.wait({work})

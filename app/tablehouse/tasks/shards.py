@@ -1,4 +1,4 @@
-"""All shards of a worker: owned, followed, suspended and given up as assignments come and go."""
+"""All shards of a worker: owned, followed, suspended and given up as assignments change."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -33,20 +33,20 @@ log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
-#: Source records that may wait in the inboxes of a worker, and the least that each shard gets of them, however many
-#: there are; what they take in bytes is bounded in addition.
+#: Maximum number of source records in all inboxes of a worker, and the minimum for each shard, however many there are.
+#: Their bytes are limited separately.
 MAX_QUEUED_RECORDS = 64_000
 MIN_QUEUED_RECORDS = 1_000
 
-#: The part of the memory budget that the records in the inboxes of a worker may take. Half as much again may be kept
-#: for tasks that are about to join.
+#: The inboxes of a worker may take one part in this many of the memory budget. Half as much again may be kept for tasks
+#: that are about to join.
 QUEUED_SHARE = 16
 
-#: The bytes of large batches that wait in all inboxes together from which on nothing is fetched for any lane.
+#: Nothing is fetched for any lane while large batches of this many bytes wait in all inboxes together.
 CROWDED_BYTES = 4 * LARGE_BATCH_BYTES
 
 
-#: How long rows may be counted for one answer, in seconds.
+#: Maximum time to count rows for one answer, in seconds.
 COUNTING_SECONDS = 0.25
 
 
@@ -58,9 +58,9 @@ def limits(shards: int, memory_budget: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class ShardSettings:
-    """What all shards of a worker have in common.
+    """The settings that all shards of a worker share.
 
-    `store_of` makes the store of a shard, not open yet; `memory_budget` is in bytes, for everything that a worker
+    `store_of` makes the store of a shard, not yet open; `memory_budget` is in bytes, for everything that a worker
     holds.
     """
 
@@ -72,9 +72,9 @@ class ShardSettings:
 
 @dataclass(slots=True)
 class Shards:
-    """The shards this worker holds; the local side of every read.
+    """The shards that this worker holds; they answer reads locally.
 
-    `served` are the tables that each shard has tasks for; serve() changes it.
+    `served` has the tables that shards have tasks for; serve() changes it.
     """
 
     settings: ShardSettings
@@ -87,7 +87,7 @@ class Shards:
     _by_input: dict[TopicPartition, Shard] = field(default_factory=dict)
     _generation: int | None = None
     _shard_of: dict[str, Callable[[int], ShardId]] = field(default_factory=dict)
-    #: Shards in which a large batch waits or is being ingested, as far as was seen, by input.
+    #: The inputs of shards in which a large batch was seen to wait or to be ingested.
     _crowding: set[TopicPartition] = field(default_factory=set)
     _failures: Recurring = field(init=False)
     _stores: ShardStores = field(init=False)
@@ -104,16 +104,16 @@ class Shards:
 
     @property
     def tasks(self) -> list[Task]:
-        """Return the tasks of every shard held, whatever their state."""
+        """Return the tasks of every shard held, in any state."""
         return [task for shard in self._held.values() for task in shard.tasks.values()]
 
     # Tables
 
     def serve(self, served: Served) -> None:
-        """Have tasks for these tables from here on; returns at once, and each works as soon as it can.
+        """Replace the tables that shards have tasks for; returns at once, and each task starts as soon as it can.
 
-        Tasks of tables that go on as they are do not notice. A shard that is left without a table is given up; what is
-        new comes with the next assignment.
+        Tasks whose tables stay as they are keep running. A shard without tables is given up; a new shard comes with the
+        next assignment.
         """
         before, self.served = self.served.catalog, served
         self._shard_of = self._shards_by_table()
@@ -138,7 +138,7 @@ class Shards:
                 )
 
     def _take_in(self, shard: Shard, tasks: Sequence[Task]) -> None:
-        """Set tasks to work that have got their stores, as long as their tables have not gone again meanwhile."""
+        """Start tasks that now have their stores, unless their tables were removed meanwhile."""
         for task in tasks:
             if shard.tasks.get(task.table) is task:
                 shard.coming.discard(task.table)
@@ -152,10 +152,10 @@ class Shards:
     # Assignments
 
     def assign(self, generation: int, actives: Collection[ShardId], standbys: Collection[ShardId]) -> None:
-        """Own and follow exactly these shards in this generation; returns at once, each serves as soon as it can.
+        """Own and follow exactly these shards in this generation; returns at once, and each serves as soon as it can.
 
-        A shard that is held already stays open, whichever of the two it was. Shards of no table are passed over: an
-        assignment may be from before the last one went.
+        A shard that is already held stays open, also when its role changes. Shards without a table are ignored: the
+        assignment may be older than the removal of their last table.
         """
         self._generation = generation
         for shard in [shard for id_, shard in self._held.items() if id_ not in actives and id_ not in standbys]:
@@ -174,9 +174,9 @@ class Shards:
             shard.lane.limit, shard.lane.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
 
     async def warm(self, shards: Collection[ShardId], acceptable_lag: int) -> list[ShardId]:
-        """Return those of these shards that can be taken over, as Shard.is_warm() says.
+        """Return those of these shards that are ready to take over; see Shard.is_warm().
 
-        Within the changelog readers' deadline for each.
+        Each takes at most the timeout of the changelog reader.
         """
         held = [self._held.get(shard) for shard in sorted(shards)]
         return [shard.id for shard in held if shard is not None and await shard.is_warm(acceptable_lag)]
@@ -184,7 +184,7 @@ class Shards:
     async def suspend(self, patience: float, reason: str) -> None:
         """Stop owning and following, and keep the stores open and readable until the next assignment.
 
-        Gives what is in flight `patience` seconds.
+        Batches in flight get `patience` seconds to be applied.
         """
         self._generation = None
         for shard in self._held.values():
@@ -192,7 +192,7 @@ class Shards:
         await asyncio.gather(*(task.suspend(patience, reason) for task in self.tasks))
 
     async def stop(self, patience: float) -> None:
-        """Suspend, flush and close everything; bounded by what RocksDB takes to flush."""
+        """Suspend, flush and close everything; takes as long as RocksDB takes to flush."""
         await self.suspend(patience, "the worker is stopping")
         await self._flushing.save_positions()
         for shard in list(self._held.values()):
@@ -210,7 +210,7 @@ class Shards:
         self._stores.start_closing(shard)
 
     def _on_store_failed(self, shard: Shard) -> None:
-        """Open a store again, whose rows in memory may be ahead of what it will have then, so with new tasks."""
+        """Reopen a failed store, with new tasks: what the old ones know may be ahead of the store after reopening."""
         if self._held.get(shard.id) is shard and self._stores.may_reopen(shard.id):
             log.warning("store is opened again after a failure", shard=str(shard.id))
             self._give_up(shard)
@@ -238,14 +238,14 @@ class Shards:
 
     def _set_to_work(self, shard: Shard) -> None:
         if self._generation is not None and not shard.is_leaving:
-            # Until its source's end is listed, it is not known how stale a standby is, and it answers nothing.
+            # Until its source's end is listed, the staleness of a standby is unknown, so it cannot answer.
             self._listings.start(shard.id)
             shard.set_to_work(self._generation)
 
     # The lanes
 
     def offer(self, source: TopicPartition, records: Sequence[LogRecord], next_offset: int) -> bool:
-        """Hand over what was fetched; False when it has to be fetched again."""
+        """Hand fetched records to their lane; return False when they have to be fetched again."""
         shard = self._by_input.get(source)
         if shard is None or not shard.lane.offer(records, next_offset):
             return False
@@ -254,7 +254,7 @@ class Shards:
         return True
 
     def are_crowded(self) -> bool:
-        """Return whether large batches wait, all shards together, for as many bytes as one worker may hold of them."""
+        """Return whether the large batches that wait in all shards have reached CROWDED_BYTES."""
         if not self._crowding:
             return False
         waiting = {
@@ -264,25 +264,25 @@ class Shards:
         return sum(waiting.values()) >= CROWDED_BYTES
 
     def expected(self, source: TopicPartition) -> int | None:
-        """Return the source offset that a lane wants next; None while it stands still."""
+        """Return the next source offset that a lane accepts; None while it is stopped."""
         shard = self._by_input.get(source)
         return None if shard is None else shard.lane.expected
 
     def lost(self, source: TopicPartition) -> None:
-        """Record that a source no longer has the offset that its lane wants next."""
+        """Record that a source no longer has the next offset of its lane."""
         shard = self._by_input.get(source)
         if shard is not None:
             shard.lane.lost()
 
     def committable(self) -> dict[TopicPartition, int]:
-        """Return, for each shard owned of which every table has applied something, the source offset to go on at."""
+        """Return the source offset to continue at for each owned shard whose tables have all applied something."""
         reached = {shard.lane.source: shard.committable for shard in self._held.values() if shard.is_active}
         return {source: offset for source, offset in reached.items() if offset is not None}
 
     def positions(self) -> dict[str, dict[int, int]]:
-        """Return how far each shard is, by name and partition: what placement goes by.
+        """Return the position of each shard, by name and partition; placement uses them.
 
-        Shards on disk that are not held now are included, and for a store that is not open yet what was last saved.
+        Includes shards on disk that are not held now. For a store that is not open yet it is the position saved last.
         """
         positions = self.settings.directory.positions()
         for (name, partition), shard in self._held.items():
@@ -301,20 +301,20 @@ class Shards:
         return shard.tasks[table]
 
     def answer(self, table: str, partition: int, question: Question[Result], consistency: Consistency) -> Result:
-        """Answer a question about a partition here and now, in one slice of work.
+        """Answer a question about a partition locally, in one slice of work.
 
-        Raises NotOwner where the partition is not held, and what the question raises, but for the store's errors: those
-        are a PartitionRestoring.
+        Raises NotOwner where the partition is not held, and what the question raises; the store's errors become
+        PartitionRestoring.
         """
         task = self._task(table, partition)
         try:
             return question.answer(task, self.reader, consistency)
         except (StoreCorrupt, RowLayoutError) as error:
-            # The next answer says that the store cannot be trusted.
+            # The second answer raises that the store is quarantined.
             task.distrust(error)
             return question.answer(task, self.reader, consistency)
         except StoreError as error:
-            # Another copy may be on a better disk.
+            # The error makes the caller try another copy, whose disk may be fine.
             self._failures.error(
                 (table, partition), "store cannot be read", table=table, partition=partition, error=str(error)
             )
@@ -335,12 +335,13 @@ class Shards:
                 position=task.applied,
             )
 
-    # Writes that rest on what is read here
+    # Writes that depend on local reads
 
     async def catch_up(self, table: str, partition: int, timeout: float) -> SourceEnd:  # noqa: ASYNC109
-        """Return where the source ends now, once all of it is applied here, what open transactions hold back included.
+        """Return the present end of the source once everything before it is applied here.
 
-        Raises SourceUnavailable when no broker tells within `timeout` seconds, and what wait_for_position() raises.
+        The end is the high watermark, so this waits for open transactions too. Raises SourceUnavailable when no broker
+        answers within `timeout` seconds, and what wait_for_position() raises.
         """
         source, loop = self._task(table, partition).source, asyncio.get_running_loop()
         listed_at = loop.time()
@@ -358,7 +359,7 @@ class Shards:
         return SourceEnd(end, listed_at)
 
     def ownership(self, table: str, partition: int) -> Ownership:
-        """Return under which claim a partition is owned here; raises NotOwner unless it is, and the lease proves it."""
+        """Return the claim under which a partition is owned here; raises NotOwner unless the lease proves it."""
         task = self._task(table, partition)
         if task.state is not TaskState.ACTIVE or not self.ports.lease.holds(task.generation):
             raise NotOwner(f"this worker cannot prove that it owns partition {partition} of table {table}")
@@ -369,9 +370,9 @@ class Shards:
         return [task.status() for task in self.tasks]
 
     async def count_rows(self) -> None:
-        """Count the rows of tasks that have few, so that statuses() says exactly how many; within COUNTING_SECONDS.
+        """Count the rows of tasks that have few, for exact numbers in statuses(); takes about COUNTING_SECONDS.
 
-        Those left out say it roughly, or as it was when they were counted last.
+        Other tasks report an estimate, or their last count.
         """
         clock = self.ports.clock
         until = clock.monotonic() + COUNTING_SECONDS
@@ -384,7 +385,7 @@ class Shards:
     # Upkeep
 
     async def keep_flushed(self) -> None:
-        """Flush what was written, every FLUSH_INTERVAL, until cancelled."""
+        """Flush all stores every FLUSH_INTERVAL, until cancelled."""
         await self._flushing.keep_flushed()
 
     async def watch_source_ends(self) -> None:

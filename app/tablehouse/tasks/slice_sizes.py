@@ -1,20 +1,20 @@
-"""How many rows of a table are read in one slice of work, by how large its rows were so far."""
+"""How many rows of a table are read in one slice of work, based on the size of its rows so far."""
 
-#: What is read in one slice of work, which is how long other readers wait: rows, at about 2 us each, and bytes of rows,
-#: by the average of those before. A table whose rows have an unknown size begins with a few rows.
+#: Maximum rows, at about 2 us each, and bytes that are read in one slice of work; other readers wait for it. Bytes are
+#: estimated from the rows of earlier slices. A table whose row size is unknown begins with a few rows.
 ROWS_PER_SLICE = 256
 BYTES_PER_SLICE = 256 * 1024
 FIRST_ROWS = 16
 
 
 class SliceSizes:
-    """The rows of a slice, by table."""
+    """The number of rows in a slice, by table."""
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
 
     def rows(self, table: str) -> int:
-        """Return how many rows the next slice has at most, at least one."""
+        """Return the maximum number of rows in the next slice, at least one."""
         return self._rows.get(table, FIRST_ROWS)
 
     def learn(self, table: str, rows: int, size: int) -> None:

@@ -1,26 +1,26 @@
-"""How fresh a position is, measured against the ends that its source had at known times."""
+"""The freshness of a position, measured against the ends that its source had at known times."""
 
 from collections import deque
 
 from tablehouse.tasks.log import Bounds
 
-#: Seconds between listings of the sources' ends, on which lag and staleness rest.
+#: Seconds between listings of the sources' ends, from which lag and staleness are computed.
 SOURCE_ENDS_INTERVAL = 1.0
 
-#: Seconds for which a listed end says how far behind a position is. When the broker does not answer, or the process was
-#: paused, there may be records that this worker has not heard of.
+#: Seconds for which a listed end is used to compute lag. After a broker did not answer, or the process was paused,
+#: there may be records that this worker does not know of.
 KNOWN_SECONDS = 3 * SOURCE_ENDS_INTERVAL
 
-#: Ends that are remembered. They are listed each second, so a task that is more than a minute behind gets its staleness
-#: in steps of the two seconds, then four, that are left between those which stay.
+#: Maximum number of ends that are remembered. Beyond it every second one is dropped, so the staleness of a task that is
+#: more than a minute behind has a resolution of two seconds, then four.
 REMEMBERED = 64
 
 
 class SourceEnds:
-    """The ends of a source partition as they were listed, as far as the position has not reached them.
+    """The listed ends of a source partition that the position has not reached yet.
 
-    An end is the high watermark: it counts what an open transaction keeps from being read. Where the source is not the
-    one that the position counts in, nothing is known until trust() is called.
+    An end is the high watermark: it includes what an open transaction keeps from being read. If the source is not the
+    one that the position refers to, nothing is known until trust() is called.
     """
 
     def __init__(self) -> None:
@@ -34,24 +34,24 @@ class SourceEnds:
         self._loaded = -1
 
     def end(self, now: float) -> int | None:
-        """Return the newest end; None before the first, and when it is too old to be the end still."""
+        """Return the newest end; None before the first, and when it is older than KNOWN_SECONDS."""
         return None if self._newest is None or now - self._newest[1] > KNOWN_SECONDS else self._newest[0].high_watermark
 
     def stable_end(self, now: float) -> int | None:
-        """Return how far the source could be read when it was last listed; None where end() is None."""
+        """Return the source's stable end when it was last listed; None where end() is None."""
         return None if self._newest is None or now - self._newest[1] > KNOWN_SECONDS else self._newest[0].end
 
     def held_back(self) -> tuple[Bounds, float] | None:
-        """Return the last listing where an open transaction ends what can be read, and for how many seconds it has."""
+        """Return the last listing if an open transaction held back records, and for how many seconds it has."""
         if self._newest is None or self._held_since is None:
             return None
         bounds, at = self._newest
         return bounds, at - self._held_since
 
     def listed(self, bounds: Bounds, at: float, position: int) -> None:
-        """Record the bounds of the source; `position` is what was applied before they were asked for."""
+        """Record the bounds of the source; `position` is what was applied before they were requested."""
         if bounds.high_watermark <= max(position, self._loaded):
-            # What was applied is not there any more, so it is not the source that the position counts in.
+            # Applied records are missing, so this is not the source that the position refers to.
             self.distrust()
         if self._distrusted:
             return
@@ -65,7 +65,7 @@ class SourceEnds:
         self._ahead.append((bounds.high_watermark, at))
 
     def loaded(self, position: int) -> None:
-        """Record the last source offset applied that a store came with; ends may have been listed before."""
+        """Record the last source offset applied according to the store; ends may have been listed before."""
         self._loaded = position
         if self._newest is not None and self._newest[0].high_watermark <= position:
             self.distrust()
@@ -81,10 +81,10 @@ class SourceEnds:
         self._ahead.clear()
 
     def distrust(self) -> None:
-        """Forget all figures, and know none until trust(): the source is not the one that the position counts in."""
+        """Forget all figures until trust() is called: the source is not the one that the position refers to."""
         self.forget()
         self._distrusted = True
 
     def trust(self) -> None:
-        """Count by what is listed from now on: the source was compared with what was applied."""
+        """Use listings from now on: the source was compared with what was applied."""
         self._distrusted = False

@@ -1,4 +1,4 @@
-"""Lists where the sources of a worker's shards end, by which lag and staleness are measured."""
+"""Lists the ends of the sources of a worker's shards, from which lag and staleness are computed."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SourceListings:
-    """Lists the end of each source by itself: one whose end is not told makes the lag of no other unknown.
+    """Lists the end of each source separately, so that one unavailable end does not make other lags unknown.
 
     `held` returns the shards that this worker has.
     """
@@ -38,7 +38,7 @@ class SourceListings:
                 listing.cancel()
 
     def start(self, shard: ShardId) -> None:
-        """List the end of a shard's source, unless that is under way; returns at once."""
+        """Start listing the end of a shard's source, unless this is in progress; returns at once."""
         listing = self._listings.get(shard)
         if listing is None or listing.done():
             self._listings[shard] = background.start(self._list(shard), f"end of {shard}", self._ports.on_fatal)

@@ -1,4 +1,4 @@
-"""What a table's definition should say whose keys are not where lookups look for them."""
+"""Suggests a correction of the definition of a table whose keys are not where lookups look for them."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,19 +9,19 @@ from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.keys import JsonKey
 from tablehouse.formats.partitioners import fitting
 
-#: Keys that are looked at in each partition: of 4 partitions, a partitioner fits 50 keys by chance once in 10^30 times.
-#: fnv1a and fnv1a_reference are the same for many partitions, so one partition alone would not tell them apart.
+#: Keys that are checked in each partition. With 4 partitions, a partitioner fits 50 keys by chance once in 10^30 times.
+#: fnv1a and fnv1a_reference agree in many partitions, so keys of a single partition may not tell them apart.
 MAX_KEYS = 50
 
-#: Longer keys are not looked at: partitioners that are not compiled take up to 1 us a byte.
+#: Longer keys are not checked: partitioners that are not compiled take up to 1 us a byte.
 MAX_KEY_BYTES = 1024
 
 
 class Suggestion:
-    """The partitioners and spellings that fit every key of a table that this worker has looked at.
+    """The partitioners and spellings that fit every key of a table that this worker has checked.
 
-    A partitioner fits a key that it puts where it is, a spelling a JSON key that it writes as it is. `source` is what
-    the table's definition says.
+    A partitioner fits a key that it puts into the partition where the key is. A spelling fits a JSON key that it writes
+    as it is. `source` is the table's present definition.
     """
 
     def __init__(self, source: SourceSpec) -> None:
@@ -32,11 +32,11 @@ class Suggestion:
 
     @property
     def keys(self) -> int:
-        """How many keys were looked at."""
+        """The number of keys checked."""
         return self._looked_at.total()
 
     def look_at(self, keys: Iterable[bytes], partition: int, partitions: int) -> None:
-        """Keep what fits each of some keys of a partition as well; `partitions` is the topic's count."""
+        """Keep only what fits these keys of a partition too; `partitions` is the topic's partition count."""
         for key in keys:
             if self._looked_at[partition] == MAX_KEYS:
                 return
@@ -71,14 +71,14 @@ class Suggestion:
             )
         if not advice:
             advice.append(
-                "the partitioner fits, but keys are written in another form than the table looks for, as uuids in "
+                "the partitioner fits, but keys are written in another form than the table looks for, such as uuids in "
                 "upper case: with `partitioner: any` keys are found however they are written"
             )
         return f"{'; and '.join(advice)}. Correct the definition, and give the table a new version"
 
 
 class _Spelled:
-    """The spellings that write each JSON key looked at; `others` is how many keys none of the table's own writes."""
+    """The spellings that fit each JSON key checked; `others` counts the keys that none of the table's own fits."""
 
     def __init__(self, source: SourceSpec) -> None:
         self._keys = JsonKey(source.key)
@@ -88,7 +88,7 @@ class _Spelled:
         self.others = 0
 
     def look_at(self, key: bytes) -> None:
-        """Count a key in; one that is none has no place in the table."""
+        """Check a key; one that cannot be decoded is ignored, because it cannot be in the table."""
         try:
             spellings = self._keys.spellings_of(key)
         except DecodeError:
@@ -100,7 +100,7 @@ class _Spelled:
 
     @property
     def fitting(self) -> list[Sequence[SpellingName]]:
-        """The lists of spellings that the definition could have: one that writes all keys, else one more than now."""
+        """The lists of spellings to suggest: single ones that fit all keys, else the present ones and one more."""
         if self._of_all:
             return [(name,) for name in sorted(self._of_all)]
         return [(*self._own, name) for name in sorted(self._of_others)]

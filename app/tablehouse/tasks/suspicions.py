@@ -1,7 +1,7 @@
-"""Keys that can be read in their format and are probably of another one.
+"""Keys that can be decoded in the table's format but are probably of another one.
 
-Four letters are a 4-byte integer, and an integer is text in UTF-8 when its bytes are small: a table of the wrong format
-has rows, under keys that no caller asks for.
+Four letters are also a 4-byte integer, and an integer with small bytes is also valid UTF-8. So a table with the wrong
+format has rows, but under keys that no caller asks for.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from tablehouse.formats.framing import KEY_HEADER, header
 from tablehouse.formats.likely_causes import frame_id, is_plain_ascii, is_text
 from tablehouse.tasks.log import LogRecord
 
-#: Distinct keys that are looked at, each time a worker becomes the owner of a partition.
+#: Distinct keys that are checked, each time a worker becomes the owner of a partition.
 _KEYS_LOOKED_AT = 20
 
 _NAMED_IN_HEADERS = (
@@ -22,7 +22,7 @@ _WIDTHS = {4: "int", 8: "long"}
 
 
 class KeySuspicion:
-    """Looks at the first keys of a partition; `text` says what they look like, None unless they look wrong."""
+    """Checks the first keys of a partition; `text` says what they look like, None unless they look wrong."""
 
     def __init__(self, spec: KeySpec) -> None:
         self._format = spec.format
@@ -32,7 +32,7 @@ class KeySuspicion:
         self.text: str | None = None
 
     def look(self, wires: Sequence[bytes], records: Sequence[LogRecord]) -> None:
-        """Look at some keys, and the headers of the records around them, until there are enough."""
+        """Collect keys, and look at the headers of their records, until there are enough to judge."""
         if self._check is None:
             return
         self._keys.update(wires[:_KEYS_LOOKED_AT])
@@ -54,7 +54,7 @@ def _of_text(keys: set[bytes]) -> str | None:
     if any(map(is_text, keys)):
         return None
     if all(map(frame_id, keys)):
-        return "keys behind the id of a schema: use key: avro or json_sr, and a new version"
+        return "keys that begin with a schema id: use key: avro or json_sr, and a new version"
     widths = {len(key) for key in keys}
     name = _WIDTHS.get(widths.pop()) if len(widths) == 1 else None
     return None if name is None else f"integers: use key: {name}, and a new version"

@@ -1,7 +1,7 @@
 """Table state: a task's store with its checkpoint and position. An owner commits to it, and a replay rebuilds it.
 
-It decides which changelog records count, and from where on the store may be read. See DESIGN.md, "Replaying", for why
-each rule is there.
+It decides which changelog records count, and from which offset on the store may be read. DESIGN.md, "Replaying",
+explains each rule.
 """
 
 from collections.abc import Mapping
@@ -43,14 +43,14 @@ class Untrusted(Exception):
 
 
 class ChangelogRefused(Exception):
-    """The changelog itself cannot be used, whatever store it is replayed into; a person has to decide."""
+    """The changelog itself cannot be used, and rebuilding the store would not help; a person has to act."""
 
 
 class TableState:
     """A task's store, its checkpoint, and how far a replay has come.
 
-    `next_offset`, `epoch`, `position`, `log_id` and `claim_offset` are what the store's checkpoint says; they move only
-    after the store has been written. `claim` is the newest claim seen by this process, None before the first.
+    `next_offset`, `epoch`, `position`, `log_id` and `claim_offset` are those of the store's checkpoint; they change
+    only after the store was written. `claim` is the newest claim seen by this process, None before the first.
     """
 
     def __init__(self, identity: Identity, store: TaskStore, clock: BrokerClock, doubts: Doubts) -> None:
@@ -59,7 +59,7 @@ class TableState:
         self.store = store
         self._clock = clock
         self.foreign_records = 0
-        #: The changelog offset of the contradiction found last, until the store is past it; -1 while there is none.
+        #: The changelog offset of the last contradiction found, until the store has passed it; -1 while there is none.
         self._contradiction = -1
         self._reset()
 
@@ -96,12 +96,12 @@ class TableState:
 
     @property
     def readable(self) -> bool:
-        """Return whether the store holds no half-applied batch and no hole that compaction has torn."""
+        """Return whether the store has no half-applied batch, and misses no rows because of compaction."""
         return 0 <= self.readable_from <= self.next_offset
 
     @property
     def inputs(self) -> tuple[TopicPartition, ...]:
-        """Return the source partitions that the position is in."""
+        """Return the source partitions that the task reads."""
         return self._identity.inputs
 
     def applied(self, source: TopicPartition) -> int:
@@ -116,16 +116,16 @@ class TableState:
         return -1 if reached is None else reached.last
 
     def now_ms(self) -> int:
-        """Return the brokers' time, by which the age of the changelog's records is measured."""
+        """Return the brokers' time, with which the age of changelog records is measured."""
         return self._clock.now_ms()
 
     async def forget(self) -> None:
-        """Throw the store's content away; what follows replays the whole changelog."""
+        """Delete the store's content, so that the next replay covers the whole changelog."""
         await self.store.wipe()
         self._reset()
 
     def load(self) -> None:
-        """Take up what the store's checkpoint says; raises Untrusted, FingerprintChanged and the store's errors."""
+        """Load the store's checkpoint; raises Untrusted, FingerprintChanged and the store's errors."""
         self._reset()
         data = self.store.checkpoint()
         if data is None:
@@ -151,14 +151,14 @@ class TableState:
         self._move_to(checkpoint.position)
 
     def begin(self, bounds: Bounds) -> None:
-        """Get ready to replay a log with these bounds from next_offset on.
+        """Prepare to replay a log with these bounds from next_offset on.
 
-        The first time, and after forget(), the store becomes readable once the log's present end is reached; in between
-        it stays as readable as it was. Raises Untrusted for a store that does not fit the log, ChangelogRefused for a
-        log that has lost its beginning.
+        After load() and forget(), the store becomes readable once the log's present end is reached; other calls leave
+        it as readable as it was. Raises Untrusted for a store that does not fit the log, ChangelogRefused for a log
+        that has lost its beginning.
         """
         if bounds.start > 0 and not bounds.start <= self.next_offset <= bounds.end:
-            # A store that is thrown away could not be restored, so it is kept as it is.
+            # A deleted store could not be restored from this log, so the store is kept.
             raise ChangelogRefused(
                 f"{self._identity.changelog} begins at offset {bounds.start}: its first records were deleted, so the "
                 f"table cannot be restored from it; {_REBUILD}"
@@ -171,29 +171,30 @@ class TableState:
             self.readable_from = bounds.end
 
     def rewind(self) -> None:
-        """Get ready to apply slices from next_offset on; what was applied beyond it in memory is forgotten."""
+        """Prepare to apply slices from next_offset on; rows in memory from later offsets are dropped."""
         self._open.clear()
         self._expected, self._direct = self.next_offset, self._unbroken
         self._from_start = self.next_offset == 0
         if self._from_start:
-            # A claim that was seen and not written may have stood in another log than the one that is read now.
+            # A claim that was seen but not written may be from another log than the present one.
             self.log_id, self.log_verified, self.claim = b"", False, None
-            # What deletes a row that is read from now on goes later than that; the clock may be ahead by as much.
+            # The retention of tombstones that delete rows read from now on begins later than this. The clock may be
+            # ahead by as much.
             self.applied_at = self.now_ms() - MIN_COMPACTION_LAG_MS // 2
 
     def verify_log(self, record: LogRecord | None) -> None:
-        """Compare the first record at or after claim_offset with the claim that the store knows to stand there.
+        """Compare the first record at or after claim_offset with the claim that the store has recorded there.
 
-        When compaction has removed that claim there is a newer one further on, which apply() compares.
+        If compaction has removed that claim, there is a newer one later in the log, which apply() compares.
         """
         if record is not None and record.offset == self.claim_offset and record.key == CLAIM_KEY:
             self._see_claim(record)
 
     def require_verified(self) -> None:
-        """Make sure that the log replayed to its end is the one the store was built from, and a whole one.
+        """Check that the log, replayed to its end, is complete and the one that the store was built from.
 
-        Raises Untrusted unless a claim has shown the former, ChangelogRefused where records stand without any claim:
-        the topic was created again under an owner who went on appending.
+        Raises Untrusted unless a claim has proved the latter, and ChangelogRefused for records without any claim: the
+        topic was created again while an owner kept appending.
         """
         if self.log_id and not self.log_verified:
             raise Untrusted("the changelog is not the one it was built from; it was deleted and created again")
@@ -205,9 +206,9 @@ class TableState:
             )
 
     def tears(self, piece: LogSlice) -> bool:
-        """Return whether a store that has applied a slice may miss rows that compaction keeps only further on.
+        """Return whether a store with this slice applied may miss rows whose only version left is further ahead.
 
-        Where the last record is too young for compaction, so is all that follows. One without records tells nothing.
+        If the last record is too young for compaction, so are all that follow. A slice without records proves nothing.
         """
         if piece.next_offset < self.readable_from:
             return False
@@ -220,9 +221,10 @@ class TableState:
     async def apply(self, piece: LogSlice) -> int:  # noqa: C901, PLR0912 - one loop over every record restored
         """Apply a slice and return how many rows were written.
 
-        Up to readable_from every row counts as it comes. From there on rows wait for the position record that closes
-        their batch, since a slice may end in the middle of one. Raises Untrusted, ChangelogRefused, FingerprintChanged
-        and the store's errors; after any of them, and after being cancelled, rewind() before the next slice.
+        Up to readable_from every row is written as it comes. After that rows wait for the position record that closes
+        their batch, because a slice may end in the middle of one. Raises Untrusted, ChangelogRefused,
+        FingerprintChanged and the store's errors; after any of them, or a cancellation, call rewind() before the next
+        slice.
         """
         done: dict[bytes, bytes | None] = {}
         epoch, position = self.epoch, self.position
@@ -238,7 +240,7 @@ class TableState:
                 if written_under < epoch or written_under == NO_EPOCH or not key:
                     self._drop_foreign(record, written_under, epoch)
                     continue
-                # A claim, or records whose claim compaction has removed because there is a newer one.
+                # A claim, or records whose claim was removed by compaction because there is a newer one.
                 epoch, header = written_under, epoch_header(written_under)
             if not key:
                 self._drop_foreign(record, epoch, epoch)
@@ -262,7 +264,7 @@ class TableState:
             if piece.records:
                 applied_at = max(applied_at, piece.records[-1].timestamp)
         if complete_to > self.next_offset:
-            # What is still open follows the last position, so up to there nothing can be missing.
+            # Open rows follow the last position, so no offset before it can be missing.
             unbroken = bool(self._open) or (self._direct and self._expected == complete_to)
             await self._write(done, complete_to, applied_at, epoch, claim_offset, position, unbroken=unbroken)
         return len(done)
@@ -275,9 +277,9 @@ class TableState:
         next_offset: int,
         sent_at: int,
     ) -> None:
-        """Write what the owner has appended, once the append is acknowledged and stands right at next_offset.
+        """Write a batch of the owner, whose append at next_offset was acknowledged.
 
-        `sent_at` is what now_ms() said before the append.
+        `sent_at` is now_ms() before the append.
         """
         await self._write(rows, next_offset, sent_at, epoch, self.claim_offset, position, unbroken=True)
 
@@ -347,15 +349,15 @@ class TableState:
             self.claim = claim
 
     def _unreadable(self, record: LogRecord, error: MalformedRecord) -> ChangelogRefused:
-        """Return the error for a record of the log that no store, however it was built, makes readable."""
+        """Return the error for a changelog record that cannot be decoded; rebuilding the store would not help."""
         advice = "upgrade this worker" if isinstance(error, NewerRecord) else _REBUILD
         return ChangelogRefused(f"{self._identity.changelog} offset {record.offset}: {error}; {advice}")
 
     def _contradicted(self, record: LogRecord, what: str) -> Untrusted | ChangelogRefused:
-        """Return the error for a record that contradicts what was applied before, by whose fault that is.
+        """Return the error for a record that contradicts what was applied before.
 
-        It is the log's where all that was applied came from it just now, or where a rebuilt store meets the same again.
-        Otherwise the store may be the one that is wrong.
+        The log is at fault if this replay began at its start, or if a rebuilt store finds the same contradiction.
+        Otherwise the store may be at fault, and has to be rebuilt.
         """
         where = f"{self._identity.changelog} offset {record.offset}"
         if self._from_start or record.offset == self._contradiction:
@@ -369,7 +371,7 @@ class TableState:
         if any(theirs.get(part, ours.get(part)) != ours.get(part) for part in ("group", "table")):
             raise FingerprintChanged(
                 f"table {self._identity.table}: {self._identity.changelog.topic} is the changelog of version "
-                f"{theirs.get('version')} of table {theirs.get('table')} of group {theirs.get('group')}, and would be "
+                f"{theirs.get('version')} of table {theirs.get('table')} of group {theirs.get('group')}, and cannot be "
                 f"that of version {ours.get('version')} of table {ours.get('table')} of group {ours.get('group')} too. "
                 "Give this table another name or another version"
             )

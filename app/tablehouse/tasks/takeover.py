@@ -16,31 +16,31 @@ from tablehouse.tasks.table_state import ChangelogRefused, TableState
 
 log = structlog.get_logger(__name__)
 
-#: The producer epoch (int16 maximum) that carries nothing but the record which seals a producer id.
+#: The producer epoch (int16 maximum) under which only the record that seals a producer id is written.
 SEALING_EPOCH = 32767
 
 _NEW_VERSION = "Give the table a new version to rebuild it from what the topic holds"
 
 
 class SourceRefused(Exception):
-    """The source topic is missing, is not the one the position counts in, or has lost what comes after it."""
+    """The source topic is missing, is not the one the position refers to, or has lost the records after it."""
 
 
 class Takeover:
-    """The steps before ingesting, for one task."""
+    """Replays the changelog, checks the source and claims, for one task."""
 
     def __init__(self, state: TableState, ports: Ports) -> None:
         self._state = state
         self._ports = ports
         self._foreign_reported = 0
-        #: How many changelog records are still to be replayed; None when no replay is under way.
+        #: How many changelog offsets are left to replay; None when no replay is in progress.
         self.remaining: int | None = None
 
     async def restore(self) -> None:
-        """Replay the changelog to its end, and make sure that it and the source are what the store was built from.
+        """Replay the changelog to its end, and check that it and the source are what the store was built from.
 
         Raises Untrusted, OffsetOutOfRange and StoreCorrupt when the store has to be rebuilt, ChangelogRefused and
-        SourceRefused when that would not help, FingerprintChanged, SourceLost, LogUnavailable, StoodStill and
+        SourceRefused when that would not help, and FingerprintChanged, SourceLost, LogUnavailable, StoodStill and
         StoreError.
         """
         end = await self._begin()
@@ -50,10 +50,10 @@ class Takeover:
             await self._check_source(source)
 
     async def follow(self, on_end: Callable[[], None], on_applied: Callable[[], None]) -> NoReturn:
-        """Replay the changelog, and go on with what an owner appends, until cancelled.
+        """Replay the changelog, and keep replaying what an owner appends, until cancelled.
 
-        Calls on_end whenever the store is readable and holds what the log held when the replay began, and on_applied
-        after every slice. Raises what restore() raises about the changelog and the store.
+        Calls on_end whenever the store is readable and has reached the end that the log had when the replay began, and
+        on_applied after every slice. Raises what restore() raises about the changelog and the store.
         """
         state = self._state
         end = await self._begin()
@@ -70,7 +70,7 @@ class Takeover:
                 on_applied()
 
     async def _begin(self) -> int:
-        """Get ready to replay, and return the changelog's present end."""
+        """Prepare a replay, and return the changelog's present end."""
         state = self._state
         bounds = await self._changelog_bounds()
         if state.log_id and not state.log_verified and bounds.start <= state.claim_offset < bounds.end:
@@ -84,7 +84,7 @@ class Takeover:
         return bounds.end
 
     async def _require_whole_source(self, source: TopicPartition) -> None:
-        """Make sure that a table whose changelog is gone can be built again: wiping what is left would lose it."""
+        """Check that the source can rebuild a table whose changelog is gone; otherwise the store has to be kept."""
         start = (await self.source_bounds(source)).start
         if start > 0:
             raise ChangelogRefused(
@@ -93,9 +93,9 @@ class Takeover:
             )
 
     async def claim(self, generation: int) -> None:
-        """Claim the changelog partition until a claim of ours is read back as the newest.
+        """Claim the changelog partition until this worker's claim is read back as the newest.
 
-        Raises LeaseLost when the generation ends first, OutcomeUnknown when an append may have happened, and what
+        Raises LeaseLost when the generation ends first, OutcomeUnknown when a claim may have been appended, and what
         restore() raises.
         """
         state, ports = self._state, self._ports
@@ -116,7 +116,7 @@ class Takeover:
             try:
                 offset = await ports.writer.claim(state.changelog, epoch, CLAIM_KEY, encode(claim))
             except Fenced:
-                # The broker knows a higher epoch. It stands in the log, unless what carried it was deleted.
+                # The broker knows a higher epoch. The log has it too, unless its records were deleted.
                 ports.metrics.claims.labels(state.table, "refused").inc()
                 log.info("claim refused", changelog=str(state.changelog), epoch=tuple(epoch), generation=generation)
                 await self._replay_until((await self._changelog_bounds()).end)
@@ -139,10 +139,10 @@ class Takeover:
                 return
 
     async def _read_back(self, offset: int) -> None:
-        """Replay through the offset at which a claim was acknowledged."""
+        """Replay up to and including the offset at which a claim was acknowledged."""
         state = self._state
         if offset == state.next_offset:
-            # Nothing was appended in between. A peek is not held up by what other tasks restore.
+            # Nothing was appended in between, so peek at the one record: replays of other tasks do not delay that.
             record = await self._ports.changelog.peek(state.changelog, offset)
             if record is not None and record.offset == offset:
                 state.rewind()
@@ -151,17 +151,17 @@ class Takeover:
         await self._replay_until(offset + 1)
 
     async def source_bounds(self, source: TopicPartition) -> Bounds:
-        """Ask for the bounds of an input; raises SourceRefused where it is missing, and LogUnavailable."""
+        """Ask for the bounds of an input; raises SourceRefused if it is missing, and LogUnavailable."""
         try:
             return (await self._ports.sources.bounds([source]))[source]
         except PartitionMissing as error:
             raise SourceRefused(
-                f"{error}. The table keeps the rows it has. Where the topic is created again, it needs a new version, "
+                f"{error}. The table keeps the rows it has. If the topic is created again, it needs a new version, "
                 "which is built from what the topic holds then"
             ) from error
 
     async def lacking(self) -> int:
-        """Return how many changelog records are not replayed yet; raises LogUnavailable."""
+        """Return how many changelog offsets are not replayed yet; raises LogUnavailable."""
         return max(0, (await self._changelog_bounds()).end - self._state.next_offset)
 
     async def _changelog_bounds(self) -> Bounds:
@@ -181,7 +181,7 @@ class Takeover:
 
     @asynccontextmanager
     async def _replaying(self) -> AsyncIterator[Cursor]:
-        """Open a cursor where the store is, and count foreign records when it is closed, whatever the reason."""
+        """Open a cursor at the store's next offset, and count foreign records when the cursor is closed."""
         state, ports = self._state, self._ports
         try:
             async with ports.changelog.read(state.changelog, state.next_offset) as cursor:
@@ -201,7 +201,7 @@ class Takeover:
         piece = await cursor.next()
         await ports.turns.wait()
         if state.tears(piece):
-            # Before it is applied, so that the store is not read in between.
+            # Before the slice is applied, so that the store is not read in between.
             state.postpone_reading((await self._changelog_bounds()).end)
         ports.metrics.restore_records.labels(state.table).inc(await state.apply(piece))
         return piece.next_offset

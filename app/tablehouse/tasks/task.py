@@ -1,6 +1,6 @@
-"""A task: one table's partition, from an empty folder to an active that answers and ingests, or a standby that follows.
+"""A task: one table's partition, from an empty store to an active that ingests and answers, or a standby that follows.
 
-The order of things, and what a crash at each point leaves behind, is in DESIGN.md.
+DESIGN.md describes the order of the steps, and what a crash at each point leaves behind.
 """
 
 import asyncio
@@ -56,12 +56,12 @@ class Task(TaskView):
     def _new_warnings(self) -> Recurring:
         return Recurring(self._log, self._ports.clock.monotonic)
 
-    # What it learns from outside
+    # Observations of the source
 
     def observe_source_end(self, bounds: Bounds, listed_at: float, position: int) -> None:
-        """Record the source's bounds as they were listed at a time of the monotonic clock.
+        """Record the source's bounds; `listed_at` is a monotonic time.
 
-        `position` is what the task had applied before they were asked for.
+        `position` is what the task had applied before they were requested.
         """
         self._progress.observe_end(bounds, listed_at, position)
         doubt = self.held_back_reason
@@ -71,11 +71,11 @@ class Task(TaskView):
             self._waits.warn("transaction", "an open transaction puts misses in doubt", reason=doubt)
         waits = self.blocked or self._lane.outage is not None
         if waits and self.state is TaskState.RESTORING and self._ingestion is not None:
-            # The changelog is replayed, and the source does not get on.
+            # The changelog is replayed, and only the source is stuck.
             self._show_old_rows()
 
     def observe_source_missing(self) -> None:
-        """Record that the source does not exist: how far behind it the rows are is not known."""
+        """Record that the source does not exist, so that lag and staleness are unknown."""
         self._progress.observe_missing()
 
     def _on_applied(self) -> None:
@@ -86,7 +86,7 @@ class Task(TaskView):
     # Ownership
 
     def own(self, generation: int) -> None:
-        """Start to own the partition in this generation; returns at once."""
+        """Start owning the partition in this generation; returns at once."""
         if self.state is TaskState.STANDBY:
             self.reason = "becoming the owner"
             self._log.debug("promoted", position=self.applied, generation=generation)
@@ -94,7 +94,7 @@ class Task(TaskView):
         self._start(after=None)
 
     def follow(self, generation: int) -> None:
-        """Start to follow the partition's owner in this generation, as a standby; returns at once."""
+        """Start following the partition's owner in this generation, as a standby; returns at once."""
         self.generation, self._owns = generation, False
         self._start(after=None)
 
@@ -115,9 +115,9 @@ class Task(TaskView):
             self._start(after=self._work)
 
     async def suspend(self, patience: float, reason: str) -> None:
-        """Stop owning or following: give the batch in flight `patience` seconds to be applied, then stand still.
+        """Stop owning or following, after giving the batch in flight `patience` seconds to be applied.
 
-        Never raises for what went wrong meanwhile: whatever it was, the next owner finds it in the changelog.
+        Does not raise if that fails: the next owner replays what is in the changelog.
         """
         work, self._work = self._work, None
         if work is None:
@@ -130,13 +130,13 @@ class Task(TaskView):
             self._step_down(reason)
 
     def close(self) -> None:
-        """Record that the store is gone, and let those go who wait for a position."""
+        """Record that the store is gone, and wake the callers that wait for a position."""
         self.state, self.reason, self._loaded = TaskState.CLOSED, None, False
         self._impediments.clear()
         self._progress.release_waiters()
 
     async def _keep_at_it(self, generation: int, after: asyncio.Task[None] | None) -> None:
-        """Own or follow until cancelled, again and again whatever passing fault comes in between."""
+        """Own or follow until cancelled; retry after each fault that may pass."""
         if after is not None:
             await self._wait_out(after)
         pause = MIN_PAUSE_SECONDS
@@ -154,7 +154,7 @@ class Task(TaskView):
             except RecordRefused as error:
                 self._stop_at(error)
                 return
-            except Exception as error:  # noqa: BLE001 - whatever cannot be recovered from stops the worker
+            except Exception as error:  # noqa: BLE001 - an error without a recovery stops the worker
                 if not await self._recover(error):
                     return
                 if isinstance(error, (SourceRefused, ChangelogRefused, Unreadable)):
@@ -169,7 +169,7 @@ class Task(TaskView):
 
     @staticmethod
     async def _wait_out(earlier: asyncio.Task[None]) -> None:
-        """Wait until an earlier attempt has let go of the shard, even when this one is cancelled meanwhile."""
+        """Wait until an earlier attempt has released the shard, even when this one is cancelled meanwhile."""
         try:
             await asyncio.wait({earlier})
         except asyncio.CancelledError:
@@ -177,7 +177,7 @@ class Task(TaskView):
             raise
 
     async def _recover(self, error: Exception) -> bool:
-        """Get ready for another attempt; return False when none would help and the worker was told to stop."""
+        """Prepare another attempt; return False if none would help, after telling the worker to stop."""
         if isinstance(error, OutcomeUnknown):
             self._ports.metrics.changelog_produce_errors.labels(self.table).inc()
         if isinstance(error, Fenced):
@@ -188,7 +188,7 @@ class Task(TaskView):
         elif kind is not None:
             self._hold(error, kind)
         else:
-            # A bug, or a changed definition: stop rather than serve what may be wrong.
+            # A bug, or a changed definition: stop rather than serve wrong answers.
             if not isinstance(error, FingerprintChanged):
                 self._log.error("task failed", exc_info=error)
             self.state, self.reason = TaskState.CLOSED, in_words(error)
@@ -199,12 +199,12 @@ class Task(TaskView):
         return True
 
     def _show_old_rows(self) -> None:
-        """Let rows be read for what they are: the changelog is replayed, and only the source does not get on."""
+        """Become SUSPENDED if the store is readable: the changelog is replayed, and only the source is stuck."""
         if self.readable:
             self.state = TaskState.SUSPENDED
 
     def _stop_at(self, error: RecordRefused) -> None:
-        """Stand still before a record, for good: nothing about it changes by itself."""
+        """Stop permanently before a record, because waiting would not change it."""
         self._show_old_rows()
         self._step_down(self._impediments.note_stop(error))
         record, reason, detail = error.bad
@@ -217,12 +217,12 @@ class Task(TaskView):
         )
 
     def _hold(self, error: Exception, kind: str) -> None:
-        """Stay as readable as the task was: an active becomes SUSPENDED, and its hits say so."""
+        """Stay as readable as before: an active becomes SUSPENDED, which its rows are labelled with."""
         reason = self._impediments.note(error, kind)
         if isinstance(error, SourceRefused):
-            # How far old rows are behind another topic of the same name is not known.
+            # The lag of old rows behind another topic of the same name is unknown.
             self._progress.distrust_source()
-            # A standby that is to be the owner would answer by a staleness, which is not known any more.
+            # As a STANDBY the new owner would need a staleness for its answers, which is now unknown.
             if self.state in {TaskState.RESTORING, TaskState.STANDBY}:
                 self._show_old_rows()
         if isinstance(error, (LettersUndelivered, Unreadable)) and self.state is TaskState.RESTORING:
@@ -239,13 +239,13 @@ class Task(TaskView):
         self.state, self.reason = TaskState.QUARANTINED, str(error)
         self._ports.metrics.store_quarantines.labels(self.table).inc()
         self._log.error("store quarantined; it is rebuilt from the changelog", error=str(error))
-        # Until it is wiped the store is what was found wrong, and what is in memory says nothing about it any more.
+        # Until the store is wiped it stays distrusted, and the table state in memory is no longer valid.
         self._distrusted, self._loaded = error, False
         wiping = asyncio.get_running_loop().create_task(self._table_state.forget())
         try:
             await asyncio.shield(wiping)
         except asyncio.CancelledError:
-            # Wiping goes on in its thread, so the next attempt would meet it half-done.
+            # Wiping continues in its thread, so without this wait the next attempt would find it half done.
             await asyncio.wait({wiping})
             if not wiping.cancelled() and wiping.exception() is None:
                 self._distrusted = None
@@ -270,7 +270,7 @@ class Task(TaskView):
             self._progress.load()
 
     async def _restore(self) -> None:
-        # A standby that is to be the owner, and an owner that could not prove it, stay as readable as they are.
+        # A promoted standby, and an owner that has to claim again, stay as readable as they are.
         if self.state < TaskState.STANDBY:
             self.state, self.reason = TaskState.RESTORING, "replaying the changelog"
         self._lane.expect(self.table)
@@ -287,7 +287,7 @@ class Task(TaskView):
         await self._takeover.follow(self._on_replayed, self._on_followed)
 
     def _on_replayed(self) -> None:
-        """Stand by: the store has what the changelog had when the replay began, so nothing keeps it any more."""
+        """Become STANDBY: the store has reached the end that the changelog had when the replay began."""
         self._impediments.pass_refusal()
         self._impediments.pass_unreadable()
         self.reason = None
@@ -318,10 +318,10 @@ class Task(TaskView):
         await ingestion.run()
 
     def _activate_when_caught_up(self) -> None:
-        """Become ACTIVE once all that could be read of the source after the claim is applied.
+        """Become ACTIVE once everything up to the source's stable end after the claim is applied.
 
-        Latched: later lag shows in the headers and does not undo it. What an open transaction held back then makes
-        misses doubtful until it is applied, and rows wait for no transaction.
+        Later lag shows in the headers, but the task stays ACTIVE. Records that an open transaction held back then put
+        misses in doubt until they are applied; rows are served meanwhile.
         """
         if self._progress.reach_target():
             self._impediments.pass_records()

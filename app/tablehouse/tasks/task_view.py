@@ -1,4 +1,4 @@
-"""What others may ask of a task: its state, its figures, and why it is not further."""
+"""The readable side of a task: its state, its figures, and what it waits for."""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TaskView:
-    """The parts of a task, and answers from them; task.py makes them work."""
+    """The parts of a task and its properties; task.py drives the parts."""
 
     def __init__(
         self, identity: Identity, partition: int, codec: TableCodec, store: TaskStore, lane: Lane, ports: Ports
@@ -37,11 +37,11 @@ class TaskView:
         self._takeover = Takeover(self._table_state, ports)
         self._progress = Progress(self._table_state, lane.source, ports.clock)
         self._impediments = Impediments(lane.source)
-        #: What an owner has after its claim; None otherwise.
+        #: The ingestion of an owner after its claim; None otherwise.
         self._ingestion: Ingestion | None = None
-        #: Whether the table state is that of the store.
+        #: Whether the table state was loaded from the store.
         self._loaded = False
-        #: Whether it owns its partition in the present generation, or follows its owner.
+        #: Whether the task owns its partition in the present generation; otherwise it follows the owner.
         self._owns = False
 
     @property
@@ -62,12 +62,12 @@ class TaskView:
 
     @property
     def ownership(self) -> Ownership:
-        """Return under which claim of its changelog the partition is owned; meaningful while the task owns it."""
+        """Return the claim of the changelog under which the task owns the partition; only meaningful while it does."""
         return Ownership(self._table_state.epoch, self._table_state.log_id)
 
     @property
     def committable(self) -> int | None:
-        """Return the source offset to go on at after a restart; None while nothing was applied."""
+        """Return the source offset to continue at after a restart; None while nothing was applied."""
         return None if self._table_state.position is None else self.applied + 1
 
     @property
@@ -77,29 +77,29 @@ class TaskView:
 
     @property
     def doubt(self) -> str | None:
-        """Return why a miss of the table proves nothing; None when it does."""
+        """Return why misses of the table are inconclusive; None when they are not."""
         return self._ports.doubts.why(self._table_state.changelog.topic, self._lane.source.topic)
 
     @property
     def held_back_reason(self) -> str | None:
-        """Return why a miss proves nothing because of an open transaction in the source; None when it does."""
+        """Return why an open transaction in the source makes a miss inconclusive; None when it does not."""
         return self._progress.held_back_reason
 
     @property
     def stopped(self) -> bool:
-        """Return whether it ingests nothing beyond a record that cannot be a row, until it is started again."""
+        """Return whether ingesting has stopped at a record that cannot become a row, until the task starts again."""
         return self._impediments.is_stopped
 
     @property
     def blocked(self) -> bool:
-        """Return whether neither waiting nor a restart gets the task on: a person has to act."""
+        """Return whether a person has to act before the task can continue; waiting or a restart does not help."""
         return self._impediments.block(self._lane.outage) is not None
 
     @property
     def halt(self) -> str | None:
-        """Return why an owner applies nothing that is written to its source now; None where it does, or will soon.
+        """Return why the owner does not apply records written to its source now; None where it does, or soon will.
 
-        It is blocked, or its last attempt ended because dead letters could not be written.
+        It does not while it is blocked, or after its last attempt could not write dead letters.
         """
         return self._impediments.halt(self._lane.outage) if self._owns else None
 
@@ -115,7 +115,7 @@ class TaskView:
 
     @property
     def remaining(self) -> int | None:
-        """Return how many records are to be applied before the task has caught up; None when that is not known."""
+        """Return how many records are left to apply before the task has caught up; None when that is not known."""
         remaining = self._progress.remaining
         if remaining is not None:
             return remaining
@@ -123,7 +123,7 @@ class TaskView:
 
     @property
     def reason(self) -> str | None:
-        """Return why the task is not further than it is; None when nothing keeps it."""
+        """Return what keeps the task from making progress or answering; None when nothing does."""
         outage, ingestion = self._lane.outage, self._ingestion
         if outage is not None and ingestion is not None:
             return outage.reason
@@ -135,7 +135,7 @@ class TaskView:
         self._reason = reason
 
     def status(self) -> TaskStatus:
-        """Return what there is to know about the task."""
+        """Return the task's status."""
         return TaskStatus(
             table=self.table,
             partition=self.partition,
@@ -155,16 +155,16 @@ class TaskView:
         )
 
     async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
-        """Wait until a source offset is applied or the task closed; return whether it was within `timeout` seconds."""
+        """Wait until a source offset is applied or the task is closed; return whether it was applied in time."""
         return await self._progress.wait_for(offset, timeout)
 
     async def compare_with_owner(self, acceptable_lag: int) -> bool:
         """Return whether a standby is within `acceptable_lag` records of its owner, so that it can take over.
 
-        It is when it is that near to what can be read of the source. An owner that is further behind is given
-        OWNER_TIMEOUT_SECONDS, since a new owner says of no key that it does not exist before it has caught up with the
-        source. After that the changelog decides: the owner may have stopped at a record, wait for a schema, or have
-        more to do than it can, which is when another worker is needed most. False while that is not known.
+        At first it has to be that near to the source's stable end, because a new owner answers no misses before it has
+        caught up with the source. If it is not for OWNER_TIMEOUT_SECONDS, it is compared with the end of the changelog
+        instead: the owner may have stopped at a record, wait for a schema, or be overloaded, which is when another
+        worker is needed most. False while the changelog's end is not known.
         """
         is_near = self._progress.compare_with_source(acceptable_lag)
         if is_near is not None:

@@ -1,4 +1,4 @@
-"""Debezium on a real Kafka Connect on this machine, only from pip packages: changes of PostgreSQL become records."""
+"""Debezium on a real Kafka Connect on this machine, only from pip packages; produces the changes of a PostgreSQL."""
 
 import json
 import subprocess

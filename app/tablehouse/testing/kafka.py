@@ -98,7 +98,7 @@ class EmbeddedKafka(processes.Service):
         if not 1 <= brokers <= _MAX_BROKERS:
             raise ValueError(f"brokers={brokers}: 1 to {_MAX_BROKERS} are possible")
         if listeners and brokers > 1:
-            raise ValueError(f"brokers={brokers}: more listeners are for a broker that is alone")
+            raise ValueError(f"brokers={brokers}: additional listeners are only possible with a single broker")
         self._listeners = listeners
         self._scram = scram or {}
         self._properties = properties or {}

@@ -23,13 +23,12 @@ from tablehouse.errors import SetupError
 
 _TIED = Path(__file__).with_name("tied.py")
 
-# Below the range from which Linux (32768 and up) and macOS (49152 and up) take the ports of outgoing
-# connections: a client that keeps trying a killed broker's port could otherwise be given that very port, and
-# block its restart.
+# Below the range from which Linux (32768 and up) and macOS (49152 and up) take the ports of outgoing connections:
+# otherwise a client that keeps trying a killed broker's port could get that same port as its own and block a restart.
 _PORTS = range(20_000, 32_000)
 
-# Linux ends a tied child when the thread that started it ends, not the process: so one thread, which lives as
-# long as the process, starts them all, whichever thread of a test or a pool asked.
+# Linux ends a tied child when the thread that started it ends, not the process. So one thread, which lives as long as
+# the process, starts all children.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="child-starter")
 
 #: The ports recently returned to this process.

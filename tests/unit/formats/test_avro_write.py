@@ -278,7 +278,7 @@ def test_a_member_that_is_missing_is_its_default() -> None:
         (DECIMAL, '"123.45"', "more than the 4 digits"),
         (DECIMAL, '"1.234"', "more than 2 digits after the point"),
         (DECIMAL, "1.5", "a decimal in a string"),
-        (DECIMAL, '"1e3"', "the digits of a decimal"),
+        (DECIMAL, '"1e3"', "it has to be a decimal in a string"),
         (DECIMAL, f'"{"1" * 5000}"', "more than 4300 digits"),
         (FIXED_DECIMAL, '"1.00"', "more than the 2 digits"),
         ({"type": "int", "logicalType": "date"}, '"2013-02-30"', "a date, like"),

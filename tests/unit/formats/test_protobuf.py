@@ -252,7 +252,7 @@ def test_a_schema_that_protoc_refuses_is_refused_in_its_words_each_time(
     for _ in range(2):
         with pytest.raises(DecodeError) as caught:
             read(framed(1, FIRST))
-        assert str(caught.value).startswith("schema 1 is no Protobuf that protoc takes: ")
+        assert str(caught.value).startswith("schema 1 is not valid Protobuf: ")
         assert reason in str(caught.value)
         assert "tablehouse" not in str(caught.value)
     assert capfd.readouterr().err == ""

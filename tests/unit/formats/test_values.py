@@ -307,7 +307,7 @@ def test_columns_of_connect_s_json_are_members_of_the_payload() -> None:
         (b'{"schema":null}', "not an object of schema and payload"),
         (b"[1]", "not an object of schema and payload"),
         (b"{", "not JSON"),
-        (connected("text", b"1"), "not as it should be"),
+        (connected("text", b"1"), "its JSON has an unexpected form"),
         (connected(ROW, b'{"id":1,"amount":"*"}'), "member amount: a decimal is not base64"),
         (connected(None, b'"\xff"'), "not UTF-8"),
         (connected(None, b"1e999"), "out of range"),

@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
 
 import pytest
 
@@ -14,11 +13,10 @@ from tablehouse.http.held import HeldBytes
 from tablehouse.http.listener import Listener
 from tablehouse.http.observations import Observations
 from tablehouse.http.protocol import Server
-from tablehouse.http.public import PublicRoutes
 from tablehouse.model import ANONYMOUS, Principal
 from tablehouse.telemetry import Metrics
 from tests.support.cluster_fakes import FakeClock
-from tests.support.http_workers import share, start_worker
+from tests.support.http_workers import public_routes, share, start_worker
 
 _PUBLIC = {
     "GET /": None,
@@ -64,10 +62,10 @@ class Asked:
 
 
 def test_every_public_operation_says_what_right_it_needs_and_none_streams() -> None:
-    nothing: Any = type("Nothing", (), {"__getattr__": lambda _self, _name: None})()
-    routes = PublicRoutes(nothing, nothing, nothing, nothing, nothing, nothing, nothing).all()
     operations = {
-        f"{method} {route.template}": operation for route in routes for method, operation in route.operations.items()
+        f"{method} {route.template}": operation
+        for route in public_routes().all()
+        for method, operation in route.operations.items()
     }
     assert {name: operation.right for name, operation in operations.items()} == _PUBLIC
     assert not any(operation.streams for operation in operations.values())

@@ -9,110 +9,10 @@ import pytest_asyncio
 
 from tablehouse import errors
 from tablehouse.formats.partitioners import partition_of
-from tablehouse.http.batch import BatchRoutes
-from tablehouse.http.batch_put import BatchPutRoutes
 from tablehouse.http.consistency import HEADERS
-from tablehouse.http.documentation import DocumentationRoutes
-from tablehouse.http.health import HealthRoutes, Readiness
-from tablehouse.http.overview import OverviewRoutes
-from tablehouse.http.public import PublicRoutes
-from tablehouse.http.rows import RowRoutes
-from tablehouse.http.writes import WriteRoutes
-from tablehouse.routing.asking import Asker
-from tablehouse.routing.batch import Batches
-from tablehouse.routing.cluster import ClusterView
-from tablehouse.routing.conditional_writes import ConditionalWrites
-from tablehouse.routing.decisions import Decisions
-from tablehouse.routing.here import Here
-from tablehouse.routing.query import Query
-from tablehouse.routing.survey import Survey
-from tablehouse.routing.tables import routed_tables
-from tablehouse.routing.write_batch import WriteBatches
-from tablehouse.routing.writes import Writes
 from tablehouse.stores.rows import Row
-from tablehouse.telemetry import Metrics
-from tablehouse.turns import Turns
-from tests.support.cluster_fakes import CATALOG, FakeOwner, FakeSource, FakeTables, ScriptedPeer, status
-from tests.support.http_workers import FakeHealth, Worker, one_worker, send
-from tests.support.schemas import NO_REGISTRY
-
-
-def routes() -> PublicRoutes:
-    metrics, local, tables = Metrics("0"), FakeTables(), routed_tables(CATALOG, "g", NO_REGISTRY)
-    turns = Turns()
-    asker = Asker(
-        view=ClusterView(),
-        here=Here(local, turns, lambda: 0.0, "a"),
-        peer=ScriptedPeer(),
-        worker_id="a",
-        clock=lambda: 0.0,
-        metrics=metrics,
-    )
-    query = Query(
-        tables=tables,
-        view=ClusterView(),
-        local=local,
-        asker=asker,
-        worker_id="a",
-        clock=lambda: 0.0,
-        metrics=metrics,
-    )
-
-    batches = Batches(
-        tables=tables,
-        asker=asker,
-        query=query,
-        clock=lambda: 0.0,
-        metrics=metrics,
-        turns=turns,
-    )
-
-    writes = Writes(
-        tables=tables,
-        view=ClusterView(),
-        source=FakeSource(),
-        query=query,
-        asker=asker,
-        known=NO_REGISTRY,
-        clock=lambda: 0.0,
-        metrics=metrics,
-        turns=turns,
-        conditional=ConditionalWrites(
-            view=ClusterView(),
-            asker=asker,
-            decisions=Decisions(local, FakeOwner(local, FakeSource()), lambda: 0.0),
-            peer=ScriptedPeer(),
-            worker_id="a",
-            clock=lambda: 0.0,
-            metrics=metrics,
-        ),
-    )
-
-    async def nobody() -> Survey:
-        raise NotImplementedError
-
-    return PublicRoutes(
-        RowRoutes(tables, query, lambda: 0.0, turns),
-        BatchRoutes(tables, batches, turns),
-        WriteRoutes(writes),
-        BatchPutRoutes(
-            tables,
-            writes,
-            WriteBatches(
-                tables=tables,
-                view=ClusterView(),
-                source=FakeSource(),
-                writes=writes,
-                clock=lambda: 0.0,
-                metrics=metrics,
-                turns=turns,
-            ),
-            turns,
-        ),
-        OverviewRoutes(tables, nobody, local.table_reason),
-        HealthRoutes(Readiness(FakeHealth(), local.statuses, tuple), metrics, "0"),
-        DocumentationRoutes(tables, "0"),
-    )
+from tests.support.cluster_fakes import status
+from tests.support.http_workers import Worker, one_worker, public_routes, send
 
 
 @pytest_asyncio.fixture
@@ -151,12 +51,12 @@ def resolve(read: Mapping[str, Any], reference: str) -> Any:
 async def test_the_document_describes_every_route_and_no_other(worker: Worker) -> None:
     paths = (await document(worker))["paths"]
     described = {path: {method.upper() for method in item if method != "parameters"} for path, item in paths.items()}
-    assert described == {route.template: set(route.methods) for route in routes().all()}
+    assert described == {route.template: set(route.methods) for route in public_routes().all()}
 
 
 async def test_every_parameter_of_a_route_is_described(worker: Worker) -> None:
     read = await document(worker)
-    for route in routes().all():
+    for route in public_routes().all():
         item = read["paths"][route.template]
         for method, operation in route.operations.items():
             listed = [*item.get("parameters", ()), *item[method.lower()].get("parameters", ())]

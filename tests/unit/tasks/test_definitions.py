@@ -97,7 +97,7 @@ def test_a_codec_reads_keys_and_values_in_the_tables_formats() -> None:
 def test_a_codec_says_what_a_bad_value_probably_is_unless_it_is_large() -> None:
     codec = codec_of(TABLE, 0, 4, NO_REGISTRY)
     text = ReadRecord(0, 1, b"k", b"some text", ())
-    assert codec.likely_cause(text, "undecodable_value") == "it is text and no JSON: use string"
+    assert codec.likely_cause(text, "undecodable_value") == "it is text and not JSON: use string"
     assert codec.likely_cause(text, "oversized") is None
     large = text._replace(value=b"some text" * LARGE_VALUE_BYTES)
     assert codec.likely_cause(large, "undecodable_value") is None

@@ -1,8 +1,8 @@
 """An event loop on virtual time, and processes on it that can be stopped and resumed.
 
 Time jumps to the next timer when nothing is left to run, so hours pass in milliseconds and the same seed gives the same
-history. Callbacks in the context of a stopped process are parked, as by SIGSTOP: the process sees nothing of the world
-until it is resumed, and then sees everything at once.
+history. Callbacks in the context of a stopped process are parked, as by SIGSTOP: the process notices nothing until it
+is resumed, and then everything at once.
 
 A call in a thread happens atomically at some later moment, even if its caller no longer waits. asyncio.sleep(0) takes
 time like everything else.
@@ -79,7 +79,7 @@ class _NoFiles(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """See the module."""
+    """An event loop on virtual time; see the module's docstring."""
 
     def __init__(self) -> None:
         self.now = 0.0

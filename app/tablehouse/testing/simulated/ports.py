@@ -90,7 +90,7 @@ class _Cursor:
             if self._offset < log.stable:
                 break
             await world.changed(log)
-            # It was never idle.
+            # The cursor was waiting, not idle.
             self._looked_ms = world.elapsed_ms()
         records, following = log.read(self._offset, world.choose.randint(1, SLICE))
         # The records are in flight, and the log may change.

@@ -139,7 +139,7 @@ class World:
         return self.sources[partition] if partition in self.sources else self.changelogs[partition]
 
     async def hop(self, point: str) -> None:
-        """Take some time; anything may happen to the worker in the meantime."""
+        """Take some time, in which anything may happen to the worker."""
         process = PROCESS.get()
         if process is not None and self.on_hop is not None:
             self.on_hop(process, point)
