@@ -97,14 +97,14 @@ async def test_one_slow_peer_holds_up_only_its_own_partitions(
         history = (await replay_source(cluster.bootstrap, cluster.topic, PARTITIONS)).history
         local = [key for key in KEYS if history[key][0].partition in own]
         remote = [key for key in KEYS if history[key][0].partition not in own]
+
+        async def arrived() -> bool:
+            return line.passed_on >= 4 * len(remote) * _BYTES_OF_A_QUESTION
+
         for _ in range(amount(1, 10)):
             line.forget()
             line.delay = 3.0
             waiting = [asyncio.create_task(http.get(asked.url + table.path(key))) for key in remote * 4]
-
-            async def arrived() -> bool:
-                return line.passed_on >= len(waiting) * _BYTES_OF_A_QUESTION
-
             await until(arrived, "the slow worker was asked for all of them")
             here = await asyncio.gather(*(http.get(asked.url + table.path(key)) for key in local * 4))
             assert {answer.status for answer in here} == {200}
