@@ -8,6 +8,7 @@ from typing import Any
 from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from tablehouse.errors import NotOwner, PositionNotReached, RequestError, SourceUnavailable
 from tablehouse.model import Consistency, Freshness, HostInfo, ProducerRecord, Role, SourceEnd, TaskState, TaskStatus
+from tablehouse.positions import Position
 from tablehouse.routing.cluster import ClusterSnapshot, snapshot_of
 from tablehouse.routing.cluster import Placed as PlacedMember
 from tablehouse.routing.ports import Answered, Answers, ConditionalWrite, Slice, Terms, Wanted
@@ -16,6 +17,7 @@ from tablehouse.tasks.digest import Digest, PartitionDigest
 from tablehouse.tasks.questions import Applied, Get, MultiGet, Question
 from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
 from tablehouse.tasks.reads import ReadResult, SliceResult
+from tests.support.positions import at
 
 PLANES = TableSpec(
     "planes", SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json")), description="Aircraft", writable=True
@@ -95,8 +97,9 @@ class FakeTables:
             raise self.errors[partition]
         if partition not in self.held:
             raise NotOwner("this worker does not hold the partition")
-        position, least = self.applied.get(partition, 99), consistency.least_position(partition)
-        if least is not None and position < least:
+        position = self.applied.get(partition, 99)
+        required = consistency.min_position
+        if required is not None and at(partition, position).lacking(required):
             raise PositionNotReached(
                 f"applied up to {position}",
                 partition=partition,
@@ -105,7 +108,7 @@ class FakeTables:
                 lag_records=self.lag,
                 staleness_ms=self.staleness_ms,
             )
-        freshness = Freshness(partition, position, self.role, self.lag, self.staleness_ms, self.rejected)
+        freshness = Freshness(partition, at(partition, position), self.role, self.lag, self.staleness_ms, self.rejected)
         row = self.rows.get((table, partition, stored_key))
         if row is not None and row.deleted:
             return ReadResult(None, freshness, row.timestamp_ms)
@@ -151,8 +154,17 @@ class FakeTables:
         self._advanced.set()
         self._advanced = asyncio.Event()
 
-    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+    async def wait_for_position(
+        self,
+        table: str,
+        partition: int,
+        required: Position,
+        timeout: float,  # noqa: ASYNC109
+    ) -> None:
         """Wait for `advance`, as the protocol says."""
+        offset = required.offset(str(partition))
+        if offset is None:
+            raise AssertionError(f"nothing is to be waited for in partition {partition}")
         self.waits.append((partition, offset, timeout))
         self.waiting.set()
         if partition not in self.held:
@@ -170,7 +182,13 @@ class FakeTables:
             raise self.errors[partition]
         if partition not in self.held:
             raise NotOwner("this worker does not hold the partition")
-        return PartitionDigest("active", sum(key[:2] == (table, partition) for key in self.rows), "c0ffee", 99, 99)
+        return PartitionDigest(
+            "active",
+            sum(key[:2] == (table, partition) for key in self.rows),
+            "c0ffee",
+            at(partition, 99),
+            at(partition, 99),
+        )
 
     async def count_rows(self) -> None:
         """Nothing to count: states have what the test says."""

@@ -5,18 +5,18 @@ MultiGet (slices.py). All others go as a value of MessagePack to `:ask`, and nee
 """
 
 import base64
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 
 from tablehouse.errors import OwnerUnreachable
-from tablehouse.http.freshness import SERVED_BY, freshness_of
+from tablehouse.http.freshness import SERVED_BY, SentFreshness, freshness_of
 from tablehouse.model import HostInfo
 from tablehouse.routing.ports import Answered
 from tablehouse.stores.rows import Row
 from tablehouse.tasks.questions import Applied, Get, Question
-from tablehouse.tasks.ranges import Range, RangeResult
+from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
 from tablehouse.tasks.reads import ReadResult
 
 ROWS_PREFIX = "/internal/v1/tables/"
@@ -34,12 +34,26 @@ Result = TypeVar("Result")
 #: The questions that cross as values; each has a tag of its own.
 _Crossing = Range
 
-_RESULTS: Mapping[type, "msgspec.msgpack.Decoder[RangeResult]"] = {Range: msgspec.msgpack.Decoder(RangeResult)}
+
+class _RangeResult(msgspec.Struct, frozen=True):
+    """A RangeResult as it is sent."""
+
+    rows: Sequence[KeyedRow]
+    freshness: SentFreshness
+    rest: Range | None = None
+
+    @classmethod
+    def of(cls, result: RangeResult) -> Self:
+        return cls(result.rows, SentFreshness.of(result.freshness), result.rest)
+
+    def received(self) -> RangeResult:
+        return RangeResult(self.rows, self.freshness.received(), self.rest)
+
+
+_RESULTS: Mapping[type, "msgspec.msgpack.Decoder[_RangeResult]"] = {Range: msgspec.msgpack.Decoder(_RangeResult)}
 
 _questions = msgspec.msgpack.Decoder(_Crossing)
 _encode = msgspec.msgpack.Encoder().encode
-
-encode_result = _encode
 
 
 class Received(NamedTuple):
@@ -94,7 +108,7 @@ class _AskForm:
 
     def answer(self, host: HostInfo, partition: int, question: _Crossing, got: Received) -> Answered[RangeResult]:
         del host
-        result = _RESULTS[type(question)].decode(got.body)
+        result = _RESULTS[type(question)].decode(got.body).received()
         _require_partition(result.freshness.partition, partition)
         return Answered(result, got.headers[SERVED_BY])
 
@@ -111,6 +125,11 @@ def form_of(question: Question[Result]) -> Form:
 def decode_question(data: bytes) -> _Crossing:
     """Read a question that came as a value; raises ValueError, and RecursionError for what is nested beyond reason."""
     return _questions.decode(data)
+
+
+def encode_result(result: RangeResult) -> bytes:
+    """Encode the result of a question that came as a value."""
+    return _encode(_RangeResult.of(result))
 
 
 def stored_key_text(stored_key: bytes) -> str:

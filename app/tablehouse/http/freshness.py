@@ -1,9 +1,11 @@
 """How fresh an answer is, as headers: the same ones for callers and between workers."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from tablehouse.model import Freshness, Role
+from tablehouse.positions import Position
 
 PARTITION = "Tablehouse-Partition"
 POSITION = "Tablehouse-Position"
@@ -16,10 +18,9 @@ SERVED_BY = "Tablehouse-Served-By"
 
 def freshness_headers(freshness: Freshness, served_by: str) -> dict[str, str]:
     """Render freshness without what is not known, and without a count of rejected records that is 0."""
-    partition = str(freshness.partition)
     headers = {
-        PARTITION: partition,
-        POSITION: f"{partition}:{freshness.position}",
+        PARTITION: str(freshness.partition),
+        POSITION: freshness.position.text,
         ROLE: freshness.role.value,
         SERVED_BY: served_by,
     }
@@ -35,8 +36,9 @@ def freshness_headers(freshness: Freshness, served_by: str) -> dict[str, str]:
 def refused_freshness_headers(details: Mapping[str, Any]) -> dict[str, str]:
     """Render the freshness of the copy that refused, from an error's details; nothing when no readable copy did."""
     try:
-        role, partition, position = Role(details["role"]), int(details["partition"]), int(details["position"])
-        headers = {PARTITION: str(partition), POSITION: f"{partition}:{position}", ROLE: role.value}
+        role, partition = Role(details["role"]), int(details["partition"])
+        position = Position.from_json(partition, details["position"])
+        headers = {PARTITION: str(partition), POSITION: position.text, ROLE: role.value}
         for name, header in (("lag_records", LAG_RECORDS), ("staleness_ms", STALENESS_MS)):
             if name in details:
                 headers[header] = str(int(details[name]))
@@ -52,12 +54,46 @@ def freshness_of(headers: Mapping[str, str]) -> Freshness:
     """Read freshness back; raises KeyError or ValueError for headers that this project did not write."""
     lag = headers.get(LAG_RECORDS)
     staleness = headers.get(STALENESS_MS)
-    partition, _, position = headers[POSITION].partition(":")
     return Freshness(
-        partition=int(partition),
-        position=int(position),
+        partition=int(headers[PARTITION]),
+        position=Position.parse(headers[POSITION]),
         role=Role(headers[ROLE]),
         lag_records=None if lag is None else int(lag),
         staleness_ms=None if staleness is None else int(staleness),
         rejected_records=int(headers.get(REJECTED_RECORDS, "0")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SentFreshness:
+    """Freshness as workers send it in MessagePack, with the position in its form in JSON (Position.in_json)."""
+
+    partition: int
+    position: int | str
+    role: Role
+    lag_records: int | None
+    staleness_ms: int | None
+    rejected_records: int = 0
+
+    @classmethod
+    def of(cls, freshness: Freshness) -> Self:
+        """Make the form of a freshness that is sent."""
+        return cls(
+            freshness.partition,
+            freshness.position.in_json(freshness.partition),
+            freshness.role,
+            freshness.lag_records,
+            freshness.staleness_ms,
+            freshness.rejected_records,
+        )
+
+    def received(self) -> Freshness:
+        """Return what was sent; raises ValueError for a position that is none."""
+        return Freshness(
+            self.partition,
+            Position.from_json(self.partition, self.position),
+            self.role,
+            self.lag_records,
+            self.staleness_ms,
+            self.rejected_records,
+        )

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tablehouse.errors import OwnerUnreachable, RequestError
+from tablehouse.http.freshness import SentFreshness
 from tablehouse.http.problems import document, from_document
-from tablehouse.model import Freshness
 from tablehouse.routing.ports import Slice, Wanted
 from tablehouse.tasks.reads import SliceResult
 
@@ -24,7 +24,7 @@ class _Slice(msgspec.Struct, frozen=True, array_like=True):
     partition: int
     count: int
     error: _Error | None = None
-    freshness: Freshness | None = None
+    freshness: SentFreshness | None = None
     payloads: Sequence[bytes | None] = ()
     hit: _Error | None = None
     miss: _Error | None = None
@@ -71,7 +71,7 @@ def _written(part: Slice) -> _Slice:
     return _Slice(
         part.partition,
         part.keys,
-        freshness=outcome.freshness,
+        freshness=SentFreshness.of(outcome.freshness),
         payloads=outcome.payloads,
         hit=None if outcome.hit is None else _written_error(outcome.hit),
         miss=None if outcome.miss is None else _written_error(outcome.miss),
@@ -93,7 +93,7 @@ def _read(part: _Slice, known: Mapping[str, type[RequestError]]) -> Slice:
         raise ValueError("a slice of other keys than it says")
     result = SliceResult(
         part.payloads,
-        part.freshness,
+        part.freshness.received(),
         hit=None if part.hit is None else _read_error(part.hit, known),
         miss=None if part.miss is None else _read_error(part.miss, known),
     )

@@ -49,9 +49,9 @@ class Preparing:
         Raises as at_start() does, and then nothing is different but that changelogs may be there.
         """
         new = {name: table for name, table in catalog.tables.items() if name not in topics.catalog.tables}
-        # What holds for a table depends on the others of its source topic.
-        sources = {table.source.topic for table in new.values()}
-        concerned = Catalog({name: table for name, table in catalog.tables.items() if table.source.topic in sources})
+        # What holds for a table depends on the others that are sharded together with it.
+        shards = {table.shard_name for table in new.values()}
+        concerned = Catalog({name: table for name, table in catalog.tables.items() if table.shard_name in shards})
         found = await prepare(
             self._connection,
             self._group,
