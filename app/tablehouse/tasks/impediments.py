@@ -1,6 +1,6 @@
 """What keeps a task from going on: what passes by itself, and what a person has to act on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tablehouse.model import TopicPartition
 from tablehouse.stores.store import StoreClosed, StoreError
@@ -50,10 +50,10 @@ def kind_of(error: Exception) -> str | None:
 
 
 class Impediments:
-    """Those of one task that reads `source`."""
+    """Those of one task that reads `inputs`."""
 
-    def __init__(self, source: TopicPartition) -> None:
-        self._source = source
+    def __init__(self, inputs: Collection[TopicPartition]) -> None:
+        self._inputs = inputs
         #: Why it ingests nothing more, because of a record that cannot be a row, until it is started again.
         self._stop: str | None = None
         #: Why its source or its changelog cannot be used, until an attempt finds otherwise.
@@ -83,7 +83,7 @@ class Impediments:
         """Record what ended an attempt, of a kind as kind_of() returns it; return the reason in words."""
         reason = f"{kind}: {error}"
         if isinstance(error, Unreadable):
-            reason += f"; {SKIP_ADVICE if error.partition == self._source else _CHANGELOG_ADVICE}"
+            reason += f"; {SKIP_ADVICE if error.partition in self._inputs else _CHANGELOG_ADVICE}"
         if isinstance(error, (SourceRefused, ChangelogRefused)):
             self._refusal = reason
         self._undelivered = reason if isinstance(error, LettersUndelivered) else None

@@ -40,7 +40,7 @@ class TaskView:
         self._table_state = TableState(identity, store, ports.broker_clock, ports.doubts)
         self._takeover = Takeover(self._table_state, ports)
         self._progress = Progress(self._table_state, ports.clock)
-        self._impediments = Impediments(lane.source)
+        self._impediments = Impediments(self._table_state.inputs)
         #: What an owner has after its claim; None otherwise.
         self._ingestion: Ingestion | None = None
         #: Whether the table state is that of the store.

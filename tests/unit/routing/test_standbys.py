@@ -420,7 +420,7 @@ async def test_an_own_active_is_waited_for_until_it_has_applied_the_position() -
     setting.local.rows["planes", PARTITION, b"N10156"] = ROW
     asking = asyncio.create_task(setting.read(asked=AT_120, wait=4.0))
     await setting.local.waiting.wait()
-    assert setting.local.waits == [(PARTITION, 120, 4.0)]
+    assert setting.local.waits == [(PARTITION, at(PARTITION, 120), 4.0)]
     setting.local.advance(PARTITION, 110)
     setting.local.advance(PARTITION, 125)
     answer = await asking

@@ -470,3 +470,62 @@ def test_a_lease_that_runs_out_while_a_range_is_read_makes_no_active() -> None:
     reader, task = losing_its_lease("row")
     with pytest.raises(PartitionRestoring):
         Range(limit=3).answer(task, reader, DEFAULT_CONSISTENCY)
+
+
+BOTH = Position(("orders/2", "refunds/2"), (41, 7))
+
+
+@pytest.mark.parametrize("state", ["ACTIVE", "SUSPENDED", "STANDBY"])
+@pytest.mark.parametrize(
+    ("asked", "lacking"),
+    [
+        ("orders/2:41,refunds/2:7", None),
+        ("refunds/2:7", None),
+        ("orders/3:99,refunds/3:99", None),
+        ("orders/2:42,refunds/2:7", "orders/2:42"),
+        ("orders/2:41,refunds/2:8", "refunds/2:8"),
+        ("refunds/2:8,orders/2:99", "refunds/2:8,orders/2:99"),
+    ],
+)
+def test_a_position_in_two_inputs_is_reached_once_both_have_reached_their_part(
+    state: str, asked: str, lacking: str | None
+) -> None:
+    task = task_in(state, "row", position=BOTH)
+    reader, consistency = Reader(_Lease("good"), MAX_STALENESS), Consistency(min_position=Position.parse(asked))
+    if lacking is None:
+        assert reader.read(task, b"key", consistency).freshness.position == BOTH
+        return
+    with pytest.raises(PositionNotReached) as refused:
+        reader.read(task, b"key", consistency)
+    assert refused.value.detail == (
+        f"partition 2 of table planes is applied up to orders/2:41,refunds/2:7, min_position asks for {lacking}: "
+        "because"
+    )
+    assert refused.value.details["position"] == "orders/2:41,refunds/2:7"
+
+
+def test_a_refusal_of_a_table_of_one_topic_says_its_position_as_an_offset() -> None:
+    with pytest.raises(PositionNotReached) as refused:
+        read(task_in("ACTIVE", "row"), "not reached")
+    assert refused.value.detail == (
+        "partition 2 of table planes is applied up to offset 41, min_position asks for 42: because"
+    )
+    assert refused.value.details == {
+        "table": "planes",
+        "partition": 2,
+        "position": 41,
+        "role": "active",
+        "lag_records": 5,
+        "staleness_ms": 12,
+    }
+    with pytest.raises(PartitionRestoring, match="it is applied up to offset 41, 5 records behind"):
+        read(task_in("STANDBY", "none"))
+    with pytest.raises(PartitionRestoring) as restoring:
+        read(task_in("RESTORING", "row"))
+    assert list(restoring.value.details.items()) == [
+        ("state", "restoring"),
+        ("remaining_records", 30),
+        ("table", "planes"),
+        ("partition", 2),
+        ("position", 41),
+    ]
