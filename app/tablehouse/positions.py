@@ -24,8 +24,7 @@ class Position:
 
     def __post_init__(self) -> None:
         """Make the text."""
-        text = ",".join([f"{name}:{offset}" for name, offset in self.entries])
-        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "text", ",".join(map("{}:{}".format, self.names, self.offsets)))
 
     @classmethod
     def of(cls, entries: Iterable[tuple[str, int]]) -> Self:
@@ -38,6 +37,9 @@ class Position:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a text back; raises ValueError for one that no position has."""
+        only = _ENTRY.fullmatch(text)
+        if only is not None:
+            return cls((only[1],), (int(only[2]),))
         found = [_ENTRY.fullmatch(entry) for entry in text.split(",")]
         entries = [(match[1], int(match[2])) for match in found if match is not None]
         if len(entries) != len(found):
@@ -70,20 +72,13 @@ class Position:
         """
         return sum(self.offsets) + len(self.offsets) - 1
 
-    def offset(self, name: str) -> int | None:
-        """Return the last offset of an input; None for an input that the position does not have."""
-        return self.offsets[self.names.index(name)] if name in self.names else None
-
     def lacking(self, required: "Position") -> "Position | None":
         """Return the part of a required position that is not reached; None if all of it is.
 
         Requirements for inputs that this position does not have do not apply.
         """
-        missing = [
-            (name, least)
-            for name, least in required.entries
-            if (reached := self.offset(name)) is not None and reached < least
-        ]
+        reached = dict(self.entries)
+        missing = [(name, least) for name, least in required.entries if reached.get(name, least) < least]
         return Position.of(missing) if missing else None
 
     def lower(self, other: "Position") -> "Position":

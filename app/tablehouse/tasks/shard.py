@@ -64,14 +64,12 @@ class Shard:
         It is the lowest of the tables that read the input, and an input that nothing was fed of to one of them is left
         out.
         """
-        reached = [(task.inputs, task.committable) for task in self.tasks.values()]
-        found: dict[TopicPartition, int] = {}
-        for source in self.inputs:
-            offsets = [offsets.get(source) for inputs, offsets in reached if source in inputs]
-            known = [offset for offset in offsets if offset is not None]
-            if len(known) == len(offsets):
-                found[source] = min(known)
-        return found
+        lowest: dict[TopicPartition, int | None] = {}
+        for task in self.tasks.values():
+            for source, offset in task.committable:
+                other = lowest.get(source, offset)
+                lowest[source] = None if offset is None or other is None else min(offset, other)
+        return {source: offset for source, offset in lowest.items() if offset is not None}
 
     def set_to_work(self, generation: int) -> None:
         """Have every task that has a store own or follow its partition in a generation; returns at once."""

@@ -52,8 +52,8 @@ class TableState:
 
     `next_offset`, `epoch`, `position`, `log_id` and `claim_offset` are what the store's checkpoint says; they move only
     after the store has been written. `reached` is `position` as callers see it, made once each time that moves.
-    `inputs` are the source partitions that both are in. `claim` is the newest claim seen by this process, None before
-    the first.
+    `inputs` are the source partitions that both are in, and `committable` has the offset of each to go on at after a
+    restart, None while nothing was fed of it. `claim` is the newest claim seen by this process, None before the first.
     """
 
     def __init__(self, identity: Identity, store: TaskStore, clock: BrokerClock, doubts: Doubts) -> None:
@@ -74,8 +74,7 @@ class TableState:
         self.epoch = NO_EPOCH
         self.log_id = b""
         self.claim_offset = -1
-        self.position: PositionRecord | None = None
-        self.reached = Position(self._names, (-1,) * len(self._names))
+        self._move_to(None)
         self.claim: Claim | None = None
         self.readable_from = -1
         self.log_verified = False
@@ -308,7 +307,10 @@ class TableState:
     def _move_to(self, position: PositionRecord | None) -> None:
         spans = [None if position is None else position.of(source) for source in self.inputs]
         self.position = position
-        self.reached = Position(self._names, tuple(-1 if span is None else span.last for span in spans))
+        self.reached = Position(self._names, tuple([-1 if span is None else span.last for span in spans]))
+        self.committable = [
+            (source, None if span is None else span.last + 1) for source, span in zip(self.inputs, spans, strict=True)
+        ]
         if position is not None and position.misplaced is not None:
             self._doubts.found(self._identity.changelog.topic, position.misplaced)
 

@@ -1,6 +1,6 @@
 """What others may ask of a task: its state, its figures, and why it is not further."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tablehouse.model import Ownership, TaskState, TaskStatus, TopicPartition
@@ -79,11 +79,9 @@ class TaskView:
         return Ownership(self._table_state.epoch, self._table_state.log_id)
 
     @property
-    def committable(self) -> Mapping[TopicPartition, int]:
-        """Return the offset of each input to go on at after a restart, without those that nothing was fed of."""
-        position = self._table_state.position
-        spans = {} if position is None else {source: position.of(source) for source in self.inputs}
-        return {source: span.last + 1 for source, span in spans.items() if span is not None}
+    def committable(self) -> Sequence[tuple[TopicPartition, int | None]]:
+        """Return each input with the offset to go on at after a restart, None while nothing was fed of it."""
+        return self._table_state.committable
 
     @property
     def readable(self) -> bool:

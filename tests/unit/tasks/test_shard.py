@@ -26,11 +26,10 @@ class _Task(SimpleNamespace):
             inputs=inputs,
             state=TaskState.ACTIVE,
             position=Position(tuple(f"{topic}/2" for topic in offsets), reached),
-            committable={
-                source: offset + 1
+            committable=[
+                (source, None if offset is None else offset + 1)
                 for source, offset in zip(inputs, offsets.values(), strict=True)
-                if offset is not None
-            },
+            ],
             ends=[],
             missing=[],
         )
