@@ -97,7 +97,7 @@ class Role(enum.StrEnum):
 class Freshness:
     """The freshness of an answer, part of every row and every 404.
 
-    position: the last offset of each input that is applied.
+    position: how far each input is applied.
     lag_records: the number of offsets not applied yet, over all inputs; None if the end of one is unknown.
     staleness_ms: milliseconds since the position had last reached a known end of every input; None if it never did. The
     end is the high watermark, so records held back by an open transaction count. rejected_records: source records of

@@ -111,7 +111,7 @@ class PartitionCounts:
 
     def _compare(self) -> None:
         grown = {
-            changelog: Growth(built, now)
+            changelog: Growth(topic, built, now)
             for changelog, built in self._counts.built.items()
             for topic in self._counts.sources[changelog]
             if (now := self._now[topic]) != built
@@ -123,7 +123,7 @@ class PartitionCounts:
         for changelog, growth in grown.items():
             log.error(
                 "the partition count of a source has changed; misses of its table are inconclusive",
-                topic=", ".join(self._counts.sources[changelog]),
+                topic=growth.topic,
                 changelog=changelog,
                 built_with=growth.built,
                 now=growth.now,
