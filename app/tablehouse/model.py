@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from tablehouse.positions import Position
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
@@ -96,15 +98,15 @@ class Role(enum.StrEnum):
 class Freshness(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The freshness of an answer, part of every row and every 404.
 
-    position: the last source offset applied, inclusive; -1 before the first.
-    lag_records: source end minus position minus one; None if the source's end is unknown. staleness_ms: milliseconds
-    since the position last reached a known source end; None if it never did. The end is the high watermark, so records
-    held back by an open transaction count. rejected_records: source records of the partition that could not become
-    rows, since the table was built.
+    position: how far each input is applied.
+    lag_records: the number of offsets not applied yet, over all inputs; None if the end of one is unknown.
+    staleness_ms: milliseconds since the position had last reached a known end of every input; None if it never did. The
+    end is the high watermark, so records held back by an open transaction count. rejected_records: source records of
+    the partition that could not become rows, since the table was built.
     """
 
     partition: int
-    position: int
+    position: Position
     role: Role
     lag_records: int | None
     staleness_ms: int | None
@@ -122,24 +124,21 @@ class ReadMode(enum.StrEnum):
 class Consistency(msgspec.Struct, frozen=True, array_like=True):
     """A caller's requirements for an answer, enforced by the answering worker.
 
-    max_staleness_ms and max_lag are the caller's limits, None if not given. min_positions are, by partition, source
-    offsets that must have been applied (inclusive); they only apply to answers of these partitions.
+    max_staleness_ms and max_lag are the caller's limits, None if not given. min_position has the source offsets that
+    must have been applied (inclusive), None if not given; those of inputs that a partition does not have do not apply
+    to its answers.
     """
 
     mode: ReadMode = ReadMode.PREFER_ACTIVE
     max_staleness_ms: int | None = None
     max_lag: int | None = None
-    min_positions: tuple[tuple[int, int], ...] = ()
+    min_position: Position | None = None
 
     @property
     def takes_standby_misses(self) -> bool:
         """Return whether the caller requested standby reads, so that a standby may answer "no such key"."""
         bounded = self.max_staleness_ms is not None or self.max_lag is not None
         return self.mode is ReadMode.ANY or (bounded and self.mode is not ReadMode.ACTIVE)
-
-    def least_position(self, partition: int) -> int | None:
-        """Return the source offset that must have been applied in a partition; None if the caller gave none."""
-        return max((offset for number, offset in self.min_positions if number == partition), default=None)
 
 
 #: Defaults when the caller specifies nothing.
@@ -157,21 +156,22 @@ class HostInfo:
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """The status of a task, for /readyz, /cluster and the metrics.
+    """The status of a task, for /readyz, /cluster and the metrics, and as workers send it to each other in JSON.
 
-    restore_remaining is the number of changelog or source records left to apply before the task has caught up, None if
-    unknown. reason describes why the task is not making progress; None if it is. stopped means that it applies no more
-    records until it is restarted, because of a record that cannot become a row. rejected_records counts the source
-    records that could not become rows since the table was built, and rejection describes the latest one seen by this
-    process. suspicion says why keys probably have a different format than the table's; None if they look right. blocked
-    means that neither waiting nor a restart helps: an operator must act as described by reason. A stopped task is also
-    blocked. held_back_seconds is how long the same open transaction has held back source records, 0 if none does.
+    position is in its form in JSON (Position.in_json). restore_remaining is the number of changelog or source records
+    left to apply before the task has caught up, None if unknown. reason describes why the task is not making progress;
+    None if it is. stopped means that it applies no more records until it is restarted, because of a record that cannot
+    become a row. rejected_records counts the source records that could not become rows since the table was built, and
+    rejection describes the latest one seen by this process. suspicion says why keys probably have a different format
+    than the table's; None if they look right. blocked means that neither waiting nor a restart helps: an operator must
+    act as described by reason. A stopped task is also blocked. held_back_seconds is how long the same open transaction
+    has held back source records, 0 if none does.
     """
 
     table: str
     partition: int
     state: TaskState
-    position: int
+    position: int | str
     lag_records: int | None
     staleness_ms: int | None
     restore_remaining: int | None

@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from tablehouse.model import TaskStatus
+from tablehouse.positions import Position
 from tablehouse.tallies import Counts, Histograms
 
 # The creation times of counters are of no use in Prometheus' text format, and would be a quarter of its lines.
@@ -211,7 +212,7 @@ class _TaskCollector(Collector):
         for task in self._seen:
             place = (task.table, str(task.partition))
             state.add_metric((*place, task.state.name.lower()), 1)
-            applied.add_metric(place, task.position)
+            applied.add_metric(place, Position.from_json(task.partition, task.position).total)
             if task.lag_records is not None:
                 lag.add_metric(place, task.lag_records)
             if task.staleness_ms is not None:

@@ -41,6 +41,7 @@ from tablehouse.model import (
     SourceEnd,
     TaskStatus,
 )
+from tablehouse.positions import Position
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.batch import Batches
 from tablehouse.routing.cluster import ClusterSnapshot, ClusterView
@@ -65,6 +66,7 @@ from tablehouse.turns import Turns
 _GETS = 5_000
 _BATCHES = (1_000, 10_000)
 _PARTITIONS = 4
+_POSITIONS = [Position((str(partition),), (1_000_000,)) for partition in range(_PARTITIONS)]
 _ME = HostInfo("worker", 1, "http://127.0.0.1:9080")
 _KNOWN = Known(NoSchemas())
 _CATALOG = Catalog({"table": TableSpec("table", SourceSpec("source", KeySpec("string"), ValueSpec("json")))})
@@ -78,7 +80,7 @@ class _Tables:
         self._store = store
 
     def answer(self, table: str, partition: int, question: Question[Any], consistency: Consistency) -> Any:  # noqa: ARG002
-        freshness = Freshness(partition, 1_000_000, Role.ACTIVE, 0, 120)
+        freshness = Freshness(partition, _POSITIONS[partition], Role.ACTIVE, 0, 120)
         if isinstance(question, Get):
             data = self._store.get(ROW_PREFIX + question.stored_key)
             return ReadResult(None if data is None else unpack(data), freshness)
@@ -87,8 +89,14 @@ class _Tables:
             return SliceResult(payloads(rows), freshness)
         raise NotImplementedError(f"nobody asks this here: {question}")
 
-    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
-        raise NotImplementedError(f"nobody waits for {table}[{partition}] to reach {offset} within {timeout} s here")
+    async def wait_for_position(
+        self,
+        table: str,
+        partition: int,
+        required: Position,
+        timeout: float,  # noqa: ASYNC109
+    ) -> None:
+        raise NotImplementedError(f"nobody waits for {table}[{partition}] to reach {required} within {timeout} s here")
 
     async def count_rows(self) -> None:
         pass

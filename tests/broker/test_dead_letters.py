@@ -24,6 +24,7 @@ from tests.support.dead_letters import Letter, letters
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import BROKERS_CLOCK, ShiftedClock, create_topic, delete_topic, produce, unique
 from tests.support.polling import until
+from tests.support.positions import at
 from tests.support.topics import alter_topic, partitions_of
 from tests.support.worker import MakeWorker, make_worker, table, tables
 
@@ -313,7 +314,7 @@ async def test_a_partition_waits_while_its_dead_letter_topic_cannot_be_used_and_
         running.engine.local.answer("sibling", 0, Applied(), DEFAULT_CONSISTENCY)
         await running.wait_position("sibling", 0, 2)
         assert running.states()["sibling", 0] is TaskState.ACTIVE
-        assert running.read("t", b"a").freshness.position == 0
+        assert running.read("t", b"a").freshness.position == at(0, 0)
         await alter_topic(kafka, name, {"cleanup.policy": "delete"})
         await running.wait_position("t", 0, 2)
         await running.wait_active(2)

@@ -24,6 +24,7 @@ from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import create_topic, delete_topic, produce, unique
 from tests.support.polling import until
+from tests.support.positions import at
 from tests.support.worker import table, tables
 
 
@@ -67,7 +68,7 @@ async def test_rebalances_and_refetches_under_load_leave_no_gap_and_nothing_twic
             producing = asyncio.create_task(
                 produce(kafka.bootstrap_servers, topic, rows(round_number * 4000, (round_number + 1) * 4000, 500))
             )
-            position = sum(task.position for task in running.engine.local.statuses())
+            position = sum(int(task.position) for task in running.engine.local.statuses())
             await until(moved_on(running, position + chosen.randrange(500)), "records are being applied")
             generation = running.engine.health.generation()
             running.consumer.client._coordinator.request_rejoin()
@@ -97,7 +98,7 @@ def count_calls(owner: object, name: str) -> Callable[[], int]:
 
 def moved_on(running: RunningEngine, position: int) -> Callable[[], Awaitable[bool]]:
     async def ask() -> bool:
-        return sum(task.position for task in running.engine.local.statuses()) > position
+        return sum(int(task.position) for task in running.engine.local.statuses()) > position
 
     return ask
 
@@ -147,7 +148,7 @@ async def test_aborted_records_become_no_rows_and_the_position_passes_the_marker
         # Record, marker, record, marker: caught up means offset 3, where no record is.
         await running.wait_active(1)
         assert running.states() == {("t", 0): TaskState.ACTIVE}
-        assert running.read("t", b"before").freshness.position == 3
+        assert running.read("t", b"before").freshness.position == at(0, 3)
         assert running.read("t", b"before").freshness.lag_records == 0
         assert running.read("t", b"aborted").row is None
 
@@ -236,7 +237,7 @@ async def test_a_new_table_over_a_topic_that_retention_has_emptied_is_active_at_
     await delete_before(kafka, topic, 10)
     async with running_engine(kafka, tmp_path, definition, group) as running:
         await running.wait_active(1)
-        assert running.read("t", b"k0").freshness.position == 9
+        assert running.read("t", b"k0").freshness.position == at(0, 9)
 
 
 async def test_records_that_retention_removed_before_they_were_applied_are_never_passed_over(
@@ -309,7 +310,7 @@ async def check_old_rows(running: RunningEngine, position: int) -> None:
     assert found.row is not None
     assert found.row.payload == b'{"n":1}'
     assert found.freshness.role is Role.SUSPENDED
-    assert found.freshness.position == position
+    assert found.freshness.position == at(0, position)
     with pytest.raises(PartitionRestoring):
         running.read("t", b"never written")
 

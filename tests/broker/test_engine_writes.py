@@ -14,6 +14,7 @@ from tablehouse.testing.kafka import EmbeddedKafka
 from tests.support.engine import RunningEngine, running_engine
 from tests.support.kafka import create_topic, produce, unique
 from tests.support.polling import until
+from tests.support.positions import at
 from tests.support.worker import table, tables
 
 
@@ -33,8 +34,8 @@ async def test_what_is_written_becomes_a_row_and_a_tombstone_deletes_it(kafka: E
         engine, place = running.engine, partition_of("murmur2", b"k", 2)
         for value in (b'{"n":1}', None, b'{"n":2}'):
             offset = await engine.local.append("t", place, ProducerRecord(b"k", value), 10.0)
-            await engine.local.wait_for_position("t", place, offset, 10.0)
-            seen = engine.local.answer("t", place, Get(b"k"), Consistency(min_positions=((place, offset),)))
+            await engine.local.wait_for_position("t", place, at(place, offset), 10.0)
+            seen = engine.local.answer("t", place, Get(b"k"), Consistency(min_position=at(place, offset)))
             assert (None if seen.row is None else seen.row.payload) == value
             assert seen.row is None or seen.row.offset == offset
         many = engine.local.answer("t", place, MultiGet([b"none", b"k"]), Consistency())
@@ -79,7 +80,7 @@ async def test_a_paused_broker_delays_an_answer_no_longer_than_the_request_and_t
     async with running_engine(rough_kafka, tmp_path, definition, group) as running:
         await running.wait_active(1)
         offset = await running.engine.local.append("t", 0, ProducerRecord(b"k", b"1"), 10.0)
-        await running.engine.local.wait_for_position("t", 0, offset, 10.0)
+        await running.engine.local.wait_for_position("t", 0, at(0, offset), 10.0)
         rough_kafka.pause()
         writes = [
             running.engine.local.append("t", 0, ProducerRecord(b"k%d" % number, b"2"), 0.5) for number in range(20)
@@ -94,7 +95,7 @@ async def test_a_paused_broker_delays_an_answer_no_longer_than_the_request_and_t
                 after = await running.engine.local.append("t", 0, ProducerRecord(b"k", b"3"), 2.0)
             except RequestError as error:
                 raise AssertionError(error.detail) from None
-            await running.engine.local.wait_for_position("t", 0, after, 10.0)
+            await running.engine.local.wait_for_position("t", 0, at(0, after), 10.0)
             return True
 
         await until(written, "writes go on", 60.0)

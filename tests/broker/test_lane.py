@@ -160,7 +160,7 @@ async def test_a_worker_that_starts_before_a_corrupt_batch_is_ready_without_that
 
 
 def positions(running: RunningEngine) -> dict[int, int]:
-    return {task.partition: task.position for task in running.engine.local.statuses()}
+    return {task.partition: int(task.position) for task in running.engine.local.statuses()}
 
 
 async def wait_positions(running: RunningEngine, offset: int) -> None:

@@ -19,6 +19,7 @@ from tests.support.batches import spoil_head
 from tests.support.engine import RunningEngine, new_source, running_engine
 from tests.support.kafka import produce, unique
 from tests.support.polling import until
+from tests.support.positions import at
 
 
 def transactional(kafka: EmbeddedKafka, transactional_id: str) -> AIOKafkaProducer:
@@ -75,14 +76,14 @@ async def test_labels_bounds_and_misses_tell_of_what_an_abandoned_transaction_ho
             assert f"an open transaction holds back 3 offsets of {topic}[0] from 1 on" in str(status(running).reason)
             seen = running.read("t", b"a")
             assert seen.row is not None
-            assert (seen.row.payload, seen.freshness.position, seen.freshness.lag_records) == (b"1", 0, 3)
+            assert (seen.row.payload, seen.freshness.position, seen.freshness.lag_records) == (b"1", at(0, 0), 3)
             for bound in (Consistency(max_lag=0), Consistency(max_staleness_ms=1_000)):
                 with pytest.raises(TooStale):
                     running.engine.local.answer("t", 0, Get(b"a"), bound)
             with pytest.raises(PartitionRestoring, match="open transaction"):
                 running.read("t", b"new")
             with pytest.raises(PositionNotReached, match="open transaction"):
-                await running.engine.local.wait_for_position("t", 0, 2, 0.1)
+                await running.engine.local.wait_for_position("t", 0, at(0, 2), 0.1)
             reasons = list(running.engine.health.reasons())
             assert any("open transaction" in reason and "table t" in reason for reason in reasons), reasons
 

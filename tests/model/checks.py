@@ -63,7 +63,7 @@ class Checks:
         except RequestError as refused:
             self._count(refused.code)
             return
-        position, role = answer.freshness.position, answer.freshness.role
+        position, role = answer.freshness.position.total, answer.freshness.role
         durable = self.durable(source, table)
         self.letters(source, table, durable)
         row = answer.row
@@ -99,7 +99,7 @@ class Checks:
 
     def _label(self, source: TopicPartition, freshness: Freshness, about: str) -> None:
         """Check lag and staleness against everything that the source held, whether it could be read or not."""
-        log, now, applied = self._world.sources[source], asyncio.get_running_loop().time(), freshness.position + 1
+        log, now, applied = self._world.sources[source], asyncio.get_running_loop().time(), freshness.position.total + 1
         lag, staleness = freshness.lag_records, freshness.staleness_ms
         if lag is not None and applied + lag < (end := log.end_at(now - KNOWN_SECONDS)):
             raise AssertionError(f"{about}: {lag} records behind, and the source was at {end} before")
@@ -137,10 +137,10 @@ class Checks:
         """Compare one table."""
         rows, expected = rows_of(worker, source, table), self.expected(source, table).rows()
         task = worker.task(source, table)
-        if task is None or task.applied + 1 != self._world.sources[source].end:
-            raise AssertionError(f"{table} of {source} is at {task and task.applied}, not at the source's end")
+        if task is None or task.position.total + 1 != self._world.sources[source].end:
+            raise AssertionError(f"{table} of {source} is at {task and task.position.total}, not at the source's end")
         _same(rows, expected, f"{table} of {source} on {worker.name}", "the source says")
-        self.letters(source, table, task.applied)
+        self.letters(source, table, task.position.total)
         folded: dict[bytes, bytes] = {}
         for record in self._world.changelogs[self._tables[table].changelog(source)].records:
             if record.key is None or record.key[:1] != b"\x01":

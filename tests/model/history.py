@@ -135,7 +135,8 @@ class History:
                 and len(world.group.members()) == 1
                 and len(owner.tasks()) == count
                 and all(
-                    task.applied + 1 == world.sources[task.source].end and task.generation == world.group.generation
+                    task.position.total + 1 == world.sources[task.source].end
+                    and task.generation == world.group.generation
                     for task in owner.tasks()
                 )
             )

@@ -57,7 +57,7 @@ class Scenario:
         def done() -> bool:
             for failure in worker.failures:
                 raise failure
-            return worker.active() and all(task.applied + 1 == self.source.end for task in worker.tasks())
+            return worker.active() and all(task.position.total + 1 == self.source.end for task in worker.tasks())
 
         await self.world.until(done, f"{worker.name} caught up", 200)
 
@@ -86,7 +86,8 @@ class Scenario:
             for failure in standby.failures:
                 raise failure
             return bool(standby.tasks()) and all(
-                task.state is TaskState.STANDBY and task.applied + 1 == self.source.end for task in standby.tasks()
+                task.state is TaskState.STANDBY and task.position.total + 1 == self.source.end
+                for task in standby.tasks()
             )
 
         await self.world.until(done, "it follows", 200)

@@ -21,6 +21,7 @@ from tablehouse.tasks.ingest import TableCodec
 from tablehouse.testing.simulated import schemas as model_schemas
 from tablehouse.turns import Work
 from tests.model.oracle import LAPSE_MS, LAPSED
+from tests.support.positions import with_names
 
 #: Keys and values with these prefixes cannot be decoded, or are in the wrong partition.
 BAD = b"!"
@@ -98,7 +99,9 @@ class Table:
 
     def identity(self, source: TopicPartition) -> Identity:
         """Return the identity of the task of a source partition."""
-        return Identity(self.name, self.changelog(source), {"fold": self.fold, "version": self.version}, (source,))
+        return Identity(
+            self.name, self.changelog(source), {"fold": self.fold, "version": self.version}, with_names(source)
+        )
 
     def spec(self, topic: str, schemas: Schemas) -> Spec:
         """Return the table's stand-in for a TableSpec."""

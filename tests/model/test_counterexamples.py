@@ -112,7 +112,7 @@ async def test_the_position_is_known_after_a_batch_of_which_nothing_became_a_row
     worker.kill()
     worker.disks.clear()
     asked: list[int] = []
-    scenario.world.on_hop = lambda _process, _point: asked.extend(task.applied for task in worker.tasks())
+    scenario.world.on_hop = lambda _process, _point: asked.extend(task.position.total for task in worker.tasks())
     worker.start()
     await scenario.caught_up()
     scenario.check()
@@ -159,9 +159,9 @@ async def test_tables_of_one_source_go_on_from_positions_of_their_own(scenario: 
     scenario.hold_batches("toggle")
     scenario.produce((b"a", b"4"), (b"b", b"5"))
     await scenario.world.until(
-        lambda: bool(scenario.world.held) and scenario.task().applied + 1 == scenario.source.end, "one is ahead"
+        lambda: bool(scenario.world.held) and scenario.task().position.total + 1 == scenario.source.end, "one is ahead"
     )
-    assert scenario.task(table="toggle").applied < scenario.task().applied
+    assert scenario.task(table="toggle").position.total < scenario.task().position.total
     scenario.release()
     worker.kill()
     worker.start()

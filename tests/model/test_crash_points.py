@@ -152,7 +152,9 @@ def test_a_crash_while_replaying_below_readable_from_leaves_a_store_that_is_not_
     def _ask(scenario: Scenario) -> None:
         second = scenario.workers[1]
         for task in second.tasks():
-            assert task.state in {TaskState.ACTIVE, TaskState.SUSPENDED} or not task.readable or task.applied >= -1
+            assert (
+                task.state in {TaskState.ACTIVE, TaskState.SUSPENDED} or not task.readable or task.position.total >= -1
+            )
             for number in range(5):
                 scenario.checks.read(second, SOURCE, task, b"k%d" % number)
 

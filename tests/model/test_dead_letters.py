@@ -99,9 +99,9 @@ async def test_a_partition_whose_letters_cannot_be_written_waits_and_says_so_and
     scenario.produce(*BAD[:1], *(GOOD * 10))
     task, sibling = scenario.task(), scenario.task(table="toggle")
     await scenario.world.until(lambda: "the dead letters cannot be written" in str(task.reason), "it says so")
-    await scenario.world.until(lambda: sibling.applied == 205, "the sibling is at the end")
+    await scenario.world.until(lambda: sibling.position.total == 205, "the sibling is at the end")
     await asyncio.sleep(30)
-    assert (task.applied, task.state, sibling.state) == (4, TaskState.SUSPENDED, TaskState.ACTIVE)
+    assert (task.position.total, task.state, sibling.state) == (4, TaskState.SUSPENDED, TaskState.ACTIVE)
     assert (scenario.checks.durable(SOURCE, "count"), scenario.world.letters) == (4, [])
     scenario.world.letters_away = False
     await scenario.caught_up()
@@ -124,16 +124,16 @@ async def test_a_table_that_stops_has_all_before_the_record_and_is_read_for_what
     scenario.produce(*(GOOD * 10))
     task, sibling = scenario.task(), scenario.task(table="toggle")
     await world.until(lambda: task.stopped, "it has stopped")
-    await world.until(lambda: sibling.applied + 1 == scenario.source.end, "the sibling is at the end")
+    await world.until(lambda: sibling.position.total + 1 == scenario.source.end, "the sibling is at the end")
     await asyncio.sleep(30)
-    assert (task.applied, task.state, sibling.state) == (6, TaskState.SUSPENDED, TaskState.ACTIVE)
+    assert (task.position.total, task.state, sibling.state) == (6, TaskState.SUSPENDED, TaskState.ACTIVE)
     stop = "stopped by on_error: offset 7 of source[0] cannot become a row: null_key, a row needs a key; "
     assert (task.reason or "").startswith(stop)
     assert task.lag_records == scenario.source.end - 7
     assert task.status().stopped
     hit = worker.read(task, b"k0")
     assert hit.row is not None
-    assert (hit.freshness.role, hit.freshness.position) == (Role.SUSPENDED, 6)
+    assert (hit.freshness.role, hit.freshness.position.total) == (Role.SUSPENDED, 6)
     with pytest.raises(PartitionRestoring, match="stopped by on_error"):
         worker.read(task, b"never")
     claims = len([request for _, request in world.sent if request.claims])
@@ -156,11 +156,11 @@ async def test_a_stopped_table_tries_again_when_it_is_started_again_and_goes_on_
     await world.until(
         lambda: scenario.task().generation > before and scenario.task().stopped, "it has stopped once more"
     )
-    assert (scenario.task().applied, scenario.task().state) == (6, TaskState.SUSPENDED)
+    assert (scenario.task().position.total, scenario.task().state) == (6, TaskState.SUSPENDED)
     worker.kill(1000)
     worker.start()
     await world.until(lambda: bool(worker.tasks()) and scenario.task().stopped, "it has stopped after a restart")
-    assert (scenario.task().applied, scenario.task().state) == (6, TaskState.SUSPENDED)
+    assert (scenario.task().position.total, scenario.task().state) == (6, TaskState.SUSPENDED)
     worker.kill(1000)
     worker.tables = [Table("count", on_error="skip"), Table("toggle", on_error="skip")]
     worker.start()
@@ -178,5 +178,5 @@ async def test_a_table_that_stops_while_it_catches_up_shows_what_it_has(scenario
     worker.start()
     await scenario.world.until(lambda: bool(worker.tasks()) and scenario.task().stopped, "it has stopped")
     task = scenario.task()
-    assert (task.applied, task.state) == (19, TaskState.SUSPENDED)
+    assert (task.position.total, task.state) == (19, TaskState.SUSPENDED)
     assert worker.read(task, b"k0").row is not None

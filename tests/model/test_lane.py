@@ -27,11 +27,11 @@ async def test_a_new_table_catches_up_beside_the_lane_while_its_sibling_goes_on(
     worker.start()
     await world.until(lambda: bool(world.held), "the new table is on its way")
     scenario.produce(*_records(60, 120))
-    await world.until(lambda: scenario.task().applied == 119, "the sibling is at the end")
+    await world.until(lambda: scenario.task().position.total == 119, "the sibling is at the end")
     newcomer = scenario.task(table="count-new")
     assert scenario.task().state is TaskState.ACTIVE
     assert newcomer.state is TaskState.RESTORING
-    assert newcomer.applied == -1
+    assert newcomer.position.total == -1
     scenario.release()
     await scenario.caught_up()
     scenario.check()
@@ -44,9 +44,9 @@ async def test_the_lane_moves_on_without_a_table_that_cannot_append(scenario: Sc
     scenario.hold_batches("toggle")
     # Many more records than may wait in an inbox.
     scenario.produce(*_records(20, 150))
-    await world.until(lambda: scenario.task().applied == 149, "the sibling is at the end")
+    await world.until(lambda: scenario.task().position.total == 149, "the sibling is at the end")
     assert scenario.task().state is TaskState.ACTIVE
-    assert scenario.task(table="toggle").applied < 149
+    assert scenario.task(table="toggle").position.total < 149
     scenario.release()
     await scenario.caught_up()
     scenario.check()
@@ -141,7 +141,7 @@ async def test_aborted_records_and_markers_are_passed_over_and_the_position_is_p
     scenario.source.skip(5)
     scenario.workers[0].start()
     await scenario.caught_up()
-    assert scenario.task().applied == 49
+    assert scenario.task().position.total == 49
     scenario.source.skip(2)
     await scenario.caught_up()
     scenario.check()
@@ -164,7 +164,7 @@ async def test_retention_that_overtakes_a_running_lane_is_refused_and_old_rows_s
         task = scenario.task(worker, name)
         await scenario.world.until(lambda task=task: "retention deleted" in str(task.reason), "refused", 60)  # type: ignore[misc]
         assert task.state is TaskState.SUSPENDED
-        assert task.applied < 54
+        assert task.position.total < 54
     await asyncio.sleep(10)
     scenario.checks.read(worker, SOURCE, scenario.task(), b"k1")
     assert scenario.checks.reads == {"suspended": 1}

@@ -34,7 +34,7 @@ async def test_all_that_the_source_holds_is_applied_before_its_end_is_told(scena
         held = scenario.source.end
         end = await catch_up(worker, 60)
         assert end.offset >= held
-        assert task.applied >= end.offset - 1
+        assert task.position.total >= end.offset - 1
         assert end.listed_at >= before
 
 

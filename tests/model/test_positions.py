@@ -18,13 +18,13 @@ async def test_a_shard_of_which_one_table_is_rebuilt_is_as_far_as_that_table(sce
     worker = scenario.workers[0]
     await scenario.started(*RECORDS)
     task = scenario.task(worker, "upsert")
-    assert _reported(worker) == task.applied == len(RECORDS) - 1
+    assert _reported(worker) == task.position.total == len(RECORDS) - 1
     seen: set[TaskState] = set()
 
     def on_hop(_process: object, _point: str) -> None:
         if worker.task(SOURCE, "upsert") is task and task.state in {TaskState.QUARANTINED, TaskState.RESTORING}:
             seen.add(task.state)
-            assert _reported(worker) == (-1 if task.state is TaskState.QUARANTINED else task.applied)
+            assert _reported(worker) == (-1 if task.state is TaskState.QUARANTINED else task.position.total)
 
     scenario.world.on_hop = on_hop
     worker.distrust(task)

@@ -31,7 +31,7 @@ async def test_a_table_that_waits_for_a_schema_keeps_its_sibling_on_the_lane_fro
         scenario.produce(*PLAIN[:20])
         await asyncio.sleep(number)
     sibling = scenario.task(table="upsert-bytes")
-    await scenario.world.until(lambda: sibling.applied + 1 == scenario.source.end, "the sibling has everything")
+    await scenario.world.until(lambda: sibling.position.total + 1 == scenario.source.end, "the sibling has everything")
     waiting = scenario.task(table="count")
     status = waiting.status()
     assert (status.position, status.state, status.reason) == (39, TaskState.ACTIVE, "waits for schema 0")
@@ -55,7 +55,7 @@ async def test_a_partition_that_waits_can_move_to_a_worker_that_waits_as_well(sc
     await scenario.world.until(lambda: not first.alive, "the first has left", 10)
     await scenario.world.until(lambda: bool(second.tasks()), "the second holds the partition")
     await wait_for_wait(scenario, worker=1)
-    assert scenario.task(second).applied == 39
+    assert scenario.task(second).position.total == 39
     scenario.world.no_registry_until = 0.0
     await scenario.caught_up(second)
     scenario.check(second)
@@ -73,7 +73,7 @@ async def test_a_worker_that_starts_while_the_registry_is_away_restores_and_catc
     await scenario.world.until(lambda: bool(scenario.workers[0].tasks()), "it holds the partition")
     await wait_for_wait(scenario)
     assert scenario.task().state is TaskState.RESTORING
-    assert scenario.task().applied >= 39
+    assert scenario.task().position.total >= 39
     await scenario.caught_up()
     scenario.check()
 
@@ -87,7 +87,7 @@ async def test_a_standby_needs_no_schemas(scenario: Scenario) -> None:
     second.start()
     await scenario.world.until(
         lambda: any(
-            task.state is TaskState.STANDBY and task.applied + 1 == scenario.source.end
+            task.state is TaskState.STANDBY and task.position.total + 1 == scenario.source.end
             for worker in (first, second)
             for task in worker.tasks()
         ),

@@ -13,6 +13,7 @@ from tablehouse.tasks.source_ends import KNOWN_SECONDS, SOURCE_ENDS_INTERVAL
 from tests.model.scenario import SOURCE, Scenario, simulated
 from tests.model.tables import Table
 from tests.model.worker import Worker
+from tests.support.positions import at
 
 EARLY = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"c", b"4")]
 ANY = Consistency(ReadMode.ANY)
@@ -36,7 +37,7 @@ async def _follows(scenario: Scenario, worker: Worker) -> None:
             raise failure
         tasks = worker.tasks()
         return bool(tasks) and all(
-            task.state is TaskState.STANDBY and task.applied + 1 == scenario.source.end and task.lag_records == 0
+            task.state is TaskState.STANDBY and task.position.total + 1 == scenario.source.end and task.lag_records == 0
             for task in tasks
         )
 
@@ -52,7 +53,7 @@ async def test_a_standby_has_what_the_owner_has_and_says_so_with_its_role(scenar
         for key in (b"a", b"b", b"c", b"d"):
             answer = standby.read(task, key)
             assert answer.row is not None
-            assert (answer.freshness.role, answer.freshness.position) == (Role.STANDBY, scenario.source.end - 1)
+            assert (answer.freshness.role, answer.freshness.position.total) == (Role.STANDBY, scenario.source.end - 1)
             scenario.checks.read(standby, SOURCE, task, key)
 
 
@@ -164,13 +165,13 @@ async def test_a_reader_waits_for_a_position_on_the_standby_and_is_told_when_it_
 ) -> None:
     _, standby = await _with_standby(scenario)
     task = scenario.task(standby)
-    assert await task.wait_for(task.applied, 0.0)
-    assert not await task.wait_for(task.applied + 1, 0.5)
+    assert await task.wait_for(task.position, 0.0)
+    assert not await task.wait_for(at(0, task.position.total + 1), 0.5)
     scenario.produce((b"a", b"5"))
-    assert await task.wait_for(scenario.source.end - 1, 30.0)
+    assert await task.wait_for(at(0, scenario.source.end - 1), 30.0)
     assert standby.running is not None
     with pytest.raises(PositionNotReached) as refused:
-        await standby.running.shards.wait_for_position("count", 0, scenario.source.end, 0.1)
+        await standby.running.shards.wait_for_position("count", 0, at(0, scenario.source.end), 0.1)
     assert refused.value.details["position"] == scenario.source.end - 1
 
 
@@ -179,7 +180,7 @@ async def test_whoever_waits_for_a_position_is_told_at_once_when_the_partition_l
     _, standby = await _with_standby(scenario)
     assert standby.running is not None
     waiting = asyncio.ensure_future(
-        standby.running.shards.wait_for_position("count", 0, scenario.source.end + 1000, 10_000.0)
+        standby.running.shards.wait_for_position("count", 0, at(0, scenario.source.end + 1000), 10_000.0)
     )
     scenario.world.group.follows = 0.0
     scenario.world.group.rebalance()
@@ -214,7 +215,7 @@ async def test_a_standby_of_an_owner_that_has_stopped_can_take_over_however_far_
     await scenario.world.until(
         lambda: scenario.task(standby).stopped, "the standby has taken over, and stopped too", 400
     )
-    assert task.applied == len(EARLY) - 1
+    assert task.position.total == len(EARLY) - 1
 
 
 @simulated("count", workers=2, seeds=range(4))

@@ -8,6 +8,7 @@ from tablehouse.errors import PartitionRestoring, PositionNotReached, TooStale
 from tablehouse.model import Consistency, ReadMode, TaskState
 from tablehouse.tasks.open_transactions import HELD_BACK_TIMEOUT_SECONDS
 from tests.model.scenario import SOURCE, Scenario, simulated
+from tests.support.positions import at
 
 EARLY = [(b"a", b"1"), (b"b", b"2")]
 NONE_BEHIND = Consistency(max_lag=0)
@@ -39,7 +40,7 @@ async def test_rows_behind_an_open_transaction_are_as_old_as_they_are_labelled_a
         with pytest.raises(TooStale):
             worker.read(task, b"a", bound)
     with pytest.raises(PositionNotReached, match="open transaction holds back 3 offsets"):
-        worker.read(task, b"a", Consistency(min_positions=((0, 4),)))
+        worker.read(task, b"a", Consistency(min_position=at(0, 4)))
     assert task.status().reason == task.held_back_reason
     scenario.source.end_transaction(commit=False)
     await scenario.caught_up()

@@ -310,7 +310,7 @@ class _Run:
             await asyncio.sleep(0.5 + self.world.choose.random())
             await self.world.hop("commit")
             for source, offset in self.shards.committable().items():
-                applied = {task.table: task.applied for task in self.shards.tasks if task.source == source}
+                applied = {task.table: task.position.total for task in self.shards.tasks if task.source == source}
                 self.world.on_commit(source, offset, applied)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from tablehouse.errors import NotOwner, PositionNotReached, RequestError, SourceUnavailable
 from tablehouse.model import Consistency, Freshness, HostInfo, ProducerRecord, Role, SourceEnd, TaskState, TaskStatus
+from tablehouse.positions import Position
 from tablehouse.routing.cluster import ClusterSnapshot, snapshot_of
 from tablehouse.routing.cluster import Placed as PlacedMember
 from tablehouse.routing.ports import Answered, Answers, ConditionalWrite, Slice, Terms, Wanted
@@ -16,6 +17,7 @@ from tablehouse.tasks.digest import Digest, PartitionDigest
 from tablehouse.tasks.questions import Applied, Get, MultiGet, Question
 from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
 from tablehouse.tasks.reads import ReadResult, SliceResult
+from tests.support.positions import at
 
 PLANES = TableSpec(
     "planes", SourceSpec("planes-topic", KeySpec("string"), ValueSpec("json")), description="Aircraft", writable=True
@@ -49,8 +51,8 @@ def snapshot(*members: PlacedMember, generation: int = 7) -> ClusterSnapshot:
 class FakeTables:
     """Holds rows by (table, partition, stored key); `errors` take the place of an answer, by partition.
 
-    Partitions are applied up to offset 99, unless `applied` or `advance` says something else. `waiting` is set as soon
-    as somebody waits for a position.
+    Partitions are applied up to offset 99, unless `applied` or `advance` says something else, or `positions` those of a
+    table of several topics. `waiting` is set as soon as somebody waits for a position.
     """
 
     rows: dict[tuple[str, int, bytes], Row] = field(default_factory=dict)
@@ -64,9 +66,10 @@ class FakeTables:
     states: list[TaskStatus] = field(default_factory=list)
     table_reasons: dict[str, str] = field(default_factory=dict)
     applied: dict[int, int] = field(default_factory=dict)
+    positions: dict[int, Position] = field(default_factory=dict)
     asked: list[tuple[str, int, bytes]] = field(default_factory=list)
     asked_for: list[Consistency] = field(default_factory=list)
-    waits: list[tuple[int, int, float]] = field(default_factory=list)
+    waits: list[tuple[int, Position, float]] = field(default_factory=list)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     hit: RequestError | None = None
     miss: RequestError | None = None
@@ -95,12 +98,12 @@ class FakeTables:
             raise self.errors[partition]
         if partition not in self.held:
             raise NotOwner("this worker does not hold the partition")
-        position, least = self.applied.get(partition, 99), consistency.least_position(partition)
-        if least is not None and position < least:
+        position, required = self.position(partition), consistency.min_position
+        if required is not None and position.lacking(required) is not None:
             raise PositionNotReached(
-                f"applied up to {position}",
+                f"applied up to {position.text}",
                 partition=partition,
-                position=position,
+                position=position.in_json(partition),
                 role=self.role.value,
                 lag_records=self.lag,
                 staleness_ms=self.staleness_ms,
@@ -148,21 +151,38 @@ class FakeTables:
     def advance(self, partition: int, offset: int) -> None:
         """Apply up to an offset, and wake who waits for it."""
         self.applied[partition] = offset
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake who waits for a position."""
         self._advanced.set()
         self._advanced = asyncio.Event()
 
-    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+    def position(self, partition: int) -> Position:
+        """Return the position of a partition."""
+        return self.positions.get(partition) or at(partition, self.applied.get(partition, 99))
+
+    async def wait_for_position(
+        self,
+        table: str,
+        partition: int,
+        required: Position,
+        timeout: float,  # noqa: ASYNC109
+    ) -> None:
         """Wait for `advance`, as the protocol says."""
-        self.waits.append((partition, offset, timeout))
+        lacking = self.position(partition).lacking(required)
+        if lacking is None:
+            raise AssertionError(f"nothing is to be waited for in partition {partition}")
+        self.waits.append((partition, lacking, timeout))
         self.waiting.set()
         if partition not in self.held:
             raise NotOwner(f"this worker does not hold partition {partition} of {table}")
         try:
             async with asyncio.timeout(timeout):
-                while self.applied.get(partition, 99) < offset:
+                while self.position(partition).lacking(required) is not None:
                     await self._advanced.wait()
         except TimeoutError:
-            raise PositionNotReached(f"{offset} was not reached in {timeout} s") from None
+            raise PositionNotReached(f"{lacking.text} was not reached in {timeout} s") from None
 
     def digest(self, table: str, partition: int) -> PartitionDigest:
         """Count the rows of a partition; the hash is a constant."""
@@ -170,7 +190,13 @@ class FakeTables:
             raise self.errors[partition]
         if partition not in self.held:
             raise NotOwner("this worker does not hold the partition")
-        return PartitionDigest("active", sum(key[:2] == (table, partition) for key in self.rows), "c0ffee", 99, 99)
+        return PartitionDigest(
+            "active",
+            sum(key[:2] == (table, partition) for key in self.rows),
+            "c0ffee",
+            at(partition, 99),
+            at(partition, 99),
+        )
 
     async def count_rows(self) -> None:
         """Nothing to count: states have what the test says."""

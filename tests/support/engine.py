@@ -24,6 +24,7 @@ from tablehouse.worker.engine import SchemaSource
 from tests.support.kafka import create_topic, unique
 from tests.support.oracle import FORMS, Content, contents, replay_source
 from tests.support.polling import until
+from tests.support.positions import at
 from tests.support.worker import table, tables
 
 
@@ -112,7 +113,7 @@ class RunningEngine:
         """Wait until a task has applied everything up to a source offset."""
 
         async def applied() -> bool:
-            positions = {(task.table, task.partition): task.position for task in self.engine.local.statuses()}
+            positions = {(task.table, task.partition): int(task.position) for task in self.engine.local.statuses()}
             assert positions.get((table, partition), -1) >= offset, self.engine.local.statuses()
             return True
 
@@ -131,7 +132,7 @@ class RunningEngine:
         right = contents(expected, FORMS["string"])
         for partition, content in right.items():
             found = await digest(self.engine.local, table, partition)
-            assert found.position_after == expected.ends[partition] - 1
+            assert found.position_after == at(partition, expected.ends[partition] - 1)
             assert (found.rows, found.rows_hash) == content.digest(), f"{table}[{partition}] differs from its source"
         return right
 

@@ -17,6 +17,7 @@ from tablehouse.tasks.reads import ReadResult
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 from tests.support.cluster_fakes import CATALOG, FakeClock, FakeTables, Placed, ScriptedPeer, snapshot
+from tests.support.positions import at
 from tests.support.schemas import NO_REGISTRY
 
 ROW = Row(b'{"seats":55}', 1_700_000_000_000, 41)
@@ -102,4 +103,4 @@ class Setting:
 
 
 def found(role: Role = Role.ACTIVE, row: Row | None = ROW) -> ReadResult:
-    return ReadResult(row, Freshness(PARTITION, 99, role, 0, 0))
+    return ReadResult(row, Freshness(PARTITION, at(PARTITION, 99), role, 0, 0))

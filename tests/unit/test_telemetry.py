@@ -10,6 +10,7 @@ import structlog
 from tablehouse.http.access_log import LINES_PER_SECOND, AccessLog
 from tablehouse.kafka.log_lines import QUIET
 from tablehouse.logs import MAX_REPEAT_SECONDS, REPEAT_SECONDS, LogFormat, Repeats, configure_logging
+from tablehouse.model import TaskState, TaskStatus
 from tablehouse.telemetry import Metrics, measure_event_loop_lag
 from tests.support.cluster_fakes import FakeClock
 
@@ -181,3 +182,16 @@ async def test_metrics_hold_no_line_about_when_they_were_made() -> None:
     text = (await metrics.exposition()).decode()
     assert 'tablehouse_ingest_records_total{table="planes"} 1.0' in text
     assert "_created" not in text
+
+
+async def test_the_applied_offset_of_a_task_with_several_inputs_is_that_of_all_of_them_together() -> None:
+    metrics = Metrics("1")
+    metrics.watch_tasks(
+        lambda: [
+            TaskStatus("planes", 2, TaskState.ACTIVE, 1207, 0, 0, None, None, 1),
+            TaskStatus("sales", 2, TaskState.ACTIVE, "orders/2:9,refunds/2:4", 0, 0, None, None, 1),
+        ]
+    )
+    text = (await metrics.exposition()).decode()
+    assert 'tablehouse_applied_offset{partition="2",table="planes"} 1207.0' in text
+    assert 'tablehouse_applied_offset{partition="2",table="sales"} 14.0' in text

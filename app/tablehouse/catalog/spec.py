@@ -154,9 +154,21 @@ class TableSpec:
         """Return the shard that holds a partition of the table."""
         return ShardId(self.shard_name, partition)
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that the table is made from."""
+        return (self.source.topic,)
+
     def inputs(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return the partitions that a task of the table reads: one of each source."""
-        return (TopicPartition(self.source.topic, partition),)
+        return tuple(TopicPartition(topic, partition) for topic in self.topics)
+
+    def input_name(self, source: TopicPartition) -> str:
+        """Return the name of an input in positions, as callers see them.
+
+        It is the partition, and if the table is made from several topics, the topic and the partition.
+        """
+        return str(source.partition) if len(self.topics) == 1 else f"{source.topic}/{source.partition}"
 
     @property
     def log_name(self) -> str:
@@ -173,7 +185,7 @@ class Catalog:
     @property
     def topics(self) -> tuple[str, ...]:
         """The distinct source topics, in the order of the file."""
-        return tuple(dict.fromkeys(table.source.topic for table in self.tables.values()))
+        return tuple(dict.fromkeys(topic for table in self.tables.values() for topic in table.topics))
 
     @property
     def shard_names(self) -> tuple[str, ...]:
@@ -191,4 +203,4 @@ class Catalog:
 
     def tables_of(self, topic: str) -> tuple[TableSpec, ...]:
         """Return the tables that read a topic."""
-        return tuple(table for table in self.tables.values() if table.source.topic == topic)
+        return tuple(table for table in self.tables.values() if topic in table.topics)

@@ -47,7 +47,7 @@ async def wait_caught_up(
     deadline = time.monotonic() + _DEADLINE
     for table in load_catalog(TABLES).tables.values():
         for (topic, _), last in loaded.items():
-            if topic == table.source.topic:
+            if topic in table.topics:
                 row = f"/tables/{table.name}/{quote(last.key, safe='')}"
                 await _wait_position(client, workers, row, last.offset, deadline)
 

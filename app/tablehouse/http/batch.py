@@ -58,7 +58,7 @@ class BatchRoutes:
         table = table_named(self._tables, call.table)
         if not accepts(call.headers.get("Accept"), _JSON):
             raise NotAcceptable(f"a batch is {_JSON}, which the Accept header leaves out", available=[_JSON])
-        consistency, wait = asked(call.parameters, call.headers)
+        consistency, wait = asked(call.parameters, call.headers, table.spec)
         raw, texts = _keys(table.spec, await call.body.read((_JSON,), MAX_BODY_BYTES))
         batch = self._batches.read(
             table.spec.name,
@@ -188,7 +188,7 @@ def _partition(number: int, answer: PartitionAnswer) -> dict[str, object]:
     freshness = answer.freshness
     return {
         "partition": number,
-        "position": f"{number}:{freshness.position}",
+        "position": freshness.position.text,
         "role": freshness.role.value,
         "lag_records": freshness.lag_records,
         "staleness_ms": freshness.staleness_ms,

@@ -18,7 +18,7 @@ from tablehouse.http.writes import refuse_conditions
 from tablehouse.routing.tables import RoutedTable, table_named
 from tablehouse.routing.write_batch import Entry, Outcome, WriteBatches
 from tablehouse.routing.writes import Writes
-from tablehouse.routing.written import Written
+from tablehouse.routing.written import Written, WrittenRecord
 from tablehouse.turns import Turns
 
 #: Lines of one request, and bytes of all of them and of one.
@@ -74,21 +74,21 @@ class BatchPutRoutes:
 
     async def _pieces(self, outcomes: Sequence[Outcome]) -> AsyncGenerator[bytes]:
         yield b'{"results":['
-        ends: dict[int, int] = {}
+        ends: dict[int, WrittenRecord] = {}
         for start in range(0, len(outcomes), _OUTCOMES_PER_TURN):
             await self._turns.wait()
             some = outcomes[start : start + _OUTCOMES_PER_TURN]
             yield (b"," if start else b"") + b",".join([_rendered(outcome) for outcome in some])
             for outcome in some:
-                for partition, offset in outcome.positions if isinstance(outcome, Written) else ():
-                    ends[partition] = max(offset, ends.get(partition, -1))
-        position = ",".join(f"{partition}:{offset}" for partition, offset in sorted(ends.items()))
+                for record in outcome.records if isinstance(outcome, Written) else ():
+                    ends[record.partition] = max(record, ends.get(record.partition, record))
+        position = ",".join(str(record) for _, record in sorted(ends.items()))
         yield b'],"position":%b}' % msgspec.json.encode(position or None)
 
 
 def _rendered(outcome: Outcome) -> bytes:
     if isinstance(outcome, Written):
-        return b'{"status":200,"position":"%b"}' % outcome.position.encode()
+        return b'{"status":200,"position":"%b"}' % outcome.text.encode()
     error = {"code": outcome.code, "detail": outcome.detail, "retryable": outcome.retryable}
     return msgspec.json.encode({"status": outcome.status, "error": error})
 

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from multidict import CIMultiDictProxy
 
+from tablehouse.catalog.spec import TableSpec
 from tablehouse.errors import InvalidParameter
-from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, ReadMode
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, TopicPartition
+from tablehouse.positions import Position
 
 READ = "read"
 MAX_STALENESS_MS = "max_staleness_ms"
@@ -32,7 +34,7 @@ MAX_POSITIONS_LENGTH = 16 * 1024
 
 _MODES = ", ".join(ReadMode)
 _WHOLE = re.compile(r"[0-9]{1,15}")
-_TOKEN = re.compile(r"([0-9]{1,9}):(-1|[0-9]{1,18})")
+_ENTRY = re.compile(r"(?:([a-zA-Z0-9._-]{1,249})/)?([0-9]{1,9}):(-1|[0-9]{1,18})")
 
 
 class Asked(NamedTuple):
@@ -45,11 +47,11 @@ class Asked(NamedTuple):
 _NOTHING = Asked(DEFAULT_CONSISTENCY, None)
 
 
-def asked(parameters: Mapping[str, bytes], headers: CIMultiDictProxy[str]) -> Asked:
-    """Read what a caller asks of an answer; a parameter wins over the header of the same meaning.
+def asked(parameters: Mapping[str, bytes], headers: CIMultiDictProxy[str], table: TableSpec) -> Asked:
+    """Read what a caller asks of an answer from a table; a parameter wins over the header of the same meaning.
 
     Raises InvalidParameter, naming the parameter or header, for a value that cannot be used, a header that comes twice,
-    and a timeout_ms without a min_position to wait for.
+    a timeout_ms without a min_position to wait for, and a position in a topic that the table is not made from.
     """
     given = _given(parameters, headers)
     if not given:
@@ -66,7 +68,7 @@ def asked(parameters: Mapping[str, bytes], headers: CIMultiDictProxy[str]) -> As
             mode=_mode(given),
             max_staleness_ms=_whole(given, MAX_STALENESS_MS),
             max_lag=_whole(given, MAX_LAG),
-            min_positions=_positions(given),
+            min_position=_position(given, table),
         ),
         None if wait_ms is None else wait_ms / 1000,
     )
@@ -87,8 +89,8 @@ def asking_headers(consistency: Consistency, wait: float) -> dict[str, str]:
         headers[HEADERS[MAX_STALENESS_MS]] = str(consistency.max_staleness_ms)
     if consistency.max_lag is not None:
         headers[HEADERS[MAX_LAG]] = str(consistency.max_lag)
-    if consistency.min_positions:
-        headers[HEADERS[MIN_POSITION]] = ",".join(f"{number}:{offset}" for number, offset in consistency.min_positions)
+    if consistency.min_position is not None:
+        headers[HEADERS[MIN_POSITION]] = consistency.min_position.text
         headers[HEADERS[TIMEOUT_MS]] = str(int(wait * 1000))
     return headers
 
@@ -124,9 +126,9 @@ def _whole(given: Mapping[str, tuple[str, str]], parameter: str) -> int | None:
     return int(text)
 
 
-def _positions(given: Mapping[str, tuple[str, str]]) -> tuple[tuple[int, int], ...]:
+def _position(given: Mapping[str, tuple[str, str]], table: TableSpec) -> Position | None:
     if MIN_POSITION not in given:
-        return ()
+        return None
     name, text = given[MIN_POSITION]
     if len(text) > MAX_POSITIONS_LENGTH:
         raise InvalidParameter(
@@ -134,12 +136,34 @@ def _positions(given: Mapping[str, tuple[str, str]]) -> tuple[tuple[int, int], .
             "key's own partition counts, so leave the others out",
             parameter=name,
         )
-    tokens = [_TOKEN.fullmatch(token.strip(" ")) for token in text.split(",")]
-    positions = tuple((int(token[1]), int(token[2])) for token in tokens if token is not None)
-    if len(positions) != len(tokens):
+    found = [_ENTRY.fullmatch(entry.strip(" ")) for entry in text.split(",")]
+    entries = [
+        (_input_name(match[1], int(match[2]), table, name), int(match[3])) for match in found if match is not None
+    ]
+    if len(entries) != len(found):
         raise InvalidParameter(
             f"{name} has to be partition:offset, as Tablehouse-Position has it, or several with commas between, "
             f"like 2:1207 or 2:1207,5:31, not {text!r}",
             parameter=name,
         )
-    return positions
+    return Position.of(entries)
+
+
+def _input_name(topic: str | None, partition: int, table: TableSpec, parameter: str) -> str:
+    """Return the name of an input in the table's positions; the only topic of a table may be given or left out."""
+    topics = table.topics
+    if topic is None and len(topics) > 1:
+        wanted = " or ".join(f"{one}/{partition}:offset" for one in topics)
+        raise InvalidParameter(
+            f"{parameter} has partition {partition} without a topic, and table {table.name} is made from several: "
+            f"give {wanted}",
+            parameter=parameter,
+            table=table.name,
+        )
+    if topic is not None and topic not in topics:
+        raise InvalidParameter(
+            f"{parameter} has a position in topic {topic}, and table {table.name} is made from {', '.join(topics)}",
+            parameter=parameter,
+            table=table.name,
+        )
+    return table.input_name(TopicPartition(topic or topics[0], partition))

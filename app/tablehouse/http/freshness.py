@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tablehouse.model import Freshness, Role
+from tablehouse.positions import Position
 
 PARTITION = "Tablehouse-Partition"
 POSITION = "Tablehouse-Position"
@@ -16,10 +17,9 @@ SERVED_BY = "Tablehouse-Served-By"
 
 def freshness_headers(freshness: Freshness, served_by: str) -> dict[str, str]:
     """Render freshness without what is not known, and without a count of rejected records that is 0."""
-    partition = str(freshness.partition)
     headers = {
-        PARTITION: partition,
-        POSITION: f"{partition}:{freshness.position}",
+        PARTITION: str(freshness.partition),
+        POSITION: freshness.position.text,
         ROLE: freshness.role.value,
         SERVED_BY: served_by,
     }
@@ -35,8 +35,9 @@ def freshness_headers(freshness: Freshness, served_by: str) -> dict[str, str]:
 def refused_freshness_headers(details: Mapping[str, Any]) -> dict[str, str]:
     """Render the freshness of the copy that refused, from an error's details; nothing when no readable copy did."""
     try:
-        role, partition, position = Role(details["role"]), int(details["partition"]), int(details["position"])
-        headers = {PARTITION: str(partition), POSITION: f"{partition}:{position}", ROLE: role.value}
+        role, partition = Role(details["role"]), int(details["partition"])
+        position = Position.from_json(partition, details["position"])
+        headers = {PARTITION: str(partition), POSITION: position.text, ROLE: role.value}
         for name, header in (("lag_records", LAG_RECORDS), ("staleness_ms", STALENESS_MS)):
             if name in details:
                 headers[header] = str(int(details[name]))
@@ -52,10 +53,9 @@ def freshness_of(headers: Mapping[str, str]) -> Freshness:
     """Read freshness back; raises KeyError or ValueError for headers that this project did not write."""
     lag = headers.get(LAG_RECORDS)
     staleness = headers.get(STALENESS_MS)
-    partition, _, position = headers[POSITION].partition(":")
     return Freshness(
-        partition=int(partition),
-        position=int(position),
+        partition=int(headers[PARTITION]),
+        position=Position.parse(headers[POSITION]),
         role=Role(headers[ROLE]),
         lag_records=None if lag is None else int(lag),
         staleness_ms=None if staleness is None else int(staleness),

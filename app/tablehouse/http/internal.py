@@ -225,8 +225,8 @@ class InternalRoutes:
                 "state": found.state,
                 "rows": found.rows,
                 "rows_hash": found.rows_hash,
-                "position_before": found.position_before,
-                "position_after": found.position_after,
+                "position_before": found.position_before.in_json(partition),
+                "position_after": found.position_after.in_json(partition),
                 "served_by": self._worker_id,
             }
         )
@@ -264,7 +264,7 @@ class InternalRoutes:
     def _asked(self, call: Call, table: RoutedTable) -> tuple[Consistency, Terms]:
         """Read what is asked of an answer, and on which terms; raises DeadlineExceeded and InvalidParameter."""
         deadline_ms = _deadline_ms(call)
-        consistency, wait = asked({}, call.headers)
+        consistency, wait = asked({}, call.headers, table.spec)
         generation = call.headers.get(GENERATION, "")
         return consistency, Terms(
             wait=self._bounded(call, wait, deadline_ms),

@@ -160,7 +160,7 @@ def _table(table: RoutedTable, partitions: list[dict[str, Any]], reason: str | N
         "name": spec.name,
         "description": spec.description,
         "version": spec.version,
-        "source": spec.source.topic,
+        "source": ", ".join(spec.topics),
         "key": str(spec.source.key),
         "value": str(spec.source.value),
         "content_type": table.content_type,

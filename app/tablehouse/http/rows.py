@@ -70,7 +70,7 @@ class RowRoutes:
                 table=name,
                 available=list(table.content_types),
             )
-        consistency, wait = asked(call.parameters, call.headers)
+        consistency, wait = asked(call.parameters, call.headers, table.spec)
         answer = await self._query.read(
             name, key, deadline=call.deadline, request_id=call.request_id, consistency=consistency, wait=wait
         )

@@ -63,8 +63,8 @@ class WriteRoutes:
             request_id=call.request_id,
             precondition=precondition,
         )
-        partition, offset = written.positions[-1]
-        position = written.position
+        partition, offset, _ = written.records[-1]
+        position = written.text
         body: dict[str, object] = {
             "table": written.table,
             "partition": partition,

@@ -38,7 +38,7 @@ class TableAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafk
     aiokafka accepts an object where it documents a class; Faust relies on this too. `latest` is the last valid
     assignment, None before the first. `refused` is the reason why the last assignment was rejected, None if it was
     valid. `partitions` returns the partition counts that this worker has checked, `standbys` the number of standbys per
-    shard, by source topic; both are called when needed, and their results are never changed. A standby at most
+    shard, by shard name; both are called when needed, and their results are never changed. A standby at most
     `acceptable_lag` records behind may become an active.
     """
 

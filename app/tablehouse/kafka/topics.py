@@ -1,8 +1,9 @@
 """The topics that a worker needs: its sources, which must exist, and those that it creates or checks."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -153,7 +154,7 @@ async def survey(
     admin: TopicAdmin, group: str, catalog: Catalog, dead_letter_topic: str, replication: Replication
 ) -> Survey:
     """Describe all topics of a group but its probes; raises TopicError for errors that only an operator can fix."""
-    changelogs = {changelog_topic(group, table): table.source.topic for table in catalog.tables.values()}
+    changelogs = {changelog_topic(group, table): table.topics for table in catalog.tables.values()}
     if dead_letter_topic in {*catalog.topics, *changelogs, skip_topic(group)} and _sends_letters(catalog):
         raise TopicError(
             f"dead_letter_topic is {dead_letter_topic}, which is a source, a changelog or the skip topic; choose "
@@ -162,13 +163,16 @@ async def survey(
     existing = await admin.describe([*changelogs, skip_topic(group), dead_letter_topic])
     found = await _describe_sources(admin, catalog, changelogs, existing)
     cluster = await admin.cluster()
-    known = Catalog({name: table for name, table in catalog.tables.items() if table.source.topic in found.described})
+    known = Catalog(
+        {name: table for name, table in catalog.tables.items() if found.described.keys() >= set(table.topics)}
+    )
     counts = _counts(group, known, found.described, existing)
     wanted: dict[str, Wanted] = {}
-    for name, topic in changelogs.items():
-        if topic in found.described:
-            replicas = replication.of(cluster, found.described[topic].replicas)
-            wanted[name] = changelog(name, counts.built[name], replicas, found.limits[topic], found.defaults)
+    for name in counts.built:
+        topics = changelogs[name]
+        replicas = replication.of(cluster, max(found.described[topic].replicas for topic in topics))
+        largest = max(found.limits[topic] for topic in topics)
+        wanted[name] = changelog(name, counts.built[name], replicas, largest, found.defaults)
     replicas = replication.of(cluster, max((source.replicas for source in found.described.values()), default=1))
     wanted[skip_topic(group)] = skips(skip_topic(group), replicas, found.defaults)
     if found.limits and _sends_letters(catalog):
@@ -188,16 +192,17 @@ class _Sources(NamedTuple):
 
 
 async def _describe_sources(
-    admin: TopicAdmin, catalog: Catalog, changelogs: Mapping[str, str], existing: Mapping[str, Described]
+    admin: TopicAdmin, catalog: Catalog, changelogs: Mapping[str, Sequence[str]], existing: Mapping[str, Described]
 ) -> _Sources:
-    """Describe the sources, and the changelogs of missing ones; `changelogs` maps each name to its source."""
+    """Describe the sources, and the changelogs of missing ones; `changelogs` maps each name to its sources."""
     described = await admin.describe(catalog.topics)
     missing = tuple(topic for topic in catalog.topics if topic not in described)
-    left = {name: topic for name, topic in changelogs.items() if topic in missing and name in existing}
-    settings = await admin.settings([*described, *left])
+    left = {topic: [name for name in existing if topic in changelogs.get(name, ())] for topic in missing}
+    settings = await admin.settings(list(dict.fromkeys([*described, *chain.from_iterable(left.values())])))
     limits = {topic: int(settings[topic].values[_SIZE]) for topic in described}
-    for topic in set(left.values()):
-        names = [name for name, source in left.items() if source == topic]
+    for topic, names in left.items():
+        if not names:
+            continue
         described[topic] = Described(
             max(existing[name].partitions for name in names), max(existing[name].replicas for name in names)
         )
@@ -235,8 +240,8 @@ async def prepare(
     """Check the sources; create or check the changelogs, and the dead-letter topic if a table sends letters.
 
     A source may be missing if one of its tables has a changelog: the tables are served from their changelogs. `in_use`
-    are the partition counts, by topic, with which a running worker already serves tables; they must not change. Raises
-    TopicError for errors that only an operator can fix, and aiokafka's KafkaError if the brokers do not answer.
+    are the partition counts, by shard name, with which a running worker already serves tables; they must not change.
+    Raises TopicError for errors that only an operator can fix, and aiokafka's KafkaError if the brokers do not answer.
     """
     async with TopicAdmin(connection) as admin:
         surveyed = await survey(admin, group, catalog, dead_letter_topic, replication)

@@ -1,5 +1,7 @@
 """The wire format of the distribution: for each partition of a topic, the numbers of the members that have it.
 
+Here, as in copies.py, a topic is a shard name with all its shards.
+
 Every member gets the whole distribution, and Kafka stores the assignments of all members in one record of at most 1 MiB
 by default. So a number takes only one byte, or two in a group of 255 members or more.
 """

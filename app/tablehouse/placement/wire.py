@@ -48,7 +48,9 @@ class MemberMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """The metadata that a worker sends when it joins.
 
     url is the internal listener's, as peers reach it. positions are, per shard name and partition, the lowest
-    position of the shard's tasks on this worker, -1 for an empty shard; shards that it does not hold are absent.
+    position of the shard's tasks on this worker, -1 for an empty shard; shards that it does not hold are absent. Each
+    is one number, since only copies of one shard are compared: Position.total, which for one input is the offset. Names
+    of shards are restricted to the characters of topic names.
     misplaced are the tables, by changelog topic, for which it knows a record in the wrong partition: that record's
     partition and offset. actives, standbys and warming are its assignment in the previous generation, as in
     MemberAssignment; empty for a process that has just started. tables are the first bytes of a digest of each table's

@@ -120,7 +120,7 @@ class Asker:
         Raises PartitionUnassigned before the first assignment.
         """
         waits_until = started = self._clock()
-        if consistency.min_positions:
+        if consistency.min_position is not None:
             waits_until = min(deadline, started + ((deadline - started) * WAITING_SHARE if wait is None else wait))
         count = partition_count(routed, self._view.current)
         return Asked(routed, count, consistency, deadline, waits_until, request_id)
@@ -137,7 +137,7 @@ class Asker:
 
         async def ask(candidate: Candidate, search: Search) -> Told[Found]:
             host = candidate.host
-            waits = bool(consistency.min_positions) and search.is_worth_waiting
+            waits = consistency.min_position is not None and search.is_worth_waiting
             terms = self._terms(asked, host, search.generation, followed=bool(search.later), waits=waits)
             with self._counted(host):
                 answered = await self._at(host).answer(name, partition, question, consistency, terms)

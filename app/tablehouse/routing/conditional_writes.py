@@ -14,7 +14,7 @@ from tablehouse.routing.decisions import Decisions
 from tablehouse.routing.ports import Condition, ConditionalWrite, Peer, Terms
 from tablehouse.routing.search import Asked, Policy, Search
 from tablehouse.routing.tables import RoutedTable, partition_count
-from tablehouse.routing.written import Written
+from tablehouse.routing.written import Written, WrittenRecord, written_input
 from tablehouse.telemetry import Metrics
 
 #: The owner is asked again after a pause, whatever it said: its assignment may be on its way.
@@ -97,7 +97,8 @@ class ConditionalWrites:
             return await self._ask(candidate.host, asked, write, search.generation)
 
         offset = await self._asker.search(asked, partition, _WRITES).run(ask)
-        return Written(routed.spec.name, ((partition, offset),))
+        written = WrittenRecord(partition, offset, written_input(routed.spec, partition))
+        return Written(routed.spec.name, (written,))
 
     async def _ask(self, host: HostInfo, asked: Asked, write: ConditionalWrite, generation: int) -> int:
         if host.worker_id == self._worker_id:

@@ -81,10 +81,10 @@ class Here:
         error: PositionNotReached,
     ) -> Result:
         """Answer after up to `wait` seconds for the wanted position; raises `error` when there is no time to wait."""
-        least = consistency.least_position(partition)
-        if least is None or wait <= 0:
+        required = consistency.min_position
+        if required is None or wait <= 0:
             raise error
         # Whether it was reached or not, the copy answers from where it is now.
         with suppress(PositionNotReached):
-            await self._local.wait_for_position(table, partition, least, wait)
+            await self._local.wait_for_position(table, partition, required, wait)
         return self._local.answer(table, partition, question, consistency)

@@ -108,7 +108,7 @@ def worse(one: PartitionAnswer, other: PartitionAnswer) -> PartitionAnswer:
     return PartitionAnswer(
         Freshness(
             partition=less.freshness.partition,
-            position=min(freshness.position for freshness in both),
+            position=one.freshness.position.lower(other.freshness.position),
             role=less.freshness.role,
             lag_records=_most(freshness.lag_records for freshness in both),
             staleness_ms=_most(freshness.staleness_ms for freshness in both),

@@ -6,6 +6,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from tablehouse.errors import OwnerUnreachable, RequestError
 from tablehouse.model import Consistency, HostInfo, SourceEnd, TaskStatus
+from tablehouse.positions import Position
 from tablehouse.tasks.questions import Get, Question
 from tablehouse.tasks.reads import ReadResult, SliceResult
 
@@ -24,11 +25,17 @@ class LocalTables(Protocol):
         what the question raises besides.
         """
 
-    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
-        """Return once a source offset, inclusive, has been applied in a partition held here, in whatever role.
+    async def wait_for_position(
+        self,
+        table: str,
+        partition: int,
+        required: Position,
+        timeout: float,  # noqa: ASYNC109
+    ) -> None:
+        """Return once all of a position has been applied in a partition held here, in whatever role.
 
-        Raises PositionNotReached when it has not been within `timeout` seconds, and NotOwner when this worker does not
-        hold the partition, or loses it meanwhile.
+        Offsets of inputs that the partition does not have do not apply. Raises PositionNotReached when it has not been
+        within `timeout` seconds, and NotOwner when this worker does not hold the partition, or loses it meanwhile.
         """
 
     async def count_rows(self) -> None:

@@ -6,6 +6,7 @@ import msgspec
 
 from tablehouse.errors import OwnerUnreachable, RequestError
 from tablehouse.model import Freshness, Role
+from tablehouse.positions import Position
 from tablehouse.routing.error_values import ErrorValue, error_of, value_of
 from tablehouse.routing.ports import Slice, Wanted
 from tablehouse.tasks.reads import SliceResult
@@ -14,10 +15,13 @@ CONTENT_TYPE = "application/vnd.msgpack"
 
 
 class _Label(msgspec.Struct, frozen=True):
-    """Freshness with the names of its members, as workers have written it from the first version on."""
+    """Freshness with the names of its members, as workers have written it from the first version on.
+
+    The position has its form in JSON (Position.in_json).
+    """
 
     partition: int
-    position: int
+    position: int | str
     role: Role
     lag_records: int | None
     staleness_ms: int | None
@@ -100,8 +104,22 @@ def _read(part: _Slice) -> Slice:
 
 
 def _labelled(freshness: Freshness) -> _Label:
-    return msgspec.convert(freshness, _Label, from_attributes=True)
+    return _Label(
+        freshness.partition,
+        freshness.position.in_json(freshness.partition),
+        freshness.role,
+        freshness.lag_records,
+        freshness.staleness_ms,
+        freshness.rejected_records,
+    )
 
 
 def _freshness_of(label: _Label) -> Freshness:
-    return msgspec.convert(label, Freshness, from_attributes=True)
+    return Freshness(
+        label.partition,
+        Position.from_json(label.partition, label.position),
+        label.role,
+        label.lag_records,
+        label.staleness_ms,
+        label.rejected_records,
+    )

@@ -60,7 +60,10 @@ class RoutedTable:
             raise type(error)(error.detail, **{"table": self.spec.name, **error.details}) from None
 
     def entity_tag(self, partition: int, offset: int) -> str:
-        """Make the strong validator of a row: no two of its states share definition, partition and source offset."""
+        """Make the strong validator of a row: no two of its states share definition, partition and source offset.
+
+        The offset is that of the row's own record in the row's own input, not a position of the task.
+        """
         return f'"{self.digest[:8]}-{partition}-{offset}"'
 
     def offset_of(self, partition: int, tag: str) -> int | None:
@@ -145,7 +148,7 @@ def partition_count(routed: RoutedTable, snapshot: ClusterSnapshot) -> int:
     count = snapshot.partitions.get(routed.spec.shard_name)
     if not count:
         raise PartitionUnassigned(
-            f"no assignment of topic {routed.spec.source.topic} has reached this worker yet",
+            f"no assignment of topic {', '.join(routed.spec.topics)} has reached this worker yet",
             table=routed.spec.name,
             generation=snapshot.generation,
             tried=[],

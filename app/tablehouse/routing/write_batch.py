@@ -18,7 +18,7 @@ from tablehouse.formats.partitioners import partition_of
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.tables import RoutedTable, partition_count, table_named
 from tablehouse.routing.writes import SourceWriter, Writes
-from tablehouse.routing.written import Written
+from tablehouse.routing.written import Written, WrittenRecord, written_input
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 
@@ -172,6 +172,7 @@ class _Batch:
     ) -> None:
         """Append records of one partition together."""
         parts, table = self._parts, self._routed.spec.name
+        input_name = written_input(self._routed.spec, partition)
         async with self._gate:
             if partition in self._unknown:
                 found |= dict.fromkeys(indexes, self._counted(_held_up(table, partition), len(indexes)))
@@ -190,7 +191,7 @@ class _Batch:
                 if isinstance(result, DeadlineExceeded):
                     self._unknown.add(partition)
             else:
-                found[index] = Written(table, ((partition, result),))
+                found[index] = Written(table, (WrittenRecord(partition, result, input_name),))
         written = sum(not isinstance(result, RequestError) for result in results)
         parts.metrics.writes.labels(table, "written").inc(written)
 

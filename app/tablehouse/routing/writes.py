@@ -39,7 +39,7 @@ from tablehouse.routing.query import Query
 from tablehouse.routing.schemas import with_schemas, with_schemas_in_turns
 from tablehouse.routing.tables import MAX_KEY_BYTES, RoutedTable, partition_count, table_named
 from tablehouse.routing.write_check import WriteCheck
-from tablehouse.routing.written import Written
+from tablehouse.routing.written import Written, WrittenRecord, written_input
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 
@@ -142,7 +142,7 @@ class Writes:
     async def append(self, routed: RoutedTable, record: Record, *, deadline: float, request_id: str) -> Written:
         """Append what record() made; see write() for what it raises."""
         table = routed.spec.name
-        positions: list[tuple[int, int]] = []
+        written: list[WrittenRecord] = []
         with self._counted(table):
             try:
                 count = partition_count(routed, self._view.current)
@@ -150,16 +150,17 @@ class Writes:
                     partition = partition_of(routed.spec.source.partitioner, made.key, count)
                     await self.check.require_applied(routed, partition, deadline=deadline, request_id=request_id)
                     left = max(0.0, deadline - self._clock())
-                    positions.append((partition, await self._source.append(table, partition, made, left)))
+                    offset = await self._source.append(table, partition, made, left)
+                    written.append(WrittenRecord(partition, offset, written_input(routed.spec, partition)))
             except RequestError as error:
-                if positions:
+                if written:
                     raise DeadlineExceeded(
                         "the row is deleted under one form of its key and may be there under another: delete it "
                         f"again; {error.detail}",
                         **error.details,
                     ) from None
                 raise
-        return Written(table, tuple(positions))
+        return Written(table, tuple(written))
 
     @contextmanager
     def _counted(self, table: str) -> Iterator[None]:
@@ -180,13 +181,14 @@ class Writes:
 
     def entity_tag(self, written: Written) -> str:
         """Return the entity tag that a row has as it was written."""
-        return self._tables[written.table].entity_tag(*written.positions[-1])
+        partition, offset, _ = written.records[-1]
+        return self._tables[written.table].entity_tag(partition, offset)
 
     async def visible(
         self, written: Written, key_text: bytes, *, deadline: float, request_id: str, wait: float | None
     ) -> bool:
         """Return whether reads see what was written, after up to `wait` seconds; None is as for Query.read."""
-        seen = Consistency(min_positions=written.positions)
+        seen = Consistency(min_position=written.position)
         try:
             await self._query.read(
                 written.table, key_text, deadline=deadline, request_id=request_id, consistency=seen, wait=wait
@@ -201,7 +203,7 @@ class Writes:
         if routed.encoder is None:
             raise NotWritable(
                 f"table {table.name} cannot be written to: set `writable: true` in its definition, if every "
-                f"client of this worker may write to topic {table.source.topic}",
+                f"client of this worker may write to topic {', '.join(table.topics)}",
                 table=table.name,
             )
         return routed.encoder

@@ -47,7 +47,7 @@ def identity_of(group: str, table: TableSpec, partition: int, partitions: int) -
         table=table.name,
         changelog=TopicPartition(changelog_topic(group, table), partition),
         fingerprint=fingerprint(table, group=group, partitions=partitions, row_layout=LAYOUT_VERSION),
-        inputs=table.inputs(partition),
+        inputs={source: table.input_name(source) for source in table.inputs(partition)},
     )
 
 

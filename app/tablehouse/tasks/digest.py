@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tablehouse.errors import PartitionRestoring
 from tablehouse.model import Consistency
+from tablehouse.positions import Position
 from tablehouse.stores.rows import ROW_PREFIX
 from tablehouse.stores.store import StoreClosed
 from tablehouse.tasks.reads import Reader
@@ -23,15 +24,14 @@ class PartitionDigest:
 
     rows_hash is BLAKE2b of 16 bytes, in hexadecimal, over every row in the order of the stored keys: length of the
     stored key, stored key, length of the row, row bytes; lengths are 4 bytes, big-endian. Rows written meanwhile may be
-    included or not: the digest is the state at a position only when position_before and position_after, the source
-    offsets last applied, are the same.
+    included or not: the digest is the state at a position only when position_before and position_after are the same.
     """
 
     state: str
     rows: int
     rows_hash: str
-    position_before: int
-    position_after: int
+    position_before: Position
+    position_after: Position
 
 
 def _new_hash() -> hashlib.blake2b:
@@ -49,11 +49,11 @@ class Digest:
     start: bytes = ROW_PREFIX
     rows: int = 0
     hashed: hashlib.blake2b = field(default_factory=_new_hash, repr=False, compare=False)
-    position_before: int | None = None
+    position_before: Position | None = None
 
     def answer(self, task: Task, reader: Reader, consistency: Consistency) -> "PartitionDigest | Digest":  # noqa: ARG002
         """Count and hash the next rows; raises PartitionRestoring while the store holds no consistent state."""
-        before = task.applied if self.position_before is None else self.position_before
+        before = task.position if self.position_before is None else self.position_before
         try:
             rows = task.store.scan(self.start, limit=ROWS_PER_TURN) if task.readable else None
         except StoreClosed:
@@ -70,5 +70,5 @@ class Digest:
             hashed.update(_LENGTH.pack(len(stored)) + stored + _LENGTH.pack(len(row)))
             hashed.update(row)
         if len(rows) < ROWS_PER_TURN:
-            return PartitionDigest(task.state.name.lower(), count, hashed.hexdigest(), before, task.applied)
+            return PartitionDigest(task.state.name.lower(), count, hashed.hexdigest(), before, task.position)
         return Digest(rows[-1][0] + b"\0", count, hashed, before)

@@ -30,6 +30,7 @@ class Misplaced(NamedTuple):
 class Growth(NamedTuple):
     """A source topic's partition counts: the one that its tables were built with, and the present one."""
 
+    topic: str
     built: int
     now: int
 
@@ -73,7 +74,7 @@ class Doubts:
         self._grown = tables
 
     def why(self, changelog: str, source: str) -> str | None:
-        """Return why a miss of a table is inconclusive; None when it is not."""
+        """Return why a miss of a table is inconclusive; None when it is not. `source` names its topics."""
         if changelog in self._misplaced:
             partition, offset = self._misplaced[changelog]
             suggestion = self._suggestions.get(changelog, _ASK_ITS_READER)
@@ -82,9 +83,9 @@ class Doubts:
                 f"partitioner says: {suggestion}"
             )
         if changelog in self._grown:
-            built, now = self._grown[changelog]
+            topic, built, now = self._grown[changelog]
             return (
-                f"topic {source} has {now} partitions and the table was built with {built}: new records may be in "
+                f"topic {topic} has {now} partitions and the table was built with {built}: new records may be in "
                 "partitions that no worker reads, and Kafka leaves the old ones where lookups by the new count do not "
                 "find them. If the topic was created again, give the table a new version. If it has grown, a new "
                 f"version over this topic would not help: produce all records into a new topic of {now} partitions, "

@@ -14,12 +14,15 @@ class FingerprintChanged(SetupError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What identifies a task in its checkpoint and claims. `inputs` are the source partitions that it reads."""
+    """What identifies a task in its checkpoint and claims.
+
+    `inputs` are the source partitions that it reads, each with its name in positions (TableSpec.input_name).
+    """
 
     table: str
     changelog: TopicPartition
     fingerprint: Mapping[str, str]
-    inputs: tuple[TopicPartition, ...]
+    inputs: Mapping[TopicPartition, str]
 
 
 def require_same_definition(identity: Identity, built_with: Mapping[str, str], where: str) -> None:

@@ -1,6 +1,6 @@
 """What keeps a task from making progress: faults that pass by themselves, and those that a person has to fix."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tablehouse.model import TopicPartition
 from tablehouse.stores.store import StoreClosed, StoreError
@@ -50,10 +50,10 @@ def kind_of(error: Exception) -> str | None:
 
 
 class Impediments:
-    """The impediments of one task that reads `source`."""
+    """The impediments of one task that reads `inputs`."""
 
-    def __init__(self, source: TopicPartition) -> None:
-        self._source = source
+    def __init__(self, inputs: Collection[TopicPartition]) -> None:
+        self._inputs = inputs
         #: Why ingesting has stopped at a record that cannot become a row, until the task is started again.
         self._stop: str | None = None
         #: Why the source or the changelog cannot be used, until an attempt finds that it can.
@@ -86,7 +86,7 @@ class Impediments:
         """Record the error that ended an attempt, and return the reason as text; `kind` is what kind_of() returned."""
         reason = f"{kind}: {error}"
         if isinstance(error, Unreadable):
-            reason += f"; {SKIP_ADVICE if error.partition == self._source else _CHANGELOG_ADVICE}"
+            reason += f"; {SKIP_ADVICE if error.partition in self._inputs else _CHANGELOG_ADVICE}"
         if isinstance(error, (SourceRefused, ChangelogRefused)):
             self._refusal = reason
         self._undelivered = reason if isinstance(error, LettersUndelivered) else None

@@ -20,15 +20,15 @@ _INTERVAL = 1.0
 class Counts:
     """The partition counts that a worker uses.
 
-    `now` is the current count of each source topic, and `shards` the count that its tables are served with, both by
-    topic. `built` is the count that each table was or will be built with, and `sources` the table's topic, both by
-    changelog. `held` are the tables that are not served, because their count is not that of their topic's shards.
+    `now` is the current count of each source topic, and `shards` the count that tables are served with, by shard name.
+    `built` is the count that each table was or will be built with, and `sources` the table's topics, both by changelog.
+    `held` are the tables that are not served, because their count is not that of their shards.
     """
 
     now: Mapping[str, int]
     shards: Mapping[str, int]
     built: Mapping[str, int]
-    sources: Mapping[str, str]
+    sources: Mapping[str, tuple[str, ...]]
     held: frozenset[str]
 
     def with_more(self, more: "Counts") -> "Counts":
@@ -47,34 +47,37 @@ class Counts:
         return replace(
             self,
             now={topic: self.now[topic] for topic in catalog.topics},
-            shards={topic: self.shards[topic] for topic in catalog.topics},
+            shards={name: self.shards[name] for name in catalog.shard_names},
             built={name: count for name, count in self.built.items() if name in names},
-            sources={name: topic for name, topic in self.sources.items() if name in names},
+            sources={name: topics for name, topics in self.sources.items() if name in names},
             held=self.held & catalog.tables.keys(),
         )
 
 
 def settle(catalog: Catalog, group: str, now: Mapping[str, int], changelogs: Mapping[str, int]) -> Counts:
-    """Choose the count that each topic's tables are served with, given the counts of existing changelogs.
+    """Choose the count that the tables of each shard name are served with, given the counts of existing changelogs.
 
-    A table keeps the count that it was built with if its topic's count changes: its rows are served and its misses are
-    in doubt. If another table of the topic is new or was built with the current count, that count is used, and the
+    `now` has the counts of all source topics, which are the same for topics whose tables are sharded together. A table
+    keeps the count that it was built with if that of its topics changes: its rows are served and its misses are in
+    doubt. If another table of the shard name is new or was built with the current count, that count is used, and the
     older tables are not served.
     """
     names = {table.name: changelog_topic(group, table) for table in catalog.tables.values()}
     shards: dict[str, int] = {}
-    for topic, count in now.items():
-        found = [changelogs.get(names[table.name]) for table in catalog.tables_of(topic)]
+    for name in catalog.shard_names:
+        together = catalog.tables_in(name)
+        count = now[together[0].topics[0]]
+        found = [changelogs.get(names[table.name]) for table in together]
         earlier = [built for built in found if built is not None]
-        shards[topic] = count if None in found or count in found or not earlier else max(earlier)
+        shards[name] = count if None in found or count in found or not earlier else max(earlier)
     tables = catalog.tables.values()
-    built = {names[table.name]: changelogs.get(names[table.name], now[table.source.topic]) for table in tables}
+    built = {names[table.name]: changelogs.get(names[table.name], now[table.topics[0]]) for table in tables}
     return Counts(
         now=now,
         shards=shards,
         built=built,
-        sources={names[table.name]: table.source.topic for table in tables},
-        held=frozenset(table.name for table in tables if built[names[table.name]] != shards[table.source.topic]),
+        sources={names[table.name]: table.topics for table in tables},
+        held=frozenset(table.name for table in tables if built[names[table.name]] != shards[table.shard_name]),
     )
 
 
@@ -90,7 +93,7 @@ class PartitionCounts:
 
     @property
     def shards(self) -> Mapping[str, int]:
-        """The count that the tables of each topic are served with, as one mapping that does not change."""
+        """The count that tables are served with, by shard name, as one mapping that does not change."""
         return self._counts.shards
 
     def follow(self, counts: Counts) -> None:
@@ -108,9 +111,10 @@ class PartitionCounts:
 
     def _compare(self) -> None:
         grown = {
-            changelog: Growth(built, now)
+            changelog: Growth(topic, built, now)
             for changelog, built in self._counts.built.items()
-            if (now := self._now[self._counts.sources[changelog]]) != built
+            for topic in self._counts.sources[changelog]
+            if (now := self._now[topic]) != built
         }
         if grown == self._grown:
             return
@@ -119,25 +123,25 @@ class PartitionCounts:
         for changelog, growth in grown.items():
             log.error(
                 "the partition count of a source has changed; misses of its table are inconclusive",
-                topic=self._counts.sources[changelog],
+                topic=growth.topic,
                 changelog=changelog,
                 built_with=growth.built,
                 now=growth.now,
             )
 
     def agreed(self, counted: Mapping[str, int]) -> tuple[dict[str, int], dict[str, str]]:
-        """Return the leader's counts that agree with this worker's, by topic, and a message about each that does not.
+        """Return the leader's counts that agree with this worker's, by shard name, and a message about each other.
 
         They differ after a topic has grown, while some workers of the group have a new version of its table and others
         do not. With the wrong count, a worker would look for keys in the wrong partitions.
         """
         shards = self._counts.shards
-        differing = {topic: count for topic, count in counted.items() if shards.get(topic, count) != count}
+        differing = {name: count for name, count in counted.items() if shards.get(name, count) != count}
         disagreements = {
-            topic: f"the group's leader uses {count} partitions of {topic} and this worker {shards[topic]}: keys of "
+            name: f"the group's leader uses {count} partitions of {name} and this worker {shards[name]}: keys of "
             "its tables cannot be looked up here until all workers have the same tables.yaml"
-            for topic, count in differing.items()
+            for name, count in differing.items()
         }
         for disagreement in disagreements.values():
             log.warning("partition counts differ", reason=disagreement)
-        return {topic: count for topic, count in counted.items() if topic not in differing}, disagreements
+        return {name: count for name, count in counted.items() if name not in differing}, disagreements

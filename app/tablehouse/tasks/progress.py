@@ -1,11 +1,11 @@
-"""A task's progress against its source: lag, staleness, catching up, and callers that wait for a position."""
+"""A task's progress against its inputs: lag, staleness, catching up, and callers that wait for a position."""
 
 import asyncio
 
 from tablehouse.model import TopicPartition
+from tablehouse.positions import Position
+from tablehouse.tasks.input_progress import InputProgress
 from tablehouse.tasks.log import Bounds, Clock
-from tablehouse.tasks.open_transactions import OpenTransactions
-from tablehouse.tasks.source_ends import SourceEnds
 from tablehouse.tasks.table_state import TableState
 
 #: Seconds for which a standby waits for its owner to catch up with the source, before it may take over anyway.
@@ -13,105 +13,121 @@ OWNER_TIMEOUT_SECONDS = 60.0
 
 
 class Progress:
-    """The progress of one task in one input, from the position of its table state and the listed ends of the source."""
+    """The progress of one task over all of its inputs.
 
-    def __init__(self, state: TableState, source: TopicPartition, clock: Clock) -> None:
+    What is not known of one input is not known of the task: there the missing records may be.
+    """
+
+    def __init__(self, state: TableState, clock: Clock) -> None:
         self._state = state
-        self._source = source
         self._clock = clock
-        self._ends = SourceEnds()
-        self._transactions = OpenTransactions(source, self._ends)
-        #: The stable end of the source after the claim, until the position has reached it.
-        self._target: int | None = None
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        #: When the task was last near the end of the source; at first, when it began to follow.
+        self._by_source = {source: InputProgress(state, source) for source in state.inputs}
+        self._inputs = tuple(self._by_source.values())
+        self._waiting: list[tuple[Position, asyncio.Future[None]]] = []
+        #: When the task began to follow or, after that, last had nearly everything of the inputs.
         self._near_at = clock.monotonic()
 
     @property
-    def _applied(self) -> int:
-        return self._state.applied(self._source)
-
-    @property
     def lag_records(self) -> int | None:
-        """Return how many source offsets are not applied yet; None while the source's end is not known."""
-        end = self._ends.end(self._clock.monotonic())
-        return None if end is None else max(0, end - 1 - self._applied)
+        """Return how many offsets of all inputs are not applied yet; None while the end of one is not known."""
+        now, total = self._clock.monotonic(), 0
+        for one in self._inputs:
+            lag = one.lag(now)
+            if lag is None:
+                return None
+            total += lag
+        return total
 
     @property
     def staleness_ms(self) -> int | None:
-        """Return the milliseconds since the position last reached a known end of the source; None when it never did."""
-        at = self._ends.reached_at
-        return None if at is None else int((self._clock.monotonic() - at) * 1000)
+        """Return the milliseconds since a known end of every input was last reached; None when one never was."""
+        oldest = None
+        for one in self._inputs:
+            at = one.ends.reached_at
+            if at is None:
+                return None
+            if oldest is None or at < oldest:
+                oldest = at
+        return None if oldest is None else int((self._clock.monotonic() - oldest) * 1000)
 
     @property
     def held_back_reason(self) -> str | None:
-        """Return why an open transaction in the source makes a miss inconclusive; None when it does not."""
-        return self._transactions.doubt(self._applied)
+        """Return why an open transaction in an input makes a miss inconclusive; None when it does not."""
+        for one in self._inputs:
+            reason = one.held_back_reason
+            if reason is not None:
+                return reason
+        return None
 
     @property
     def held_back_seconds(self) -> float:
-        """Return how long the same open transaction has kept source records from being applied."""
-        return self._transactions.seconds(self._applied)
+        """Return how long the same open transaction has kept records of an input from being applied."""
+        return max(one.held_back_seconds for one in self._inputs)
 
     @property
     def remaining(self) -> int | None:
-        """Return how many source offsets are left to apply before the task has caught up; None without a target."""
-        return None if self._target is None else max(0, self._target - 1 - self._applied)
+        """Return how many offsets are left to apply before the task has caught up; None without a target."""
+        left = [remaining for one in self._inputs if (remaining := one.remaining) is not None]
+        return sum(left) if len(left) == len(self._inputs) else None
 
-    # Observations of the source
+    # Observations of the inputs
 
-    def observe_end(self, bounds: Bounds, listed_at: float, position: int) -> None:
-        """Record the source's bounds; `position` is what had been applied before they were requested."""
-        self._ends.listed(bounds, listed_at, position)
-        self._ends.applied(self._applied)
+    def observe_end(self, source: TopicPartition, bounds: Bounds, listed_at: float, position: int) -> None:
+        """Record an input's bounds; `position` is what had been applied of it before they were requested."""
+        self._by_source[source].observe_end(bounds, listed_at, position)
 
-    def observe_missing(self) -> None:
-        """Record that the source does not exist, so that lag and staleness are unknown."""
-        self._ends.forget()
+    def observe_missing(self, source: TopicPartition) -> None:
+        """Record that an input does not exist, so that lag and staleness are unknown."""
+        self._by_source[source].ends.forget()
 
     def distrust_source(self) -> None:
-        """Report no figures until trust_source(): the source is not the one that the position refers to."""
-        self._ends.distrust()
+        """Report no figures until trust_source(): an input is not the one that the position refers to."""
+        for one in self._inputs:
+            one.ends.distrust()
 
     def trust_source(self) -> None:
-        """Report figures from the next listing on: the source was compared with what was applied."""
-        self._ends.trust()
-        self._ends.applied(self._applied)
+        """Report figures from the next listing on: every input was compared with what was applied."""
+        for one in self._inputs:
+            one.trust()
 
     # Events of the task
 
     def load(self) -> None:
         """Record that the position is that of the store's checkpoint."""
-        self._ends.loaded(self._applied)
+        for one in self._inputs:
+            one.ends.loaded(one.applied)
 
     def start(self) -> None:
         """Record that the task begins to own or to follow."""
         self._near_at = self._clock.monotonic()
 
-    def aim_at(self, bounds: Bounds) -> None:
-        """Set the target from bounds listed after the claim; the task has caught up once it is reached."""
-        self._target = bounds.end
-        # Without an open transaction the target covers everything in the source.
-        self._transactions.claimed_end = bounds.high_watermark if bounds.held else 0
+    def aim_at(self, source: TopicPartition, bounds: Bounds) -> None:
+        """Set the target in an input from bounds listed after the claim.
+
+        The task has a target once every input has one, and has caught up once all are reached.
+        """
+        self._by_source[source].aim_at(bounds)
 
     def aim_at_nothing(self) -> None:
         """Forget the target, because the task is not the owner."""
-        self._target, self._transactions.claimed_end = None, 0
+        for one in self._inputs:
+            one.aim_at_nothing()
 
     def reach_target(self) -> bool:
         """Return whether the task has just caught up; true only once, since later lag does not undo it."""
-        if self._target is None or self._applied + 1 < self._target:
+        if self.remaining != 0:
             return False
-        self._target = None
+        for one in self._inputs:
+            one.pass_target()
         return True
 
     def advance(self) -> None:
         """Record that something was applied, and wake the callers that wait for it."""
-        applied = self._applied
-        self._ends.applied(applied)
+        for one in self._inputs:
+            one.advance()
         if self._waiting:
-            for _, reached in [waiter for waiter in self._waiting if waiter[0] <= applied]:
-                if not reached.done():
+            for required, reached in self._waiting:
+                if not reached.done() and self._has(required):
                     reached.set_result(None)
 
     def release_waiters(self) -> None:
@@ -120,27 +136,30 @@ class Progress:
             if not reached.done():
                 reached.set_result(None)
 
-    async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
-        """Wait until a source offset is applied or the task is closed; return whether it was applied in time."""
-        if self._applied >= offset:
+    async def wait_for(self, required: Position, timeout: float) -> bool:  # noqa: ASYNC109
+        """Wait until a position is applied or the task is closed; return whether it was applied in time."""
+        if self._has(required):
             return True
         reached = asyncio.get_running_loop().create_future()
-        waiter = (offset, reached)
+        waiter = (required, reached)
         self._waiting.append(waiter)
         try:
             await asyncio.wait({reached}, timeout=timeout)
         finally:
             self._waiting.remove(waiter)
-        return self._applied >= offset
+        return self._has(required)
+
+    def _has(self, required: Position) -> bool:
+        return self._state.reached.lacking(required) is None
 
     def compare_with_source(self, acceptable_lag: int) -> bool | None:
-        """Return whether the task is within `acceptable_lag` records of the source's stable end.
+        """Return whether the task is within `acceptable_lag` records of the stable ends of its inputs.
 
         None if it was further behind, or this was unknown, for OWNER_TIMEOUT_SECONDS.
         """
         now = self._clock.monotonic()
-        end = self._ends.stable_end(now)
-        if end is not None and end - 1 - self._applied <= acceptable_lag:
+        lags = [lag for one in self._inputs if (lag := one.stable_lag(now)) is not None]
+        if len(lags) == len(self._inputs) and sum(lags) <= acceptable_lag:
             self._near_at = now
             return True
         return False if now - self._near_at < OWNER_TIMEOUT_SECONDS else None

@@ -14,7 +14,7 @@ records held back by an
 open transaction          as above          503 partition_restoring
 
 read=active               STANDBY: 421 not_owner; SUSPENDED: 503 partition_restoring
-min_position              not applied yet: 503 position_not_reached, whatever the state that could answer
+min_position              any of it not applied yet: 503 position_not_reached, whatever the state that could answer
 beyond a bound            503 too_stale. The caller's bounds are compared with the figures that the answer is labelled
                           with, also on an active. An unknown figure exceeds every bound. On a SUSPENDED the age of its
                           worker's lease is compared too. A caller that gives no max_staleness_ms has the default one,
@@ -29,6 +29,7 @@ import msgspec
 
 from tablehouse.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, RequestError, TooStale
 from tablehouse.model import Consistency, Freshness, ReadMode, Role, TaskState
+from tablehouse.positions import Position
 from tablehouse.stores.rows import ROW_PREFIX, Row, payloads, unpack
 from tablehouse.stores.store import StoreClosed, TaskStore
 from tablehouse.tasks.log import Lease
@@ -87,8 +88,8 @@ class SliceResult:
         return sum([len(payload) for payload in self.payloads if payload is not None])
 
 
-#: The last offset applied, and the lag and staleness counted from it.
-_Figures = tuple[int, int | None, int | None]
+#: The position, and the lag and staleness counted from it.
+_Figures = tuple[Position, int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +176,8 @@ class Reader:
         freshness = Freshness(task.partition, position, role, *shown, task.rejected)
         if role is Role.SUSPENDED and consistency.mode is ReadMode.ACTIVE:
             raise _restoring(task, freshness)
-        if consistency.min_positions:
-            _check_position(task, freshness, consistency)
+        if consistency.min_position is not None:
+            _check_position(task, freshness, consistency.min_position)
         return _Look(freshness, staleness, doubt)
 
     def _refusal(self, task: Task, look: _Look, consistency: Consistency, *, is_miss: bool) -> RequestError | None:
@@ -220,7 +221,7 @@ def _figures(task: Task) -> _Figures:
 
     So a row may be newer than its label, but never older.
     """
-    return task.applied, task.lag_records, task.staleness_ms
+    return task.position, task.lag_records, task.staleness_ms
 
 
 def _readable_role(task: Task, mode: ReadMode) -> Role:
@@ -238,12 +239,12 @@ def _readable_role(task: Task, mode: ReadMode) -> Role:
     return role
 
 
-def _check_position(task: Task, freshness: Freshness, consistency: Consistency) -> None:
-    least = consistency.least_position(task.partition)
-    if least is not None and freshness.position < least:
+def _check_position(task: Task, freshness: Freshness, required: Position) -> None:
+    lacking = freshness.position.lacking(required)
+    if lacking is not None:
         raise PositionNotReached(
-            f"partition {task.partition} of table {task.table} is applied up to offset {freshness.position}, "
-            f"min_position asks for {least}" + (f": {task.reason}" if task.reason else ""),
+            f"partition {task.partition} of table {task.table} is applied up to {_offsets(freshness)}, "
+            f"min_position asks for {lacking.in_json(task.partition)}" + (f": {task.reason}" if task.reason else ""),
             **_details(task, freshness),
         )
 
@@ -270,7 +271,7 @@ def _check_miss(task: Task, freshness: Freshness, doubt: str | None, consistency
     if freshness.role is Role.STANDBY and not consistency.takes_standby_misses:
         raise PartitionRestoring(
             f"the standby of partition {task.partition} of table {task.table} has no row, and cannot say that there is "
-            f"none: it is applied up to offset {freshness.position}, "
+            f"none: it is applied up to {_offsets(freshness)}, "
             f"{_known(freshness.lag_records, 'records behind')}, {_known(freshness.staleness_ms, 'ms stale')}",
             retry_after=RESTORING_RETRY_AFTER,
             state=task.state.name.lower(),
@@ -294,22 +295,27 @@ def _restoring(task: Task, freshness: Freshness | None = None) -> PartitionResto
         retry_after=BLOCKED_RETRY_AFTER if task.blocked else RESTORING_RETRY_AFTER,
         state=word,
         remaining_records=task.remaining,
-        **(_details(task, freshness) if freshness else _place(task) | {"position": task.applied}),
+        **(_details(task, freshness) if freshness else _place(task, task.position)),
     )
 
 
-def _place(task: Task) -> dict[str, Any]:
-    return {"table": task.table, "partition": task.partition}
+def _place(task: Task, position: Position) -> dict[str, Any]:
+    return {"table": task.table, "partition": task.partition, "position": position.in_json(task.partition)}
 
 
 def _details(task: Task, freshness: Freshness) -> dict[str, Any]:
     """Return an error's details: which copy refused, and its freshness without unknown figures."""
     figures = {"lag_records": freshness.lag_records, "staleness_ms": freshness.staleness_ms}
     return (
-        _place(task)
-        | {"position": freshness.position, "role": freshness.role.value}
+        _place(task, freshness.position)
+        | {"role": freshness.role.value}
         | {name: figure for name, figure in figures.items() if figure is not None}
     )
+
+
+def _offsets(freshness: Freshness) -> str:
+    position = freshness.position.in_json(freshness.partition)
+    return f"offset {position}" if isinstance(position, int) else position
 
 
 def _known(figure: int | None, words: str) -> str:

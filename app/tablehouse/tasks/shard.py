@@ -1,10 +1,10 @@
 """A shard on this worker: its store, the lane of its input, and a task for each of its tables."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tablehouse.model import ShardId, TaskState
+from tablehouse.model import ShardId, TaskState, TopicPartition
 from tablehouse.stores.store import ShardStore
 from tablehouse.tasks.lane import Lane
 from tablehouse.tasks.log import Bounds
@@ -30,8 +30,8 @@ class Shard:
     coming: set[str] = field(default_factory=set)
     is_leaving: bool = False
     was_destroyed: bool = False
-    #: Whether the source was missing when its end was last listed.
-    _source_missing: bool = False
+    #: The inputs that were missing when their ends were last listed.
+    _missing: set[TopicPartition] = field(default_factory=set)
 
     @property
     def is_open(self) -> bool:
@@ -40,7 +40,7 @@ class Shard:
 
     @property
     def position(self) -> int | None:
-        """Return the position of the slowest table; None while the store is not open yet.
+        """Return the position of the slowest table as one number (Position.total); None while the store is not open.
 
         A rebuild counts at its current progress, and a store that cannot be trusted as empty.
         """
@@ -50,14 +50,26 @@ class Shard:
             return None
         if is_opening or TaskState.QUARANTINED in states:
             return -1
-        return min((task.applied for task in self.tasks.values()), default=-1)
+        return min((task.position.total for task in self.tasks.values()), default=-1)
 
     @property
-    def committable(self) -> int | None:
-        """Return the source offset to continue at after a restart; None unless every table has applied something."""
-        reached = [task.committable for task in self.tasks.values()]
-        known = [offset for offset in reached if offset is not None]
-        return min(known) if known and len(known) == len(reached) else None
+    def inputs(self) -> tuple[TopicPartition, ...]:
+        """Return the source partitions that the tasks read, each once."""
+        return tuple(dict.fromkeys(source for task in self.tasks.values() for source in task.inputs))
+
+    @property
+    def committable(self) -> Mapping[TopicPartition, int]:
+        """Return the offset of each input to continue at after a restart.
+
+        It is the lowest of the tables that read the input. An input of which nothing was applied to one of them is left
+        out.
+        """
+        lowest: dict[TopicPartition, int | None] = {}
+        for task in self.tasks.values():
+            for source, offset in task.committable:
+                other = lowest.get(source, offset)
+                lowest[source] = None if offset is None or other is None else min(offset, other)
+        return {source: offset for source, offset in lowest.items() if offset is not None}
 
     def set_to_work(self, generation: int) -> None:
         """Make every task that has a store own or follow its partition in a generation; returns at once."""
@@ -81,17 +93,20 @@ class Shard:
                 return False
         return True
 
-    def observe_source_end(self, bounds: Bounds, listed_at: float, positions: Sequence[tuple[Task, int]]) -> None:
-        """Record the source's bounds; see Task.observe_source_end. `positions` are those of the tasks at that time."""
-        self._source_missing = False
+    def observe_source_end(
+        self, source: TopicPartition, bounds: Bounds, listed_at: float, positions: Sequence[tuple[Task, int]]
+    ) -> None:
+        """Record an input's bounds; see Task.observe_source_end. `positions` are those of the tasks at that time."""
+        self._missing.discard(source)
         for task, position in positions:
-            task.observe_source_end(bounds, listed_at, position)
+            task.observe_source_end(source, bounds, listed_at, position)
 
-    def observe_source_missing(self) -> None:
-        """Record that the brokers do not know the source."""
+    def observe_source_missing(self, source: TopicPartition) -> None:
+        """Record that the brokers do not know an input."""
         for task in self.tasks.values():
-            task.observe_source_missing()
-        if self._source_missing:
+            if source in task.inputs:
+                task.observe_source_missing(source)
+        if source in self._missing and source == self.lane.source:
             # Missing twice in a row, so this is not just a broker that has started a moment ago.
             self.lane.lost()
-        self._source_missing = True
+        self._missing.add(source)

@@ -11,6 +11,7 @@ import structlog
 from tablehouse.catalog.spec import TableSpec
 from tablehouse.errors import NotOwner, PartitionRestoring, PositionNotReached, SourceUnavailable
 from tablehouse.model import Consistency, Ownership, ShardId, SourceEnd, TaskState, TaskStatus, TopicPartition
+from tablehouse.positions import Position
 from tablehouse.recurring import Recurring
 from tablehouse.stores.data_directory import DataDirectory
 from tablehouse.stores.rows import RowLayoutError
@@ -275,12 +276,12 @@ class Shards:
             shard.lane.lost()
 
     def committable(self) -> dict[TopicPartition, int]:
-        """Return the source offset to continue at for each owned shard whose tables have all applied something."""
-        reached = {shard.lane.source: shard.committable for shard in self._held.values() if shard.is_active}
-        return {source: offset for source, offset in reached.items() if offset is not None}
+        """Return the offset to continue at for each input of the owned shards; see Shard.committable."""
+        owned = [shard.committable for shard in self._held.values() if shard.is_active]
+        return {source: offset for reached in owned for source, offset in reached.items()}
 
     def positions(self) -> dict[str, dict[int, int]]:
-        """Return the position of each shard, by name and partition; placement uses them.
+        """Return the position of each shard as one number, by name and partition; placement uses them.
 
         Includes shards on disk that are not held now. For a store that is not open yet it is the position saved last.
         """
@@ -320,19 +321,26 @@ class Shards:
             )
             raise _unreadable(table, partition, error) from error
 
-    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
-        """Wait until a source offset is applied here.
+    async def wait_for_position(
+        self,
+        table: str,
+        partition: int,
+        required: Position,
+        timeout: float,  # noqa: ASYNC109
+    ) -> None:
+        """Wait until all of a position is applied here.
 
         Raises PositionNotReached after `timeout` seconds, and NotOwner where the partition is not held or is lost.
         """
-        if not await self._task(table, partition).wait_for(offset, timeout):
+        if not await self._task(table, partition).wait_for(required, timeout):
             task = self._task(table, partition)
+            position, lacking = task.position.in_json(partition), task.position.lacking(required) or required
             raise PositionNotReached(
-                f"partition {partition} of table {table} is at position {task.applied} here, not yet at {offset}"
-                + (f": {task.reason}" if task.reason else ""),
+                f"partition {partition} of table {table} is at position {position} here, not yet at "
+                f"{lacking.in_json(partition)}" + (f": {task.reason}" if task.reason else ""),
                 table=table,
                 partition=partition,
-                position=task.applied,
+                position=position,
             )
 
     # Writes that depend on local reads
@@ -344,6 +352,7 @@ class Shards:
         answers within `timeout` seconds, and what wait_for_position() raises.
         """
         source, loop = self._task(table, partition).source, asyncio.get_running_loop()
+        name = self.served.catalog.tables[table].input_name(source)
         listed_at = loop.time()
         try:
             async with asyncio.timeout(timeout):
@@ -355,7 +364,8 @@ class Shards:
                 table=table,
                 partition=partition,
             ) from None
-        await self.wait_for_position(table, partition, end - 1, max(0.0, listed_at + timeout - loop.time()))
+        required = Position((name,), (end - 1,))
+        await self.wait_for_position(table, partition, required, max(0.0, listed_at + timeout - loop.time()))
         return SourceEnd(end, listed_at)
 
     def ownership(self, table: str, partition: int) -> Ownership:
@@ -389,7 +399,7 @@ class Shards:
         await self._flushing.keep_flushed()
 
     async def watch_source_ends(self) -> None:
-        """List the end of each source held, every SOURCE_ENDS_INTERVAL and with each assignment, until cancelled."""
+        """List the end of each input held, every SOURCE_ENDS_INTERVAL and with each assignment, until cancelled."""
         await self._listings.watch()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import structlog
 
 from tablehouse.model import NO_EPOCH, Epoch, TopicPartition
+from tablehouse.positions import Position
 from tablehouse.stores.rows import LAYOUT_VERSION, ROW_PREFIX
 from tablehouse.stores.store import TaskStore
 from tablehouse.tasks.doubts import Doubts
@@ -50,11 +51,16 @@ class TableState:
     """A task's store, its checkpoint, and how far a replay has come.
 
     `next_offset`, `epoch`, `position`, `log_id` and `claim_offset` are those of the store's checkpoint; they change
-    only after the store was written. `claim` is the newest claim seen by this process, None before the first.
+    only after the store was written. `reached` is `position` as callers see it, made once each time it changes.
+    `inputs` are the source partitions that the task reads, and `committable` has the offset of each to continue at
+    after a restart, None while nothing was applied of it. `claim` is the newest claim seen by this process, None before
+    the first.
     """
 
     def __init__(self, identity: Identity, store: TaskStore, clock: BrokerClock, doubts: Doubts) -> None:
         self._identity = identity
+        self.inputs = tuple(identity.inputs)
+        self._names = tuple(identity.inputs.values())
         self._doubts = doubts
         self.store = store
         self._clock = clock
@@ -69,7 +75,7 @@ class TableState:
         self.epoch = NO_EPOCH
         self.log_id = b""
         self.claim_offset = -1
-        self.position: PositionRecord | None = None
+        self._move_to(None)
         self.claim: Claim | None = None
         self.readable_from = -1
         self.log_verified = False
@@ -99,21 +105,9 @@ class TableState:
         """Return whether the store has no half-applied batch, and misses no rows because of compaction."""
         return 0 <= self.readable_from <= self.next_offset
 
-    @property
-    def inputs(self) -> tuple[TopicPartition, ...]:
-        """Return the source partitions that the task reads."""
-        return self._identity.inputs
-
     def applied(self, source: TopicPartition) -> int:
         """Return the last offset of an input that is applied; -1 before the first."""
-        position = self.position
-        if position is None:
-            return -1
-        # Each read asks for it, nearly always of a task with one input.
-        if position.input is None:
-            return position.last
-        reached = position.of(source)
-        return -1 if reached is None else reached.last
+        return self.reached.offsets[self.inputs.index(source)]
 
     def now_ms(self) -> int:
         """Return the brokers' time, with which the age of changelog records is measured."""
@@ -314,7 +308,12 @@ class TableState:
             self._contradiction = -1
 
     def _move_to(self, position: PositionRecord | None) -> None:
+        spans = [None if position is None else position.of(source) for source in self.inputs]
         self.position = position
+        self.reached = Position(self._names, tuple([-1 if span is None else span.last for span in spans]))
+        self.committable = [
+            (source, None if span is None else span.last + 1) for source, span in zip(self.inputs, spans, strict=True)
+        ]
         if position is not None and position.misplaced is not None:
             self._doubts.found(self._identity.changelog.topic, position.misplaced)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from tablehouse.masking import in_words
-from tablehouse.model import TaskState
+from tablehouse.model import TaskState, TopicPartition
 from tablehouse.recurring import Recurring
 from tablehouse.stores.store import StoreClosed, StoreCorrupt, StoreError, TaskStore
 from tablehouse.tasks.dead_letters import LettersUndelivered
@@ -58,12 +58,12 @@ class Task(TaskView):
 
     # Observations of the source
 
-    def observe_source_end(self, bounds: Bounds, listed_at: float, position: int) -> None:
-        """Record the source's bounds; `listed_at` is a monotonic time.
+    def observe_source_end(self, source: TopicPartition, bounds: Bounds, listed_at: float, position: int) -> None:
+        """Record an input's bounds; `listed_at` is a monotonic time.
 
-        `position` is what the task had applied before they were requested.
+        `position` is what the task had applied of it before they were requested.
         """
-        self._progress.observe_end(bounds, listed_at, position)
+        self._progress.observe_end(source, bounds, listed_at, position)
         doubt = self.held_back_reason
         if doubt is None:
             self._waits.end("transaction", "no open transaction puts misses in doubt any more")
@@ -74,9 +74,9 @@ class Task(TaskView):
             # The changelog is replayed, and only the source is stuck.
             self._show_old_rows()
 
-    def observe_source_missing(self) -> None:
-        """Record that the source does not exist, so that lag and staleness are unknown."""
-        self._progress.observe_missing()
+    def observe_source_missing(self, source: TopicPartition) -> None:
+        """Record that an input does not exist, so that lag and staleness are unknown."""
+        self._progress.observe_missing(source)
 
     def _on_applied(self) -> None:
         self._impediments.pass_records()
@@ -89,7 +89,7 @@ class Task(TaskView):
         """Start owning the partition in this generation; returns at once."""
         if self.state is TaskState.STANDBY:
             self.reason = "becoming the owner"
-            self._log.debug("promoted", position=self.applied, generation=generation)
+            self._log.debug("promoted", position=self.position.text, generation=generation)
         self.generation, self._owns = generation, True
         self._start(after=None)
 
@@ -296,7 +296,7 @@ class Task(TaskView):
     def _stand_by(self) -> None:
         if self.state is not TaskState.STANDBY:
             self.state, self.reason, self._waits = TaskState.STANDBY, None, self._new_warnings()
-            self._log.debug("standby", position=self.applied, generation=self.generation)
+            self._log.debug("standby", position=self.position.text, generation=self.generation)
 
     def _on_followed(self) -> None:
         if not self.readable and self.state is TaskState.STANDBY:
@@ -304,16 +304,18 @@ class Task(TaskView):
         self._on_applied()
 
     async def _ingest(self) -> None:
-        listed_at, position = self._ports.clock.monotonic(), self.applied
-        bounds = await self._takeover.source_bounds(self.source)
-        self.observe_source_end(bounds, listed_at, position)
-        self._progress.aim_at(bounds)
+        listed: dict[TopicPartition, Bounds] = {}
+        for source in self.inputs:
+            listed_at, position = self._ports.clock.monotonic(), self.applied(source)
+            bounds = listed[source] = await self._takeover.source_bounds(source)
+            self.observe_source_end(source, bounds, listed_at, position)
+            self._progress.aim_at(source, bounds)
         if self.state < TaskState.SUSPENDED:
             self.reason = "catching up with the source"
         ingestion = self._ingestion = Ingestion(
             self._table_state, self._codec, self._lane, self._ports, self._on_applied
         )
-        await ingestion.begin(bounds)
+        await ingestion.begin(listed[self.source])
         self._activate_when_caught_up()
         await ingestion.run()
 
@@ -329,4 +331,4 @@ class Task(TaskView):
                 seconds = self._ports.clock.monotonic() - self._asked_at
                 self._ports.metrics.restore_duration.labels(self.table).observe(seconds)
             self.state, self.reason, self._waits = TaskState.ACTIVE, None, self._new_warnings()
-            self._log.debug("active", position=self.applied, generation=self.generation)
+            self._log.debug("active", position=self.position.text, generation=self.generation)

@@ -1,8 +1,10 @@
 """The readable side of a task: its state, its figures, and what it waits for."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tablehouse.model import Ownership, TaskState, TaskStatus, TopicPartition
+from tablehouse.positions import Position
 from tablehouse.stores.store import TaskStore
 from tablehouse.tasks.identity import Identity
 from tablehouse.tasks.impediments import Impediments
@@ -32,11 +34,13 @@ class TaskView:
         self.generation = -1
         self._codec = codec
         self._lane = lane
+        #: What the table is made from, in words.
+        self._topics = ", ".join(dict.fromkeys(source.topic for source in identity.inputs))
         self._ports = ports
         self._table_state = TableState(identity, store, ports.broker_clock, ports.doubts)
         self._takeover = Takeover(self._table_state, ports)
-        self._progress = Progress(self._table_state, lane.source, ports.clock)
-        self._impediments = Impediments(lane.source)
+        self._progress = Progress(self._table_state, ports.clock)
+        self._impediments = Impediments(self._table_state.inputs)
         #: The ingestion of an owner after its claim; None otherwise.
         self._ingestion: Ingestion | None = None
         #: Whether the table state was loaded from the store.
@@ -46,13 +50,22 @@ class TaskView:
 
     @property
     def source(self) -> TopicPartition:
-        """Return the source partition."""
+        """Return the input that the lane brings."""
         return self._lane.source
 
     @property
-    def applied(self) -> int:
-        """Return the last source offset applied, inclusive; -1 before the first."""
-        return self._table_state.applied(self.source)
+    def inputs(self) -> tuple[TopicPartition, ...]:
+        """Return the source partitions that the task reads."""
+        return self._table_state.inputs
+
+    @property
+    def position(self) -> Position:
+        """Return how far each input is applied."""
+        return self._table_state.reached
+
+    def applied(self, source: TopicPartition) -> int:
+        """Return the last offset of an input that is applied, inclusive; -1 before the first."""
+        return self._table_state.applied(source)
 
     @property
     def rejected(self) -> int:
@@ -66,9 +79,9 @@ class TaskView:
         return Ownership(self._table_state.epoch, self._table_state.log_id)
 
     @property
-    def committable(self) -> int | None:
-        """Return the source offset to continue at after a restart; None while nothing was applied."""
-        return None if self._table_state.position is None else self.applied + 1
+    def committable(self) -> Sequence[tuple[TopicPartition, int | None]]:
+        """Return each input with the offset to continue at after a restart, None while nothing was applied of it."""
+        return self._table_state.committable
 
     @property
     def readable(self) -> bool:
@@ -78,11 +91,11 @@ class TaskView:
     @property
     def doubt(self) -> str | None:
         """Return why misses of the table are inconclusive; None when they are not."""
-        return self._ports.doubts.why(self._table_state.changelog.topic, self._lane.source.topic)
+        return self._ports.doubts.why(self._table_state.changelog.topic, self._topics)
 
     @property
     def held_back_reason(self) -> str | None:
-        """Return why an open transaction in the source makes a miss inconclusive; None when it does not."""
+        """Return why an open transaction in an input makes a miss inconclusive; None when it does not."""
         return self._progress.held_back_reason
 
     @property
@@ -105,12 +118,12 @@ class TaskView:
 
     @property
     def lag_records(self) -> int | None:
-        """Return how many source offsets are not applied yet; None while the source's end is not known."""
+        """Return how many offsets of all inputs are not applied yet; None while the end of one is not known."""
         return self._progress.lag_records
 
     @property
     def staleness_ms(self) -> int | None:
-        """Return the milliseconds since the position last reached a known end of the source; None when it never did."""
+        """Return the milliseconds since a known end of every input was last reached; None when one never was."""
         return self._progress.staleness_ms
 
     @property
@@ -140,7 +153,7 @@ class TaskView:
             table=self.table,
             partition=self.partition,
             state=self.state,
-            position=self.applied,
+            position=self.position.in_json(self.partition),
             lag_records=self.lag_records,
             staleness_ms=self.staleness_ms,
             restore_remaining=self.remaining,
@@ -154,9 +167,9 @@ class TaskView:
             suspicion=None if self._codec.suspicion is None else self._codec.suspicion.text,
         )
 
-    async def wait_for(self, offset: int, timeout: float) -> bool:  # noqa: ASYNC109
-        """Wait until a source offset is applied or the task is closed; return whether it was applied in time."""
-        return await self._progress.wait_for(offset, timeout)
+    async def wait_for(self, required: Position, timeout: float) -> bool:  # noqa: ASYNC109
+        """Wait until a position is applied or the task is closed; return whether it was applied in time."""
+        return await self._progress.wait_for(required, timeout)
 
     async def compare_with_owner(self, acceptable_lag: int) -> bool:
         """Return whether a standby is within `acceptable_lag` records of its owner, so that it can take over.

@@ -295,7 +295,7 @@ class Engine(Service):  # type: ignore[misc]  # mode's Service has untyped parts
         return float(self._doubt(table) is not None)
 
     def _doubt(self, table: TableSpec) -> str | None:
-        return self._doubts.why(changelog_topic(self._options.group, table), table.source.topic)
+        return self._doubts.why(changelog_topic(self._options.group, table), ", ".join(table.topics))
 
     def _report_to_group(self) -> None:
         """Request a rebalance, in which all workers learn of the misplaced keys found by this one; see Membership."""

@@ -10,6 +10,7 @@ from tablehouse.errors import Draining, MisplacedKeys, NotOwner, PartitionRestor
 from tablehouse.kafka.owner_writer import KafkaOwnerWriter
 from tablehouse.kafka.source_writer import KafkaSourceWriter
 from tablehouse.model import Consistency, ProducerRecord, SourceEnd, TaskStatus, TopicPartition
+from tablehouse.positions import Position
 from tablehouse.tasks.questions import Question
 from tablehouse.tasks.reads import MISPLACED_RETRY_AFTER
 from tablehouse.tasks.shards import Shards
@@ -57,9 +58,15 @@ class LocalSide:
                 raise Draining(f"the worker is shutting down; {error.detail}", **error.details) from None
             raise
 
-    async def wait_for_position(self, table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
-        """Wait until a source offset is applied here; raises the same as Shards.wait_for_position()."""
-        await self._joined_shards(table).wait_for_position(table, partition, offset, timeout)
+    async def wait_for_position(
+        self,
+        table: str,
+        partition: int,
+        required: Position,
+        timeout: float,  # noqa: ASYNC109
+    ) -> None:
+        """Wait until all of a position is applied here; raises the same as Shards.wait_for_position()."""
+        await self._joined_shards(table).wait_for_position(table, partition, required, timeout)
 
     def statuses(self) -> Sequence[TaskStatus]:
         """Return the status of every task of this worker."""
@@ -116,7 +123,8 @@ class LocalSide:
 
     def limit(self, table: str) -> int:
         """Return the maximum record size of a writable table's source in bytes; raises SourceUnavailable."""
-        return self._writer(table).limit(self._spec(table).source.topic)
+        (topic,) = self._spec(table).topics
+        return self._writer(table).limit(topic)
 
     async def append(self, table: str, partition: int, record: ProducerRecord, timeout: float) -> int:  # noqa: ASYNC109
         """Append a record to a writable table's source; raises MisplacedKeys, and as the source writer does."""

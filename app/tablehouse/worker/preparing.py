@@ -49,9 +49,9 @@ class Preparing:
         Raises the same as at_start(). After an error, only the changelogs may have been created.
         """
         new = {name: table for name, table in catalog.tables.items() if name not in topics.catalog.tables}
-        # The partition counts of a table depend on the other tables of its source topic.
-        sources = {table.source.topic for table in new.values()}
-        concerned = Catalog({name: table for name, table in catalog.tables.items() if table.source.topic in sources})
+        # The partition counts of a table depend on the other tables that are sharded together with it.
+        shards = {table.shard_name for table in new.values()}
+        concerned = Catalog({name: table for name, table in catalog.tables.items() if table.shard_name in shards})
         found = await prepare(
             self._connection,
             self._group,

@@ -9,6 +9,7 @@ import pytest_asyncio
 from tablehouse.errors import PartitionRestoring, RequestError, TooStale
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role
+from tablehouse.positions import Position
 from tablehouse.stores.rows import Row
 from tests.support.http_workers import Worker, ask, one_worker, share, start_worker
 from tests.unit.http.test_forwarding import headers, target
@@ -17,7 +18,7 @@ KEY = b"N10156"
 PARTITION = partition_of("murmur2", KEY, 4)
 ROW = "/tables/planes/N10156"
 ROUTES = [f"{ROW}?", "/tables/planes:get?key=N10156&"]
-EVERYTHING = Consistency(ReadMode.ANY, 1500, 20, ((PARTITION, 7), (9, 31)))
+EVERYTHING = Consistency(ReadMode.ANY, 1500, 20, Position.parse(f"{PARTITION}:7,9:31"))
 
 
 @pytest_asyncio.fixture
@@ -168,7 +169,7 @@ async def test_what_is_asked_crosses_the_hop_and_the_asked_worker_sees_all_of_it
     active, standby = pair
     asked = f"max_staleness_ms=1500&max_lag=20&min_position={PARTITION}:7,9:31"
     assert (await standby.get(f"{ROW}?read=active&{asked}")).headers["tablehouse-served-by"] == "a"
-    assert active.local.asked_for == [Consistency(ReadMode.ACTIVE, 1500, 20, EVERYTHING.min_positions)]
+    assert active.local.asked_for == [Consistency(ReadMode.ACTIVE, 1500, 20, EVERYTHING.min_position)]
     assert standby.local.asked == []
     await standby.get(ROW)
     assert active.local.asked_for[1:] == [DEFAULT_CONSISTENCY]

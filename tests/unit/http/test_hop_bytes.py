@@ -9,11 +9,12 @@ import pytest
 from tablehouse.errors import OwnerUnreachable
 from tablehouse.http.peer import HttpPeer
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode
+from tablehouse.positions import Position
 from tablehouse.routing.ports import Condition, ConditionalWrite, Terms, Wanted
 from tablehouse.routing.strangers import Strangers
 from tablehouse.tasks.questions import Applied, Get
 
-CONSISTENCY = Consistency(ReadMode.ANY, 5, 6, ((2, 7), (3, 9)))
+CONSISTENCY = Consistency(ReadMode.ANY, 5, 6, Position.parse("2:7,3:9"))
 TERMS = Terms(1.5, 4.0, "dig", 4, 7, "req")
 AGREEMENT = (
     "Host: {host}|Tablehouse-Worker: m 3|Tablehouse-Internal-Version: 1|Tablehouse-Table-Digest: dig|"

@@ -41,6 +41,7 @@ from tablehouse.tasks.ranges import Range
 from tablehouse.tasks.reads import ReadResult
 from tests.support.link_peers import ME, link_peer
 from tests.support.polling import until
+from tests.support.positions import at
 
 TERMS = Terms(0.0, 5.0, "digest", 4, 7, "r", followed=True)
 
@@ -48,7 +49,7 @@ TERMS = Terms(0.0, 5.0, "digest", 4, 7, "r", followed=True)
 def row(ask: Ask, payload: bytes | None = None) -> Answer:
     """Answer with a row that names the key."""
     assert isinstance(ask.question, Get)
-    freshness = Freshness(ask.partition, 99, Role.ACTIVE, 0, 0)
+    freshness = Freshness(ask.partition, at(ask.partition, 99), Role.ACTIVE, 0, 0)
     return Answer(ask.number, ReadResult(Row(payload or ask.question.stored_key, 0, 1), freshness))
 
 
@@ -202,7 +203,7 @@ async def test_an_answer_to_another_question_is_no_answer(peer: LinkPeer, fake: 
     fake.react = react
     assert "another kind of question" in (await refused(get(peer, fake))).detail
     fake.react = lambda question: (
-        [Answer(question.number, ReadResult(None, Freshness(3, 9, Role.ACTIVE, 0, 0)))]
+        [Answer(question.number, ReadResult(None, Freshness(3, at(3, 9), Role.ACTIVE, 0, 0)))]
         if isinstance(question, Ask)
         else []
     )

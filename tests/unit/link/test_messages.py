@@ -22,6 +22,7 @@ from tablehouse.link.messages import (
     encode,
 )
 from tablehouse.model import Consistency, Freshness, ReadMode, Role
+from tablehouse.positions import Position
 from tablehouse.routing.error_values import ErrorValue
 from tablehouse.routing.ports import Condition, Wanted
 from tablehouse.stores.rows import Row
@@ -30,7 +31,8 @@ from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
 from tablehouse.tasks.reads import ReadResult
 
 AGREED = Agreed("t", "d", 4, 7)
-FRESHNESS = Freshness(2, 99, Role.STANDBY, 1, None)
+POSITION = Position(("2",), (99,))
+FRESHNESS = Freshness(2, POSITION, Role.STANDBY, 1, None)
 
 QUESTIONS: list[tuple[Question, object]] = [
     (
@@ -38,8 +40,8 @@ QUESTIONS: list[tuple[Question, object]] = [
         [1, 1, ["t", "d", 4, 7], 2, ["get", b"k"], 0.5, None, 0.0],
     ),
     (
-        Ask(1, AGREED, 2, Applied(), 0.5, Consistency(ReadMode.ANY, 5, 6, ((2, 7),)), 0.25),
-        [1, 1, ["t", "d", 4, 7], 2, ["applied"], 0.5, ["any", 5, 6, [[2, 7]]], 0.25],
+        Ask(1, AGREED, 2, Applied(), 0.5, Consistency(ReadMode.ANY, 5, 6, Position(("2",), (7,))), 0.25),
+        [1, 1, ["t", "d", 4, 7], 2, ["applied"], 0.5, ["any", 5, 6, [["2"], [7]]], 0.25],
     ),
     (
         Ask(1, AGREED, 2, Range(b"a", b"z", reverse=True, limit=3), 0.5),
@@ -60,9 +62,9 @@ QUESTIONS: list[tuple[Question, object]] = [
 REPLIES: list[tuple[Reply, object]] = [
     (
         Answer(1, ReadResult(Row(b"v", 5, 41), FRESHNESS)),
-        [1, 1, ["row", [b"v", 5, 41, False], [2, 99, "standby", 1, None, 0], None]],
+        [1, 1, ["row", [b"v", 5, 41, False], [2, [["2"], [99]], "standby", 1, None, 0], None]],
     ),
-    (Answer(1, ReadResult(None, FRESHNESS, 5)), [1, 1, ["row", None, [2, 99, "standby", 1, None, 0], 5]]),
+    (Answer(1, ReadResult(None, FRESHNESS, 5)), [1, 1, ["row", None, [2, [["2"], [99]], "standby", 1, None, 0], 5]]),
     (Answer(1, None), [1, 1, None]),
     (
         Answer(1, RangeResult([KeyedRow(b"k", b"v", 5, 41)], FRESHNESS, Range(b"l", limit=2))),
@@ -72,7 +74,7 @@ REPLIES: list[tuple[Reply, object]] = [
             [
                 "range",
                 [[b"k", b"v", 5, 41, False]],
-                [2, 99, "standby", 1, None, 0],
+                [2, [["2"], [99]], "standby", 1, None, 0],
                 ["range", b"l", None, False, 2],
             ],
         ],

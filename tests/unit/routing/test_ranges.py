@@ -42,6 +42,7 @@ from tablehouse.turns import Turns
 from tests.support.cluster_fakes import CATALOG, FakeTables, Placed, snapshot
 from tests.support.http_workers import Worker, share, two_workers
 from tests.support.link_peers import link_peer
+from tests.support.positions import at
 from tests.support.schemas import NO_REGISTRY
 
 TABLES = routed_tables(CATALOG, "g", NO_REGISTRY)
@@ -72,7 +73,7 @@ def task_of(store: RocksTaskStore) -> Task:
         state=TaskState.ACTIVE,
         readable=True,
         generation=3,
-        applied=41,
+        position=at(2, 41),
         lag_records=0,
         staleness_ms=1,
         doubt=None,
@@ -130,7 +131,7 @@ async def test_a_row_of_a_range_has_its_payload_its_timestamp_its_offset_and_whe
     result = Range(limit=9).answer(task_of(store), Reader(_Lease(), 60.0), DEFAULT_CONSISTENCY)
     assert result.rows == [KeyedRow(b"a", b"1", 1_000, 7), KeyedRow(b"b", b"", 1_000, 7, deleted=True)]
     assert result.rest is None
-    assert (result.freshness.partition, result.freshness.position, result.freshness.role) == (2, 41, Role.ACTIVE)
+    assert (result.freshness.partition, result.freshness.position, result.freshness.role) == (2, at(2, 41), Role.ACTIVE)
 
 
 async def test_a_slice_of_large_rows_ends_with_its_bytes_and_the_next_one_has_fewer_rows(
@@ -196,7 +197,7 @@ async def test_a_range_and_its_rows_cross_the_hop_exactly(workers: tuple[Worker,
             rest: Range | None = Range(b"", b"\xff\xff", reverse=reverse, limit=9)
             while rest is not None:
                 result = await ask(rest)
-                assert (result.freshness.partition, result.freshness.position) == (2, 99)
+                assert (result.freshness.partition, result.freshness.position) == (2, at(2, 99))
                 found += result.rows
                 rest = result.rest
             assert found == [
@@ -221,7 +222,7 @@ async def test_what_the_owner_refuses_reaches_the_one_who_asks(
 async def test_what_a_caller_asks_of_an_answer_crosses_and_a_position_is_waited_for(
     workers: tuple[Worker, Worker],
 ) -> None:
-    owner, wanted = workers[1].local, Consistency(ReadMode.ANY, 500, 7, ((2, 120),))
+    owner, wanted = workers[1].local, Consistency(ReadMode.ANY, 500, 7, at(2, 120))
     async with asking(workers[1]) as ask:
         with pytest.raises(PositionNotReached):
             await ask(Range(), wanted)
@@ -229,7 +230,7 @@ async def test_what_a_caller_asks_of_an_answer_crosses_and_a_position_is_waited_
         waiting = asyncio.ensure_future(ask(Range(), wanted, terms(wait=4.0)))
         await owner.waiting.wait()
         owner.advance(2, 120)
-        assert (await waiting).freshness.position == 120
+        assert (await waiting).freshness.position == at(2, 120)
     assert set(owner.asked_for) == {wanted}
 
 

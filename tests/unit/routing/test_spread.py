@@ -11,6 +11,7 @@ from tablehouse.model import Freshness, Role
 from tablehouse.routing.spread import AT_ONCE, newest_row
 from tablehouse.stores.rows import Row
 from tablehouse.tasks.reads import ReadResult
+from tests.support.positions import at
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Partitions:
             raise found
         row = None if found is None else Row(b"%d" % partition, found, 0)
         lag = self._behind.get(partition, 0)
-        freshness = Freshness(partition, 9, self._roles.get(partition, Role.ACTIVE), lag, lag)
+        freshness = Freshness(partition, at(partition, 9), self._roles.get(partition, Role.ACTIVE), lag, lag)
         return Answer(ReadResult(row, freshness, self._deleted.get(partition)))
 
 
@@ -159,7 +160,7 @@ async def test_a_row_that_is_newer_than_every_mark_is_there_again() -> None:
 async def test_an_answer_of_several_partitions_is_as_stale_as_the_stalest_of_them() -> None:
     partitions = Partitions({1: 5}, {3: Role.STANDBY}, behind={0: 7, 1: 2})
     label = (await newest_row(partitions.ask, range(4), [])).result.freshness
-    assert label == Freshness(1, 9, Role.STANDBY, 7, 7)
+    assert label == Freshness(1, at(1, 9), Role.STANDBY, 7, 7)
 
 
 async def test_what_one_partition_does_not_know_of_its_lag_is_not_known_of_the_answer() -> None:

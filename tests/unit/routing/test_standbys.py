@@ -18,19 +18,21 @@ from tablehouse.errors import (
     TooStale,
 )
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, ShardId
+from tablehouse.positions import Position
 from tablehouse.routing.candidates import AVOIDED_SECONDS, Candidates
 from tablehouse.routing.ports import Unresponsive
 from tablehouse.routing.query import Answer, Elsewhere
 from tablehouse.tasks.reads import ReadResult
 from tests.support.cluster_fakes import Placed, ScriptedPeer, everything, snapshot
+from tests.support.positions import at
 from tests.support.querying import PARTITION, ROW, Setting, found
 from tests.unit.routing.test_query import two_forms
 
 ACTIVE = Consistency(ReadMode.ACTIVE)
 ANY = Consistency(ReadMode.ANY)
-AT_120 = Consistency(min_positions=((PARTITION, 120),))
-STANDBY_MISS = ReadResult(None, Freshness(PARTITION, 90, Role.STANDBY, 9, 1200))
-STANDBY_ROW = ReadResult(ROW, Freshness(PARTITION, 90, Role.STANDBY, 9, 1200))
+AT_120 = Consistency(min_position=at(PARTITION, 120))
+STANDBY_MISS = ReadResult(None, Freshness(PARTITION, at(PARTITION, 90), Role.STANDBY, 9, 1200))
+STANDBY_ROW = ReadResult(ROW, Freshness(PARTITION, at(PARTITION, 90), Role.STANDBY, 9, 1200))
 
 
 def elsewhere(*script: object, standbys: int = 1) -> Setting:
@@ -132,7 +134,7 @@ async def test_who_asked_for_standby_reads_takes_a_standby_s_word_for_a_miss(ask
 
 @pytest.mark.parametrize("asked", [DEFAULT_CONSISTENCY, ANY, Consistency(max_lag=10), ACTIVE])
 async def test_nobody_takes_a_suspended_copy_s_word_for_a_miss(asked: Consistency) -> None:
-    suspended = ReadResult(None, Freshness(PARTITION, 90, Role.SUSPENDED, 0, 0))
+    suspended = ReadResult(None, Freshness(PARTITION, at(PARTITION, 90), Role.SUSPENDED, 0, 0))
     assert isinstance(await elsewhere(suspended, suspended).error(asked=asked), PartitionRestoring)
 
 
@@ -356,7 +358,7 @@ async def test_a_restarted_worker_is_not_avoided_for_what_its_killed_process_did
 
 async def test_what_the_caller_asks_crosses_the_hop_with_the_time_to_wait() -> None:
     setting = elsewhere(found())
-    asked = Consistency(ReadMode.ANY, 10, 20, ((PARTITION, 120), (0, 1)))
+    asked = Consistency(ReadMode.ANY, 10, 20, Position.parse(f"{PARTITION}:120,0:1"))
     await setting.read(asked=asked, wait=1.0, within=5.0)
     [(_, hop)] = setting.peer.hops
     # One second to wait, and half of the other four while a standby follows.
@@ -392,7 +394,7 @@ async def test_the_wait_is_one_for_all_candidates() -> None:
 
 async def test_a_standby_is_not_waited_for_while_its_active_is_to_be_asked() -> None:
     setting = standby_here(found())
-    asked = Consistency(ReadMode.ANY, min_positions=((PARTITION, 120),))
+    asked = Consistency(ReadMode.ANY, min_position=at(PARTITION, 120))
     assert (await setting.read(asked=asked, wait=2.0)).served_by == "a"
     assert setting.local.waits == []
     assert setting.peer.hops[0][1].wait == 2.0
@@ -403,14 +405,14 @@ async def test_a_standby_is_waited_for_when_its_active_is_unresponsive() -> None
     asking = asyncio.create_task(setting.read(asked=AT_120, wait=2.0))
     await setting.local.waiting.wait()
     setting.local.advance(PARTITION, 120)
-    assert (await asking).result.freshness.position == 120
+    assert (await asking).result.freshness.position == at(PARTITION, 120)
     # By now the active is asked last, and the standby still waited for.
     setting.local.applied[PARTITION] = 100
     setting.local.waiting.clear()
     again = asyncio.create_task(setting.read(asked=AT_120, wait=2.0))
     await setting.local.waiting.wait()
     setting.local.advance(PARTITION, 121)
-    assert (await again).result.freshness.position == 121
+    assert (await again).result.freshness.position == at(PARTITION, 121)
     assert setting.asked_hosts == ["a"]
 
 
@@ -419,11 +421,11 @@ async def test_an_own_active_is_waited_for_until_it_has_applied_the_position() -
     setting.local.rows["planes", PARTITION, b"N10156"] = ROW
     asking = asyncio.create_task(setting.read(asked=AT_120, wait=4.0))
     await setting.local.waiting.wait()
-    assert setting.local.waits == [(PARTITION, 120, 4.0)]
+    assert setting.local.waits == [(PARTITION, at(PARTITION, 120), 4.0)]
     setting.local.advance(PARTITION, 110)
     setting.local.advance(PARTITION, 125)
     answer = await asking
-    assert (answer.result.row, answer.result.freshness.position) == (ROW, 125)
+    assert (answer.result.row, answer.result.freshness.position) == (ROW, at(PARTITION, 125))
 
 
 async def test_a_position_that_is_not_reached_in_time_is_a_503_that_says_how_far_the_copy_is() -> None:
@@ -436,7 +438,7 @@ async def test_a_position_that_is_not_reached_in_time_is_a_503_that_says_how_far
 
 async def test_a_position_of_another_partition_is_no_reason_to_wait() -> None:
     setting = Setting(Placed("me", "http://me:1", everything()))
-    asked = Consistency(min_positions=(((PARTITION + 1) % 4, 1_000),))
+    asked = Consistency(min_position=at((PARTITION + 1) % 4, 1_000))
     assert (await setting.read(asked=asked)).result.row is None
     assert setting.local.waits == []
 
@@ -445,10 +447,10 @@ async def test_a_partition_that_leaves_while_its_position_is_waited_for_is_asked
     setting = Setting(Placed("me", "http://me:1", everything()), peer=ScriptedPeer(found()))
     original = setting.local.wait_for_position
 
-    async def leaving(table: str, partition: int, offset: int, timeout: float) -> None:  # noqa: ASYNC109
+    async def leaving(table: str, partition: int, required: Position, timeout: float) -> None:  # noqa: ASYNC109
         setting.local.held.clear()
         setting.view.swap(snapshot(Placed("a", "http://a:1", everything()), generation=8))
-        await original(table, partition, offset, timeout)
+        await original(table, partition, required, timeout)
 
     setting.local.wait_for_position = leaving  # type: ignore[method-assign]
     assert (await setting.read(asked=AT_120)).served_by == "a"

@@ -19,6 +19,7 @@ from tablehouse.stores.rows import Row, unpack
 from tablehouse.tasks.definitions import changelog_topic, codec_of, family_name, identity_of, tables_with_changelogs
 from tests.support.avro import avro_schema
 from tests.support.schemas import NO_REGISTRY, FetchedSchemas, framed
+from tests.support.several import union
 
 TABLE = TableSpec("planes", SourceSpec("planes-raw", KeySpec("string"), ValueSpec("json")))
 UUID = "123e4567-e89b-12d3-a456-42661417400a"
@@ -47,6 +48,17 @@ def test_a_plain_table_is_sharded_with_the_tables_of_its_source_topic_and_reads_
     assert catalog.shard_names == ("planes-raw", "routes-raw")
     assert [table.name for table in catalog.tables_in("planes-raw")] == ["planes", "fleet"]
     assert catalog.standbys == {"planes-raw": 1, "routes-raw": 2}
+
+
+def test_an_input_is_named_by_its_partition_and_in_a_table_of_several_topics_by_its_topic_too() -> None:
+    orders, refunds = TopicPartition("orders", 3), TopicPartition("refunds", 3)
+    assert identity_of("g", TABLE, 3, 12).inputs == {TopicPartition("planes-raw", 3): "3"}
+    sales = union("sales", "orders", "refunds")
+    assert sales.inputs(3) == (orders, refunds)
+    assert list(identity_of("g", sales, 3, 12).inputs.items()) == [(orders, "orders/3"), (refunds, "refunds/3")]
+    catalog = Catalog({"sales": sales, "planes": TABLE})
+    assert catalog.topics == ("orders", "refunds", "planes-raw")
+    assert [table.name for table in catalog.tables_of("refunds")] == ["sales"]
 
 
 def test_groups_and_tables_have_changelogs_of_their_own() -> None:

@@ -19,6 +19,7 @@ from tablehouse.tasks.task import Task
 from tablehouse.turns import Turns
 from tests.support.cluster_fakes import PLANES
 from tests.support.http_workers import ask, one_worker, two_workers
+from tests.support.positions import at
 
 if TYPE_CHECKING:
     from tablehouse.tasks.log import Lease
@@ -42,7 +43,9 @@ async def filled(shard: RocksShard) -> RocksTaskStore:
 
 
 def task_of(store: RocksTaskStore, *, readable: bool = True) -> Task:
-    task = SimpleNamespace(store=store, readable=readable, applied=41, table="t", partition=0, state=TaskState.ACTIVE)
+    task = SimpleNamespace(
+        store=store, readable=readable, position=at(0, 41), table="t", partition=0, state=TaskState.ACTIVE
+    )
     return cast("Task", task)
 
 
@@ -92,7 +95,7 @@ async def test_a_digest_is_over_every_row_whatever_the_size_of_the_chunks(
     )
     assert found.rows == len(ROWS)
     assert found.rows_hash == blake2b(whole, digest_size=16).hexdigest()
-    assert (found.position_before, found.position_after) == (41, 41)
+    assert (found.position_before, found.position_after) == (at(0, 41), at(0, 41))
 
 
 async def test_a_digest_depends_on_where_a_key_ends(shard: RocksShard) -> None:

@@ -26,7 +26,7 @@ def test_the_reason_names_the_record_and_what_to_do() -> None:
 
 def test_a_topic_that_has_grown_puts_each_of_its_tables_in_doubt_until_it_has_not() -> None:
     doubts = Doubts(lambda: None)
-    doubts.grown({"a-changelog": Growth(4, 6)})
+    doubts.grown({"a-changelog": Growth("a", 4, 6)})
     why = doubts.why("a-changelog", "a")
     assert why is not None
     assert "6 partitions" in why

@@ -18,7 +18,7 @@ SOURCE, CHANGELOG = TopicPartition("source", 0), TopicPartition("changelog", 0)
 
 @pytest.fixture
 def impediments() -> Impediments:
-    return Impediments(SOURCE)
+    return Impediments([SOURCE])
 
 
 def noted(impediments: Impediments, error: Exception) -> str:

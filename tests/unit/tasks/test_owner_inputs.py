@@ -70,13 +70,18 @@ async def test_each_batch_says_how_far_all_inputs_are(owner: Owner) -> None:
     assert third.of(ORDERS) == InputSpan(2, 2, anchor_of(orders[2]))
     assert third.of(PAYMENTS) == InputSpan(3, 2, anchor_of(payments[2]))
     assert (owner.state.applied(ORDERS), owner.state.applied(PAYMENTS)) == (2, 2)
+    assert owner.state.reached.text == "orders/0:2,payments/0:2"
+    assert owner.applied == [1, 4, 5], "the records of all inputs, less one"
     assert set(owner.payloads()) == {b"\x01" + key for key in (b"a", b"b", b"c", b"d", b"e")}
 
 
 @fed
 async def test_the_next_owner_restores_and_goes_on_in_every_input(owner: Owner) -> None:
+    before = owner.state.reached
     await restore(owner)
+    assert owner.state.reached == before
     await feed(owner, PAYMENTS, b"f")
+    assert owner.state.reached.text == "orders/0:2,payments/0:3"
     assert (owner.state.applied(ORDERS), owner.state.applied(PAYMENTS)) == (2, 3)
 
 

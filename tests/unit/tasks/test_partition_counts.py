@@ -3,6 +3,7 @@
 from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from tablehouse.tasks.doubts import Doubts
 from tablehouse.tasks.partition_counts import PartitionCounts, settle
+from tests.support.several import union
 
 
 def catalog(**topics: str) -> Catalog:
@@ -80,3 +81,18 @@ def test_the_counts_of_some_tables_keep_those_that_are_held_back_alone() -> None
     without = counts.only(catalog(two="t"), "g")
     assert (without.shards, without.built, without.held) == ({"t": 6}, {"g-two-changelog": 6}, frozenset())
     assert counts.only(tables, "g") == counts
+
+
+def test_a_table_of_several_topics_is_in_doubt_once_any_of_them_has_another_count() -> None:
+    doubts = Doubts(lambda: None)
+    tables = Catalog({"sales": union("sales", "orders", "refunds")})
+    counts = settle(tables, "g", {"orders": 4, "refunds": 4}, {"g-sales-changelog": 4})
+    assert (counts.shards, counts.held) == ({"orders": 4}, frozenset())
+    found = PartitionCounts(counts, doubts)
+    assert doubts.why("g-sales-changelog", "orders, refunds") is None
+    found.follow(settle(tables, "g", {"orders": 4, "refunds": 6}, {"g-sales-changelog": 4}))
+    assert doubts.why("g-sales-changelog", "orders, refunds") is None, "what is known of topics in use stays"
+    PartitionCounts(settle(tables, "g", {"orders": 4, "refunds": 6}, {"g-sales-changelog": 4}), doubts)
+    why = doubts.why("g-sales-changelog", "orders, refunds")
+    assert why is not None
+    assert why.startswith("topic refunds has 6 partitions and the table was built with 4")

@@ -45,6 +45,7 @@ from tablehouse.testing.simulated.store import Disk, MemoryStore
 from tablehouse.testing.simulated.world import Weather, World
 from tablehouse.turns import Turns
 from tests.model.tables import Table
+from tests.support.positions import with_names
 from tests.support.schemas import NO_REGISTRY, MemorySchemas
 
 SOURCE = TopicPartition("source", 0)
@@ -70,7 +71,7 @@ class Owner:
         self.doubts = Doubts(lambda: self.findings.append(1))
         self.writer = SimulatedWriter(self.world)
         self.codec = self.table.codec(SOURCE)
-        self.identity = replace(self.table.identity(SOURCE), inputs=inputs)
+        self.identity = replace(self.table.identity(SOURCE), inputs=with_names(*inputs))
         self.state = self.new_state()
         self.applied: list[int] = []
         self.schemas = MemorySchemas()
@@ -102,7 +103,7 @@ class Owner:
             self.state,
             self.codec,
             self.ports(),
-            lambda: self.applied.append(self.state.applied(SOURCE)),
+            lambda: self.applied.append(self.state.reached.total),
             self._step_aside,
         )
 

@@ -9,11 +9,13 @@ import pytest
 
 from tablehouse.errors import MisplacedKeys, NotOwner, PartitionRestoring, PositionNotReached, RequestError, TooStale
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, ReadMode, Role, TaskState
+from tablehouse.positions import Position
 from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, pack_head
 from tablehouse.stores.store import StoreClosed
 from tablehouse.tasks.ranges import Range, RangeResult
 from tablehouse.tasks.reads import Reader, ReadResult
 from tablehouse.tasks.task import Task
+from tests.support.positions import at
 
 ROW = pack_head(LAYOUT_VERSION, 0, 1_000, 7) + b"payload"
 MARK = pack_head(LAYOUT_VERSION, DELETED, 900, 6)
@@ -64,10 +66,10 @@ ASKS = {
     "any, 4 records": Consistency(ReadMode.ANY, max_lag=4),
     "active, 12 ms": Consistency(ReadMode.ACTIVE, max_staleness_ms=12),
     "active, 11 ms": Consistency(ReadMode.ACTIVE, max_staleness_ms=11),
-    "reached": Consistency(min_positions=((2, 7), (2, 41), (3, 99))),
-    "not reached": Consistency(min_positions=((2, 42), (2, 7))),
-    "elsewhere": Consistency(min_positions=((3, 99),)),
-    "any, not reached": Consistency(ReadMode.ANY, min_positions=((2, 42),)),
+    "reached": Consistency(min_position=Position.parse("2:7,2:41,3:99")),
+    "not reached": Consistency(min_position=Position.parse("2:42,2:7")),
+    "elsewhere": Consistency(min_position=at(3, 99)),
+    "any, not reached": Consistency(ReadMode.ANY, min_position=at(2, 42)),
 }
 #: State, lease, what is asked, the answer to a key that has a row, and to one that has none.
 ASKED = [
@@ -168,7 +170,7 @@ def task_in(state: str, content: str, **changes: object) -> Task:
         "partition": 2,
         "state": TaskState[state],
         "readable": True,
-        "applied": 41,
+        "position": at(2, 41),
         "rejected": 0,
         "generation": 3,
         "doubt": "a key lies elsewhere" if content.endswith("misplaced") else None,
@@ -229,7 +231,7 @@ def test_a_read_in_a_state_is_answered_as_the_table_says(
         assert result.row is not None
         assert (result.row.payload, result.row.timestamp_ms, result.row.offset) == (b"payload", 1_000, 7)
         assert result.freshness.role is answer
-    assert (result.freshness.partition, result.freshness.position, result.freshness.lag_records) == (2, 41, 5)
+    assert (result.freshness.partition, result.freshness.position, result.freshness.lag_records) == (2, at(2, 41), 5)
 
 
 @pytest.mark.parametrize(("state", "lease", "content", "answer"), [case for case in cases() if case[2] != "row"])
@@ -384,15 +386,15 @@ def test_exactly_the_staleness_allowed_is_still_allowed() -> None:
 
 @pytest.mark.parametrize("state", ["ACTIVE", "STANDBY"])
 def test_a_row_written_while_it_is_read_is_newer_than_its_label_and_not_older(state: str) -> None:
-    freshness = read(advancing(state, applied=42, lag_records=4, staleness_ms=0)).freshness
-    assert (freshness.position, freshness.lag_records, freshness.staleness_ms) == (41, 5, 12)
+    freshness = read(advancing(state, position=at(2, 42), lag_records=4, staleness_ms=0)).freshness
+    assert (freshness.position, freshness.lag_records, freshness.staleness_ms) == (at(2, 41), 5, 12)
 
 
 def test_a_position_reached_while_the_row_is_read_is_not_reached_for_this_answer() -> None:
-    task = advancing("ACTIVE", applied=42)
+    task = advancing("ACTIVE", position=at(2, 42))
     with pytest.raises(PositionNotReached):
         read(task, "not reached")
-    assert read(task, "not reached").freshness.position == 42
+    assert read(task, "not reached").freshness.position == at(2, 42)
 
 
 @pytest.mark.parametrize(("content", "role"), [("row", Role.SUSPENDED), ("none", None)])
@@ -468,3 +470,62 @@ def test_a_lease_that_runs_out_while_a_range_is_read_makes_no_active() -> None:
     reader, task = losing_its_lease("row")
     with pytest.raises(PartitionRestoring):
         Range(limit=3).answer(task, reader, DEFAULT_CONSISTENCY)
+
+
+BOTH = Position(("orders/2", "refunds/2"), (41, 7))
+
+
+@pytest.mark.parametrize("state", ["ACTIVE", "SUSPENDED", "STANDBY"])
+@pytest.mark.parametrize(
+    ("asked", "lacking"),
+    [
+        ("orders/2:41,refunds/2:7", None),
+        ("refunds/2:7", None),
+        ("orders/3:99,refunds/3:99", None),
+        ("orders/2:42,refunds/2:7", "orders/2:42"),
+        ("orders/2:41,refunds/2:8", "refunds/2:8"),
+        ("refunds/2:8,orders/2:99", "refunds/2:8,orders/2:99"),
+    ],
+)
+def test_a_position_in_two_inputs_is_reached_once_both_have_reached_their_part(
+    state: str, asked: str, lacking: str | None
+) -> None:
+    task = task_in(state, "row", position=BOTH)
+    reader, consistency = Reader(_Lease("good"), MAX_STALENESS), Consistency(min_position=Position.parse(asked))
+    if lacking is None:
+        assert reader.read(task, b"key", consistency).freshness.position == BOTH
+        return
+    with pytest.raises(PositionNotReached) as refused:
+        reader.read(task, b"key", consistency)
+    assert refused.value.detail == (
+        f"partition 2 of table planes is applied up to orders/2:41,refunds/2:7, min_position asks for {lacking}: "
+        "because"
+    )
+    assert refused.value.details["position"] == "orders/2:41,refunds/2:7"
+
+
+def test_a_refusal_of_a_table_of_one_topic_says_its_position_as_an_offset() -> None:
+    with pytest.raises(PositionNotReached) as refused:
+        read(task_in("ACTIVE", "row"), "not reached")
+    assert refused.value.detail == (
+        "partition 2 of table planes is applied up to offset 41, min_position asks for 42: because"
+    )
+    assert refused.value.details == {
+        "table": "planes",
+        "partition": 2,
+        "position": 41,
+        "role": "active",
+        "lag_records": 5,
+        "staleness_ms": 12,
+    }
+    with pytest.raises(PartitionRestoring, match="it is applied up to offset 41, 5 records behind"):
+        read(task_in("STANDBY", "none"))
+    with pytest.raises(PartitionRestoring) as restoring:
+        read(task_in("RESTORING", "row"))
+    assert list(restoring.value.details.items()) == [
+        ("state", "restoring"),
+        ("remaining_records", 30),
+        ("table", "planes"),
+        ("partition", 2),
+        ("position", 41),
+    ]

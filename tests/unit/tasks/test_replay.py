@@ -11,9 +11,10 @@ from tablehouse.tasks.retention import DELETE_RETENTION_MS, MIN_COMPACTION_LAG_M
 from tablehouse.tasks.table_state import ChangelogRefused, TableState, Untrusted
 from tablehouse.testing.simulated.broker import Record
 from tablehouse.testing.simulated.store import Disk, MemoryStore
+from tests.support.positions import with_names
 
 CHANGELOG, SOURCE = TopicPartition("changelog", 0), TopicPartition("source", 0)
-IDENTITY = Identity("table", CHANGELOG, {"fold": "upsert"}, (SOURCE,))
+IDENTITY = Identity("table", CHANGELOG, {"fold": "upsert"}, with_names(SOURCE))
 OLD, NEW = Epoch(0, 1), Epoch(0, 2)
 NOW_MS = 10**12
 
@@ -264,7 +265,7 @@ async def test_a_log_with_records_and_no_claim_is_refused() -> None:
 async def test_the_changelog_of_another_table_is_refused_and_says_whose_it_is(changelog: _Changelog) -> None:
     theirs = {"group": "shop", "table": "eu-users", "version": "1", "fold": "upsert"}
     fingerprint = {"group": "shop-eu", "table": "users", "version": "1", "fold": "upsert"}
-    ours = Identity("users", CHANGELOG, fingerprint, (SOURCE,))
+    ours = Identity("users", CHANGELOG, fingerprint, with_names(SOURCE))
     claim = Claim(OLD, b"nonce", 1, "worker", theirs, b"log")
     changelog.records[0] = changelog.records[0]._replace(value=encode(claim))
     replay = _Replay(identity=ours)
@@ -276,16 +277,18 @@ async def test_the_changelog_of_another_table_is_refused_and_says_whose_it_is(ch
 
 async def test_a_store_that_another_group_built_is_not_trusted(changelog: _Changelog) -> None:
     disk = Disk()
-    replay = _Replay(disk, Identity("table", CHANGELOG, {"group": "g", "fold": "upsert"}, (SOURCE,)))
+    replay = _Replay(disk, Identity("table", CHANGELOG, {"group": "g", "fold": "upsert"}, with_names(SOURCE)))
     changelog.records.clear()
     await replay.begin(changelog.end).apply(changelog.slice())
     disk.flush()
     with pytest.raises(Untrusted, match="built by group g, and this is group h"):
-        _Replay(disk, Identity("table", CHANGELOG, {"group": "h", "fold": "upsert"}, (SOURCE,))).begin(changelog.end)
+        _Replay(disk, Identity("table", CHANGELOG, {"group": "h", "fold": "upsert"}, with_names(SOURCE))).begin(
+            changelog.end
+        )
 
 
 async def test_another_definition_is_refused_wherever_it_shows(changelog: _Changelog) -> None:
-    changed = Identity("table", CHANGELOG, {"fold": "count"}, (SOURCE,))
+    changed = Identity("table", CHANGELOG, {"fold": "count"}, with_names(SOURCE))
     with pytest.raises(FingerprintChanged, match="fold was upsert and is now count"):
         await _Replay(identity=changed).begin(changelog.end).apply(changelog.slice())
     disk = await _built(changelog)

@@ -12,6 +12,7 @@ from tablehouse.tasks.records import POSITION_KEY, PositionRecord, encode
 from tablehouse.tasks.table_state import ChangelogRefused, TableState, Untrusted
 from tablehouse.testing.simulated.broker import Record
 from tablehouse.testing.simulated.store import MemoryStore
+from tests.support.positions import with_names
 from tests.unit.tasks.test_replay_state import (
     CHECKPOINT,
     EPOCH,
@@ -50,7 +51,7 @@ async def test_each_input_has_a_position_of_its_own_that_outlives_a_restart() ->
     await state.apply(LogSlice([of_several(12, third), of_several(13, fourth)], 14))
     assert (state.applied(ORDERS), state.applied(PAYMENTS)) == (11, 5)
     assert checkpoint_of(store).v == 2
-    again = TableState(replace(IDENTITY, inputs=INPUTS), store, _Clock(), Doubts(lambda: None))
+    again = TableState(replace(IDENTITY, inputs=with_names(*INPUTS)), store, _Clock(), Doubts(lambda: None))
     again.load()
     assert (again.applied(ORDERS), again.applied(PAYMENTS), again.position) == (11, 5, fourth)
 

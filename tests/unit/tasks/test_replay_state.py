@@ -24,10 +24,11 @@ from tablehouse.tasks.retention import DELETE_RETENTION_MS
 from tablehouse.tasks.table_state import ChangelogRefused, TableState, Untrusted
 from tablehouse.testing.simulated.broker import Record
 from tablehouse.testing.simulated.store import Disk, MemoryStore
+from tests.support.positions import with_names
 
 FINGERPRINT = {"fold": "upsert"}
 SOURCE = TopicPartition("source", 3)
-IDENTITY = Identity("table", TopicPartition("changelog", 3), FINGERPRINT, (SOURCE,))
+IDENTITY = Identity("table", TopicPartition("changelog", 3), FINGERPRINT, with_names(SOURCE))
 EPOCH = Epoch(0, 4)
 NOW_MS = 10**12
 POSITION = PositionRecord(0, 9, EPOCH, stream_time=77, misplaced=Misplaced(3, 5))
@@ -68,7 +69,7 @@ async def state_at(
     store = MemoryStore(Disk())
     if checkpoint is not None:
         await store.write([], checkpoint)
-    identity = replace(IDENTITY, inputs=inputs)
+    identity = replace(IDENTITY, inputs=with_names(*inputs))
     return TableState(identity, store, _Clock(), Doubts(lambda: None)), store
 
 
