@@ -6,20 +6,20 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 import pytest_asyncio
-from tablehouse.http.slices import decode_slices, encode_slices
 
 from tablehouse.catalog.spec import Catalog
 from tablehouse.errors import TooStale
 from tablehouse.formats.partitioners import partition_of
-from tablehouse.http.forms import Received, encode_result, form_of
 from tablehouse.http.freshness import freshness_headers, freshness_of, refused_freshness_headers
 from tablehouse.http.internal import StatusReport
-from tablehouse.model import Freshness, HostInfo, Role, TaskState, TaskStatus
+from tablehouse.link.messages import Answer, decode_replies, encode
+from tablehouse.model import Freshness, Role, TaskState, TaskStatus
 from tablehouse.positions import Position
 from tablehouse.routing.ports import Slice, Wanted
+from tablehouse.routing.slices import decode_slices, encode_slices
 from tablehouse.stores.rows import Row
-from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
-from tablehouse.tasks.reads import SliceResult
+from tablehouse.tasks.ranges import KeyedRow, RangeResult
+from tablehouse.tasks.reads import ReadResult, SliceResult
 from tests.support.cluster_fakes import PLANES, status
 from tests.support.http_workers import Worker, ask, one_worker, share, start_worker
 from tests.support.positions import at
@@ -69,19 +69,9 @@ def test_a_part_of_a_batch_of_a_plain_table_has_these_bytes_between_workers() ->
     )
     data = b"\x91\x97\x02\x02\xc0" + CROSSING + b"\x92\xc4\x01v\xc0\xc0\x92\xc4\x90" + document + b"\x01"
     assert encode_slices(slices) == data
-    [(_, _, outcome)] = decode_slices(data, [Wanted(2, [b"a", b"b"])], {"too_stale": TooStale})
+    [(_, _, outcome)] = decode_slices(data, [Wanted(2, [b"a", b"b"])])
     assert isinstance(outcome, SliceResult)
     assert outcome.freshness == PLAIN
-
-
-def test_a_range_of_a_plain_table_has_these_bytes_between_workers() -> None:
-    result = RangeResult([KeyedRow(b"k", b"v", 5, 7)], PLAIN, Range(b"k\0", limit=2))
-    data = (
-        b"\x83\xa4rows\x91\x95\xc4\x01k\xc4\x01v\x05\x07\xc2\xa9freshness" + CROSSING + b"\xa4rest\x85\xa4type\xa5range"
-        b"\xa5start\xc4\x02k\x00\xa3end\xc0\xa7reverse\xc2\xa5limit\x02"
-    )
-    assert encode_result(result) == data
-    assert read_range(data) == result
 
 
 def test_the_status_of_a_task_of_a_plain_table_has_these_bytes_between_workers() -> None:
@@ -128,20 +118,17 @@ async def test_the_topic_of_a_table_of_one_topic_may_be_given_and_another_one_ma
 # Tables of several topics
 
 
-def read_range(data: bytes) -> RangeResult:
-    got = Received(200, {"Tablehouse-Served-By": "w"}, data)
-    result: RangeResult = form_of(Range()).answer(HostInfo("w", 1, "http://w:1"), 2, Range(), got).result
-    return result
-
-
 def test_a_position_in_several_topics_crosses_between_workers_in_every_form() -> None:
     headers = freshness_headers(SEVERAL, "w")
     assert headers["Tablehouse-Position"] == "orders/2:1207,refunds/2:31"
     assert freshness_of(headers) == SEVERAL
     slices = [Slice(2, 1, SliceResult([b"v"], SEVERAL))]
-    assert list(decode_slices(encode_slices(slices), [Wanted(2, [b"a"])], {})) == slices
-    result = RangeResult([KeyedRow(b"k", b"v", 5, 7)], SEVERAL)
-    assert read_range(encode_result(result)) == result
+    assert list(decode_slices(encode_slices(slices), [Wanted(2, [b"a"])])) == slices
+    replies = [
+        Answer(1, RangeResult([KeyedRow(b"k", b"v", 5, 7)], SEVERAL)),
+        Answer(2, ReadResult(Row(b"v", 5, 7), SEVERAL)),
+    ]
+    assert decode_replies(encode(replies)) == replies
     details = {"partition": 2, "position": "orders/2:1207,refunds/2:31", "role": "standby", "lag_records": 3}
     assert refused_freshness_headers(details)["Tablehouse-Position"] == "orders/2:1207,refunds/2:31"
 
