@@ -18,8 +18,10 @@ from tablehouse.routing.ports import NotAsked, Unconnected, Unresponsive
 
 log = structlog.get_logger("link")
 
-#: A worker that does not accept a connection and answer the request for a link within this many seconds is unreachable.
+#: A worker that does not accept a connection within this many seconds is unreachable. One that does, and does not
+#: answer the request for a link, may be slow: it is waited for longer.
 CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 10.0
 
 #: Questions to one worker that have no answer yet, and bytes of questions that it has not taken. What is beyond is
 #: refused at once, so that a slow worker is asked less, and no more waits for it than this.
@@ -82,7 +84,7 @@ class Line:
         self._timer: asyncio.TimerHandle | None = None
         self._is_busy = False
         self._heard_at = self._used_at = self._loop.time()
-        #: When the ping was sent that is not answered; None while there is none.
+        #: When the ping, or the request for a link, was sent that is not answered; None while there is none.
         self._pinged_at: float | None = None
         self._no_link_until = 0.0
         self._is_closed = False
@@ -162,7 +164,10 @@ class Line:
         error: RequestError | NoLink
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await _open_wire(self, self.host, self._me(), self._keys)
+                wire = await _connected(self, self.host, self._me(), self._keys)
+            if self._wire is not wire:
+                self._pinged_at = self._loop.time()
+            await wire.answered(ANSWER_SECONDS)
         except NoLink as none:
             self._no_link_until = self._loop.time() + NO_LINK_SECONDS
             error = none
@@ -174,7 +179,7 @@ class Line:
             error = Unconnected(f"{self.host.url}: {failed}")
         else:
             return
-        self._opening = None
+        self._opening = self._pinged_at = None
         if isinstance(error, RequestError):
             self._meeting.failed(self.host, error)
         self._end(error)
@@ -234,7 +239,7 @@ class Line:
                 kind = OwnerUnreachable
             waited = now - question.asked_at
             self._call_back(question, kind(f"no answer from {self.host.url} within {waited:.3g} s"))
-        if self._wire is not None:
+        if self._wire is not None or self._pinged_at is not None:
             self._watch(now)
         self._is_busy = bool(self._open) or self._pinged_at is not None
         if self._is_busy or self._wire is not None:
@@ -248,7 +253,8 @@ class Line:
                 self._pinged_at = now
                 self._send(_PING)
         elif now - self._pinged_at >= SILENT_SECONDS:
-            error = Unresponsive(f"no answer from {self.host.url} to a ping within {SILENT_SECONDS:g} s")
+            what = "the request for a link" if self._wire is None else "a ping"
+            error = Unresponsive(f"no answer from {self.host.url} to {what} within {SILENT_SECONDS:g} s")
             self._pinged_at = now  # and again, as long as it is silent
             self._meeting.failed(self.host, error)
             for number, question in [one for one in self._open.items() if one[1].followed]:
@@ -280,6 +286,17 @@ class _Wire(asyncio.Protocol):
         """Send encoded messages; nothing where the connection is lost."""
         if self._transport is not None and self._seals is not None:
             self._transport.writelines(packed(messages, self._seals.sent))
+
+    async def answered(self, seconds: float) -> None:
+        """Wait for the answer to the request for a link; raises NoLink, NotAsked, and Unconnected if none comes."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.ready
+        except TimeoutError:
+            raise Unconnected(f"no link to {self._line.host.url} within {seconds:g} s") from None
+        finally:
+            if self._reader is None:
+                self.abort()
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -337,14 +354,10 @@ class _Wire(asyncio.Protocol):
         self._line.lost(self, reason)
 
 
-async def _open_wire(line: Line, host: HostInfo, me: HostInfo, keys: Sequence[bytes]) -> None:
-    """Connect to a worker, and have the line use the link; raises NoLink, NotAsked and OSError."""
+async def _connected(line: Line, host: HostInfo, me: HostInfo, keys: Sequence[bytes]) -> _Wire:
+    """Connect to a worker, and request a link; raises OSError."""
     url = urlsplit(host.url)
     hello = Hello(name_of(host), name_of(me), secrets.token_hex(16))
     make = partial(_Wire, line, hello, keys, request(host, url.netloc, hello.asking, hello.nonce))
     _, wire = await asyncio.get_running_loop().create_connection(make, url.hostname or "", url.port or 80)
-    try:
-        await wire.ready
-    except BaseException:
-        wire.abort()
-        raise
+    return wire

@@ -60,6 +60,9 @@ class Fake:
         self.links = 0
         self.questions: list[Question] = []
         self.pongs = True
+        #: Whether requests for links are answered.
+        self.opens = asyncio.Event()
+        self.opens.set()
         #: What to do with what has arrived, besides answering pings.
         self.react: Callable[[Question], list[Reply | bytes]] = lambda question: (
             [row(question)] if isinstance(question, Ask) else []
@@ -84,6 +87,7 @@ class Fake:
         self.writers.append(writer)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             hello = read_request(await reader.readuntil(b"\r\n\r\n"))
+            await self.opens.wait()
             self.links += 1
             writer.write(answer(hello, self.host, "0" * 32, ()))
             packets = PacketReader(Seal(None))
@@ -368,3 +372,20 @@ async def test_a_write_gives_the_offset_or_what_it_was_refused_with(peer: LinkPe
     fake.react = lambda question: [Refused(question.number, value_of(error))] if isinstance(question, Write) else []
     got = await refused(peer.write(fake.host, WRITE, TERMS))
     assert (type(got), got.details["etag"]) == (PreconditionFailed, '"1"')
+
+
+async def test_a_worker_that_is_slow_to_answer_the_request_for_a_link_is_waited_for_by_those_with_nobody_else(
+    peer: LinkPeer, fake: Fake
+) -> None:
+    told = asyncio.Event()
+    peer.on_silent = lambda _, error: told.set() if isinstance(error, Unresponsive) else None
+    fake.opens.clear()
+    alone = asyncio.ensure_future(get(peer, fake, terms=TERMS._replace(timeout=60.0, followed=False)))
+    got = await refused(get(peer, fake, terms=TERMS._replace(timeout=60.0)))
+    assert type(got) is Unresponsive
+    assert "request for a link" in got.detail
+    assert told.is_set()
+    assert not alone.done()
+    fake.opens.set()
+    assert (await alone).result.row is not None
+    assert fake.links == 1
