@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tablehouse.tasks import flushing, lane, pipeline, shards
+from tablehouse.tasks import flushing, inbox_limits, lane, pipeline, shards
 from tablehouse.testing.simulated import loop
 from tests.model import tables
 from tests.model.history import count_paths
@@ -22,8 +22,8 @@ def small_lane_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "RECORDS_PER_SLICE", 5)
     monkeypatch.setattr(pipeline, "LARGE_VALUE_BYTES", 4)
     monkeypatch.setattr(lane, "LANE_BATCH", 12)
-    monkeypatch.setattr(shards, "LANE_BATCH", 12)
-    monkeypatch.setattr(shards, "MIN_QUEUED_RECORDS", 12)
+    monkeypatch.setattr(inbox_limits, "LANE_BATCH", 12)
+    monkeypatch.setattr(inbox_limits, "MIN_QUEUED_RECORDS", 12)
 
 
 @pytest.fixture(autouse=True)

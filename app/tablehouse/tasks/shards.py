@@ -18,9 +18,10 @@ from tablehouse.stores.rows import RowLayoutError
 from tablehouse.stores.store import ShardStore, StoreCorrupt, StoreError
 from tablehouse.tasks.definitions import codec_of, family_name, identity_of
 from tablehouse.tasks.flushing import Flushing
+from tablehouse.tasks.inbox_limits import inbox_limits
 from tablehouse.tasks.lane import Lane
 from tablehouse.tasks.log import LaneControl, LogRecord, LogUnavailable
-from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES, LARGE_BATCH_BYTES
+from tablehouse.tasks.pipeline import LARGE_BATCH_BYTES
 from tablehouse.tasks.ports import Ports
 from tablehouse.tasks.questions import Question
 from tablehouse.tasks.reads import Reader
@@ -34,27 +35,11 @@ log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
-#: Maximum number of source records in all inboxes of a worker, and the minimum for each shard, however many there are.
-#: Their bytes are limited separately.
-MAX_QUEUED_RECORDS = 64_000
-MIN_QUEUED_RECORDS = 1_000
-
-#: The inboxes of a worker may take one part in this many of the memory budget. Half as much again may be kept for tasks
-#: that are about to join.
-QUEUED_SHARE = 16
-
 #: Nothing is fetched for any lane while large batches of this many bytes wait in all inboxes together.
 CROWDED_BYTES = 4 * LARGE_BATCH_BYTES
 
-
 #: Maximum time to count rows for one answer, in seconds.
 COUNTING_SECONDS = 0.25
-
-
-def limits(shards: int, memory_budget: int) -> tuple[int, int]:
-    """Return how many records, and bytes of records, may wait in each inbox of a worker with `shards` shards."""
-    records = max(MIN_QUEUED_RECORDS, min(2 * LANE_BATCH, MAX_QUEUED_RECORDS // shards))
-    return records, min(4 * LANE_BATCH_BYTES, memory_budget // QUEUED_SHARE // shards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +157,7 @@ class Shards:
                 if held.is_open:
                     self._set_to_work(held)
         for shard in self._held.values():
-            shard.lane.limit, shard.lane.limit_bytes = limits(max(1, len(actives)), self.settings.memory_budget)
+            shard.lane.limit, shard.lane.limit_bytes = inbox_limits(max(1, len(actives)), self.settings.memory_budget)
 
     async def warm(self, shards: Collection[ShardId], acceptable_lag: int) -> list[ShardId]:
         """Return those of these shards that are ready to take over; see Shard.is_warm().

@@ -4,7 +4,7 @@ import pytest
 
 from tablehouse.stores.memory import STORES_SHARE_OF_8
 from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
-from tablehouse.tasks.shards import MAX_QUEUED_RECORDS, MIN_QUEUED_RECORDS, QUEUED_SHARE, limits
+from tablehouse.tasks.inbox_limits import MAX_QUEUED_RECORDS, MIN_QUEUED_RECORDS, QUEUED_SHARE, inbox_limits
 from tablehouse.worker.kafka_clients import FETCHED_SHARE
 
 BUDGET = 64 << 20
@@ -20,12 +20,12 @@ BUDGET = 64 << 20
     ],
 )
 def test_a_sixteenth_of_the_memory_budget_is_divided_among_the_shards(shards: int, records: int, size: int) -> None:
-    assert limits(shards, BUDGET) == (records, size)
+    assert inbox_limits(shards, BUDGET) == (records, size)
 
 
 @pytest.mark.parametrize("shards", [1, 3, 50, 1000])
 def test_all_shards_together_stay_within_a_sixteenth_of_the_memory_budget(shards: int) -> None:
-    assert shards * limits(shards, BUDGET)[1] <= BUDGET // 16
+    assert shards * inbox_limits(shards, BUDGET)[1] <= BUDGET // 16
 
 
 def test_stores_what_is_fetched_ahead_and_what_waits_are_less_than_the_whole_budget() -> None:
