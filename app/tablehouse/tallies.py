@@ -1,7 +1,7 @@
 """Counters and histograms for what happens with every read: plain numbers, which Prometheus' client sees at a scrape.
 
-The client's own take a lock for each number, two for an observation: together an eighth of what a read costs
-(bench/README.md). These belong to the event loop's thread; a scrape in another thread may see an observation half.
+The client's own take a lock for each number, and two for an observation: together an eighth of what a read costs (see
+bench/README.md). These belong to the event loop's thread; a scrape in another thread may see an observation half.
 """
 
 from bisect import bisect_left

@@ -3,8 +3,8 @@
 import pytest
 
 from tablehouse.stores.memory import STORES_SHARE_OF_8
-from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
 from tablehouse.tasks.inbox_limits import MAX_QUEUED_RECORDS, MIN_QUEUED_RECORDS, QUEUED_SHARE, inbox_limits
+from tablehouse.tasks.pipeline import LANE_BATCH, LANE_BATCH_BYTES
 from tablehouse.worker.kafka_clients import FETCHED_SHARE
 
 BUDGET = 64 << 20
