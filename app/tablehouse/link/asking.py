@@ -11,7 +11,7 @@ import structlog
 
 from tablehouse.errors import Overloaded, OwnerUnreachable, RequestError
 from tablehouse.link.handshake import END, MAX_HEAD_BYTES, Hello, NoLink, Seals, name_of, read_answer, request
-from tablehouse.link.messages import Cancel, Ping, Pong, Question, Reply, decode_replies, encode
+from tablehouse.link.messages import Cancel, Ping, Pong, Question, Reply, Write, decode_replies, encode
 from tablehouse.link.packets import BadPacket, PacketReader, packed
 from tablehouse.model import HostInfo
 from tablehouse.routing.ports import NotAsked, Unconnected, Unresponsive
@@ -48,8 +48,12 @@ _PING = encode(Ping())
 
 
 class _Open(NamedTuple):
-    """A question without an answer; both times are on the event loop's clock."""
+    """A question without an answer; both times are on the event loop's clock.
 
+    message is what was sent, where it may be sent again; None for a write.
+    """
+
+    message: bytes | None
     done: Done
     asked_at: float
     until: float
@@ -119,13 +123,14 @@ class Line:
                 f"{len(self._open)} questions to worker {self.host.worker_id} are open, with {unsent} bytes not sent"
             )
         now = self._used_at = self._loop.time()
-        self._open[number] = _Open(done, now, now + seconds, followed)
-        self._send(encode(message))
+        encoded = encode(message)
+        self._open[number] = _Open(None if isinstance(message, Write) else encoded, done, now, now + seconds, followed)
+        self._send(encoded)
         if not self._is_busy:
             self._is_busy = True
             self._schedule(BUSY_INTERVAL)
         if wire is None and self._opening is None:
-            self._opening = self._loop.create_task(self._connect(), name=f"link to {self.host.worker_id}")
+            self._start_opening()
 
     def forget(self, number: int) -> None:
         """Do not call back for a question any more."""
@@ -160,12 +165,15 @@ class Line:
             queue, self._queue, self._queued_bytes = self._queue, [], 0
             self._wire.send(queue)
 
+    def _start_opening(self) -> None:
+        self._opening = self._loop.create_task(self._connect(), name=f"link to {self.host.worker_id}")
+
     async def _connect(self) -> None:
         error: RequestError | NoLink
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 wire = await _connected(self, self.host, self._me(), self._keys)
-            if self._wire is not wire:
+            if self._wire is None:
                 self._pinged_at = self._loop.time()
             await wire.answered(ANSWER_SECONDS)
         except NoLink as none:
@@ -179,23 +187,36 @@ class Line:
             error = Unconnected(f"{self.host.url}: {failed}")
         else:
             return
-        self._opening = self._pinged_at = None
+        self._opening = None
         if isinstance(error, RequestError):
             self._meeting.failed(self.host, error)
-        self._end(error)
+        old = self._wire
+        if old is None:
+            self._pinged_at = None
+            self._end(error)
+        elif not isinstance(error, Unconnected):
+            # The process that the silent connection leads to is gone.
+            old.abort()
 
     # What the connection calls
 
     def opened(self, wire: "_Wire") -> None:
         """Send what was asked meanwhile: the worker has proven itself."""
         self._opening = None
-        self._wire, self._heard_at, self._pinged_at = wire, self._loop.time(), None
+        old, self._wire = self._wire, wire
+        self._heard_at, self._pinged_at = self._loop.time(), None
         self._meeting.connected(self.host)
+        if old is not None:
+            old.abort()
+            self._ask_again()
         self._flush()
 
     def received(self, replies: Sequence[Reply]) -> None:
         """Call back the questions that these answer."""
         self._heard_at, self._pinged_at = self._loop.time(), None
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
         for reply in replies:
             if isinstance(reply, Pong):
                 continue
@@ -216,6 +237,16 @@ class Line:
         self._queue, self._queued_bytes = [], 0
         for question in questions.values():
             self._call_back(question, error)
+
+    def _ask_again(self) -> None:
+        """Send the open questions on a connection that takes the place of a silent one, but for writes."""
+        self._queue, self._queued_bytes = [], 0
+        for number, question in list(self._open.items()):
+            if question.message is None:
+                del self._open[number]
+                self._call_back(question, OwnerUnreachable(f"{self.host.url}: its connection was silent"))
+            else:
+                self._send(question.message)
 
     def _call_back(self, question: _Open, outcome: Reply | RequestError | NoLink) -> None:
         try:
@@ -257,6 +288,9 @@ class Line:
             error = Unresponsive(f"no answer from {self.host.url} to {what} within {SILENT_SECONDS:g} s")
             self._pinged_at = now  # and again, as long as it is silent
             self._meeting.failed(self.host, error)
+            if self._opening is None:
+                # Where the network failed for a while, a new connection works long before the old one does.
+                self._start_opening()
             for number, question in [one for one in self._open.items() if one[1].followed]:
                 self.forget(number)
                 self._call_back(question, error)

@@ -60,6 +60,8 @@ class Fake:
         self.links = 0
         self.questions: list[Question] = []
         self.pongs = True
+        #: The number of links, from the first on, on which nothing is said any more.
+        self.silent_links = 0
         #: Whether requests for links are answered.
         self.opens = asyncio.Event()
         self.opens.set()
@@ -89,19 +91,22 @@ class Fake:
             hello = read_request(await reader.readuntil(b"\r\n\r\n"))
             await self.opens.wait()
             self.links += 1
+            number = self.links
             writer.write(answer(hello, self.host, "0" * 32, ()))
             packets = PacketReader(Seal(None))
             while data := await reader.read(1 << 16):
                 for payload in packets.feed(data):
                     for question in decode_questions(payload):
-                        self._take(question, writer)
+                        self._take(question, writer, is_silent=number <= self.silent_links)
 
-    def _take(self, question: Question, writer: asyncio.StreamWriter) -> None:
+    def _take(self, question: Question, writer: asyncio.StreamWriter, *, is_silent: bool) -> None:
         if isinstance(question, Ping):
-            if self.pongs:
+            if self.pongs and not is_silent:
                 self.send(writer, Pong())
             return
         self.questions.append(question)
+        if is_silent:
+            return
         for reply in self.react(question):
             if isinstance(reply, bytes):
                 writer.write(reply)
@@ -388,4 +393,40 @@ async def test_a_worker_that_is_slow_to_answer_the_request_for_a_link_is_waited_
     assert not alone.done()
     fake.opens.set()
     assert (await alone).result.row is not None
+    assert fake.links == 1
+
+
+async def test_a_connection_that_has_gone_silent_is_replaced_and_its_questions_are_asked_again_but_for_writes(
+    peer: LinkPeer, fake: Fake
+) -> None:
+    """As after a network has failed for a while: the old connection is silent for longer than that."""
+    terms = TERMS._replace(timeout=60.0, wait=1.0, followed=False)
+    await get(peer, fake, terms=terms)
+    fake.silent_links = 1
+    read = asyncio.ensure_future(get(peer, fake, terms=terms))
+    write = asyncio.ensure_future(refused(peer.write(fake.host, WRITE, TERMS._replace(timeout=60.0))))
+    answered = await read
+    assert answered.result.row is not None
+    assert answered.result.row.payload == b"k"
+    got = await write
+    assert type(got) is DeadlineExceeded
+    assert "may have happened" in got.detail
+    assert fake.links == 2
+    assert [type(question) for question in fake.questions].count(Write) == 1
+
+
+async def test_a_silent_connection_that_speaks_again_is_kept(peer: LinkPeer, fake: Fake) -> None:
+    terms = TERMS._replace(timeout=60.0, followed=False)
+    await get(peer, fake, terms=terms)
+    fake.silent_links = 1
+    fake.opens.clear()
+    told = asyncio.Event()
+    peer.on_silent = lambda _, error: told.set() if isinstance(error, Unresponsive) else None
+    read = asyncio.ensure_future(get(peer, fake, terms=terms))
+    await told.wait()
+    [*_, waiting] = [one for one in fake.questions if isinstance(one, Ask)]
+    fake.send(fake.writers[0], row(waiting))
+    assert (await read).result.row is not None
+    fake.silent_links = 0
+    assert (await get(peer, fake, terms=terms)).result.row is not None
     assert fake.links == 1
