@@ -12,7 +12,7 @@ import structlog
 from tablehouse.errors import Overloaded, OwnerUnreachable, RequestError
 from tablehouse.link.handshake import END, MAX_HEAD_BYTES, Hello, NoLink, Seals, name_of, read_answer, request
 from tablehouse.link.messages import Cancel, Ping, Pong, Question, Reply, decode_replies, encode
-from tablehouse.link.packets import BadPacket, PacketReader, packed
+from tablehouse.link.packets import MAX_PACKET_BYTES, BadPacket, PacketReader, packed
 from tablehouse.model import HostInfo
 from tablehouse.routing.ports import NotAsked, Unconnected, Unresponsive
 
@@ -45,6 +45,7 @@ NO_LINK_SECONDS = 30.0
 Done = Callable[[Reply | RequestError | NoLink], None]
 
 _PING = encode(Ping())
+_NO_QUESTION = 0
 
 
 class _Open(NamedTuple):
@@ -76,7 +77,8 @@ class Line:
         self._meeting = meeting
         self._loop = asyncio.get_running_loop()
         self._open: dict[int, _Open] = {}
-        self._queue: list[bytes] = []
+        #: What is to be sent, by the number of its question.
+        self._queue: dict[int, bytes] = {}
         self._queued_bytes = 0
         self._is_flushing = False
         self._wire: _Wire | None = None
@@ -120,7 +122,7 @@ class Line:
             )
         now = self._used_at = self._loop.time()
         self._open[number] = _Open(done, now, now + seconds, followed)
-        self._send(encode(message))
+        self._send(number, encode(message))
         if not self._is_busy:
             self._is_busy = True
             self._schedule(BUSY_INTERVAL)
@@ -128,9 +130,14 @@ class Line:
             self._opening = self._loop.create_task(self._connect(), name=f"link to {self.host.worker_id}")
 
     def forget(self, number: int) -> None:
-        """Do not call back for a question any more."""
-        if self._open.pop(number, None) is not None and self._wire is not None:
-            self._send(encode(Cancel(number)))
+        """Do not call back for a question any more; one that is not sent yet never will be."""
+        if self._open.pop(number, None) is None:
+            return
+        queued = self._queue.pop(number, None)
+        if queued is not None:
+            self._queued_bytes -= len(queued)
+        elif self._wire is not None:
+            self._send(number, encode(Cancel(number)))
 
     def close(self) -> None:
         """Close the connection, and ask nothing more; open questions are called back with an error."""
@@ -146,8 +153,8 @@ class Line:
 
     # Sending
 
-    def _send(self, message: bytes) -> None:
-        self._queue.append(message)
+    def _send(self, number: int, message: bytes) -> None:
+        self._queue[number] = message
         self._queued_bytes += len(message)
         if self._wire is not None and not self._is_flushing:
             self._is_flushing = True
@@ -157,8 +164,8 @@ class Line:
         """Send everything that was asked in this turn of the event loop."""
         self._is_flushing = False
         if self._wire is not None and self._queue:
-            queue, self._queue, self._queued_bytes = self._queue, [], 0
-            self._wire.send(queue)
+            queue, self._queue, self._queued_bytes = self._queue, {}, 0
+            self._wire.send(list(queue.values()))
 
     async def _connect(self) -> None:
         error: RequestError | NoLink
@@ -168,9 +175,10 @@ class Line:
             if self._wire is not wire:
                 self._pinged_at = self._loop.time()
             await wire.answered(ANSWER_SECONDS)
-        except NoLink as none:
+        except (NoLink, ValueError) as none:
+            # A name that sockets do not take is a ValueError.
             self._no_link_until = self._loop.time() + NO_LINK_SECONDS
-            error = none
+            error = NoLink(f"no link to {self.host.url}: {none}")
         except RequestError as refused:
             error = refused
         except TimeoutError:
@@ -213,7 +221,7 @@ class Line:
 
     def _end(self, error: RequestError | NoLink) -> None:
         questions, self._open = self._open, {}
-        self._queue, self._queued_bytes = [], 0
+        self._queue, self._queued_bytes = {}, 0
         for question in questions.values():
             self._call_back(question, error)
 
@@ -251,7 +259,7 @@ class Line:
             oldest = min((question.asked_at for question in self._open.values()), default=-IDLE_INTERVAL)
             if now - max(oldest, self._heard_at) >= PING_SECONDS:
                 self._pinged_at = now
-                self._send(_PING)
+                self._send(_NO_QUESTION, _PING)
         elif now - self._pinged_at >= SILENT_SECONDS:
             what = "the request for a link" if self._wire is None else "a ping"
             error = Unresponsive(f"no answer from {self.host.url} to {what} within {SILENT_SECONDS:g} s")
@@ -293,7 +301,9 @@ class _Wire(asyncio.Protocol):
             async with asyncio.timeout(seconds):
                 await self.ready
         except TimeoutError:
-            raise Unconnected(f"no link to {self._line.host.url} within {seconds:g} s") from None
+            # The answer may have come in the same turn of the event loop.
+            if self._reader is None:
+                raise Unconnected(f"no link to {self._line.host.url} within {seconds:g} s") from None
         finally:
             if self._reader is None:
                 self.abort()
@@ -333,16 +343,18 @@ class _Wire(asyncio.Protocol):
             if len(self._head) > MAX_HEAD_BYTES:
                 raise BadPacket("the answer to the request for a link does not end")
             return b""
+        if self.ready.done():
+            # Nobody waits for the link any more, and it is about to be closed.
+            return b""
         head, rest = bytes(self._head[: end + len(END)]), bytes(self._head[end + len(END) :])
         self._head.clear()
         seals = self._seals = read_answer(head, self._hello, self._line.host, self._keys)
-        self._reader = PacketReader(seals.received)
+        self._reader = PacketReader(seals.received, MAX_PACKET_BYTES)
         if self._transport is not None:
             self._transport.write(seals.first)
             self.send([_PING])
-        if not self.ready.done():
-            self.ready.set_result(None)
-            self._line.opened(self)
+        self.ready.set_result(None)
+        self._line.opened(self)
         return rest
 
     def connection_lost(self, exc: Exception | None) -> None:
