@@ -2,6 +2,8 @@
 
 import asyncio
 import secrets
+import socket
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -32,6 +34,10 @@ MAX_UNSENT_BYTES = 4 << 20
 #: counts as unresponsive.
 PING_SECONDS = 0.5
 SILENT_SECONDS = 1.0
+
+#: Seconds after which the kernel ends a link whose other side takes nothing at all. Otherwise, once a network has
+#: failed for a while, it would wait about as long again before it tries once more.
+GONE_SECONDS = 10.0
 
 #: Seconds between two looks at the questions, while there are any, and at a link without questions. Such a link is
 #: pinged at each look, so that a worker that is gone is found before it is asked.
@@ -316,6 +322,9 @@ class _Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Request a link."""
         self._transport = transport  # type: ignore[assignment] # a stream's
+        if sys.platform == "linux":
+            one = transport.get_extra_info("socket")
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(GONE_SECONDS * 1000))
         transport.write(self._request)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:

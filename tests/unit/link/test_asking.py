@@ -2,6 +2,10 @@
 
 import asyncio
 import contextlib
+import ctypes
+import socket
+import struct
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -43,6 +47,8 @@ from tablehouse.tasks.reads import ReadResult
 from tests.support.link_peers import ME, link_peer
 from tests.support.polling import until
 from tests.support.positions import at
+
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 TERMS = Terms(0.0, 5.0, "digest", 4, 7, "r", followed=True)
 
@@ -431,3 +437,22 @@ async def test_the_time_that_it_took_to_find_out_that_there_is_no_link_is_gone(p
     [_, head] = heads
     [left] = [line for line in head.decode().split("\r\n") if line.startswith(DEADLINE_MS)]
     assert int(left.partition(":")[2]) <= (TERMS.timeout - 0.2) * HOP_SHARE * 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends such a connection, and drops what arrives on it")
+async def test_a_link_over_a_network_that_has_failed_is_opened_anew(
+    peer: LinkPeer, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "GONE_SECONDS", 0.5)
+    await get(peer, fake)
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # classic BPF: pass 0 bytes
+    taken: socket.socket = fake.writers[0].get_extra_info("socket")
+    taken.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop_all)))
+
+    async def answered() -> bool:
+        with contextlib.suppress(RequestError):
+            return (await get(peer, fake)).result.row is not None
+        return False
+
+    await until(answered, "an answer on another link")
+    assert fake.links == 2
