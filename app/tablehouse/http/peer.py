@@ -265,7 +265,7 @@ class HttpPeer:
             # Where others wait for positions, the time may have gone by before there was a connection to ask on.
             kind = OwnerUnreachable if session is self._waiting else Unresponsive
             raise kind(f"no answer from {host.url} within {seconds:.3g} s") from None
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, UnicodeError) as error:
             raise Unconnected(f"{host.url}: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None

@@ -131,7 +131,13 @@ class PlainReads:
 
         def done(found: Answer | None) -> None:
             self._ended()
-            later(None if found is None or self._closed else self._rendered(found, read))
+            answer = None
+            try:
+                if found is not None and not self._closed:
+                    answer = self._rendered(found, read)
+            except Exception:  # noqa: BLE001 - as in answer()
+                answer = None
+            later(answer)
 
         forget = self._query.ask_elsewhere(there, self._timeout, done)
         if forget is None:

@@ -280,7 +280,7 @@ class Protocol(web_protocol.RequestHandler):
 
     def waits_for_client(self) -> bool:
         """Return whether it is the client's turn: to send the rest of a request, or to take the rest of an answer."""
-        waits_for_head = self._waiter is not None and not self._waiter.done()
+        waits_for_head = self._waiter is not None and not self._waiter.done() and self._waiting is None
         return self.writing_paused or waits_for_head or self._waits_for_body()
 
     def cut(self, reason: str) -> None:
@@ -312,6 +312,8 @@ class Protocol(web_protocol.RequestHandler):
             self._whole = is_one_bodiless_request(data)
             self._handle(data)
         behind, self._behind = bytes(self._behind), bytearray()
+        if self._is_held:
+            self._count()
         if len(behind) > MAX_QUEUED_BYTES:
             self._resume_transport_reading()
         if behind:
@@ -324,6 +326,8 @@ class Protocol(web_protocol.RequestHandler):
         self._behind += data
         if len(self._behind) > MAX_QUEUED_BYTES:
             self._pause_transport_reading()
+        if len(self._behind) > SMALL_BYTES and not self._count():
+            self.cut("memory")
 
     def _send_plain(self, answer: Sequence[bytes]) -> None:
         if self.transport is None:
@@ -443,7 +447,9 @@ class Protocol(web_protocol.RequestHandler):
 
     def _count(self) -> bool:
         """Count what the connection holds; return False when there is no room for it."""
-        size = self._received if self._received > SMALL_BYTES else 0
+        size = self._received + len(self._behind)
+        if size <= SMALL_BYTES:
+            size = 0
         if unsent := self.unsent():
             size += max(unsent, self._answer_bytes)
         if size:

@@ -6,12 +6,14 @@ Like the rest of the internal listener it has no query and no way to other worke
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import cast
 
 import structlog
 
 from tablehouse.errors import InternalError, NotOwner, RequestError
+from tablehouse.link.asking import MAX_QUESTIONS
 from tablehouse.link.handshake import (
     Hello,
     NoLink,
@@ -58,8 +60,9 @@ BYTES_PER_TURN = 256 << 10
 #: Messages that wait on one link, after which no more is read from it.
 MAX_WAITING = 1024
 
-#: Questions of one link that are answered later, because they wait or are long; others wait behind them.
-MAX_LATER = 1024
+#: Questions of one link that are answered later, because they wait or are long; others wait behind them. An asking
+#: worker has no more open, so its pings do not.
+MAX_LATER = MAX_QUESTIONS
 
 #: The least that answers which a worker has not taken may fill on its link, before no more of its questions are taken.
 MIN_UNSENT_BYTES = 64 << 10
@@ -232,7 +235,8 @@ class AnsweringLink(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         peer = self._hello.asking
-        self._server.warnings.warn(peer, "a link is closed: it is not understood", peer=peer, reason=reason)
+        # What a worker without a proof says it is must not be remembered.
+        self._server.warnings.warn("link", "a link is closed: it is not understood", peer=peer, reason=reason)
         if self._transport is not None:
             self._transport.abort()
 
@@ -272,7 +276,7 @@ class AnsweringLink(asyncio.Protocol):
             if not ask.wait:
                 self._reply(self._answered(ask))
                 return
-            self._start(ask.number, ask.agreed, self._answer_later(ask))
+            self._start(ask.number, ask.agreed, partial(self._answer_later, ask))
         elif kind is Ping:
             self._queue(_PONG)
         elif kind is Cancel:
@@ -281,10 +285,10 @@ class AnsweringLink(asyncio.Protocol):
                 task.cancel()
         elif kind is AskMany:
             many = cast("AskMany", question)
-            self._start(many.number, many.agreed, self._answer_many(many))
+            self._start(many.number, many.agreed, partial(self._answer_many, many))
         else:
             write = cast("Write", question)
-            self._start(write.number, write.agreed, self._write(write))
+            self._start(write.number, write.agreed, partial(self._write, write))
 
     def _answered(self, ask: Ask) -> Reply:
         """Answer a question here and now."""
@@ -341,19 +345,18 @@ class AnsweringLink(asyncio.Protocol):
 
     # Answers
 
-    def _start(self, number: int, agreed: Agreed, answering: Coroutine[None, None, Reply]) -> None:
+    def _start(self, number: int, agreed: Agreed, answering: Callable[[], Awaitable[Reply]]) -> None:
         """Answer a question in a task of its own."""
         if number in self._later:
-            answering.close()
             self._fail(f"question {number} twice")
             return
         task = self._later[number] = self._loop.create_task(self._finish(number, agreed, answering))
         task.add_done_callback(lambda _: self._ended(number))
 
-    async def _finish(self, number: int, agreed: Agreed, answering: Coroutine[None, None, Reply]) -> None:
+    async def _finish(self, number: int, agreed: Agreed, answering: Callable[[], Awaitable[Reply]]) -> None:
         reply: Reply
         try:
-            reply = await answering
+            reply = await answering()
         except NotOwner as error:
             reply = self._refused(number, self._server.agreement.with_generations(error, agreed.generation))
         except RequestError as error:

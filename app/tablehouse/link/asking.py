@@ -2,6 +2,8 @@
 
 import asyncio
 import secrets
+import socket
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -12,7 +14,7 @@ import structlog
 from tablehouse.errors import Overloaded, OwnerUnreachable, RequestError
 from tablehouse.link.handshake import END, MAX_HEAD_BYTES, Hello, NoLink, Seals, name_of, read_answer, request
 from tablehouse.link.messages import Cancel, Ping, Pong, Question, Reply, Write, decode_replies, encode
-from tablehouse.link.packets import BadPacket, PacketReader, packed
+from tablehouse.link.packets import MAX_PACKET_BYTES, BadPacket, PacketReader, packed
 from tablehouse.model import HostInfo
 from tablehouse.routing.ports import NotAsked, Unconnected, Unresponsive
 
@@ -33,6 +35,10 @@ MAX_UNSENT_BYTES = 4 << 20
 PING_SECONDS = 0.5
 SILENT_SECONDS = 1.0
 
+#: Seconds after which the kernel ends a link whose other side takes nothing at all. Otherwise, once a network has
+#: failed for a while, it would wait about as long again before it tries once more.
+GONE_SECONDS = 10.0
+
 #: Seconds between two looks at the questions, while there are any, and at a link without questions. Such a link is
 #: pinged at each look, so that a worker that is gone is found before it is asked.
 BUSY_INTERVAL = 0.05
@@ -45,6 +51,7 @@ NO_LINK_SECONDS = 30.0
 Done = Callable[[Reply | RequestError | NoLink], None]
 
 _PING = encode(Ping())
+_NO_QUESTION = 0
 
 
 class _Open(NamedTuple):
@@ -80,7 +87,8 @@ class Line:
         self._meeting = meeting
         self._loop = asyncio.get_running_loop()
         self._open: dict[int, _Open] = {}
-        self._queue: list[bytes] = []
+        #: What is to be sent, by the number of its question.
+        self._queue: dict[int, bytes] = {}
         self._queued_bytes = 0
         self._is_flushing = False
         self._wire: _Wire | None = None
@@ -125,7 +133,7 @@ class Line:
         now = self._used_at = self._loop.time()
         encoded = encode(message)
         self._open[number] = _Open(None if isinstance(message, Write) else encoded, done, now, now + seconds, followed)
-        self._send(encoded)
+        self._send(number, encoded)
         if not self._is_busy:
             self._is_busy = True
             self._schedule(BUSY_INTERVAL)
@@ -133,9 +141,14 @@ class Line:
             self._start_opening()
 
     def forget(self, number: int) -> None:
-        """Do not call back for a question any more."""
-        if self._open.pop(number, None) is not None and self._wire is not None:
-            self._send(encode(Cancel(number)))
+        """Do not call back for a question any more; one that is not sent yet never will be."""
+        if self._open.pop(number, None) is None:
+            return
+        queued = self._queue.pop(number, None)
+        if queued is not None:
+            self._queued_bytes -= len(queued)
+        elif self._wire is not None:
+            self._send(number, encode(Cancel(number)))
 
     def close(self) -> None:
         """Close the connection, and ask nothing more; open questions are called back with an error."""
@@ -151,8 +164,8 @@ class Line:
 
     # Sending
 
-    def _send(self, message: bytes) -> None:
-        self._queue.append(message)
+    def _send(self, number: int, message: bytes) -> None:
+        self._queue[number] = message
         self._queued_bytes += len(message)
         if self._wire is not None and not self._is_flushing:
             self._is_flushing = True
@@ -162,8 +175,8 @@ class Line:
         """Send everything that was asked in this turn of the event loop."""
         self._is_flushing = False
         if self._wire is not None and self._queue:
-            queue, self._queue, self._queued_bytes = self._queue, [], 0
-            self._wire.send(queue)
+            queue, self._queue, self._queued_bytes = self._queue, {}, 0
+            self._wire.send(list(queue.values()))
 
     def _start_opening(self) -> None:
         self._opening = self._loop.create_task(self._connect(), name=f"link to {self.host.worker_id}")
@@ -176,9 +189,10 @@ class Line:
             if self._wire is None:
                 self._pinged_at = self._loop.time()
             await wire.answered(ANSWER_SECONDS)
-        except NoLink as none:
+        except (NoLink, ValueError) as none:
+            # A name that sockets do not take is a ValueError.
             self._no_link_until = self._loop.time() + NO_LINK_SECONDS
-            error = none
+            error = NoLink(f"no link to {self.host.url}: {none}")
         except RequestError as refused:
             error = refused
         except TimeoutError:
@@ -234,19 +248,19 @@ class Line:
 
     def _end(self, error: RequestError | NoLink) -> None:
         questions, self._open = self._open, {}
-        self._queue, self._queued_bytes = [], 0
+        self._queue, self._queued_bytes = {}, 0
         for question in questions.values():
             self._call_back(question, error)
 
     def _ask_again(self) -> None:
         """Send the open questions on a connection that takes the place of a silent one, but for writes."""
-        self._queue, self._queued_bytes = [], 0
+        self._queue, self._queued_bytes = {}, 0
         for number, question in list(self._open.items()):
             if question.message is None:
                 del self._open[number]
                 self._call_back(question, OwnerUnreachable(f"{self.host.url}: its connection was silent"))
             else:
-                self._send(question.message)
+                self._send(number, question.message)
 
     def _call_back(self, question: _Open, outcome: Reply | RequestError | NoLink) -> None:
         try:
@@ -282,7 +296,7 @@ class Line:
             oldest = min((question.asked_at for question in self._open.values()), default=-IDLE_INTERVAL)
             if now - max(oldest, self._heard_at) >= PING_SECONDS:
                 self._pinged_at = now
-                self._send(_PING)
+                self._send(_NO_QUESTION, _PING)
         elif now - self._pinged_at >= SILENT_SECONDS:
             what = "the request for a link" if self._wire is None else "a ping"
             error = Unresponsive(f"no answer from {self.host.url} to {what} within {SILENT_SECONDS:g} s")
@@ -327,7 +341,9 @@ class _Wire(asyncio.Protocol):
             async with asyncio.timeout(seconds):
                 await self.ready
         except TimeoutError:
-            raise Unconnected(f"no link to {self._line.host.url} within {seconds:g} s") from None
+            # The answer may have come in the same turn of the event loop.
+            if self._reader is None:
+                raise Unconnected(f"no link to {self._line.host.url} within {seconds:g} s") from None
         finally:
             if self._reader is None:
                 self.abort()
@@ -340,6 +356,9 @@ class _Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Request a link."""
         self._transport = transport  # type: ignore[assignment] # a stream's
+        if sys.platform == "linux":
+            one = transport.get_extra_info("socket")
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(GONE_SECONDS * 1000))
         transport.write(self._request)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
@@ -367,16 +386,18 @@ class _Wire(asyncio.Protocol):
             if len(self._head) > MAX_HEAD_BYTES:
                 raise BadPacket("the answer to the request for a link does not end")
             return b""
+        if self.ready.done():
+            # Nobody waits for the link any more, and it is about to be closed.
+            return b""
         head, rest = bytes(self._head[: end + len(END)]), bytes(self._head[end + len(END) :])
         self._head.clear()
         seals = self._seals = read_answer(head, self._hello, self._line.host, self._keys)
-        self._reader = PacketReader(seals.received)
+        self._reader = PacketReader(seals.received, MAX_PACKET_BYTES)
         if self._transport is not None:
             self._transport.write(seals.first)
             self.send([_PING])
-        if not self.ready.done():
-            self.ready.set_result(None)
-            self._line.opened(self)
+        self.ready.set_result(None)
+        self._line.opened(self)
         return rest
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -72,12 +72,12 @@ def packed(messages: Sequence[bytes], seal: Seal) -> list[bytes]:
 
 
 class PacketReader:
-    """Finds the packets in what arrives on a link, and checks them."""
+    """Finds the packets in what arrives on a link, and checks them; first_limit is the most bytes of the first."""
 
-    def __init__(self, seal: Seal) -> None:
+    def __init__(self, seal: Seal, first_limit: int = MAX_FIRST_PACKET_BYTES) -> None:
         self._seal = seal
         self._buffer = bytearray()
-        self._limit = MAX_FIRST_PACKET_BYTES
+        self._limit = first_limit
 
     @property
     def held(self) -> int:

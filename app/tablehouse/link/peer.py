@@ -136,7 +136,7 @@ class LinkPeer:
         terms: Terms,
     ) -> Answered[Result]:
         """Ask `host` about a partition that it holds; see the protocol for what it raises."""
-        seconds = terms.timeout * HOP_SHARE
+        seconds, started = terms.timeout * HOP_SHARE, asyncio.get_running_loop().time()
         crossing = cast("Crossing", question)
         line = self._line(host, is_long=terms.wait > 0 or not isinstance(question, _SHORT))
         reply: Reply | NoLink = NoLink()
@@ -147,14 +147,14 @@ class LinkPeer:
             )
             reply = await _asked(line, number, ask, seconds, followed=terms.followed)
         if isinstance(reply, NoLink):
-            return await self._http.at(host).answer(table, partition, question, consistency, terms)
+            return await self._http.at(host).answer(table, partition, question, consistency, _left(terms, started))
         return Answered(result_of(reply, crossing, partition), host.worker_id)
 
     async def answer_many(
         self, host: HostInfo, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
     ) -> Answered[Sequence[Slice]]:
         """Ask `host` for keys of some partitions that it holds; see the protocol for what it raises."""
-        seconds = terms.timeout * HOP_SHARE
+        seconds, started = terms.timeout * HOP_SHARE, asyncio.get_running_loop().time()
         line = self._line(host, is_long=True)
         reply: Reply | NoLink = NoLink()
         if not line.has_no_link:
@@ -162,14 +162,14 @@ class LinkPeer:
             many = AskMany(number, _agreed(table, terms), wanted, seconds, _given(consistency), _wait(terms, seconds))
             reply = await _asked(line, number, many, seconds, followed=terms.followed)
         if isinstance(reply, NoLink):
-            return await self._http.at(host).answer_many(table, wanted, consistency, terms)
+            return await self._http.at(host).answer_many(table, wanted, consistency, _left(terms, started))
         if not isinstance(reply, Slices):
             raise _other_answer(reply)
         return Answered(decode_slices(reply.slices, wanted), host.worker_id)
 
     async def write(self, host: HostInfo, write: ConditionalWrite, terms: Terms) -> int:
         """Ask `host` to write a row of a partition that it owns; see the protocol for what it raises."""
-        seconds = terms.timeout * HOP_SHARE
+        seconds, started = terms.timeout * HOP_SHARE, asyncio.get_running_loop().time()
         line = self._line(host, is_long=True)
         reply: Reply | NoLink = NoLink()
         if not line.has_no_link:
@@ -194,7 +194,7 @@ class LinkPeer:
                     f"no answer: {error.detail}"
                 ) from None
         if isinstance(reply, NoLink):
-            return await self._http.write(host, write, terms)
+            return await self._http.write(host, write, _left(terms, started))
         if isinstance(reply, Refused):
             raise error_of(reply.error)
         if not isinstance(reply, Written):
@@ -305,6 +305,13 @@ def _given(consistency: Consistency) -> Consistency | None:
 def _wait(terms: Terms, seconds: float) -> float:
     # The asked worker has to answer while this one still waits.
     return min(terms.wait, seconds * HOP_SHARE)
+
+
+def _left(terms: Terms, started: float) -> Terms:
+    """Return the terms for the rest of the time of a hop."""
+    spent = asyncio.get_running_loop().time() - started
+    # aiohttp takes a timeout of 0 for none at all.
+    return terms._replace(timeout=max(terms.timeout - spent, 0.001), wait=max(terms.wait - spent, 0.0))
 
 
 def _nobody(host: HostInfo, error: RequestError) -> None:

@@ -2,6 +2,10 @@
 
 import asyncio
 import contextlib
+import ctypes
+import socket
+import struct
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -15,6 +19,7 @@ from tablehouse.errors import (
     PreconditionFailed,
     RequestError,
 )
+from tablehouse.http.internal import DEADLINE_MS
 from tablehouse.link import asking
 from tablehouse.link.handshake import answer, read_request
 from tablehouse.link.messages import (
@@ -31,7 +36,7 @@ from tablehouse.link.messages import (
     encode,
 )
 from tablehouse.link.packets import PacketReader, Seal, packed
-from tablehouse.link.peer import LinkPeer
+from tablehouse.link.peer import HOP_SHARE, LinkPeer
 from tablehouse.model import DEFAULT_CONSISTENCY, Freshness, HostInfo, Role
 from tablehouse.routing.error_values import value_of
 from tablehouse.routing.ports import Answered, Condition, ConditionalWrite, NotAsked, Terms, Unconnected, Unresponsive
@@ -42,6 +47,8 @@ from tablehouse.tasks.reads import ReadResult
 from tests.support.link_peers import ME, link_peer
 from tests.support.polling import until
 from tests.support.positions import at
+
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 TERMS = Terms(0.0, 5.0, "digest", 4, 7, "r", followed=True)
 
@@ -430,3 +437,63 @@ async def test_a_silent_connection_that_speaks_again_is_kept(peer: LinkPeer, fak
     fake.silent_links = 0
     assert (await get(peer, fake, terms=terms)).result.row is not None
     assert fake.links == 1
+
+
+async def test_what_was_given_up_before_there_was_a_link_is_never_sent(peer: LinkPeer, fake: Fake) -> None:
+    fake.opens.clear()
+    terms = TERMS._replace(timeout=0.5)
+    assert type(await refused(peer.write(fake.host, WRITE, terms))) is Unconnected
+    cancelled = asyncio.ensure_future(get(peer, fake, b"cancelled", TERMS._replace(wait=1.0)))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    later = asyncio.ensure_future(get(peer, fake, b"later", TERMS._replace(timeout=60.0, wait=1.0, followed=False)))
+    await asyncio.sleep(0)
+    fake.opens.set()
+    await later
+    assert [question.question for question in fake.questions if isinstance(question, Ask)] == [Get(b"later")]
+    assert len(fake.questions) == 1
+
+
+async def test_a_name_that_no_connection_can_be_made_to_is_found_out_at_once(peer: LinkPeer, fake: Fake) -> None:
+    fake.host = HostInfo("fake", 3, "http://fake..test:80")
+    for _ in range(2):
+        got = await refused(get(peer, fake, terms=TERMS._replace(timeout=60.0, followed=False)))
+        assert isinstance(got, OwnerUnreachable)
+        assert "within" not in got.detail
+
+
+async def test_the_time_that_it_took_to_find_out_that_there_is_no_link_is_gone(peer: LinkPeer) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(heads) == 1:
+            await asyncio.sleep(0.2)  # as a slow worker
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host = HostInfo("old", 3, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await refused(peer.at(host).answer("planes", 2, Get(b"k"), DEFAULT_CONSISTENCY, TERMS))
+    [_, head] = heads
+    [left] = [line for line in head.decode().split("\r\n") if line.startswith(DEADLINE_MS)]
+    assert int(left.partition(":")[2]) <= (TERMS.timeout - 0.2) * HOP_SHARE * 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends such a connection, and drops what arrives on it")
+async def test_a_link_over_a_network_that_has_failed_is_opened_anew(
+    peer: LinkPeer, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "GONE_SECONDS", 0.5)
+    await get(peer, fake)
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # classic BPF: pass 0 bytes
+    taken: socket.socket = fake.writers[0].get_extra_info("socket")
+    taken.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop_all)))
+
+    async def answered() -> bool:
+        with contextlib.suppress(RequestError):
+            return (await get(peer, fake)).result.row is not None
+        return False
+
+    await until(answered, "an answer on another link")
+    assert fake.links == 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import random
 from collections.abc import AsyncIterator
 
@@ -9,14 +10,22 @@ import pytest
 import pytest_asyncio
 
 from tablehouse.formats.partitioners import partition_of
+from tablehouse.http.plain import PlainReads
+from tablehouse.link import asking
 from tablehouse.link.answering import LinkServer
+from tablehouse.link.asking import MAX_QUESTIONS
 from tablehouse.link.handshake import request
-from tablehouse.link.packets import Seal, packed
-from tablehouse.model import HostInfo, Role
+from tablehouse.link.messages import Agreed, Ask, AskMany, Cancel, Ping, Pong, decode_replies, encode
+from tablehouse.link.messages import Reply as Message
+from tablehouse.link.packets import MAX_FIRST_PACKET_BYTES, PacketReader, Seal, packed
+from tablehouse.model import Consistency, HostInfo, Role
+from tablehouse.routing.ports import Wanted
 from tablehouse.stores.rows import Row
+from tablehouse.tasks.questions import Get
 from tests.support.cluster_fakes import Placed, snapshot
 from tests.support.http_workers import Reply, Worker, connected, read_reply, share, start_worker, two_workers
 from tests.support.polling import until
+from tests.support.positions import at
 
 #: Keys that worker b has.
 FAR = [key for key in (b"k%d" % number for number in range(2_000)) if partition_of("murmur2", key, 4) > 1]
@@ -259,3 +268,125 @@ async def test_no_answer_reaches_another_request_while_links_come_and_go(workers
     done.set()
     await cutting
     assert answered > 1_000
+
+
+async def test_the_first_answer_on_a_link_may_be_large(workers: tuple[Worker, Worker]) -> None:
+    a, b = workers
+    body = b'"%b"' % (b"x" * MAX_FIRST_PACKET_BYTES)
+    b.local.rows["planes", partition_of("murmur2", FAR[0], 4), FAR[0]] = Row(body, 0, 1)
+    assert (await read(a)).body == body
+    assert len(links(b)) == 1
+
+
+async def test_an_answer_that_cannot_be_given_at_once_is_given_by_the_full_handler(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = workers
+
+    def rendered(_self: PlainReads, _found: object, _read: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(PlainReads, "_rendered", rendered)
+    assert (await read(a)).body == b'"%b"' % FAR[0]
+    plain_reads = a.server._public.plain  # noqa: SLF001 - as above
+    assert plain_reads is not None
+    plain_reads.close()
+    await asyncio.wait_for(plain_reads.idle.wait(), 30)
+
+
+async def test_what_arrives_behind_a_request_that_waits_for_another_worker_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asking, "SILENT_SECONDS", 600.0)
+    a, b = await start_worker("a", held=64 << 10, timeout=600.0), await start_worker("b")
+    count = 1
+    share((a, b), {"a": [0, 1], "b": [2, 3]})
+    fill(b)
+
+    def sample(name: str, **labels: str) -> float:
+        return a.metrics.registry.get_sample_value(name, labels) or 0
+
+    async def waiting() -> bool:
+        return a.server._public.plain._waiting == count  # type: ignore[union-attr] # noqa: SLF001 - as above
+
+    async def held() -> bool:
+        return sample("tablehouse_http_held_bytes") > 32 << 10
+
+    async def none_held() -> bool:
+        return sample("tablehouse_http_held_bytes") == 0
+
+    try:
+        await read(a)
+        [link] = links(b)._links  # noqa: SLF001 - as above
+        assert link._transport is not None  # noqa: SLF001 - as above
+        link._transport.pause_reading()  # noqa: SLF001 - as above
+        behind = plain(FAR[1]) * 1_000
+        async with connected(a.url) as (reader, writer), connected(a.url) as (other_reader, other_writer):
+            writer.write(plain(FAR[0]))
+            await until(waiting, "another worker is asked")
+            writer.write(behind)
+            await until(held, "the requests behind are counted")
+            count = 2
+            other_writer.write(plain(FAR[0]))
+            await until(waiting, "another worker is asked")
+            other_writer.write(behind)
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(other_reader.read(), 30) == b""
+            assert sample("tablehouse_http_connections_closed_total", reason="memory") == 1
+            link._transport.resume_reading()  # noqa: SLF001 - as above
+            for _ in range(1_001):
+                assert (await read_reply(reader)).status == 200
+        await until(none_held, "nothing is counted any more")
+    finally:
+        await a.server.stop(1)
+        await b.server.stop(1)
+
+
+async def test_a_ping_is_answered_however_many_questions_wait(workers: tuple[Worker, Worker]) -> None:
+    _, b = workers
+    digest = links(b).agreement._tables["planes"].digest  # noqa: SLF001 - as above
+    agreed = Agreed("planes", digest, 4, 7)
+    wanted = Consistency(min_position=at(2, 1_000))
+    async with connected(b.internal) as (reader, writer):
+        writer.write(request(HostInfo("b", 1, b.internal), "test", "c 1", "0" * 32))
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        asks = [encode(Ask(number, agreed, 2, Get(FAR[0]), 60.0, wanted, 60.0)) for number in range(1, MAX_QUESTIONS)]
+        writer.writelines(packed([encode(Ping())], Seal(None)))
+        writer.writelines(packed([*asks, encode(Ping())], Seal(None)))
+        packets, replies = PacketReader(Seal(None)), list[Message]()
+        while replies != [Pong(), Pong()]:
+            data = await asyncio.wait_for(reader.read(1 << 16), 30)
+            replies += [reply for payload in packets.feed(data) for reply in decode_replies(payload)]
+    assert len(b.local.waits) == len(asks)
+
+
+async def test_a_question_that_is_given_up_right_away_leaves_no_trace(workers: tuple[Worker, Worker]) -> None:
+    _, b = workers
+    async with connected(b.internal) as (reader, writer):
+        writer.write(request(HostInfo("b", 1, b.internal), "test", "c 1", "0" * 32))
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        many = AskMany(1, Agreed("planes", "", 4, 7), [Wanted(2, [FAR[0]])], 5.0)
+        writer.writelines(packed([encode(many), encode(Cancel(1)), encode(Ping())], Seal(None)))
+        [payload] = PacketReader(Seal(None)).feed(await asyncio.wait_for(reader.read(1 << 16), 30))
+        assert decode_replies(payload) == [Pong()]
+
+        async def idle() -> bool:
+            return links(b).is_idle
+
+        await until(idle, "nothing is answered any more")
+    gc.collect()
+
+
+async def test_what_those_without_a_secret_call_themselves_is_not_remembered() -> None:
+    b = await start_worker("b", secrets=("s",))
+    try:
+        for number in range(10):
+            async with connected(b.internal) as (reader, writer):
+                writer.write(request(HostInfo("b", 1, b.internal), "test", f"c {number}", "0" * 32))
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+                writer.write(b"\x00" * 100)
+                with contextlib.suppress(ConnectionResetError):
+                    assert await asyncio.wait_for(reader.read(), 30) == b""
+        assert len(links(b).warnings._troubles) == 1  # noqa: SLF001 - as above
+    finally:
+        await b.server.stop(1)
