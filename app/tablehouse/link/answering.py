@@ -4,9 +4,9 @@ Like the rest of the internal listener it has no query and no way to other worke
 """
 
 import asyncio
-import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
@@ -16,13 +16,7 @@ from tablehouse.errors import InternalError, NotOwner, RequestError
 from tablehouse.link.asking import MAX_QUESTIONS
 from tablehouse.link.handshake import (
     Hello,
-    NoLink,
-    answer,
     answering_seals,
-    is_request,
-    name_of,
-    read_request,
-    refusal,
 )
 from tablehouse.link.messages import (
     Agreed,
@@ -42,7 +36,7 @@ from tablehouse.link.messages import (
     encode,
 )
 from tablehouse.link.packets import BadPacket, PacketReader, packed
-from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency
 from tablehouse.recurring import Recurring
 from tablehouse.routing.agreement import Agreement
 from tablehouse.routing.decisions import Decisions
@@ -64,111 +58,50 @@ MAX_WAITING = 1024
 #: worker has no more open, so its pings do not.
 MAX_LATER = MAX_QUESTIONS
 
-#: The least that answers which a worker has not taken may fill on its link, before no more of its questions are taken.
-MIN_UNSENT_BYTES = 64 << 10
-
 #: The longest that a worker may take to prove itself with its first packet, in seconds.
 FIRST_PACKET_SECONDS = 5.0
 
 _PONG = encode(Pong())
 
 
-class LinkServer:
-    """Answers on the links of all other workers.
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What the links of all other workers are answered with.
 
-    keys are those of the secrets. me is this worker; clock is monotonic, in seconds. held_bytes is what the answers
-    that workers have not taken may fill on all links together, and max_links how many there may be.
+    keys are those of the secrets; clock is monotonic, in seconds. warnings are of links that are not understood.
+    """
+
+    agreement: Agreement
+    local: LocalTables
+    here: Answers
+    decisions: Decisions
+    keys: Sequence[bytes]
+    clock: Callable[[], float]
+    warnings: Recurring = field(default_factory=lambda: Recurring(log))
+
+
+class AnsweringLink(asyncio.Protocol):
+    """The link of one other worker.
+
+    unsent_limit are the bytes of answers that it may hold; ended is called with the link once it is closed.
     """
 
     def __init__(
         self,
-        *,
-        agreement: Agreement,
-        local: LocalTables,
-        here: Answers,
-        decisions: Decisions,
-        keys: Sequence[bytes],
-        me: Callable[[], HostInfo],
-        clock: Callable[[], float],
-        held_bytes: int,
-        max_links: int,
+        answering: Answering,
+        hello: Hello,
+        nonce: str,
+        transport: asyncio.Transport,
+        unsent_limit: int,
+        ended: "Callable[[AnsweringLink], None]",
     ) -> None:
-        self.agreement = agreement
-        self.local = local
-        self.here = here
-        self.decisions = decisions
-        self.keys = keys
-        self.clock = clock
-        self.warnings = Recurring(log)
-        self._me = me
-        self._held_bytes = held_bytes
-        self._max_links = max_links
-        self._links: set[AnsweringLink] = set()
-
-    def __len__(self) -> int:
-        """Return how many links there are."""
-        return len(self._links)
-
-    @property
-    def is_idle(self) -> bool:
-        """Return whether no question is without an answer."""
-        return all(link.is_idle for link in self._links)
-
-    @property
-    def unsent_limit(self) -> int:
-        """Return the bytes of answers that each link may hold."""
-        return max(MIN_UNSENT_BYTES, self._held_bytes // max(1, len(self._links)))
-
-    @staticmethod
-    def is_request(data: bytes) -> bool:
-        """Return whether the first bytes of a connection request a link."""
-        return is_request(data)
-
-    def accept(self, transport: asyncio.Transport, head: bytes) -> "AnsweringLink | None":
-        """Begin a link on a connection that began with this head, and answer it; None when it is closed instead."""
-        me = self._me()
-        hello, refused = None, b""
-        try:
-            hello = read_request(head)
-        except NoLink as error:
-            refused = refusal(426, "Upgrade Required", str(error))
-        else:
-            if hello.meant != name_of(me):
-                detail = f"this is worker {name_of(me)!r}, and the asking one means {hello.meant!r}"
-                refused = refusal(421, "Misdirected Request", detail)
-            elif len(self._links) >= self._max_links:
-                detail = f"this worker has {self._max_links} links, and may have no more"
-                refused = refusal(503, "Service Unavailable", detail)
-        if hello is None or refused:
-            transport.write(refused)
-            transport.close()
-            return None
-        nonce = secrets.token_hex(16)
-        transport.write(answer(hello, me, nonce, self.keys))
-        link = AnsweringLink(self, hello, nonce, transport)
-        self._links.add(link)
-        return link
-
-    def ended(self, link: "AnsweringLink") -> None:
-        """Record that a link is closed."""
-        self._links.discard(link)
-
-    def close(self) -> None:
-        """Close every link."""
-        for link in list(self._links):
-            link.close()
-
-
-class AnsweringLink(asyncio.Protocol):
-    """The link of one other worker."""
-
-    def __init__(self, server: LinkServer, hello: Hello, nonce: str, transport: asyncio.Transport) -> None:
-        self._server = server
+        self._answering = answering
+        self._on_end = ended
         self._hello = hello
         self._nonce = nonce
         self._transport: asyncio.Transport | None = transport
         self._loop = asyncio.get_running_loop()
-        transport.set_write_buffer_limits(high=server.unsent_limit)
+        transport.set_write_buffer_limits(high=unsent_limit)
         self._reader: PacketReader | None = None
         self._begin()
         self._waiting: deque[Question] = deque()
@@ -181,7 +114,7 @@ class AnsweringLink(asyncio.Protocol):
         self._proof_timer = self._loop.call_later(FIRST_PACKET_SECONDS, self._fail, "no proof of the secret in time")
 
     def _begin(self) -> None:
-        if not self._server.keys:
+        if not self._answering.keys:
             self._seals = answering_seals((), b"", self._hello, self._nonce)
             self._reader = PacketReader(self._seals.received)
 
@@ -202,7 +135,7 @@ class AnsweringLink(asyncio.Protocol):
         """Take the questions that have arrived."""
         try:
             if self._reader is None:
-                self._seals = answering_seals(self._server.keys, data[:1], self._hello, self._nonce)
+                self._seals = answering_seals(self._answering.keys, data[:1], self._hello, self._nonce)
                 self._reader = PacketReader(self._seals.received)
                 data = data[1:]
             for payload in self._reader.feed(data):
@@ -231,12 +164,12 @@ class AnsweringLink(asyncio.Protocol):
         self._waiting.clear()
         for task in self._later.values():
             task.cancel()
-        self._server.ended(self)
+        self._on_end(self)
 
     def _fail(self, reason: str) -> None:
         peer = self._hello.asking
         # What a worker without a proof says it is must not be remembered.
-        self._server.warnings.warn("link", "a link is closed: it is not understood", peer=peer, reason=reason)
+        self._answering.warnings.warn("link", "a link is closed: it is not understood", peer=peer, reason=reason)
         if self._transport is not None:
             self._transport.abort()
 
@@ -292,13 +225,13 @@ class AnsweringLink(asyncio.Protocol):
 
     def _answered(self, ask: Ask) -> Reply:
         """Answer a question here and now."""
-        server, agreed = self._server, ask.agreed
+        own, agreed = self._answering, ask.agreed
         try:
-            server.agreement.table(agreed.table, agreed.digest, agreed.partitions)
+            own.agreement.table(agreed.table, agreed.digest, agreed.partitions)
             consistency = ask.consistency or DEFAULT_CONSISTENCY
-            return Answer(ask.number, server.local.answer(agreed.table, ask.partition, ask.question, consistency))
+            return Answer(ask.number, own.local.answer(agreed.table, ask.partition, ask.question, consistency))
         except NotOwner as error:
-            return self._refused(ask.number, server.agreement.with_generations(error, agreed.generation))
+            return self._refused(ask.number, own.agreement.with_generations(error, agreed.generation))
         except RequestError as error:
             return self._refused(ask.number, error)
         except Exception:
@@ -308,7 +241,7 @@ class AnsweringLink(asyncio.Protocol):
     async def _answer_later(self, ask: Ask) -> Reply:
         table = self._table(ask.agreed)
         terms = _terms(table, ask.agreed, ask.timeout, ask.wait)
-        answered = await self._server.here.answer(
+        answered = await self._answering.here.answer(
             table.spec.name, ask.partition, ask.question, ask.consistency or DEFAULT_CONSISTENCY, terms
         )
         return Answer(ask.number, answered.result)
@@ -317,31 +250,31 @@ class AnsweringLink(asyncio.Protocol):
         table = self._table(many.agreed)
         consistency: Consistency = many.consistency or DEFAULT_CONSISTENCY
         terms = _terms(table, many.agreed, many.timeout, many.wait)
-        answered = await self._server.here.answer_many(table.spec.name, many.wanted, consistency, terms)
+        answered = await self._answering.here.answer_many(table.spec.name, many.wanted, consistency, terms)
         return Slices(many.number, encode_slices([self._explained(part, many.agreed) for part in answered.result]))
 
     async def _write(self, write: Write) -> Reply:
         table = self._table(write.agreed)
         if not table.spec.writable:
             raise NotOwner(f"this worker's definition of table {table.spec.name} does not let callers write")
-        offset = await self._server.decisions.write(
+        offset = await self._answering.decisions.write(
             table,
             write.partition,
             write.stored_key,
             key=write.key,
             value=write.value,
             condition=write.condition,
-            deadline=self._server.clock() + write.timeout,
+            deadline=self._answering.clock() + write.timeout,
         )
         return Written(write.number, offset)
 
     def _explained(self, part: Slice, agreed: Agreed) -> Slice:
         if not isinstance(part.outcome, NotOwner):
             return part
-        return part._replace(outcome=self._server.agreement.with_generations(part.outcome, agreed.generation))
+        return part._replace(outcome=self._answering.agreement.with_generations(part.outcome, agreed.generation))
 
     def _table(self, agreed: Agreed) -> RoutedTable:
-        return self._server.agreement.table(agreed.table, agreed.digest, agreed.partitions)
+        return self._answering.agreement.table(agreed.table, agreed.digest, agreed.partitions)
 
     # Answers
 
@@ -358,7 +291,7 @@ class AnsweringLink(asyncio.Protocol):
         try:
             reply = await answering()
         except NotOwner as error:
-            reply = self._refused(number, self._server.agreement.with_generations(error, agreed.generation))
+            reply = self._refused(number, self._answering.agreement.with_generations(error, agreed.generation))
         except RequestError as error:
             reply = self._refused(number, error)
         except Exception:

@@ -1,22 +1,17 @@
 """The asking side of a link: questions go out, and each is called back once, with its answer or why there is none."""
 
 import asyncio
-import secrets
-import socket
-import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import structlog
 
 from tablehouse.errors import Overloaded, OwnerUnreachable, RequestError
-from tablehouse.link.handshake import END, MAX_HEAD_BYTES, Hello, NoLink, Seals, name_of, read_answer, request
-from tablehouse.link.messages import Cancel, Ping, Pong, Question, Reply, Write, decode_replies, encode
-from tablehouse.link.packets import MAX_PACKET_BYTES, BadPacket, PacketReader, packed
+from tablehouse.link.handshake import NoLink
+from tablehouse.link.messages import Cancel, Pong, Question, Reply, Write, encode
+from tablehouse.link.wire import PING, Wire, connected
 from tablehouse.model import HostInfo
-from tablehouse.routing.ports import NotAsked, Unconnected, Unresponsive
+from tablehouse.routing.ports import Unconnected, Unresponsive
 
 log = structlog.get_logger("link")
 
@@ -35,10 +30,6 @@ MAX_UNSENT_BYTES = 4 << 20
 PING_SECONDS = 0.5
 SILENT_SECONDS = 1.0
 
-#: Seconds after which the kernel ends a link whose other side takes nothing at all. Otherwise, once a network has
-#: failed for a while, it would wait about as long again before it tries once more.
-GONE_SECONDS = 10.0
-
 #: Seconds between two looks at the questions, while there are any, and at a link without questions. Such a link is
 #: pinged at each look, so that a worker that is gone is found before it is asked.
 BUSY_INTERVAL = 0.05
@@ -50,7 +41,6 @@ NO_LINK_SECONDS = 30.0
 #: What is called with a reply, with the error of a question that has none, or with NoLink.
 Done = Callable[[Reply | RequestError | NoLink], None]
 
-_PING = encode(Ping())
 _NO_QUESTION = 0
 
 
@@ -91,7 +81,7 @@ class Line:
         self._queue: dict[int, bytes] = {}
         self._queued_bytes = 0
         self._is_flushing = False
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
         self._opening: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_busy = False
@@ -185,7 +175,7 @@ class Line:
         error: RequestError | NoLink
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                wire = await _connected(self, self.host, self._me(), self._keys)
+                wire = await connected(self, self.host, self._me(), self._keys)
             if self._wire is None:
                 self._pinged_at = self._loop.time()
             await wire.answered(ANSWER_SECONDS)
@@ -214,7 +204,7 @@ class Line:
 
     # What the connection calls
 
-    def opened(self, wire: "_Wire") -> None:
+    def opened(self, wire: Wire) -> None:
         """Send what was asked meanwhile: the worker has proven itself."""
         self._opening = None
         old, self._wire = self._wire, wire
@@ -238,7 +228,7 @@ class Line:
             if question is not None:
                 self._call_back(question, reply)
 
-    def lost(self, wire: "_Wire", reason: str) -> None:
+    def lost(self, wire: Wire, reason: str) -> None:
         """Call back every open question: the connection has ended."""
         if wire is self._wire:
             self._wire = self._pinged_at = None
@@ -296,7 +286,7 @@ class Line:
             oldest = min((question.asked_at for question in self._open.values()), default=-IDLE_INTERVAL)
             if now - max(oldest, self._heard_at) >= PING_SECONDS:
                 self._pinged_at = now
-                self._send(_NO_QUESTION, _PING)
+                self._send(_NO_QUESTION, PING)
         elif now - self._pinged_at >= SILENT_SECONDS:
             what = "the request for a link" if self._wire is None else "a ping"
             error = Unresponsive(f"no answer from {self.host.url} to {what} within {SILENT_SECONDS:g} s")
@@ -308,111 +298,3 @@ class Line:
             for number, question in [one for one in self._open.items() if one[1].followed]:
                 self.forget(number)
                 self._call_back(question, error)
-
-
-class _Wire(asyncio.Protocol):
-    """One connection of a line."""
-
-    def __init__(self, line: Line, hello: Hello, keys: Sequence[bytes], head: bytes) -> None:
-        self._line = line
-        self._hello = hello
-        self._keys = keys
-        self._request = head
-        self._transport: asyncio.Transport | None = None
-        self._head = bytearray()
-        self._seals: Seals | None = None
-        self._reader: PacketReader | None = None
-        self._reason = "the connection was closed"
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that the kernel has not taken yet."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
-
-    def send(self, messages: Sequence[bytes]) -> None:
-        """Send encoded messages; nothing where the connection is lost."""
-        if self._transport is not None and self._seals is not None:
-            self._transport.writelines(packed(messages, self._seals.sent))
-
-    async def answered(self, seconds: float) -> None:
-        """Wait for the answer to the request for a link; raises NoLink, NotAsked, and Unconnected if none comes."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.ready
-        except TimeoutError:
-            # The answer may have come in the same turn of the event loop.
-            if self._reader is None:
-                raise Unconnected(f"no link to {self._line.host.url} within {seconds:g} s") from None
-        finally:
-            if self._reader is None:
-                self.abort()
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Request a link."""
-        self._transport = transport  # type: ignore[assignment] # a stream's
-        if sys.platform == "linux":
-            one = transport.get_extra_info("socket")
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(GONE_SECONDS * 1000))
-        transport.write(self._request)  # type: ignore[attr-defined]
-
-    def data_received(self, data: bytes) -> None:
-        """Take the answer to the request, and then packets."""
-        try:
-            if self._reader is None:
-                data = self._take_head(data)
-            if self._reader is not None and data:
-                for payload in self._reader.feed(data):
-                    self._line.received(decode_replies(payload))
-        except (BadPacket, ValueError, RecursionError) as error:
-            self._reason = f"its answer cannot be understood: {error}"
-            log.warning("a link is closed", peer=self._line.host.worker_id, reason=self._reason)
-            self.abort()
-        except (NoLink, RequestError) as error:
-            if not self.ready.done():
-                self.ready.set_exception(error)
-            self.abort()
-
-    def _take_head(self, data: bytes) -> bytes:
-        """Return what follows the answer to the request; nothing while that is not complete."""
-        self._head += data
-        end = self._head.find(END)
-        if end < 0:
-            if len(self._head) > MAX_HEAD_BYTES:
-                raise BadPacket("the answer to the request for a link does not end")
-            return b""
-        if self.ready.done():
-            # Nobody waits for the link any more, and it is about to be closed.
-            return b""
-        head, rest = bytes(self._head[: end + len(END)]), bytes(self._head[end + len(END) :])
-        self._head.clear()
-        seals = self._seals = read_answer(head, self._hello, self._line.host, self._keys)
-        self._reader = PacketReader(seals.received, MAX_PACKET_BYTES)
-        if self._transport is not None:
-            self._transport.write(seals.first)
-            self.send([_PING])
-        self.ready.set_result(None)
-        self._line.opened(self)
-        return rest
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """End the questions on it."""
-        self._transport = None
-        reason = self._reason if exc is None else f"{self._reason}: {exc}"
-        if not self.ready.done():
-            self.ready.set_exception(NotAsked(f"{self._line.host.url}: {reason}"))
-        self._line.lost(self, reason)
-
-
-async def _connected(line: Line, host: HostInfo, me: HostInfo, keys: Sequence[bytes]) -> _Wire:
-    """Connect to a worker, and request a link; raises OSError."""
-    url = urlsplit(host.url)
-    hello = Hello(name_of(host), name_of(me), secrets.token_hex(16))
-    make = partial(_Wire, line, hello, keys, request(host, url.netloc, hello.asking, hello.nonce))
-    _, wire = await asyncio.get_running_loop().create_connection(make, url.hostname or "", url.port or 80)
-    return wire

@@ -30,8 +30,9 @@ from tablehouse.http.public import PublicRoutes
 from tablehouse.http.rows import RowRoutes
 from tablehouse.http.server import Entrance, HttpServer
 from tablehouse.http.writes import WriteRoutes
-from tablehouse.link.answering import LinkServer
+from tablehouse.link.answering import Answering
 from tablehouse.link.peer import LinkPeer
+from tablehouse.link.server import LinkServer
 from tablehouse.routing.agreement import Agreement
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.batch import Batches
@@ -188,13 +189,8 @@ def http_server(
     timeout = options.request_timeout
     internal_connections = options.connections // INTERNAL_SHARE
     links = LinkServer(
-        agreement=Agreement(tables, view),
-        local=local,
-        here=here,
-        decisions=decisions,
-        keys=keys,
-        me=lambda: identity.host,
-        clock=clock,
+        Answering(Agreement(tables, view), local, here, decisions, keys, clock),
+        lambda: identity.host,
         held_bytes=options.held_bytes,
         max_links=internal_connections,
     )

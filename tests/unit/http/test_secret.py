@@ -14,7 +14,7 @@ from tablehouse.errors import OwnerUnreachable
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.http.internal import STATUS_PATH
 from tablehouse.http.proofs import CHALLENGE, CHALLENGE_PATH, NONCE, PROOF, WORKER, Met, keys_of, meet
-from tablehouse.link.answering import LinkServer
+from tablehouse.link.server import LinkServer
 from tablehouse.model import HostInfo
 from tablehouse.recurring import FIRST_INTERVAL, Recurring
 from tablehouse.routing.ports import NoCommonSecret

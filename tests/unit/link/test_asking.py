@@ -20,7 +20,7 @@ from tablehouse.errors import (
     RequestError,
 )
 from tablehouse.http.internal import DEADLINE_MS
-from tablehouse.link import asking
+from tablehouse.link import asking, wire
 from tablehouse.link.handshake import answer, read_request
 from tablehouse.link.messages import (
     Answer,
@@ -484,7 +484,7 @@ async def test_the_time_that_it_took_to_find_out_that_there_is_no_link_is_gone(p
 async def test_a_link_over_a_network_that_has_failed_is_opened_anew(
     peer: LinkPeer, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "GONE_SECONDS", 0.5)
+    monkeypatch.setattr(wire, "GONE_SECONDS", 0.5)
     await get(peer, fake)
     drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # classic BPF: pass 0 bytes
     taken: socket.socket = fake.writers[0].get_extra_info("socket")

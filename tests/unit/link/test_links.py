@@ -12,12 +12,12 @@ import pytest_asyncio
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.http.plain import PlainReads
 from tablehouse.link import asking
-from tablehouse.link.answering import LinkServer
 from tablehouse.link.asking import MAX_QUESTIONS
 from tablehouse.link.handshake import request
 from tablehouse.link.messages import Agreed, Ask, AskMany, Cancel, Ping, Pong, decode_replies, encode
 from tablehouse.link.messages import Reply as Message
 from tablehouse.link.packets import MAX_FIRST_PACKET_BYTES, PacketReader, Seal, packed
+from tablehouse.link.server import LinkServer
 from tablehouse.model import Consistency, HostInfo, Role
 from tablehouse.routing.ports import Wanted
 from tablehouse.stores.rows import Row
@@ -344,7 +344,7 @@ async def test_what_arrives_behind_a_request_that_waits_for_another_worker_is_co
 
 async def test_a_ping_is_answered_however_many_questions_wait(workers: tuple[Worker, Worker]) -> None:
     _, b = workers
-    digest = links(b).agreement._tables["planes"].digest  # noqa: SLF001 - as above
+    digest = links(b)._answering.agreement._tables["planes"].digest  # noqa: SLF001 - as above
     agreed = Agreed("planes", digest, 4, 7)
     wanted = Consistency(min_position=at(2, 1_000))
     async with connected(b.internal) as (reader, writer):
@@ -387,6 +387,6 @@ async def test_what_those_without_a_secret_call_themselves_is_not_remembered() -
                 writer.write(b"\x00" * 100)
                 with contextlib.suppress(ConnectionResetError):
                     assert await asyncio.wait_for(reader.read(), 30) == b""
-        assert len(links(b).warnings._troubles) == 1  # noqa: SLF001 - as above
+        assert len(links(b)._answering.warnings._troubles) == 1  # noqa: SLF001 - as above
     finally:
         await b.server.stop(1)
