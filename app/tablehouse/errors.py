@@ -107,7 +107,7 @@ class RequestError(TablehouseError):
     title: ClassVar[str]
     retryable: ClassVar[bool] = False
 
-    def __init__(self, detail: str, *, retry_after: int | None = None, **details: Any) -> None:
+    def __init__(self, detail: str, /, *, retry_after: int | None = None, **details: Any) -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after if retry_after is not None or not self.retryable else 1

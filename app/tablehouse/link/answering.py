@@ -58,6 +58,9 @@ MAX_WAITING = 1024
 #: worker has no more open, so its pings do not.
 MAX_LATER = MAX_QUESTIONS
 
+#: Batches of one link that are answered at the same time: each takes a MiB of rows, and one large row more.
+MAX_BATCHES = 8
+
 #: The longest that a worker may take to prove itself with its first packet, in seconds.
 FIRST_PACKET_SECONDS = 5.0
 
@@ -109,7 +112,10 @@ class AnsweringLink(asyncio.Protocol):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._is_scheduled = False
-        self._is_full = False
+        #: Set while the worker takes the answers.
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._batches = asyncio.Semaphore(MAX_BATCHES)
         self._reads = True
         self._proof_timer = self._loop.call_later(FIRST_PACKET_SECONDS, self._fail, "no proof of the secret in time")
 
@@ -149,11 +155,11 @@ class AnsweringLink(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Take no more questions: the worker does not take the answers."""
-        self._is_full = True
+        self._has_room.clear()
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._is_full = False
+        self._has_room.set()
         self._schedule()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -185,11 +191,11 @@ class AnsweringLink(asyncio.Protocol):
         self._is_scheduled = False
         waiting = self._waiting
         for _ in range(min(MESSAGES_PER_TURN, len(waiting))):
-            if self._is_full or self._out_bytes >= BYTES_PER_TURN or len(self._later) >= MAX_LATER:
+            if not self._has_room.is_set() or self._out_bytes >= BYTES_PER_TURN or len(self._later) >= MAX_LATER:
                 break
             self._take(waiting.popleft())
         self._flush()
-        can_go_on = not self._is_full and len(self._later) < MAX_LATER
+        can_go_on = self._has_room.is_set() and len(self._later) < MAX_LATER
         if waiting and can_go_on:
             self._schedule()
         self._read_more(wanted=len(waiting) < MAX_WAITING)
@@ -248,6 +254,11 @@ class AnsweringLink(asyncio.Protocol):
 
     async def _answer_many(self, many: AskMany) -> Reply:
         table = self._table(many.agreed)
+        async with self._batches:
+            await self._has_room.wait()
+            return await self._answer_batch(table, many)
+
+    async def _answer_batch(self, table: RoutedTable, many: AskMany) -> Reply:
         consistency: Consistency = many.consistency or DEFAULT_CONSISTENCY
         terms = _terms(table, many.agreed, many.timeout, many.wait)
         answered = await self._answering.here.answer_many(table.spec.name, many.wanted, consistency, terms)

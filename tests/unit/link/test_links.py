@@ -390,3 +390,36 @@ async def test_what_those_without_a_secret_call_themselves_is_not_remembered() -
         assert len(links(b)._answering.warnings._troubles) == 1  # noqa: SLF001 - as above
     finally:
         await b.server.stop(1)
+
+
+async def test_batches_for_a_worker_that_does_not_read_fill_no_memory(workers: tuple[Worker, Worker]) -> None:
+    _, b = workers
+    b.local.rows["planes", 2, b"large"] = Row(b"x" * (1 << 20), 0, 1)
+    digest = links(b)._answering.agreement._tables["planes"].digest  # noqa: SLF001 - as above
+    async with connected(b.internal) as (reader, writer):
+        writer.write(request(HostInfo("b", 1, b.internal), "test", "c 1", "0" * 32))
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        [link] = links(b)._links  # noqa: SLF001 - as above
+        transport = link._transport  # noqa: SLF001 - as above
+        assert transport is not None
+        transport.set_write_buffer_limits(high=2 << 20)
+        agreed, wanted = Agreed("planes", digest, 4, 7), [Wanted(2, [b"large"])]
+        count = 100
+        writer.writelines(packed([encode(Ping())], Seal(None)))
+        writer.writelines(
+            packed([encode(AskMany(one, agreed, wanted, 60.0)) for one in range(1, count + 1)], Seal(None))
+        )
+        most = 0
+
+        async def is_stuck() -> bool:
+            nonlocal most
+            most = max(most, transport.get_write_buffer_size())
+            return not link._has_room.is_set()  # noqa: SLF001 - as above
+
+        await until(is_stuck, "the rest waits until some of the answers are taken")
+        packets, replies = PacketReader(Seal(None), 1 << 30), list[Message]()
+        while len(replies) < count + 1:
+            data = await asyncio.wait_for(reader.read(1 << 20), 30)
+            most = max(most, transport.get_write_buffer_size())
+            replies += [reply for payload in packets.feed(data) for reply in decode_replies(payload)]
+    assert most < 16 << 20
