@@ -7,13 +7,10 @@ from tablehouse.http.consistency import asking_headers
 from tablehouse.http.dispatch import REQUEST_ID
 from tablehouse.http.forms import PROTOCOL_VERSION, VERSION
 from tablehouse.http.internal import DEADLINE_MS, GENERATION, PARTITIONS, TABLE_DIGEST
-from tablehouse.http.proofs import WORKER, name_of
+from tablehouse.http.proofs import WORKER
 from tablehouse.model import Consistency, HostInfo
 from tablehouse.routing.error_values import from_document
-from tablehouse.routing.ports import Terms
-
-#: Of the caller's time, the share that a hop may use; the rest is for saying that it failed.
-HOP_SHARE = 0.9
+from tablehouse.routing.ports import HOP_SHARE, Terms, name_of
 
 
 def agreement_headers(host: HostInfo, terms: Terms, seconds: float) -> dict[str, str]:

@@ -15,7 +15,7 @@ from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.json_text import decode_with
 from tablehouse.http.forms import PROTOCOL_VERSION, ROWS_PREFIX, VERSION, Received, form_of
 from tablehouse.http.freshness import SERVED_BY
-from tablehouse.http.hop import HOP_SHARE, agreement_headers, hop_headers, refusal_of
+from tablehouse.http.hop import agreement_headers, hop_headers, refusal_of
 from tablehouse.http.internal import (
     BATCH,
     STATUS_PATH,
@@ -26,7 +26,9 @@ from tablehouse.http.internal import (
 )
 from tablehouse.http.proofs import CHALLENGE_PATH, NONCE, Met, meet
 from tablehouse.model import Consistency, HostInfo, TaskStatus
+from tablehouse.routing.at_host import AtHost
 from tablehouse.routing.ports import (
+    HOP_SHARE,
     Answered,
     Answers,
     ConditionalWrite,
@@ -36,6 +38,7 @@ from tablehouse.routing.ports import (
     Unconnected,
     Unresponsive,
     Wanted,
+    unknown_write,
 )
 from tablehouse.routing.slices import CONTENT_TYPE, decode_slices, encode_wanted
 from tablehouse.routing.strangers import Strangers
@@ -86,7 +89,7 @@ class HttpPeer:
 
     def at(self, host: HostInfo) -> Answers:
         """Return what asks `host`."""
-        return _AtHost(self, host)
+        return AtHost(self, host)
 
     async def answer(
         self,
@@ -136,10 +139,7 @@ class HttpPeer:
         except Unconnected:
             raise
         except OwnerUnreachable as error:
-            raise DeadlineExceeded(
-                f"the write may have happened, or may happen later: {host.worker_id}, which was to decide it, gave no "
-                f"answer: {error.detail}"
-            ) from None
+            raise unknown_write(host, error) from None
         if status != 204 or got.get(VERSION) != PROTOCOL_VERSION:  # noqa: PLR2004
             raise refusal_of(status, got, body)
         try:
@@ -269,28 +269,6 @@ class HttpPeer:
             raise Unconnected(f"{host.url}: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise OwnerUnreachable(f"{host.url}: {error or type(error).__name__}") from None
-
-
-class _AtHost:
-    """Implements Answers with one other worker."""
-
-    __slots__ = ("_host", "_peer")
-
-    def __init__(self, peer: HttpPeer, host: HostInfo) -> None:
-        self._peer = peer
-        self._host = host
-
-    async def answer(
-        self, table: str, partition: int, question: Question[Result], consistency: Consistency, terms: Terms
-    ) -> Answered[Result]:
-        """Ask it about one partition."""
-        return await self._peer.answer(self._host, table, partition, question, consistency, terms)
-
-    async def answer_many(
-        self, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
-    ) -> Answered[Sequence[Slice]]:
-        """Ask it for keys of some partitions."""
-        return await self._peer.answer_many(self._host, table, wanted, consistency, terms)
 
 
 def _left(until: float) -> float:

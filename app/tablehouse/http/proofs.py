@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from tablehouse.errors import OwnerUnreachable, Unauthenticated
 from tablehouse.model import HostInfo
-from tablehouse.routing.ports import NoCommonSecret
+from tablehouse.routing.ports import NoCommonSecret, name_of
 
 CHALLENGE_PATH = "/internal/v1/challenge"
 
@@ -173,11 +173,6 @@ def _sealing(key: bytes, asked: str) -> Callable[[web.Response], None]:
         response.headers[PROOF] = _mac(key, "answer", asked, _answered(response.status, body), response.headers.items())
 
     return seal
-
-
-def name_of(host: HostInfo) -> str:
-    """Return what a worker is called in WORKER."""
-    return f"{host.worker_id} {host.incarnation}"
 
 
 def _introduction(key: bytes, nonce: str, challenge: str, host: HostInfo) -> str:

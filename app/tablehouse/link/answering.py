@@ -236,13 +236,8 @@ class AnsweringLink(asyncio.Protocol):
             own.agreement.table(agreed.table, agreed.digest, agreed.partitions)
             consistency = ask.consistency or DEFAULT_CONSISTENCY
             return Answer(ask.number, own.local.answer(agreed.table, ask.partition, ask.question, consistency))
-        except NotOwner as error:
-            return self._refused(ask.number, own.agreement.with_generations(error, agreed.generation))
-        except RequestError as error:
-            return self._refused(ask.number, error)
-        except Exception:
-            log.exception("a question of another worker failed", peer=self._hello.asking, table=agreed.table)
-            return self._refused(ask.number, _fault())
+        except Exception as error:  # noqa: BLE001 - the asking worker gets an answer, whatever it is
+            return self._refused(ask.number, agreed, error)
 
     async def _answer_later(self, ask: Ask) -> Reply:
         table = self._table(ask.agreed)
@@ -298,25 +293,28 @@ class AnsweringLink(asyncio.Protocol):
         task.add_done_callback(lambda _: self._ended(number))
 
     async def _finish(self, number: int, agreed: Agreed, answering: Callable[[], Awaitable[Reply]]) -> None:
-        reply: Reply
         try:
             reply = await answering()
-        except NotOwner as error:
-            reply = self._refused(number, self._answering.agreement.with_generations(error, agreed.generation))
-        except RequestError as error:
-            reply = self._refused(number, error)
-        except Exception:
-            log.exception("a question of another worker failed", peer=self._hello.asking)
-            reply = self._refused(number, _fault())
+        except Exception as error:  # noqa: BLE001 - as in _answered()
+            reply = self._refused(number, agreed, error)
         self._reply(reply)
 
     def _ended(self, number: int) -> None:
         del self._later[number]
         self._schedule()
 
-    @staticmethod
-    def _refused(number: int, error: RequestError) -> Refused:
-        return Refused(number, value_of(error))
+    def _refused(self, number: int, agreed: Agreed, error: Exception) -> Refused:
+        """Return why there is no answer; what is no refusal is a fault of this worker's, and logged."""
+        if isinstance(error, NotOwner):
+            refusal: RequestError = self._answering.agreement.with_generations(error, agreed.generation)
+        elif isinstance(error, RequestError):
+            refusal = error
+        else:
+            log.error(
+                "a question of another worker failed", peer=self._hello.asking, table=agreed.table, exc_info=error
+            )
+            refusal = InternalError("a fault of the worker that was asked; its log has it")
+        return Refused(number, value_of(refusal))
 
     def _reply(self, reply: Reply) -> None:
         self._queue(encode(reply))
@@ -342,7 +340,3 @@ def _terms(table: RoutedTable, agreed: Agreed, timeout: float, wait: float) -> T
         generation=agreed.generation,
         request_id="",
     )
-
-
-def _fault() -> InternalError:
-    return InternalError("a fault of the worker that was asked; its log has it")

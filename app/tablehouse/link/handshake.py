@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tablehouse.link.packets import BadPacket, Seal
 from tablehouse.model import HostInfo
-from tablehouse.routing.ports import NoCommonSecret, NotAsked
+from tablehouse.routing.ports import NoCommonSecret, NotAsked, name_of
 
 PATH = "/internal/v1/link"
 
@@ -61,11 +61,6 @@ class Seals(NamedTuple):
     sent: Seal
     received: Seal
     first: bytes = b""
-
-
-def name_of(host: HostInfo) -> str:
-    """Return how a worker is named on the wire: its id and incarnation."""
-    return f"{host.worker_id} {host.incarnation}"
 
 
 def request(host: HostInfo, authority: str, asking: str, nonce: str) -> bytes:

@@ -10,8 +10,10 @@ from tablehouse.link.asking import Line
 from tablehouse.link.handshake import NoLink
 from tablehouse.link.messages import Agreed, Answer, Ask, AskMany, Crossing, Refused, Reply, Slices, Write, Written
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, TaskStatus
+from tablehouse.routing.at_host import AtHost
 from tablehouse.routing.error_values import error_of
 from tablehouse.routing.ports import (
+    HOP_SHARE,
     Answered,
     Answers,
     ConditionalWrite,
@@ -22,6 +24,7 @@ from tablehouse.routing.ports import (
     Terms,
     Unconnected,
     Wanted,
+    unknown_write,
 )
 from tablehouse.routing.slices import decode_slices
 from tablehouse.routing.strangers import Strangers
@@ -30,9 +33,6 @@ from tablehouse.tasks.ranges import Range, RangeResult
 from tablehouse.tasks.reads import ReadResult
 
 Result = TypeVar("Result")
-
-#: Of the caller's time, the share that a hop may use; the rest is for saying that it failed.
-HOP_SHARE = 0.9
 
 #: Seconds after which a link that nobody uses is closed, and between two looks for such.
 IDLE_SECONDS = 300.0
@@ -55,8 +55,7 @@ class HttpFallback(Peer, Protocol):
 class LinkPeer:
     """Implements Peer. To be used in one event loop, and closed there.
 
-    A worker has a line for short questions, and one for those that wait or are long. silent is told of workers that
-    were found to be unresponsive, and heard of those that are there again.
+    A worker has a line for short questions, and one for those that wait or are long.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class LinkPeer:
 
     def at(self, host: HostInfo) -> Answers:
         """Return what asks `host`."""
-        return _AtHost(self, host)
+        return AtHost(self, host)
 
     # What lines tell
 
@@ -139,13 +138,11 @@ class LinkPeer:
         seconds, started = terms.timeout * HOP_SHARE, asyncio.get_running_loop().time()
         crossing = cast("Crossing", question)
         line = self._line(host, is_long=terms.wait > 0 or not isinstance(question, _SHORT))
-        reply: Reply | NoLink = NoLink()
-        if not line.has_no_link:
-            number = next(self._numbers)
-            ask = Ask(
-                number, _agreed(table, terms), partition, crossing, seconds, _given(consistency), _wait(terms, seconds)
-            )
-            reply = await _asked(line, number, ask, seconds, followed=terms.followed)
+        number = next(self._numbers)
+        ask = Ask(
+            number, _agreed(table, terms), partition, crossing, seconds, _given(consistency), _wait(terms, seconds)
+        )
+        reply = await _asked(line, number, ask, seconds, followed=terms.followed)
         if isinstance(reply, NoLink):
             return await self._http.at(host).answer(table, partition, question, consistency, _left(terms, started))
         return Answered(result_of(reply, crossing, partition), host.worker_id)
@@ -156,11 +153,9 @@ class LinkPeer:
         """Ask `host` for keys of some partitions that it holds; see the protocol for what it raises."""
         seconds, started = terms.timeout * HOP_SHARE, asyncio.get_running_loop().time()
         line = self._line(host, is_long=True)
-        reply: Reply | NoLink = NoLink()
-        if not line.has_no_link:
-            number = next(self._numbers)
-            many = AskMany(number, _agreed(table, terms), wanted, seconds, _given(consistency), _wait(terms, seconds))
-            reply = await _asked(line, number, many, seconds, followed=terms.followed)
+        number = next(self._numbers)
+        many = AskMany(number, _agreed(table, terms), wanted, seconds, _given(consistency), _wait(terms, seconds))
+        reply = await _asked(line, number, many, seconds, followed=terms.followed)
         if isinstance(reply, NoLink):
             return await self._http.at(host).answer_many(table, wanted, consistency, _left(terms, started))
         if not isinstance(reply, Slices):
@@ -171,28 +166,23 @@ class LinkPeer:
         """Ask `host` to write a row of a partition that it owns; see the protocol for what it raises."""
         seconds, started = terms.timeout * HOP_SHARE, asyncio.get_running_loop().time()
         line = self._line(host, is_long=True)
-        reply: Reply | NoLink = NoLink()
-        if not line.has_no_link:
-            number = next(self._numbers)
-            message = Write(
-                number,
-                _agreed(write.table, terms),
-                write.partition,
-                write.stored_key,
-                write.key,
-                write.value,
-                write.condition,
-                seconds * HOP_SHARE,
-            )
-            try:
-                reply = await _asked(line, number, message, seconds, followed=False)
-            except (Unconnected, NotAsked):
-                raise
-            except OwnerUnreachable as error:
-                raise DeadlineExceeded(
-                    f"the write may have happened, or may happen later: {host.worker_id}, which was to decide it, gave "
-                    f"no answer: {error.detail}"
-                ) from None
+        number = next(self._numbers)
+        message = Write(
+            number,
+            _agreed(write.table, terms),
+            write.partition,
+            write.stored_key,
+            write.key,
+            write.value,
+            write.condition,
+            seconds * HOP_SHARE,
+        )
+        try:
+            reply = await _asked(line, number, message, seconds, followed=False)
+        except (Unconnected, NotAsked):
+            raise
+        except OwnerUnreachable as error:
+            raise unknown_write(host, error) from None
         if isinstance(reply, NoLink):
             return await self._http.write(host, write, _left(terms, started))
         if isinstance(reply, Refused):
@@ -235,28 +225,6 @@ class LinkPeer:
         self._sweep = asyncio.get_running_loop().call_later(IDLE_INTERVAL, self._close_idle)
 
 
-class _AtHost:
-    """Implements Answers with one other worker."""
-
-    __slots__ = ("_host", "_peer")
-
-    def __init__(self, peer: LinkPeer, host: HostInfo) -> None:
-        self._peer = peer
-        self._host = host
-
-    async def answer(
-        self, table: str, partition: int, question: Question[Result], consistency: Consistency, terms: Terms
-    ) -> Answered[Result]:
-        """Ask it about one partition."""
-        return await self._peer.answer(self._host, table, partition, question, consistency, terms)
-
-    async def answer_many(
-        self, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
-    ) -> Answered[Sequence[Slice]]:
-        """Ask it for keys of some partitions."""
-        return await self._peer.answer_many(self._host, table, wanted, consistency, terms)
-
-
 def result_of(reply: Reply, question: Crossing, partition: int) -> Any:
     """Return the result in the reply to a question; raises what it was refused with, or OwnerUnreachable."""
     if not isinstance(reply, Answer):
@@ -276,7 +244,9 @@ def _other_answer(reply: Reply) -> RequestError:
 
 
 async def _asked(line: Line, number: int, message: Any, seconds: float, *, followed: bool) -> Reply | NoLink:
-    """Ask, and wait for the reply, or for NoLink; raises what keeps it from coming."""
+    """Ask, and wait for the reply; return NoLink where there is no link, and raise what else keeps it from coming."""
+    if line.has_no_link:
+        return NoLink()
     future: asyncio.Future[Reply | RequestError | NoLink] = asyncio.get_running_loop().create_future()
 
     def done(outcome: Reply | RequestError | NoLink) -> None:

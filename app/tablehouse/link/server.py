@@ -5,8 +5,9 @@ import secrets
 from collections.abc import Callable
 
 from tablehouse.link.answering import Answering, AnsweringLink
-from tablehouse.link.handshake import NoLink, answer, is_request, name_of, read_request, refusal
+from tablehouse.link.handshake import NoLink, answer, is_request, read_request, refusal
 from tablehouse.model import HostInfo
+from tablehouse.routing.ports import name_of
 
 #: The least that answers which a worker has not taken may fill on its link, before no more of its questions are taken.
 MIN_UNSENT_BYTES = 64 << 10

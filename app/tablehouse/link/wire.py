@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import structlog
 
 from tablehouse.errors import RequestError
-from tablehouse.link.handshake import END, MAX_HEAD_BYTES, Hello, NoLink, Seals, name_of, read_answer, request
+from tablehouse.link.handshake import END, MAX_HEAD_BYTES, Hello, NoLink, Seals, read_answer, request
 from tablehouse.link.messages import Ping, Reply, decode_replies, encode
 from tablehouse.link.packets import MAX_PACKET_BYTES, BadPacket, PacketReader, packed
 from tablehouse.model import HostInfo
-from tablehouse.routing.ports import NotAsked, Unconnected
+from tablehouse.routing.ports import NotAsked, Unconnected, name_of
 
 log = structlog.get_logger("link")
 

@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from tablehouse.errors import OwnerUnreachable, RequestError
+from tablehouse.errors import DeadlineExceeded, OwnerUnreachable, RequestError
 from tablehouse.model import Consistency, HostInfo, SourceEnd, TaskStatus
 from tablehouse.positions import Position
 from tablehouse.tasks.questions import Get, Question
 from tablehouse.tasks.reads import ReadResult, SliceResult
+
+#: Of the caller's time, the share that a hop may use; the rest is for saying that it failed.
+HOP_SHARE = 0.9
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -160,6 +163,19 @@ class ConditionalWrite:
 
 class Unresponsive(OwnerUnreachable):
     """A worker could not be connected to, or was silent for all of a hop's time."""
+
+
+def name_of(host: HostInfo) -> str:
+    """Return how workers call a process among themselves: its worker id and incarnation."""
+    return f"{host.worker_id} {host.incarnation}"
+
+
+def unknown_write(host: HostInfo, error: OwnerUnreachable) -> DeadlineExceeded:
+    """Return the error for a write that a worker was asked for, and gave no answer to."""
+    return DeadlineExceeded(
+        f"the write may have happened, or may happen later: {host.worker_id}, which was to decide it, gave no answer: "
+        f"{error.detail}"
+    )
 
 
 class QuickPeer(Protocol):

@@ -36,10 +36,19 @@ from tablehouse.link.messages import (
     encode,
 )
 from tablehouse.link.packets import PacketReader, Seal, packed
-from tablehouse.link.peer import HOP_SHARE, LinkPeer
+from tablehouse.link.peer import LinkPeer
 from tablehouse.model import DEFAULT_CONSISTENCY, Freshness, HostInfo, Role
 from tablehouse.routing.error_values import value_of
-from tablehouse.routing.ports import Answered, Condition, ConditionalWrite, NotAsked, Terms, Unconnected, Unresponsive
+from tablehouse.routing.ports import (
+    HOP_SHARE,
+    Answered,
+    Condition,
+    ConditionalWrite,
+    NotAsked,
+    Terms,
+    Unconnected,
+    Unresponsive,
+)
 from tablehouse.stores.rows import Row
 from tablehouse.tasks.questions import Applied, Get
 from tablehouse.tasks.ranges import Range
@@ -61,7 +70,7 @@ def row(ask: Ask, payload: bytes | None = None) -> Answer:
 
 
 class Fake:
-    """A worker of which a test decides what it answers on its links."""
+    """A fake worker; the test sets what it answers."""
 
     def __init__(self) -> None:
         self.links = 0
