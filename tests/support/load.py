@@ -25,6 +25,9 @@ _READERS = 6
 
 _BATCH = 20
 
+#: The workers' setting, which is left as it is, in seconds.
+_REQUEST_TIMEOUT = 5.0
+
 #: What a worker may say when it cannot answer for a key that exists.
 UNAVAILABLE = {"partition_restoring", "partition_unassigned", "owner_unreachable", "draining", "too_stale"}
 
@@ -227,12 +230,13 @@ class Watch:
         counted = Counter((seen.url, seen.status, seen.code[:40], seen.role) for seen in self.seen)
         return "\n".join(f"{number:6} {' '.join(map(str, what))}" for what, number in sorted(counted.items()))
 
-    def judge(self, expected: Expected, may_fail: Collection[str] = ()) -> None:
+    def judge(self, expected: Expected, may_fail: Collection[str] = (), paused: Collection[str] = ()) -> None:
         """Check every answer against the whole history.
 
         A value is never older than the position it came with. What an active said is never taken back: a question
         that was asked later, through whichever worker, gets no lower position and no older value from an active.
-        The rest is 503 with a code and Retry-After, or a connection that failed to one of `may_fail`.
+        The rest is 503 with a code and Retry-After, a connection that failed to one of `may_fail`, or 504 by one that
+        was `paused` for so long that the time of what it had read before was over.
         """
         offsets = {
             (key, record.value): record.offset for key, records in expected.history.items() for record in records
@@ -244,6 +248,9 @@ class Watch:
             elif seen.status == 503:
                 assert seen.code in UNAVAILABLE, seen
                 assert int(seen.retry_after) >= 1, seen
+            elif seen.status == 504:
+                assert seen.url in paused, seen
+                assert seen.answered - seen.asked >= _REQUEST_TIMEOUT, seen
             else:
                 assert seen.status == 200, seen
                 offset = offsets[seen.key, seen.body]

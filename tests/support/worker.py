@@ -40,6 +40,7 @@ class WorkerProcess:
         self.tables_file = folder / "tables.yaml"
         self.tables_file.write_text(tables, "utf-8")
         http_port, internal_port = processes.free_port(), processes.free_port()
+        self.was_paused = False
         self.url = f"http://127.0.0.1:{http_port}"
         self.internal_url = f"http://127.0.0.1:{internal_port}"
         self.settings = {
@@ -103,6 +104,7 @@ class WorkerProcess:
 
     def pause(self) -> None:
         """Freeze the process (SIGSTOP): its connections stay open and nothing answers."""
+        self.was_paused = True
         self._running().send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:

@@ -6,8 +6,9 @@ connection, and a part in another object would cost each request more calls.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, cast
 from typing import Protocol as TypingProtocol
 
@@ -190,6 +191,13 @@ class Protocol(web_protocol.RequestHandler):
         self._end_lingering()
         self._connections.remove(self)
         self._held.release(self)
+        handler = self._task_handler
+        if (
+            handler is not None
+            and getcoroutinestate(cast("Coroutine[Any, Any, None]", handler.get_coro())) == CORO_CREATED
+        ):
+            # uvloop reads what came with a connection before aiohttp's task has begun, and its begin would fail.
+            handler.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import gc
 import random
+import socket
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+import uvloop
 
 from tablehouse.formats.partitioners import partition_of
 from tablehouse.http.plain import PlainReads
@@ -140,6 +143,32 @@ async def test_a_worker_that_knows_no_links_is_asked_over_http(
     assert len(links(workers[1])) == 0
     body = await workers[0].get("/cluster")
     assert body.json["complete"] is True
+
+
+def test_a_request_for_a_link_that_comes_with_its_connection_leaves_no_task_behind() -> None:
+    failures: list[object] = []
+
+    async def come_together() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        worker = await start_worker("b")
+        try:
+            address = urlsplit(worker.internal)
+            # Neither call lets the server run before both are done.
+            with socket.create_connection((address.hostname, address.port)) as wire:
+                wire.sendall(request(HostInfo("b", 1, worker.internal), address.netloc, "a 1", "00" * 16))
+
+                async def begun() -> bool:
+                    return len(links(worker)) == 1
+
+                await until(begun, "the link has begun")
+            gc.collect()
+        finally:
+            await worker.server.stop(1)
+
+    # Its transports, unlike asyncio's, read before any task that their connection began.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(come_together())
+    assert failures == []
 
 
 async def test_a_process_on_the_address_of_another_one_gives_no_answer() -> None:
