@@ -16,6 +16,7 @@ from bench.measurements import (
     avro,
     batch,
     cache,
+    cluster,
     failover,
     forwarded,
     growth,
@@ -38,6 +39,7 @@ from tablehouse.testing.kafka import EmbeddedKafka
 _PEERS = ("ingest", "reads", "restore")
 _ALONE: Mapping[str, Callable[[Setting], Awaitable[None]]] = {
     "forwarded": forwarded.measure,
+    "cluster": cluster.measure,
     "batch": batch.measure,
     "writes": writes.measure,
     "avro": avro.measure,

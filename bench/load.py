@@ -129,8 +129,14 @@ class Connection(asyncio.Protocol):
         self._on_answer(self, exc or ConnectionResetError("the server has closed the connection"))
 
 
-async def closed_loop(port: int, requests: Sequence[bytes], *, connections: int, seconds: float) -> Latencies:
-    """Read for some seconds after a warm-up; raises UnexpectedAnswer for an answer that is no row."""
+async def closed_loop(
+    port: int, requests: Sequence[bytes], *, connections: int, seconds: float, more_ports: Sequence[int] = ()
+) -> Latencies:
+    """Read for some seconds after a warm-up; raises UnexpectedAnswer for an answer that is no row.
+
+    With `more_ports`, the connections go to all ports in turn.
+    """
+    ports = (port, *more_ports)
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     took: list[float] = []
     now = time.perf_counter
@@ -151,7 +157,7 @@ async def closed_loop(port: int, requests: Sequence[bytes], *, connections: int,
         connection.send(requests[turn % len(requests)], at)
 
     with ExitStack() as stack:
-        for each in [await _connect(port, answered) for _ in range(connections)]:
+        for each in [await _connect(ports[number % len(ports)], answered) for number in range(connections)]:
             stack.callback(each.close)
             answered(each, None)
         async with asyncio.timeout(_WARM_UP + 2 * seconds):

@@ -44,10 +44,10 @@ async def measure(setting: Setting) -> None:
     async with running(worker):
         await until_caught_up(worker, source.records, TIMEOUT_SECONDS)
         for size in SIZES:
-            requests = _requests(source, size)
-            await _batches(worker.port, requests, _WARM_UP)
+            requests = batch_requests(source, size)
+            await batches(worker.port, requests, _WARM_UP)
             before = usage(worker.pid)
-            answered = await _batches(worker.port, requests, setting.read_seconds)
+            answered = await batches(worker.port, requests, setting.read_seconds)
             after = usage(worker.pid)
             keys, seconds = answered * size, after.at - before.at
             setting.figures.add(rate(size), keys / seconds)
@@ -58,7 +58,8 @@ async def measure(setting: Setting) -> None:
             )
 
 
-def _requests(source: Source, size: int) -> list[bytes]:
+def batch_requests(source: Source, size: int) -> list[bytes]:
+    """Return requests for `size` keys each, at random."""
     keys = [key.decode() for key in shuffled([source.key(number) for number in range(source.keys)])]
     requests = []
     for start in range(0, min(len(keys), 10 * size) - size + 1, size):
@@ -112,7 +113,7 @@ class _Batches(asyncio.Protocol):
         self._transport.close()
 
 
-async def _batches(port: int, requests: list[bytes], seconds: float) -> int:
+async def batches(port: int, requests: list[bytes], seconds: float) -> int:
     """Ask for so many seconds and until the last answers are there; return how many there were."""
     loop = asyncio.get_running_loop()
     connections = [

@@ -97,9 +97,8 @@ async def _streams(setting: Setting, source: Source, updates: Updates) -> None:
         for instance in (asked, killed):
             await until_caught_up(instance, 1)
             await until_at_rest(instance, _TIMEOUT_SECONDS)
-        async with Client(asked.port) as client:
-            every = [f"/tables/table/{source.key(number).decode()}" for number in range(KEYS)]
-            paths = [path for path in every if (await client.get(path))[0] != 200]  # noqa: PLR2004
+        owned_by = await asked.keys_by_owner(map(source.key, range(KEYS)))
+        paths = [f"/tables/table/{key.decode()}" for key in owned_by[killed.port]]
         async with updates.produced(setting.bootstrap, _RATE):
             await asyncio.sleep(_LEAD)
             killed.kill()

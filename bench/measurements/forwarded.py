@@ -1,13 +1,16 @@
 """Reads that another worker answers, over reads that the asked worker answers itself, in a group of two.
 
-Both share the server's core, so their rates together are what that core can do.
+Both share the server's core, so their rates together are what that core can do. Two instances of the Kafka Streams
+service, the asked one of which forwards as well, do the same after them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from bench.figures import STREAMS
 from bench.load import closed_loop, row_requests
 from bench.measurements.sharing import keys_by_owner, until_shared
-from bench.peers.peer import running
+from bench.peers.kafka_streams.streams import KafkaStreams
+from bench.peers.peer import looks, running, until_at_rest, until_caught_up
 from bench.peers.tablehouse import Tablehouse
 from bench.setting import CONNECTIONS, Setting
 from bench.source import Source
@@ -25,6 +28,8 @@ KEYS = 400
 #: So that two workers can share them evenly.
 PARTITIONS = 4
 _LOOPS = 3
+_SHARED_SECONDS = 120.0
+_PAUSE = 0.5
 
 
 async def measure(setting: Setting) -> None:
@@ -44,12 +49,45 @@ async def measure(setting: Setting) -> None:
         for _ in range(_LOOPS):
             for rate, cpu, keys in ((LOCAL_RATE, LOCAL_CPU, local), (FORWARDED_RATE, FORWARDED_CPU, forwarded)):
                 await _read(setting, (asked, other), keys, rate, cpu)
+    await _streams(setting, produced.source)
     figures = setting.figures
     setting.say(f"idle GET: local {figures.median(LOCAL):.2f} ms, forwarded {figures.median(FORWARDED):.2f} ms, p50")
     setting.say(
         f"{CONNECTIONS} connections: local {figures.median(LOCAL_RATE):,.0f} GET/s, {figures.median(LOCAL_CPU):.0f} us "
-        f"of CPU; forwarded {figures.median(FORWARDED_RATE):,.0f} GET/s, {figures.median(FORWARDED_CPU):.0f} us"
+        f"of CPU; forwarded {figures.median(FORWARDED_RATE):,.0f} GET/s, {figures.median(FORWARDED_CPU):.0f} us; "
+        f"forwarded by {STREAMS} {figures.median(FORWARDED_RATE, STREAMS):,.0f} GET/s"
     )
+
+
+async def _streams(setting: Setting, source: Source) -> None:
+    """Two instances of the Kafka Streams service."""
+    application = setting.new_folder("streams").name
+    asked, other = (
+        KafkaStreams(
+            setting.new_folder("streams"), setting.cores, setting.bootstrap, source.topic,
+            # Without it the second one would wait for a probing rebalance, ten minutes later.
+            application=application, options=(f"-Dacceptable.lag={source.records}",),
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    async with running(asked), running(other):
+        for instance in (asked, other):
+            await until_caught_up(instance, 1)
+        owned: Mapping[int, Sequence[bytes]] = {}
+        async for _ in looks(asked, _PAUSE, _SHARED_SECONDS):
+            owned = await asked.keys_by_owner(map(source.key, range(KEYS)))
+            if other.port in owned:
+                break
+        for instance in (asked, other):
+            await until_at_rest(instance)
+        # The first loop is for the compilers of both.
+        for number in range(1 + _LOOPS):
+            for rate, keys in ((LOCAL_RATE, owned[asked.port]), (FORWARDED_RATE, owned[other.port])):
+                seen = await closed_loop(
+                    asked.port, row_requests(keys), connections=CONNECTIONS, seconds=setting.read_seconds / 2
+                )
+                if number:
+                    setting.figures.add(rate, seen.rate, STREAMS)
 
 
 async def _read(

@@ -9,6 +9,7 @@ import java.time.Duration;
 import java.util.Map;
 import java.util.Properties;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.common.Metric;
@@ -32,6 +33,9 @@ import org.apache.kafka.streams.processor.StateRestoreListener;
 import org.apache.kafka.streams.state.KeyValueStore;
 import org.apache.kafka.streams.state.QueryableStoreTypes;
 import org.apache.kafka.streams.state.ReadOnlyKeyValueStore;
+import org.eclipse.jetty.client.BufferingResponseListener;
+import org.eclipse.jetty.client.HttpClient;
+import org.eclipse.jetty.client.Result;
 import org.eclipse.jetty.http.HttpHeader;
 import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.HttpConfiguration;
@@ -44,14 +48,19 @@ import org.eclipse.jetty.util.Callback;
 
 /**
  * The same job as one Tablehouse worker, written as a Kafka Streams service: a KTable on RocksDB with its own
- * changelog, and rows over HTTP by interactive queries.
+ * changelog, and rows over HTTP by interactive queries. A row that another instance has is fetched from there, by the
+ * metadata of Kafka Streams, over kept connections and without a thread that waits.
  *
  * <p>Arguments: bootstrap servers, application id, source topic, state directory, HTTP port. Routes: {@code
- * /tables/table/<key>} and {@code /status}.
+ * /tables/table/<key>}, {@code /owner/<key>} and {@code /status}.
  */
 public final class Peer {
     private static final String TABLE = "table";
     private static final String ROWS = "/tables/" + TABLE + "/";
+    private static final String OWNER = "/owner/";
+    private static final long FORWARD_SECONDS = 5;
+    private static final byte[] NO_ROW = utf8("{\"detail\":\"no such key\"}");
+    private static final byte[] NOT_READY = utf8("{\"detail\":\"not ready\"}");
 
     private final KafkaStreams streams;
     private final StringSerializer keySerializer = new StringSerializer();
@@ -62,10 +71,12 @@ public final class Peer {
     private volatile long beganMs;
     private volatile long beganCpu;
 
-    private final String host;
+    private final int port;
+    private final HttpClient others;
 
-    private Peer(String bootstrap, String application, String topic, Path state, int port) {
-        host = "127.0.0.1:" + port;
+    private Peer(String bootstrap, String application, String topic, Path state, int port, HttpClient others) {
+        this.port = port;
+        this.others = others;
         StreamsBuilder builder = new StreamsBuilder();
         builder.table(
                 topic,
@@ -79,10 +90,12 @@ public final class Peer {
         settings.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, bootstrap);
         settings.put(StreamsConfig.STATE_DIR_CONFIG, state.toString());
         settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
-        settings.put(StreamsConfig.APPLICATION_SERVER_CONFIG, host);
+        settings.put(StreamsConfig.APPLICATION_SERVER_CONFIG, "127.0.0.1:" + port);
         settings.put(StreamsConfig.REPLICATION_FACTOR_CONFIG, 1);
         settings.put(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "earliest");
         settings.put(StreamsConfig.NUM_STANDBY_REPLICAS_CONFIG, Integer.getInteger("standbys", 0));
+        // How far behind an instance may be and still be given a task at once.
+        settings.put(StreamsConfig.ACCEPTABLE_RECOVERY_LAG_CONFIG, Long.getLong("acceptable.lag", 10_000L));
         Integer session = Integer.getInteger("session.ms");
         if (session != null) {
             settings.put(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG, session);
@@ -110,12 +123,12 @@ public final class Peer {
         }
     }
 
-    private byte[] row(String key) {
+    private KeyQueryMetadata owner(String key) {
         KeyQueryMetadata where = streams.queryMetadataForKey(TABLE, key, keySerializer);
-        if (where == null || where == KeyQueryMetadata.NOT_AVAILABLE || !host.endsWith(":" + where.activeHost().port())) {
-            throw new InvalidStateStoreException("not here");
+        if (where == null || where == KeyQueryMetadata.NOT_AVAILABLE) {
+            throw new InvalidStateStoreException("nowhere");
         }
-        return stores.computeIfAbsent(where.partition(), this::store).get(key);
+        return where;
     }
 
     private ReadOnlyKeyValueStore<String, byte[]> store(int partition) {
@@ -165,23 +178,49 @@ public final class Peer {
         @Override
         public boolean handle(Request request, Response response, Callback callback) {
             String path = Request.getPathInContext(request);
-            byte[] body;
-            int code = 200;
             try {
-                body = path.startsWith(ROWS) ? row(path.substring(ROWS.length())) : utf8(status());
-                if (body == null) {
-                    code = 404;
-                    body = utf8("{\"detail\":\"no such key\"}");
+                if (path.startsWith(ROWS)) {
+                    String key = path.substring(ROWS.length());
+                    KeyQueryMetadata where = owner(key);
+                    if (where.activeHost().port() != port) {
+                        forward(where.activeHost().port(), path, response, callback);
+                    } else {
+                        byte[] row = stores.computeIfAbsent(where.partition(), Peer.this::store).get(key);
+                        answer(row == null ? 404 : 200, row == null ? NO_ROW : row, response, callback);
+                    }
+                } else if (path.startsWith(OWNER)) {
+                    String owner = String.format("{\"port\":%d}", owner(path.substring(OWNER.length())).activeHost().port());
+                    answer(200, utf8(owner), response, callback);
+                } else {
+                    answer(200, utf8(status()), response, callback);
                 }
             } catch (InvalidStateStoreException | IllegalStateException error) {
-                code = 503;
-                body = utf8("{\"detail\":\"not ready\"}");
+                answer(503, NOT_READY, response, callback);
             }
+            return true;
+        }
+
+        private void forward(int there, String path, Response response, Callback callback) {
+            others.newRequest("127.0.0.1", there)
+                    .path(path)
+                    .timeout(FORWARD_SECONDS, TimeUnit.SECONDS)
+                    .send(new BufferingResponseListener() {
+                        @Override
+                        public void onComplete(Result result) {
+                            if (result.isSucceeded()) {
+                                answer(result.getResponse().getStatus(), getContent(), response, callback);
+                            } else {
+                                answer(503, NOT_READY, response, callback);
+                            }
+                        }
+                    });
+        }
+
+        private void answer(int code, byte[] body, Response response, Callback callback) {
             response.setStatus(code);
             response.getHeaders().put(HttpHeader.CONTENT_TYPE, "application/json");
             response.getHeaders().put(HttpHeader.CONTENT_LENGTH, body.length);
             response.write(true, ByteBuffer.wrap(body), callback);
-            return true;
         }
     }
 
@@ -197,8 +236,12 @@ public final class Peer {
 
     public static void main(String[] arguments) throws Exception {
         int port = Integer.parseInt(arguments[4]);
-        Peer peer = new Peer(arguments[0], arguments[1], arguments[2], Path.of(arguments[3]), port);
         Server server = new Server();
+        HttpClient others = new HttpClient();
+        // The server's threads: on one core, more of them would only take turns.
+        others.setExecutor(server.getThreadPool());
+        server.addBean(others);
+        Peer peer = new Peer(arguments[0], arguments[1], arguments[2], Path.of(arguments[3]), port, others);
         ServerConnector connector = new ServerConnector(server, new HttpConnectionFactory(new HttpConfiguration()));
         connector.setHost("127.0.0.1");
         connector.setPort(port);

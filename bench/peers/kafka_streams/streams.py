@@ -1,7 +1,8 @@
 """The Kafka Streams service as a process."""
 
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,10 @@ _JVM = (
     "--enable-native-access=ALL-UNNAMED",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 )
+
+
+class _Owner(msgspec.Struct):
+    port: int
 
 
 class _Status(msgspec.Struct):
@@ -49,7 +54,7 @@ class KafkaStreams(ServerProcess):
         application: str = "",
         options: Sequence[str] = (),
     ) -> None:
-        """Make one instance; options are the JVM's, such as -Dstandbys=1 and -Dsession.ms=6000."""
+        """Make one instance; options are the JVM's: -Dstandbys=1, -Dsession.ms=6000, -Dacceptable.lag=1000000."""
         super().__init__(folder, cores)
         self.port = processes.free_port()
         self._options = options
@@ -74,3 +79,12 @@ class KafkaStreams(ServerProcess):
             caught_up=status.running and status.tasks > 0 and status.restoring == 0,
             assigned_at=Usage(began, status.began_cpu_ns / 1e9) if status.began_ms else None,
         )
+
+    async def keys_by_owner(self, keys: Iterable[bytes]) -> Mapping[int, Sequence[bytes]]:
+        """Divide keys by the port of the instance that owns them, as this one says."""
+        owned: defaultdict[int, list[bytes]] = defaultdict(list)
+        async with Client(self.port) as client:
+            for key in keys:
+                _, body = await client.get(f"/owner/{key.decode()}")
+                owned[msgspec.json.decode(body, type=_Owner).port].append(key)
+        return owned
