@@ -167,8 +167,9 @@ async def start_worker(
     known: Known = NO_REGISTRY,
     cors_origins: Sequence[str] = (),
     policy: Policy = OPEN,
+    internal_port: int = 0,
 ) -> Worker:
-    """Start one worker on free ports; the caller stops its server."""
+    """Start one worker, on free ports unless one is given; the caller stops its server."""
     tables, view, local, health, metrics = (
         CatalogView(catalog),
         ClusterView(),
@@ -181,7 +182,7 @@ async def start_worker(
     options = ServerOptions(
         host="127.0.0.1",
         port=0,
-        internal_port=0,
+        internal_port=internal_port,
         probe_port=probe_port,
         advertised_url=None,
         request_timeout=timeout,

@@ -13,10 +13,10 @@ ME = HostInfo("me", 1, "http://me")
 
 
 @asynccontextmanager
-async def link_peer() -> AsyncIterator[LinkPeer]:
+async def link_peer(me: HostInfo = ME) -> AsyncIterator[LinkPeer]:
     """Give a peer without secrets, and close it."""
     strangers = Strangers()
-    peer = LinkPeer(keys=(), me=lambda: ME, http=HttpPeer((), strangers), strangers=strangers)
+    peer = LinkPeer(keys=(), me=lambda: me, http=HttpPeer((), strangers), strangers=strangers)
     try:
         yield peer
     finally:

@@ -37,7 +37,7 @@ _ASKING = "tablehouse-asking-worker"
 _NONCE = "tablehouse-nonce"
 _PROOF = "tablehouse-proof"
 _NONCES = re.compile("[0-9a-f]{32}")
-_STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")
+_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) ")
 
 
 class NoLink(Exception):
