@@ -21,10 +21,11 @@ which is only found if both hash to the same partition.
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 from uuid import UUID
+
+import msgspec
 
 from tablehouse.catalog.spec import KeySpec, SpellingName
 from tablehouse.errors import InvalidKey
@@ -40,8 +41,7 @@ _UUID_SIZE = 16
 _NO_HEADERS: Mapping[bytes, Headers] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True, gc=False):
     """A key that a client asked for.
 
     `wires` are the forms in which a producer may have written it, the canonical one first: a miss is certain
@@ -52,7 +52,7 @@ class Key:
     stored: bytes
     wires: tuple[bytes, ...]
     enumerable: bool = True
-    headers: Mapping[bytes, Headers] = field(default_factory=lambda: _NO_HEADERS)
+    headers: Mapping[bytes, Headers] = _NO_HEADERS
 
 
 class KeyFormat(Protocol):

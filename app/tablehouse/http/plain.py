@@ -1,15 +1,16 @@
 """Fast path for simple GETs of rows, answered while the bytes of the request are received.
 
-Most requests are `GET /tables/{table}/{key}` with no more than the headers that every client sends, for a row that is
-there. They need no request object, no task and no response object, which together are two thirds of what an answer
-costs (bench/README.md), and neither does the question to the worker that has the row. Every other request falls back to
-the full handler and is decided there from the beginning; what is answered here would get the same answer there.
+Most requests are `GET /tables/{table}/{key}` with no more than the headers that every client sends and at most `read`,
+for a row that is there. They need no request object, no task and no response object, which together are two thirds of
+what an answer costs (bench/README.md), and neither does the question to the worker that has the row. Every other
+request falls back to the full handler and is decided there from the beginning; what is answered here would get the same
+answer there.
 """
 
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from tablehouse.access.policy import OPEN, Policy, Right
@@ -23,11 +24,21 @@ from tablehouse.http.public import ROW_TEMPLATE
 from tablehouse.http.rows import http_date, no_row, row_headers
 from tablehouse.http.target import percent_decoded
 from tablehouse.http.transforms import PIECE_BYTES
-from tablehouse.model import ANONYMOUS
+from tablehouse.model import ANONYMOUS, DEFAULT_CONSISTENCY, Consistency, ReadMode
 from tablehouse.routing.query import Answer, Elsewhere, Query
 
-#: One whole request for a row without a query. The key has every byte that may stand in a path segment as it is.
-_REQUEST = re.compile(rb"GET /tables/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@%-]+) HTTP/1\.1\r\n")
+#: What callers accept, by the value of `read`, None without it.
+_CONSISTENCIES: Mapping[bytes | None, Consistency] = {
+    None: DEFAULT_CONSISTENCY,
+    **{mode.encode(): Consistency(mode) for mode in ReadMode},
+    ReadMode.PREFER_ACTIVE.encode(): DEFAULT_CONSISTENCY,
+}
+
+#: One whole request for a row, without a query or with `read`. The key has every byte that may stand in a path segment
+#: as it is.
+_REQUEST = re.compile(
+    rb"GET /tables/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@%-]+)(?:\?read=(any|active|prefer-active))? HTTP/1\.1\r\n"
+)
 _HEADER = re.compile(rb"([A-Za-z-]+):([\x20-\x7e\t]*)")
 _END = b"\r\n\r\n"
 
@@ -118,8 +129,8 @@ class PlainReads:
             table = request[1].decode("ascii")
             # No header of such a request is a credential.
             self._require(ANONYMOUS, _READ, table)
-            key = percent_decoded(request[2].decode("ascii"))
-            found = self._query.look(table, key)
+            key = percent_decoded(request[2])
+            found = self._query.look(table, key, _CONSISTENCIES[request[3]])
             if isinstance(found, Elsewhere):
                 return self._ask(found, _Read(key, takes_gzip, started), later)
         except Exception:  # noqa: BLE001 - the full handler meets it again, and reports it

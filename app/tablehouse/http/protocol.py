@@ -78,19 +78,28 @@ class Links(TypingProtocol):
         """Close every link."""
 
 
+class _Pending:
+    """A request for which another worker is asked, what has arrived behind it, and whether that is the last."""
+
+    __slots__ = ("behind", "is_last", "waiting")
+
+    def __init__(self, waiting: Waiting) -> None:
+        self.waiting = waiting
+        self.behind = bytearray()
+        self.is_last = False
+
+
 class Protocol(web_protocol.RequestHandler):
     """One connection of a listener."""
 
     __slots__ = (
         "_answer_bytes",
-        "_behind",
         "_body_bytes",
         "_broken",
         "_connections",
         "_discarded",
         "_discards",
         "_ending",
-        "_ends_behind",
         "_head_bytes",
         "_held",
         "_is_held",
@@ -100,10 +109,10 @@ class Protocol(web_protocol.RequestHandler):
         "_links",
         "_metrics",
         "_payload",
+        "_pending",
         "_plain",
         "_probes_only",
         "_received",
-        "_waiting",
         "_whole",
         "_wire",
         "began_at",
@@ -139,10 +148,8 @@ class Protocol(web_protocol.RequestHandler):
         self._links = links
         #: Whether nothing has arrived yet.
         self._is_new = True
-        #: The request for which another worker is asked, what has arrived behind it, and whether that is the last.
-        self._waiting: Waiting | None = None
-        self._behind = bytearray()
-        self._ends_behind = False
+        #: The request for which another worker is asked.
+        self._pending: _Pending | None = None
         #: When the request began that aiohttp has got after another worker was asked; None for any other.
         self.began_at: float | None = None
         self._probes_only = False
@@ -185,9 +192,9 @@ class Protocol(web_protocol.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give back what the connection held."""
         self._wire = None
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+        if self._pending is not None:
+            self._pending.waiting.cancel()
+            self._pending = None
         self._end_lingering()
         self._connections.remove(self)
         self._held.release(self)
@@ -207,8 +214,8 @@ class Protocol(web_protocol.RequestHandler):
             if self._discarded > LINGERING_BYTES:
                 self._end_lingering()
             return
-        if self._waiting is not None:
-            self._queue_behind(data)
+        if self._pending is not None:
+            self._queue_behind(self._pending, data)
             return
         if self._links is not None and self._is_new and self._links.is_request(data):
             self._become_link(self._links, data)
@@ -218,7 +225,7 @@ class Protocol(web_protocol.RequestHandler):
             if self.is_idle:
                 answer = self._plain.answer(data, partial(self._answer_later, data))
                 if isinstance(answer, Waiting):
-                    self._waiting = answer
+                    self._pending = _Pending(answer)
                     self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS
                     return
                 if answer is not None:
@@ -235,8 +242,8 @@ class Protocol(web_protocol.RequestHandler):
 
     def eof_received(self) -> bool:  # type: ignore[override] # aiohttp always closes, and says None
         """Keep the connection of a client that sends nothing more until its requests are answered."""
-        if self._waiting is not None:
-            self._ends_behind = True
+        if self._pending is not None:
+            self._pending.is_last = True
             return True
         if self._waiter is not None and not self._waiter.done():
             return False
@@ -273,7 +280,7 @@ class Protocol(web_protocol.RequestHandler):
         return (
             waiter is not None
             and not waiter.done()
-            and self._waiting is None
+            and self._pending is None
             and not (self._messages or self.writing_paused or self._upgraded or self._close or self._force_close)
         )
 
@@ -288,7 +295,7 @@ class Protocol(web_protocol.RequestHandler):
 
     def waits_for_client(self) -> bool:
         """Return whether it is the client's turn: to send the rest of a request, or to take the rest of an answer."""
-        waits_for_head = self._waiter is not None and not self._waiter.done() and self._waiting is None
+        waits_for_head = self._waiter is not None and not self._waiter.done() and self._pending is None
         return self.writing_paused or waits_for_head or self._waits_for_body()
 
     def cut(self, reason: str) -> None:
@@ -310,31 +317,31 @@ class Protocol(web_protocol.RequestHandler):
 
     def _answer_later(self, data: bytes, answer: Sequence[bytes] | None) -> None:
         """Send the answer to a request, or have aiohttp handle it, and go on with what arrived behind it."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is None or self._wire is None:
+        pending, self._pending = self._pending, None
+        if pending is None or self._wire is None:
             return
         if answer is not None:
             self._send_plain(answer)
         else:
-            self.began_at = waiting.began_at
+            self.began_at = pending.waiting.began_at
             self._whole = is_one_bodiless_request(data)
             self._handle(data)
-        behind, self._behind = bytes(self._behind), bytearray()
+        behind = bytes(pending.behind)
         if self._is_held:
             self._count()
         if len(behind) > MAX_QUEUED_BYTES:
             self._resume_transport_reading()
         if behind:
             self.data_received(behind)
-        if self._ends_behind and self._waiting is None and not self.eof_received():
+        if pending.is_last and not self.eof_received():
             self._wire.close()
 
-    def _queue_behind(self, data: bytes) -> None:
+    def _queue_behind(self, pending: _Pending, data: bytes) -> None:
         """Keep what arrives while another worker is asked; what follows is read once it has answered."""
-        self._behind += data
-        if len(self._behind) > MAX_QUEUED_BYTES:
+        pending.behind += data
+        if len(pending.behind) > MAX_QUEUED_BYTES:
             self._pause_transport_reading()
-        if len(self._behind) > SMALL_BYTES and not self._count():
+        if len(pending.behind) > SMALL_BYTES and not self._count():
             self.cut("memory")
 
     def _send_plain(self, answer: Sequence[bytes]) -> None:
@@ -455,7 +462,7 @@ class Protocol(web_protocol.RequestHandler):
 
     def _count(self) -> bool:
         """Count what the connection holds; return False when there is no room for it."""
-        size = self._received + len(self._behind)
+        size = self._received + (0 if self._pending is None else len(self._pending.behind))
         if size <= SMALL_BYTES:
             size = 0
         if unsent := self.unsent():

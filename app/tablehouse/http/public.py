@@ -13,7 +13,7 @@ from tablehouse.http.health import HealthRoutes
 from tablehouse.http.overview import OverviewRoutes
 from tablehouse.http.probes import probe_routes
 from tablehouse.http.rows import RowRoutes
-from tablehouse.http.target import percent_decoded, without_trailing_slash
+from tablehouse.http.target import percent_decoded, raw_bytes, without_trailing_slash
 from tablehouse.http.writes import PARAMETERS as WRITE_PARAMETERS
 from tablehouse.http.writes import WriteRoutes
 
@@ -73,9 +73,9 @@ class PublicRoutes:
         table, _, key = raw_path[len(_TABLES) :].partition("/")
         if raw_path.startswith(_TABLES) and table:
             if key and "/" not in key:
-                return self._row, {"table": percent_decoded(table), "key": percent_decoded(key)}
+                return self._row, {"table": percent_decoded(raw_bytes(table)), "key": percent_decoded(raw_bytes(key))}
             if not key:
-                name, colon, method = percent_decoded(table).rpartition(b":")
+                name, colon, method = percent_decoded(raw_bytes(table)).rpartition(b":")
                 if not colon:
                     return self._table, {"table": method}
                 custom = self._methods.get(method.decode("utf-8", "replace"))

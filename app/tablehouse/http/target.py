@@ -13,13 +13,17 @@ _DIGITS = "0123456789abcdefABCDEF"
 _HEX = {f"{high}{low}".encode(): int(high + low, 16) for high in _DIGITS for low in _DIGITS}
 
 
-def percent_decoded(raw: str) -> bytes:
+def raw_bytes(text: str) -> bytes:
+    """Return the bytes of a part of the request target that aiohttp has as text."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def percent_decoded(data: bytes) -> bytes:
     """Decode one raw path segment or query value.
 
     Bytes above ASCII that a client sent unencoded are kept as they are. Raises InvalidParameter for a `%`
     that two hexadecimal digits do not follow.
     """
-    data = raw.encode("utf-8", "surrogateescape")
     if b"%" not in data:
         return data
     first, *rest = data.split(b"%")
@@ -49,11 +53,11 @@ def query_parameters(raw: str, allowed: AbstractSet[str]) -> dict[str, bytes]:
         if not item:
             continue
         name_text, _, value = item.partition("=")
-        name = percent_decoded(name_text).decode("utf-8", "replace")
+        name = percent_decoded(raw_bytes(name_text)).decode("utf-8", "replace")
         if name not in allowed:
             known = ", ".join(sorted(allowed)) if allowed else "none"
             raise InvalidParameter(f"unknown query parameter {name!r}; this route knows: {known}", parameter=name)
         if name in parameters:
             raise InvalidParameter(f"the query parameter {name!r} is given twice", parameter=name)
-        parameters[name] = percent_decoded(value)
+        parameters[name] = percent_decoded(raw_bytes(value))
     return parameters

@@ -100,6 +100,7 @@ class LinkPeer:
         table: str,
         partition: int,
         question: Get,
+        consistency: Consistency,
         terms: Terms,
         done: Callable[[ReadResult | RequestError], None],
     ) -> Callable[[], None]:
@@ -122,7 +123,8 @@ class LinkPeer:
                 else:
                     done(result)
 
-        line.ask(number, Ask(number, _agreed(table, terms), partition, question, seconds), seconds, take, followed=True)
+        ask = Ask(number, _agreed(table, terms), partition, question, seconds, _given(consistency))
+        line.ask(number, ask, seconds, take, followed=True)
         return lambda: line.forget(number)
 
     async def answer(

@@ -213,6 +213,7 @@ class Asker:
         *,
         partitions: int,
         generation: int,
+        consistency: Consistency,
         seconds: float,
         done: Callable[[ReadResult | None], None],
     ) -> Callable[[], None] | None:
@@ -235,7 +236,7 @@ class Asker:
             done(None if isinstance(result, RequestError) else result)
 
         try:
-            return self._quick.ask(host, routed.spec.name, partition, question, terms, take)
+            return self._quick.ask(host, routed.spec.name, partition, question, consistency, terms, take)
         except RequestError:
             return None
 

@@ -187,10 +187,11 @@ class QuickPeer(Protocol):
         table: str,
         partition: int,
         question: Get,
+        consistency: Consistency,
         terms: Terms,
         done: Callable[[ReadResult | RequestError], None],
     ) -> Callable[[], None]:
-        """Ask `host` about a partition by the default consistency, with another worker to be asked afterwards.
+        """Ask `host` about a partition, with another worker to be asked afterwards; no position is waited for.
 
         `done` is called once, with the result or with what Answers.answer raises, unless the function that is returned
         is called before: then nobody waits any more. Raises Overloaded, and OwnerUnreachable for a worker that cannot

@@ -1,13 +1,13 @@
 """One read of one key: here when this worker is the one to ask, else by hops to those that are."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from tablehouse.errors import RequestError
-from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, Role
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, ShardId
 from tablehouse.routing.asking import Asker, untrusted_miss
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.ports import LocalTables
@@ -18,8 +18,7 @@ from tablehouse.tasks.reads import ReadResult
 from tablehouse.telemetry import Metrics
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A row, or the word of a copy that the caller trusts that there is none.
 
     served_by is the id of the worker that looked.
@@ -32,13 +31,14 @@ class Answer:
 
     def labelled(self, freshness: Freshness) -> "Answer":
         """Return the same answer with another freshness."""
-        return replace(self, result=msgspec.structs.replace(self.result, freshness=freshness))
+        return self._replace(result=msgspec.structs.replace(self.result, freshness=freshness))
 
 
 class Elsewhere(NamedTuple):
     """Another worker that can be asked for a row: the active of the only partition that the key is known to be in.
 
     partitions is the count that the key was hashed with. may_miss says that the key can be in no other partition.
+    consistency is what the caller accepts.
     """
 
     routed: RoutedTable
@@ -48,6 +48,7 @@ class Elsewhere(NamedTuple):
     partitions: int
     generation: int
     may_miss: bool
+    consistency: Consistency
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +130,14 @@ class Query:
         counted.observe(answer, self._clock() - started)
         return answer
 
-    def look(self, table: str, key_text: bytes) -> Answer | Elsewhere | None:
+    def look(
+        self, table: str, key_text: bytes, consistency: Consistency = DEFAULT_CONSISTENCY
+    ) -> Answer | Elsewhere | None:
         """Find the row of a key, or that there is none, where read() would look first.
 
         Returns the answer if it is had here, or which other worker can be asked for it; None when only read() can tell.
-        Raises RequestError where read() may raise another one. An answer is yet to be counted.
+        Raises RequestError where read() may raise another one. An answer is yet to be counted. A position is not waited
+        for, so `consistency` has none.
         """
         routed = table_named(self._tables, table)
         key, snapshot = routed.parse(key_text), self._view.current
@@ -141,14 +145,17 @@ class Query:
         partitions = routed.partitions_of(key, count)
         if len(partitions) != 1:
             return None
-        partition = partitions[0]
-        active = snapshot.actives.get(routed.spec.shard(partition))
+        partition, question = partitions[0], Get(key.stored)
+        shard = routed.spec.shard(partition)
+        active = snapshot.actives.get(shard)
         if active is None:
             return None
-        if active.worker_id != self._worker_id:
-            return Elsewhere(routed, active, partition, Get(key.stored), count, snapshot.generation, key.enumerable)
-        result = self._local.answer(table, partition, Get(key.stored), DEFAULT_CONSISTENCY)
-        return _trusted(Answer(routed, result, self._worker_id, "local"), may_miss=key.enumerable)
+        if active.worker_id != self._worker_id and not (consistency.mode is ReadMode.ANY and self._follows(shard)):
+            return Elsewhere(
+                routed, active, partition, question, count, snapshot.generation, key.enumerable, consistency
+            )
+        result = self._local.answer(table, partition, question, consistency)
+        return _trusted(Answer(routed, result, self._worker_id, "local"), consistency, may_miss=key.enumerable)
 
     def ask_elsewhere(
         self, there: Elsewhere, seconds: float, done: Callable[[Answer | None], None]
@@ -158,6 +165,14 @@ class Query:
         `done` is called once: with the answer, or with None when only read() can tell, unless the function that is
         returned is called before. None is returned when nobody can be asked like this. An answer is yet to be counted.
         """
+
+        def take(result: ReadResult | None) -> None:
+            if result is None:
+                done(None)
+                return
+            answer = Answer(there.routed, result, there.host.worker_id, "forwarded")
+            done(_trusted(answer, there.consistency, may_miss=there.may_miss))
+
         return self._asker.ask_at_once(
             there.routed,
             there.host,
@@ -165,13 +180,14 @@ class Query:
             there.question,
             partitions=there.partitions,
             generation=there.generation,
+            consistency=there.consistency,
             seconds=seconds,
-            done=lambda result: done(
-                None
-                if result is None
-                else _trusted(Answer(there.routed, result, there.host.worker_id, "forwarded"), may_miss=there.may_miss)
-            ),
+            done=take,
         )
+
+    def _follows(self, shard: ShardId) -> bool:
+        """Return whether this worker has a standby of a shard."""
+        return any(host.worker_id == self._worker_id for host in self._view.current.standbys.get(shard, ()))
 
     def count(self, answer: Answer, seconds: float) -> None:
         """Count an answer of look() or ask_elsewhere() that the caller gets, after `seconds`."""
@@ -194,10 +210,10 @@ class Query:
         )
 
 
-def _trusted(answer: Answer, *, may_miss: bool) -> Answer | None:
-    """Return an answer by the default consistency, unless it has no row and may not say that there is none."""
+def _trusted(answer: Answer, consistency: Consistency, *, may_miss: bool) -> Answer | None:
+    """Return an answer, unless it has no row and may not say that there is none."""
     result = answer.result
-    if result.row is None and (not may_miss or untrusted_miss(result.freshness, DEFAULT_CONSISTENCY) is not None):
+    if result.row is None and (not may_miss or untrusted_miss(result.freshness, consistency) is not None):
         return None
     return answer
 

@@ -23,7 +23,7 @@ beyond a bound            503 too_stale. The caller's bounds are compared with t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -92,8 +92,7 @@ class SliceResult:
 _Figures = tuple[Position, int | None, int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
+class _Look(NamedTuple):
     """The label of a read. staleness is the copy's, in milliseconds, even where freshness does not show it."""
 
     freshness: Freshness

@@ -235,7 +235,7 @@ async def test_a_miss_of_a_standby_is_a_404_only_for_those_who_asked_for_it(pair
     assert (reply.status, reply.json["code"], reply.headers["tablehouse-role"]) == (404, "key_not_found", "standby")
     assert "standby" in reply.json["detail"]
     assert reply.headers["tablehouse-lag-records"] == "2"
-    plain = await standby.get(f"{nobody}?read=prefer-active")
+    plain = await standby.get(nobody, {"Tablehouse-Read": "prefer-active"})
     assert (plain.status, plain.json["code"]) == (503, "owner_unreachable")
     assert [(tried["host"], tried["role"]) for tried in plain.json["tried"]] == [("a", "active"), ("s", "standby")]
 

@@ -96,7 +96,7 @@ async def test_binary_stored_keys_cross_the_hop_exactly(workers: tuple[Worker, W
 
 async def test_after_a_move_that_only_the_owner_knows_the_caller_gets_a_503(workers: tuple[Worker, Worker]) -> None:
     workers[1].local.held.clear()
-    reply = await workers[0].get(f"/tables/planes/{FAR.decode()}?read=prefer-active")
+    reply = await workers[0].get(f"/tables/planes/{FAR.decode()}", {"Tablehouse-Read": "prefer-active"})
     assert (reply.status, reply.json["code"]) == (503, "partition_unassigned")
     assert [attempt["host"] for attempt in reply.json["tried"]] == ["b", "b"]
     assert "generation 7 here, 7 there" in reply.json["tried"][0]["reason"]

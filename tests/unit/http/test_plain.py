@@ -15,10 +15,10 @@ from tablehouse.http.content_coding import MIN_BYTES
 from tablehouse.http.plain import Later, PlainReads, Waiting
 from tablehouse.http.protocol import KEEPALIVE_SECONDS, Protocol
 from tablehouse.http.transforms import PIECE_BYTES
-from tablehouse.model import Consistency
+from tablehouse.model import Consistency, Role
 from tablehouse.stores.rows import Row
 from tablehouse.tasks.reads import ReadResult
-from tests.support.http_workers import Reply, Worker, connected, one_worker, read_reply, two_workers
+from tests.support.http_workers import Reply, Worker, connected, one_worker, read_reply, share, two_workers
 
 AIOHTTP = "3.14.5"
 #: What tablehouse.http.protocol rests on: what aiohttp does between two requests, how it notices idleness, how it ends.
@@ -112,7 +112,13 @@ TARGETS = {
     "/tables/planes/a/b": False,
     "/tables/planes/k1?": False,
     "/tables/planes/k1?a=1": False,
-    "/tables/planes/k1?read=active": False,
+    "/tables/planes/k1?read=active": True,
+    "/tables/planes/k1?read=prefer-active": True,
+    "/tables/planes/k1?read=any": True,
+    "/tables/planes/absent?read=any": True,
+    "/tables/planes/k1?read=all": False,
+    "/tables/planes/k1?read=": False,
+    "/tables/planes/k1?read=any&pretty": False,
     "/tables/planes/k1?read=any&max_lag=0": False,
     "/tables/planes/k1#a": False,
     "/tables/planes:get?key=k1": False,
@@ -296,6 +302,36 @@ async def test_another_worker_is_asked_without_a_request_object(answered: list[b
                 long = await plainly(target, "X-Anything: 1\r\n")
                 assert not answered.pop()
                 assert compared(short) == compared(long)
+
+
+async def test_a_standby_here_answers_who_takes_any_copy_at_once(answered: list[bool]) -> None:
+    async with two_workers() as (near, far):
+        share((near, far), {"b": [0, 1, 2, 3]}, standbys={"a": [0, 1, 2, 3]})
+        near.local.role = Role.STANDBY
+        put(near, b"k1", b"standby")
+        put(far, b"k1", b"active")
+        async with connected(near.url) as (reader, writer):
+
+            async def asked(target: str, headers: str = "") -> Reply:
+                writer.write(get(f"/tables/planes/{target}", PLAIN + headers))
+                return await read_reply(reader)
+
+            expected = {
+                "k1?read=any": (200, b"standby", "standby"),
+                "k1?read=prefer-active": (200, b"active", "active"),
+                "k1?read=active": (200, b"active", "active"),
+                "k1": (200, b"active", "active"),
+            }
+            for target, said in expected.items():
+                short = await asked(target)
+                assert answered.pop()
+                long = await asked(target, "X-Anything: 1\r\n")
+                assert not answered.pop()
+                assert compared(short) == compared(long)
+                assert (short.status, short.body, short.headers["tablehouse-role"]) == said
+            missing = await asked("absent?read=any")
+            assert answered.pop()
+            assert (missing.status, missing.headers["tablehouse-role"]) == (404, "standby")
 
 
 async def test_both_ways_count_alike(worker: Worker, connection: Connection, answered: list[bool]) -> None:

@@ -115,9 +115,9 @@ async def test_a_worker_with_another_secret_is_logged_at_growing_distances(
     with capture_logs() as logged:
         async with workers(asking, [NEW]) as (a, b):
             for _ in range(3):
-                assert (await a.get(f"{ROW}?read=prefer-active")).status == 503
+                assert (await a.get(ROW, {"Tablehouse-Read": "prefer-active"})).status == 503
             clock.now += FIRST_INTERVAL
-            assert (await a.get(f"{ROW}?read=prefer-active")).status == 503
+            assert (await a.get(ROW, {"Tablehouse-Read": "prefer-active"})).status == 503
     lines = [line for line in logged if line["event"] == "another worker has no secret in common with this one"]
     assert [(line["url"], line["peer"], line["log_level"]) for line in lines] == [(b.internal, "b", "warning")] * 2
     assert lines[1]["suppressed"] == 2
