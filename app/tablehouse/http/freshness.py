@@ -16,20 +16,33 @@ SERVED_BY = "Tablehouse-Served-By"
 
 
 def freshness_headers(freshness: Freshness, served_by: str) -> dict[str, str]:
-    """Render freshness without what is not known, and without a count of rejected records that is 0."""
-    headers = {
-        PARTITION: str(freshness.partition),
-        POSITION: freshness.position.text,
-        ROLE: freshness.role.value,
-        SERVED_BY: served_by,
-    }
-    if freshness.lag_records is not None:
-        headers[LAG_RECORDS] = str(freshness.lag_records)
-    if freshness.staleness_ms is not None:
-        headers[STALENESS_MS] = str(freshness.staleness_ms)
-    if freshness.rejected_records:
-        headers[REJECTED_RECORDS] = str(freshness.rejected_records)
-    return headers
+    """Render freshness as headers; see freshness_lines."""
+    return headers_of(freshness_lines(freshness, served_by))
+
+
+def freshness_lines(freshness: Freshness, served_by: str) -> str:
+    """Render freshness as the lines of headers, each with its CRLF.
+
+    Without what is not known, and without a count of rejected records that is 0.
+    """
+    lag, staleness, rejected = freshness.lag_records, freshness.staleness_ms, freshness.rejected_records
+    lines = (
+        f"{PARTITION}: {freshness.partition}\r\n{POSITION}: {freshness.position.text}\r\n"
+        f"{ROLE}: {freshness.role}\r\n{SERVED_BY}: {served_by}\r\n"
+    )
+    if lag is not None:
+        lines += f"{LAG_RECORDS}: {lag}\r\n"
+    if staleness is not None:
+        lines += f"{STALENESS_MS}: {staleness}\r\n"
+    if rejected:
+        lines += f"{REJECTED_RECORDS}: {rejected}\r\n"
+    return lines
+
+
+def headers_of(lines: str) -> dict[str, str]:
+    """Return the headers whose lines these are."""
+    split = (line.partition(": ") for line in lines.split("\r\n") if line)
+    return {name: value for name, _, value in split}
 
 
 def refused_freshness_headers(details: Mapping[str, Any]) -> dict[str, str]:

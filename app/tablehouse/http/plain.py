@@ -21,7 +21,7 @@ from tablehouse.http.held import LARGE_BYTES, HeldBytes
 from tablehouse.http.hosts import Hosts
 from tablehouse.http.observations import Observations
 from tablehouse.http.public import ROW_TEMPLATE
-from tablehouse.http.rows import http_date, no_row, row_headers
+from tablehouse.http.rows import entity_tag, http_date, no_row, row_lines
 from tablehouse.http.target import percent_decoded
 from tablehouse.http.transforms import PIECE_BYTES
 from tablehouse.model import ANONYMOUS, DEFAULT_CONSISTENCY, Consistency, ReadMode
@@ -171,24 +171,28 @@ class PlainReads:
         row = found.result.row
         if row is None:
             missing = no_row(found)
-            status, headers, payload = missing.status, dict(missing.headers), cast("bytes", missing.body)
+            status, beginning, payload = missing.status, self._missing, cast("bytes", missing.body)
+            lines = "".join([f"{name}: {value}\r\n" for name, value in missing.headers.items()])
         else:
-            status, headers, payload = 200, row_headers(found, row), row.payload
-            headers["Content-Type"] = found.table.content_type
+            status, beginning, payload = 200, self._found, row.payload
+            lines = f"{row_lines(found, row)}Content-Type: {found.table.content_type}\r\n"
         if read.takes_gzip and len(payload) > PIECE_BYTES:
             return None
-        compressed = gzipped(payload) if read.takes_gzip and len(payload) > MIN_BYTES else None
-        body = payload if compressed is None else compressed
+        body = payload
+        if read.takes_gzip and len(payload) > MIN_BYTES:
+            compressed = gzipped(payload)
+            if compressed is not None:
+                body, lines = compressed, f"{lines}Content-Encoding: gzip\r\n"
+                if row is not None:
+                    tag = entity_tag(found, row)
+                    lines = lines.replace(tag, gzip_tag(tag))
         if len(body) > LARGE_BYTES and not self._held.has_room(len(body)):
             return None
-        if compressed is not None:
-            headers["Content-Encoding"] = "gzip"
-            if row is not None:
-                headers["ETag"] = gzip_tag(headers["ETag"])
-        request_id = headers[REQUEST_ID] = new_request_id()
-        headers["Content-Length"] = str(len(body))
-        headers["Date"] = http_date(int(time.time()))
-        head = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        request_id = new_request_id()
+        head = (
+            f"{lines}{REQUEST_ID}: {request_id}\r\n"
+            f"Content-Length: {len(body)}\r\nDate: {http_date(int(time.time()))}\r\n\r\n"
+        )
         seconds = self._clock() - read.started
         self._query.count(found, seconds)
         self._observations.answered(
@@ -200,10 +204,9 @@ class PlainReads:
             key=read.key,
             served_by=found.served_by,
         )
-        beginning = self._found if row is not None else self._missing
         if len(body) > LARGE_BYTES:
-            return b"%s%s\r\n" % (beginning, head.encode("latin-1")), body
-        return (b"%s%s\r\n%s" % (beginning, head.encode("latin-1"), body),)
+            return beginning + head.encode("latin-1"), body
+        return (b"%s%s%s" % (beginning, head.encode("latin-1"), body),)
 
     def _takes_gzip(self, head: bytes) -> bool | None:
         """Return whether a client takes gzip, from all of a request's headers.

@@ -14,7 +14,7 @@ from tablehouse.http.answers import json_answer
 from tablehouse.http.conditions import known_tag, preferred
 from tablehouse.http.consistency import asked
 from tablehouse.http.dispatch import Call
-from tablehouse.http.freshness import freshness_headers
+from tablehouse.http.freshness import freshness_headers, freshness_lines, headers_of
 from tablehouse.http.problems import problem
 from tablehouse.model import HostInfo
 from tablehouse.routing.query import Answer, Query, missing_detail
@@ -118,14 +118,24 @@ def no_row(answer: Answer) -> web.Response:
 
 
 def row_headers(answer: Answer, row: Row) -> dict[str, str]:
-    """Make the headers of a row that do not depend on the request."""
-    freshness = answer.result.freshness
-    headers = freshness_headers(freshness, answer.served_by)
-    headers["Cache-Control"] = "no-cache"
-    headers["ETag"] = answer.table.entity_tag(freshness.partition, row.offset)
+    """Make the headers of a row that do not depend on the request; see row_lines."""
+    return headers_of(row_lines(answer, row))
+
+
+def row_lines(answer: Answer, row: Row) -> str:
+    """Make the headers of a row that do not depend on the request, as lines, each with its CRLF."""
+    lines = (
+        f"{freshness_lines(answer.result.freshness, answer.served_by)}"
+        f"Cache-Control: no-cache\r\nETag: {entity_tag(answer, row)}\r\n"
+    )
     if row.timestamp_ms in _DATES:
-        headers["Last-Modified"] = http_date(row.timestamp_ms // 1000)
-    return headers
+        lines += f"Last-Modified: {http_date(row.timestamp_ms // 1000)}\r\n"
+    return lines
+
+
+def entity_tag(answer: Answer, row: Row) -> str:
+    """Make the validator of a row."""
+    return answer.table.entity_tag(answer.result.freshness.partition, row.offset)
 
 
 def _avro_headers(encoded: Encoded, etag: str) -> dict[str, str]:
