@@ -60,6 +60,9 @@ class Metrics:
         self.read_duration = self._times(
             "read_duration_seconds", "Time of a read: local, forwarded, or standby if one answered.", "table", "path"
         )
+        self.rows_scanned = self._counter(
+            "scanned_rows", "Rows read for scans and counts, by the worker that was called.", "table"
+        )
         self.writes = self._counter(
             "writes",
             "Callers' writes: written, unavailable (nothing was written) or unknown (it may have been written).",

@@ -13,6 +13,7 @@ from tablehouse.routing.cluster import ClusterSnapshot, snapshot_of
 from tablehouse.routing.cluster import Placed as PlacedMember
 from tablehouse.routing.ports import Answered, Answers, ConditionalWrite, Slice, Terms, Wanted
 from tablehouse.stores.rows import Row
+from tablehouse.tasks.counting import CountRange, CountResult
 from tablehouse.tasks.digest import Digest, PartitionDigest
 from tablehouse.tasks.questions import Applied, Get, MultiGet, Question
 from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
@@ -84,6 +85,8 @@ class FakeTables:
                 return self.read_many(table, partition, stored_keys, consistency)
             case Range():
                 return self.read_range(table, partition, question, consistency)
+            case CountRange():
+                return self.count_range(table, partition, question, consistency)
             case Digest():
                 return self.digest(table, partition)
             case Applied():
@@ -129,7 +132,7 @@ class FakeTables:
             raise self.miss
         found = sorted(
             (
-                KeyedRow(key, row.payload, row.timestamp_ms, row.offset, row.deleted)
+                KeyedRow(key, b"" if asked.keys_only else row.payload, row.timestamp_ms, row.offset, row.deleted)
                 for (name, number, key), row in self.rows.items()
                 if (name, number) == (table, partition)
                 and asked.start <= key
@@ -141,6 +144,12 @@ class FakeTables:
         left = asked.limit - sum(not row.deleted for row in rows)
         is_all = len(rows) == len(found) or left == 0
         return RangeResult(rows, freshness, None if is_all else asked.after(rows[-1].stored_key, left))
+
+    def count_range(self, table: str, partition: int, asked: CountRange, consistency: Consistency) -> CountResult:
+        """Count three rows at most."""
+        found = self.read_range(table, partition, Range(asked.start, asked.end, limit=1 << 62), consistency)
+        rest = None if found.rest is None else CountRange(found.rest.start, asked.end)
+        return CountResult(sum(not row.deleted for row in found.rows), found.freshness, rest)
 
     def require_applied(self, table: str, partition: int) -> None:
         """Raise what `write_errors` say."""

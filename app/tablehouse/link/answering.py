@@ -44,6 +44,8 @@ from tablehouse.routing.error_values import value_of
 from tablehouse.routing.ports import Answers, LocalTables, Slice, Terms
 from tablehouse.routing.slices import encode_slices
 from tablehouse.routing.tables import RoutedTable
+from tablehouse.tasks.questions import is_short
+from tablehouse.tasks.ranges import Range
 
 log = structlog.get_logger("link")
 
@@ -58,7 +60,7 @@ MAX_WAITING = 1024
 #: worker has no more open, so its pings do not.
 MAX_LATER = MAX_QUESTIONS
 
-#: Batches of one link that are answered at the same time: each takes a MiB of rows, and one large row more.
+#: Batches and ranges of one link that are answered at the same time: each takes a MiB of rows, and one large row more.
 MAX_BATCHES = 8
 
 #: The longest that a worker may take to prove itself with its first packet, in seconds.
@@ -212,10 +214,11 @@ class AnsweringLink(asyncio.Protocol):
         kind = type(question)
         if kind is Ask:
             ask = cast("Ask", question)
-            if not ask.wait:
+            if not ask.wait and is_short(ask.question):
                 self._reply(self._answered(ask))
                 return
-            self._start(ask.number, ask.agreed, partial(self._answer_later, ask))
+            answering = self._answer_range if isinstance(ask.question, Range) else self._answer_later
+            self._start(ask.number, ask.agreed, partial(answering, ask))
         elif kind is Ping:
             self._queue(_PONG)
         elif kind is Cancel:
@@ -238,6 +241,11 @@ class AnsweringLink(asyncio.Protocol):
             return Answer(ask.number, own.local.answer(agreed.table, ask.partition, ask.question, consistency))
         except Exception as error:  # noqa: BLE001 - the asking worker gets an answer, whatever it is
             return self._refused(ask.number, agreed, error)
+
+    async def _answer_range(self, ask: Ask) -> Reply:
+        async with self._batches:
+            await self._has_room.wait()
+            return await self._answer_later(ask)
 
     async def _answer_later(self, ask: Ask) -> Reply:
         table = self._table(ask.agreed)

@@ -11,13 +11,14 @@ import msgspec
 from tablehouse.model import Consistency
 from tablehouse.routing.error_values import ErrorValue
 from tablehouse.routing.ports import Condition, Wanted
+from tablehouse.tasks.counting import CountRange, CountResult
 from tablehouse.tasks.questions import Applied, Get
 from tablehouse.tasks.ranges import Range, RangeResult
 from tablehouse.tasks.reads import ReadResult
 
 #: The questions about one partition that cross a link, and what answers them.
-Crossing = Get | Applied | Range
-Result = ReadResult | RangeResult | None
+Crossing = Get | Applied | Range | CountRange
+Result = ReadResult | RangeResult | CountResult | None
 
 
 class Agreed(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -28,7 +28,8 @@ from tablehouse.routing.ports import (
 )
 from tablehouse.routing.slices import decode_slices
 from tablehouse.routing.strangers import Strangers
-from tablehouse.tasks.questions import Applied, Get, Question
+from tablehouse.tasks.counting import CountRange, CountResult
+from tablehouse.tasks.questions import Applied, Get, Question, is_short
 from tablehouse.tasks.ranges import Range, RangeResult
 from tablehouse.tasks.reads import ReadResult
 
@@ -39,10 +40,7 @@ IDLE_SECONDS = 300.0
 IDLE_INTERVAL = 60.0
 
 #: What may answer each kind of question.
-_RESULTS: dict[type, type] = {Get: ReadResult, Range: RangeResult, Applied: type(None)}
-
-#: Questions that are answered at once, unless they wait for a position.
-_SHORT = (Get, Applied)
+_RESULTS: dict[type, type] = {Get: ReadResult, Range: RangeResult, CountRange: CountResult, Applied: type(None)}
 
 
 class HttpFallback(Peer, Protocol):
@@ -139,7 +137,7 @@ class LinkPeer:
         """Ask `host` about a partition that it holds; see the protocol for what it raises."""
         seconds, started = terms.timeout * HOP_SHARE, asyncio.get_running_loop().time()
         crossing = cast("Crossing", question)
-        line = self._line(host, is_long=terms.wait > 0 or not isinstance(question, _SHORT))
+        line = self._line(host, is_long=terms.wait > 0 or not is_short(question))
         number = next(self._numbers)
         ask = Ask(
             number, _agreed(table, terms), partition, crossing, seconds, _given(consistency), _wait(terms, seconds)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from tablehouse.errors import PositionNotReached, RequestError
 from tablehouse.model import Consistency
+from tablehouse.routing.outcomes import worst
 from tablehouse.routing.ports import Answered, LocalTables, Slice, Terms, Wanted
-from tablehouse.tasks.questions import MultiGet, Question
+from tablehouse.tasks.counting import CountResult
+from tablehouse.tasks.questions import MultiGet, Question, is_short
 from tablehouse.turns import Turns
 
 Result = TypeVar("Result")
@@ -15,6 +17,10 @@ Result = TypeVar("Result")
 #: The bytes of rows after which a worker leaves the rest of a batch for the next question. It bounds what waits between
 #: two workers, and in the one that was asked for a client that takes its answer slowly.
 BYTES_PER_ANSWER = 1 << 20
+
+
+#: Seconds for which a worker goes on counting before it answers what it has counted so far.
+SECONDS_PER_COUNT = 0.25
 
 
 class Here:
@@ -31,13 +37,31 @@ class Here:
     ) -> Answered[Result]:
         """Answer a question, and once more after up to `terms.wait` seconds where only the wanted position is missing.
 
-        Raises what LocalTables.answer and wait_for_position raise.
+        One that is not short is answered when its turn has come, and a count goes on for SECONDS_PER_COUNT, a slice of
+        work in each turn. Raises what LocalTables.answer and wait_for_position raise.
         """
+        if not is_short(question):
+            await self._turns.wait()
         try:
             result = self._local.answer(table, partition, question, consistency)
         except PositionNotReached as error:
             result = await self._answer_later(table, partition, question, consistency, terms.wait, error)
+        if isinstance(result, CountResult):
+            counted = await self._count_on(table, partition, result, consistency)
+            return Answered(cast("Result", counted), self._worker_id)
         return Answered(result, self._worker_id)
+
+    async def _count_on(
+        self, table: str, partition: int, counted: CountResult, consistency: Consistency
+    ) -> CountResult:
+        """Count what is left for some time; raises what LocalTables.answer raises."""
+        until = self._clock() + SECONDS_PER_COUNT
+        while counted.rest is not None and self._clock() < until:
+            await self._turns.wait()
+            more = self._local.answer(table, partition, counted.rest, consistency)
+            freshness = worst(counted.freshness, more.freshness)
+            counted = CountResult(counted.count + more.count, freshness, more.rest)
+        return counted
 
     async def answer_many(
         self, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms

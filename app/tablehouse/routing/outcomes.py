@@ -104,17 +104,21 @@ def worse(one: PartitionAnswer, other: PartitionAnswer) -> PartitionAnswer:
     if one.freshness == other.freshness:
         return one
     less = max(one, other, key=lambda answer: _LESS_CERTAIN.index(answer.freshness.role))
-    both = (one.freshness, other.freshness)
-    return PartitionAnswer(
-        Freshness(
-            partition=less.freshness.partition,
-            position=one.freshness.position.lower(other.freshness.position),
-            role=less.freshness.role,
-            lag_records=_most(freshness.lag_records for freshness in both),
-            staleness_ms=_most(freshness.staleness_ms for freshness in both),
-            rejected_records=max(freshness.rejected_records for freshness in both),
-        ),
-        less.served_by,
+    return PartitionAnswer(worst(one.freshness, other.freshness), less.served_by)
+
+
+def worst(one: Freshness, other: Freshness) -> Freshness:
+    """Return a label of a partition that is true of the answers under both: the worst of each figure."""
+    if one == other:
+        return one
+    both = (one, other)
+    return Freshness(
+        partition=one.partition,
+        position=one.position.lower(other.position),
+        role=max((freshness.role for freshness in both), key=_LESS_CERTAIN.index),
+        lag_records=_most(freshness.lag_records for freshness in both),
+        staleness_ms=_most(freshness.staleness_ms for freshness in both),
+        rejected_records=max(freshness.rejected_records for freshness in both),
     )
 
 

@@ -47,6 +47,11 @@ class RoutedTable:
         """Every media type that a single row can be had in, the usual one first."""
         return (self.content_type,) if self.avro is None else (self.content_type, AVRO)
 
+    @property
+    def has_keys_once(self) -> bool:
+        """Whether a key can have a row in one partition only, since it has one form and that decides the partition."""
+        return self.keys.canonical_wire and self.spec.source.partitioner != "any"
+
     def parse(self, key_text: bytes) -> Key:
         """Parse percent-decoded key text; raises InvalidKey and UriTooLong."""
         if len(key_text) > MAX_KEY_BYTES:

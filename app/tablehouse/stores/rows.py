@@ -89,5 +89,10 @@ def payloads(rows: Sequence[bytes | None]) -> list[bytes | None]:
     ]
 
 
+def count_live(rows: Sequence[bytes]) -> int:
+    """Return how many of some rows are not deletion marks; raises RowLayoutError as unpack()."""
+    return sum([(len(row) >= HEAD_SIZE and row.startswith(_BEGINNING)) or not unpack(row).deleted for row in rows])
+
+
 def _payload(row: Row) -> bytes | None:
     return None if row.deleted else row.payload

@@ -2,7 +2,7 @@
 
 A question answers itself from a task through the reader, which decides who may read what. One answer is one slice of
 work, so the result of a question about many rows may cover only the first of them; it says which. More questions are in
-ranges.py and digest.py.
+ranges.py, counting.py and digest.py.
 """
 
 from collections.abc import Sequence
@@ -72,3 +72,8 @@ class Applied(msgspec.Struct, frozen=True, array_like=True, tag="applied"):
                 table=task.table,
                 partition=task.partition,
             )
+
+
+def is_short(question: object) -> bool:
+    """Return whether a question is answered within microseconds: any other one takes a slice of work, in its turn."""
+    return isinstance(question, Get | Applied)

@@ -44,13 +44,15 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
     """The first `limit` rows of a partition from stored key `start`, inclusive, to `end`, exclusive.
 
     An `end` of None is the end of all rows. With `reverse` they are the last rows, the last one first. Marks of deleted
-    keys do not count towards `limit`.
+    keys do not count towards `limit`. With `keys_only` the rows of the result have empty payloads; a worker that does
+    not know it sends them.
     """
 
     start: bytes = b""
     end: bytes | None = None
     reverse: bool = False
     limit: Annotated[int, msgspec.Meta(ge=1)] = 1
+    keys_only: bool = False
 
     def answer(self, task: Task, reader: Reader, consistency: Consistency) -> RangeResult:
         """Return the first rows, as many as fit into one slice of work; raises what Reader.read raises for a miss."""
@@ -64,7 +66,7 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
         found, freshness = reader.read_rows(task, scan, consistency)
         if found:
             sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
-        rows = _within_bytes(found)
+        rows = _within_bytes(found, keys_only=self.keys_only)
         left = self.limit - sum([not row.deleted for row in rows])
         is_all = len(rows) == len(found) < limit or left == 0
         return RangeResult(rows, freshness, None if is_all else self.after(rows[-1].stored_key, left))
@@ -72,11 +74,11 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
     def after(self, last: bytes, limit: int) -> "Range":
         """Return the part of this range that follows a stored key, with another limit."""
         if self.reverse:
-            return Range(self.start, last, reverse=True, limit=limit)
-        return Range(last + b"\0", self.end, limit=limit)
+            return Range(self.start, last, reverse=True, limit=limit, keys_only=self.keys_only)
+        return Range(last + b"\0", self.end, limit=limit, keys_only=self.keys_only)
 
 
-def _within_bytes(found: Sequence[tuple[bytes, bytes]]) -> list[KeyedRow]:
+def _within_bytes(found: Sequence[tuple[bytes, bytes]], *, keys_only: bool) -> list[KeyedRow]:
     """Unpack the first rows, at least one, up to the bytes of a slice; raises RowLayoutError."""
     rows: list[KeyedRow] = []
     size = 0
@@ -84,6 +86,7 @@ def _within_bytes(found: Sequence[tuple[bytes, bytes]]) -> list[KeyedRow]:
         if size >= BYTES_PER_SLICE:
             break
         row = unpack(data)
-        rows.append(KeyedRow(key[len(ROW_PREFIX) :], row.payload, row.timestamp_ms, row.offset, row.deleted))
+        payload = b"" if keys_only else row.payload
+        rows.append(KeyedRow(key[len(ROW_PREFIX) :], payload, row.timestamp_ms, row.offset, row.deleted))
         size += len(key) + len(data)
     return rows

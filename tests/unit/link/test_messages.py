@@ -26,6 +26,7 @@ from tablehouse.positions import Position
 from tablehouse.routing.error_values import ErrorValue
 from tablehouse.routing.ports import Condition, Wanted
 from tablehouse.stores.rows import Row
+from tablehouse.tasks.counting import CountRange, CountResult
 from tablehouse.tasks.questions import Applied, Get
 from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
 from tablehouse.tasks.reads import ReadResult
@@ -44,8 +45,12 @@ QUESTIONS: list[tuple[Question, object]] = [
         [1, 1, ["t", "d", 4, 7], 2, ["applied"], 0.5, ["any", 5, 6, [["2"], [7]]], 0.25],
     ),
     (
-        Ask(1, AGREED, 2, Range(b"a", b"z", reverse=True, limit=3), 0.5),
-        [1, 1, ["t", "d", 4, 7], 2, ["range", b"a", b"z", True, 3], 0.5, None, 0.0],
+        Ask(1, AGREED, 2, Range(b"a", b"z", reverse=True, limit=3, keys_only=True), 0.5),
+        [1, 1, ["t", "d", 4, 7], 2, ["range", b"a", b"z", True, 3, True], 0.5, None, 0.0],
+    ),
+    (
+        Ask(1, AGREED, 2, CountRange(b"a"), 0.5),
+        [1, 1, ["t", "d", 4, 7], 2, ["count", b"a", None], 0.5, None, 0.0],
     ),
     (
         AskMany(1, AGREED, [Wanted(2, [b"a", b"b"])], 0.5),
@@ -75,9 +80,13 @@ REPLIES: list[tuple[Reply, object]] = [
                 "range",
                 [[b"k", b"v", 5, 41, False]],
                 [2, [["2"], [99]], "standby", 1, None, 0],
-                ["range", b"l", None, False, 2],
+                ["range", b"l", None, False, 2, False],
             ],
         ],
+    ),
+    (
+        Answer(1, CountResult(7, FRESHNESS, CountRange(b"l", b"z"))),
+        [1, 1, ["count", 7, [2, [["2"], [99]], "standby", 1, None, 0], ["count", b"l", b"z"]]],
     ),
     (Slices(1, b"s"), [2, 1, b"s"]),
     (Written(1, 41), [3, 1, 41]),
@@ -100,3 +109,8 @@ def test_messages_are_read_as_they_were_written() -> None:
 def test_members_that_a_later_version_adds_at_the_end_are_passed_over() -> None:
     assert decode_questions(encode([[4, 1, "later"]])) == [Cancel(1)]
     assert decode_replies(encode([[3, 1, 41, "later"]])) == [Written(1, 41)]
+
+
+def test_a_range_of_a_worker_that_knows_fewer_members_is_read() -> None:
+    [ask] = decode_questions(encode([[1, 1, ["t", "d", 4, 7], 2, ["range", b"a", b"z", True, 3], 0.5]]))
+    assert ask == Ask(1, AGREED, 2, Range(b"a", b"z", reverse=True, limit=3), 0.5)

@@ -13,7 +13,9 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tablehouse.catalog.spec import Catalog, KeySpec, PartitionerName, SourceSpec, TableSpec, ValueSpec
 from tablehouse.errors import (
+    DeadlineExceeded,
     MisplacedKeys,
     NotOwner,
     OwnerUnreachable,
@@ -26,13 +28,15 @@ from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMod
 from tablehouse.routing import ranges
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.cluster import ClusterView
+from tablehouse.routing.counting import Counted, RowCounts
 from tablehouse.routing.here import Here
 from tablehouse.routing.ports import Answers, ConditionalWrite, Peer, Terms
 from tablehouse.routing.ranges import Ranges
-from tablehouse.routing.tables import routed_tables
+from tablehouse.routing.tables import RoutedTable, routed_tables
 from tablehouse.stores.memory import StoreMemory
 from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
 from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, ROW_PREFIX, Row, RowLayoutError, pack_head
+from tablehouse.tasks.counting import CountRange
 from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
 from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE, FIRST_ROWS, ROWS_PER_SLICE
@@ -152,6 +156,31 @@ async def test_marks_of_deleted_keys_do_not_count_as_rows_of_a_range(store: Rock
     await store.write([(ROW_PREFIX + key, packed(b"", flags)) for key, flags in rows], b"checkpoint")
     results = list(all_of(Range(limit=2), task_of(store), Reader(_Lease(), 60.0)))
     assert [row.stored_key for result in results for row in result.rows] == [b"a", b"b", b"c", b"d", b"e"]
+
+
+async def test_a_copy_counts_the_rows_of_a_range_in_slices(store: RocksTaskStore) -> None:
+    await fill(store, {key: b"row " + key for key in KEYS})
+    await store.write([(ROW_PREFIX + b"k000", packed(b"", DELETED)), (b"\x02other", b"x")], b"checkpoint")
+    live = [key for key in KEYS if key != b"k000"]
+    bounds = (b"", b"a", b"a\0", b"k", b"k300", b"\xff\xff\xff")
+    for start, end in itertools.product(bounds, (*bounds, None)):
+        reader, task = Reader(_Lease(), 60.0), task_of(store)
+        count, slices = 0, 0
+        rest: CountRange | None = CountRange(start, end)
+        while rest is not None:
+            result = rest.answer(task, reader, DEFAULT_CONSISTENCY)
+            assert result.count <= ROWS_PER_SLICE
+            count, slices, rest = count + result.count, slices + 1, result.rest
+        assert count == sum(start <= key and (end is None or key < end) for key in live)
+        assert (result.freshness.partition, result.says_absent) == (2, True)
+        assert slices >= count // ROWS_PER_SLICE
+
+
+async def test_a_range_without_payloads_has_the_keys_alone(store: RocksTaskStore) -> None:
+    await fill(store, {b"a": b"x" * 100, b"b": b"y"})
+    result = Range(limit=1, keys_only=True).answer(task_of(store), Reader(_Lease(), 60.0), DEFAULT_CONSISTENCY)
+    assert result.rows == [KeyedRow(b"a", b"", 1_000, 7)]
+    assert Range(limit=9, keys_only=True).after(b"a", 8) == Range(b"a\0", None, limit=8, keys_only=True)
 
 
 async def test_a_range_over_bytes_that_are_no_row_says_so(store: RocksTaskStore) -> None:
@@ -279,17 +308,32 @@ class Reading:
     """Ranges as worker a of a cluster reads them, some of its partitions here and some of another worker."""
 
     def __init__(self, view: ClusterView, local: FakeTables, peer: Peer) -> None:
-        clock = asyncio.get_running_loop().time
-        here = Here(local, Turns(), clock, "a")
-        self.ranges = Ranges(
-            TABLES,
-            Asker(view=view, here=here, peer=peer, worker_id="a", clock=clock, metrics=Metrics("0")),
-        )
+        clock, turns, self.metrics = asyncio.get_running_loop().time, Turns(), Metrics("0")
+        here = Here(local, turns, clock, "a")
+        asker = Asker(view=view, here=here, peer=peer, worker_id="a", clock=clock, metrics=self.metrics)
+        self.ranges = Ranges(TABLES, asker, clock=clock, metrics=self.metrics, turns=turns)
+        self.counts = RowCounts(TABLES, asker, self.ranges, clock=clock, metrics=self.metrics)
 
-    async def read(self, bounds: Range, asked: Consistency = DEFAULT_CONSISTENCY) -> ranges.RowsBetween:
-        """Read a range with five seconds left."""
+    def scan(self, bounds: Range, asked: Consistency = DEFAULT_CONSISTENCY, *, partial: bool = False) -> ranges.Scan:
+        """Begin to read a range with five seconds left."""
         deadline = asyncio.get_running_loop().time() + 5.0
-        return await self.ranges.read("planes", bounds, deadline=deadline, request_id="r", consistency=asked)
+        return self.ranges.scan("planes", bounds, deadline=deadline, request_id="r", consistency=asked, partial=partial)
+
+    async def read(self, bounds: Range, asked: Consistency = DEFAULT_CONSISTENCY) -> list[KeyedRow]:
+        """Read a range to its end."""
+        return [row async for part in self.scan(bounds, asked).parts() for row in part.rows]
+
+    async def count(self, start: bytes = b"", end: bytes | None = None, *, partial: bool = False) -> Counted:
+        """Count the rows of a range."""
+        deadline = asyncio.get_running_loop().time() + 5.0
+        return await self.counts.count(
+            "planes",
+            CountRange(start, end),
+            deadline=deadline,
+            request_id="r",
+            consistency=DEFAULT_CONSISTENCY,
+            partial=partial,
+        )
 
 
 @asynccontextmanager
@@ -362,32 +406,145 @@ def test_a_range_has_the_newest_row_of_each_key_over_all_partitions(
         view = ClusterView()
         view.swap(snapshot(Placed("a", "", {"planes-topic": range(2)}), Placed("b", "", {"planes-topic": range(2, 4)})))
         read = Reading(view, a, Beside(b))
+        scan = read.scan(Range(start, end, reverse=reverse, limit=limit))
         found: list[tuple[bytes, bytes]] = []
-        rest: Range | None = Range(start, end, reverse=reverse, limit=limit)
-        while rest is not None:
-            between = await read.read(rest)
-            found += [(row.stored_key, row.payload) for row in between.rows]
-            assert set(between.partitions) == {0, 1, 2, 3}
-            rest = between.rest
+        async for part in scan.parts():
+            found += [(row.stored_key, row.payload) for row in part.rows]
+            if part.reached is not None:
+                # Whoever goes on from here finds the rest.
+                after = Range(start, end, reverse=reverse, limit=100).after(part.reached, 100)
+                rest = [(row.stored_key, row.payload) for row in await read.read(after)]
+                assert [*found, *rest] == expected
         assert found == expected[:limit]
+        assert set(scan.partitions) == {0, 1, 2, 3}
 
     asyncio.run(scenario())
 
 
-async def test_a_range_ends_with_its_rows_or_its_bytes_and_goes_on_after_them(
-    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+async def test_the_end_of_a_range_is_known_where_its_last_row_is_the_last_one_wanted(
+    workers: tuple[Worker, Worker],
 ) -> None:
     for number in range(20):
-        put(workers, number % 4, b"k%02d" % number, Row(b"x" * 100, 1, 1))
+        put(workers, number % 4, b"k%02d" % number, Row(b"x", 1, 1))
     async with reading(workers) as read:
-        monkeypatch.setattr(ranges, "MAX_ROWS", 7)
-        first = await read.read(Range(limit=12))
-        assert [row.stored_key for row in first.rows] == [b"k%02d" % number for number in range(7)]
-        assert first.rest == Range(b"k06\0", None, limit=5)
-        monkeypatch.setattr(ranges, "BYTES_PER_READ", 150)
-        last = await read.read(Range(reverse=True, limit=12))
-        assert [row.stored_key for row in last.rows] == [b"k19", b"k18"]
-        assert last.rest == Range(b"", b"k18", reverse=True, limit=10)
+        for reverse, limit, reached in ((False, 7, b"k06"), (True, 7, b"k13"), (False, 19, b"k18"), (False, 20, None)):
+            parts = [part async for part in read.scan(Range(reverse=reverse, limit=limit)).parts()]
+            assert sum(len(part.rows) for part in parts) == limit
+            assert parts[-1].reached == reached
+
+
+async def test_a_scan_holds_few_rows_however_many_there_are(workers: tuple[Worker, Worker]) -> None:
+    for number in range(400):
+        put(workers, number % 4, b"k%03d" % number, Row(b"x" * 50_000, 1, 1))
+    async with reading(workers) as read:
+        scan = read.scan(Range(limit=ranges.ALL_ROWS))
+        given = 0
+        async for part in scan.parts():
+            given += len(part.rows)
+            assert (scan.rows_read - given) * 50_000 <= 2 * ranges.BYTES_AHEAD
+        assert given == scan.rows_read == 400
+        counted = read.metrics.registry.get_sample_value("tablehouse_scanned_rows_total", {"table": "planes"})
+        assert counted == 400
+
+
+async def test_a_scan_without_payloads_has_all_keys(workers: tuple[Worker, Worker]) -> None:
+    for number in range(9):
+        put(workers, number % 4, b"k%d" % number, Row(b"x", 1, 1))
+    async with reading(workers) as read:
+        rows = await read.read(Range(limit=99, keys_only=True))
+        assert [(row.stored_key, row.payload) for row in rows] == [(b"k%d" % number, b"") for number in range(9)]
+
+
+async def test_a_scan_that_may_goes_on_without_a_partition_and_names_it(workers: tuple[Worker, Worker]) -> None:
+    for number in range(40):
+        put(workers, number % 4, b"k%02d" % number, Row(b"x", 1, 1))
+    b = workers[1].local
+    original = b.read_range
+
+    def once(*arguments: Any) -> RangeResult:
+        result = original(*arguments)
+        b.errors[3] = PartitionRestoring("not any more")
+        return result
+
+    async with reading(workers) as read:
+        b.errors[2] = PartitionRestoring("40 to go")
+        scan = read.scan(Range(limit=99), partial=True)
+        keys = [row.stored_key async for part in scan.parts() for row in part.rows]
+        assert keys == [b"k%02d" % number for number in range(40) if number % 4 != 2]
+        assert {number: error.detail for number, error in scan.missing.items()} == {2: "40 to go"}
+        b.errors.clear()
+        b.read_range = once  # type: ignore[method-assign,assignment]
+        scan = read.scan(Range(limit=99), partial=True)
+        found = {row.stored_key async for part in scan.parts() for row in part.rows}
+        assert set(scan.missing) == {3}
+        assert {b"k%02d" % number for number in range(40) if number % 4 != 3} <= found
+
+
+async def test_rows_are_counted_where_they_are(workers: tuple[Worker, Worker]) -> None:
+    for number in range(40):
+        put(workers, number % 4, b"k%02d" % number, Row(b"x", 1, 1))
+    put(workers, 1, b"gone", Row(b"", 1, 1, deleted=True))
+    async with reading(workers) as read:
+        counted = await read.count()
+        assert counted.count == 40
+        assert {number: answer.served_by for number, answer in counted.partitions.items()} == {
+            0: "a",
+            1: "a",
+            2: "b",
+            3: "b",
+        }
+        # One hop for each partition, however many slices of work it takes there.
+        assert read.metrics.registry.get_sample_value("tablehouse_forward_requests_total", {"outcome": "ok"}) == 2
+        assert (await read.count(b"k10", b"k20")).count == 10
+        assert (await read.count(b"k10\0", b"k10\0")).count == 0
+        workers[1].local.errors[3] = PartitionRestoring("40 to go")
+        with pytest.raises(PartitionRestoring):
+            await read.count()
+        counted = await read.count(partial=True)
+        assert (counted.count, set(counted.missing), set(counted.partitions)) == (30, {3}, {0, 1, 2})
+
+
+async def test_a_range_with_more_rows_than_can_be_counted_in_time_says_so(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        put(workers, 0, b"k%d" % number, Row(b"x", 1, 1))
+    async with reading(workers) as read:
+        monkeypatch.setattr(read.counts, "_clock", lambda: asyncio.get_running_loop().time() + 6.0)
+        with pytest.raises(DeadlineExceeded, match="count parts of it"):
+            await read.count()
+
+
+@pytest.mark.parametrize(
+    ("key", "partitioner", "expected"),
+    [
+        (KeySpec("string"), "murmur2", True),
+        (KeySpec("bytes"), "crc32", True),
+        (KeySpec("long"), "fnv1a", True),
+        (KeySpec("string"), "any", False),
+        (KeySpec("uuid"), "murmur2", False),
+        (KeySpec("json", ("a", "b")), "murmur2", False),
+        (KeySpec("avro"), "murmur2", False),
+    ],
+)
+def test_a_key_of_several_forms_or_places_may_have_rows_in_several_partitions(
+    key: KeySpec, partitioner: PartitionerName, *, expected: bool
+) -> None:
+    spec = TableSpec("t", SourceSpec("t", key, ValueSpec("json"), partitioner=partitioner))
+    [table] = routed_tables(Catalog({"t": spec}), "g", NO_REGISTRY).values()
+    assert table.has_keys_once is expected
+
+
+async def test_a_key_with_rows_in_several_partitions_counts_once(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RoutedTable, "has_keys_once", False)
+    put(workers, 0, b"both", Row(b"x", 1, 1))
+    put(workers, 3, b"both", Row(b"y", 2, 1))
+    put(workers, 1, b"gone", Row(b"x", 1, 1))
+    put(workers, 2, b"gone", Row(b"", 2, 1, deleted=True))
+    async with reading(workers) as read:
+        assert (await read.count()).count == 1
 
 
 async def test_one_partition_that_cannot_answer_is_an_error_and_a_standby_answers_for_it_if_that_is_asked_for(
@@ -407,10 +564,10 @@ async def test_one_partition_that_cannot_answer_is_an_error_and_a_standby_answer
         a.local.held, a.local.role = {0, 1, 2, 3}, Role.STANDBY
         with pytest.raises(PartitionRestoring):
             await read.read(Range(limit=9))
-        between = await read.read(Range(limit=9), Consistency(ReadMode.ANY))
-        assert [row.stored_key for row in between.rows] == [b"k0", b"k3"]
-        assert between.partitions[3].served_by == "a"
-        assert between.partitions[3].freshness.role is Role.STANDBY
+        scan = read.scan(Range(limit=9), Consistency(ReadMode.ANY))
+        assert [row.stored_key async for part in scan.parts() for row in part.rows] == [b"k0", b"k3"]
+        assert scan.partitions[3].served_by == "a"
+        assert scan.partitions[3].freshness.role is Role.STANDBY
 
 
 async def test_an_active_that_is_suspended_cannot_say_what_lies_between_its_rows(

@@ -1,0 +1,133 @@
+"""How many rows a table has between two stored keys, over all its partitions."""
+
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from tablehouse.errors import DeadlineExceeded, RequestError
+from tablehouse.model import Consistency
+from tablehouse.routing.asking import Asker
+from tablehouse.routing.outcomes import PartitionAnswer, worse
+from tablehouse.routing.ranges import ALL_ROWS, PARTIAL_SHARE, Ranges
+from tablehouse.routing.search import Asked
+from tablehouse.routing.spread import AT_ONCE, all_of
+from tablehouse.routing.tables import RoutedTable, table_named
+from tablehouse.tasks.counting import CountRange
+from tablehouse.tasks.ranges import Range
+from tablehouse.telemetry import Metrics
+
+
+@dataclass(slots=True)
+class Counted:
+    """The number of rows; partitions and missing are as those of a Scan, and what is missing is not counted."""
+
+    count: int = 0
+    partitions: dict[int, PartitionAnswer] = field(default_factory=dict)
+    missing: dict[int, RequestError] = field(default_factory=dict)
+
+
+class RowCounts:
+    """Counts rows over the whole cluster; clock is monotonic, in seconds, and deadlines are points on it."""
+
+    def __init__(
+        self,
+        tables: Mapping[str, RoutedTable],
+        asker: Asker,
+        ranges: Ranges,
+        *,
+        clock: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self._tables = tables
+        self._asker = asker
+        self._ranges = ranges
+        self._clock = clock
+        self._metrics = metrics
+
+    async def count(
+        self,
+        table: str,
+        bounds: CountRange,
+        *,
+        deadline: float,
+        request_id: str,
+        consistency: Consistency,
+        wait: float | None = None,
+        partial: bool = False,
+    ) -> Counted:
+        """Count the rows of a range, a key that has rows in several partitions once; see Ranges.scan for the rest.
+
+        Raises what Ranges.scan and Scan.parts raise, and DeadlineExceeded when there are too many rows for the time.
+        """
+        routed = table_named(self._tables, table)
+        if not routed.has_keys_once:
+            return await self._count_keys(routed, bounds, deadline, request_id, consistency, wait, partial=partial)
+        asked = self._asker.asked(routed, deadline=deadline, request_id=request_id, consistency=consistency, wait=wait)
+        if partial:
+            until = self._clock() + PARTIAL_SHARE * (deadline - self._clock())
+            asked = asked._replace(deadline=until, waits_until=min(asked.waits_until, until))
+        counted = Counted()
+
+        async def count(partition: int) -> None:
+            try:
+                await self._count_partition(asked, partition, bounds, counted)
+            except RequestError as error:
+                if not partial:
+                    raise
+                counted.missing[partition] = error
+
+        partitions = range(asked.partitions)
+        for begin in range(0, len(partitions), AT_ONCE):
+            await all_of(count, partitions[begin : begin + AT_ONCE])
+        return counted
+
+    async def _count_partition(self, asked: Asked, partition: int, bounds: CountRange, counted: Counted) -> None:
+        """Add the rows of a partition where they are; all of them or, if this raises, none."""
+        rest: CountRange | None = bounds
+        count, label = 0, None
+        while rest is not None:
+            self._check_time(asked.deadline, asked.routed)
+            told = await self._asker.answer(asked, partition, rest)
+            rest, count = told.result.rest, count + told.result.count
+            answer = PartitionAnswer(told.result.freshness, told.served_by)
+            label = answer if label is None else worse(label, answer)
+            self._metrics.rows_scanned.labels(asked.routed.spec.name).inc(told.result.count)
+        counted.count += count
+        if label is not None:
+            counted.partitions[partition] = label
+
+    async def _count_keys(
+        self,
+        routed: RoutedTable,
+        bounds: CountRange,
+        deadline: float,
+        request_id: str,
+        consistency: Consistency,
+        wait: float | None,
+        *,
+        partial: bool,
+    ) -> Counted:
+        """Count the keys of all partitions together."""
+        scan = self._ranges.scan(
+            routed.spec.name,
+            Range(bounds.start, bounds.end, limit=ALL_ROWS, keys_only=True),
+            deadline=deadline,
+            request_id=request_id,
+            consistency=consistency,
+            wait=wait,
+            partial=partial,
+        )
+        count = 0
+        async with aclosing(scan.parts()) as parts:
+            async for part in parts:
+                count += len(part.rows)
+                self._check_time(deadline, routed)
+        return Counted(count, scan.partitions, scan.missing)
+
+    def _check_time(self, deadline: float, routed: RoutedTable) -> None:
+        if self._clock() >= deadline:
+            raise DeadlineExceeded(
+                f"the range of table {routed.spec.name} has more rows than can be counted in the request's time: count "
+                "parts of it, with prefix, or from and to",
+                table=routed.spec.name,
+            )
