@@ -15,6 +15,8 @@
         |-- RouteNotFound          404 route_not_found
         |-- InvalidKey             400 invalid_key
         |-- InvalidParameter       400 invalid_parameter
+        |-- InvalidCursor          400 invalid_cursor
+        |-- UnorderedKeys          400 unordered_keys
         |-- InvalidBody            400 invalid_body
         |-- MethodNotAllowed       405 method_not_allowed
         |-- NotWritable            405 not_writable
@@ -142,6 +144,18 @@ class InvalidParameter(RequestError):
     """A query parameter or header is unknown, repeated or has a value that cannot be used."""
 
     code, status, title = "invalid_parameter", 400, "Invalid parameter"
+
+
+class InvalidCursor(RequestError):
+    """The cursor of a scan is damaged, or of another table, definition or range than the request."""
+
+    code, status, title = "invalid_cursor", 400, "Invalid cursor"
+
+
+class UnorderedKeys(RequestError):
+    """Rows of the table are not stored in the order of their keys, so it has no ranges."""
+
+    code, status, title = "unordered_keys", 400, "Unordered keys"
 
 
 class InvalidBody(RequestError):

@@ -30,6 +30,7 @@ from tablehouse.http.plain import PlainReads
 from tablehouse.http.protocol import Server
 from tablehouse.http.public import PublicRoutes
 from tablehouse.http.rows import RowRoutes
+from tablehouse.http.scan import ScanRoutes
 from tablehouse.http.writes import WriteRoutes
 from tablehouse.model import (
     Consistency,
@@ -46,10 +47,12 @@ from tablehouse.routing.asking import Asker
 from tablehouse.routing.batch import Batches
 from tablehouse.routing.cluster import ClusterSnapshot, ClusterView
 from tablehouse.routing.conditional_writes import ConditionalWrites
+from tablehouse.routing.counting import RowCounts
 from tablehouse.routing.decisions import Decisions
 from tablehouse.routing.here import Here
 from tablehouse.routing.ports import Answers, ConditionalWrite, Terms
 from tablehouse.routing.query import Query
+from tablehouse.routing.ranges import Ranges
 from tablehouse.routing.survey import Survey
 from tablehouse.routing.tables import routed_tables
 from tablehouse.routing.write_batch import WriteBatches
@@ -254,6 +257,8 @@ def _server(local: _Tables) -> Server:
         ),
     )
 
+    ranges = Ranges(tables, asker, clock=clock, metrics=metrics, turns=turns)
+
     async def survey() -> Survey:
         return Survey(view.current, ())
 
@@ -269,6 +274,7 @@ def _server(local: _Tables) -> Server:
             ),
             turns,
         ),
+        ScanRoutes(tables, ranges, RowCounts(tables, asker, ranges, clock=clock, metrics=metrics), clock, turns),
         OverviewRoutes(tables, survey, local.table_reason),
         HealthRoutes(Readiness(_Health(), local.statuses, tuple), metrics, "bench"),
         DocumentationRoutes(tables, "bench"),

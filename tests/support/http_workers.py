@@ -153,7 +153,7 @@ class Worker:
 def public_routes() -> PublicRoutes:
     """Return the routes of the public listener, without handlers."""
     nothing: Any = type("Nothing", (), {"__getattr__": lambda _self, _name: None})()
-    return PublicRoutes(nothing, nothing, nothing, nothing, nothing, nothing, nothing)
+    return PublicRoutes(nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing)
 
 
 async def start_worker(

@@ -28,6 +28,23 @@ class KeyMembers:
         except DecodeError as error:
             raise self.invalid(str(error)) from error
 
+    def of_prefix(self, text: bytes) -> list[Scalar]:
+        """Return the leading scalars of keys, of a JSON array; raises InvalidKey."""
+        try:
+            return self._leading(decode_key_json(text))
+        except DecodeError as error:
+            order = f", in the order {', '.join(self._fields)}" if self._fields else ""
+            raise InvalidKey(
+                f"The prefix does not fit key format {self._format} ({error}): use a JSON array of the first members "
+                f"of keys{order}."
+            ) from error
+
+    def _leading(self, value: object) -> list[Scalar]:
+        count = max(1, len(self._fields))
+        if not isinstance(value, list) or len(value) > count:
+            raise DecodeError(f"it is not an array of at most {count}")
+        return [_scalar(member, "a member") for member in value]
+
     def invalid(self, why: str) -> InvalidKey:
         """Return the error for a text, which says what is expected."""
         expected = (

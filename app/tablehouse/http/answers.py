@@ -35,6 +35,10 @@ def json_body(body: bytes, status: int = 200, headers: Mapping[str, str] | None 
     return web.Response(status=status, body=body, headers={**JSON_HEADERS, **(headers or {})})
 
 
+class CutShort(Exception):
+    """Raised by the pieces of an answer that ends early, and says so itself with the last of them."""
+
+
 class Streamed(web.StreamResponse):
     """An answer whose body is made piece by piece, each when the client has taken enough of those before.
 
@@ -73,6 +77,8 @@ class Streamed(web.StreamResponse):
                 if request.method != "HEAD":
                     await self._send_body(pieces, request)
             await self.write_eof()
+        except CutShort:
+            self._cut_short(request)
         except ConnectionError:
             # The client has gone, or was cut off because it took nothing or there was no room for more.
             self._abort(request)
@@ -84,8 +90,16 @@ class Streamed(web.StreamResponse):
         for piece in self._begun:
             await self._send_piece(piece, request)
         self._begun = ()
-        async for piece in pieces:
-            await self._send_piece(piece, request)
+        try:
+            async for piece in pieces:
+                await self._send_piece(piece, request)
+        except CutShort:
+            # A transform may still hold back the piece that says so.
+            await self._send_rest(request)
+            raise
+        await self._send_rest(request)
+
+    async def _send_rest(self, request: web.BaseRequest) -> None:
         if self._transform is not None:
             await self._write(self._transform.end(), request)
 
@@ -121,6 +135,12 @@ class Streamed(web.StreamResponse):
         connection = cast("AnswerHolder", request.protocol)
         if not connection.hold_answer(size):
             raise ConnectionError("there is no room for the rest of the answer")
+
+    def _cut_short(self, request: web.BaseRequest) -> None:
+        """Close the connection without the end of the body, once the client has taken what there is."""
+        self.force_close()
+        if request.transport is not None:
+            request.transport.close()
 
     def _abort(self, request: web.BaseRequest) -> None:
         self.force_close()

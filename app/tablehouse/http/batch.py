@@ -15,8 +15,8 @@ from tablehouse.http.conditions import accepts
 from tablehouse.http.consistency import asked
 from tablehouse.http.dispatch import Call
 from tablehouse.http.held import LARGE_BYTES
+from tablehouse.http.rendering import partition_member, value_rendering
 from tablehouse.routing.batch import Batch, Batches
-from tablehouse.routing.outcomes import PartitionAnswer
 from tablehouse.routing.tables import RoutedTable, table_named
 from tablehouse.turns import Turns
 
@@ -68,7 +68,7 @@ class BatchRoutes:
             consistency=consistency,
             wait=wait,
         )
-        pieces = self._pieces(batch, raw, _rendering(table))
+        pieces = self._pieces(batch, raw, value_rendering(table))
         first, second = await anext(pieces), await anext(pieces, None)
         if second is None:
             return web.Response(body=first, headers=JSON_HEADERS)
@@ -104,7 +104,7 @@ class BatchRoutes:
                         yield bytes(buffer)
                         buffer.clear()
             errors.clear()
-        answers = [_partition(number, answer) for number, answer in sorted(batch.partitions.items())]
+        answers = [partition_member(number, answer) for number, answer in sorted(batch.partitions.items())]
         yield bytes(buffer) + b'],"partitions":%b}' % msgspec.json.encode(answers)
 
 
@@ -152,28 +152,6 @@ def _no_key(table: TableSpec, key: object) -> InvalidKey:
 _KINDS: Mapping[type, str] = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
 
 
-def _rendering(table: RoutedTable) -> Callable[[bytes], bytes]:
-    """Return how a payload is written as JSON."""
-    match table.content_type.partition(";")[0]:
-        case "application/json":
-            return _as_it_is
-        case "text/plain":
-            return _as_string
-    return _as_base64
-
-
-def _as_it_is(payload: bytes) -> bytes:
-    return payload
-
-
-def _as_string(payload: bytes) -> bytes:
-    return msgspec.json.encode(payload.decode())
-
-
-def _as_base64(payload: bytes) -> bytes:
-    return msgspec.json.encode(payload)
-
-
 def _error(error: RequestError, rendered: dict[int, bytes]) -> bytes:
     """Render an error once for all the keys that have it."""
     known = rendered.get(id(error))
@@ -182,16 +160,3 @@ def _error(error: RequestError, rendered: dict[int, bytes]) -> bytes:
             {"code": error.code, "detail": error.detail, "retryable": error.retryable}
         )
     return known
-
-
-def _partition(number: int, answer: PartitionAnswer) -> dict[str, object]:
-    freshness = answer.freshness
-    return {
-        "partition": number,
-        "position": freshness.position.text,
-        "role": freshness.role.value,
-        "lag_records": freshness.lag_records,
-        "staleness_ms": freshness.staleness_ms,
-        "rejected_records": freshness.rejected_records,
-        "served_by": answer.served_by,
-    }

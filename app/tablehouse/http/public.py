@@ -13,6 +13,7 @@ from tablehouse.http.health import HealthRoutes
 from tablehouse.http.overview import OverviewRoutes
 from tablehouse.http.probes import probe_routes
 from tablehouse.http.rows import RowRoutes
+from tablehouse.http.scan import COUNT_PARAMETERS, SCAN_PARAMETERS, ScanRoutes
 from tablehouse.http.target import percent_decoded, raw_bytes, without_trailing_slash
 from tablehouse.http.writes import PARAMETERS as WRITE_PARAMETERS
 from tablehouse.http.writes import WriteRoutes
@@ -33,6 +34,7 @@ class PublicRoutes:
         batch: BatchRoutes,
         writes: WriteRoutes,
         batch_put: BatchPutRoutes,
+        scans: ScanRoutes,
         overview: OverviewRoutes,
         health: HealthRoutes,
         documentation: DocumentationRoutes,
@@ -57,6 +59,8 @@ class PublicRoutes:
             "get": Route("/tables/{table}:get", _operations_of_row(rows, writes, _PRETTY | _KEY), writes.lacks),
             "batch-put": Route("/tables/{table}:batch-put", {"POST": batch_puts}, writes.lacks),
             "batch-get": Route("/tables/{table}:batch-get", {"POST": batch_gets}),
+            "scan": reading("/tables/{table}:scan", scans.scan, Right.SCAN, _PRETTY | PARAMETERS | SCAN_PARAMETERS),
+            "count": reading("/tables/{table}:count", scans.count, Right.SCAN, _PRETTY | PARAMETERS | COUNT_PARAMETERS),
             "locate": reading("/tables/{table}:locate", rows.locate, Right.READ, _PRETTY | _KEY),
         }
 

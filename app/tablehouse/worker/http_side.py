@@ -28,6 +28,7 @@ from tablehouse.http.probes import ProbeRoutes
 from tablehouse.http.proofs import Callers, keys_of
 from tablehouse.http.public import PublicRoutes
 from tablehouse.http.rows import RowRoutes
+from tablehouse.http.scan import ScanRoutes
 from tablehouse.http.server import Entrance, HttpServer
 from tablehouse.http.writes import WriteRoutes
 from tablehouse.link.answering import Answering
@@ -38,10 +39,12 @@ from tablehouse.routing.asking import Asker
 from tablehouse.routing.batch import Batches
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.conditional_writes import ConditionalWrites
+from tablehouse.routing.counting import RowCounts
 from tablehouse.routing.decisions import Decisions
 from tablehouse.routing.here import Here
 from tablehouse.routing.ports import LocalTables, OwnerSide
 from tablehouse.routing.query import Query
+from tablehouse.routing.ranges import Ranges
 from tablehouse.routing.strangers import Strangers
 from tablehouse.routing.survey import Survey, survey
 from tablehouse.routing.tables import current_tables
@@ -137,6 +140,8 @@ def http_server(
     peer.on_silent = asker.found_silent
     query = Query(tables=tables, view=view, local=local, asker=asker, worker_id=worker_id, clock=clock, metrics=metrics)
     batches = Batches(tables=tables, asker=asker, query=query, clock=clock, metrics=metrics, turns=turns)
+    ranges = Ranges(tables, asker, clock=clock, metrics=metrics, turns=turns)
+    counts = RowCounts(tables, asker, ranges, clock=clock, metrics=metrics)
     decisions = Decisions(local, owner, clock)
     conditional = ConditionalWrites(
         view=view,
@@ -174,6 +179,7 @@ def http_server(
         BatchRoutes(tables, batches, turns),
         WriteRoutes(writes),
         BatchPutRoutes(tables, writes, write_batches, turns),
+        ScanRoutes(tables, ranges, counts, clock, turns),
         OverviewRoutes(tables, survey_all, local.table_reason),
         health_routes,
         DocumentationRoutes(tables, options.version),

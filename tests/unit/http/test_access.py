@@ -37,6 +37,8 @@ _PUBLIC = {
     "DELETE /tables/{table}:get": Right.WRITE,
     "POST /tables/{table}:batch-put": Right.WRITE,
     "POST /tables/{table}:batch-get": Right.READ,
+    "GET /tables/{table}:scan": Right.SCAN,
+    "GET /tables/{table}:count": Right.SCAN,
     "GET /tables/{table}:locate": Right.READ,
 }
 

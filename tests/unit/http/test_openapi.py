@@ -101,6 +101,10 @@ TARGETS = [
     ("/tables/planes/x?min_position=0:1000,1:1000,2:1000,3:1000&timeout_ms=0", "/tables/{table}/{key}"),
     ("/tables/planes:get?key=x&read=all", "/tables/{table}:get"),
     ("/tables/planes:locate?key=x", "/tables/{table}:locate"),
+    ("/tables/planes:scan", "/tables/{table}:scan"),
+    ("/tables/planes:scan?limit=0", "/tables/{table}:scan"),
+    ("/tables/planes:scan?partial=true&min_position=0:1000&timeout_ms=0", "/tables/{table}:scan"),
+    ("/tables/planes:count?prefix=x", "/tables/{table}:count"),
     ("/tables/nope", "/tables/{table}"),
     ("/cluster", "/cluster"),
     ("/cluster?x=1", "/cluster"),
@@ -124,6 +128,18 @@ async def test_a_batch_is_as_the_document_says(worker: Worker) -> None:
     content = operation["responses"]["200"]["content"]["application/json"]["schema"]
     jsonschema.Draft202012Validator({**content, "components": read["components"]}).validate(reply.json)
     assert [row.get("error", {}).get("code") for row in reply.json["rows"]] == [None, "key_not_found", "invalid_key"]
+
+
+async def test_each_line_of_a_stream_is_as_the_document_says(worker: Worker) -> None:
+    read = await document(worker)
+    content = read["paths"]["/tables/{table}:scan"]["get"]["responses"]["200"]["content"]
+    schema = content["application/x-ndjson"]["schema"]
+    validator = jsonschema.Draft202012Validator({**schema, "components": read["components"]})
+    reply = await worker.get("/tables/planes:scan", {"Accept": "application/x-ndjson"})
+    lines = [msgspec.json.decode(line) for line in reply.body.splitlines()]
+    assert len(lines) == 2
+    for line in [*lines, {"error": (await worker.get("/tables/nope")).json}]:
+        validator.validate(line)
 
 
 @pytest.mark.parametrize(("target", "template"), TARGETS)
