@@ -97,6 +97,8 @@ async def find_examples(
             HTTPStatus.BAD_REQUEST,
             "invalid_key",
         ),
+        Example("Rows in the order of their keys.", "-s", f"{tables}/planes:scan?prefix=N14&limit=2", pipe=_INDENT),
+        Example("Their exact number.", "-s", f"{last.url}/tables/planes:count?prefix=N14"),
         Example("The tables.", "-s", tables, pipe=_INDENT),
         Example("The workers of each partition.", "-s", f"{asked.url}/cluster", pipe=_INDENT),
     ]
