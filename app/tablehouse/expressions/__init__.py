@@ -1,0 +1,1 @@
+"""SQL scalar expressions: text to a checked tree to a function of a row."""
