@@ -201,7 +201,7 @@ def round_decimal(value: Decimal, scale: int, precision: int = MAX_DIGITS) -> De
 
 def sign(value: Any) -> int:
     """Return -1, 0 or 1."""
-    return (value > 0) - (value < 0)
+    return int(value > 0) - int(value < 0)
 
 
 def on_float(name: str, function: Callable[..., float]) -> Callable[..., float]:

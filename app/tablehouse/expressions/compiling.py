@@ -6,9 +6,10 @@ variable of its own; what SQL does not evaluate (the rest of an AND, other branc
 position is kept for every line, so that an error finds its place in the text by the line it was raised in.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from tablehouse.expressions import arithmetic, casts
@@ -247,9 +248,9 @@ class _Source:
 
     def _connected(self, node: Connected) -> _Value:
         """Return AND or OR of the operands, of which the rest is not evaluated once the result is certain."""
-        return self._joined(node.word, [lambda operand=operand: self._truth(operand) for operand in node.operands])
+        return self._joined(node.word, [partial(self._truth, operand) for operand in node.operands])
 
-    def _joined(self, word: str, operands: list[Callable[[], _Value]]) -> _Value:
+    def _joined(self, word: str, operands: Sequence[Callable[[], _Value]]) -> _Value:
         decided, neutral = ("False", "True") if word == "AND" else ("True", "False")
         result = self._variable()
         self._line(f"{result} = {operands[0]().code}")
@@ -299,14 +300,15 @@ class _Source:
         values = [choice.value for choice in node.choices if isinstance(choice, Literal)]
         classes = {type(value) for value in values}
         if len(values) < len(node.choices) or classes not in ({str}, {int}):
-            choices = [
-                lambda choice=choice: self._compared("=", operand, self._value(choice)) for choice in node.choices
-            ]
+            choices = [partial(self._equality, operand, choice) for choice in node.choices]
             return self._joined("OR", choices)
         wanted = Kind.TEXT if classes == {str} else Kind.NUMBER
         fits = self._constant(CLASSES[wanted])
         self._require_class(operand, fits, wanted)
         return self._unless_null([operand], f"{operand.code} in {self._constant(frozenset(values))}", Kind.BOOLEAN)
+
+    def _equality(self, operand: _Value, choice: Node) -> _Value:
+        return self._compared("=", operand, self._value(choice))
 
     def _require_class(self, value: _Value, classes: str, wanted: Kind) -> None:
         if value.kind is Kind.ANY:
@@ -315,7 +317,7 @@ class _Source:
 
     def _between(self, node: Between) -> _Value:
         operand, low, high = map(self._value, (node.operand, node.low, node.high))
-        bounds = [lambda: self._compared(">=", operand, low), lambda: self._compared("<=", operand, high)]
+        bounds = [partial(self._compared, ">=", operand, low), partial(self._compared, "<=", operand, high)]
         return self._joined("AND", bounds)
 
     def _like(self, node: Like) -> _Value:
@@ -334,10 +336,7 @@ class _Source:
         self._line(f"{decided} = False")
         for condition, branch in node.branches:
             with self._block(f"if {decided} is not True:"):
-                if operand is None:
-                    found = self._truth(condition)
-                else:
-                    found = self._compared("=", operand, self._value(condition))
+                found = self._truth(condition) if operand is None else self._equality(operand, condition)
                 self._line(f"{decided} = {found.code}")
                 with self._block(f"if {decided} is True:"):
                     self._line(f"{result} = {self._value(branch).code}")

@@ -46,10 +46,6 @@ def _of_day(value: date, **changes: int) -> datetime:
     return midnight(date(value.year, value.month, value.day).replace(**changes))
 
 
-def _of_time(**changes: int) -> Callable[[date], datetime]:
-    return lambda value: midnight(value).replace(microsecond=0, **changes)
-
-
 #: What date_trunc returns, by the name of the unit: a timestamp also for a date.
 UNITS: dict[str, Callable[[date], datetime]] = {
     "year": lambda value: _of_day(value, month=1, day=1),
@@ -57,9 +53,9 @@ UNITS: dict[str, Callable[[date], datetime]] = {
     "month": lambda value: _of_day(value, day=1),
     "week": lambda value: _of_day(value) - timedelta(value.weekday()),
     "day": _of_day,
-    "hour": _of_time(minute=0, second=0),
-    "minute": _of_time(second=0),
-    "second": _of_time(),
+    "hour": lambda value: midnight(value).replace(minute=0, second=0, microsecond=0),
+    "minute": lambda value: midnight(value).replace(second=0, microsecond=0),
+    "second": lambda value: midnight(value).replace(microsecond=0),
 }
 
 

@@ -9,7 +9,7 @@ EXTRACT, POSITION and SUBSTRING by plain calls. What is left to sqlglot is the p
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sqlglot.tokens import Token, TokenType
+from sqlglot import Token, TokenType
 
 from tablehouse.expressions.errors import ExpressionError, Span
 from tablehouse.expressions.functions import FUNCTIONS, SPECIAL, Cast, why_not

@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 
-from sqlglot.tokens import Token, TokenType
+from sqlglot import Token, TokenType
 
 from tablehouse.expressions import casts
 from tablehouse.expressions.arithmetic import MAX_DIGITS, MAX_INTEGER, bounded, finite

@@ -1,9 +1,10 @@
 """The tokens of an expression, as sqlglot reads them, and limits that hold before it parses them."""
 
 import re
+from typing import ClassVar
 
+from sqlglot import Token, Tokenizer, TokenType
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, Tokenizer, TokenType
 
 from tablehouse.expressions.errors import ExpressionError, Span
 
@@ -67,7 +68,7 @@ _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?")
 class _Tokenizer(Tokenizer):
     """sqlglot's tokenizer with the few keywords of expressions, so that all other words are names."""
 
-    KEYWORDS = {  # noqa: RUF012  sqlglot's base class declares it
+    KEYWORDS: ClassVar = {
         "AND": TokenType.AND,
         "AS": TokenType.ALIAS,
         "BETWEEN": TokenType.BETWEEN,
@@ -98,8 +99,8 @@ class _Tokenizer(Tokenizer):
         "||": TokenType.DPIPE,
     }
     # sqlglot takes the sign for NOT.
-    SINGLE_TOKENS = {**Tokenizer.SINGLE_TOKENS, "!": TokenType.UNKNOWN}  # noqa: RUF012  as KEYWORDS
-    COMMANDS: set[TokenType] = set()  # noqa: RUF012  as KEYWORDS
+    SINGLE_TOKENS: ClassVar = {**Tokenizer.SINGLE_TOKENS, "!": TokenType.UNKNOWN}
+    COMMANDS: ClassVar[set[TokenType]] = set()
 
 
 def tokens_of(text: str) -> list[Token]:

@@ -266,7 +266,7 @@ def test_expressions_have_the_values_of_duckdb(
 ) -> None:
     theirs = outcome(database, INTEGER.sub(r"\1::HUGEINT", text), row)
     try:
-        ours = parse(INTEGER.sub(r"\1", text)).evaluate(row, None)
+        ours: object = parse(INTEGER.sub(r"\1", text)).evaluate(row, None)
     except EvaluationError:
         ours = EvaluationError
     if isinstance(theirs, type):
