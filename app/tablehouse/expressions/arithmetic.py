@@ -161,7 +161,7 @@ def _to_whole(on_float: Callable[[float], int], rounding: str) -> Callable[[Any]
     return whole
 
 
-def _away_from_zero(value: float) -> int:
+def round_half_away(value: float) -> int:
     """Return the nearest integer, and of two equally near ones that further from zero."""
     whole = math.trunc(value)
     return whole + int(math.copysign(1, value)) if abs(value - whole) >= 0.5 else whole  # noqa: PLR2004
@@ -170,7 +170,7 @@ def _away_from_zero(value: float) -> int:
 ceiling = _to_whole(math.ceil, ROUND_CEILING)
 floor = _to_whole(math.floor, ROUND_FLOOR)
 truncate = _to_whole(math.trunc, ROUND_DOWN)
-_round_whole = _to_whole(_away_from_zero, ROUND_HALF_UP)
+_round_whole = _to_whole(round_half_away, ROUND_HALF_UP)
 
 
 def round_to(value: Any, digits: int = 0) -> Number:
@@ -184,7 +184,7 @@ def round_to(value: Any, digits: int = 0) -> Number:
     if type(value) is Decimal:
         return round_decimal(value, digits) if -digits > _exponent(value) else value
     scaled = value * 10.0**digits
-    return _away_from_zero(scaled) / 10.0**digits if math.isfinite(scaled) else value
+    return round_half_away(scaled) / 10.0**digits if math.isfinite(scaled) else value
 
 
 def _exponent(value: Decimal) -> int:

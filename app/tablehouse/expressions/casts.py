@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
-from tablehouse.expressions.arithmetic import MAX_DIGITS, bounded, finite, round_decimal
+from tablehouse.expressions.arithmetic import MAX_DIGITS, bounded, finite, round_decimal, round_half_away
 from tablehouse.expressions.comparison import midnight
 from tablehouse.expressions.errors import EvaluationError
 from tablehouse.expressions.kinds import name_of
@@ -27,6 +27,9 @@ _TIMESTAMP = re.compile(
 )
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _MICROSECOND_DIGITS = 6
+
+#: Holds every float as an integer.
+_WIDE = Context(prec=_MAX_WRITTEN_DIGITS)
 
 
 def to_text(value: Any) -> str:  # noqa: PLR0911  one for each type
@@ -123,8 +126,9 @@ def to_decimal(precision: int, scale: int) -> Callable[[object], Decimal]:
             case int():
                 return round_decimal(Decimal(bounded(value)), scale, precision)
             case float():
-                # The shortest form is the number that the author of the row wrote.
-                return round_decimal(Decimal(repr(finite(value))), scale, precision)
+                # The product is rounded to a float first, as DuckDB does: 1.005 becomes 1.00.
+                scaled = round_half_away(finite(value * 10.0**scale))
+                return round_decimal(Decimal(scaled).scaleb(-scale, _WIDE), scale, precision)
             case Decimal():
                 return round_decimal(value, scale, precision)
             case str():

@@ -42,6 +42,9 @@ def cast(text: str, target: str) -> object:
         ("7", "DECIMAL(5, 1)", Decimal("7.0")),
         ("7.6", "DECIMAL(3)", Decimal(8)),
         ("0.1e0", "DECIMAL(20, 18)", Decimal("0.100000000000000000")),
+        ("2.675e0", "DECIMAL(5, 2)", Decimal("2.68")),
+        ("1.005e0", "DECIMAL(5, 2)", Decimal("1.00")),
+        ("-0.001e0", "DECIMAL(5, 2)", Decimal("0.00")),
         ("'1e2'", "DECIMAL(5, 1)", Decimal("100.0")),
         ("TRUE", "VARCHAR", "true"),
         ("1", "TEXT", "1"),
@@ -78,6 +81,8 @@ def test_values_are_cast(text: str, target: str, expected: object) -> None:
     [
         ("big", "BIGINT", "a number is beyond the range of BIGINT"),
         ("f", "BIGINT", "a number is beyond the range of BIGINT"),
+        ("f", "DECIMAL(38, 0)", "a number has more digits than DECIMAL(38, 0)"),
+        ("f", "DECIMAL(38, 20)", "a number is beyond the range of DOUBLE"),
         ("huge", "BIGINT", "a number has more digits than DECIMAL(38, 0)"),
         ("huge", "DOUBLE", "a number is beyond the range of DOUBLE"),
         ("huge", "VARCHAR", "a number has more than 400 digits"),
