@@ -7,13 +7,13 @@ EXTRACT, POSITION and SUBSTRING by plain calls. What is left to sqlglot is the p
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from sqlglot import Token, TokenType
 
-from tablehouse.expressions.errors import ExpressionError, Span
-from tablehouse.expressions.functions import FUNCTIONS, SPECIAL, Cast, why_not
+from tablehouse.expressions.errors import ExpressionError
+from tablehouse.expressions.functions import FUNCTIONS, SPECIAL, why_not
 from tablehouse.expressions.kinds import Kind
+from tablehouse.expressions.levels import AFTER, WORDS_OF_CASE, Level, Sentence
 from tablehouse.expressions.operands import Operands
 from tablehouse.expressions.tree import Literal, Node
 from tablehouse.expressions.words import message_for, span_of
@@ -50,14 +50,6 @@ _BEFORE_NOT = frozenset(
         TokenType.ELSE,
     }
 )
-_WORDS_OF_CASE = frozenset({TokenType.WHEN, TokenType.THEN, TokenType.ELSE, TokenType.END})
-#: What may follow each word of CASE.
-_AFTER = {
-    TokenType.CASE: frozenset({TokenType.WHEN}),
-    TokenType.WHEN: frozenset({TokenType.THEN}),
-    TokenType.THEN: frozenset({TokenType.WHEN, TokenType.ELSE, TokenType.END}),
-    TokenType.ELSE: frozenset({TokenType.END}),
-}
 _USAGE = {
     "cast": "CAST is written CAST(value AS type)",
     "extract": "EXTRACT is written EXTRACT(field FROM value)",
@@ -65,40 +57,6 @@ _USAGE = {
 }
 
 _Reader = Callable[[Token], bool]
-
-
-@dataclass(slots=True)
-class _Level:
-    """The whole text, or an open bracket, list of IN, call of a function, or CASE.
-
-    `condition` tells whether there was a comparison, LIKE, IN, BETWEEN or IS since the last AND, OR or comma: databases
-    disagree on what two of them without brackets mean. `and_of_between` tells whether the next AND belongs to BETWEEN,
-    and `escapable` whether ESCAPE may follow.
-    """
-
-    opener: Token | None
-    depth: int
-    call: str | None = None
-    takes_commas: bool = False
-    words_of_case: frozenset[TokenType] = frozenset()
-    condition: bool = False
-    and_of_between: bool = False
-    escapable: bool = False
-    commas: int = 0
-
-    def begin_condition(self) -> None:
-        """Forget the condition that ends here."""
-        self.condition = self.and_of_between = self.escapable = False
-
-
-@dataclass(slots=True)
-class Sentence:
-    """The tokens for sqlglot, and what its numbered names stand for: operands, types, and names of functions."""
-
-    tokens: list[Token] = field(default_factory=list)
-    operands: dict[str, Node] = field(default_factory=dict)
-    types: dict[str, tuple[Cast, Span]] = field(default_factory=dict)
-    calls: dict[str, tuple[str, Span]] = field(default_factory=dict)
 
 
 class Grammar:
@@ -109,7 +67,7 @@ class Grammar:
         self._tokens = tokens
         self._operands = Operands(text, tokens)
         self._at = 0
-        self._levels = [_Level(None, 0)]
+        self._levels = [Level(None, 0)]
         self._signs = 0
         self._sentence = Sentence()
         self._operand_readers: dict[TokenType, _Reader] = {
@@ -128,7 +86,7 @@ class Grammar:
             **dict.fromkeys(_COMPARISONS, self._condition),
             **dict.fromkeys((TokenType.NOT, TokenType.BETWEEN, *_LIKES), self._worded_condition),
             **dict.fromkeys((TokenType.AND, TokenType.OR), self._connector),
-            **dict.fromkeys(_WORDS_OF_CASE, self._word_of_case),
+            **dict.fromkeys(WORDS_OF_CASE, self._word_of_case),
             **dict.fromkeys((TokenType.FROM, TokenType.FOR), self._word_of_substring),
             TokenType.IN: self._in,
             TokenType.IS: self._is,
@@ -185,16 +143,16 @@ class Grammar:
         return True
 
     def _case(self, token: Token) -> bool:
-        self._open(token).words_of_case = _AFTER[TokenType.CASE]
+        self._open(token).words_of_case = AFTER[TokenType.CASE]
         return not self._operands.is_at(self._at, TokenType.WHEN)
 
     def _literal(self, token: Token) -> bool:
         return self._value(token, self._operands.literal(self._at - 1))
 
-    def _open(self, token: Token) -> _Level:
+    def _open(self, token: Token) -> Level:
         depth = self._levels[-1].depth + self._signs + 1
         self._require_depth(depth, token)
-        level = _Level(token, depth)
+        level = Level(token, depth)
         self._levels.append(level)
         self._signs = 0
         self._emit(token)
@@ -379,7 +337,7 @@ class Grammar:
         if token.token_type is TokenType.END:
             self._levels.pop()
             return False
-        level.words_of_case = _AFTER[token.token_type]
+        level.words_of_case = AFTER[token.token_type]
         return True
 
     def _emit(self, token: Token) -> bool:
@@ -399,7 +357,7 @@ class Grammar:
         if depth > MAX_DEPTH:
             raise self._error(f"the expression is nested more than {MAX_DEPTH} deep", token)
 
-    def _require_and_of_between(self, level: _Level, token: Token) -> None:
+    def _require_and_of_between(self, level: Level, token: Token) -> None:
         if level.and_of_between:
             raise self._error("BETWEEN is written BETWEEN low AND high", token)
 

@@ -11,8 +11,9 @@ from sqlglot.parser import Parser
 from tablehouse.expressions.arithmetic import negate
 from tablehouse.expressions.errors import EvaluationError, ExpressionError, Span
 from tablehouse.expressions.functions import FUNCTIONS, Function, field_function, fields_of
-from tablehouse.expressions.grammar import Grammar, Sentence
+from tablehouse.expressions.grammar import Grammar
 from tablehouse.expressions.kinds import Kind, accepts, common, family
+from tablehouse.expressions.levels import Sentence
 from tablehouse.expressions.like import matcher
 from tablehouse.expressions.tree import (
     Between,
