@@ -16,6 +16,8 @@
         |-- InvalidKey             400 invalid_key
         |-- InvalidParameter       400 invalid_parameter
         |-- InvalidCursor          400 invalid_cursor
+        |-- InvalidExpression      400 invalid_expression
+        |-- ExpressionFailed       400 expression_failed
         |-- UnorderedKeys          400 unordered_keys
         |-- InvalidBody            400 invalid_body
         |-- MethodNotAllowed       405 method_not_allowed
@@ -150,6 +152,18 @@ class InvalidCursor(RequestError):
     """The cursor of a scan is damaged, or of another table, definition or range than the request."""
 
     code, status, title = "invalid_cursor", 400, "Invalid cursor"
+
+
+class InvalidExpression(RequestError):
+    """The text is not an expression; the detail has the place in it."""
+
+    code, status, title = "invalid_expression", 400, "Invalid expression"
+
+
+class ExpressionFailed(RequestError):
+    """The expression has no value for a row, which `details["key"]` names; there is no answer without that row."""
+
+    code, status, title = "expression_failed", 400, "Expression failed"
 
 
 class UnorderedKeys(RequestError):

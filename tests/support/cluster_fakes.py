@@ -1,22 +1,24 @@
 """A small cluster without Kafka: tables in dictionaries, a clock that a test moves, a scripted peer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
 from tablehouse.errors import NotOwner, PositionNotReached, RequestError, SourceUnavailable
+from tablehouse.formats.row_form import RowForm
 from tablehouse.model import Consistency, Freshness, HostInfo, ProducerRecord, Role, SourceEnd, TaskState, TaskStatus
 from tablehouse.positions import Position
 from tablehouse.routing.cluster import ClusterSnapshot, snapshot_of
 from tablehouse.routing.cluster import Placed as PlacedMember
 from tablehouse.routing.ports import Answered, Answers, ConditionalWrite, Slice, Terms, Wanted
-from tablehouse.stores.rows import Row
+from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, ROW_PREFIX, Row, pack_head
 from tablehouse.tasks.counting import CountRange, CountResult
 from tablehouse.tasks.digest import Digest, PartitionDigest
+from tablehouse.tasks.filters import RowMatches, row_filter
 from tablehouse.tasks.questions import Applied, Get, MultiGet, Question
-from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
+from tablehouse.tasks.ranges import Range, RangeResult
 from tablehouse.tasks.reads import ReadResult, SliceResult
 from tests.support.positions import at
 
@@ -53,7 +55,8 @@ class FakeTables:
     """Holds rows by (table, partition, stored key); `errors` take the place of an answer, by partition.
 
     Partitions are applied up to offset 99, unless `applied` or `advance` says something else, or `positions` those of a
-    table of several topics. `waiting` is set as soon as somebody waits for a position.
+    table of several topics. `waiting` is set as soon as somebody waits for a position. `forms` say how expressions read
+    rows, by table.
     """
 
     rows: dict[tuple[str, int, bytes], Row] = field(default_factory=dict)
@@ -74,6 +77,7 @@ class FakeTables:
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     hit: RequestError | None = None
     miss: RequestError | None = None
+    forms: Mapping[str, RowForm] = field(default_factory=dict)
     _advanced: asyncio.Event = field(default_factory=asyncio.Event)
 
     def answer(self, table: str, partition: int, question: Question[Any], consistency: Consistency) -> Any:
@@ -130,26 +134,27 @@ class FakeTables:
         freshness = self.read(table, partition, b"\xff no such key", consistency).freshness
         if self.miss is not None:
             raise self.miss
-        found = sorted(
-            (
-                KeyedRow(key, b"" if asked.keys_only else row.payload, row.timestamp_ms, row.offset, row.deleted)
-                for (name, number, key), row in self.rows.items()
-                if (name, number) == (table, partition)
-                and asked.start <= key
-                and (asked.end is None or key < asked.end)
-            ),
-            reverse=asked.reverse,
+        limit = 3 if asked.where is not None else min(3, asked.limit)
+        found = sorted(self._rows_of(table, partition, asked), reverse=asked.reverse)
+        return asked.result(
+            found[:limit], freshness, self._filter(table, partition, asked.where), is_end=len(found) <= limit
         )
-        rows = found[: min(3, asked.limit)]
-        left = asked.limit - sum(not row.deleted for row in rows)
-        is_all = len(rows) == len(found) or left == 0
-        return RangeResult(rows, freshness, None if is_all else asked.after(rows[-1].stored_key, left))
 
     def count_range(self, table: str, partition: int, asked: CountRange, consistency: Consistency) -> CountResult:
-        """Count three rows at most."""
-        found = self.read_range(table, partition, Range(asked.start, asked.end, limit=1 << 62), consistency)
-        rest = None if found.rest is None else CountRange(found.rest.start, asked.end)
-        return CountResult(sum(not row.deleted for row in found.rows), found.freshness, rest)
+        """Count three rows at most, as read_range reads them."""
+        freshness = self.read_range(table, partition, Range(asked.start, asked.end), consistency).freshness
+        found = sorted(self._rows_of(table, partition, asked))
+        return asked.result(found[:3], freshness, self._filter(table, partition, asked.where), is_end=len(found) <= 3)
+
+    def _rows_of(self, table: str, partition: int, asked: Range | CountRange) -> Iterator[tuple[bytes, bytes]]:
+        """Give the rows of a range as they are stored."""
+        for (name, number, key), row in self.rows.items():
+            if (name, number) == (table, partition) and asked.start <= key and (asked.end is None or key < asked.end):
+                head = pack_head(LAYOUT_VERSION, DELETED * row.deleted, row.timestamp_ms, row.offset)
+                yield ROW_PREFIX + key, head + row.payload
+
+    def _filter(self, table: str, partition: int, where: str | None) -> RowMatches | None:
+        return None if where is None else row_filter(where, self.forms[table], table, partition)
 
     def require_applied(self, table: str, partition: int) -> None:
         """Raise what `write_errors` say."""

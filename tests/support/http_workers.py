@@ -10,8 +10,11 @@ import msgspec
 from pydantic import SecretStr
 
 from tablehouse.access.policy import OPEN, Policy
-from tablehouse.catalog.spec import Catalog
+from tablehouse.catalog.spec import Catalog, TableSpec
 from tablehouse.catalog.view import CatalogView
+from tablehouse.formats.keyed import source_keys
+from tablehouse.formats.row_form import RowForm, row_form
+from tablehouse.formats.values import value_format
 from tablehouse.formats.variants import Known
 from tablehouse.http.public import PublicRoutes
 from tablehouse.http.server import HttpServer
@@ -150,6 +153,11 @@ class Worker:
         return await ask(self.url, target, headers, method)
 
 
+def form_of(table: TableSpec, known: Known) -> RowForm:
+    """Return how expressions read the rows of a table."""
+    return row_form(source_keys(table.source, known), table.source.key, value_format(table, known.schemas).content_type)
+
+
 def public_routes() -> PublicRoutes:
     """Return the routes of the public listener, without handlers."""
     nothing: Any = type("Nothing", (), {"__getattr__": lambda _self, _name: None})()
@@ -173,7 +181,7 @@ async def start_worker(
     tables, view, local, health, metrics = (
         CatalogView(catalog),
         ClusterView(),
-        FakeTables(),
+        FakeTables(forms={table.name: form_of(table, known) for table in catalog.tables.values()}),
         FakeHealth(),
         Metrics("1.2.3"),
     )

@@ -1,6 +1,7 @@
 """Expressions that are ready for rows."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -61,6 +62,14 @@ class Expression:
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
+
+    def require_origins(self, known: AbstractSet[str]) -> None:
+        """Raise ExpressionError if the expression reads anything else of the record, at the first place."""
+        unknown = [node for node in nodes_of(self._tree) if isinstance(node, OriginMember) and node.name not in known]
+        if unknown:
+            first = min(unknown, key=lambda node: node.span)
+            reason = f"{first.name} is not known here; there are {', '.join(sorted(known))}"
+            raise ExpressionError(reason, self.text, first.span)
 
     @cached_property
     def evaluate(self) -> Evaluate:

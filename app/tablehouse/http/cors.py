@@ -29,6 +29,7 @@ EXPOSED = (
     REJECTED_RECORDS,
     SERVED_BY,
     "Tablehouse-Schema-Id",
+    "Tablehouse-Plan",
 )
 
 _HEADER_NAMES = re.compile(r"[\w!#$%&'*+.^`|~, \t-]{0,4096}", re.ASCII)

@@ -42,7 +42,8 @@ def after_cursor(table: RoutedTable, bounds: Range, text: bytes) -> Range:
     if content[1 + _TAG : 1 + 2 * _TAG] != _range_tag(bounds) or not is_within:
         raise _invalid(
             table,
-            "the cursor is of another range: prefix, from, to and reverse have to be those of the page that it is of",
+            "the cursor is of another range: prefix, from, to, reverse and where have to be those of the page that it "
+            "is of",
         )
     return bounds.after(reached, bounds.limit)
 
@@ -64,7 +65,9 @@ def _table_tag(table: RoutedTable) -> bytes:
 
 
 def _range_tag(bounds: Range) -> bytes:
-    return _digest(msgspec.msgpack.encode((bounds.start, bounds.end, bounds.reverse)))
+    # A range without a condition has the tag that it had when there were none.
+    conditions = () if bounds.where is None else (bounds.where,)
+    return _digest(msgspec.msgpack.encode((bounds.start, bounds.end, bounds.reverse, *conditions)))
 
 
 def _digest(content: bytes) -> bytes:

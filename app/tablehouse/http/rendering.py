@@ -4,28 +4,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from tablehouse.catalog.spec import STRUCTURED_KEYS
+from tablehouse.formats.row_form import key_json
 from tablehouse.routing.outcomes import PartitionAnswer
 from tablehouse.routing.tables import RoutedTable
 
 
 def key_rendering(table: RoutedTable) -> Callable[[bytes], bytes]:
-    """Return how a stored key is written as JSON, so that a batch takes it.
-
-    That is the text that a URL has, as a string, and the value itself of a key that is JSON, unless it is a string. The
-    function raises StoredKeyError and KeySchemaUnknown.
-    """
-    keys, spec = table.keys, table.spec.source.key
-    if spec.format not in STRUCTURED_KEYS or (spec.format == "avro" and (spec.bare or not spec.fields)):
-        return lambda stored: _as_string(keys.text(stored))
-    if spec.fields and not spec.bare:
-        return keys.text
-
-    def scalar(stored: bytes) -> bytes:
-        text = keys.text(stored)
-        return _as_string(text) if text.startswith(b'"') else text
-
-    return scalar
+    """Return how a stored key is written as JSON; see key_json."""
+    return key_json(table.keys, table.spec.source.key)
 
 
 def value_rendering(table: RoutedTable) -> Callable[[bytes], bytes]:

@@ -15,6 +15,7 @@ from tablehouse.http.conditions import accepts, preferred
 from tablehouse.http.consistency import asked
 from tablehouse.http.cursors import after_cursor, cursor
 from tablehouse.http.dispatch import Call
+from tablehouse.http.filters import FIELDS, fields_of, where_of
 from tablehouse.http.framing import MAX_TARGET_BYTES
 from tablehouse.http.held import LARGE_BYTES
 from tablehouse.http.ranges import RANGE_PARAMETERS, flag, range_of, require_order, whole_number
@@ -24,6 +25,7 @@ from tablehouse.routing.error_values import document
 from tablehouse.routing.ranges import ALL_ROWS, Ranges, Scan
 from tablehouse.routing.tables import RoutedTable, table_named
 from tablehouse.tasks.counting import CountRange
+from tablehouse.tasks.filters import WHERE
 from tablehouse.tasks.ranges import KeyedRow, Range
 from tablehouse.turns import Turns
 
@@ -34,15 +36,18 @@ KEYS_ONLY = "keys_only"
 PARTIAL = "partial"
 
 #: The query parameters of a count and of a scan, besides those of every read.
-COUNT_PARAMETERS = RANGE_PARAMETERS | {PARTIAL}
-SCAN_PARAMETERS = COUNT_PARAMETERS | {REVERSE, LIMIT, CURSOR, KEYS_ONLY}
+COUNT_PARAMETERS = RANGE_PARAMETERS | {PARTIAL, WHERE}
+SCAN_PARAMETERS = COUNT_PARAMETERS | {REVERSE, LIMIT, CURSOR, KEYS_ONLY, FIELDS}
+
+#: The header of pages and counts that says how the rows were found.
+PLAN = "Tablehouse-Plan"
 
 #: Rows of a page, if its request does not say and at most.
 DEFAULT_ROWS = 100
 MAX_ROWS = 10_000
 
-#: What ends a page with fewer rows: the bytes of those it has, rows that were read for it with those that deleted keys
-#: have left, and the share of the request's time that has passed.
+#: What ends a page with fewer rows: the bytes of those it has, rows that were read for it with those that do not match
+#: and those that deleted keys have left, and the share of the request's time that has passed.
 BYTES_PER_PAGE = 1 << 20
 ROWS_READ_PER_PAGE = 100_000
 TIME_SHARE = 0.5
@@ -123,7 +128,8 @@ class ScanRoutes:
             renews=streams,
         )
         if not streams:
-            return json_body(await self._page(request, scan, call.deadline))
+            body, rows = await self._page(request, scan, call.deadline)
+            return json_body(body, headers=_plan(request.bounds, scan.rows_read, rows))
         lines = self._lines(request, scan)
         # What fails before the first line is an answer with a status of its own.
         first = await anext(lines)
@@ -135,24 +141,27 @@ class ScanRoutes:
         if not accepts(call.headers.get("Accept"), _JSON):
             raise NotAcceptable(f"a count is {_JSON}, which the Accept header leaves out", available=[_JSON])
         consistency, wait = asked(call.parameters, call.headers, table.spec)
+        bounds = CountRange(*range_of(table, call.parameters), where_of(call.parameters))
         counted = await self._counts.count(
             table.spec.name,
-            CountRange(*range_of(table, call.parameters)),
+            bounds,
             deadline=call.deadline,
             request_id=call.request_id,
             consistency=consistency,
             wait=wait,
             partial=flag(call.parameters, PARTIAL),
         )
-        return json_answer({"count": counted.count, **_completeness(counted)})
+        headers = _plan(bounds, counted.rows_read, counted.count)
+        return json_answer({"count": counted.count, **_completeness(counted)}, headers=headers)
 
-    async def _page(self, request: _Request, scan: Scan, deadline: float) -> bytes:
-        """Render a page: its rows, and where the next one is."""
+    async def _page(self, request: _Request, scan: Scan, deadline: float) -> tuple[bytes, int]:
+        """Render a page: its rows, and where the next one is. Return it with the number of its rows."""
         now = self._clock()
         until = now + TIME_SHARE * (deadline - now)
         render = _row_rendering(request)
         buffer = bytearray(b'{"rows":[')
         reached: bytes | None = None
+        rows = 0
         is_full = False
         async with aclosing(scan.parts()) as parts:
             async for part in parts:
@@ -162,6 +171,7 @@ class ScanRoutes:
                         await self._turns.wait()
                     buffer += render(row)
                     buffer += b","
+                    rows += 1
                     is_full = len(buffer) >= BYTES_PER_PAGE
                     if is_full:
                         reached = reached if place + 1 == len(part.rows) else row.stored_key
@@ -171,7 +181,7 @@ class ScanRoutes:
         if buffer.endswith(b","):
             buffer.pop()
         following = {"next": None if reached is None else request.next_page(reached), **_completeness(scan)}
-        return b"%b],%b" % (bytes(buffer), msgspec.json.encode(following)[1:])
+        return b"%b],%b" % (bytes(buffer), msgspec.json.encode(following)[1:]), rows
 
     async def _lines(self, request: _Request, scan: Scan) -> AsyncGenerator[bytes]:
         """Render the rows line by line, in pieces of about _BYTES_PER_WRITE, and what there is to say of all of them.
@@ -234,7 +244,18 @@ def _request(table: RoutedTable, parameters: Mapping[str, bytes], *, streams: bo
         if streams
         else whole_number(parameters, LIMIT, DEFAULT_ROWS, MAX_ROWS)
     )
-    bounds = Range(start, end, reverse=flag(parameters, REVERSE), limit=limit, keys_only=flag(parameters, KEYS_ONLY))
+    keys_only = flag(parameters, KEYS_ONLY)
+    if keys_only and FIELDS in parameters:
+        raise InvalidParameter(f"{FIELDS} has no meaning with {KEYS_ONLY}: leave out one of them", parameter=FIELDS)
+    bounds = Range(
+        start,
+        end,
+        reverse=flag(parameters, REVERSE),
+        limit=limit,
+        keys_only=keys_only,
+        where=where_of(parameters),
+        fields=fields_of(table, parameters),
+    )
     rest = after_cursor(table, bounds, parameters[CURSOR]) if CURSOR in parameters else bounds
     return _Request(table, bounds, rest, flag(parameters, PARTIAL), parameters)
 
@@ -246,6 +267,12 @@ def _row_rendering(request: _Request) -> Callable[[KeyedRow], bytes]:
         return lambda row: b'{"key":%b}' % key(row.stored_key)
     value = value_rendering(request.table)
     return lambda row: b'{"key":%b,"value":%b}' % (key(row.stored_key), value(row.payload))
+
+
+def _plan(bounds: Range | CountRange, rows_read: int, rows_returned: int) -> Mapping[str, str]:
+    """Return the header that says which rows were read, how many of them, and how many of those were wanted."""
+    kind = "key range" if bounds.start or bounds.end is not None else "full scan"
+    return {PLAN: f"{kind}; rows_read={rows_read}; rows_returned={rows_returned}"}
 
 
 def _completeness(read: Scan | Counted) -> dict[str, object]:

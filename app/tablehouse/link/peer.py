@@ -234,6 +234,14 @@ def result_of(reply: Reply, question: Crossing, partition: int) -> Any:
         raise OwnerUnreachable("it answered another kind of question than it was asked")
     if result is not None and result.freshness.partition != partition:
         raise OwnerUnreachable(f"it answered for partition {result.freshness.partition}, not {partition}")
+    if (
+        isinstance(question, Range | CountRange)
+        and isinstance(result, RangeResult | CountResult)
+        and question.needs_rows_read
+        and result.rows_read is None
+    ):
+        # It passed over these members of the question, and answered for all rows.
+        raise OwnerUnreachable("its version of Tablehouse does not know `where` and `fields` yet")
     return result
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from tablehouse.errors import DeadlineExceeded, RequestError
+from tablehouse.errors import DeadlineExceeded, ExpressionFailed, RequestError
 from tablehouse.model import Consistency
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.outcomes import PartitionAnswer, worse
@@ -19,9 +19,10 @@ from tablehouse.telemetry import Metrics
 
 @dataclass(slots=True)
 class Counted:
-    """The number of rows; partitions and missing are as those of a Scan, and what is missing is not counted."""
+    """The number of rows; the rest is as in a Scan, and what is missing is not counted."""
 
     count: int = 0
+    rows_read: int = 0
     partitions: dict[int, PartitionAnswer] = field(default_factory=dict)
     missing: dict[int, RequestError] = field(default_factory=dict)
 
@@ -72,7 +73,7 @@ class RowCounts:
             try:
                 await self._count_partition(asked, partition, bounds, counted)
             except RequestError as error:
-                if not partial:
+                if not partial or isinstance(error, ExpressionFailed):
                     raise
                 counted.missing[partition] = error
 
@@ -91,7 +92,9 @@ class RowCounts:
             rest, count = told.result.rest, count + told.result.count
             answer = PartitionAnswer(told.result.freshness, told.served_by)
             label = answer if label is None else worse(label, answer)
-            self._metrics.rows_scanned.labels(asked.routed.spec.name).inc(told.result.count)
+            rows_read = told.result.count if told.result.rows_read is None else told.result.rows_read
+            counted.rows_read += rows_read
+            self._metrics.rows_scanned.labels(asked.routed.spec.name).inc(rows_read)
         counted.count += count
         if label is not None:
             counted.partitions[partition] = label
@@ -110,7 +113,7 @@ class RowCounts:
         """Count the keys of all partitions together."""
         scan = self._ranges.scan(
             routed.spec.name,
-            Range(bounds.start, bounds.end, limit=ALL_ROWS, keys_only=True),
+            Range(bounds.start, bounds.end, limit=ALL_ROWS, keys_only=True, where=bounds.where),
             deadline=deadline,
             request_id=request_id,
             consistency=consistency,
@@ -122,7 +125,7 @@ class RowCounts:
             async for part in parts:
                 count += len(part.rows)
                 self._check_time(deadline, routed)
-        return Counted(count, scan.partitions, scan.missing)
+        return Counted(count, scan.rows_read, scan.partitions, scan.missing)
 
     def _check_time(self, deadline: float, routed: RoutedTable) -> None:
         if self._clock() >= deadline:

@@ -10,6 +10,8 @@ from tablehouse.routing.outcomes import worst
 from tablehouse.routing.ports import Answered, LocalTables, Slice, Terms, Wanted
 from tablehouse.tasks.counting import CountResult
 from tablehouse.tasks.questions import MultiGet, Question, is_short
+from tablehouse.tasks.ranges import RangeResult
+from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE
 from tablehouse.turns import Turns
 
 Result = TypeVar("Result")
@@ -19,7 +21,8 @@ Result = TypeVar("Result")
 BYTES_PER_ANSWER = 1 << 20
 
 
-#: Seconds for which a worker goes on counting before it answers what it has counted so far.
+#: Seconds for which a worker goes on counting, or looking for rows that match a condition, before it answers what it
+#: has so far.
 SECONDS_PER_COUNT = 0.25
 
 
@@ -37,8 +40,9 @@ class Here:
     ) -> Answered[Result]:
         """Answer a question, and once more after up to `terms.wait` seconds where only the wanted position is missing.
 
-        One that is not short is answered when its turn has come, and a count goes on for SECONDS_PER_COUNT, a slice of
-        work in each turn. Raises what LocalTables.answer and wait_for_position raise.
+        One that is not short is answered when its turn has come. A count, and a search for rows that match a condition,
+        goes on for SECONDS_PER_COUNT, a slice of work in each turn. Raises what LocalTables.answer and wait_for_position
+        raise.
         """
         if not is_short(question):
             await self._turns.wait()
@@ -49,6 +53,9 @@ class Here:
         if isinstance(result, CountResult):
             counted = await self._count_on(table, partition, result, consistency)
             return Answered(cast("Result", counted), self._worker_id)
+        if isinstance(result, RangeResult) and result.rest is not None and result.rest.where is not None:
+            found = await self._search_on(table, partition, result, consistency)
+            return Answered(cast("Result", found), self._worker_id)
         return Answered(result, self._worker_id)
 
     async def _count_on(
@@ -60,8 +67,20 @@ class Here:
             await self._turns.wait()
             more = self._local.answer(table, partition, counted.rest, consistency)
             freshness = worst(counted.freshness, more.freshness)
-            counted = CountResult(counted.count + more.count, freshness, more.rest)
+            counted = CountResult(counted.count + more.count, freshness, more.rest, _sum(counted, more))
         return counted
+
+    async def _search_on(self, table: str, partition: int, found: RangeResult, consistency: Consistency) -> RangeResult:
+        """Look for further rows for some time, up to the bytes of a slice; raises what LocalTables.answer raises."""
+        until = self._clock() + SECONDS_PER_COUNT
+        size = _size(found)
+        while found.rest is not None and size < BYTES_PER_SLICE and self._clock() < until:
+            await self._turns.wait()
+            more = self._local.answer(table, partition, found.rest, consistency)
+            size += _size(more)
+            freshness = worst(found.freshness, more.freshness)
+            found = RangeResult([*found.rows, *more.rows], freshness, more.rest, _sum(found, more))
+        return found
 
     async def answer_many(
         self, table: str, wanted: Sequence[Wanted], consistency: Consistency, terms: Terms
@@ -112,3 +131,11 @@ class Here:
         with suppress(PositionNotReached):
             await self._local.wait_for_position(table, partition, required, wait)
         return self._local.answer(table, partition, question, consistency)
+
+
+def _sum(before: CountResult | RangeResult, more: CountResult | RangeResult) -> int:
+    return (before.rows_read or 0) + (more.rows_read or 0)
+
+
+def _size(found: RangeResult) -> int:
+    return sum([len(row.stored_key) + len(row.payload) for row in found.rows])

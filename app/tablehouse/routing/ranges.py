@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from tablehouse.errors import RequestError
+from tablehouse.errors import ExpressionFailed, RequestError
 from tablehouse.model import Consistency
 from tablehouse.routing.asking import Asker, Told
+from tablehouse.routing.newest_filter import NewestFilter
 from tablehouse.routing.outcomes import PartitionAnswer, worse
 from tablehouse.routing.search import Asked
 from tablehouse.routing.spread import AT_ONCE, all_of
 from tablehouse.routing.tables import RoutedTable, table_named
 from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
+from tablehouse.tasks.slice_sizes import ROWS_PER_SLICE
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 
@@ -36,9 +38,9 @@ _stored_key = attrgetter("stored_key")
 
 
 class Part(NamedTuple):
-    """The next rows of a range; may be none.
+    """The next rows of a range that match; may be none.
 
-    Together with those before they are all rows up to the key `reached`, inclusive; None at the end of the range.
+    Together with those before they are all of them up to the key `reached`, inclusive; None at the end of the range.
     """
 
     rows: Sequence[KeyedRow]
@@ -46,23 +48,30 @@ class Part(NamedTuple):
 
 
 class _Stretch:
-    """What is known of a partition: rows in order that were not given yet, and what is left to ask for."""
+    """What is known of a partition: rows in order that were not given yet, and what is left to ask for.
+
+    reached is the key up to which, inclusive, all its rows are known; None if that is not beyond those that were given.
+    """
 
     def __init__(self, partition: int, rest: Range) -> None:
         self.partition = partition
         self.rest: Range | None = rest
         self.rows: list[KeyedRow] = []
+        self.reached: bytes | None = None
         self._size = 0
 
     @property
     def is_dry(self) -> bool:
-        """Whether its next row is not known, though there may be one."""
-        return not self.rows and self.rest is not None
+        """Whether nothing is known beyond the rows that were given, though there may be more."""
+        return self.reached is None and self.rest is not None
 
     @property
     def is_low(self) -> bool:
-        """Whether most of its rows are given, and there may be more to ask for."""
-        return self.rest is not None and 4 * len(self.rows) <= self._size
+        """Whether most of its rows are given, and there may be more to ask for.
+
+        A stretch without matching rows is not low while it is ahead of others, which have to be asked first.
+        """
+        return self.rest is not None and (self.is_dry or 0 < 4 * len(self.rows) <= self._size)
 
     def take(self, asked: Range, result: RangeResult) -> None:
         """Add what a worker told of the next rows."""
@@ -71,11 +80,14 @@ class _Stretch:
             rest = asked.after(rows[-1].stored_key, asked.limit)
         self.rows += rows
         self.rest = rest
+        self.reached = None if rest is None else rest.reached
         self._size = len(self.rows)
 
-    def take_out(self, is_beyond: Callable[[KeyedRow], bool] | None) -> Sequence[KeyedRow]:
-        """Remove and return the rows before the first that is beyond some key; all without one."""
-        end = len(self.rows) if is_beyond is None else bisect_left(self.rows, x=True, key=is_beyond)
+    def take_out(self, is_beyond: Callable[[bytes], bool] | None) -> Sequence[KeyedRow]:
+        """Remove and return the rows before the first whose key is beyond some key; all without one."""
+        if is_beyond is None or (self.reached is not None and not is_beyond(self.reached)):
+            self.reached = None
+        end = len(self.rows) if is_beyond is None else bisect_left(self.rows, x=True, key=_of_key(is_beyond))
         rows, self.rows = self.rows[:end], self.rows[end:]
         return rows
 
@@ -100,11 +112,18 @@ class Scan:
     def __init__(self, parts: _Parts, asked: Asked, bounds: Range, *, partial: bool, renews: bool) -> None:
         self.partitions: dict[int, PartitionAnswer] = {}
         self.missing: dict[int, RequestError] = {}
-        #: Rows read so far, including marks of deleted keys.
+        #: Rows read so far, where they are, including marks of deleted keys and rows that do not match.
         self.rows_read = 0
-        self._bytes_read = 0
+        #: The rows and their bytes that have come here.
+        self._rows_received = 0
+        self._bytes_received = 0
         self._parts = parts
         self._asked = asked
+        self._newest_filter = None
+        if bounds.where is not None and not asked.routed.has_keys_once:
+            # An older row of a key may match in its partition, though the newest one in another does not.
+            self._newest_filter = NewestFilter(asked.routed, bounds)
+            bounds = self._newest_filter.question
         self._bounds = bounds
         self._partial = partial
         self._seconds = asked.deadline - parts.clock() if renews else None
@@ -116,13 +135,13 @@ class Scan:
 
         Of the rows that one key has in several partitions it is the newest, and a key that was deleted after that has
         none. Raises what Asker.answer raises for any of the partitions, unless the scan may go on without it: what lies
-        between the rows of the others is unknown then.
+        between the rows of the others is unknown then. ExpressionFailed is raised in any case.
         """
         left = self._bounds.limit
         while True:
             await self._fill(left)
             await self._parts.turns.wait()
-            rows, reached = self._merge()
+            rows, reached = await self._merge(left)
             if len(rows) > left or (len(rows) == left and reached is not None):
                 yield Part(rows[:left], rows[left - 1].stored_key)
                 return
@@ -132,7 +151,7 @@ class Scan:
                 return
 
     async def _fill(self, left: int) -> None:
-        """Ask until every partition has told which its next row is."""
+        """Ask until every partition has told its next row, or up to which key it has none."""
         while any(stretch.is_dry for stretch in self._stretches):
             low = [stretch for stretch in self._stretches if stretch.is_low]
             limit = self._limit(left)
@@ -144,8 +163,8 @@ class Scan:
         """Return how many rows each partition is asked for, with this many wanted of all of them together."""
         count = self._asked.partitions
         limit = min(left // count + MIN_ROWS, left, max(MIN_ROWS, ROWS_AHEAD // count))
-        fitting = BYTES_AHEAD * self.rows_read // (count * max(1, self._bytes_read))
-        return max(1, min(limit, fitting)) if self.rows_read else limit
+        fitting = BYTES_AHEAD * self._rows_received // (count * max(1, self._bytes_received))
+        return max(1, min(limit, fitting)) if self._rows_received else limit
 
     def _with_deadline(self) -> Asked:
         """Return what is asked, with the deadline of the next questions."""
@@ -157,7 +176,14 @@ class Scan:
 
     async def _ask(self, asked: Asked, stretches: Sequence[_Stretch], limit: int) -> None:
         questions = {
-            stretch.partition: replace(stretch.rest, limit=limit, keys_only=self._bounds.keys_only)
+            # What an older worker returns as the rest lacks the members that it does not know.
+            stretch.partition: replace(
+                stretch.rest,
+                limit=limit,
+                keys_only=self._bounds.keys_only,
+                where=self._bounds.where,
+                fields=self._bounds.fields,
+            )
             for stretch in stretches
             if stretch.rest is not None
         }
@@ -166,7 +192,7 @@ class Scan:
             try:
                 return await self._parts.asker.answer(asked, partition, questions[partition])
             except RequestError as error:
-                if not self._partial:
+                if not self._partial or isinstance(error, ExpressionFailed):
                     raise
                 return error
 
@@ -176,32 +202,49 @@ class Scan:
                 stretch.rest = None
                 continue
             stretch.take(questions[stretch.partition], told.result)
-            self._count(told.result.rows)
+            self._count(told.result)
             self._label(told)
 
-    def _count(self, rows: Sequence[KeyedRow]) -> None:
-        self.rows_read += len(rows)
-        self._bytes_read += sum([len(row.stored_key) + len(row.payload) for row in rows])
-        self._rows_read.inc(len(rows))
+    def _count(self, result: RangeResult) -> None:
+        rows_read = len(result.rows) if result.rows_read is None else result.rows_read
+        self.rows_read += rows_read
+        self._rows_received += len(result.rows)
+        self._bytes_received += sum([len(row.stored_key) + len(row.payload) for row in result.rows])
+        self._rows_read.inc(rows_read)
 
     def _label(self, told: Told[RangeResult]) -> None:
         partition = told.result.freshness.partition
         answer, known = PartitionAnswer(told.result.freshness, told.served_by), self.partitions.get(partition)
         self.partitions[partition] = answer if known is None else worse(known, answer)
 
-    def _merge(self) -> Part:
+    async def _merge(self, left: int) -> Part:
         """Take the rows up to the first key behind which a partition has not told its next row."""
         reverse = self._bounds.reverse
-        ends = [stretch.rows[-1].stored_key for stretch in self._stretches if stretch.rest is not None]
+        ends = [stretch.reached for stretch in self._stretches if stretch.reached is not None]
         reached: bytes | None = None
-        is_beyond: Callable[[KeyedRow], bool] | None = None
+        is_beyond: Callable[[bytes], bool] | None = None
         if ends:
             reached = max(ends) if reverse else min(ends)
             is_beyond = _is_before(reached) if reverse else _is_after(reached)
-        found = [row for stretch in self._stretches for row in stretch.take_out(is_beyond)]
+        taken = [(stretch.partition, stretch.take_out(is_beyond)) for stretch in self._stretches]
+        found = [row for _, rows in taken for row in rows]
         # Sorting keeps the order of the partitions among the rows of one key.
         found.sort(key=_stored_key, reverse=reverse)
-        return Part(_newest(found), reached)
+        newest = _newest(found)
+        if self._newest_filter is None:
+            return Part(newest, reached)
+        # The rows are in `found` as long as their ids are used.
+        partitions = {id(row): partition for partition, rows in taken for row in rows}
+        matching: list[KeyedRow] = []
+        for place, row in enumerate(newest):
+            if len(matching) == left:
+                return Part(matching, newest[place - 1].stored_key)
+            if place % ROWS_PER_SLICE == 0:
+                await self._parts.turns.wait()
+            match = self._newest_filter.match(row, partitions[id(row)])
+            if match is not None:
+                matching.append(match)
+        return Part(matching, reached)
 
 
 class Ranges:
@@ -250,12 +293,16 @@ class Ranges:
         return Scan(self._parts, asked, bounds, partial=partial, renews=renews)
 
 
-def _is_after(key: bytes) -> Callable[[KeyedRow], bool]:
-    return lambda row: row.stored_key > key
+def _is_after(key: bytes) -> Callable[[bytes], bool]:
+    return lambda other: other > key
 
 
-def _is_before(key: bytes) -> Callable[[KeyedRow], bool]:
-    return lambda row: row.stored_key < key
+def _is_before(key: bytes) -> Callable[[bytes], bool]:
+    return lambda other: other < key
+
+
+def _of_key(is_beyond: Callable[[bytes], bool]) -> Callable[[KeyedRow], bool]:
+    return lambda row: is_beyond(row.stored_key)
 
 
 def _newest(found: Sequence[KeyedRow]) -> Sequence[KeyedRow]:

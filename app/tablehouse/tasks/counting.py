@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from tablehouse.model import Consistency, Freshness
-from tablehouse.stores.rows import HEAD_SIZE, ROW_PREFIX, ROWS_END, count_live
+from tablehouse.stores.rows import HEAD_SIZE, ROW_PREFIX, ROWS_END, count_live, unpack
 from tablehouse.stores.store import TaskStore
+from tablehouse.tasks.filters import RowMatches, row_filter
 from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.task import Task
 
@@ -14,12 +16,14 @@ from tablehouse.tasks.task import Task
 class CountResult(msgspec.Struct, frozen=True, array_like=True, tag="count"):
     """The number of rows in the first part of a range in a copy, without marks of deleted keys.
 
-    rest is the part that is left to count; None when there is none.
+    rest is the part that is left to count; None when there is none. rows_read also counts marks and rows that do not
+    match; None from a worker that does not know conditions.
     """
 
     count: int
     freshness: Freshness
     rest: "CountRange | None" = None
+    rows_read: int | None = None
 
     @property
     def says_absent(self) -> bool:
@@ -30,14 +34,24 @@ class CountResult(msgspec.Struct, frozen=True, array_like=True, tag="count"):
 class CountRange(msgspec.Struct, frozen=True, array_like=True, tag="count"):
     """The number of rows of a partition from stored key `start`, inclusive, to `end`, exclusive.
 
-    An `end` of None is the end of all rows.
+    An `end` of None is the end of all rows. `where` is the text of a condition, and only rows that match it are
+    counted; that needs a worker that knows it, which `rows_read` shows.
     """
 
     start: bytes = b""
     end: bytes | None = None
+    where: str | None = None
+
+    @property
+    def needs_rows_read(self) -> bool:
+        """Whether only a result with rows_read is an answer."""
+        return self.where is not None
 
     def answer(self, task: Task, reader: Reader, consistency: Consistency) -> CountResult:
-        """Count the first rows, as many as fit into one slice of work; raises what Reader.read raises for a miss."""
+        """Count the first rows, as many as fit into one slice of work.
+
+        Raises what Reader.read raises for a miss, InvalidExpression, and ExpressionFailed for a row without a value.
+        """
         sizes, table = reader.sizes, task.table
         limit = sizes.rows(table)
         above = ROWS_END if self.end is None else ROW_PREFIX + self.end
@@ -46,8 +60,29 @@ class CountRange(msgspec.Struct, frozen=True, array_like=True, tag="count"):
             return store.scan(ROW_PREFIX + self.start, above, limit=limit)
 
         found, freshness = reader.read_rows(task, scan, consistency)
-        rows = [row for _, row in found]
-        if rows:
-            sizes.learn(table, len(rows), sum(map(len, rows)) - HEAD_SIZE * len(rows))
-        rest = None if len(found) < limit else CountRange(found[-1][0][len(ROW_PREFIX) :] + b"\0", self.end)
-        return CountResult(count_live(rows), freshness, rest)
+        if found:
+            sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
+        matches = None if self.where is None else row_filter(self.where, task.form, table, task.partition)
+        return self.result(found, freshness, matches, is_end=len(found) < limit)
+
+    def result(
+        self,
+        found: Sequence[tuple[bytes, bytes]],
+        freshness: Freshness,
+        matches: RowMatches | None,
+        *,
+        is_end: bool,
+    ) -> CountResult:
+        """Return the result of the first rows of the range, of which there are no more with `is_end`.
+
+        Raises RowLayoutError and what `matches` raises.
+        """
+        rest = None if is_end else replace(self, start=found[-1][0][len(ROW_PREFIX) :] + b"\0")
+        if matches is None:
+            count = count_live([row for _, row in found])
+        else:
+            count = 0
+            for key, data in found:
+                row = unpack(data)
+                count += not row.deleted and matches(key[len(ROW_PREFIX) :], row.payload, row.timestamp_ms)
+        return CountResult(count, freshness, rest, len(found))

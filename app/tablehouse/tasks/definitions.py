@@ -11,6 +11,7 @@ from tablehouse.formats.errors import DecodeError
 from tablehouse.formats.keyed import source_keys
 from tablehouse.formats.likely_causes import cause_of_key, cause_of_value
 from tablehouse.formats.partitioners import partitions_of, places_empty_keys
+from tablehouse.formats.row_form import row_form
 from tablehouse.formats.schemas import SchemaKind, SchemaNeeded
 from tablehouse.formats.values import LARGE_VALUE_BYTES, value_format
 from tablehouse.formats.variants import Known
@@ -97,4 +98,5 @@ def codec_of(table: TableSpec, partition: int, partitions: int, known: Known) ->
         on_error=table.source.on_error,
         likely_cause=likely_cause,
         suspicion=KeySuspicion(table.source.key),
+        form=row_form(keys, table.source.key, values.content_type),
     )

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, Self
 from tablehouse.catalog.spec import OnError, SourceSpec
 from tablehouse.folds.fold import Decoded, Fold, Lookup, Slice
 from tablehouse.formats.errors import DECODE_ERRORS, reason_of
+from tablehouse.formats.row_form import TEXT_AND_JSON, RowForm
 from tablehouse.model import TopicPartition
 from tablehouse.stores.rows import ROW_PREFIX
 from tablehouse.tasks.log import LogRecord
@@ -78,7 +79,7 @@ class TableCodec:
     which definition would fit; None when that is not known. suspicion checks records, and the keys that can be read.
 
     decode_in_pieces does what decode_value does, yielding every few milliseconds; it is for values of more than
-    LARGE_VALUE_BYTES. Without it they are decoded at once.
+    LARGE_VALUE_BYTES. Without it they are decoded at once. form is how expressions read the rows.
     """
 
     source: TopicPartition
@@ -93,6 +94,7 @@ class TableCodec:
     likely_cause: Callable[[LogRecord, str], str | None] = lambda _record, _reason: None
     suspicion: KeySuspicion | None = None
     decode_in_pieces: Callable[[bytes, Sequence[tuple[str, bytes]]], Work[bytes | None]] | None = None
+    form: RowForm = TEXT_AND_JSON
 
 
 class Folding:

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from tablehouse.model import Consistency, Freshness
 from tablehouse.stores.rows import HEAD_SIZE, ROW_PREFIX, ROWS_END, unpack
 from tablehouse.stores.store import TaskStore
+from tablehouse.tasks.filters import RowMatches, row_filter
+from tablehouse.tasks.projection import Path, projection
 from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE
 from tablehouse.tasks.task import Task
@@ -26,13 +29,15 @@ class KeyedRow(NamedTuple):
 class RangeResult(msgspec.Struct, frozen=True, array_like=True, tag="range"):
     """The first rows of a range in a copy, in the range's order, including marks of deleted keys.
 
-    A key up to the last row that is not among the rows does not exist. rest is the rest of the range to ask for; None
-    when there is none.
+    A key up to the last row that is not among the rows does not exist, or does not match. rest is the rest of the range
+    to ask for; None when there is none. rows_read also counts rows that do not match; None from a worker that does not
+    know conditions.
     """
 
     rows: Sequence[KeyedRow]
     freshness: Freshness
     rest: "Range | None" = None
+    rows_read: int | None = None
 
     @property
     def says_absent(self) -> bool:
@@ -46,6 +51,9 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
     An `end` of None is the end of all rows. With `reverse` they are the last rows, the last one first. Marks of deleted
     keys do not count towards `limit`. With `keys_only` the rows of the result have empty payloads; a worker that does
     not know it sends them.
+
+    `where` is the text of a condition, and the rows are those that match it; marks never do. With `fields`, the
+    payloads are objects with only these members; both need a worker that knows them, which `rows_read` shows.
     """
 
     start: bytes = b""
@@ -53,11 +61,29 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
     reverse: bool = False
     limit: Annotated[int, msgspec.Meta(ge=1)] = 1
     keys_only: bool = False
+    where: str | None = None
+    fields: tuple[Path, ...] = ()
+
+    @property
+    def needs_rows_read(self) -> bool:
+        """Whether only a result with rows_read is an answer."""
+        return self.where is not None or bool(self.fields)
+
+    @property
+    def reached(self) -> bytes:
+        """The stored key that this range follows, if it is what `after` returned."""
+        if self.reverse:
+            return self.end or b""
+        return self.start[:-1]
 
     def answer(self, task: Task, reader: Reader, consistency: Consistency) -> RangeResult:
-        """Return the first rows, as many as fit into one slice of work; raises what Reader.read raises for a miss."""
+        """Return the first rows, as many as fit into one slice of work.
+
+        Raises what Reader.read raises for a miss, InvalidExpression, and ExpressionFailed for a row without a value.
+        """
         sizes, table = reader.sizes, task.table
-        limit = min(self.limit, sizes.rows(table))
+        # A slice of work is bounded by the rows that are read: how many of them match is not known before.
+        limit = sizes.rows(table) if self.where is not None else min(self.limit, sizes.rows(table))
         above = ROWS_END if self.end is None else ROW_PREFIX + self.end
 
         def scan(store: TaskStore) -> Sequence[tuple[bytes, bytes]]:
@@ -66,27 +92,46 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
         found, freshness = reader.read_rows(task, scan, consistency)
         if found:
             sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
-        rows = _within_bytes(found, keys_only=self.keys_only)
-        left = self.limit - sum([not row.deleted for row in rows])
-        is_all = len(rows) == len(found) < limit or left == 0
-        return RangeResult(rows, freshness, None if is_all else self.after(rows[-1].stored_key, left))
+        matches = None if self.where is None else row_filter(self.where, task.form, table, task.partition)
+        return self.result(found, freshness, matches, is_end=len(found) < limit)
+
+    def result(
+        self,
+        found: Sequence[tuple[bytes, bytes]],
+        freshness: Freshness,
+        matches: RowMatches | None,
+        *,
+        is_end: bool,
+    ) -> RangeResult:
+        """Return the result of the first rows of the range, of which there are no more with `is_end`.
+
+        At least one of them is used, and others up to the bytes of a slice; raises RowLayoutError and what `matches`
+        raises.
+        """
+        rows: list[KeyedRow] = []
+        project = projection(self.fields) if self.fields else None
+        size, used, left = 0, 0, self.limit
+        for key, data in found:
+            if size >= BYTES_PER_SLICE or left == 0:
+                break
+            size += len(key) + len(data)
+            used += 1
+            row = unpack(data)
+            stored_key, payload = key[len(ROW_PREFIX) :], row.payload
+            if matches is not None and (row.deleted or not matches(stored_key, payload, row.timestamp_ms)):
+                continue
+            if self.keys_only:
+                payload = b""
+            elif project is not None and not row.deleted:
+                payload = project(payload)
+            rows.append(KeyedRow(stored_key, payload, row.timestamp_ms, row.offset, row.deleted))
+            left -= not row.deleted
+        is_all = left == 0 or (is_end and used == len(found))
+        rest = None if is_all else self.after(found[used - 1][0][len(ROW_PREFIX) :], left)
+        return RangeResult(rows, freshness, rest, used)
 
     def after(self, last: bytes, limit: int) -> "Range":
         """Return the part of this range that follows a stored key, with another limit."""
         if self.reverse:
-            return Range(self.start, last, reverse=True, limit=limit, keys_only=self.keys_only)
-        return Range(last + b"\0", self.end, limit=limit, keys_only=self.keys_only)
-
-
-def _within_bytes(found: Sequence[tuple[bytes, bytes]], *, keys_only: bool) -> list[KeyedRow]:
-    """Unpack the first rows, at least one, up to the bytes of a slice; raises RowLayoutError."""
-    rows: list[KeyedRow] = []
-    size = 0
-    for key, data in found:
-        if size >= BYTES_PER_SLICE:
-            break
-        row = unpack(data)
-        payload = b"" if keys_only else row.payload
-        rows.append(KeyedRow(key[len(ROW_PREFIX) :], payload, row.timestamp_ms, row.offset, row.deleted))
-        size += len(key) + len(data)
-    return rows
+            return replace(self, end=last, limit=limit)
+        return replace(self, start=last + b"\0", limit=limit)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tablehouse.formats.row_form import RowForm
 from tablehouse.model import Ownership, TaskState, TaskStatus, TopicPartition
 from tablehouse.positions import Position
 from tablehouse.stores.store import TaskStore
@@ -52,6 +53,11 @@ class TaskView:
     def source(self) -> TopicPartition:
         """Return the input that the lane brings."""
         return self._lane.source
+
+    @property
+    def form(self) -> RowForm:
+        """Return how expressions read the rows."""
+        return self._codec.form
 
     @property
     def inputs(self) -> tuple[TopicPartition, ...]:

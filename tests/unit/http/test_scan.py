@@ -273,7 +273,7 @@ async def test_head_has_no_body(worker: Worker) -> None:
         ("?keys_only=1", "invalid_parameter", "keys_only", "true or false"),
         ("?partial=no", "invalid_parameter", "partial", "true or false"),
         ("?from=b&to=a", "invalid_parameter", "from", "after to"),
-        ("?form=b", "invalid_parameter", "form", "this route knows: cursor, from"),
+        ("?form=b", "invalid_parameter", "form", "this route knows: cursor, fields, from"),
         ("?from=a&from=b", "invalid_parameter", "from", "twice"),
         ("?from=%ff", "invalid_key", None, "UTF-8"),
         ("?prefix=%ff", "invalid_key", "prefix", "UTF-8"),

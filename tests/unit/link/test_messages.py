@@ -46,11 +46,28 @@ QUESTIONS: list[tuple[Question, object]] = [
     ),
     (
         Ask(1, AGREED, 2, Range(b"a", b"z", reverse=True, limit=3, keys_only=True), 0.5),
-        [1, 1, ["t", "d", 4, 7], 2, ["range", b"a", b"z", True, 3, True], 0.5, None, 0.0],
+        [1, 1, ["t", "d", 4, 7], 2, ["range", b"a", b"z", True, 3, True, None, []], 0.5, None, 0.0],
+    ),
+    (
+        Ask(1, AGREED, 2, Range(b"a", where="x = 1", fields=(("a",), ("b", "c"))), 0.5),
+        [
+            1,
+            1,
+            ["t", "d", 4, 7],
+            2,
+            ["range", b"a", None, False, 1, False, "x = 1", [["a"], ["b", "c"]]],
+            0.5,
+            None,
+            0.0,
+        ],
     ),
     (
         Ask(1, AGREED, 2, CountRange(b"a"), 0.5),
-        [1, 1, ["t", "d", 4, 7], 2, ["count", b"a", None], 0.5, None, 0.0],
+        [1, 1, ["t", "d", 4, 7], 2, ["count", b"a", None, None], 0.5, None, 0.0],
+    ),
+    (
+        Ask(1, AGREED, 2, CountRange(b"a", where="x = 1"), 0.5),
+        [1, 1, ["t", "d", 4, 7], 2, ["count", b"a", None, "x = 1"], 0.5, None, 0.0],
     ),
     (
         AskMany(1, AGREED, [Wanted(2, [b"a", b"b"])], 0.5),
@@ -72,7 +89,7 @@ REPLIES: list[tuple[Reply, object]] = [
     (Answer(1, ReadResult(None, FRESHNESS, 5)), [1, 1, ["row", None, [2, [["2"], [99]], "standby", 1, None, 0], 5]]),
     (Answer(1, None), [1, 1, None]),
     (
-        Answer(1, RangeResult([KeyedRow(b"k", b"v", 5, 41)], FRESHNESS, Range(b"l", limit=2))),
+        Answer(1, RangeResult([KeyedRow(b"k", b"v", 5, 41)], FRESHNESS, Range(b"l", limit=2), 9)),
         [
             1,
             1,
@@ -80,13 +97,14 @@ REPLIES: list[tuple[Reply, object]] = [
                 "range",
                 [[b"k", b"v", 5, 41, False]],
                 [2, [["2"], [99]], "standby", 1, None, 0],
-                ["range", b"l", None, False, 2, False],
+                ["range", b"l", None, False, 2, False, None, []],
+                9,
             ],
         ],
     ),
     (
-        Answer(1, CountResult(7, FRESHNESS, CountRange(b"l", b"z"))),
-        [1, 1, ["count", 7, [2, [["2"], [99]], "standby", 1, None, 0], ["count", b"l", b"z"]]],
+        Answer(1, CountResult(7, FRESHNESS, CountRange(b"l", b"z"), 9)),
+        [1, 1, ["count", 7, [2, [["2"], [99]], "standby", 1, None, 0], ["count", b"l", b"z", None], 9]],
     ),
     (Slices(1, b"s"), [2, 1, b"s"]),
     (Written(1, 41), [3, 1, 41]),
@@ -114,3 +132,12 @@ def test_members_that_a_later_version_adds_at_the_end_are_passed_over() -> None:
 def test_a_range_of_a_worker_that_knows_fewer_members_is_read() -> None:
     [ask] = decode_questions(encode([[1, 1, ["t", "d", 4, 7], 2, ["range", b"a", b"z", True, 3], 0.5]]))
     assert ask == Ask(1, AGREED, 2, Range(b"a", b"z", reverse=True, limit=3), 0.5)
+
+
+def test_results_of_a_worker_that_does_not_know_conditions_have_no_rows_read() -> None:
+    freshness = [2, [["2"], [99]], "standby", 1, None, 0]
+    answers = [[1, 1, ["range", [[b"k", b"v", 5, 41, False]], freshness, None]], [1, 2, ["count", 7, freshness, None]]]
+    assert decode_replies(encode(answers)) == [
+        Answer(1, RangeResult([KeyedRow(b"k", b"v", 5, 41)], FRESHNESS)),
+        Answer(2, CountResult(7, FRESHNESS)),
+    ]
