@@ -16,7 +16,7 @@ from tablehouse.routing.ports import Answered, Answers, ConditionalWrite, Slice,
 from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, ROW_PREFIX, Row, pack_head
 from tablehouse.tasks.counting import CountRange, CountResult
 from tablehouse.tasks.digest import Digest, PartitionDigest
-from tablehouse.tasks.filters import RowMatches, row_filter
+from tablehouse.tasks.filters import SliceFilter, row_filter
 from tablehouse.tasks.questions import Applied, Get, MultiGet, Question
 from tablehouse.tasks.ranges import Range, RangeResult
 from tablehouse.tasks.reads import ReadResult, SliceResult
@@ -153,8 +153,10 @@ class FakeTables:
                 head = pack_head(LAYOUT_VERSION, DELETED * row.deleted, row.timestamp_ms, row.offset)
                 yield ROW_PREFIX + key, head + row.payload
 
-    def _filter(self, table: str, partition: int, where: str | None) -> RowMatches | None:
-        return None if where is None else row_filter(where, self.forms[table], table, partition)
+    def _filter(self, table: str, partition: int, where: str | None) -> SliceFilter | None:
+        if where is None:
+            return None
+        return SliceFilter(row_filter(where, self.forms[table], table, partition), is_over=lambda: False)
 
     def require_applied(self, table: str, partition: int) -> None:
         """Raise what `write_errors` say."""

@@ -6,8 +6,9 @@ from tablehouse.errors import InvalidExpression, InvalidParameter
 from tablehouse.formats.row_form import is_json_type
 from tablehouse.http.target import percent_decoded
 from tablehouse.routing.tables import RoutedTable
-from tablehouse.tasks.filters import WHERE, condition
+from tablehouse.tasks.filters import WHERE, prepared
 from tablehouse.tasks.projection import Path
+from tablehouse.turns import Turns
 
 FIELDS = "fields"
 
@@ -16,7 +17,7 @@ MAX_FIELDS = 100
 MAX_NAMES = 20
 
 
-def where_of(parameters: Mapping[str, bytes]) -> str | None:
+async def where_of(parameters: Mapping[str, bytes], turns: Turns) -> str | None:
     """Return the text of the condition, None without one; raises InvalidExpression."""
     given = parameters.get(WHERE)
     if given is None:
@@ -25,7 +26,7 @@ def where_of(parameters: Mapping[str, bytes]) -> str | None:
         text = given.decode()
     except UnicodeDecodeError:
         raise InvalidExpression(f"{WHERE} is not valid UTF-8", parameter=WHERE) from None
-    condition(text)
+    await turns.finish(prepared(text))
     return text
 
 

@@ -115,7 +115,8 @@ class ScanRoutes:
                 f"a scan is {_JSON} or {_NDJSON}, which the Accept header leaves out", available=[_JSON, _NDJSON]
             )
         streams = media_type == _NDJSON
-        request = _request(table, call.parameters, streams=streams)
+        where = await where_of(call.parameters, self._turns)
+        request = _request(table, call.parameters, where, streams=streams)
         consistency, wait = asked(call.parameters, call.headers, table.spec)
         scan = self._ranges.scan(
             table.spec.name,
@@ -141,7 +142,7 @@ class ScanRoutes:
         if not accepts(call.headers.get("Accept"), _JSON):
             raise NotAcceptable(f"a count is {_JSON}, which the Accept header leaves out", available=[_JSON])
         consistency, wait = asked(call.parameters, call.headers, table.spec)
-        bounds = CountRange(*range_of(table, call.parameters), where_of(call.parameters))
+        bounds = CountRange(*range_of(table, call.parameters), await where_of(call.parameters, self._turns))
         counted = await self._counts.count(
             table.spec.name,
             bounds,
@@ -235,7 +236,7 @@ async def _ending_with_errors(lines: AsyncGenerator[bytes]) -> AsyncGenerator[by
     raise CutShort
 
 
-def _request(table: RoutedTable, parameters: Mapping[str, bytes], *, streams: bool) -> _Request:
+def _request(table: RoutedTable, parameters: Mapping[str, bytes], where: str | None, *, streams: bool) -> _Request:
     """Read what a caller wants; raises RequestError for what cannot be had."""
     require_order(table)
     start, end = range_of(table, parameters)
@@ -253,7 +254,7 @@ def _request(table: RoutedTable, parameters: Mapping[str, bytes], *, streams: bo
         reverse=flag(parameters, REVERSE),
         limit=limit,
         keys_only=keys_only,
-        where=where_of(parameters),
+        where=where,
         fields=fields_of(table, parameters),
     )
     rest = after_cursor(table, bounds, parameters[CURSOR]) if CURSOR in parameters else bounds

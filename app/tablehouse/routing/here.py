@@ -8,9 +8,10 @@ from tablehouse.errors import PositionNotReached, RequestError
 from tablehouse.model import Consistency
 from tablehouse.routing.outcomes import worst
 from tablehouse.routing.ports import Answered, LocalTables, Slice, Terms, Wanted
-from tablehouse.tasks.counting import CountResult
+from tablehouse.tasks.counting import CountRange, CountResult
+from tablehouse.tasks.filters import prepared
 from tablehouse.tasks.questions import MultiGet, Question, is_short
-from tablehouse.tasks.ranges import RangeResult
+from tablehouse.tasks.ranges import Range, RangeResult
 from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE
 from tablehouse.turns import Turns
 
@@ -40,12 +41,15 @@ class Here:
     ) -> Answered[Result]:
         """Answer a question, and once more after up to `terms.wait` seconds where only the wanted position is missing.
 
-        One that is not short is answered when its turn has come. A count, and a search for rows that match a condition,
-        goes on for SECONDS_PER_COUNT, a slice of work in each turn. Raises what LocalTables.answer and wait_for_position
-        raise.
+        One that is not short is answered when its turn has come. A count, and a search for rows that match, goes on for
+        SECONDS_PER_COUNT, a slice of work in each turn. Raises what LocalTables.answer and wait_for_position raise, and
+        InvalidExpression.
         """
         if not is_short(question):
             await self._turns.wait()
+            where = _where(question)
+            if where is not None:
+                await self._turns.finish(prepared(where))
         try:
             result = self._local.answer(table, partition, question, consistency)
         except PositionNotReached as error:
@@ -139,3 +143,7 @@ def _sum(before: CountResult | RangeResult, more: CountResult | RangeResult) -> 
 
 def _size(found: RangeResult) -> int:
     return sum([len(row.stored_key) + len(row.payload) for row in found.rows])
+
+
+def _where(question: object) -> str | None:
+    return question.where if isinstance(question, Range | CountRange) else None

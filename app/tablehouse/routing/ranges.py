@@ -17,7 +17,7 @@ from tablehouse.routing.search import Asked
 from tablehouse.routing.spread import AT_ONCE, all_of
 from tablehouse.routing.tables import RoutedTable, table_named
 from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
-from tablehouse.tasks.slice_sizes import ROWS_PER_SLICE
+from tablehouse.tasks.slice_sizes import SECONDS_PER_SLICE
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 
@@ -236,11 +236,14 @@ class Scan:
         # The rows are in `found` as long as their ids are used.
         partitions = {id(row): partition for partition, rows in taken for row in rows}
         matching: list[KeyedRow] = []
+        clock = self._parts.clock
+        until = clock() + SECONDS_PER_SLICE
         for place, row in enumerate(newest):
             if len(matching) == left:
                 return Part(matching, newest[place - 1].stored_key)
-            if place % ROWS_PER_SLICE == 0:
+            if clock() >= until:
                 await self._parts.turns.wait()
+                until = clock() + SECONDS_PER_SLICE
             match = self._newest_filter.match(row, partitions[id(row)])
             if match is not None:
                 matching.append(match)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from tablehouse.model import Consistency, Freshness
 from tablehouse.stores.rows import HEAD_SIZE, ROW_PREFIX, ROWS_END, count_live, unpack
 from tablehouse.stores.store import TaskStore
-from tablehouse.tasks.filters import RowMatches, row_filter
+from tablehouse.tasks.filters import SliceFilter, slice_filter
 from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.task import Task
 
@@ -62,27 +62,37 @@ class CountRange(msgspec.Struct, frozen=True, array_like=True, tag="count"):
         found, freshness = reader.read_rows(task, scan, consistency)
         if found:
             sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
-        matches = None if self.where is None else row_filter(self.where, task.form, table, task.partition)
-        return self.result(found, freshness, matches, is_end=len(found) < limit)
+        wanted = slice_filter(self.where, task, reader.clock)
+        return self.result(found, freshness, wanted, is_end=len(found) < limit)
 
     def result(
         self,
         found: Sequence[tuple[bytes, bytes]],
         freshness: Freshness,
-        matches: RowMatches | None,
+        wanted: SliceFilter | None,
         *,
         is_end: bool,
     ) -> CountResult:
         """Return the result of the first rows of the range, of which there are no more with `is_end`.
 
-        Raises RowLayoutError and what `matches` raises.
+        At least one of them is used, and with a condition others up to the time of a slice; raises RowLayoutError and
+        ExpressionFailed.
         """
-        rest = None if is_end else replace(self, start=found[-1][0][len(ROW_PREFIX) :] + b"\0")
-        if matches is None:
-            count = count_live([row for _, row in found])
+        if wanted is None:
+            count, used = count_live([row for _, row in found]), len(found)
         else:
-            count = 0
-            for key, data in found:
-                row = unpack(data)
-                count += not row.deleted and matches(key[len(ROW_PREFIX) :], row.payload, row.timestamp_ms)
-        return CountResult(count, freshness, rest, len(found))
+            count, used = _count_matching(found, wanted)
+        is_all = is_end and used == len(found)
+        rest = None if is_all else replace(self, start=found[used - 1][0][len(ROW_PREFIX) :] + b"\0")
+        return CountResult(count, freshness, rest, used)
+
+
+def _count_matching(found: Sequence[tuple[bytes, bytes]], wanted: SliceFilter) -> tuple[int, int]:
+    """Return how many rows match, and how many were read for it."""
+    count = 0
+    for used, (key, data) in enumerate(found):
+        if used and wanted.is_over():
+            return count, used
+        row = unpack(data)
+        count += not row.deleted and wanted.matches(key[len(ROW_PREFIX) :], row.payload, row.timestamp_ms)
+    return count, len(found)

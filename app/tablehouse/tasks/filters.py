@@ -1,8 +1,8 @@
 """Conditions on rows: which rows of a partition a question is about."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -11,12 +11,17 @@ from tablehouse.expressions.errors import EvaluationError, ExpressionError
 from tablehouse.expressions.expression import Matches, Origin, parse_condition
 from tablehouse.formats.row_form import RowForm
 from tablehouse.formats.selected import selected
+from tablehouse.tasks.slice_sizes import SECONDS_PER_SLICE
+from tablehouse.turns import Work
 
 #: The query parameter whose text a condition is.
 WHERE = "where"
 
-#: Conditions that are kept ready. One of a thousand tokens has about 1 MB.
+#: Conditions that are kept ready.
 CONDITIONS_KEPT = 32
+
+#: Characters of a text that takes up to about 10 ms to parse and compile; longer ones take up to 100 ms.
+SHORT_CHARACTERS = 200
 
 #: What a condition can read of the record that a row comes from.
 ORIGINS = frozenset({"$key", "$partition", "$timestamp"})
@@ -28,6 +33,24 @@ _NO_MEMBERS: Mapping[str, object] = {}
 
 #: (stored key, payload, timestamp in milliseconds) to whether the row matches; raises ExpressionFailed.
 RowMatches = Callable[[bytes, bytes, int], bool]
+
+
+class Rows(Protocol):
+    """The partition of a table whose rows are read: a Task."""
+
+    table: str
+    partition: int
+
+    @property
+    def form(self) -> RowForm:
+        """How expressions read the rows."""
+
+
+class SliceFilter(NamedTuple):
+    """The condition for the rows of one slice of work, and whether the time of the slice is up."""
+
+    matches: RowMatches
+    is_over: Callable[[], bool]
 
 
 class Condition(NamedTuple):
@@ -57,6 +80,14 @@ def condition(text: str) -> Condition:
     )
 
 
+def prepared(text: str) -> Work[None]:
+    """Keep the condition of a text ready, for which a long one is compiled in the thread; raises InvalidExpression."""
+    if len(text) > SHORT_CHARACTERS:
+        yield partial(condition, text)
+    else:
+        condition(text)
+
+
 def row_filter(text: str, form: RowForm, table: str, partition: int) -> RowMatches:
     """Return the condition of a text as a function of the rows of a partition; raises InvalidExpression."""
     matches, members, reads_key = condition(text)
@@ -73,6 +104,14 @@ def row_filter(text: str, form: RowForm, table: str, partition: int) -> RowMatch
             raise _failed(error, form.key(stored_key), table, partition) from None
 
     return is_match
+
+
+def slice_filter(where: str | None, rows_of: Rows, clock: Callable[[], float]) -> SliceFilter | None:
+    """Return the condition for a slice of work that begins now, None without one; raises InvalidExpression."""
+    if where is None:
+        return None
+    until = clock() + SECONDS_PER_SLICE
+    return SliceFilter(row_filter(where, rows_of.form, rows_of.table, rows_of.partition), lambda: clock() >= until)
 
 
 def _failed(error: EvaluationError, key: object, table: str, partition: int) -> ExpressionFailed:

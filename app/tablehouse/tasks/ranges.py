@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from tablehouse.model import Consistency, Freshness
 from tablehouse.stores.rows import HEAD_SIZE, ROW_PREFIX, ROWS_END, unpack
 from tablehouse.stores.store import TaskStore
-from tablehouse.tasks.filters import RowMatches, row_filter
+from tablehouse.tasks.filters import SliceFilter, slice_filter
 from tablehouse.tasks.projection import Path, projection
 from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE
@@ -92,33 +92,33 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
         found, freshness = reader.read_rows(task, scan, consistency)
         if found:
             sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
-        matches = None if self.where is None else row_filter(self.where, task.form, table, task.partition)
-        return self.result(found, freshness, matches, is_end=len(found) < limit)
+        wanted = slice_filter(self.where, task, reader.clock)
+        return self.result(found, freshness, wanted, is_end=len(found) < limit)
 
     def result(
         self,
         found: Sequence[tuple[bytes, bytes]],
         freshness: Freshness,
-        matches: RowMatches | None,
+        wanted: SliceFilter | None,
         *,
         is_end: bool,
     ) -> RangeResult:
         """Return the result of the first rows of the range, of which there are no more with `is_end`.
 
-        At least one of them is used, and others up to the bytes of a slice; raises RowLayoutError and what `matches`
-        raises.
+        At least one of them is used, and others up to the bytes of a slice and its time; raises RowLayoutError and
+        ExpressionFailed.
         """
         rows: list[KeyedRow] = []
         project = projection(self.fields) if self.fields else None
         size, used, left = 0, 0, self.limit
         for key, data in found:
-            if size >= BYTES_PER_SLICE or left == 0:
+            if size >= BYTES_PER_SLICE or left == 0 or (wanted is not None and used and wanted.is_over()):
                 break
             size += len(key) + len(data)
             used += 1
             row = unpack(data)
             stored_key, payload = key[len(ROW_PREFIX) :], row.payload
-            if matches is not None and (row.deleted or not matches(stored_key, payload, row.timestamp_ms)):
+            if wanted is not None and (row.deleted or not wanted.matches(stored_key, payload, row.timestamp_ms)):
                 continue
             if self.keys_only:
                 payload = b""

@@ -21,6 +21,7 @@ beyond a bound            503 too_stale. The caller's bounds are compared with t
                           which is compared with the staleness of a STANDBY, and with that age on a SUSPENDED.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -103,11 +104,12 @@ class _Look(NamedTuple):
 class Reader:
     """Reads tasks. max_staleness is the default bound for copies other than the active, in seconds.
 
-    sizes say how many rows a question reads in one slice of work.
+    sizes say how many rows a question reads in one slice of work. clock is monotonic, in seconds.
     """
 
-    def __init__(self, lease: Lease, max_staleness: float) -> None:
+    def __init__(self, lease: Lease, max_staleness: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.sizes = SliceSizes()
+        self.clock = clock
         self._lease = lease
         self._max_staleness = max_staleness
 

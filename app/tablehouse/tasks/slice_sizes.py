@@ -6,6 +6,9 @@ ROWS_PER_SLICE = 256
 BYTES_PER_SLICE = 256 * 1024
 FIRST_ROWS = 16
 
+#: Seconds after which a slice of work ends whose rows are checked against a condition, which can take long for one row.
+SECONDS_PER_SLICE = 0.002
+
 
 class SliceSizes:
     """The number of rows in a slice, by table."""
