@@ -16,7 +16,7 @@ from tablehouse.routing.ports import Answered, Answers, ConditionalWrite, Slice,
 from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, ROW_PREFIX, Row, pack_head
 from tablehouse.tasks.counting import CountRange, CountResult
 from tablehouse.tasks.digest import Digest, PartitionDigest
-from tablehouse.tasks.filters import SliceFilter, row_filter
+from tablehouse.tasks.filters import RowMatches, row_filter
 from tablehouse.tasks.questions import Applied, Get, MultiGet, Question
 from tablehouse.tasks.ranges import Range, RangeResult
 from tablehouse.tasks.reads import ReadResult, SliceResult
@@ -144,7 +144,8 @@ class FakeTables:
         """Count three rows at most, as read_range reads them."""
         freshness = self.read_range(table, partition, Range(asked.start, asked.end), consistency).freshness
         found = sorted(self._rows_of(table, partition, asked))
-        return asked.result(found[:3], freshness, self._filter(table, partition, asked.where), is_end=len(found) <= 3)
+        matches = self._filter(table, partition, asked.where)
+        return asked.result(found[:3], freshness, matches, is_end=len(found) <= 3, is_over=lambda: False)
 
     def _rows_of(self, table: str, partition: int, asked: Range | CountRange) -> Iterator[tuple[bytes, bytes]]:
         """Give the rows of a range as they are stored."""
@@ -153,10 +154,8 @@ class FakeTables:
                 head = pack_head(LAYOUT_VERSION, DELETED * row.deleted, row.timestamp_ms, row.offset)
                 yield ROW_PREFIX + key, head + row.payload
 
-    def _filter(self, table: str, partition: int, where: str | None) -> SliceFilter | None:
-        if where is None:
-            return None
-        return SliceFilter(row_filter(where, self.forms[table], table, partition), is_over=lambda: False)
+    def _filter(self, table: str, partition: int, where: str | None) -> RowMatches | None:
+        return None if where is None else row_filter(where, self.forms[table], table, partition)
 
     def require_applied(self, table: str, partition: int) -> None:
         """Raise what `write_errors` say."""

@@ -14,6 +14,17 @@ from tablehouse.formats.json_text import decode_with
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 
 
+_raw_members: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def raw_members(text: bytes) -> Mapping[str, msgspec.Raw]:
+    """Return the texts of all members of a JSON text that was checked before; none if it is not an object."""
+    try:
+        return decode_with(_raw_members, text)
+    except DecodeError:
+        return {}
+
+
 def selected(names: Iterable[str], kind: Any) -> Callable[[bytes], Mapping[str, Any]]:
     """Return a function that returns the members with some names of a JSON text, as values of a type.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from tablehouse.errors import DeadlineExceeded, ExpressionFailed, RequestError
+from tablehouse.errors import DeadlineExceeded, ExpressionFailed, InvalidExpression, RequestError
 from tablehouse.model import Consistency
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.outcomes import PartitionAnswer, worse
@@ -73,7 +73,7 @@ class RowCounts:
             try:
                 await self._count_partition(asked, partition, bounds, counted)
             except RequestError as error:
-                if not partial or isinstance(error, ExpressionFailed):
+                if not partial or isinstance(error, ExpressionFailed | InvalidExpression):
                     raise
                 counted.missing[partition] = error
 

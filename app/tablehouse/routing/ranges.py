@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from tablehouse.errors import ExpressionFailed, RequestError
+from tablehouse.errors import ExpressionFailed, InvalidExpression, RequestError
 from tablehouse.model import Consistency
 from tablehouse.routing.asking import Asker, Told
 from tablehouse.routing.newest_filter import NewestFilter
@@ -17,7 +17,7 @@ from tablehouse.routing.search import Asked
 from tablehouse.routing.spread import AT_ONCE, all_of
 from tablehouse.routing.tables import RoutedTable, table_named
 from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
-from tablehouse.tasks.slice_sizes import SECONDS_PER_SLICE
+from tablehouse.tasks.slice_sizes import slice_end
 from tablehouse.telemetry import Metrics
 from tablehouse.turns import Turns
 
@@ -192,7 +192,7 @@ class Scan:
             try:
                 return await self._parts.asker.answer(asked, partition, questions[partition])
             except RequestError as error:
-                if not self._partial or isinstance(error, ExpressionFailed):
+                if not self._partial or isinstance(error, ExpressionFailed | InvalidExpression):
                     raise
                 return error
 
@@ -236,14 +236,13 @@ class Scan:
         # The rows are in `found` as long as their ids are used.
         partitions = {id(row): partition for partition, rows in taken for row in rows}
         matching: list[KeyedRow] = []
-        clock = self._parts.clock
-        until = clock() + SECONDS_PER_SLICE
+        is_over = slice_end(self._parts.clock)
         for place, row in enumerate(newest):
             if len(matching) == left:
                 return Part(matching, newest[place - 1].stored_key)
-            if clock() >= until:
+            if is_over():
                 await self._parts.turns.wait()
-                until = clock() + SECONDS_PER_SLICE
+                is_over = slice_end(self._parts.clock)
             match = self._newest_filter.match(row, partitions[id(row)])
             if match is not None:
                 matching.append(match)

@@ -1,6 +1,6 @@
 """The question for the number of rows between two stored keys."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from tablehouse.model import Consistency, Freshness
 from tablehouse.stores.rows import HEAD_SIZE, ROW_PREFIX, ROWS_END, count_live, unpack
 from tablehouse.stores.store import TaskStore
-from tablehouse.tasks.filters import SliceFilter, slice_filter
+from tablehouse.tasks.filters import RowMatches, matches_of
 from tablehouse.tasks.reads import Reader
+from tablehouse.tasks.slice_sizes import slice_end
 from tablehouse.tasks.task import Task
 
 
@@ -62,37 +63,40 @@ class CountRange(msgspec.Struct, frozen=True, array_like=True, tag="count"):
         found, freshness = reader.read_rows(task, scan, consistency)
         if found:
             sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
-        wanted = slice_filter(self.where, task, reader.clock)
-        return self.result(found, freshness, wanted, is_end=len(found) < limit)
+        is_over = slice_end(reader.clock)
+        return self.result(found, freshness, matches_of(self.where, task), is_end=len(found) < limit, is_over=is_over)
 
     def result(
         self,
         found: Sequence[tuple[bytes, bytes]],
         freshness: Freshness,
-        wanted: SliceFilter | None,
+        matches: RowMatches | None,
         *,
         is_end: bool,
+        is_over: Callable[[], bool],
     ) -> CountResult:
         """Return the result of the first rows of the range, of which there are no more with `is_end`.
 
-        At least one of them is used, and with a condition others up to the time of a slice; raises RowLayoutError and
+        At least one of them is used, and with a condition others until the slice is over; raises RowLayoutError and
         ExpressionFailed.
         """
-        if wanted is None:
+        if matches is None:
             count, used = count_live([row for _, row in found]), len(found)
         else:
-            count, used = _count_matching(found, wanted)
+            count, used = _count_matching(found, matches, is_over)
         is_all = is_end and used == len(found)
         rest = None if is_all else replace(self, start=found[used - 1][0][len(ROW_PREFIX) :] + b"\0")
         return CountResult(count, freshness, rest, used)
 
 
-def _count_matching(found: Sequence[tuple[bytes, bytes]], wanted: SliceFilter) -> tuple[int, int]:
+def _count_matching(
+    found: Sequence[tuple[bytes, bytes]], matches: RowMatches, is_over: Callable[[], bool]
+) -> tuple[int, int]:
     """Return how many rows match, and how many were read for it."""
     count = 0
     for used, (key, data) in enumerate(found):
-        if used and wanted.is_over():
+        if used and is_over():
             return count, used
         row = unpack(data)
-        count += not row.deleted and wanted.matches(key[len(ROW_PREFIX) :], row.payload, row.timestamp_ms)
+        count += not row.deleted and matches(key[len(ROW_PREFIX) :], row.payload, row.timestamp_ms)
     return count, len(found)

@@ -11,7 +11,6 @@ from tablehouse.expressions.errors import EvaluationError, ExpressionError
 from tablehouse.expressions.expression import Matches, Origin, parse_condition
 from tablehouse.formats.row_form import RowForm
 from tablehouse.formats.selected import selected
-from tablehouse.tasks.slice_sizes import SECONDS_PER_SLICE
 from tablehouse.turns import Work
 
 #: The query parameter whose text a condition is.
@@ -44,13 +43,6 @@ class Rows(Protocol):
     @property
     def form(self) -> RowForm:
         """How expressions read the rows."""
-
-
-class SliceFilter(NamedTuple):
-    """The condition for the rows of one slice of work, and whether the time of the slice is up."""
-
-    matches: RowMatches
-    is_over: Callable[[], bool]
 
 
 class Condition(NamedTuple):
@@ -106,12 +98,9 @@ def row_filter(text: str, form: RowForm, table: str, partition: int) -> RowMatch
     return is_match
 
 
-def slice_filter(where: str | None, rows_of: Rows, clock: Callable[[], float]) -> SliceFilter | None:
-    """Return the condition for a slice of work that begins now, None without one; raises InvalidExpression."""
-    if where is None:
-        return None
-    until = clock() + SECONDS_PER_SLICE
-    return SliceFilter(row_filter(where, rows_of.form, rows_of.table, rows_of.partition), lambda: clock() >= until)
+def matches_of(where: str | None, rows_of: Rows) -> RowMatches | None:
+    """Return the condition on the rows of a task, None without one; raises InvalidExpression."""
+    return None if where is None else row_filter(where, rows_of.form, rows_of.table, rows_of.partition)
 
 
 def _failed(error: EvaluationError, key: object, table: str, partition: int) -> ExpressionFailed:

@@ -1,11 +1,11 @@
 """Parts of rows: the members of their JSON that a caller wants, byte for byte."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
 
-from tablehouse.formats.selected import selected
+from tablehouse.formats.selected import raw_members, selected
 
 #: The names that lead to a member: those of the objects around it, from the outside, and its own.
 Path = tuple[str, ...]
@@ -23,7 +23,7 @@ def projection(paths: tuple[Path, ...]) -> Callable[[bytes], bytes]:
     They are in the order of the paths, and their texts are unchanged. Missing members are left out, and objects of
     which none was found. What is not an object has no members.
     """
-    project = _part(paths)
+    project = _part(paths, selected((path[0] for path in paths), msgspec.Raw))
 
     def whole(text: bytes) -> bytes:
         return project(text) or _NOTHING
@@ -31,15 +31,15 @@ def projection(paths: tuple[Path, ...]) -> Callable[[bytes], bytes]:
     return whole
 
 
-def _part(paths: Sequence[Path]) -> Callable[[bytes], bytes | None]:
-    """Return the function for an object, which returns None if it finds nothing."""
+def _part(paths: Sequence[Path], read: Callable[[bytes], Mapping[str, msgspec.Raw]]) -> Callable[[bytes], bytes | None]:
+    """Return the function for an object that `read` takes apart; it returns None if it finds nothing."""
     below: dict[str, list[Path]] = {}
     for path in paths:
         below.setdefault(path[0], []).append(path[1:])
-    # A path that ends here is the whole member, whatever other paths lead into it.
-    inner = {name: _part(rest) for name, rest in below.items() if () not in rest}
+    # A path that ends here is the whole member, whatever other paths lead into it. Objects in rows are small, and
+    # taking all of them apart needs no type of its own.
+    inner = {name: _part(rest, raw_members) for name, rest in below.items() if () not in rest}
     members = [(name, msgspec.json.encode(name) + b":", inner.get(name)) for name in below]
-    read = selected(below, msgspec.Raw)
 
     def project(text: bytes) -> bytes | None:
         found = read(text)

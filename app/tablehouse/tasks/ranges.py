@@ -1,6 +1,6 @@
 """The question for the rows between two stored keys."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from tablehouse.model import Consistency, Freshness
 from tablehouse.stores.rows import HEAD_SIZE, ROW_PREFIX, ROWS_END, unpack
 from tablehouse.stores.store import TaskStore
-from tablehouse.tasks.filters import SliceFilter, slice_filter
+from tablehouse.tasks.filters import RowMatches, matches_of
 from tablehouse.tasks.projection import Path, projection
 from tablehouse.tasks.reads import Reader
-from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE
+from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE, slice_end
 from tablehouse.tasks.task import Task
 
 
@@ -92,33 +92,34 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
         found, freshness = reader.read_rows(task, scan, consistency)
         if found:
             sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
-        wanted = slice_filter(self.where, task, reader.clock)
-        return self.result(found, freshness, wanted, is_end=len(found) < limit)
+        is_over = slice_end(reader.clock) if self.needs_rows_read else None
+        return self.result(found, freshness, matches_of(self.where, task), is_end=len(found) < limit, is_over=is_over)
 
     def result(
         self,
         found: Sequence[tuple[bytes, bytes]],
         freshness: Freshness,
-        wanted: SliceFilter | None,
+        matches: RowMatches | None,
         *,
         is_end: bool,
+        is_over: Callable[[], bool] | None = None,
     ) -> RangeResult:
         """Return the result of the first rows of the range, of which there are no more with `is_end`.
 
-        At least one of them is used, and others up to the bytes of a slice and its time; raises RowLayoutError and
-        ExpressionFailed.
+        At least one of them is used, and others up to the bytes of a slice and until it is over; raises RowLayoutError
+        and ExpressionFailed.
         """
         rows: list[KeyedRow] = []
         project = projection(self.fields) if self.fields else None
         size, used, left = 0, 0, self.limit
         for key, data in found:
-            if size >= BYTES_PER_SLICE or left == 0 or (wanted is not None and used and wanted.is_over()):
+            if size >= BYTES_PER_SLICE or left == 0 or (used and is_over is not None and is_over()):
                 break
             size += len(key) + len(data)
             used += 1
             row = unpack(data)
             stored_key, payload = key[len(ROW_PREFIX) :], row.payload
-            if wanted is not None and (row.deleted or not wanted.matches(stored_key, payload, row.timestamp_ms)):
+            if matches is not None and (row.deleted or not matches(stored_key, payload, row.timestamp_ms)):
                 continue
             if self.keys_only:
                 payload = b""

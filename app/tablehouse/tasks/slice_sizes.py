@@ -1,13 +1,21 @@
 """How many rows of a table are read in one slice of work, based on the size of its rows so far."""
 
+from collections.abc import Callable
+
 #: Maximum rows, at about 2 us each, and bytes that are read in one slice of work; other readers wait for it. Bytes are
 #: estimated from the rows of earlier slices. A table whose row size is unknown begins with a few rows.
 ROWS_PER_SLICE = 256
 BYTES_PER_SLICE = 256 * 1024
 FIRST_ROWS = 16
 
-#: Seconds after which a slice of work ends whose rows are checked against a condition, which can take long for one row.
+#: Seconds after which a slice of work ends whose rows are checked against a condition or projected: that can take long.
 SECONDS_PER_SLICE = 0.002
+
+
+def slice_end(clock: Callable[[], float]) -> Callable[[], bool]:
+    """Return whether the time of a slice of work that begins now is up."""
+    until = clock() + SECONDS_PER_SLICE
+    return lambda: clock() >= until
 
 
 class SliceSizes:

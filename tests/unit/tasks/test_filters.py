@@ -154,6 +154,8 @@ async def test_a_slice_ends_with_its_time_after_one_row_at_least(store: RocksTas
     results = results_of(Range(b"k001", b"k009", limit=9, where="n > 5"), task_of(store), by)
     assert [result.rows_read for result in results] == [1] * 8
     assert [row.stored_key for result in results for row in result.rows] == [b"k006", b"k007", b"k008"]
+    results = results_of(Range(b"k001", b"k003", limit=9, fields=(("n",),)), task_of(store), by)
+    assert [[row.payload for row in result.rows] for result in results] == [[b'{"n":1}'], [b'{"n":2}']]
     counts: list[tuple[int, int | None]] = []
     rest: CountRange | None = CountRange(b"k001", b"k009", "n > 5")
     while rest is not None:
