@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from tablehouse.expressions.errors import EvaluationError
+from tablehouse.expressions.errors import EvaluationError, ExpressionError
 from tablehouse.expressions.expression import Origin, parse
 from tablehouse.expressions.kinds import Kind
 
@@ -79,3 +79,11 @@ def test_an_expression_shows_its_text() -> None:
 def test_what_a_name_contains_is_never_code() -> None:
     name = "x'); import os; os.abort() #"
     assert parse(f'"{name}" = 1').evaluate({name: 1}, None) is True
+
+
+def test_what_is_read_of_the_record_can_be_limited() -> None:
+    expression = parse("$key = 'a' AND $topic = 'b' AND $headers.c = 'd'")
+    expression.require_origins({"$headers", "$key", "$topic"})
+    with pytest.raises(ExpressionError) as caught:
+        expression.require_origins({"$key"})
+    assert (caught.value.column, caught.value.reason) == (16, "$topic is not known here; there are $key")
