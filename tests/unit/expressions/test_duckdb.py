@@ -48,7 +48,7 @@ VALUES: dict[str, list[Any]] = {
     "HUGEINT": [*range(-3, 4), 7, 100, -(2**127), 2**127 - 1, 2**64, 2**63, -(2**63), 10**20],
     "BIGINT": [*range(-3, 4), 1000, -999],
     "DOUBLE": [0.0, -0.0, 0.1, 0.5, 1.0, 1.25, 1.5, 2.0, 2.5, -2.5, -3.0, 7.0, 1e15, 1e16, 1e-7, 123456.789],
-    "DECIMAL(12,3)": [Decimal(units).scaleb(-3) for units in (0, 1000, -1000, 1250, -2500, 2500, 100, 1, 10**12 - 1)],
+    "DECIMAL(12,3)": [Decimal(units).scaleb(-3) for units in (0, 1000, -1000, 1250, -2500, 2500, 100, 1, 9_999_999)],
     "VARCHAR": ["", "a", "b", "A", "ab", "aB", "abab", " a ", "  ", "%", "_", "a%b", "é", "É", "жЖ", "🦆a", "it's"],
     "BOOLEAN": [True, False],
     "DATE": [date(2024, 2, 29), date(1970, 1, 1), date(2023, 12, 31), date(1969, 12, 28), date(2100, 3, 1)],
@@ -80,8 +80,8 @@ ROWS = random_rows(60, seed=1)
 #: An integer in both languages: DuckDB has 32 bits for a literal unless it is told.
 INTEGER = re.compile("#([0-9]+)#")
 
-#: DuckDB evaluates all operands of these, and may find an error in one that does not matter.
-LAZY = re.compile("AND|OR|CASE|IN |BETWEEN|coalesce")
+#: Which operands of these are evaluated is not the same everywhere, so an error in one may not matter on one side.
+LAZY = re.compile("AND|OR|CASE|IN |BETWEEN|coalesce|nullif")
 
 #: Errors of DuckDB about the values of a row.
 ERRORS = (duckdb.OutOfRangeException, duckdb.ConversionException)
@@ -309,8 +309,8 @@ def compare(database: duckdb.DuckDBPyConnection, text: str) -> None:
             ours: object = expression.evaluate(row)
         except EvaluationError:
             ours = EvaluationError
-        if isinstance(theirs, type):
-            assert ours is EvaluationError or LAZY.search(text), row
+        if ours is EvaluationError or isinstance(theirs, type):
+            assert (ours is EvaluationError and isinstance(theirs, type)) or LAZY.search(text), row
         else:
             assert ours == theirs, row
             assert (type(ours) is bool) == (type(theirs) is bool)
