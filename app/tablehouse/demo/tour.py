@@ -98,7 +98,13 @@ async def find_examples(
             "invalid_key",
         ),
         Example("Rows in the order of their keys.", "-s", f"{tables}/planes:scan?prefix=N14&limit=2", pipe=_INDENT),
-        Example("Their exact number.", "-s", f"{last.url}/tables/planes:count?prefix=N14"),
+        Example(
+            "Rows that match a condition, and some of their members.",
+            "-s",
+            f"{tables}/planes:scan?where=seats%20%3E%20400&fields=model,seats&limit=2",
+            pipe=_INDENT,
+        ),
+        Example("The exact number of rows.", "-s", f"{last.url}/tables/planes:count?prefix=N14"),
         Example("The tables.", "-s", tables, pipe=_INDENT),
         Example("The workers of each partition.", "-s", f"{asked.url}/cluster", pipe=_INDENT),
     ]
