@@ -16,6 +16,10 @@ from tablehouse.tasks.counting import CountRange
 from tablehouse.tasks.ranges import Range
 from tablehouse.telemetry import Metrics
 
+#: Of the time for a count, the share in which questions are asked. A worker that is asked later than that could hardly
+#: answer in time, and would look as if it could not be reached.
+ASKING_SHARE = 0.9
+
 
 @dataclass(slots=True)
 class Counted:
@@ -67,11 +71,12 @@ class RowCounts:
         if partial:
             until = self._clock() + PARTIAL_SHARE * (deadline - self._clock())
             asked = asked._replace(deadline=until, waits_until=min(asked.waits_until, until))
+        asks_until = self._asks_until(asked.deadline)
         counted = Counted()
 
         async def count(partition: int) -> None:
             try:
-                await self._count_partition(asked, partition, bounds, counted)
+                await self._count_partition(asked, asks_until, partition, bounds, counted)
             except RequestError as error:
                 if not partial or isinstance(error, ExpressionFailed | InvalidExpression):
                     raise
@@ -82,12 +87,14 @@ class RowCounts:
             await all_of(count, partitions[begin : begin + AT_ONCE])
         return counted
 
-    async def _count_partition(self, asked: Asked, partition: int, bounds: CountRange, counted: Counted) -> None:
+    async def _count_partition(
+        self, asked: Asked, asks_until: float, partition: int, bounds: CountRange, counted: Counted
+    ) -> None:
         """Add the rows of a partition where they are; all of them or, if this raises, none."""
         rest: CountRange | None = bounds
         count, label = 0, None
         while rest is not None:
-            self._check_time(asked.deadline, asked.routed)
+            self._check_time(asks_until, asked.routed)
             told = await self._asker.answer(asked, partition, rest)
             rest, count = told.result.rest, count + told.result.count
             answer = PartitionAnswer(told.result.freshness, told.served_by)
@@ -111,6 +118,7 @@ class RowCounts:
         partial: bool,
     ) -> Counted:
         """Count the keys of all partitions together."""
+        asks_until = self._asks_until(deadline)
         scan = self._ranges.scan(
             routed.spec.name,
             Range(bounds.start, bounds.end, limit=ALL_ROWS, keys_only=True, where=bounds.where),
@@ -124,11 +132,15 @@ class RowCounts:
         async with aclosing(scan.parts()) as parts:
             async for part in parts:
                 count += len(part.rows)
-                self._check_time(deadline, routed)
+                self._check_time(asks_until, routed)
         return Counted(count, scan.rows_read, scan.partitions, scan.missing)
 
-    def _check_time(self, deadline: float, routed: RoutedTable) -> None:
-        if self._clock() >= deadline:
+    def _asks_until(self, deadline: float) -> float:
+        now = self._clock()
+        return now + ASKING_SHARE * (deadline - now)
+
+    def _check_time(self, asks_until: float, routed: RoutedTable) -> None:
+        if self._clock() >= asks_until:
             raise DeadlineExceeded(
                 f"the range of table {routed.spec.name} has more rows than can be counted in the request's time: count "
                 "parts of it, with prefix, or from and to",

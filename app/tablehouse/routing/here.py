@@ -23,8 +23,9 @@ BYTES_PER_ANSWER = 1 << 20
 
 
 #: Seconds for which a worker goes on counting, or looking for rows that match a condition, before it answers what it
-#: has so far.
-SECONDS_PER_COUNT = 0.25
+#: has so far, and the share of its time after which it does so in any case: the rest is for the way back.
+SECONDS_PER_QUESTION = 0.25
+WORKING_SHARE = 0.5
 
 
 class Here:
@@ -42,10 +43,12 @@ class Here:
         """Answer a question, and once more after up to `terms.wait` seconds where only the wanted position is missing.
 
         One that is not short is answered when its turn has come. A count, and a search for rows that match, goes on for
-        SECONDS_PER_COUNT, a slice of work in each turn. Raises what LocalTables.answer and wait_for_position raise, and
-        InvalidExpression.
+        SECONDS_PER_QUESTION if there is time, a slice of work in each turn. Raises what LocalTables.answer and
+        wait_for_position raise, and InvalidExpression.
         """
+        goes_on_until = 0.0
         if not is_short(question):
+            goes_on_until = self._clock() + min(SECONDS_PER_QUESTION, WORKING_SHARE * terms.timeout)
             await self._turns.wait()
             where = _where(question)
             if where is not None:
@@ -55,18 +58,17 @@ class Here:
         except PositionNotReached as error:
             result = await self._answer_later(table, partition, question, consistency, terms.wait, error)
         if isinstance(result, CountResult):
-            counted = await self._count_on(table, partition, result, consistency)
+            counted = await self._count_on(table, partition, result, consistency, goes_on_until)
             return Answered(cast("Result", counted), self._worker_id)
         if isinstance(result, RangeResult) and result.rest is not None and result.rest.where is not None:
-            found = await self._search_on(table, partition, result, consistency)
+            found = await self._search_on(table, partition, result, consistency, goes_on_until)
             return Answered(cast("Result", found), self._worker_id)
         return Answered(result, self._worker_id)
 
     async def _count_on(
-        self, table: str, partition: int, counted: CountResult, consistency: Consistency
+        self, table: str, partition: int, counted: CountResult, consistency: Consistency, until: float
     ) -> CountResult:
-        """Count what is left for some time; raises what LocalTables.answer raises."""
-        until = self._clock() + SECONDS_PER_COUNT
+        """Count what is left until some time; raises what LocalTables.answer raises."""
         while counted.rest is not None and self._clock() < until:
             await self._turns.wait()
             more = self._local.answer(table, partition, counted.rest, consistency)
@@ -74,9 +76,10 @@ class Here:
             counted = CountResult(counted.count + more.count, freshness, more.rest, _sum(counted, more))
         return counted
 
-    async def _search_on(self, table: str, partition: int, found: RangeResult, consistency: Consistency) -> RangeResult:
-        """Look for further rows for some time, up to the bytes of a slice; raises what LocalTables.answer raises."""
-        until = self._clock() + SECONDS_PER_COUNT
+    async def _search_on(
+        self, table: str, partition: int, found: RangeResult, consistency: Consistency, until: float
+    ) -> RangeResult:
+        """Look for further rows until some time, up to the bytes of a slice; raises what LocalTables.answer raises."""
         size = _size(found)
         while found.rest is not None and size < BYTES_PER_SLICE and self._clock() < until:
             await self._turns.wait()

@@ -264,7 +264,7 @@ async def test_a_page_ends_with_the_rows_read_for_it_and_may_have_none(
     workers: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "ROWS_READ_PER_PAGE", 8)
-    monkeypatch.setattr(here, "SECONDS_PER_COUNT", 0.0)
+    monkeypatch.setattr(here, "SECONDS_PER_QUESTION", 0.0)
     fill(workers)
     path: str | None = target(where="n = 39")
     rows, number = [], 0
@@ -413,7 +413,7 @@ async def _cut(worker: Worker, path: str) -> list[Any]:
 async def test_a_worker_of_a_version_without_conditions_is_not_believed(
     workers: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(here, "SECONDS_PER_COUNT", 0.0)
+    monkeypatch.setattr(here, "SECONDS_PER_QUESTION", 0.0)
     fill(workers)
     answer = workers[1].local.answer
 
@@ -559,7 +559,7 @@ def test_a_filtered_scan_is_the_whole_scan_filtered(
         assert await count(workers, table, where=where) == len(expected)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(here, "SECONDS_PER_COUNT", seconds)
+        patch.setattr(here, "SECONDS_PER_QUESTION", seconds)
         patch.setattr(scan, "ROWS_READ_PER_PAGE", rows_read)
         runner.run(scenario())
 

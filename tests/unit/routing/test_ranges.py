@@ -25,7 +25,7 @@ from tablehouse.errors import (
     TooStale,
 )
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TaskState, TaskStatus
-from tablehouse.routing import ranges
+from tablehouse.routing import here, ranges
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.counting import Counted, RowCounts
@@ -36,7 +36,7 @@ from tablehouse.routing.tables import RoutedTable, routed_tables
 from tablehouse.stores.memory import StoreMemory
 from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
 from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, ROW_PREFIX, Row, RowLayoutError, pack_head
-from tablehouse.tasks.counting import CountRange
+from tablehouse.tasks.counting import CountRange, CountResult
 from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
 from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE, FIRST_ROWS, ROWS_PER_SLICE
@@ -513,6 +513,46 @@ async def test_a_range_with_more_rows_than_can_be_counted_in_time_says_so(
         monkeypatch.setattr(read.counts, "_clock", lambda: asyncio.get_running_loop().time() + 6.0)
         with pytest.raises(DeadlineExceeded, match="count parts of it"):
             await read.count()
+
+
+async def test_no_worker_is_asked_to_count_that_could_hardly_answer_in_time(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(workers, {"a": [0], "b": [1, 2, 3]})
+    a, passed = workers[0].local, 0.0
+
+    def slow(table: str, partition: int, asked: CountRange, consistency: Consistency) -> CountResult:
+        nonlocal passed
+        passed += 2.4
+        return CountResult(1, a.read(table, partition, b"", consistency).freshness, asked)
+
+    a.count_range = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(here, "SECONDS_PER_QUESTION", 0.0)
+    async with reading(workers) as read:
+        begun = asyncio.get_running_loop().time()
+        monkeypatch.setattr(read.counts, "_clock", lambda: begun + passed)
+        with pytest.raises(DeadlineExceeded, match="count parts of it"):
+            await read.count()
+    assert len(a.asked) == 2
+
+
+async def test_a_worker_answers_what_it_has_counted_in_half_of_its_time() -> None:
+    local, now = FakeTables(), 0.0
+
+    def slow(table: str, partition: int, asked: CountRange, consistency: Consistency) -> CountResult:
+        nonlocal now
+        now += 0.01
+        return CountResult(1, local.read(table, partition, b"", consistency).freshness, asked)
+
+    local.count_range = slow  # type: ignore[method-assign]
+    worker = Here(local, Turns(), lambda: now, "a")
+    for timeout, seconds in ((0.1, 0.05), (60.0, 0.25)):
+        now = 0.0
+        answered = await worker.answer(
+            "planes", 0, CountRange(), DEFAULT_CONSISTENCY, terms()._replace(timeout=timeout)
+        )
+        assert answered.result.rest is not None
+        assert seconds <= answered.result.count / 100 <= seconds + 0.02
 
 
 @pytest.mark.parametrize(
