@@ -68,15 +68,12 @@ class RowCounts:
         if not routed.has_keys_once:
             return await self._count_keys(routed, bounds, deadline, request_id, consistency, wait, partial=partial)
         asked = self._asker.asked(routed, deadline=deadline, request_id=request_id, consistency=consistency, wait=wait)
-        if partial:
-            until = self._clock() + PARTIAL_SHARE * (deadline - self._clock())
-            asked = asked._replace(deadline=until, waits_until=min(asked.waits_until, until))
-        asks_until = self._asks_until(asked.deadline)
+        timed, asks_until = asked, self._asks_until(deadline)
         counted = Counted()
 
         async def count(partition: int) -> None:
             try:
-                await self._count_partition(asked, asks_until, partition, bounds, counted)
+                await self._count_partition(timed, asks_until, partition, bounds, counted)
             except RequestError as error:
                 if not partial or isinstance(error, ExpressionFailed | InvalidExpression):
                     raise
@@ -84,6 +81,12 @@ class RowCounts:
 
         partitions = range(asked.partitions)
         for begin in range(0, len(partitions), AT_ONCE):
+            if partial:
+                # So that time is left for the partitions that follow, whatever becomes of these.
+                now = self._clock()
+                until = now + PARTIAL_SHARE * (deadline - now)
+                timed = asked._replace(deadline=until, waits_until=min(asked.waits_until, until))
+                asks_until = self._asks_until(until)
             await all_of(count, partitions[begin : begin + AT_ONCE])
         return counted
 

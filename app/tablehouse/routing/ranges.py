@@ -154,10 +154,9 @@ class Scan:
         """Ask until every partition has told its next row, or up to which key it has none."""
         while any(stretch.is_dry for stretch in self._stretches):
             low = [stretch for stretch in self._stretches if stretch.is_low]
-            limit = self._limit(left)
-            asked = self._with_deadline()
             for begin in range(0, len(low), AT_ONCE):
-                await self._ask(asked, low[begin : begin + AT_ONCE], limit)
+                # What the partitions before have told, and the time they took, counts for the next.
+                await self._ask(self._with_deadline(), low[begin : begin + AT_ONCE], self._limit(left))
 
     def _limit(self, left: int) -> int:
         """Return how many rows each partition is asked for, with this many wanted of all of them together."""

@@ -25,7 +25,7 @@ from tablehouse.errors import (
     TooStale,
 )
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TaskState, TaskStatus
-from tablehouse.routing import here, ranges
+from tablehouse.routing import counting, here, ranges
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.cluster import ClusterView
 from tablehouse.routing.counting import Counted, RowCounts
@@ -307,8 +307,11 @@ async def test_a_worker_of_before_and_any_other_server_count_as_unreachable(answ
 class Reading:
     """Ranges as worker a of a cluster reads them, some of its partitions here and some of another worker."""
 
-    def __init__(self, view: ClusterView, local: FakeTables, peer: Peer) -> None:
-        clock, turns, self.metrics = asyncio.get_running_loop().time, Turns(), Metrics("0")
+    def __init__(
+        self, view: ClusterView, local: FakeTables, peer: Peer, clock: Callable[[], float] | None = None
+    ) -> None:
+        clock = self._clock = clock or asyncio.get_running_loop().time
+        turns, self.metrics = Turns(), Metrics("0")
         here = Here(local, turns, clock, "a")
         asker = Asker(view=view, here=here, peer=peer, worker_id="a", clock=clock, metrics=self.metrics)
         self.ranges = Ranges(TABLES, asker, clock=clock, metrics=self.metrics, turns=turns)
@@ -316,7 +319,7 @@ class Reading:
 
     def scan(self, bounds: Range, asked: Consistency = DEFAULT_CONSISTENCY, *, partial: bool = False) -> ranges.Scan:
         """Begin to read a range with five seconds left."""
-        deadline = asyncio.get_running_loop().time() + 5.0
+        deadline = self._clock() + 5.0
         return self.ranges.scan("planes", bounds, deadline=deadline, request_id="r", consistency=asked, partial=partial)
 
     async def read(self, bounds: Range, asked: Consistency = DEFAULT_CONSISTENCY) -> list[KeyedRow]:
@@ -325,7 +328,7 @@ class Reading:
 
     async def count(self, start: bytes = b"", end: bytes | None = None, *, partial: bool = False) -> Counted:
         """Count the rows of a range."""
-        deadline = asyncio.get_running_loop().time() + 5.0
+        deadline = self._clock() + 5.0
         return await self.counts.count(
             "planes",
             CountRange(start, end),
@@ -447,6 +450,20 @@ async def test_a_scan_holds_few_rows_however_many_there_are(workers: tuple[Worke
         assert counted == 400
 
 
+async def test_the_first_partitions_tell_how_many_rows_the_others_are_asked_for(
+    workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "AT_ONCE", 2)
+    payload = b"x" * (ranges.BYTES_AHEAD // 4)
+    for number in range(40):
+        put(workers, number % 4, b"k%02d" % number, Row(payload, 1, 1))
+    async with reading(workers) as read:
+        scan = read.scan(Range(limit=ranges.ALL_ROWS))
+        await anext(scan.parts())
+        # As many as a copy gives of the first two, and one of each of the others.
+        assert scan.rows_read == 3 + 3 + 1 + 1
+
+
 async def test_a_scan_without_payloads_has_all_keys(workers: tuple[Worker, Worker]) -> None:
     for number in range(9):
         put(workers, number % 4, b"k%d" % number, Row(b"x", 1, 1))
@@ -478,6 +495,39 @@ async def test_a_scan_that_may_goes_on_without_a_partition_and_names_it(workers:
         found = {row.stored_key async for part in scan.parts() for row in part.rows}
         assert set(scan.missing) == {3}
         assert {b"k%02d" % number for number in range(40) if number % 4 != 3} <= found
+
+
+class BesideSilent(Beside):
+    """Another worker b in the same process, and a worker `silent` for whose answers time passes in vain."""
+
+    def __init__(self, local: FakeTables) -> None:
+        super().__init__(local)
+        self.now = 0.0
+
+    def at(self, host: HostInfo) -> Answers:
+        """There are two."""
+        return cast("Answers", self) if host.worker_id == "silent" else super().at(host)
+
+    async def answer(self, table: str, partition: int, question: object, asked: Consistency, terms: Terms) -> object:
+        """Let all the time pass."""
+        self.now += terms.timeout
+        raise OwnerUnreachable(f"silent about partition {partition} of {table}", question=question, asked=asked)
+
+
+async def test_a_silent_worker_leaves_time_for_the_partitions_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "AT_ONCE", 1)
+    monkeypatch.setattr(counting, "AT_ONCE", 1)
+    b, view = FakeTables(held={1, 2, 3}), ClusterView()
+    for partition in range(1, 4):
+        b.rows["planes", partition, b"k%d" % partition] = Row(b"x", 1, 1)
+    view.swap(snapshot(Placed("silent", "", {"planes-topic": [0]}), Placed("b", "", {"planes-topic": range(1, 4)})))
+    peer = BesideSilent(b)
+    read = Reading(view, FakeTables(), peer, lambda: peer.now)
+    scan = read.scan(Range(limit=9), partial=True)
+    assert [row.stored_key async for part in scan.parts() for row in part.rows] == [b"k1", b"k2", b"k3"]
+    assert set(scan.missing) == {0}
+    counted = await read.count(partial=True)
+    assert (counted.count, set(counted.missing)) == (3, {0})
 
 
 async def test_rows_are_counted_where_they_are(workers: tuple[Worker, Worker]) -> None:
