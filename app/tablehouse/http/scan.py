@@ -159,7 +159,7 @@ class ScanRoutes:
         """Render a page: its rows, and where the next one is. Return it with the number of its rows."""
         now = self._clock()
         until = now + TIME_SHARE * (deadline - now)
-        render = _row_rendering(request)
+        render = _row_rendering(request, on_one_line=False)
         buffer = bytearray(b'{"rows":[')
         reached: bytes | None = None
         rows = 0
@@ -189,7 +189,7 @@ class ScanRoutes:
 
         What it raises it raises between two lines.
         """
-        render = _row_rendering(request)
+        render = _row_rendering(request, on_one_line=True)
         buffer = bytearray()
         reached: bytes | None = None
         async with aclosing(scan.parts()) as parts:
@@ -261,12 +261,14 @@ def _request(table: RoutedTable, parameters: Mapping[str, bytes], where: str | N
     return _Request(table, bounds, rest, flag(parameters, PARTIAL), parameters)
 
 
-def _row_rendering(request: _Request) -> Callable[[KeyedRow], bytes]:
-    """Return how a row is written as JSON."""
+def _row_rendering(request: _Request, *, on_one_line: bool) -> Callable[[KeyedRow], bytes]:
+    """Return how a row is written as JSON; values are as they are stored, with the line breaks of their producers."""
     key = key_rendering(request.table)
     if request.bounds.keys_only:
         return lambda row: b'{"key":%b}' % key(row.stored_key)
     value = value_rendering(request.table)
+    if on_one_line:
+        return lambda row: b'{"key":%b,"value":%b}' % (key(row.stored_key), _without_breaks(value(row.payload)))
     return lambda row: b'{"key":%b,"value":%b}' % (key(row.stored_key), value(row.payload))
 
 
@@ -274,6 +276,13 @@ def _plan(bounds: Range | CountRange, rows_read: int, rows_returned: int) -> Map
     """Return the header that says which rows were read, how many of them, and how many of those were wanted."""
     kind = "key range" if bounds.start or bounds.end is not None else "full scan"
     return {PLAN: f"{kind}; rows_read={rows_read}; rows_returned={rows_returned}"}
+
+
+def _without_breaks(text: bytes) -> bytes:
+    """Return JSON on one line: it has line breaks between tokens only, since those of strings are escaped."""
+    if b"\n" in text or b"\r" in text:
+        return text.replace(b"\n", b" ").replace(b"\r", b" ")
+    return text
 
 
 def _completeness(read: Scan | Counted) -> dict[str, object]:

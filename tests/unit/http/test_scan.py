@@ -811,6 +811,14 @@ async def test_a_client_that_does_not_read_holds_up_the_scan_and_little_memory(w
     assert last["complete"] is True
 
 
+async def test_a_row_is_one_line_however_its_producer_wrote_it(worker: Worker) -> None:
+    put([worker], b"x", b'{\r\n "a": 1.50,\n "b": "\\n \\r"\r}')
+    reply = await worker.get("/tables/planes:scan", NDJSON)
+    row, _last = reply.body.split(b"\n", 1)
+    assert row == b'{"key":"x","value":{   "a": 1.50,  "b": "\\n \\r" }}'
+    assert len(await lines(worker)) == 2
+
+
 def _failing_later(worker: Worker, error: Exception, calls: int = 8) -> None:
     """Have a worker fail for good after some slices."""
     original, asked = worker.local.read_range, 0
