@@ -211,7 +211,18 @@ _REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("all", "any", "exists", "some"), _QUERY),
     "try_cast": "is not supported: use CAST, in a CASE that tests the value before",
     "if": "is not supported: use CASE WHEN ... THEN ... ELSE ... END",
-    "ifnull": "is not supported: use coalesce",
+    **{field: f"is not supported: use extract({field} FROM x)" for field in dates.FIELDS},
+    **dict.fromkeys(("ifnull", "nvl"), "is not supported: use coalesce"),
+    **dict.fromkeys(("char_length", "character_length", "len"), "is not supported: use length"),
+    **dict.fromkeys(
+        ("contains", "instr"), "is not supported: use x LIKE '%part%', or strpos(x, part) > 0 for a part with % or _"
+    ),
+    **dict.fromkeys(("ends_with", "endswith"), "is not supported: use x LIKE '%end'"),
+    "startswith": "is not supported: use starts_with",
+    **dict.fromkeys(("date_diff", "datediff"), "is not supported: subtract two dates, which gives days"),
+    **dict.fromkeys(("to_date", "date"), "is not supported: use CAST(x AS DATE)"),
+    **dict.fromkeys(("to_timestamp", "timestamp"), "is not supported: use CAST(x AS TIMESTAMP)"),
+    "isnull": "is not supported: use IS NULL",
     "concat_ws": "is not supported: use concat or ||",
 }
 

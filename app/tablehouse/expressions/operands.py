@@ -11,7 +11,7 @@ from tablehouse.expressions.errors import EvaluationError, ExpressionError, Span
 from tablehouse.expressions.functions import CHANGING_NAMES, DECIMALS, TYPE_NAMES, TYPES, Cast, decimal_type, why_not
 from tablehouse.expressions.kinds import Kind
 from tablehouse.expressions.tree import Literal, Member, Node, OriginMember
-from tablehouse.expressions.words import is_name, is_number, span_of
+from tablehouse.expressions.words import is_name, is_number, span_of, why_no_name
 
 #: Names in a path such as a.b.c.
 MAX_PATH = 16
@@ -93,7 +93,7 @@ class Operands:
         if first.token_type is TokenType.IDENTIFIER:
             return Member(span, Kind.ANY, tuple(names)), end
         if not is_name(first):
-            raise self._error('names that are not plain are written in double quotes, like "odd name"', span_of(first))
+            raise self._error(why_no_name(first), span_of(first))
         if names[0].startswith("$"):
             return self._origin_member(span, names[0], tuple(names[1:])), end
         if names[0].lower() in CHANGING_NAMES and len(names) == 1:

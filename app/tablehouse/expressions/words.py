@@ -41,6 +41,11 @@ _MESSAGES = {
     "LEADING": "use ltrim(text, characters)",
     "TRAILING": "use rtrim(text, characters)",
     "TIME": "TIME is not supported: use DATE or TIMESTAMP",
+    "==": "== is not supported: use =",
+    "=<": "=< is not supported: use <=",
+    "=>": "=> is not supported: use >=",
+    "->": "-> is not supported: members are written as a.b",
+    "->>": "->> is not supported: members are written as a.b",
     "~": _REGULAR,
     "?": "parameters are not supported: write the value",
     ":": "parameters and :: are not supported: write the value, or CAST(x AS type)",
@@ -57,6 +62,9 @@ _MESSAGES = {
     "&": "operators on bits are not supported: use AND",
     "|": "operators on bits are not supported: use OR, or || for texts",
 }
+
+#: Quotes that text editors put in the place of the straight ones.
+_CURLY_QUOTES = frozenset("\u2018\u2019\u201a\u201c\u201d\u201e\u00b4")
 
 #: Strings and quoted names, in which the quote is doubled.
 _QUOTED = re.compile(r"""'(?:[^']|'')*+'|"(?:[^"]|"")*+"|[^'"]++""")
@@ -92,9 +100,14 @@ class _Tokenizer(Tokenizer):
         "WHEN": TokenType.WHEN,
         "!=": TokenType.NEQ,
         "//": TokenType.DIV,
+        "->": TokenType.UNKNOWN,
+        "->>": TokenType.UNKNOWN,
         "::": TokenType.DCOLON,
         "<=": TokenType.LTE,
         "<>": TokenType.NEQ,
+        "=<": TokenType.UNKNOWN,
+        "==": TokenType.UNKNOWN,
+        "=>": TokenType.UNKNOWN,
         ">=": TokenType.GTE,
         "||": TokenType.DPIPE,
     }
@@ -151,6 +164,13 @@ def _require_blank(text: str, start: int, end: int) -> None:
 def is_name(token: Token) -> bool:
     """Return whether a word is a plain name, perhaps with a $ in front."""
     return _NAME.fullmatch(token.text) is not None
+
+
+def why_no_name(token: Token) -> str:
+    """Return why a word is not a plain name."""
+    if _CURLY_QUOTES.isdisjoint(token.text):
+        return 'names that are not plain are written in double quotes, like "odd name"'
+    return "this is not a straight quote: texts are written in '...', and names that are not plain in \"...\""
 
 
 def is_number(token: Token) -> bool:
