@@ -157,6 +157,8 @@ def to_date(value: object) -> date:
                     return date.fromisoformat(value)
                 except ValueError as error:
                     raise EvaluationError("a text is not a day of the calendar") from error
+            if _TIMESTAMP.fullmatch(value):
+                raise EvaluationError("a text is a TIMESTAMP and not a DATE: CAST it to TIMESTAMP, and that to DATE")
             raise EvaluationError("a text is not a DATE like 2024-01-31")
     raise _refused(value, "DATE")
 

@@ -7,10 +7,12 @@ from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
 from tablehouse.expressions.errors import EvaluationError
-from tablehouse.expressions.kinds import NUMBERS, name_of
+from tablehouse.expressions.kinds import CLASSES, NUMBERS, Kind, name_of
 
 #: Two values of one of these classes can be compared as they are.
 _COMPARABLE = frozenset({bool, int, float, Decimal, str, date, datetime})
+
+_CALENDAR = CLASSES[Kind.CALENDAR]
 
 
 def aligned(left: Any, right: Any) -> tuple[Any, Any]:
@@ -25,7 +27,8 @@ def aligned(left: Any, right: Any) -> tuple[Any, Any]:
         return left, right
     if {left_class, right_class} == {date, datetime}:
         return midnight(left), midnight(right)
-    raise EvaluationError(f"{name_of(left)} cannot be compared with {name_of(right)}")
+    hint = ": CAST the text" if str in (left_class, right_class) and {left_class, right_class} & _CALENDAR else ""
+    raise EvaluationError(f"{name_of(left)} cannot be compared with {name_of(right)}{hint}")
 
 
 def midnight(value: date) -> datetime:

@@ -104,7 +104,11 @@ def test_values_are_cast(text: str, target: str, expected: object) -> None:
         ("'yes'", "BOOLEAN", "a text is not a BOOLEAN: it has to be true, t, 1, false, f or 0"),
         ("'2023-02-29'", "DATE", "a text is not a day of the calendar"),
         ("'20240131'", "DATE", "a text is not a DATE like 2024-01-31"),
-        ("'2024-01-31 10:00:00'", "DATE", "a text is not a DATE like 2024-01-31"),
+        (
+            "'2024-01-31 10:00:00'",
+            "DATE",
+            "a text is a TIMESTAMP and not a DATE: CAST it to TIMESTAMP, and that to DATE",
+        ),
         ("'2024-01-31 25:00:00'", "TIMESTAMP", "a text is not a time of the calendar"),
         ("'2024-01-31 12:30:00+02:00'", "TIMESTAMP", "a text is not a TIMESTAMP like 2024-01-31 12:30:00.5, in UTC"),
         ("list", "VARCHAR", "an array cannot become text"),
