@@ -330,7 +330,7 @@ def _is_indented(parameters: Mapping[str, bytes]) -> bool:
         return False
     found = _PRETTY_VALUES.get(given)
     if found is None:
-        raise InvalidParameter("pretty has to be true or false, or stand there without a value", parameter=PRETTY)
+        raise InvalidParameter("pretty has to be true or false; without a value it is true", parameter=PRETTY)
     return found
 
 

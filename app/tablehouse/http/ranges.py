@@ -26,8 +26,8 @@ def range_of(table: RoutedTable, parameters: Mapping[str, bytes]) -> tuple[bytes
     """
     if RANGE_PARAMETERS & parameters.keys():
         require_order(table)
-    start = table.parse(parameters[FROM]).stored if FROM in parameters else b""
-    end = table.parse(parameters[TO]).stored if TO in parameters else None
+    start = _key(table, parameters, FROM) if FROM in parameters else b""
+    end = _key(table, parameters, TO) if TO in parameters else None
     if end is not None and start > end:
         raise InvalidParameter("from is after to, in the order of the keys", parameter=FROM, table=table.spec.name)
     if PREFIX in parameters:
@@ -41,6 +41,14 @@ def range_of(table: RoutedTable, parameters: Mapping[str, bytes]) -> tuple[bytes
     return start, end if end is None else max(start, end)
 
 
+def _key(table: RoutedTable, parameters: Mapping[str, bytes], name: str) -> bytes:
+    """Return the stored form of the key in a parameter; an InvalidKey names the parameter."""
+    try:
+        return table.parse(parameters[name]).stored
+    except InvalidKey as error:
+        raise InvalidKey(error.detail, **{**error.details, "parameter": name}) from None
+
+
 def require_order(table: RoutedTable) -> None:
     """Raise UnorderedKeys if the rows of a table are not stored in the order of their keys."""
     reason = table.keys.unordered_reason
@@ -52,7 +60,7 @@ def flag(parameters: Mapping[str, bytes], name: str) -> bool:
     """Return whether a flag is set; raises InvalidParameter."""
     given = _FLAGS.get(parameters.get(name, b"false"))
     if given is None:
-        raise InvalidParameter(f"{name} has to be true or false, or stand there without a value", parameter=name)
+        raise InvalidParameter(f"{name} has to be true or false; without a value it is true", parameter=name)
     return given
 
 
