@@ -11,6 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tablehouse.catalog.spec import Catalog, KeySpec, SourceSpec, TableSpec, ValueSpec
+from tablehouse.expressions.dates import FIELDS, UNITS
+from tablehouse.expressions.expression import parse_condition
 from tablehouse.expressions.functions import FUNCTIONS, SPECIAL
 from tablehouse.expressions.words import MAX_CHARACTERS, MAX_TOKENS
 from tablehouse.formats.keys import key_format
@@ -104,11 +106,20 @@ def test_every_parameter_of_a_scan_is_documented() -> None:
         assert re.search(rf"`{name}(=[^`]*)?`", PAGE), name
 
 
+def test_the_conditions_of_the_page_are_expressions() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "expressions.md").read_text("utf-8")
+    (block,) = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    origins = set().union(*(parse_condition(line).origins for line in block.splitlines()))
+    assert origins == {"$key"}
+
+
 def test_every_function_and_type_of_expressions_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "expressions.md").read_text("utf-8")
     for name in {*FUNCTIONS, *SPECIAL}:
         assert f"`{name}`" in page, name
     for name in ("BIGINT", "BOOLEAN", "DATE", "DECIMAL(p, s)", "DOUBLE", "TIMESTAMP", "VARCHAR"):
         assert name in page, name
+    for name in {*FIELDS, *UNITS}:
+        assert f"`{name}`" in page, name
     assert f"{MAX_CHARACTERS:,} characters" in page
     assert f"{MAX_TOKENS:,} words" in page
