@@ -37,7 +37,7 @@ def fields_of(table: RoutedTable, parameters: Mapping[str, bytes]) -> tuple[Path
         return ()
     if not is_json_type(table.content_type):
         raise _invalid(f"the values of table {table.spec.name} are not JSON, so they have no members", table)
-    texts = given.split(b",")
+    texts = [text.strip(b" ") for text in given.split(b",")]
     if len(texts) > MAX_FIELDS:
         raise _invalid(f"{FIELDS} has {len(texts)} members, at most {MAX_FIELDS} are allowed", table)
     return tuple(dict.fromkeys(_path(text, table) for text in texts))
@@ -49,6 +49,12 @@ def _path(text: bytes, table: RoutedTable) -> Path:
         raise _invalid(f"a member of {FIELDS} has {len(names)} names, at most {MAX_NAMES} are allowed", table)
     if not all(names):
         raise _invalid(f"{FIELDS} has an empty name: members are separated by commas, names in a path by dots", table)
+    if text == b"*" or text.startswith(b"$"):
+        raise _invalid(
+            f"{text.decode('utf-8', 'replace')} is no member of rows: leave {FIELDS} out for whole rows, and "
+            "percent-encode the first character of a member that has this name",
+            table,
+        )
     try:
         return tuple(percent_decoded(name).decode() for name in names)
     except UnicodeDecodeError:

@@ -438,6 +438,7 @@ async def test_fields_are_the_members_of_rows_byte_for_byte(workers: list[Worker
     for fields, expected in (
         ("n", [b'{"n":1.50}', b'{"n":null}', b"{}"]),
         ("big,n", [b'{"big":123456789012345678901234567890,"n":1.50}', b'{"n":null}', b"{}"]),
+        ("big, n", [b'{"big":123456789012345678901234567890,"n":1.50}', b'{"n":null}', b"{}"]),
         ("b.c", [b'{"b":{"c":[1, {"d":2}]}}', b"{}", b"{}"]),
         ("b.e,n,b.c", [b'{"b":{"e":null,"c":[1, {"d":2}]},"n":1.50}', b'{"n":null}', b"{}"]),
         ("b.c,b", [b'{"b":{"c": [1, {"d":2}] , "e": null}}', b'{"b":7}', b"{}"]),
@@ -473,6 +474,8 @@ async def test_names_of_members_can_be_percent_encoded(workers: list[Worker]) ->
         ("planes", {"fields": "a."}, "an empty name"),
         ("planes", {"fields": ",".join(f"a{number}" for number in range(101))}, "101 members, at most 100"),
         ("planes", {"fields": ".".join("a" * 21)}, "21 names, at most 20"),
+        ("planes", {"fields": "*"}, "leave fields out for whole rows"),
+        ("planes", {"fields": "n,$key"}, "$key is no member"),
         ("planes", {"fields": "%zz"}, "hexadecimal"),
         ("planes", {"fields": "%ff"}, "UTF-8"),
         ("planes", {"fields": "a", "keys_only": "true"}, "keys_only"),
