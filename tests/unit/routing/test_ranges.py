@@ -454,7 +454,9 @@ async def test_the_first_partitions_tell_how_many_rows_the_others_are_asked_for(
     workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranges, "AT_ONCE", 2)
-    payload = b"x" * (ranges.BYTES_AHEAD // 4)
+    # Three rows are the first that fill a slice of a copy.
+    payload = b"x" * 100_000
+    monkeypatch.setattr(ranges, "BYTES_AHEAD", 4 * len(payload))
     for number in range(40):
         put(workers, number % 4, b"k%02d" % number, Row(payload, 1, 1))
     async with reading(workers) as read:
