@@ -18,7 +18,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from tablehouse.access.policy import OPEN, Policy, Right
-from tablehouse.errors import InternalError, InvalidParameter, MethodNotAllowed, NotWritable, Overloaded, RequestError
+from tablehouse.errors import InternalError, MethodNotAllowed, NotWritable, Overloaded, RequestError
 from tablehouse.http.answers import Streamed
 from tablehouse.http.bodies import Body
 from tablehouse.http.content_coding import takes_gzip
@@ -30,7 +30,7 @@ from tablehouse.http.observations import Observations
 from tablehouse.http.problems import problem
 from tablehouse.http.proofs import Proven
 from tablehouse.http.shapes import compressed, indented
-from tablehouse.http.target import query_parameters
+from tablehouse.http.target import flag, query_parameters
 from tablehouse.model import ANONYMOUS, Principal
 from tablehouse.turns import Turns
 
@@ -48,7 +48,6 @@ _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 
 #: The query parameter of operations whose JSON can be indented.
 PRETTY = "pretty"
-_PRETTY_VALUES = {b"": True, b"true": True, b"false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +293,7 @@ class Dispatcher:
             operation = route.operation(request.method, table)
             principal = self._authorised(request, operation.right, table)
             parameters = query_parameters(url.raw_query_string, operation.parameters)
-            is_indented = _is_indented(parameters)
+            is_indented = flag(parameters, PRETTY)
             key = variables.get("key", parameters.get("key"))
             body = Body(request, lambda: deadline - self._clock(), None if proven is None else proven.body_digest)
             call = Call(table, key, principal, variables, parameters, request.headers, body, request_id, deadline)
@@ -321,17 +320,6 @@ class Dispatcher:
         """Answer which methods there are, and a browser which of them a page of another origin may use."""
         headers = {"Allow": ", ".join(allow), **self._cors.preflight(request.headers, allow)}
         return web.Response(status=204, headers=headers)
-
-
-def _is_indented(parameters: Mapping[str, bytes]) -> bool:
-    """Return whether the caller asks for indented JSON; raises InvalidParameter."""
-    given = parameters.get(PRETTY)
-    if given is None:
-        return False
-    found = _PRETTY_VALUES.get(given)
-    if found is None:
-        raise InvalidParameter("pretty has to be true or false; without a value it is true", parameter=PRETTY)
-    return found
 
 
 def _request_id(given: str | None) -> str:

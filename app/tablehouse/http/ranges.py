@@ -14,7 +14,6 @@ TO = "to"
 #: The query parameters of every route about a range of rows.
 RANGE_PARAMETERS = frozenset({PREFIX, FROM, TO})
 
-_FLAGS = {b"": True, b"true": True, b"false": False}
 _WHOLE = re.compile(rb"[0-9]{1,15}")
 
 
@@ -54,14 +53,6 @@ def require_order(table: RoutedTable) -> None:
     reason = table.keys.unordered_reason
     if reason is not None:
         raise UnorderedKeys(f"table {table.spec.name} has no ranges of keys: {reason}", table=table.spec.name)
-
-
-def flag(parameters: Mapping[str, bytes], name: str) -> bool:
-    """Return whether a flag is set; raises InvalidParameter."""
-    given = _FLAGS.get(parameters.get(name, b"false"))
-    if given is None:
-        raise InvalidParameter(f"{name} has to be true or false; without a value it is true", parameter=name)
-    return given
 
 
 def whole_number(parameters: Mapping[str, bytes], name: str, default: int, most: int) -> int:

@@ -18,8 +18,9 @@ from tablehouse.http.dispatch import Call
 from tablehouse.http.filters import FIELDS, fields_of, where_of
 from tablehouse.http.framing import MAX_TARGET_BYTES
 from tablehouse.http.held import LARGE_BYTES
-from tablehouse.http.ranges import RANGE_PARAMETERS, flag, range_of, require_order, whole_number
+from tablehouse.http.ranges import RANGE_PARAMETERS, range_of, require_order, whole_number
 from tablehouse.http.rendering import key_rendering, partition_member, value_rendering
+from tablehouse.http.target import flag
 from tablehouse.routing.counting import Counted, RowCounts
 from tablehouse.routing.error_values import document
 from tablehouse.routing.ranges import ALL_ROWS, Ranges, Scan

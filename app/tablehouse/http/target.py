@@ -5,11 +5,14 @@ keys are taken from the raw target. A `+` is a plus in the path and a space in t
 parameters as HTML forms do: they send `%2B` for a plus.
 """
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from tablehouse.errors import InvalidParameter
 
 _DIGITS = "0123456789abcdefABCDEF"
+#: The values of a query parameter that is true or false.
+_FLAGS = {b"": True, b"true": True, b"false": False}
 _HEX = {f"{high}{low}".encode(): int(high + low, 16) for high in _DIGITS for low in _DIGITS}
 
 
@@ -61,3 +64,11 @@ def query_parameters(raw: str, allowed: AbstractSet[str]) -> dict[str, bytes]:
             raise InvalidParameter(f"the query parameter {name!r} is given twice", parameter=name)
         parameters[name] = percent_decoded(raw_bytes(value))
     return parameters
+
+
+def flag(parameters: Mapping[str, bytes], name: str) -> bool:
+    """Return whether a flag is set; raises InvalidParameter."""
+    given = _FLAGS.get(parameters.get(name, b"false"))
+    if given is None:
+        raise InvalidParameter(f"{name} has to be true or false; without a value it is true", parameter=name)
+    return given

@@ -9,7 +9,7 @@ import msgspec
 from tablehouse.errors import RequestError
 from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, Freshness, HostInfo, ReadMode, Role, ShardId
 from tablehouse.routing.asking import Asker, untrusted_miss
-from tablehouse.routing.cluster import ClusterView
+from tablehouse.routing.cluster import ClusterSnapshot, ClusterView
 from tablehouse.routing.ports import LocalTables
 from tablehouse.routing.spread import newest_row
 from tablehouse.routing.tables import RoutedTable, partition_count, table_named
@@ -150,7 +150,9 @@ class Query:
         active = snapshot.actives.get(shard)
         if active is None:
             return None
-        if active.worker_id != self._worker_id and not (consistency.mode is ReadMode.ANY and self._follows(shard)):
+        if active.worker_id != self._worker_id and not (
+            consistency.mode is ReadMode.ANY and self._follows(shard, snapshot)
+        ):
             return Elsewhere(
                 routed, active, partition, question, count, snapshot.generation, key.enumerable, consistency
             )
@@ -185,9 +187,9 @@ class Query:
             done=take,
         )
 
-    def _follows(self, shard: ShardId) -> bool:
+    def _follows(self, shard: ShardId, snapshot: ClusterSnapshot) -> bool:
         """Return whether this worker has a standby of a shard."""
-        return any(host.worker_id == self._worker_id for host in self._view.current.standbys.get(shard, ()))
+        return any(host.worker_id == self._worker_id for host in snapshot.standbys.get(shard, ()))
 
     def count(self, answer: Answer, seconds: float) -> None:
         """Count an answer of look() or ask_elsewhere() that the caller gets, after `seconds`."""

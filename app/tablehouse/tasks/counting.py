@@ -6,9 +6,9 @@ import msgspec
 from msgspec.structs import replace
 
 from tablehouse.model import Consistency, Freshness
-from tablehouse.stores.rows import HEAD_SIZE, ROW_PREFIX, ROWS_END, count_live, unpack
-from tablehouse.stores.store import TaskStore
+from tablehouse.stores.rows import ROW_PREFIX, count_live, unpack
 from tablehouse.tasks.filters import RowMatches, matches_of
+from tablehouse.tasks.ranges import read_slice
 from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.slice_sizes import slice_end
 from tablehouse.tasks.task import Task
@@ -53,16 +53,8 @@ class CountRange(msgspec.Struct, frozen=True, array_like=True, tag="count"):
 
         Raises what Reader.read raises for a miss, InvalidExpression, and ExpressionFailed for a row without a value.
         """
-        sizes, table = reader.sizes, task.table
-        limit = sizes.rows(table)
-        above = ROWS_END if self.end is None else ROW_PREFIX + self.end
-
-        def scan(store: TaskStore) -> Sequence[tuple[bytes, bytes]]:
-            return store.scan(ROW_PREFIX + self.start, above, limit=limit)
-
-        found, freshness = reader.read_rows(task, scan, consistency)
-        if found:
-            sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
+        limit = reader.sizes.rows(task.table)
+        found, freshness = read_slice(task, reader, consistency, self.start, self.end, limit=limit)
         is_over = slice_end(reader.clock)
         return self.result(found, freshness, matches_of(self.where, task), is_end=len(found) < limit, is_over=is_over)
 

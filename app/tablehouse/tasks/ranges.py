@@ -81,17 +81,12 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
 
         Raises what Reader.read raises for a miss, InvalidExpression, and ExpressionFailed for a row without a value.
         """
-        sizes, table = reader.sizes, task.table
         # A slice of work is bounded by the rows that are read: how many of them match is not known before.
-        limit = sizes.rows(table) if self.where is not None else min(self.limit, sizes.rows(table))
-        above = ROWS_END if self.end is None else ROW_PREFIX + self.end
-
-        def scan(store: TaskStore) -> Sequence[tuple[bytes, bytes]]:
-            return store.scan(ROW_PREFIX + self.start, above, reverse=self.reverse, limit=limit)
-
-        found, freshness = reader.read_rows(task, scan, consistency)
-        if found:
-            sizes.learn(table, len(found), sum([len(row) for _, row in found]) - HEAD_SIZE * len(found))
+        most = reader.sizes.rows(task.table)
+        limit = most if self.where is not None else min(self.limit, most)
+        found, freshness = read_slice(
+            task, reader, consistency, self.start, self.end, reverse=self.reverse, limit=limit
+        )
         is_over = slice_end(reader.clock) if self.needs_rows_read else None
         return self.result(found, freshness, matches_of(self.where, task), is_end=len(found) < limit, is_over=is_over)
 
@@ -136,3 +131,29 @@ class Range(msgspec.Struct, frozen=True, array_like=True, tag="range"):
         if self.reverse:
             return replace(self, end=last, limit=limit)
         return replace(self, start=last + b"\0", limit=limit)
+
+
+def read_slice(
+    task: Task,
+    reader: Reader,
+    consistency: Consistency,
+    start: bytes,
+    end: bytes | None,
+    *,
+    limit: int,
+    reverse: bool = False,
+) -> tuple[Sequence[tuple[bytes, bytes]], Freshness]:
+    """Return up to `limit` rows between stored keys as the store has them, and their freshness; learn their size.
+
+    An `end` of None is the end of all rows. Raises what Reader.read raises for a miss.
+    """
+    above = ROWS_END if end is None else ROW_PREFIX + end
+
+    def scan(store: TaskStore) -> Sequence[tuple[bytes, bytes]]:
+        return store.scan(ROW_PREFIX + start, above, reverse=reverse, limit=limit)
+
+    found, freshness = reader.read_rows(task, scan, consistency)
+    if found:
+        payload_bytes = sum([len(row) for _, row in found]) - HEAD_SIZE * len(found)
+        reader.sizes.learn(task.table, len(found), payload_bytes)
+    return found, freshness

@@ -5,7 +5,6 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -24,7 +23,7 @@ from tablehouse.errors import (
     RequestError,
     TooStale,
 )
-from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TaskState, TaskStatus
+from tablehouse.model import DEFAULT_CONSISTENCY, Consistency, HostInfo, ReadMode, Role, TaskStatus
 from tablehouse.routing import counting, here, ranges
 from tablehouse.routing.asking import Asker
 from tablehouse.routing.cluster import ClusterView
@@ -33,8 +32,7 @@ from tablehouse.routing.here import Here
 from tablehouse.routing.ports import Answers, ConditionalWrite, Peer, Terms
 from tablehouse.routing.ranges import Ranges
 from tablehouse.routing.tables import RoutedTable, routed_tables
-from tablehouse.stores.memory import StoreMemory
-from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
+from tablehouse.stores.rocksdb import RocksTaskStore
 from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, ROW_PREFIX, Row, RowLayoutError, pack_head
 from tablehouse.tasks.counting import CountRange, CountResult
 from tablehouse.tasks.ranges import KeyedRow, Range, RangeResult
@@ -48,46 +46,15 @@ from tests.support.http_workers import Worker, share, two_workers
 from tests.support.link_peers import link_peer
 from tests.support.positions import at
 from tests.support.schemas import NO_REGISTRY
+from tests.support.stored_tasks import HeldLease, active_task, opened_store
 
 TABLES = routed_tables(CATALOG, "g", NO_REGISTRY)
 
 
-class _Lease:
-    def holds(self, generation: int) -> bool:
-        return generation == 3
-
-    def age(self) -> float:
-        return 0.1
-
-    async def confirm(self, generation: int) -> None:
-        raise AssertionError(f"a read never waits for a heartbeat of generation {generation}")
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[RocksTaskStore]:
-    shard = RocksShard(tmp_path / "shard", StoreMemory(64 << 20), Turns())
-    shard.open(["t"])
-    yield shard.task("t")
-    shard.close()
-
-
-def task_of(store: RocksTaskStore) -> Task:
-    fields = SimpleNamespace(
-        store=store,
-        state=TaskState.ACTIVE,
-        readable=True,
-        generation=3,
-        position=at(2, 41),
-        lag_records=0,
-        staleness_ms=1,
-        doubt=None,
-        held_back_reason=None,
-        rejected=0,
-        reason=None,
-        table="planes",
-        partition=2,
-    )
-    return cast("Task", fields)
+    with opened_store(tmp_path) as opened:
+        yield opened
 
 
 def packed(payload: bytes, flags: int = 0) -> bytes:
@@ -119,8 +86,8 @@ async def test_a_copy_gives_the_rows_of_a_range_in_slices_and_says_what_is_left(
     await store.write([(b"\x02other", b"x")], b"checkpoint")
     bounds = (b"", b"a", b"a\0", b"aa", b"k", b"k300", b"z", b"\xff", b"\xff\xff\xff")
     for start, end in itertools.product(bounds, (*bounds, None)):
-        reader = Reader(_Lease(), 60.0)
-        results = list(all_of(Range(start, end, reverse=reverse, limit=limit), task_of(store), reader))
+        reader = Reader(HeldLease(), 60.0)
+        results = list(all_of(Range(start, end, reverse=reverse, limit=limit), active_task(store), reader))
         found = [row.stored_key for result in results for row in result.rows]
         within = [key for key in sorted(KEYS, reverse=reverse) if key >= start and (end is None or key < end)]
         assert found == within[:limit]
@@ -132,7 +99,7 @@ async def test_a_row_of_a_range_has_its_payload_its_timestamp_its_offset_and_whe
     store: RocksTaskStore,
 ) -> None:
     await store.write([(ROW_PREFIX + b"a", packed(b"1")), (ROW_PREFIX + b"b", packed(b"", DELETED))], b"checkpoint")
-    result = Range(limit=9).answer(task_of(store), Reader(_Lease(), 60.0), DEFAULT_CONSISTENCY)
+    result = Range(limit=9).answer(active_task(store), Reader(HeldLease(), 60.0), DEFAULT_CONSISTENCY)
     assert result.rows == [KeyedRow(b"a", b"1", 1_000, 7), KeyedRow(b"b", b"", 1_000, 7, deleted=True)]
     assert result.rest is None
     assert (result.freshness.partition, result.freshness.position, result.freshness.role) == (2, at(2, 41), Role.ACTIVE)
@@ -143,18 +110,18 @@ async def test_a_slice_of_large_rows_ends_with_its_bytes_and_the_next_one_has_fe
 ) -> None:
     size = BYTES_PER_SLICE // 4
     await fill(store, {b"k%03d" % number: b"x" * size for number in range(40)})
-    results = list(all_of(Range(limit=100), task_of(store), Reader(_Lease(), 60.0)))
+    results = list(all_of(Range(limit=100), active_task(store), Reader(HeldLease(), 60.0)))
     assert [row.stored_key for result in results for row in result.rows] == [b"k%03d" % n for n in range(40)]
     assert [len(result.rows) for result in results] == [*[4] * 10, 0]
     await fill(store, {b"k%03d" % number: b"x" * (2 * BYTES_PER_SLICE) for number in range(4)})
-    results = list(all_of(Range(limit=4), task_of(store), Reader(_Lease(), 60.0)))
+    results = list(all_of(Range(limit=4), active_task(store), Reader(HeldLease(), 60.0)))
     assert [len(result.rows) for result in results] == [1, 1, 1, 1]
 
 
 async def test_marks_of_deleted_keys_do_not_count_as_rows_of_a_range(store: RocksTaskStore) -> None:
     rows = [(b"a", DELETED), (b"b", 0), (b"c", DELETED), (b"d", DELETED), (b"e", 0), (b"f", 0)]
     await store.write([(ROW_PREFIX + key, packed(b"", flags)) for key, flags in rows], b"checkpoint")
-    results = list(all_of(Range(limit=2), task_of(store), Reader(_Lease(), 60.0)))
+    results = list(all_of(Range(limit=2), active_task(store), Reader(HeldLease(), 60.0)))
     assert [row.stored_key for result in results for row in result.rows] == [b"a", b"b", b"c", b"d", b"e"]
 
 
@@ -164,7 +131,7 @@ async def test_a_copy_counts_the_rows_of_a_range_in_slices(store: RocksTaskStore
     live = [key for key in KEYS if key != b"k000"]
     bounds = (b"", b"a", b"a\0", b"k", b"k300", b"\xff\xff\xff")
     for start, end in itertools.product(bounds, (*bounds, None)):
-        reader, task = Reader(_Lease(), 60.0), task_of(store)
+        reader, task = Reader(HeldLease(), 60.0), active_task(store)
         count, slices = 0, 0
         rest: CountRange | None = CountRange(start, end)
         while rest is not None:
@@ -178,7 +145,7 @@ async def test_a_copy_counts_the_rows_of_a_range_in_slices(store: RocksTaskStore
 
 async def test_a_range_without_payloads_has_the_keys_alone(store: RocksTaskStore) -> None:
     await fill(store, {b"a": b"x" * 100, b"b": b"y"})
-    result = Range(limit=1, keys_only=True).answer(task_of(store), Reader(_Lease(), 60.0), DEFAULT_CONSISTENCY)
+    result = Range(limit=1, keys_only=True).answer(active_task(store), Reader(HeldLease(), 60.0), DEFAULT_CONSISTENCY)
     assert result.rows == [KeyedRow(b"a", b"", 1_000, 7)]
     assert Range(limit=9, keys_only=True).after(b"a", 8) == Range(b"a\0", None, limit=8, keys_only=True)
 
@@ -186,7 +153,7 @@ async def test_a_range_without_payloads_has_the_keys_alone(store: RocksTaskStore
 async def test_a_range_over_bytes_that_are_no_row_says_so(store: RocksTaskStore) -> None:
     await store.write([(ROW_PREFIX + b"a", b"\x09nothing known")], b"checkpoint")
     with pytest.raises(RowLayoutError):
-        Range().answer(task_of(store), Reader(_Lease(), 60.0), DEFAULT_CONSISTENCY)
+        Range().answer(active_task(store), Reader(HeldLease(), 60.0), DEFAULT_CONSISTENCY)
 
 
 # Across a hop

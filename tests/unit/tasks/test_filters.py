@@ -3,17 +3,13 @@
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
 from tablehouse.catalog.spec import KeySpec, SourceSpec, TableSpec, ValueFormatName, ValueSpec
 from tablehouse.errors import ExpressionFailed, InvalidExpression
-from tablehouse.formats.row_form import TEXT_AND_JSON, RowForm
-from tablehouse.model import DEFAULT_CONSISTENCY, TaskState
-from tablehouse.stores.memory import StoreMemory
-from tablehouse.stores.rocksdb import RocksShard, RocksTaskStore
+from tablehouse.model import DEFAULT_CONSISTENCY
+from tablehouse.stores.rocksdb import RocksTaskStore
 from tablehouse.stores.rows import DELETED, LAYOUT_VERSION, ROW_PREFIX, pack_head
 from tablehouse.tasks.counting import CountRange
 from tablehouse.tasks.definitions import codec_of
@@ -24,54 +20,21 @@ from tablehouse.tasks.reads import Reader
 from tablehouse.tasks.slice_sizes import BYTES_PER_SLICE, FIRST_ROWS, ROWS_PER_SLICE
 from tablehouse.tasks.task import Task
 from tablehouse.turns import Turns
-from tests.support.positions import at
 from tests.support.schemas import NO_REGISTRY
+from tests.support.stored_tasks import HeldLease, active_task, opened_store
 
 KEYS = [b"k%03d" % number for number in range(700)]
 
 
-class _Lease:
-    def holds(self, generation: int) -> bool:
-        return generation == 3
-
-    def age(self) -> float:
-        return 0.1
-
-    async def confirm(self, generation: int) -> None:
-        raise AssertionError(f"a read never waits for a heartbeat of generation {generation}")
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[RocksTaskStore]:
-    shard = RocksShard(tmp_path / "shard", StoreMemory(64 << 20), Turns())
-    shard.open(["t"])
-    yield shard.task("t")
-    shard.close()
+    with opened_store(tmp_path) as opened:
+        yield opened
 
 
 def reader(clock: Callable[[], float] = lambda: 0.0) -> Reader:
     """Return a reader whose clock stands still, so that no slice ends because of its time."""
-    return Reader(_Lease(), 60.0, clock)
-
-
-def task_of(store: RocksTaskStore, form: RowForm = TEXT_AND_JSON) -> Task:
-    fields = SimpleNamespace(
-        store=store,
-        state=TaskState.ACTIVE,
-        readable=True,
-        generation=3,
-        position=at(2, 41),
-        lag_records=0,
-        staleness_ms=1,
-        doubt=None,
-        held_back_reason=None,
-        rejected=0,
-        reason=None,
-        table="planes",
-        partition=2,
-        form=form,
-    )
-    return cast("Task", fields)
+    return Reader(HeldLease(), 60.0, clock)
 
 
 async def fill(store: RocksTaskStore) -> None:
@@ -112,7 +75,7 @@ async def test_a_copy_gives_the_rows_that_match_in_slices_of_the_rows_that_it_re
     await fill(store)
     matching = [key for number, key in enumerate(KEYS) if number % 10 and CONDITIONS[where](number)]
     for start, end in itertools.product((b"", b"k005", b"k300"), (b"k310", b"k6995", None)):
-        results = results_of(Range(start, end, reverse=reverse, limit=limit, where=where), task_of(store), reader())
+        results = results_of(Range(start, end, reverse=reverse, limit=limit, where=where), active_task(store), reader())
         within = [key for key in matching if key >= start and (end is None or key < end)]
         found = [row.stored_key for result in results for row in result.rows]
         assert found == sorted(within, reverse=reverse)[:limit]
@@ -130,7 +93,7 @@ async def test_a_count_is_of_the_rows_that_match(store: RocksTaskStore, where: s
     by, count, rows_read = reader(), 0, 0
     rest: CountRange | None = CountRange(where=where)
     while rest is not None:
-        result = rest.answer(task_of(store), by, DEFAULT_CONSISTENCY)
+        result = rest.answer(active_task(store), by, DEFAULT_CONSISTENCY)
         count, rows_read, rest = count + result.count, rows_read + (result.rows_read or 0), result.rest
     assert count == sum(number % 10 > 0 and CONDITIONS[where](number) for number in range(len(KEYS)))
     assert rows_read == len(KEYS)
@@ -138,11 +101,11 @@ async def test_a_count_is_of_the_rows_that_match(store: RocksTaskStore, where: s
 
 async def test_a_slice_without_matching_rows_says_up_to_which_key_it_has_read(store: RocksTaskStore) -> None:
     await fill(store)
-    result = Range(limit=5, where="FALSE").answer(task_of(store), reader(), DEFAULT_CONSISTENCY)
+    result = Range(limit=5, where="FALSE").answer(active_task(store), reader(), DEFAULT_CONSISTENCY)
     assert (result.rows, result.rows_read) == ([], FIRST_ROWS)
     assert result.rest is not None
     assert (result.rest.reached, result.rest.limit, result.rest.where) == (KEYS[FIRST_ROWS - 1], 5, "FALSE")
-    result = Range(limit=5, reverse=True, where="FALSE").answer(task_of(store), reader(), DEFAULT_CONSISTENCY)
+    result = Range(limit=5, reverse=True, where="FALSE").answer(active_task(store), reader(), DEFAULT_CONSISTENCY)
     assert result.rest is not None
     assert result.rest.reached == KEYS[-FIRST_ROWS]
 
@@ -151,15 +114,15 @@ async def test_a_slice_ends_with_its_time_after_one_row_at_least(store: RocksTas
     await fill(store)
     seconds = itertools.count()
     by = reader(lambda: float(next(seconds)))
-    results = results_of(Range(b"k001", b"k009", limit=9, where="n > 5"), task_of(store), by)
+    results = results_of(Range(b"k001", b"k009", limit=9, where="n > 5"), active_task(store), by)
     assert [result.rows_read for result in results] == [1] * 8
     assert [row.stored_key for result in results for row in result.rows] == [b"k006", b"k007", b"k008"]
-    results = results_of(Range(b"k001", b"k003", limit=9, fields=(("n",),)), task_of(store), by)
+    results = results_of(Range(b"k001", b"k003", limit=9, fields=(("n",),)), active_task(store), by)
     assert [[row.payload for row in result.rows] for result in results] == [[b'{"n":1}'], [b'{"n":2}']]
     counts: list[tuple[int, int | None]] = []
     rest: CountRange | None = CountRange(b"k001", b"k009", "n > 5")
     while rest is not None:
-        counted = rest.answer(task_of(store), by, DEFAULT_CONSISTENCY)
+        counted = rest.answer(active_task(store), by, DEFAULT_CONSISTENCY)
         counts.append((counted.count, counted.rows_read))
         rest = counted.rest
     assert counts == [(0, 1)] * 5 + [(1, 1)] * 3
@@ -169,14 +132,14 @@ async def test_a_slice_is_bounded_by_the_bytes_that_are_read_for_it(store: Rocks
     payload = b'{"s": "%b"}' % (b"x" * (BYTES_PER_SLICE // 2))
     rows = [(ROW_PREFIX + key, pack_head(LAYOUT_VERSION, 0, 1, 7) + payload) for key in KEYS[:6]]
     await store.write(rows, b"checkpoint")
-    results = results_of(Range(limit=9, where="s = ''"), task_of(store), reader())
+    results = results_of(Range(limit=9, where="s = ''"), active_task(store), reader())
     assert all((result.rows_read or 0) <= 2 for result in results)
     assert sum(result.rows_read or 0 for result in results) == 6
 
 
 async def test_a_row_without_a_value_is_named_and_one_beyond_the_limit_is_not_read(store: RocksTaskStore) -> None:
     await fill(store)
-    task = task_of(store)
+    task = active_task(store)
     for question in (Range(limit=9, where="1 / (n - 4) > -2"), CountRange(where="1 / (n - 4) > -2")):
         with pytest.raises(ExpressionFailed, match=r'the row with key "k004": line 1, column 1: .*zero') as caught:
             question.answer(task, reader(), DEFAULT_CONSISTENCY)
@@ -187,22 +150,24 @@ async def test_a_row_without_a_value_is_named_and_one_beyond_the_limit_is_not_re
 
 async def test_a_text_that_this_worker_cannot_parse_is_refused(store: RocksTaskStore) -> None:
     with pytest.raises(InvalidExpression):
-        Range(where="n >").answer(task_of(store), reader(), DEFAULT_CONSISTENCY)
+        Range(where="n >").answer(active_task(store), reader(), DEFAULT_CONSISTENCY)
 
 
 async def test_payloads_have_the_members_that_are_wanted(store: RocksTaskStore) -> None:
     await fill(store)
     question = Range(b"k001", b"k003", limit=9, where="s = 'x'", fields=(("n",),))
-    result = question.answer(task_of(store), reader(), DEFAULT_CONSISTENCY)
+    result = question.answer(active_task(store), reader(), DEFAULT_CONSISTENCY)
     assert [row.payload for row in result.rows] == [b'{"n":1}', b'{"n":2}']
-    result = Range(b"k000", b"k002", limit=9, fields=(("n",),)).answer(task_of(store), reader(), DEFAULT_CONSISTENCY)
+    result = Range(b"k000", b"k002", limit=9, fields=(("n",),)).answer(
+        active_task(store), reader(), DEFAULT_CONSISTENCY
+    )
     assert [(row.payload, row.deleted) for row in result.rows] == [(b"", True), (b'{"n":1}', False)]
 
 
 async def test_the_timestamp_of_a_record_without_one_is_null(store: RocksTaskStore) -> None:
     await store.write([(ROW_PREFIX + b"a", pack_head(LAYOUT_VERSION, 0, -1, 7) + b"{}")], b"checkpoint")
     for where, count in (("$timestamp IS NULL", 1), ("$timestamp IS NOT NULL", 0)):
-        assert CountRange(where=where).answer(task_of(store), reader(), DEFAULT_CONSISTENCY).count == count
+        assert CountRange(where=where).answer(active_task(store), reader(), DEFAULT_CONSISTENCY).count == count
 
 
 @pytest.mark.parametrize(
