@@ -1,8 +1,8 @@
 """A checked tree to a function of a row: Python's source with one statement a node, compiled once.
 
-Statements instead of nested expressions, since Python's compiler and its stack limit nesting, but not length. All names
-and values of the text are constants beside the source, which is made of generated names only. Every value is in a
-variable of its own; what SQL does not evaluate (the rest of an AND, other branches of a CASE) is under an `if`. A
+Statements instead of nested expressions, since Python's compiler and its stack limit nesting, but not length. The
+source has generated names only: the names and values of the text are globals of the compiled function. Every value is
+in a variable of its own; what SQL does not evaluate (the rest of an AND, other branches of a CASE) is under an `if`. A
 position is kept for every line, so that an error finds its place in the text by the line it was raised in.
 """
 

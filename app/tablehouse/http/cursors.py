@@ -1,8 +1,8 @@
 """The cursors of scans: after which key a page goes on, and of which range.
 
 A cursor is base64url of a version, a tag of the table's definition, a tag of the range, the stored key that the page
-before has reached, and a checksum over all of it. Nothing of it is kept on a worker. It is no secret: whoever makes one
-up can only begin a scan at another key.
+before has reached, and a checksum over all of it. Workers keep nothing of it. It is not a secret: a made-up cursor can
+only begin a scan at another key.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
